@@ -1,0 +1,1 @@
+"""From responses to tables, tests, figures and the report."""

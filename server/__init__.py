@@ -1,0 +1,1 @@
+"""What a listener and a researcher meet: the web study, its database, its rehearsal."""

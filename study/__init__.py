@@ -1,0 +1,1 @@
+"""The experiment's design: study.toml, similarity bins, triplets, schedule, stimuli."""

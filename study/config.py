@@ -1,0 +1,277 @@
+"""study.toml: every scientific decision of a study, checked at the door.
+
+A key that is not known is refused and the nearest known one named. Secrets and the database URL are not here;
+they live in the environment. Durations are seconds unless the name says otherwise, money is US dollars.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from embeddings.artefacts import RootnoteError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudyInfo(_Section):
+    """Who and what the study is."""
+
+    name: str = Field(min_length=1, max_length=80)
+    seed: int = Field(default=1, ge=0)
+    researcher: str = ""
+    contact: str = ""
+
+
+class CorpusConfig(_Section):
+    """Where the music is and how it is cut into clips."""
+
+    audio: str
+    metadata: str = ""  # a CSV with a `path` column; empty: tags, or metadata.csv in the audio folder
+    clip_seconds: float = Field(default=3.0, gt=0.1, le=60)
+    hop_seconds: float = Field(default=3.0, gt=0.1, le=600)
+    silence_dbfs: float = Field(default=-60.0, ge=-120, le=0)
+
+
+class EmbeddingConfig(_Section):
+    """Which similarity measures are put to the test."""
+
+    embedders: list[str] = Field(default=["logmel"], min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> EmbeddingConfig:
+        if len(set(self.embedders)) != len(self.embedders):
+            raise ValueError("embedders must be distinct")
+        return self
+
+
+class BinsConfig(_Section):
+    """How similarity is cut into bins (Section 4.1 of the paper)."""
+
+    prompts: int = Field(default=1000, ge=1)
+    neighbours: Literal["auto"] | Annotated[int, Field(ge=10)] = "auto"
+    random_clips: int = Field(default=1000, ge=2)
+    half_width: float = Field(default=0.02, gt=0, le=0.5)
+
+
+class DesignConfig(_Section):
+    """How many listeners hear which trials. `None` takes the default of the kind."""
+
+    kind: Literal["paper", "robust"] = "paper"
+    prompts: int | None = Field(default=None, ge=1)
+    listeners: int | None = Field(default=None, ge=1)
+    trials: int | None = Field(default=None, ge=1)
+    catch_trials: int = Field(default=0, ge=0, le=10)
+    repeat_trials: int = Field(default=0, ge=0, le=10)
+    same_track: bool = False
+
+    @property
+    def scored_trials(self) -> int:
+        return self.trials or (10 if self.kind == "paper" else 6)
+
+    @property
+    def listener_count(self) -> int:
+        return self.listeners or (90 if self.kind == "paper" else 150)
+
+
+class StimuliConfig(_Section):
+    """How a clip is made ready to be heard."""
+
+    loudness_lufs: float = Field(default=-23.0, ge=-40, le=-10)
+    true_peak_dbtp: float = Field(default=-1.0, ge=-20, le=0)
+    fade_ms: float = Field(default=10.0, ge=0, le=500)
+    sample_rate: Literal[44100, 48000] = 44100
+
+
+class PrescreenConfig(_Section):
+    """The listening prescreen: count the tones."""
+
+    kind: Literal["tones", "none"] = "tones"
+    items: int = Field(default=2, ge=1, le=10)
+    attempts: int = Field(default=2, ge=1, le=5)
+    min_tones: int = Field(default=4, ge=1, le=12)
+    max_tones: int = Field(default=8, ge=2, le=16)
+
+    @model_validator(mode="after")
+    def _range(self) -> PrescreenConfig:
+        if self.max_tones <= self.min_tones:
+            raise ValueError("max_tones must be above min_tones")
+        return self
+
+
+class QuestionConfig(_Section):
+    """One question after the trials."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
+    type: Literal["single", "text", "scale"]
+    text: str = Field(min_length=1, max_length=300)
+    options: list[str] = Field(default=[], max_length=12)
+    required: bool = False
+
+    @model_validator(mode="after")
+    def _options(self) -> QuestionConfig:
+        if self.type == "single" and len(self.options) < 2:
+            raise ValueError(f"question '{self.id}' needs at least two options")
+        return self
+
+
+class PayConfig(_Section):
+    """What listeners are paid, by outcome."""
+
+    reward_usd: float = Field(default=1.50, ge=0)
+    minutes: float = Field(default=4.0, gt=0)
+    screened_out_usd: float = Field(default=1.50, ge=0)
+    withdrawn_usd: float = Field(default=0.0, ge=0)
+    floor_usd_per_hour: float = Field(default=15.0, ge=0)
+
+
+class RecruiterConfig(_Section):
+    """Where listeners come from."""
+
+    kind: Literal["link"] = "link"
+    reservation_minutes: float = Field(default=60, gt=0)
+
+
+class RehearsalConfig(_Section):
+    """Simulated listeners: P(agree) = 0.5 + (0.5 - lapse) * (1 - exp(-(difference / scale) ** shape))."""
+
+    scale: float = Field(default=0.12, gt=0)
+    shape: float = Field(default=1.0, gt=0)
+    lapse: float = Field(default=0.02, ge=0, le=0.5)
+    fail_prescreen: float = Field(default=0.05, ge=0, le=1)
+    abandon: float = Field(default=0.04, ge=0, le=1)
+    reload: float = Field(default=0.05, ge=0, le=1)
+    double_submit: float = Field(default=0.05, ge=0, le=1)
+
+
+DEFAULT_QUESTIONS = [
+    QuestionConfig(
+        id="device",
+        type="single",
+        text="What did you listen with?",
+        options=["Headphones or earbuds", "Laptop or phone speakers", "External loudspeakers"],
+    ),
+    QuestionConfig(
+        id="music",
+        type="single",
+        text="How many years have you played an instrument or sung regularly?",
+        options=["None", "1 to 3", "4 to 10", "More than 10"],
+    ),
+    QuestionConfig(id="remarks", type="text", text="Is there anything we should know? (optional)"),
+]
+
+
+class StudyConfig(_Section):
+    """The whole of study.toml."""
+
+    study: StudyInfo
+    corpus: CorpusConfig
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    bins: BinsConfig = BinsConfig()
+    design: DesignConfig = DesignConfig()
+    stimuli: StimuliConfig = StimuliConfig()
+    prescreen: PrescreenConfig = PrescreenConfig()
+    questions: list[QuestionConfig] = DEFAULT_QUESTIONS
+    pay: PayConfig = PayConfig()
+    recruiter: RecruiterConfig = RecruiterConfig()
+    rehearsal: RehearsalConfig = RehearsalConfig()
+
+    @model_validator(mode="after")
+    def _unique_questions(self) -> StudyConfig:
+        ids = [question.id for question in self.questions]
+        if len(set(ids)) != len(ids):
+            raise ValueError("question ids must be distinct")
+        return self
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study folder: its configuration and where everything lies."""
+
+    folder: Path
+    config: StudyConfig
+
+    @property
+    def build(self) -> Path:
+        return self.folder / "build"
+
+    @property
+    def audio(self) -> Path:
+        return (self.folder / self.config.corpus.audio).resolve()
+
+    @property
+    def corpus(self) -> Path:
+        return self.build / "corpus.parquet"
+
+    @property
+    def triplets(self) -> Path:
+        return self.build / "triplets.parquet"
+
+    @property
+    def schedule(self) -> Path:
+        return self.build / "schedule.parquet"
+
+    @property
+    def stimuli(self) -> Path:
+        return self.build / "stimuli"
+
+    @property
+    def stimuli_index(self) -> Path:
+        return self.build / "stimuli.json"
+
+    def vectors(self, embedder: str) -> Path:
+        return self.build / f"{embedder}.npy"
+
+    def bins(self, embedder: str) -> Path:
+        return self.build / f"{embedder}.bins.json"
+
+
+def load_study(folder: Path) -> Study:
+    """Read `folder`/study.toml.
+
+    Raises:
+        RootnoteError: where the folder or file is missing, is not TOML, or has a key or value that is wrong.
+    """
+    path = folder / "study.toml"
+    if not path.is_file():
+        raise RootnoteError(f"{path} does not exist; make a study with `rootnote study init DIR --audio AUDIO_DIR`.")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RootnoteError(f"{path} is not valid TOML: {error}.") from error
+    try:
+        return Study(folder.resolve(), StudyConfig.model_validate(data))
+    except ValidationError as error:
+        raise RootnoteError(f"{path}: {_explain(error)}.") from error
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem of a validation error in one sentence, with the nearest known key where one is misspelt."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"] if part not in ("int", "literal['auto']"))
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(problem["loc"][:-1]), n=1, cutoff=0.5)
+        return f"unknown key '{where}'" + (f"; did you mean '{near[0]}'?" if near else "").rstrip(".")
+    if problem["type"] == "missing":
+        return f"the key '{where}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"'{where}': {message[0].lower()}{message[1:]}" if where else message
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = StudyConfig
+    for part in location:
+        if part == "questions":
+            return list(QuestionConfig.model_fields)
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

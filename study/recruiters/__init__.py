@@ -1,0 +1,1 @@
+"""Where listeners come from."""
