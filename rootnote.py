@@ -1,4 +1,4 @@
-"""The command line: each folder's `cli.py` is the command group of the same name, imported when first used."""
+"""The command line: each folder's `cli.py` is the group of the same name, imported when first used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ GROUPS: dict[str, tuple[str, str]] = {
     "server": ("server.cli", "Serve the study to listeners, rehearse it, export responses."),
     "analysis": ("analysis.cli", "Turn responses into Table 1, tests and a report."),
 }
-NEEDS = {"demo": "all", "embeddings": "embeddings", "study": "embeddings", "server": "server", "analysis": "analysis"}
+NEEDS = {
+    "demo": "all",
+    "embeddings": "embeddings",
+    "study": "embeddings",
+    "server": "server",
+    "analysis": "analysis",
+}
 
 
 class LazyGroups(click.Group):
@@ -73,7 +79,8 @@ def main(args: list[str] | None = None) -> Any:
             where = f"{error.filename}: " if error.filename else ""
             sentence = f"{where}{error.strerror or error}."
         else:
-            sentence = f"an unexpected {type(error).__name__} ({error}); please report it with the output of --debug."
+            kind = type(error).__name__
+            sentence = f"an unexpected {kind} ({error}); please report it with the output of --debug."
         print(f"rootnote: {sentence}", file=sys.stderr)
         sys.exit(1)
 

@@ -1,8 +1,8 @@
 """Artefacts: the files that one stage writes and the next one reads.
 
-Every artefact carries a provenance: its kind, the settings that shaped it and the fingerprints of what it was
-made from. The artefact's own fingerprint is the SHA-256 of these three, so a changed setting or input anywhere
-upstream makes everything downstream stale, and a stale artefact is refused by name.
+Every artefact carries a provenance: its kind, the settings that shaped it and the fingerprints of what it
+was made from. The artefact's own fingerprint is the SHA-256 of these three, so a changed setting or input
+anywhere upstream makes everything downstream stale, and a stale artefact is refused by name.
 Files are written to a temporary name beside the final one and renamed, so none is ever seen half-written.
 """
 
@@ -149,7 +149,15 @@ def require_fresh(path: Path, found: Provenance, expected: Provenance, made_by: 
     if found.fingerprint == expected.fingerprint:
         return
     changed = sorted(
-        {key for key in {**found.settings, **expected.settings} if found.settings.get(key) != expected.settings.get(key)}
-        | {key for key in {**found.made_from, **expected.made_from} if found.made_from.get(key) != expected.made_from.get(key)}
+        {
+            key
+            for key in {**found.settings, **expected.settings}
+            if found.settings.get(key) != expected.settings.get(key)
+        }
+        | {
+            key
+            for key in {**found.made_from, **expected.made_from}
+            if found.made_from.get(key) != expected.made_from.get(key)
+        }
     )
     raise RootnoteError(f"{path} is stale ({', '.join(changed) or 'format'} changed since); run `{made_by}`.")

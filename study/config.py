@@ -241,7 +241,9 @@ def load_study(folder: Path) -> Study:
     """
     path = folder / "study.toml"
     if not path.is_file():
-        raise RootnoteError(f"{path} does not exist; make a study with `rootnote study init DIR --audio AUDIO_DIR`.")
+        raise RootnoteError(
+            f"{path} does not exist; make a study with `rootnote study init DIR --audio AUDIO_DIR`."
+        )
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -249,20 +251,23 @@ def load_study(folder: Path) -> Study:
     try:
         return Study(folder.resolve(), StudyConfig.model_validate(data))
     except ValidationError as error:
-        raise RootnoteError(f"{path}: {_explain(error)}.") from error
+        raise RootnoteError(f"{path}: {_explain(error)}") from error
 
 
 def _explain(error: ValidationError) -> str:
-    """The first problem of a validation error in one sentence, with the nearest known key where one is misspelt."""
-    problem = error.errors()[0]
+    """The first problem of a validation error in one sentence, with the nearest known key for a misspelt one."""
+    # A misspelt key also leaves the right one missing: name the misspelling first.
+    problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in problem["loc"] if part not in ("int", "literal['auto']"))
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(problem["loc"][:-1]), n=1, cutoff=0.5)
-        return f"unknown key '{where}'" + (f"; did you mean '{near[0]}'?" if near else "").rstrip(".")
+        near = difflib.get_close_matches(
+            str(problem["loc"][-1]), _known_keys(problem["loc"][:-1]), n=1, cutoff=0.5
+        )
+        return f"unknown key '{where}'" + (f"; did you mean '{near[0]}'?" if near else ".")
     if problem["type"] == "missing":
-        return f"the key '{where}' is missing"
+        return f"the key '{where}' is missing."
     message = problem["msg"].removeprefix("Value error, ")
-    return f"'{where}': {message[0].lower()}{message[1:]}" if where else message
+    return f"'{where}': {message[0].lower()}{message[1:]}." if where else f"{message}."
 
 
 def _known_keys(location: tuple[Any, ...]) -> list[str]:
