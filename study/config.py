@@ -255,7 +255,7 @@ def load_study(folder: Path) -> Study:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first problem of a validation error in one sentence, with the nearest known key for a misspelt one."""
+    """The first problem of a validation error as one sentence, with the key nearest to a misspelt one."""
     # A misspelt key also leaves the right one missing: name the misspelling first.
     problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in problem["loc"] if part not in ("int", "literal['auto']"))

@@ -1,0 +1,104 @@
+"""The door: how a person becomes a pseudonym and an address.
+
+A visit to /take gets an entry: a random one-time number, signed, in a hidden field. Consenting turns the entry
+into a token (HMAC of the number under the secret), the listener's address from then on. The same entry always
+gives the same token, so a double click yields one assignment though the database keeps only hashes.
+A listener's own link carries its number in the link itself, so it leads back to the same assignment from any device.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+
+from itsdangerous import BadData, URLSafeSerializer, URLSafeTimedSerializer
+
+ENTRY_SECONDS = 24 * 3600
+WORKER_LIMIT = 128
+CODE_ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"  # without 0 O 1 I L
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One person's one coming in: `number` is secret, `worker_hash` names nobody, `consent` is what they read."""
+
+    number: str
+    consent: str
+    worker_hash: str | None = None
+
+    @property
+    def hash(self) -> str:
+        return sha256(self.number)
+
+
+class Door:
+    """Makes and checks what a listener carries; needs the secret, no database."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+        keywords = {"digest_method": hashlib.sha256}
+        self._entries = URLSafeTimedSerializer(secret, salt="rootnote.entry", signer_kwargs=keywords)
+        self._links = URLSafeSerializer(secret, salt="rootnote.link", signer_kwargs=keywords)
+
+    def open(self, consent: str, worker: str | None = None, link: str | None = None) -> Entry | None:
+        """A new entry, or that of a listener's own link; None where the link is not one of ours."""
+        if link:
+            number = self._unsign_link(link)
+            return number and Entry(number, consent, self._keyed("link", number))
+        return Entry(random_token(), consent, self._keyed("worker", worker) if worker else None)
+
+    def sign(self, entry: Entry) -> str:
+        signed = self._entries.dumps([entry.number, entry.consent, entry.worker_hash])
+        return signed if isinstance(signed, str) else signed.decode()
+
+    def read(self, signed: str) -> Entry | None:
+        """The entry of a form, or None where it is not ours or more than a day old."""
+        try:
+            number, consent, worker_hash = self._entries.loads(signed, max_age=ENTRY_SECONDS)
+        except (BadData, ValueError, TypeError):
+            return None
+        return Entry(number, consent, worker_hash)
+
+    def token(self, entry: Entry) -> str:
+        """The address of the assignment that this entry becomes (256 bits)."""
+        return _text(hmac.digest(self._secret, b"rootnote.token:" + entry.number.encode(), "sha256"))
+
+    def make_link(self) -> str:
+        """A new link for one listener, to go behind /take?link=."""
+        signed = self._links.dumps(secrets.token_urlsafe(16))
+        return signed if isinstance(signed, str) else signed.decode()
+
+    def _unsign_link(self, link: str) -> str | None:
+        try:
+            number = self._links.loads(link)
+        except BadData:
+            return None
+        return number if isinstance(number, str) else None
+
+    def _keyed(self, purpose: str, value: str) -> str:
+        return hmac.digest(self._secret, f"rootnote.{purpose}:{value}".encode(), "sha256").hex()
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def random_token() -> str:
+    """A random name of 256 bits, 43 characters."""
+    return secrets.token_urlsafe(32)
+
+
+def random_pseudonym() -> str:
+    return secrets.token_hex(8)
+
+
+def random_code() -> str:
+    """A completion code that survives being read aloud, 50 bits."""
+    return "".join(secrets.choice(CODE_ALPHABET) for _ in range(10))
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

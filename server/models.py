@@ -1,0 +1,191 @@
+"""Models: the tables of one study's database.
+
+Uniqueness lives here, as constraints: one row per listener, place, answered position and one-time entry.
+Times are UTC. Nothing identifies a person: a worker's id is kept only as an HMAC under the server's secret, and
+the token in a listener's address only as its SHA-256, so that a leaked database holds no working link.
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, Enum, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A time in UTC that comes back aware on every database (SQLite forgets the zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        assert isinstance(value, datetime)
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """The base of all tables; constraints have names, so that a migration can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime}  # noqa: RUF012
+
+
+class State(enum.StrEnum):
+    """Where an assignment stands."""
+
+    RESERVED = "reserved"
+    CONSENTED = "consented"
+    SCREENED = "screened"
+    LISTENING = "listening"
+    FINISHED = "finished"
+    SUBMITTED = "submitted"
+    APPROVED = "approved"
+    PAID = "paid"
+    SCREENED_OUT = "screened_out"
+    WITHDRAWN = "withdrawn"
+    RETURNED = "returned"
+    EXPIRED = "expired"
+
+
+ACTIVE = frozenset({State.RESERVED, State.CONSENTED, State.SCREENED, State.LISTENING})
+COMPLETED = frozenset({State.FINISHED, State.SUBMITTED, State.APPROVED, State.PAID})
+
+
+class StudyRecord(Base):
+    """The one study this database belongs to; `id` is always 1."""
+
+    __tablename__ = "study"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(80))
+    schedule: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+
+
+class Listener(Base):
+    """A person, by pseudonym. `worker_hash` is null for those who came by a link that names nobody."""
+
+    __tablename__ = "listeners"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pseudonym: Mapped[str] = mapped_column(String(16), unique=True)
+    worker_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
+
+
+class Assignment(Base):
+    """One listener's one run."""
+
+    __tablename__ = "assignments"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pseudonym: Mapped[str] = mapped_column(String(16), unique=True)
+    listener_id: Mapped[int] = mapped_column(ForeignKey("listeners.id"), unique=True)
+    entry_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    state: Mapped[State] = mapped_column(
+        Enum(State, native_enum=False, length=16, values_callable=lambda states: [s.value for s in states])
+    )
+    list_number: Mapped[int]
+    completion_code: Mapped[str] = mapped_column(String(16), unique=True)
+    consent_version: Mapped[str] = mapped_column(String(64))
+    consented_at: Mapped[datetime]
+    screened_at: Mapped[datetime | None]
+    listening_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+    listener: Mapped[Listener] = relationship()
+
+
+class Place(Base):
+    """One TrialList to be heard by one listener: free, held until `expires_at`, or filled for good."""
+
+    __tablename__ = "places"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    list_number: Mapped[int] = mapped_column(unique=True)
+    turn: Mapped[int] = mapped_column(unique=True)  # lists are handed out in a shuffled order
+    assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"), unique=True)
+    expires_at: Mapped[datetime | None]
+    filled: Mapped[bool] = mapped_column(default=False)
+
+
+class PrescreenItem(Base):
+    """One item of a listener's prescreen: what was played and what was answered."""
+
+    __tablename__ = "prescreen_items"
+    __table_args__ = (UniqueConstraint("assignment_id", "attempt", "item"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
+    attempt: Mapped[int]
+    item: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16))
+    params: Mapped[dict[str, Any]] = mapped_column(JSON)
+    sound: Mapped[str] = mapped_column(String(43), unique=True)
+    answer: Mapped[int | None]
+    answered_at: Mapped[datetime | None]
+
+
+class Serving(Base):
+    """One clip as served to one listener in one trial, under a random name; `fetched_at`: it was sent to its end."""
+
+    __tablename__ = "servings"
+    __table_args__ = (UniqueConstraint("assignment_id", "position", "slot"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
+    position: Mapped[int]
+    slot: Mapped[str] = mapped_column(String(1))
+    sound: Mapped[str] = mapped_column(String(43), unique=True)
+    fetched_at: Mapped[datetime | None]
+
+
+class Response(Base):
+    """The answer to one trial; `late`: given after the place had gone to another listener."""
+
+    __tablename__ = "responses"
+    __table_args__ = (UniqueConstraint("assignment_id", "position"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
+    position: Mapped[int]
+    choice: Mapped[str] = mapped_column(String(1))
+    response_ms: Mapped[int]
+    plays_x: Mapped[int]
+    plays_a: Mapped[int]
+    plays_b: Mapped[int]
+    late: Mapped[bool] = mapped_column(default=False)
+    answered_at: Mapped[datetime]
+
+
+class Answer(Base):
+    """The answer to one question after the trials."""
+
+    __tablename__ = "answers"
+    __table_args__ = (UniqueConstraint("assignment_id", "question"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
+    question: Mapped[str] = mapped_column(String(32))
+    value: Mapped[str] = mapped_column(Text)
+    answered_at: Mapped[datetime]
+
+
+# A place is looked for among those not filled, at every arrival.
+Index("ix_places_open", Place.filled, Place.turn)

@@ -1,0 +1,79 @@
+"""Settings: what the server takes from the environment, never from study.toml.
+
+ROOTNOTE_SECRET signs what listeners hold and keys the pseudonyms; ROOTNOTE_DATABASE_URL says where answers lie
+(default: rootnote.sqlite3 in the study's folder); ROOTNOTE_REHEARSAL_DATABASE_URL says where rehearsed ones lie
+(default: rehearsal.sqlite3), so that simulated listeners never meet the real database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError
+
+from embeddings.artefacts import RootnoteError
+from study.config import Study
+
+SECRET_LENGTH = 32
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The secret and the database of one running server."""
+
+    database: URL
+    secret: str = field(default="", repr=False)
+    rehearsal: bool = False
+
+
+def read_settings(
+    study: Study, environment: Mapping[str, str], *, rehearsal: bool = False, secret: bool = True
+) -> Settings:
+    """Read the settings of a study from the environment.
+
+    Raises:
+        RootnoteError: where the secret is missing or short (and `secret` asks for it), or an URL is none.
+    """
+    return Settings(_database(study, environment, rehearsal), _secret(environment) if secret else "", rehearsal)
+
+
+def _secret(environment: Mapping[str, str]) -> str:
+    value = environment.get("ROOTNOTE_SECRET", "")
+    if len(value) >= SECRET_LENGTH:
+        return value
+    problem = "is not set" if not value else f"has fewer than {SECRET_LENGTH} characters"
+    raise RootnoteError(
+        f"the environment variable ROOTNOTE_SECRET {problem}; make one with "
+        "`export ROOTNOTE_SECRET=$(openssl rand -hex 32)` and keep it for the whole study."
+    )
+
+
+def _database(study: Study, environment: Mapping[str, str], rehearsal: bool) -> URL:
+    name = "ROOTNOTE_REHEARSAL_DATABASE_URL" if rehearsal else "ROOTNOTE_DATABASE_URL"
+    given = environment.get(name, "")
+    if not given:
+        file = "rehearsal.sqlite3" if rehearsal else "rootnote.sqlite3"
+        return URL.create("sqlite", database=str(study.folder / file))
+    try:
+        url = make_url(given)
+    except (ArgumentError, ValueError):
+        raise RootnoteError(
+            f"the environment variable {name} is no database address; write it like "
+            "postgresql://user:password@host/name or sqlite:////folder/file.sqlite3."
+        ) from None
+    if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        return url.set(drivername="postgresql+psycopg")
+    if url.drivername == "sqlite" and url.database not in (None, "", ":memory:"):
+        return url
+    raise RootnoteError(
+        f"the environment variable {name} names neither a PostgreSQL nor a SQLite file "
+        f"('{url.drivername}'); use postgresql://… or sqlite:////folder/file.sqlite3."
+    )
+
+
+def show(url: URL) -> str:
+    """The address of a database as a person may see it: without its password."""
+    return str(url.database) if url.drivername == "sqlite" else url.render_as_string(hide_password=True)
