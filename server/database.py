@@ -33,7 +33,9 @@ def connect(url: URL) -> Engine:
     """An engine for `url`; nothing is opened yet."""
     if url.drivername != "sqlite":
         # The pool is wider than the server's threads, so none waits for another's connection.
-        return create_engine(url, pool_size=16, max_overflow=16, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+        return create_engine(
+            url, pool_size=16, max_overflow=16, pool_pre_ping=True, connect_args={"connect_timeout": 5}
+        )
     engine = create_engine(url, connect_args={"timeout": BUSY_MS / 1000}, pool_size=16, max_overflow=16)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

@@ -47,7 +47,7 @@ class Door:
         """A new entry, or that of a listener's own link; None where the link is not one of ours."""
         if link:
             number = self._unsign_link(link)
-            return number and Entry(number, consent, self._keyed("link", number))
+            return Entry(number, consent, self._keyed("link", number)) if number else None
         return Entry(random_token(), consent, self._keyed("worker", worker) if worker else None)
 
     def sign(self, entry: Entry) -> str:

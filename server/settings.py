@@ -2,7 +2,8 @@
 
 ROOTNOTE_SECRET signs what listeners hold and keys the pseudonyms; ROOTNOTE_DATABASE_URL says where answers lie
 (default: rootnote.sqlite3 in the study's folder); ROOTNOTE_REHEARSAL_DATABASE_URL says where rehearsed ones lie
-(default: rehearsal.sqlite3), so that simulated listeners never meet the real database.
+(default: rehearsal.sqlite3), so that simulated listeners never meet the real database. In a rehearsal alone,
+ROOTNOTE_RESERVATION_MINUTES takes the place of study.toml's, so that those who vanish soon free their place.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 from embeddings.artefacts import RootnoteError
-from study.config import Study
+from study.config import Study, StudyConfig
 
 SECRET_LENGTH = 32
 
@@ -27,6 +28,14 @@ class Settings:
     database: URL
     secret: str = field(default="", repr=False)
     rehearsal: bool = False
+    reservation_minutes: float | None = None
+
+    def adjust(self, config: StudyConfig) -> StudyConfig:
+        """The study's configuration as this server follows it."""
+        if self.reservation_minutes is None:
+            return config
+        recruiter = config.recruiter.model_copy(update={"reservation_minutes": self.reservation_minutes})
+        return config.model_copy(update={"recruiter": recruiter})
 
 
 def read_settings(
@@ -37,7 +46,27 @@ def read_settings(
     Raises:
         RootnoteError: where the secret is missing or short (and `secret` asks for it), or an URL is none.
     """
-    return Settings(_database(study, environment, rehearsal), _secret(environment) if secret else "", rehearsal)
+    return Settings(
+        _database(study, environment, rehearsal),
+        _secret(environment) if secret else "",
+        rehearsal,
+        _reservation(environment) if rehearsal else None,
+    )
+
+
+def _reservation(environment: Mapping[str, str]) -> float | None:
+    value = environment.get("ROOTNOTE_RESERVATION_MINUTES", "")
+    if not value:
+        return None
+    try:
+        minutes = float(value)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < 1e6:
+        raise RootnoteError(
+            f"the environment variable ROOTNOTE_RESERVATION_MINUTES is '{value}', not a number of minutes above 0."
+        )
+    return minutes
 
 
 def _secret(environment: Mapping[str, str]) -> str:

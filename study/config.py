@@ -241,9 +241,7 @@ def load_study(folder: Path) -> Study:
     """
     path = folder / "study.toml"
     if not path.is_file():
-        raise RootnoteError(
-            f"{path} does not exist; make a study with `rootnote study init DIR --audio AUDIO_DIR`."
-        )
+        raise RootnoteError(f"{path} does not exist; make a study with `rootnote study init DIR --audio AUDIO_DIR`.")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -260,9 +258,7 @@ def _explain(error: ValidationError) -> str:
     problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in problem["loc"] if part not in ("int", "literal['auto']"))
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(
-            str(problem["loc"][-1]), _known_keys(problem["loc"][:-1]), n=1, cutoff=0.5
-        )
+        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(problem["loc"][:-1]), n=1, cutoff=0.5)
         return f"unknown key '{where}'" + (f"; did you mean '{near[0]}'?" if near else ".")
     if problem["type"] == "missing":
         return f"the key '{where}' is missing."

@@ -68,7 +68,7 @@ def _tone(frequency: float, sample_rate: int) -> Sound:
     time = np.arange(round(TONE_SECONDS * sample_rate)) / sample_rate
     ramp = np.clip(np.minimum(time, time[-1] - time) / RAMP_SECONDS, 0.0, 1.0)
     envelope = 0.5 - 0.5 * np.cos(np.pi * ramp)
-    return (LEVEL * envelope * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+    return np.asarray(LEVEL * envelope * np.sin(2 * np.pi * frequency * time), dtype=np.float32)
 
 
 def grade(items: Sequence[ToneItem], answers: Sequence[int]) -> bool:
@@ -101,7 +101,7 @@ def volume_sound(loudness_dbfs: float, sample_rate: int = SAMPLE_RATE, seconds: 
         for harmonic, weight in ((1, 1.0), (2, 0.35), (3, 0.12)):
             sound += envelope * weight * np.sin(2 * np.pi * frequency * harmonic * since)
     sound *= np.clip((seconds - time) / 0.05, 0.0, 1.0)
-    return (sound * 10 ** (loudness_dbfs / 20) / np.sqrt(np.mean(sound**2))).astype(np.float32)
+    return np.asarray(sound * 10 ** (loudness_dbfs / 20) / np.sqrt(np.mean(sound**2)), dtype=np.float32)
 
 
 def encode_wav(sound: Sound, sample_rate: int = SAMPLE_RATE) -> bytes:

@@ -1,0 +1,145 @@
+"""`rootnote analysis`: responses in, Table 1 and a report out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from analysis.agreement import Table1, table1
+from analysis.bins import Bins, misfit, read_bins
+from analysis.report import Report, exclusions_in_words, to_html
+from analysis.responses import Responses, describe, read_responses
+from analysis.tables import LEGEND, as_data, to_csv, to_json, to_latex, to_markdown, to_terminal
+from embeddings.artefacts import RootnoteError, replacing
+from study.config import load_study
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Turn responses into Table 1, tests and a report."""
+
+
+@cli.command()
+@click.argument("responses", type=click.Path(path_type=Path))
+@click.option("--out", "folder", type=click.Path(path_type=Path), required=True, help="Folder for the report.")
+@click.option("--study", type=click.Path(path_type=Path), help="Study folder: gives the bins and the title.")
+@click.option(
+    "--bins", "bins_files", type=click.Path(path_type=Path), multiple=True, help="An <embedder>.bins.json; repeatable."
+)
+@click.option("--note", default="", help="A sentence shown at the top of the report.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
+def report(
+    responses: Path, folder: Path, study: Path | None, bins_files: tuple[Path, ...], note: str, as_json: bool
+) -> None:
+    """Write table1.csv, .json, .md, .tex and report.html from RESPONSES (.csv or .parquet).
+
+    Needed columns: embedder, listener, prompt, bin_high, bin_low, agreed; of the rest of the export what is
+    there is used. Without --study or --bins, the bins are looked for in build/ beside RESPONSES.
+    """
+    read = read_responses(responses)
+    found = _find_bins(read, study, bins_files)
+    tables = table1(read.frame)
+    content = Report(
+        responses=read,
+        tables=tables,
+        bins=found.bins,
+        study=found.study or ", ".join(read.studies),
+        note=note.strip(),
+        notes=(*read.notes, *found.notes),
+    )
+    paths = _write(folder, content)
+    if as_json:
+        click.echo(json.dumps(_as_data(content, paths), indent=2, ensure_ascii=False))
+    else:
+        _show(content, paths)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The bins of the embedders in the responses, the study's name and what should be said about either."""
+
+    bins: Mapping[str, Bins]
+    study: str
+    notes: tuple[str, ...]
+
+
+def _find_bins(read: Responses, study: Path | None, files: tuple[Path, ...]) -> _Found:
+    """Bins that are asked for must fit the responses; those that merely lie beside them are left out if not."""
+    name, notes, bins = "", [], {}
+    asked = list(files)
+    if study is not None:
+        loaded = load_study(study)
+        name = loaded.config.study.name
+        asked += [path for path in sorted(loaded.build.glob("*.bins.json"))]
+        if read.studies and read.studies != (name,):
+            notes.append(f"The responses are of {', '.join(read.studies)}; the bins and title are of {name}.")
+    beside = [] if asked or study else sorted((read.path.parent / "build").glob("*.bins.json"))
+    for path in [*asked, *beside]:
+        one = read_bins(path)
+        if one.embedder not in read.embedders:
+            if path in files:
+                raise RootnoteError(
+                    f"{path} holds the bins of {one.embedder!r}, of which {read.path} has no responses "
+                    f"(it has {', '.join(read.embedders)})."
+                )
+            continue
+        problem = misfit(one, read.frame)
+        if problem and path in asked:
+            raise RootnoteError(f"{path} does not belong to {read.path}: {problem}; give the bins the study ran with.")
+        if problem:
+            notes.append(f"{path.name} beside the responses is not shown, because {problem}.")
+            continue
+        bins[one.embedder] = one
+    return _Found(bins, name, tuple(notes))
+
+
+def _write(folder: Path, content: Report) -> dict[str, Path]:
+    """Compute every file before the first is written, so that an error leaves nothing behind."""
+    if folder.exists() and not folder.is_dir():
+        raise RootnoteError(f"{folder} is a file; give a folder with --out.")
+    texts = {
+        "table1.csv": to_csv(content.tables),
+        "table1.json": to_json(content.tables),
+        "table1.md": to_markdown(content.tables, content.bins),
+        "table1.tex": to_latex(content.tables, content.bins),
+        "report.html": to_html(content),
+    }
+    for name, text in texts.items():
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return {name: folder / name for name in texts}
+
+
+def _as_data(content: Report, paths: Mapping[str, Path]) -> dict[str, Any]:
+    read = content.responses
+    return {
+        "table1": as_data(content.tables),
+        "responses": len(read.frame),
+        "listeners": read.listeners,
+        "left_out": describe(read.exclusions),
+        "notes": list(content.notes),
+        "files": {name: str(path) for name, path in paths.items()},
+    }
+
+
+def _show(content: Report, paths: Mapping[str, Path]) -> None:
+    console = Console(highlight=False, soft_wrap=False)
+    _show_tables(console, content.tables, content.bins)
+    for text in (LEGEND, exclusions_in_words(content.responses), *content.notes, content.note):
+        if text:
+            console.print(Text(text))
+    for path in paths.values():
+        # Never wrapped: a path is there to be copied.
+        console.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+def _show_tables(console: Console, tables: Table1, bins: Mapping[str, Bins]) -> None:
+    for name, table in tables.items():
+        console.print(to_terminal(table, bins.get(name)))

@@ -1,0 +1,266 @@
+"""Tables: Table 1 as CSV, JSON, Markdown, LaTeX and on a terminal.
+
+Conventions: the paper's layout has a row per more similar bin (1 to 3) and a column per less similar bin
+(2 to 4) and a total; a percentage has one decimal, rounded half up from the whole counts; p in words has
+three decimals or, below 0.001, a power of ten; stars say what is significant after Holm's correction.
+CSV and JSON carry full precision; a cell without responses is blank or null.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from analysis.agreement import BIN_PAIRS, Cell, EmbedderTable, Table1
+from analysis.bins import Bins
+from analysis.responses import BINS
+
+STAR_LEVELS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+LEGEND = "Differs from chance (50 %) after Holm's correction: * p < 0.05, ** p < 0.01, *** p < 0.001."
+ABSENT = "–"
+ROWS = BINS[:-1]
+COLUMNS = BINS[1:]
+
+
+def percent(cell: Cell) -> str:
+    """The rate in per cent with one decimal, rounded half up; a dash where there are no responses."""
+    if not cell.n:
+        return ABSENT
+    tenths = (2000 * cell.agreed + cell.n) // (2 * cell.n)
+    return f"{tenths // 10}.{tenths % 10}"
+
+
+def stars(cell: Cell) -> str:
+    """Significance after Holm's correction as stars; totals and empty cells have none."""
+    if cell.p_holm is None:
+        return ""
+    return next((mark for level, mark in STAR_LEVELS if cell.p_holm < level), "")
+
+
+def write_p(p: float | None) -> str:
+    """A p-value for reading: 0.021, 3 × 10⁻⁵, or a dash."""
+    if p is None:
+        return ABSENT
+    if p >= 0.0995:
+        return f"{p:.2f}"
+    if p >= 0.001:
+        return f"{p:.3f}"
+    if p < 1e-300:
+        return "< 10⁻³⁰⁰"
+    exponent = math.floor(math.log10(p))
+    digit = round(p / 10.0**exponent)
+    digit, exponent = (1, exponent + 1) if digit == 10 else (digit, exponent)
+    return f"{digit} × 10{str(exponent).translate(_SUPERSCRIPT)}"
+
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def write_interval(cell: Cell) -> str:
+    """The 95 % interval in per cent, or a dash."""
+    if cell.test is None:
+        return ABSENT
+    return f"{100 * cell.test.ci_low:.1f} to {100 * cell.test.ci_high:.1f}"
+
+
+def as_data(tables: Table1) -> dict[str, Any]:
+    """Plain data, as `table1.json` holds it."""
+    return {
+        name: {
+            "pairs": {f"{high}-{low}": _pair_data(table.pairs[high, low]) for high, low in BIN_PAIRS},
+            "totals": {str(high): _count_data(table.totals[high]) for high in ROWS},
+        }
+        for name, table in tables.items()
+    }
+
+
+def _count_data(cell: Cell) -> dict[str, Any]:
+    return {"n": cell.n, "agreed": cell.agreed, "rate": cell.rate}
+
+
+def _pair_data(cell: Cell) -> dict[str, Any]:
+    test = cell.test
+    return _count_data(cell) | {
+        "ci_low": test.ci_low if test else None,
+        "ci_high": test.ci_high if test else None,
+        "p": test.p if test else None,
+        "p_holm": cell.p_holm,
+    }
+
+
+def to_json(tables: Table1) -> str:
+    return json.dumps(as_data(tables), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_csv(tables: Table1) -> str:
+    """A row per embedder and bin pair, then a row per total, whose bin_low is "total"."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        ["embedder", "bin_high", "bin_low", "agreed", "n", "rate", "ci_low", "ci_high", "p", "p_holm"]
+    )
+    for name, data in as_data(tables).items():
+        for pair, cell in data["pairs"].items():
+            writer.writerow([name, *pair.split("-"), *_csv_values(cell)])
+        for high, cell in data["totals"].items():
+            writer.writerow([name, high, "total", *_csv_values(cell)])
+    return buffer.getvalue()
+
+
+def _csv_values(cell: Mapping[str, Any]) -> list[Any]:
+    return [cell.get(key) for key in ("agreed", "n", "rate", "ci_low", "ci_high", "p", "p_holm")]
+
+
+def to_markdown(tables: Table1, bins: Mapping[str, Bins] | None = None) -> str:
+    """Both tables of every embedder: the paper's layout, and the tests."""
+    parts = ["# Table 1", ""]
+    for name, table in tables.items():
+        own = (bins or {}).get(name)
+        parts += [f"## {_markdown(name)}", "", *_markdown_layout(table, own), "", *_markdown_tests(table), ""]
+    parts += [
+        "Percentages: how often listeners chose the clip of the more similar bin (row) over that of the less "
+        "similar bin (column). Intervals: Clopper-Pearson. p: exact two-sided binomial test against 50 %; "
+        "Holm's correction over the bin pairs of one embedder. " + LEGEND.replace("*", r"\*"),
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def _markdown(text: str) -> str:
+    """Text that Markdown, and HTML within it, shows as it is."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", one_line(escaped))
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks and control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _markdown_layout(table: EmbedderTable, bins: Bins | None) -> list[str]:
+    def head(number: int) -> str:
+        return f"**Bin {number}**" + (f" ({bins.label(number)})" if bins else "")
+
+    lines = [
+        "| | " + " | ".join(head(low) for low in COLUMNS) + " | **Total** |",
+        "|" + " --- |" * (len(COLUMNS) + 2),
+    ]
+    for high in ROWS:
+        cells = [_markdown_cell(table.pairs[high, low]) if low > high else "" for low in COLUMNS]
+        lines.append(f"| {head(high)} | " + " | ".join([*cells, _markdown_cell(table.totals[high])]) + " |")
+    return lines
+
+
+def _markdown_cell(cell: Cell) -> str:
+    rate = f"{percent(cell)} %{stars(cell)}".replace("*", r"\*") if cell.n else ABSENT
+    return f"{rate} (n = {cell.n})"
+
+
+def _markdown_tests(table: EmbedderTable) -> list[str]:
+    lines = ["| bins | agreed | n | rate | 95 % interval | p | p (Holm) |", "|" + " ---: |" * 7]
+    for high, low in BIN_PAIRS:
+        cell = table.pairs[high, low]
+        values = [
+            f"{high}-{low}", str(cell.agreed), str(cell.n), f"{percent(cell)} %" if cell.n else ABSENT,
+            write_interval(cell), write_p(cell.test.p if cell.test else None), write_p(cell.p_holm),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(values) + " |")
+    return lines
+
+
+def to_latex(tables: Table1, bins: Mapping[str, Bins] | None = None) -> str:
+    """A `table` environment to be \\input into a paper that has \\usepackage{booktabs}."""
+    parts = [
+        r"% Table 1, written by Rootnote. In the preamble: \usepackage{booktabs}",
+        r"\begin{table}[htbp]",
+        r"\centering",
+        r"\small",
+    ]
+    for number, (name, table) in enumerate(tables.items()):
+        parts += [r"\par\medskip"] if number else []
+        parts += [rf"\textbf{{{_latex(name)}}}\par\smallskip", *_latex_layout(table, (bins or {}).get(name))]
+    caption = (
+        r"How often listeners rated the clip of the more similar bin (A, rows) as more similar to the prompt "
+        r"than the clip of the less similar bin (B, columns). Exact two-sided binomial tests against "
+        r"50\,\%, Holm's correction over the bin pairs of one embedder: "
+        r"$^{*}p<0.05$, $^{**}p<0.01$, $^{***}p<0.001$."
+    )
+    parts += [rf"\caption{{{caption}}}", r"\label{tab:agreement}", r"\end{table}", ""]
+    return "\n".join(parts)
+
+
+def _latex_layout(table: EmbedderTable, bins: Bins | None) -> list[str]:
+    def centre(number: int) -> str:
+        return rf"${bins.centres[number]:.3f} \pm {bins.half_width:g}$" if bins else ""
+
+    lines = [
+        r"\begin{tabular}{l" + "c" * (len(COLUMNS) + 1) + "}",
+        r"\toprule",
+        " & ".join([r"A \textbackslash{} B", *(rf"\textbf{{Bin {low}}}" for low in COLUMNS), r"\textbf{Total}"])
+        + r" \\",
+    ]
+    if bins:
+        lines.append(" & ".join(["", *map(centre, COLUMNS), "(all trials)"]) + r" \\")
+    lines.append(r"\midrule")
+    for high in ROWS:
+        cells = [table.pairs[high, low] if low > high else None for low in COLUMNS] + [table.totals[high]]
+        rates = [_latex_rate(cell) if cell else "" for cell in cells]
+        counts = [f"($n = {cell.n}$)" if cell else "" for cell in cells]
+        lines.append(" & ".join([rf"\textbf{{Bin {high}}}", *rates]) + r" \\")
+        lines.append(" & ".join([centre(high), *counts]) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def _latex_rate(cell: Cell) -> str:
+    if not cell.n:
+        return "--"
+    mark = stars(cell)
+    return rf"{percent(cell)}\,\%" + (f"$^{{{mark}}}$" if mark else "")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "[": r"{[}", "]": r"{]}",
+}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in one_line(text))
+
+
+def to_terminal(table: EmbedderTable, bins: Bins | None = None) -> Table:
+    """The paper's layout for a rich console."""
+    shown = Table(
+        title=Text(f"{one_line(table.embedder)}: listeners chose the more similar clip (A) over B", style="bold"),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        padding=(0, 1),
+    )
+    shown.add_column(Text("A \\ B"), no_wrap=True)
+    for low in COLUMNS:
+        shown.add_column(Text(_terminal_head(low, bins)), justify="right", no_wrap=True)
+    shown.add_column(Text("Total"), justify="right", no_wrap=True, style="bold")
+    for high in ROWS:
+        cells = [_terminal_cell(table.pairs[high, low]) if low > high else Text("") for low in COLUMNS]
+        shown.add_row(Text(_terminal_head(high, bins)), *cells, _terminal_cell(table.totals[high]))
+    return shown
+
+
+def _terminal_head(number: int, bins: Bins | None) -> str:
+    return f"Bin {number}" + (f"\n{bins.label(number)}" if bins else "")
+
+
+def _terminal_cell(cell: Cell) -> Text:
+    # Stars have a column of their own, three wide, so that the percentages line up.
+    rate = f"{percent(cell)} %{stars(cell):<3}" if cell.n else f"{ABSENT}   "
+    return Text(f"{rate}\nn = {cell.n}   ")

@@ -1,0 +1,221 @@
+"""`rootnote server`: migrate, run, rehearse, status, links, codes, export."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embeddings.artefacts import RootnoteError
+from study.config import Study, load_study
+
+# The web and the database are imported by the commands that need them, so that help is instant.
+
+study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
+rehearsal_option = click.option("--rehearsal", is_flag=True, help="Use the rehearsal's database, never the real one.")
+
+
+class _Group(click.Group):
+    """Mounts `rehearse`, which lies in its own folder."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["migrate", "run", "rehearse", "status", "links", "codes", "export"]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name != "rehearse":
+            return super().get_command(ctx, name)
+        command = importlib.import_module("server.rehearsal.command").rehearse
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Group)
+def cli() -> None:
+    """Serve the study to listeners, rehearse it, export responses."""
+
+
+@cli.command()
+@study_argument
+@rehearsal_option
+@click.option("--fresh", is_flag=True, help="Empty the rehearsal's database first.")
+@click.option("--check", is_flag=True, help="Only check that the migrations match the models (for developers).")
+def migrate(folder: Path, rehearsal: bool, fresh: bool, check: bool) -> None:
+    """Make or update the database's tables."""
+    from server import database
+    from server.settings import read_settings, show
+
+    if check:
+        database.check_migrations()
+        click.echo("The migrations match the models.")
+        return
+    if fresh and not rehearsal:
+        raise click.UsageError("--fresh is for --rehearsal only: real answers are never thrown away.")
+    settings = read_settings(load_study(folder), os.environ, rehearsal=rehearsal, secret=False)
+    engine = database.connect(settings.database)
+    if fresh:
+        database.recreate(engine)
+    click.echo(f"{show(settings.database)} is at revision {database.migrate(engine)}.")
+
+
+@cli.command()
+@study_argument
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option("--threads", default=8, show_default=True, type=click.IntRange(1, 64), help="Requests served at once.")
+@rehearsal_option
+def run(folder: Path, host: str, port: int, threads: int, rehearsal: bool) -> None:
+    """Serve the study to listeners."""
+    from server.app import create_app
+    from server.settings import read_settings, show
+
+    study = load_study(folder)
+    settings = read_settings(study, os.environ, rehearsal=rehearsal)
+    app = create_app(study, settings)
+    server = _listen(app, host, port, threads)
+    port = getattr(server, "effective_port", port)
+    shown = f"[{host}]" if ":" in host else host
+    click.echo(f"'{study.config.study.name}' is served{' for rehearsal' if rehearsal else ''}.")
+    click.echo(f"The link to send: http://{shown}:{port}/take")
+    click.echo(f"Answers lie in {show(settings.database)}. Stop with Ctrl-C.")
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        server.run()
+    except (KeyboardInterrupt, SystemExit):
+        click.echo("Stopped.")
+    finally:
+        server.close()
+
+
+def _listen(app: Any, host: str, port: int, threads: int) -> Any:
+    import waitress  # type: ignore[import-untyped]
+
+    from server.app import MAX_REQUEST_BYTES
+
+    try:
+        return waitress.create_server(
+            app,
+            host=host,
+            port=port,
+            threads=threads,
+            ident=None,
+            max_request_body_size=4 * MAX_REQUEST_BYTES,
+            connection_limit=1000,
+            clear_untrusted_proxy_headers=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RootnoteError(
+            f"cannot listen at {host}:{port} ({reason}); stop what uses it or choose another with --port."
+        ) from error
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise SystemExit(0)
+
+
+@cli.command()
+@study_argument
+@rehearsal_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(folder: Path, rehearsal: bool, as_json: bool) -> None:
+    """How many listeners stand where, and how many places are left."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from server import database
+    from server.status import count
+
+    _, engine = _open(folder, rehearsal)
+    with database.reading(engine) as session:
+        counted = count(session)
+    if as_json:
+        click.echo(json.dumps(counted))
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for section in ("places", "listeners"):
+        table.add_row(section.capitalize(), "", style="bold")
+        for name, number in counted[section].items():
+            table.add_row(f"  {name.replace('_', ' ')}", str(number))
+    table.add_row("Responses", str(counted["responses"]), style="bold")
+    Console().print(table)
+
+
+@cli.command()
+@study_argument
+@click.argument("number", type=click.IntRange(1, 100_000))
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where listeners reach the server.")
+def links(folder: Path, number: int, url: str) -> None:
+    """Print NUMBER links, each for one listener and one run, to be resumed on any device."""
+    from server.door import Door
+    from server.settings import read_settings
+
+    door = Door(read_settings(load_study(folder), os.environ).secret)
+    for _ in range(number):
+        click.echo(f"{url.rstrip('/')}/take?link={door.make_link()}")
+
+
+@cli.command()
+@study_argument
+@rehearsal_option
+def codes(folder: Path, rehearsal: bool) -> None:
+    """Print every completion code that was shown, with its outcome and pay, as CSV (for paying listeners)."""
+    from server import database
+    from server.status import shown_codes
+
+    study, engine = _open(folder, rehearsal)
+    click.echo("code,outcome,usd")
+    with database.reading(engine) as session:
+        for code, outcome, usd in shown_codes(session, study.config.pay):
+            click.echo(f"{code},{outcome},{usd:.2f}")
+
+
+@cli.command()
+@study_argument
+@rehearsal_option
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write into (default: the study's).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> None:
+    """Write responses.csv, responses.parquet and listeners.csv, under pseudonyms."""
+    from server import database, responses
+    from study.plan import read_plan
+
+    study, engine = _open(folder, rehearsal)
+    plan = read_plan(study)
+    default = study.folder / "rehearsal" if rehearsal else study.folder
+    with database.reading(engine) as session:
+        _require_same_schedule(session, plan.schedule_fingerprint)
+        written = responses.export(session, study, plan, out or default)
+    if as_json:
+        paths = {name: str(getattr(written, name)) for name in ("csv", "parquet", "listeners")}
+        click.echo(json.dumps(paths | {"responses": written.responses, "completed": written.completed}))
+        return
+    click.echo(f"{written.responses} responses; {written.completed} listeners completed the study.")
+    click.echo(f"Written: {written.csv}, {written.parquet.name} and {written.listeners.name}.")
+
+
+def _open(folder: Path, rehearsal: bool) -> tuple[Study, Any]:
+    """A study and its migrated database."""
+    from server import database
+    from server.settings import read_settings
+
+    study = load_study(folder)
+    settings = read_settings(study, os.environ, rehearsal=rehearsal, secret=False)
+    engine = database.connect(settings.database)
+    database.require_migrated(engine, f"rootnote server migrate {folder}" + (" --rehearsal" if rehearsal else ""))
+    return study, engine
+
+
+def _require_same_schedule(session: Any, fingerprint: str) -> None:
+    from server.models import StudyRecord
+
+    record = session.get(StudyRecord, 1)
+    if record is not None and record.schedule != fingerprint:
+        raise RootnoteError(
+            f"the database belongs to another schedule (of the study '{record.name}'); "
+            "restore the study folder it was begun with, then export."
+        )

@@ -1,0 +1,487 @@
+"""The flow: what happens to an assignment, from arriving to the completion code.
+
+Every use-case takes a Session first, knows nothing of the web and never commits: the request does, once.
+Changes lock the assignment's row (PostgreSQL) or the database (SQLite), so two clicks at once follow each other.
+A step that was already done is a no-op (a double click, the back button); one that is not yet due is refused.
+
+A place is held while the listener goes on; each step renews the lease. Once it has run out the place may be given
+to another, and only then is the assignment over: its answer under way is kept and marked `late`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, cast
+
+import numpy as np
+from sqlalchemy import CursorResult, and_, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, aliased
+
+from embeddings.artefacts import RootnoteError
+from server.door import Entry, random_code, random_pseudonym, random_token, sha256
+from server.models import (
+    ACTIVE,
+    COMPLETED,
+    Answer,
+    Assignment,
+    Listener,
+    Place,
+    PrescreenItem,
+    Response,
+    Serving,
+    State,
+    StudyRecord,
+)
+from study.config import StudyConfig
+from study.plan import Plan, PlannedTrial
+from study.prescreen import ToneItem, draw_attempt, encode_wav, grade, synthesise
+
+Clock = Callable[[], datetime]
+Step = Literal["prescreen", "instructions", "trial", "questions", "done", "screened_out", "withdrawn", "expired"]
+SLOTS = ("X", "A", "B")
+ENDED: dict[State, Step] = {
+    **dict.fromkeys(COMPLETED, "done"),
+    State.SCREENED_OUT: "screened_out",
+    State.WITHDRAWN: "withdrawn",
+    State.RETURNED: "withdrawn",
+    State.EXPIRED: "expired",
+}
+ORDER: tuple[Step, ...] = ("prescreen", "instructions", "trial", "questions")
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the use-cases need to know besides the database."""
+
+    config: StudyConfig
+    plan: Plan
+    clock: Clock = utc_now
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(minutes=self.config.recruiter.reservation_minutes)
+
+    def trials(self, assignment: Assignment) -> list[PlannedTrial]:
+        return self.plan.lists[assignment.list_number]
+
+    def trial(self, assignment: Assignment, position: int) -> PlannedTrial:
+        return self.trials(assignment)[position - 1]
+
+
+class Refused(Exception):  # noqa: N818 (a listener is told why, kindly; it is no error of the server)
+    """What was sent cannot be taken; the message is one plain sentence for the listener."""
+
+
+class TakenPart(Refused):
+    """This person already has an assignment."""
+
+
+class NoPlace(Refused):
+    """No place is free."""
+
+
+class Vacancy(enum.Enum):
+    """Whether someone who arrives now can be seated."""
+
+    OPEN = "open"
+    HELD = "held"
+    COMPLETE = "complete"
+
+
+# ------------------------------------------------------------------ the study's places
+
+
+def sync_places(session: Session, experiment: Experiment) -> None:
+    """Give every TrialList of the plan its place.
+
+    Raises:
+        RootnoteError: where the database already holds the places of another schedule.
+    """
+    record = session.get(StudyRecord, 1)
+    plan, name = experiment.plan, experiment.config.study.name
+    if record is not None:
+        if record.schedule != plan.schedule_fingerprint:
+            raise RootnoteError(
+                f"the database belongs to another schedule (of the study '{record.name}'); restore the study folder "
+                "it was begun with, or set ROOTNOTE_DATABASE_URL to a new database and run `rootnote server migrate`."
+            )
+        return
+    session.add(StudyRecord(id=1, name=name, schedule=plan.schedule_fingerprint, created_at=experiment.clock()))
+    numbers = sorted(plan.lists)
+    # Shuffled, so that with several embedders none is heard only by the first to come.
+    turns = np.random.default_rng(experiment.config.study.seed).permutation(len(numbers))
+    session.add_all(Place(list_number=n, turn=int(t)) for n, t in zip(numbers, turns, strict=True))
+    session.flush()
+
+
+def vacancy(session: Session, experiment: Experiment) -> Vacancy:
+    """Whether a place is free now."""
+    if session.scalar(select(Place.id).where(_claimable(experiment)).limit(1)) is not None:
+        return Vacancy.OPEN
+    unfilled = session.scalar(select(Place.id).where(~Place.filled).limit(1))
+    return Vacancy.COMPLETE if unfilled is None else Vacancy.HELD
+
+
+def _claimable(experiment: Experiment, place: type[Place] = Place) -> Any:
+    return and_(~place.filled, or_(place.assignment_id.is_(None), place.expires_at <= experiment.clock()))
+
+
+def _claim(session: Session, experiment: Experiment, assignment: Assignment) -> int | None:
+    """Hold a free place, never-held ones first, in one statement; its list number, or None where none is free."""
+    free = aliased(Place)
+    chosen = (
+        select(free.id)
+        .where(_claimable(experiment, free))
+        .order_by(free.assignment_id.is_not(None), free.turn)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    held = update(Place).where(Place.id == chosen).values(_lease(experiment, assignment)).returning(Place.list_number)
+    return session.scalar(held.execution_options(synchronize_session=False))
+
+
+def _hold(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
+    """Renew the lease; False where the place has gone to another."""
+    renewal = update(Place).where(Place.assignment_id == assignment.id, ~Place.filled)
+    return _rows(session, renewal.values(_lease(experiment, assignment))) == 1
+
+
+def _release(session: Session, assignment: Assignment) -> None:
+    freed = update(Place).where(Place.assignment_id == assignment.id, ~Place.filled)
+    _rows(session, freed.values(assignment_id=None, expires_at=None))
+
+
+def _lease(experiment: Experiment, assignment: Assignment) -> dict[str, Any]:
+    return {"assignment_id": assignment.id, "expires_at": experiment.clock() + experiment.lease}
+
+
+def _rows(session: Session, statement: Any) -> int:
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    return cast("CursorResult[Any]", result).rowcount
+
+
+# ------------------------------------------------------------------ coming in
+
+
+def consent(session: Session, experiment: Experiment, entry: Entry, token: str) -> Assignment:
+    """Make the assignment of someone who consented and hold a place; the same entry gives the same assignment.
+
+    Raises:
+        TakenPart: where this person has an assignment by another entry.
+        NoPlace: where no place is free; nothing is kept then.
+    """
+    try:
+        with session.begin_nested():
+            assignment = _seat(session, experiment, entry, token)
+    except IntegrityError:
+        # The entry or the worker came a moment before, perhaps by the same double click.
+        earlier = session.scalar(select(Assignment).where(Assignment.entry_hash == entry.hash))
+        if earlier is None:
+            raise TakenPart("You have taken part in this study already.") from None
+        return earlier
+    return assignment
+
+
+def _seat(session: Session, experiment: Experiment, entry: Entry, token: str) -> Assignment:
+    listener = Listener(pseudonym=random_pseudonym(), worker_hash=entry.worker_hash)
+    assignment = Assignment(
+        pseudonym=random_pseudonym(),
+        listener=listener,
+        entry_hash=entry.hash,
+        token_hash=sha256(token),
+        state=State.CONSENTED,
+        list_number=-1,
+        completion_code=random_code(),
+        consent_version=entry.consent,
+        consented_at=experiment.clock(),
+    )
+    session.add(assignment)
+    session.flush()
+    number = _claim(session, experiment, assignment)
+    if number is None:
+        raise NoPlace("No place is free.")
+    assignment.list_number = number
+    if experiment.config.prescreen.kind == "none":
+        _pass_prescreen(experiment, assignment)
+    else:
+        _open_attempt(session, experiment, assignment, attempt=1)
+    session.flush()
+    return assignment
+
+
+def find(session: Session, token: str, *, lock: bool = False) -> Assignment | None:
+    """The assignment at a listener's address; `lock` where it is about to change."""
+    query = select(Assignment).where(Assignment.token_hash == sha256(token))
+    return session.scalar(query.with_for_update() if lock else query)
+
+
+def find_entry(session: Session, entry: Entry) -> Assignment | None:
+    """The assignment that an entry has become, if it has."""
+    return session.scalar(select(Assignment).where(Assignment.entry_hash == entry.hash))
+
+
+# ------------------------------------------------------------------ where an assignment stands
+
+
+def current_step(session: Session, experiment: Experiment, assignment: Assignment) -> Step:
+    """The page that is due now."""
+    if assignment.state in ENDED:
+        return ENDED[assignment.state]
+    if session.scalar(select(Place.id).where(Place.assignment_id == assignment.id)) is None:
+        return "expired"
+    return _due(session, experiment, assignment)
+
+
+def _due(session: Session, experiment: Experiment, assignment: Assignment) -> Step:
+    if assignment.state is State.CONSENTED:
+        return "prescreen"
+    if assignment.state is State.SCREENED:
+        return "instructions"
+    answered = answered_trials(session, assignment)
+    return "trial" if answered < len(experiment.trials(assignment)) else "questions"
+
+
+def answered_trials(session: Session, assignment: Assignment) -> int:
+    query = select(func.count()).select_from(Response).where(Response.assignment_id == assignment.id)
+    return session.scalar(query) or 0
+
+
+def _proceed(session: Session, experiment: Experiment, assignment: Assignment, step: Step) -> bool:
+    """Whether `step` is to be done now; False where it is done or the assignment over.
+
+    Raises:
+        Refused: where an earlier step is still to be done.
+    """
+    if assignment.state in ENDED:
+        return False
+    due = _due(session, experiment, assignment)
+    if ORDER.index(step) > ORDER.index(due):
+        raise Refused("That page comes later in the study.")
+    if due != step:
+        return False
+    if not _hold(session, experiment, assignment):
+        _end(experiment, assignment, State.EXPIRED)
+        return False
+    return True
+
+
+def _end(experiment: Experiment, assignment: Assignment, state: State) -> None:
+    assignment.state = state
+    assignment.ended_at = experiment.clock()
+
+
+# ------------------------------------------------------------------ prescreen
+
+
+def current_item(session: Session, assignment: Assignment) -> PrescreenItem:
+    """The prescreen item to be answered now."""
+    query = select(PrescreenItem).where(PrescreenItem.assignment_id == assignment.id, PrescreenItem.answer.is_(None))
+    return session.scalars(query.order_by(PrescreenItem.attempt, PrescreenItem.item).limit(1)).one()
+
+
+def answer_prescreen(
+    session: Session, experiment: Experiment, assignment: Assignment, attempt: int, item: int, count: int
+) -> None:
+    """Take the answer to one prescreen item; after an attempt's last, pass, try again or end.
+
+    Raises:
+        Refused: where the item is not this listener's.
+    """
+    if not _proceed(session, experiment, assignment, "prescreen"):
+        return
+    query = select(PrescreenItem).where(PrescreenItem.assignment_id == assignment.id, PrescreenItem.attempt == attempt)
+    items = list(session.scalars(query.order_by(PrescreenItem.item)))
+    if not 1 <= item <= len(items):
+        raise Refused("That sound is not one of yours.")
+    asked = items[item - 1]
+    if asked.answer is not None:
+        return
+    if asked.id != current_item(session, assignment).id:
+        raise Refused("That sound comes later.")
+    asked.answer, asked.answered_at = count, experiment.clock()
+    if item == len(items):
+        _close_attempt(session, experiment, assignment, items)
+    session.flush()
+
+
+def _open_attempt(session: Session, experiment: Experiment, assignment: Assignment, attempt: int) -> None:
+    # Seeded by the system, not by the study: nobody can compute a listener's sounds beforehand.
+    drawn = draw_attempt(np.random.default_rng(), experiment.config.prescreen)
+    session.add_all(
+        PrescreenItem(
+            assignment_id=assignment.id,
+            attempt=attempt,
+            item=index,
+            kind=experiment.config.prescreen.kind,
+            params=asdict(item),
+            sound=random_token(),
+        )
+        for index, item in enumerate(drawn, start=1)
+    )
+
+
+def _close_attempt(
+    session: Session, experiment: Experiment, assignment: Assignment, items: list[PrescreenItem]
+) -> None:
+    answers = [cast(int, item.answer) for item in items]
+    if grade([ToneItem(**item.params) for item in items], answers):
+        _pass_prescreen(experiment, assignment)
+    elif items[0].attempt < experiment.config.prescreen.attempts:
+        _open_attempt(session, experiment, assignment, items[0].attempt + 1)
+    else:
+        _release(session, assignment)
+        _end(experiment, assignment, State.SCREENED_OUT)
+
+
+def _pass_prescreen(experiment: Experiment, assignment: Assignment) -> None:
+    assignment.state = State.SCREENED
+    assignment.screened_at = experiment.clock()
+
+
+# ------------------------------------------------------------------ trials
+
+
+@dataclass(frozen=True)
+class TrialAnswer:
+    """What a listener sends for one trial; plays count hearings to the end."""
+
+    position: int
+    choice: str
+    response_ms: int
+    plays_x: int
+    plays_a: int
+    plays_b: int
+
+
+def begin_listening(session: Session, experiment: Experiment, assignment: Assignment) -> None:
+    """Go from the instructions to the first trial."""
+    if not _proceed(session, experiment, assignment, "instructions"):
+        return
+    assignment.state = State.LISTENING
+    assignment.listening_at = experiment.clock()
+    _serve(session, assignment, position=1)
+    session.flush()
+
+
+def _serve(session: Session, assignment: Assignment, position: int) -> None:
+    session.add_all(
+        Serving(assignment_id=assignment.id, position=position, slot=slot, sound=random_token()) for slot in SLOTS
+    )
+
+
+def servings(session: Session, assignment: Assignment, position: int) -> dict[str, Serving]:
+    """The three clips of a trial by slot (X, A, B)."""
+    query = select(Serving).where(Serving.assignment_id == assignment.id, Serving.position == position)
+    return {serving.slot: serving for serving in session.scalars(query)}
+
+
+def answer_trial(session: Session, experiment: Experiment, assignment: Assignment, answer: TrialAnswer) -> None:
+    """Take the answer to the current trial and serve the next; an answered one is left as it is.
+
+    Raises:
+        Refused: where the trial is not the current one or its clips were not all heard.
+    """
+    late = assignment.state is State.EXPIRED
+    if assignment.state in ENDED and not late:
+        return
+    position = answered_trials(session, assignment) + 1
+    if answer.position < position:
+        return
+    fetched = [serving.fetched_at for serving in servings(session, assignment, position).values()]
+    if answer.position > position or not fetched:
+        raise Refused("That comparison comes later.")
+    if any(moment is None for moment in fetched) or min(answer.plays_x, answer.plays_a, answer.plays_b) < 1:
+        raise Refused("Please listen to all three sounds to the end before you answer.")
+    late = late or not _hold(session, experiment, assignment)
+    session.add(Response(assignment_id=assignment.id, late=late, answered_at=experiment.clock(), **asdict(answer)))
+    if late and assignment.state is not State.EXPIRED:
+        _end(experiment, assignment, State.EXPIRED)
+    if not late and position < len(experiment.trials(assignment)):
+        _serve(session, assignment, position + 1)
+    session.flush()
+
+
+# ------------------------------------------------------------------ the end
+
+
+def answer_questions(session: Session, experiment: Experiment, assignment: Assignment, answers: dict[str, str]) -> None:
+    """Take the answers to the questions; the assignment is finished and its place filled."""
+    if not _proceed(session, experiment, assignment, "questions"):
+        return
+    now = experiment.clock()
+    session.add_all(
+        Answer(assignment_id=assignment.id, question=question, value=value, answered_at=now)
+        for question, value in answers.items()
+    )
+    _rows(session, update(Place).where(Place.assignment_id == assignment.id).values(filled=True, expires_at=None))
+    _end(experiment, assignment, State.FINISHED)
+    session.flush()
+
+
+def leave(session: Session, experiment: Experiment, assignment: Assignment) -> None:
+    """End an assignment at the listener's wish; its place goes back to the pool, its answers stay, incomplete."""
+    if assignment.state not in ACTIVE:
+        return
+    _release(session, assignment)
+    _end(experiment, assignment, State.WITHDRAWN)
+    session.flush()
+
+
+# ------------------------------------------------------------------ sounds
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A sound as it is sent."""
+
+    data: bytes
+    mimetype: str
+    serving: int | None = None
+
+
+def find_sound(session: Session, experiment: Experiment, name: str) -> Sound | None:
+    """The sound behind a random name, while it is the one due; None for any other."""
+    return _trial_sound(session, experiment, name) or _prescreen_sound(session, name)
+
+
+def _trial_sound(session: Session, experiment: Experiment, name: str) -> Sound | None:
+    query = select(Serving, Assignment).join(Assignment, Serving.assignment_id == Assignment.id)
+    row = session.execute(query.where(Serving.sound == name)).one_or_none()
+    if row is None:
+        return None
+    serving, assignment = row
+    due = assignment.state is State.LISTENING and serving.position == answered_trials(session, assignment) + 1
+    if not due:
+        return None
+    trial = experiment.trial(assignment, serving.position)
+    key = trial.stimulus_key(role_of(serving.slot, trial.high_side))
+    return Sound(experiment.plan.stimuli[key].file.read_bytes(), "audio/flac", serving.id)
+
+
+def role_of(slot: str, high_side: str) -> Literal["x", "high", "low"]:
+    """Which clip of a trial sits in a slot."""
+    if slot == "X":
+        return "x"
+    return "high" if slot == high_side else "low"
+
+
+def _prescreen_sound(session: Session, name: str) -> Sound | None:
+    query = select(PrescreenItem).join(Assignment, PrescreenItem.assignment_id == Assignment.id)
+    due = (PrescreenItem.answer.is_(None), Assignment.state == State.CONSENTED)
+    item = session.scalar(query.where(PrescreenItem.sound == name, *due))
+    return None if item is None else Sound(encode_wav(synthesise(ToneItem(**item.params))), "audio/wav")
+
+
+def mark_fetched(session: Session, experiment: Experiment, serving: int) -> None:
+    """Note that a clip was sent to its end."""
+    first = update(Serving).where(Serving.id == serving, Serving.fetched_at.is_(None))
+    _rows(session, first.values(fetched_at=experiment.clock()))

@@ -1,0 +1,267 @@
+"""What a listener meets: /take, the listener's own address /a/<token>, and sounds under random names.
+
+GET never changes an assignment (fetching a sound only notes that it was sent). Every form posts to a step and is
+answered with a redirect to the listener's address, which always shows the step that is due: reloading, going back
+and sending twice are harmless.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from flask import Blueprint, abort, current_app, g, redirect, render_template, request, send_file, url_for
+from sqlalchemy.orm import Session
+from werkzeug.datastructures import ImmutableMultiDict
+from werkzeug.wrappers import Response as WebResponse
+
+from server import flow
+from server.door import WORKER_LIMIT, Door, Entry
+from server.flow import Experiment, Refused, TrialAnswer, Vacancy
+from server.models import Assignment
+from server.pages import Pages
+from study.prescreen import encode_wav, volume_sound
+from study.questions import SCALE_POINTS, TEXT_LIMIT, check_answers
+
+blueprint = Blueprint("participant", __name__)
+
+MAX_PLAYS = 10_000
+MAX_RESPONSE_MS = 7 * 24 * 3600 * 1000
+TOKEN_LIMIT = 64
+
+
+@dataclass(frozen=True)
+class House:
+    """Everything the pages need that is the same for all listeners."""
+
+    experiment: Experiment
+    pages: Pages
+    door: Door
+    volume: bytes
+    rehearsal: bool
+
+    @classmethod
+    def of(cls, experiment: Experiment, pages: Pages, door: Door, rehearsal: bool) -> House:
+        loudness = experiment.config.stimuli.loudness_lufs
+        return cls(experiment, pages, door, encode_wav(volume_sound(loudness)), rehearsal)
+
+
+def _house() -> House:
+    house = current_app.extensions["rootnote"]
+    assert isinstance(house, House)
+    return house
+
+
+def _session() -> Session:
+    assert isinstance(g.session, Session)
+    return g.session
+
+
+# ------------------------------------------------------------------ coming in
+
+
+@blueprint.get("/")
+def home() -> WebResponse:
+    return redirect(url_for("participant.take"), 303)
+
+
+@blueprint.get("/take")
+def take() -> WebResponse | str | tuple[str, int]:
+    """Information and consent; makes nothing."""
+    worker, link = request.args.get("worker", "").strip(), request.args.get("link", "")
+    if len(worker) > WORKER_LIMIT or len(link) > 4 * TOKEN_LIMIT:
+        raise Refused("This link is not complete; please open the link that you were sent.")
+    entry = _house().door.open(_house().pages.consent_version, worker or None, link or None)
+    if entry is None:
+        raise Refused("This link is not complete; please open the link that you were sent.")
+    if link and flow.find_entry(_session(), entry):
+        return redirect(_address(_house().door.token(entry)), 303)
+    return _consent_page(entry)
+
+
+def _consent_page(entry: Entry) -> str:
+    vacancy = flow.vacancy(_session(), _house().experiment)
+    if vacancy is not Vacancy.OPEN:
+        return _full_page(vacancy)
+    return render_template("consent.html", step="consent", entry=_house().door.sign(entry), text=_house().pages.consent)
+
+
+def _full_page(vacancy: Vacancy) -> str:
+    return render_template("full.html", step="full", complete=vacancy is Vacancy.COMPLETE)
+
+
+@blueprint.post("/take")
+def consent() -> WebResponse | str | tuple[str, int]:
+    """The listener consents: make the assignment, once for one entry."""
+    house = _house()
+    entry = house.door.read(request.form.get("entry", ""))
+    if entry is None:
+        raise Refused("This page was open for too long; please open the link that you were sent once more.")
+    earlier = flow.find_entry(_session(), entry)
+    if earlier is None and entry.consent != house.pages.consent_version:
+        return _consent_page(Entry(entry.number, house.pages.consent_version, entry.worker_hash))
+    token = house.door.token(entry)
+    try:
+        flow.consent(_session(), house.experiment, entry, token)
+    except flow.NoPlace:
+        return _full_page(flow.vacancy(_session(), house.experiment))
+    except flow.TakenPart:
+        return render_template("taken.html", step="taken"), 409
+    return redirect(_address(token), 303)
+
+
+# ------------------------------------------------------------------ the listener's address
+
+
+def _address(token: str) -> str:
+    return url_for("participant.page", token=token)
+
+
+def _assignment(token: str, *, lock: bool = False) -> Assignment:
+    found = flow.find(_session(), token, lock=lock) if len(token) <= TOKEN_LIMIT else None
+    if found is None:
+        abort(404)
+    return found
+
+
+@blueprint.get("/a/<token>")
+def page(token: str) -> str:
+    """The step that is due."""
+    assignment = _assignment(token)
+    step = flow.current_step(_session(), _house().experiment, assignment)
+    context: dict[str, object] = {"step": step, "token": token}
+    if step == "prescreen":
+        return render_template("prescreen.html", **context, **_prescreen(assignment))
+    if step == "instructions":
+        return render_template("instructions.html", **context, text=_house().pages.instructions)
+    if step == "trial":
+        return render_template("trial.html", **context, **_trial(assignment))
+    if step == "questions":
+        return render_template("questions.html", **context, **_questions({}, {}))
+    code = assignment.completion_code
+    return render_template("end.html", **context, code=code, text=_house().pages.debrief)
+
+
+def _prescreen(assignment: Assignment) -> dict[str, object]:
+    item = flow.current_item(_session(), assignment)
+    config = _house().experiment.config.prescreen
+    return {"item": item, "items": config.items, "attempts": config.attempts}
+
+
+def _trial(assignment: Assignment) -> dict[str, object]:
+    position = flow.answered_trials(_session(), assignment) + 1
+    sounds = flow.servings(_session(), assignment, position)
+    of = len(_house().experiment.trials(assignment))
+    return {"position": position, "of": of, "sounds": {slot: sounds[slot].sound for slot in flow.SLOTS}}
+
+
+def _questions(given: dict[str, str], wrong: dict[str, str]) -> dict[str, object]:
+    questions = _house().experiment.config.questions
+    scale = range(1, SCALE_POINTS + 1)
+    return {"questions": questions, "given": given, "wrong": wrong, "text_limit": TEXT_LIMIT, "scale": scale}
+
+
+@blueprint.post("/a/<token>/prescreen")
+def answer_prescreen(token: str) -> WebResponse:
+    assignment = _assignment(token, lock=True)
+    attempt, _, item = request.form.get("item", "").partition("-")
+    count = _whole(request.form.get("count"), 0, 99, "Please write how many tones you heard, as a number.")
+    attempt_number, item_number = (_whole(part, 1, 99, "That sound is not one of yours.") for part in (attempt, item))
+    flow.answer_prescreen(_session(), _house().experiment, assignment, attempt_number, item_number, count)
+    return redirect(_address(token), 303)
+
+
+@blueprint.post("/a/<token>/instructions")
+def begin_listening(token: str) -> WebResponse:
+    flow.begin_listening(_session(), _house().experiment, _assignment(token, lock=True))
+    return redirect(_address(token), 303)
+
+
+@blueprint.post("/a/<token>/trial")
+def answer_trial(token: str) -> WebResponse:
+    assignment = _assignment(token, lock=True)
+    flow.answer_trial(_session(), _house().experiment, assignment, _read_trial(request.form))
+    return redirect(_address(token), 303)
+
+
+def _read_trial(form: ImmutableMultiDict[str, str]) -> TrialAnswer:
+    if form.get("choice") not in ("A", "B"):
+        raise Refused("Please choose A or B.")
+    damaged = "What was sent is not complete; please load the page again."
+    heard = {name: _whole(form.get(name), 0, MAX_PLAYS, damaged) for name in ("plays_x", "plays_a", "plays_b")}
+    position = _whole(form.get("position"), 1, 10_000, damaged)
+    return TrialAnswer(position, form["choice"], _whole(form.get("response_ms"), 0, MAX_RESPONSE_MS, damaged), **heard)
+
+
+@blueprint.post("/a/<token>/questions")
+def answer_questions(token: str) -> WebResponse | tuple[str, int]:
+    assignment = _assignment(token, lock=True)
+    answers, wrong = check_answers(_house().experiment.config.questions, request.form)
+    if wrong and flow.current_step(_session(), _house().experiment, assignment) == "questions":
+        given = {name.removeprefix("q_"): value for name, value in request.form.items()}
+        return render_template("questions.html", step="questions", token=token, **_questions(given, wrong)), 400
+    flow.answer_questions(_session(), _house().experiment, assignment, answers)
+    return redirect(_address(token), 303)
+
+
+@blueprint.get("/a/<token>/leave")
+def confirm_leave(token: str) -> str | WebResponse:
+    assignment = _assignment(token)
+    if assignment.state in flow.ENDED:
+        return redirect(_address(token), 303)
+    return render_template("leave.html", step="leave", token=token)
+
+
+@blueprint.post("/a/<token>/leave")
+def leave(token: str) -> WebResponse:
+    """Without confirm=yes, ask; with it, leave."""
+    assignment = _assignment(token, lock=True)
+    if request.form.get("confirm") != "yes":
+        return redirect(url_for("participant.confirm_leave", token=token), 303)
+    flow.leave(_session(), _house().experiment, assignment)
+    return redirect(_address(token), 303)
+
+
+def _whole(raw: str | None, least: int, most: int, problem: str) -> int:
+    """A whole number within bounds, or Refused with `problem`."""
+    text = (raw or "").strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and least <= int(text) <= most):
+        raise Refused(problem)
+    return int(text)
+
+
+# ------------------------------------------------------------------ sounds
+
+
+@blueprint.get("/audio/volume")
+def volume() -> WebResponse:
+    """The sound to set the volume by: the same for everyone."""
+    return _send(_house().volume, "audio/wav")
+
+
+@blueprint.get("/audio/<name>")
+def audio(name: str) -> WebResponse:
+    """The sound behind a random name, while it is due."""
+    sound = flow.find_sound(_session(), _house().experiment, name) if len(name) <= TOKEN_LIMIT else None
+    if sound is None:
+        abort(404)
+    response = _send(sound.data, sound.mimetype)
+    if sound.serving is not None and request.method == "GET" and _reaches_end(response, len(sound.data)):
+        flow.mark_fetched(_session(), _house().experiment, sound.serving)
+    return response
+
+
+def _send(data: bytes, mimetype: str) -> WebResponse:
+    # From memory: a file sent by its path would tell its name, date and checksum in the headers.
+    return send_file(io.BytesIO(data), mimetype=mimetype, conditional=True, etag=False, max_age=None)
+
+
+def _reaches_end(response: WebResponse, size: int) -> bool:
+    if response.status_code == 200:
+        return True
+    return response.status_code == 206 and response.content_range.stop == size
+
+
+@blueprint.get("/healthz")
+def healthz() -> WebResponse:
+    return WebResponse("ok\n", mimetype="text/plain")

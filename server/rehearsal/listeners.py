@@ -1,0 +1,296 @@
+"""Simulated listeners: they take the study over HTTP as people do, and answer by a psychometric function.
+
+A listener knows what a person knows: pages and sounds. It counts the tones of the prescreen in the sound itself, and
+recognises the clips of a trial by the SHA-256 of what it downloaded, against build/stimuli. What it would answer
+comes from a `Mind`; what it does besides (fails, leaves, vanishes, reloads, clicks twice) from its `Habits`.
+Conventions: listener `index` of `seed` has two streams of its own, one for answers and one for habits, so its n-th
+answer depends on the trial and (seed, index, n) alone. Who hears which TrialList depends on who comes first;
+with one listener at a time the whole rehearsal is reproducible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import soundfile
+
+from server.rehearsal.pagereader import Form, Page, read_page
+from study.config import RehearsalConfig
+from study.plan import Plan, PlannedTrial
+from study.psychometric import p_agree
+
+Outcome = Literal["finished", "screened_out", "withdrawn", "vanished", "expired", "full", "complete"]
+TIMEOUT = 60.0
+MAX_PAGES = 2000  # a study has far fewer; more means that the listener walks in circles
+FRAME_SECONDS = 0.01
+
+
+class WalkError(Exception):
+    """The web study did not do what a listener may expect of it; the message says at which step."""
+
+
+class _GoneError(WalkError):
+    """A sound is not there (any more)."""
+
+
+@dataclass(frozen=True)
+class Mind:
+    """How answers come about: from the difference in similarity, or from `true_rates` by bin pair ("1-2" -> p)."""
+
+    config: RehearsalConfig
+    true_rates: Mapping[str, float] = field(default_factory=dict)
+
+    def p_agree(self, trial: PlannedTrial) -> float:
+        """The probability that the clip of the more similar bin is chosen."""
+        rate = self.true_rates.get(f"{trial.bin_high}-{trial.bin_low}")
+        if rate is not None and trial.kind != "catch":
+            return rate
+        return p_agree(trial.similarity_high - trial.similarity_low, self.config)
+
+    def agrees(self, trial: PlannedTrial, rng: np.random.Generator) -> bool:
+        """Draw one answer; takes exactly one number from `rng`."""
+        return bool(rng.random() < self.p_agree(trial))
+
+
+def answer_stream(seed: int, index: int) -> np.random.Generator:
+    """The stream that a listener's answers are drawn from, one number each."""
+    return np.random.default_rng([seed, index, 1])
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What a listener does besides answering: drawn once, before it comes in."""
+
+    fails_prescreen: bool
+    gives_up_at: int | None  # position of the trial it does not answer
+    says_goodbye: bool  # leaves by the button; else just vanishes
+    reload: float
+    double_submit: float
+
+
+def draw_habits(rng: np.random.Generator, config: RehearsalConfig, trials: int) -> Habits:
+    """Draw what a listener will do, by the rates of study.toml's [rehearsal]."""
+    gives_up = int(rng.integers(1, trials, endpoint=True)) if rng.random() < config.abandon else None
+    fails, goodbye = rng.random() < config.fail_prescreen, rng.random() < 0.5
+    return Habits(bool(fails), gives_up, bool(goodbye), config.reload, config.double_submit)
+
+
+class Memory:
+    """What the rehearsal knows of the study's sounds: which trial three downloaded clips belong to."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._keys = {stimulus.sha256: key for key, stimulus in plan.stimuli.items()}
+        self._trials: dict[tuple[str, frozenset[str]], PlannedTrial] = {}
+        for trials in plan.lists.values():
+            for trial in trials:
+                pair = frozenset({trial.stimulus_key("high"), trial.stimulus_key("low")})
+                self._trials.setdefault((trial.stimulus_key("x"), pair), trial)
+        self.trials_per_list = max(len(trials) for trials in plan.lists.values())
+
+    def recognise(self, sounds: Mapping[str, bytes]) -> tuple[PlannedTrial, str]:
+        """The trial that X, A and B belong to, and on which side ("A" or "B") the more similar clip is.
+
+        Raises:
+            WalkError: where a sound or their combination is none of the study's.
+        """
+        keys = {slot: self._keys.get(hashlib.sha256(data).hexdigest()) for slot, data in sounds.items()}
+        x, a, b = keys.get("X"), keys.get("A"), keys.get("B")
+        if x is None or a is None or b is None:
+            raise WalkError("a trial's sounds are none of build/stimuli")
+        trial = self._trials.get((x, frozenset({a, b})))
+        if trial is None:
+            raise WalkError("a trial's three sounds do not belong together in the schedule")
+        return trial, "A" if a == trial.stimulus_key("high") else "B"
+
+
+def count_tones(data: bytes) -> int:
+    """How many tones sound in an audio file: the onsets of its envelope, in frames of 10 ms."""
+    samples, rate = soundfile.read(io.BytesIO(data), dtype="float64", always_2d=True)
+    mono = samples.mean(axis=1)
+    frame = round(FRAME_SECONDS * rate)
+    frames = mono[: len(mono) // frame * frame].reshape(-1, frame)
+    envelope = np.sqrt(np.mean(frames**2, axis=1))
+    if envelope.max() < 1e-4:
+        return 0
+    loud = envelope > 0.3 * envelope.max()
+    # A tone is on for several frames: a lone frame is a click, a lone gap is a beat within a tone.
+    loud = np.convolve(loud, np.ones(3), mode="same") >= 2
+    return int(np.count_nonzero(np.diff(loud.astype(int), prepend=0) == 1))
+
+
+@dataclass
+class Walk:
+    """One listener's way through the study: what came of it and what was done on the way."""
+
+    index: int
+    outcome: Outcome = "vanished"
+    answered: int = 0
+    agreed: int = 0
+    reloads: int = 0
+    double_submits: int = 0
+
+
+class SimulatedListener:
+    """One listener with a browser of its own; `take` walks the study from the consent page to the end."""
+
+    def __init__(self, url: str, index: int, seed: int, memory: Memory, mind: Mind) -> None:
+        self._take = url.rstrip("/") + "/take"
+        self._memory, self._mind = memory, mind
+        self._answers = answer_stream(seed, index)
+        self._rng = np.random.default_rng([seed, index, 0])
+        self._habits = draw_habits(self._rng, mind.config, memory.trials_per_list)
+        self.walk = Walk(index)
+
+    def take(self) -> Walk:
+        """Take the study.
+
+        Raises:
+            WalkError: where the study did not behave.
+            httpx.HTTPError: where the server could not be reached.
+        """
+        with httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
+            self._client = client
+            page = self._open(self._take)
+            for _ in range(MAX_PAGES):
+                if self._ends(page):
+                    return self.walk
+                page = self._do_or_look_again(page)
+        raise WalkError(f"listener {self.walk.index} walks in circles at '{page.step}'")
+
+    def _ends(self, page: Page) -> bool:
+        ends: dict[str, Outcome] = {
+            "done": "finished",
+            "screened_out": "screened_out",
+            "withdrawn": "withdrawn",
+            "expired": "expired",
+            "full": "full",
+        }
+        if page.step not in ends:
+            gives_up = page.step == "trial" and page.position == self._habits.gives_up_at
+            return gives_up and not self._habits.says_goodbye
+        self.walk.outcome = ends[page.step]
+        if page.step == "full":
+            self.walk.outcome = "complete" if "data-complete" in page.attributes else "full"
+        elif not page.code:
+            raise WalkError(f"the page '{page.step}' shows no completion code")
+        return True
+
+    def _do_or_look_again(self, page: Page) -> Page:
+        """Do what a page asks; where its sounds are gone because the place was, see the page that says so."""
+        try:
+            return self._do(page)
+        except _GoneError:
+            again = self._open(self._address)
+            if again.step == page.step:
+                raise
+            return again
+
+    def _do(self, page: Page) -> Page:
+        """Do what a page asks, and give the page that follows."""
+        steps = {
+            "consent": self._consent,
+            "prescreen": self._count,
+            "instructions": self._set_volume,
+            "trial": self._compare,
+            "questions": self._reply,
+        }
+        if page.step not in steps:
+            raise WalkError(f"an unexpected page: '{page.step}'")
+        if page.step != "consent" and self._rng.random() < self._habits.reload:
+            page = self._reload(page)
+        return steps[page.step](page)
+
+    def _reload(self, page: Page) -> Page:
+        again = self._open(self._address)
+        self.walk.reloads += 1
+        if (again.step, again.position, again.sounds) != (page.step, page.position, page.sounds):
+            raise WalkError(f"reloading '{page.step}' {page.position} led to '{again.step}' {again.position}")
+        return again
+
+    def _consent(self, page: Page) -> Page:
+        return self._send(page.form("/take"))
+
+    def _count(self, page: Page) -> Page:
+        form = page.form("/prescreen")
+        count = count_tones(self._fetch(page.sounds["tones"]))
+        form.fields["count"] = str(count + 1 if self._habits.fails_prescreen else count)
+        return self._send(form)
+
+    def _set_volume(self, page: Page) -> Page:
+        self._fetch(page.sounds["volume"])
+        return self._send(page.form("/instructions"))
+
+    def _compare(self, page: Page) -> Page:
+        if page.position == self._habits.gives_up_at:
+            return self._leave(page)
+        slots = [("X", "A", "B")[i] for i in self._rng.permutation(3)]
+        trial, high_side = self._memory.recognise({slot: self._fetch(page.sounds[slot]) for slot in slots})
+        agrees = self._mind.agrees(trial, self._answers)
+        form = page.form("/trial")
+        form.fields["choice"] = high_side if agrees else "AB".replace(high_side, "")
+        form.fields["response_ms"] = str(round(1000 * self._rng.lognormal(2.5, 0.4)))
+        for name in ("plays_x", "plays_a", "plays_b"):
+            form.fields[name] = str(1 + int(self._rng.random() < 0.3))
+        following = self._send(form)
+        self.walk.answered += 1
+        self.walk.agreed += agrees
+        return following
+
+    def _reply(self, page: Page) -> Page:
+        form = page.form("/questions")
+        for name, values in form.choices.items():
+            form.fields[name] = str(self._rng.choice(values))
+        for name in form.fields.keys() - form.choices.keys():
+            form.fields[name] = "A simulated listener's remark." if self._rng.random() < 0.2 else ""
+        return self._send(form)
+
+    def _leave(self, page: Page) -> Page:
+        confirm = self._send(page.form("/leave"), twice=False)
+        return self._send(confirm.form("/leave"), twice=False)
+
+    # ------------------------------------------------------------------ the browser
+
+    def _open(self, address: str) -> Page:
+        return self._read(self._client.get(address))
+
+    def _fetch(self, address: str) -> bytes:
+        response = self._client.get(self._join(address))
+        if response.status_code == 404:
+            raise _GoneError("a sound that is due is not there")
+        if response.status_code != 200:
+            raise WalkError(f"a sound answered with status {response.status_code}")
+        return response.content
+
+    def _send(self, form: Form, twice: bool = True) -> Page:
+        """Send a form; now and then twice at once, as a double click does."""
+        address = self._join(form.action)
+        if not twice or self._rng.random() >= self._habits.double_submit:
+            return self._read(self._client.post(address, data=form.fields))
+        self.walk.double_submits += 1
+        with ThreadPoolExecutor(2) as clicks:
+            both = list(clicks.map(lambda _: self._client.post(address, data=form.fields), range(2)))
+        pages = [self._read(response) for response in both]
+        if "/a/" in str(both[0].url) and both[0].url != both[1].url:
+            raise WalkError(f"a double click on '{pages[0].step}' led to two addresses")
+        return pages[0]
+
+    def _read(self, response: httpx.Response) -> Page:
+        page = read_page(response.text)
+        if response.status_code != 200:
+            raise WalkError(f"the page '{page.step}' answered with status {response.status_code}")
+        self._address = str(response.url)
+        return page
+
+    def _join(self, address: str) -> str:
+        joined = httpx.URL(self._take).join(address)
+        if urlsplit(str(joined)).netloc != urlsplit(self._take).netloc:
+            raise WalkError(f"a page asks for another host: {joined}")
+        return str(joined)

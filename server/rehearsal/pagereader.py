@@ -1,0 +1,94 @@
+"""Reading a page as a browser would: its step, sounds, forms and completion code.
+
+Only what every listener's browser gets is read: `data-step` on <main>, `data-clip` on <audio>, the fields of forms
+and `data-code`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+
+
+@dataclass
+class Form:
+    """A form: where it posts to, its filled fields, and what may be chosen (radio name -> values)."""
+
+    action: str
+    fields: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass
+class Page:
+    """What a page holds; `sounds` maps the name of a clip (X, A, B, tones, volume) to its address."""
+
+    step: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
+    sounds: dict[str, str] = field(default_factory=dict)
+    forms: list[Form] = field(default_factory=list)
+    code: str = ""
+
+    @property
+    def position(self) -> int:
+        return int(self.attributes.get("data-position", "0"))
+
+    def form(self, ending: str) -> Form:
+        """The form whose address ends so.
+
+        Raises:
+            LookupError: where the page has none.
+        """
+        for form in self.forms:
+            if form.action.endswith(ending):
+                return form
+        raise LookupError(f"the page '{self.step}' has no form for '{ending}'")
+
+
+def read_page(html: str) -> Page:
+    """Parse a page."""
+    reader = _Reader()
+    reader.feed(html)
+    reader.close()
+    return reader.page
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.page = Page()
+        self._form: Form | None = None
+        self._in_code = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag == "main":
+            self.page.step, self.page.attributes = given.get("data-step", ""), given
+        elif tag == "audio" and "data-clip" in given:
+            self.page.sounds[given["data-clip"]] = given.get("src", "")
+        elif tag == "form":
+            self._form = Form(given.get("action", ""))
+            self.page.forms.append(self._form)
+        elif tag == "code":
+            self._in_code = "data-code" in given
+        elif self._form is not None and given.get("name"):
+            self._read_field(tag, given, self._form)
+
+    def _read_field(self, tag: str, given: dict[str, str], form: Form) -> None:
+        name, value = given["name"], given.get("value", "")
+        if tag == "input" and given.get("type") in ("radio", "checkbox"):
+            form.choices.setdefault(name, []).append(value)
+        elif tag == "button" and value:
+            form.choices.setdefault(name, []).append(value)
+        elif tag in ("input", "textarea"):
+            form.fields[name] = value
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "form":
+            self._form = None
+        elif tag == "code":
+            self._in_code = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_code:
+            self.page.code += data.strip()

@@ -1,0 +1,192 @@
+"""Responses: what leaves the server for the analysis.
+
+`responses` has one row per answered trial, in the columns of the public contract, under pseudonyms only;
+`listeners` has one row per assignment. Completion codes are in neither, because a marketplace can join them
+to a person.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from embeddings.artefacts import Provenance, replacing, write_table
+from server.models import ACTIVE, COMPLETED, Answer, Assignment, Place, PrescreenItem, Response, State
+from study.config import Study
+from study.plan import Plan
+
+SCHEMA = pa.schema(
+    {
+        "study": pa.string(),
+        "embedder": pa.string(),
+        "assignment": pa.string(),
+        "listener": pa.string(),
+        "trial": pa.string(),
+        "position": pa.int64(),
+        "kind": pa.string(),
+        "prompt": pa.int64(),
+        "bin_high": pa.int64(),
+        "bin_low": pa.int64(),
+        "clip_high": pa.int64(),
+        "clip_low": pa.int64(),
+        "similarity_high": pa.float64(),
+        "similarity_low": pa.float64(),
+        "high_side": pa.string(),
+        "choice": pa.string(),
+        "agreed": pa.int8(),
+        "response_ms": pa.int64(),
+        "plays_x": pa.int64(),
+        "plays_a": pa.int64(),
+        "plays_b": pa.int64(),
+        "passed_prescreen": pa.int8(),
+        "completed": pa.int8(),
+        "answered_at": pa.string(),
+    }
+)
+COLUMNS = tuple(SCHEMA.names)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how much."""
+
+    csv: Path
+    parquet: Path
+    listeners: Path
+    responses: int
+    completed: int
+
+
+def export(session: Session, study: Study, plan: Plan, folder: Path) -> Exported:
+    """Write responses.csv, responses.parquet and listeners.csv into `folder`, each whole or not at all."""
+    rows = list(response_rows(session, study, plan))
+    people = listener_rows(session, study)
+    paths = [folder / name for name in ("responses.csv", "responses.parquet", "listeners.csv")]
+    _write_csv(paths[0], COLUMNS, rows)
+    provenance = Provenance("responses", {"study": study.config.study.name}, {"schedule": plan.schedule_fingerprint})
+    write_table(paths[1], pa.Table.from_pylist(rows, schema=SCHEMA), provenance)
+    _write_csv(paths[2], tuple(people[0]) if people else LISTENER_COLUMNS, people)
+    completed = len({row["assignment"] for row in rows if row["completed"]})
+    return Exported(paths[0], paths[1], paths[2], len(rows), completed)
+
+
+def response_rows(session: Session, study: Study, plan: Plan) -> Iterable[dict[str, Any]]:
+    """The rows of `responses`, in the order of lists and positions."""
+    query = select(Response, Assignment).join(Assignment, Response.assignment_id == Assignment.id)
+    ordered = query.order_by(Assignment.list_number, Assignment.id, Response.position)
+    for response, assignment in session.execute(ordered):
+        trial = plan.lists[assignment.list_number][response.position - 1]
+        yield {
+            "study": study.config.study.name,
+            "embedder": trial.embedder,
+            "assignment": assignment.pseudonym,
+            "listener": assignment.listener.pseudonym,
+            "trial": f"{assignment.list_number}-{response.position}",
+            "position": response.position,
+            "kind": trial.kind,
+            "prompt": trial.prompt,
+            "bin_high": trial.bin_high,
+            "bin_low": trial.bin_low,
+            "clip_high": trial.clip_high,
+            "clip_low": trial.clip_low,
+            "similarity_high": trial.similarity_high,
+            "similarity_low": trial.similarity_low,
+            "high_side": trial.high_side,
+            "choice": response.choice,
+            "agreed": int(response.choice == trial.high_side),
+            "response_ms": response.response_ms,
+            "plays_x": response.plays_x,
+            "plays_a": response.plays_a,
+            "plays_b": response.plays_b,
+            "passed_prescreen": int(assignment.screened_at is not None),
+            "completed": int(assignment.state in COMPLETED),
+            "answered_at": _iso(response.answered_at),
+        }
+
+
+LISTENER_COLUMNS = (
+    "assignment", "listener", "list", "state", "prescreen", "attempts", "responses", "late_responses",
+    "duration_seconds", "consent_version", "consented_at",
+)  # fmt: skip
+
+
+def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
+    """One row per assignment, with the answers to the questions as q_<id>."""
+    rows = []
+    answers = _answers(session)
+    counts = _counts(session)
+    held = set(session.scalars(select(Place.assignment_id).where(Place.assignment_id.is_not(None))))
+    tried = select(PrescreenItem.assignment_id, func.max(PrescreenItem.attempt)).group_by(PrescreenItem.assignment_id)
+    attempts = {row[0]: row[1] for row in session.execute(tried)}
+    for assignment in session.scalars(select(Assignment).order_by(Assignment.id)):
+        count, late = counts.get(assignment.id, (0, 0))
+        ended = assignment.ended_at
+        row = {
+            "assignment": assignment.pseudonym,
+            "listener": assignment.listener.pseudonym,
+            "list": assignment.list_number,
+            "state": standing(assignment, assignment.id in held).value,
+            "prescreen": _prescreen_outcome(assignment),
+            "attempts": attempts.get(assignment.id, 0),
+            "responses": count,
+            "late_responses": late,
+            "duration_seconds": round((ended - assignment.consented_at).total_seconds(), 1) if ended else None,
+            "consent_version": assignment.consent_version,
+            "consented_at": _iso(assignment.consented_at),
+        }
+        given = answers.get(assignment.id, {})
+        rows.append(row | {f"q_{q.id}": _guarded(given.get(q.id, "")) for q in study.config.questions})
+    return rows
+
+
+def standing(assignment: Assignment, has_place: bool) -> State:
+    """The state as it is now: one whose place went to another has expired, even if it never came back."""
+    return State.EXPIRED if assignment.state in ACTIVE and not has_place else assignment.state
+
+
+def _prescreen_outcome(assignment: Assignment) -> str:
+    if assignment.screened_at is not None:
+        return "passed"
+    return "failed" if assignment.state is State.SCREENED_OUT else "open"
+
+
+def _answers(session: Session) -> dict[int, dict[str, str]]:
+    found: dict[int, dict[str, str]] = {}
+    for answer in session.scalars(select(Answer)):
+        found.setdefault(answer.assignment_id, {})[answer.question] = answer.value
+    return found
+
+
+def _counts(session: Session) -> dict[int, tuple[int, int]]:
+    found: dict[int, tuple[int, int]] = {}
+    for assignment_id, late in session.execute(select(Response.assignment_id, Response.late)):
+        count, lates = found.get(assignment_id, (0, 0))
+        found[assignment_id] = (count + 1, lates + late)
+    return found
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _guarded(text: str) -> str:
+    """A listener's own words, made harmless to a spreadsheet that would run them as a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
+
+
+def _write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(path) as temporary:
+        temporary.write_text(buffer.getvalue(), encoding="utf-8")

@@ -1,0 +1,158 @@
+"""Similarity bins: ranges of cosine similarity to a prompt, cut from the similarity of the nearest clips.
+
+For up to 1,000 random prompts the nearest clips are found exactly; a Gaussian is fitted to all their similarities
+pooled. Bin 3 is centred on its mean µ, bin 2 on µ + σ, bin 1 on µ + 2σ, bin 4 on the mean similarity of random
+pairs; every bin reaches `half_width` to either side (Section 4.1 of *Exploring Musical Roots*).
+Conventions: similarities are cosines in [-1, 1]; bins are numbered 1 (most similar) to 4 (random).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embeddings.artefacts import Provenance, RootnoteError, read_json, write_json
+from embeddings.index import Neighbours, nearest
+from study.config import BinsConfig
+
+PAPER_NEIGHBOURS = 10_000
+AUTO_SHARE = 0.002  # the paper's 10,000 of 5 million
+AUTO_LEAST = 50
+EDGES = np.linspace(-1, 1, 401)
+
+Floats = npt.NDArray[np.floating[Any]]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SimilarityBins:
+    """Fitted bins of one embedder."""
+
+    mu: float
+    sigma: float
+    random_mean: float
+    half_width: float
+
+    @property
+    def centres(self) -> dict[int, float]:
+        return {1: self.mu + 2 * self.sigma, 2: self.mu + self.sigma, 3: self.mu, 4: self.random_mean}
+
+    def holds(self, number: int, similarity: Floats) -> npt.NDArray[np.bool_]:
+        """Where a similarity lies in bin `number`; same shape as `similarity`."""
+        return np.asarray(np.abs(similarity - self.centres[number]) <= self.half_width)
+
+
+@dataclass(frozen=True)
+class PromptNeighbours:
+    """The random prompts and their nearest clips: rows int64 [P], neighbours [P, k]."""
+
+    prompts: Rows
+    neighbours: Neighbours
+
+
+def choose_neighbours(setting: int | str, clips: int) -> int:
+    """How many nearest clips a prompt has: 0.2 % of the corpus for "auto", 50 to 10,000, never all clips."""
+    wanted = min(max(round(AUTO_SHARE * clips), AUTO_LEAST), PAPER_NEIGHBOURS) if setting == "auto" else int(setting)
+    return min(wanted, clips - 1)
+
+
+def find_neighbours(vectors: Floats, config: BinsConfig, seed: int) -> PromptNeighbours:
+    """The nearest clips of up to `config.prompts` random prompts, each prompt itself left out.
+
+    Raises:
+        RootnoteError: where the corpus has fewer than three clips.
+    """
+    clips = len(vectors)
+    if clips < 3:
+        raise RootnoteError(f"the corpus has {clips} clips, too few for bins; give corpus.audio more music.")
+    rng = np.random.default_rng([seed, 1])
+    prompts = np.sort(rng.choice(clips, min(config.prompts, clips), replace=False)).astype(np.int64)
+    k = choose_neighbours(config.neighbours, clips)
+    return PromptNeighbours(prompts, nearest(vectors, np.asarray(vectors[prompts]), k, exclude=prompts))
+
+
+def random_mean(vectors: Floats, size: int, seed: int) -> float:
+    """Mean cosine between two random sets of `size` clips (fewer where the corpus is small), no clip with itself."""
+    rng = np.random.default_rng([seed, 2])
+    clips = len(vectors)
+    one, other = (np.sort(rng.choice(clips, min(size, clips), replace=False)) for _ in range(2))
+    scores = np.asarray(vectors[one], np.float64) @ np.asarray(vectors[other], np.float64).T
+    return float(scores[one[:, None] != other[None, :]].mean())
+
+
+def fit_bins(scores: Floats, random_mean: float, half_width: float) -> SimilarityBins:
+    """Fit the Gaussian (by maximum likelihood) and place the bins.
+
+    Raises:
+        RootnoteError: where bins overlap, bin 1 reaches beyond 1, or a bin is empty, with what to change.
+    """
+    pooled = np.asarray(scores, np.float64).ravel()
+    bins = SimilarityBins(float(pooled.mean()), float(pooled.std()), float(random_mean), half_width)
+    for upper, lower in ((1, 2), (2, 3), (3, 4)):
+        gap = bins.centres[upper] - bins.centres[lower]
+        if gap <= 2 * half_width:
+            raise RootnoteError(
+                f"bins {upper} and {lower} overlap (centres {bins.centres[upper]:.3f} and {bins.centres[lower]:.3f}, "
+                f"half-width {half_width:g}); in study.toml set bins.half_width below {max(gap, 0) / 2:.4f}, "
+                + ("set bins.neighbours lower" if lower == 4 else "set bins.neighbours higher")
+                + " or choose another embedder."
+            )
+    if bins.centres[1] + half_width > 1:
+        raise RootnoteError(
+            f"bin 1 reaches beyond 1 (µ + 2σ = {bins.centres[1]:.3f}, half-width {half_width:g}); "
+            "in study.toml change bins.neighbours or choose another embedder."
+        )
+    for number in (1, 2, 3):
+        if not bins.holds(number, pooled).any():
+            raise RootnoteError(
+                f"bin {number} ({bins.centres[number]:.3f} ± {half_width:g}) is empty; "
+                "in study.toml raise bins.half_width or bins.neighbours, or give corpus.audio more music."
+            )
+    return bins
+
+
+def bins_provenance(config: BinsConfig, seed: int, vectors: str) -> Provenance:
+    """The provenance of bins fitted now to the vectors of that fingerprint."""
+    return Provenance("bins", {**config.model_dump(), "seed": seed}, {"vectors": vectors})
+
+
+def describe_bins(
+    bins: SimilarityBins, found: PromptNeighbours, embedder: str, config: BinsConfig, seed: int
+) -> Mapping[str, Any]:
+    """The content of `<embedder>.bins.json`."""
+    scores = found.neighbours.scores
+    counts, _ = np.histogram(scores, EDGES)
+    return {
+        "embedder": embedder,
+        "mu": bins.mu,
+        "sigma": bins.sigma,
+        "half_width": bins.half_width,
+        "centres": {str(number): centre for number, centre in bins.centres.items()},
+        "neighbours": int(scores.shape[1]),
+        "prompts": len(found.prompts),
+        "random_mean": bins.random_mean,
+        "random_clips": config.random_clips,
+        "histogram": {"edges": [round(float(edge), 4) for edge in EDGES], "counts": [int(n) for n in counts]},
+        "counts": {str(number): int(bins.holds(number, scores).sum()) for number in bins.centres},
+        "seed": seed,
+    }
+
+
+def write_bins(path: Path, content: Mapping[str, Any], provenance: Provenance) -> None:
+    """Write `<embedder>.bins.json`."""
+    write_json(path, content, provenance)
+
+
+def read_bins(path: Path) -> tuple[SimilarityBins, Mapping[str, Any], Provenance]:
+    """Read `<embedder>.bins.json`: the bins, all that the file says, its provenance."""
+    content, provenance = read_json(path, "bins", "rootnote study build")
+    try:
+        bins = SimilarityBins(*(float(content[key]) for key in ("mu", "sigma", "random_mean", "half_width")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RootnoteError(f"{path} lacks {error}; run `rootnote study build`.") from error
+    return bins, content, provenance

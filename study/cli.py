@@ -1,0 +1,113 @@
+"""`rootnote study`: init, build, check."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from embeddings.artefacts import RootnoteError, replacing
+from study.check import TEXTS, check_study
+from study.config import load_study
+
+study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
+
+
+@click.group()
+def cli() -> None:
+    """Design a listening study: bins, triplets, schedule, stimuli."""
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--audio", required=True, type=click.Path(path_type=Path), help="The folder of music.")
+@click.option("--name", help="The study's name (default: the folder's).")
+def init(folder: Path, audio: Path, name: str | None) -> None:
+    """Make a study folder DIR with study.toml and the texts that listeners read.
+
+    Example: rootnote study init my-study --audio ~/Music
+    """
+    if not audio.is_dir():
+        raise RootnoteError(f"{audio} is no folder; give the folder that holds the music with --audio.")
+    taken = [file for file in ("study.toml", *TEXTS) if (folder / file).exists()]
+    if taken:
+        raise RootnoteError(f"{folder / taken[0]} exists already; nothing was changed.")
+    folder.mkdir(parents=True, exist_ok=True)
+    templates = files("study") / "templates"
+    for file in (*TEXTS, "study.toml"):  # study.toml last: a folder without it is no study yet
+        text = (templates / file).read_text(encoding="utf-8")
+        if file == "study.toml":
+            text = text.replace("{name}", _toml(name or folder.resolve().name))
+            text = text.replace("{audio}", _toml(_shown(audio, folder)))
+        with replacing(folder / file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    load_study(folder)
+    click.echo(f"Made {folder} with study.toml, {', '.join(TEXTS)}.")
+    click.echo("Read study.toml, complete the [PLACEHOLDERS] in the texts, then:")
+    click.echo(f"  rootnote study build {folder}")
+
+
+def _shown(audio: Path, folder: Path) -> str:
+    """The audio folder relative to the study where they lie near each other, else absolute."""
+    relative = os.path.relpath(audio.resolve(), folder.resolve())
+    return relative if relative.count("..") <= 1 else str(audio.resolve())
+
+
+def _toml(text: str) -> str:
+    """A text as the inside of a TOML basic string."""
+    return json.dumps(text, ensure_ascii=False)[1:-1].replace("\x7f", "\\u007f")
+
+
+@cli.command()
+@study_argument
+def build(folder: Path) -> None:
+    """Make every artefact: corpus, vectors, bins, triplets, schedule, stimuli.
+
+    What is up to date is left alone; a build that was broken off goes on. Example: rootnote study build my-study
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from study.pipeline import Reporter
+    from study.pipeline import build as build_study
+
+    study = load_study(folder)
+    console = Console(highlight=False, soft_wrap=True)
+    columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks = {}
+
+        def progress(stage: str, done: int, of: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=of)
+            bars.update(tasks[stage], completed=done, visible=done < of)
+
+        build_study(study, Reporter(lambda line: console.print(line, markup=False), progress))
+    click.echo(f"The study is built. Next: rootnote study check {folder}")
+
+
+@cli.command()
+@study_argument
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(folder: Path, as_json: bool) -> None:
+    """Say what the study will ask of listeners and cost, and warn.
+
+    Example: rootnote study check my-study
+    """
+    found = check_study(load_study(folder))
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
+        return
+    click.echo(f"{found.name}: {', '.join(found.embedders)}")
+    click.echo(f"  listeners   {found.listeners}, each {found.trials_per_listener} trials")
+    click.echo(f"  responses   {found.responses_per_pair:g} per bin pair and embedder")
+    click.echo(f"  time        {found.minutes:g} minutes for ${found.reward_usd:.2f}: ${found.hourly_usd:.2f} an hour")
+    click.echo(
+        f"  cost        ${found.rewards_usd:,.2f} for those who finish, about ${found.screened_out_usd:,.2f} for "
+        f"one in ten screened out: ${found.total_usd:,.2f} before any marketplace's fee"
+    )
+    for warning in found.warnings:
+        click.echo(f"  warning     {warning}")

@@ -1,0 +1,286 @@
+"""The build of a study: music → corpus → vectors → bins → triplets → schedule → stimuli.
+
+Every stage compares the provenance its artefact would have now with the one it has. Equal: up to date, skipped.
+Else it is made afresh. A build that was broken off goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from embeddings.artefacts import Provenance, RootnoteError, read_json, read_table, write_json, write_table
+from embeddings.corpus import CutSettings, corpus_provenance, cut, write_corpus
+from embeddings.embedder import embed_corpus, load_embedder, vectors_provenance
+from study.bins import (
+    PromptNeighbours,
+    bins_provenance,
+    describe_bins,
+    find_neighbours,
+    fit_bins,
+    random_mean,
+    read_bins,
+    write_bins,
+)
+from study.config import Study
+from study.plan import ROLES, PlannedTrial, schedule_provenance, stimuli_provenance
+from study.schedule import Triplet, make_schedule
+from study.stimuli import ClipSource, render_all
+from study.triplets import draw_triplets, triplets_provenance, triplets_table
+
+BUILD = "rootnote study build"
+SCHEDULE_SCHEMA = pa.schema(
+    [
+        ("embedder", pa.string()),
+        ("list", pa.int64()),
+        ("position", pa.int64()),
+        ("kind", pa.string()),
+        ("triplet", pa.int64()),
+        ("prompt", pa.int64()),
+        ("bin_high", pa.int64()),
+        ("bin_low", pa.int64()),
+        ("clip_high", pa.int64()),
+        ("clip_low", pa.int64()),
+        ("similarity_high", pa.float64()),
+        ("similarity_low", pa.float64()),
+        ("high_side", pa.string()),
+    ]
+)
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Where the build tells what it does: `say` takes a finished line, `progress` (stage, done, of)."""
+
+    say: Callable[[str], None]
+    progress: Progress
+
+    def stage(self, name: str, text: str, seconds: float | None) -> None:
+        timing = "up to date" if seconds is None else f"{seconds:.1f} s"
+        self.say(f"{name:<10} {text}  ({timing})")
+
+
+def build(study: Study, reporter: Reporter) -> None:
+    """Bring every artefact of a study up to date.
+
+    Raises:
+        RootnoteError: where a stage cannot be done; what was finished before it stays.
+    """
+    if not study.audio.is_dir():
+        raise RootnoteError(f"{study.audio} is no folder; set corpus.audio in {study.folder / 'study.toml'}.")
+    with _locked(study.build):
+        corpus, table = _corpus(study, reporter)
+        found = _Neighbours(study)
+        bins = {}
+        for name in study.config.embedding.embedders:
+            vectors = _vectors(study, name, corpus, table, reporter)
+            bins[name] = _bins(study, name, vectors, found, reporter)
+        triplets = _triplets(study, bins, found, table, reporter)
+        schedule = _schedule(study, triplets, reporter)
+        _stimuli(study, corpus, table, schedule, reporter)
+
+
+class _Neighbours:
+    """The prompts' nearest clips by embedder, searched once in a build and only where a stage needs them."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._found: dict[str, PromptNeighbours] = {}
+
+    def of(self, name: str) -> PromptNeighbours:
+        if name not in self._found:
+            array = np.load(self._study.vectors(name), mmap_mode="r")
+            self._found[name] = find_neighbours(array, self._study.config.bins, self._study.config.study.seed)
+        return self._found[name]
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the build folder's lock, so that two builds never write into each other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RootnoteError(f"another build is at work in {folder}; wait until it is done.") from None
+        yield
+
+
+def _is_fresh(path: Path, kind: str, expected: Provenance, companion: Path | None = None) -> bool:
+    """Whether the artefact is there, readable and made of what is there now."""
+    if not path.is_file() or (companion is not None and not companion.exists()):
+        return False
+    read = read_table if path.suffix == ".parquet" else read_json
+    try:
+        _, found = read(path, kind, BUILD)
+    except RootnoteError:
+        return False
+    return found.fingerprint == expected.fingerprint
+
+
+def _corpus(study: Study, reporter: Reporter) -> tuple[Provenance, pa.Table]:
+    config = study.config.corpus
+    settings = CutSettings(config.clip_seconds, config.hop_seconds, config.silence_dbfs)
+    metadata = study.folder / config.metadata if config.metadata else None
+    expected = corpus_provenance(study.audio, settings, metadata)
+    started = time.perf_counter()
+    fresh = _is_fresh(study.corpus, "corpus", expected)
+    if not fresh:
+        made = cut(
+            study.audio,
+            settings,
+            metadata=metadata,
+            progress=lambda done, of: reporter.progress("cut", done, of),
+        )
+        for skipped in made.summary.skipped:
+            reporter.say(f"           skipped {skipped.path}: {skipped.reason}")
+        write_corpus(study.corpus, made)
+    table, provenance = read_table(study.corpus, "corpus", BUILD)
+    tracks = len(table["track"].unique())
+    hours = table.num_rows * config.clip_seconds / 3600
+    text = f"{tracks:,} tracks, {table.num_rows:,} clips, {hours:.2f} hours"
+    reporter.stage("cut", text, None if fresh else time.perf_counter() - started)
+    return provenance, table
+
+
+def _vectors(study: Study, name: str, corpus: Provenance, table: pa.Table, reporter: Reporter) -> Provenance:
+    path = study.vectors(name)
+    embedder = load_embedder(name)
+    expected = vectors_provenance(embedder, corpus)
+    started = time.perf_counter()
+    fresh = _is_fresh(path.with_suffix(".json"), "vectors", expected, path)
+    if not fresh:
+        embed_corpus(
+            table,
+            corpus,
+            study.audio,
+            embedder,
+            path,
+            progress=lambda done, of: reporter.progress(f"embed {name}", done, of),
+        )
+    rows, dim = np.load(path, mmap_mode="r").shape
+    reporter.stage("embed", f"{name}: {rows:,} vectors of {dim}", None if fresh else time.perf_counter() - started)
+    return expected
+
+
+def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours, reporter: Reporter) -> Provenance:
+    config, seed = study.config.bins, study.config.study.seed
+    expected = bins_provenance(config, seed, vectors.fingerprint)
+    started = time.perf_counter()
+    fresh = _is_fresh(study.bins(name), "bins", expected)
+    if not fresh:
+        array = np.load(study.vectors(name), mmap_mode="r")
+        found = neighbours.of(name)
+        try:
+            bins = fit_bins(found.neighbours.scores, random_mean(array, config.random_clips, seed), config.half_width)
+        except RootnoteError as error:
+            raise RootnoteError(f"{name}: {error}") from error
+        write_bins(study.bins(name), describe_bins(bins, found, name, config, seed), expected)
+    bins, content, _ = read_bins(study.bins(name))
+    text = f"{name}: {content['prompts']:,} prompts × {content['neighbours']:,} nearest"
+    reporter.stage("bins", text, None if fresh else time.perf_counter() - started)
+    for number, centre in bins.centres.items():
+        words = {1: "µ + 2σ", 2: "µ + σ", 3: "µ", 4: "random"}[number]
+        reporter.say(
+            f"           bin {number}  {centre:6.3f} ± {bins.half_width:g}  {words:<7}"
+            f" {content['counts'][str(number)]:>10,} of the nearest"
+        )
+    return expected
+
+
+def _triplets(
+    study: Study,
+    bins: dict[str, Provenance],
+    neighbours: _Neighbours,
+    table: pa.Table,
+    reporter: Reporter,
+) -> tuple[Provenance, pa.Table]:
+    config = study.config
+    expected = triplets_provenance(config, {name: found.fingerprint for name, found in bins.items()})
+    started = time.perf_counter()
+    fresh = _is_fresh(study.triplets, "triplets", expected)
+    if not fresh:
+        tracks = table["track"].to_numpy()
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for name in bins:
+            array = np.load(study.vectors(name), mmap_mode="r")
+            fitted, _, _ = read_bins(study.bins(name))
+            try:
+                rows[name] = draw_triplets(array, tracks, neighbours.of(name), fitted, config.design, config.study.seed)
+            except RootnoteError as error:
+                raise RootnoteError(f"{name}: {error}") from error
+        write_table(study.triplets, triplets_table(rows), expected)
+    drawn, _ = read_table(study.triplets, "triplets", BUILD)
+    prompts = drawn.group_by(["embedder", "prompt"]).aggregate([]).num_rows
+    text = f"{drawn.num_rows:,} triplets of {prompts:,} prompts"
+    reporter.stage("triplets", text, None if fresh else time.perf_counter() - started)
+    return expected, drawn
+
+
+def _schedule(
+    study: Study, triplets: tuple[Provenance, pa.Table], reporter: Reporter
+) -> tuple[Provenance, list[PlannedTrial]]:
+    config = study.config
+    expected = schedule_provenance(config, triplets[0].fingerprint)
+    started = time.perf_counter()
+    fresh = _is_fresh(study.schedule, "schedule", expected)
+    if not fresh:
+        names = Triplet.__dataclass_fields__
+        parts = [Triplet(**{name: row[name] for name in names}) for row in triplets[1].to_pylist()]
+        trials = make_schedule(parts, config.design, config.study.seed)
+        write_table(study.schedule, pa.Table.from_pylist([vars(t) for t in trials], schema=SCHEDULE_SCHEMA), expected)
+    table, _ = read_table(study.schedule, "schedule", BUILD)
+    trials = [PlannedTrial(**row) for row in table.to_pylist()]
+    lists = len({trial.list for trial in trials})
+    text = f"{lists} listeners × {len(trials) // max(lists, 1)} trials"
+    reporter.stage("schedule", text, None if fresh else time.perf_counter() - started)
+    return expected, trials
+
+
+def _stimuli(
+    study: Study,
+    corpus: Provenance,
+    table: pa.Table,
+    schedule: tuple[Provenance, list[PlannedTrial]],
+    reporter: Reporter,
+) -> None:
+    config = study.config
+    expected = stimuli_provenance(config, schedule[0].fingerprint, corpus.fingerprint)
+    started = time.perf_counter()
+    fresh = _is_fresh(study.stimuli_index, "stimuli", expected, study.stimuli)
+    if not fresh:
+        keys = {trial.stimulus_key(role) for trial in schedule[1] for role in ROLES}
+        catch = {int(key.split("/")[0]) for key in keys if "/" in key}
+        wanted = sorted({int(key.split("/")[0]) for key in keys})
+        chosen = table.take(wanted)
+        paths, starts = chosen["path"].to_pylist(), chosen["start_s"].to_pylist()
+        sources = [
+            ClipSource(row, study.audio / path, start) for row, path, start in zip(wanted, paths, starts, strict=True)
+        ]
+        # Without its index no stimulus counts: a build that breaks off here leaves none that looks finished.
+        study.stimuli_index.unlink(missing_ok=True)
+        index = render_all(
+            study.stimuli,
+            sources,
+            catch,
+            config.stimuli,
+            config.corpus.clip_seconds,
+            lambda done: reporter.progress("stimuli", done, len(keys)),
+        )
+        write_json(study.stimuli_index, {"clips": index}, expected)
+    content, _ = read_json(study.stimuli_index, "stimuli", BUILD)
+    entries = content["clips"].values()
+    by_rms = sum(entry["loudness"] == "RMS" for entry in entries)
+    text = f"{len(entries):,} clips at {config.stimuli.loudness_lufs:g} LUFS"
+    text += f", {by_rms} by RMS" if by_rms else ""
+    reporter.stage("stimuli", text, None if fresh else time.perf_counter() - started)

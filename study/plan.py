@@ -1,0 +1,109 @@
+"""The plan of a study: what the web server and the rehearsal need of the design, and nothing heavy.
+
+A plan is the schedule (every TrialList with its trials in order) with the rendered stimuli it refers to.
+It is read only if schedule, stimuli and the present study.toml belong together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from embeddings.artefacts import Provenance, RootnoteError, read_json, read_table, require_fresh
+from study.config import Study, StudyConfig
+
+BUILD = "rootnote study build"
+ROLES = ("x", "high", "low")
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial of a TrialList; positions count from 1, clips are corpus rows."""
+
+    embedder: str
+    list: int
+    position: int
+    kind: Literal["scored", "catch", "repeat"]
+    triplet: int
+    prompt: int
+    bin_high: int
+    bin_low: int
+    clip_high: int
+    clip_low: int
+    similarity_high: float
+    similarity_low: float
+    high_side: Literal["A", "B"]
+
+    def stimulus_key(self, role: str) -> str:
+        """The stimulus of `role` ("x", "high" or "low"); a catch trial's copy of X is another rendering."""
+        if role == "high":
+            return f"{self.clip_high}/catch" if self.kind == "catch" else str(self.clip_high)
+        return str({"x": self.prompt, "low": self.clip_low}[role])
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """A rendered clip: its FLAC file and the SHA-256 (hex) of its bytes."""
+
+    file: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All TrialLists by number, and the stimuli by key."""
+
+    schedule_fingerprint: str
+    lists: dict[int, list[PlannedTrial]]
+    stimuli: dict[str, Stimulus]
+
+
+def read_plan(study: Study) -> Plan:
+    """Read the schedule and the stimuli of a study.
+
+    Raises:
+        RootnoteError: where a file is missing or spoilt, or belongs to another schedule, corpus or study.toml.
+    """
+    table, schedule = read_table(study.schedule, "schedule", BUILD)
+    content, stimuli = read_json(study.stimuli_index, "stimuli", BUILD)
+    _require_one_study(study, schedule, stimuli)
+    lists: dict[int, list[PlannedTrial]] = {}
+    for row in table.to_pylist():
+        lists.setdefault(row["list"], []).append(PlannedTrial(**row))
+    for trials in lists.values():
+        trials.sort(key=lambda trial: trial.position)
+    return Plan(schedule.fingerprint, lists, _stimuli(study, content, lists))
+
+
+def _require_one_study(study: Study, schedule: Provenance, stimuli: Provenance) -> None:
+    _, triplets = read_table(study.triplets, "triplets", BUILD)
+    _, corpus = read_table(study.corpus, "corpus", BUILD)
+    require_fresh(study.schedule, schedule, schedule_provenance(study.config, triplets.fingerprint), BUILD)
+    expected = stimuli_provenance(study.config, schedule.fingerprint, corpus.fingerprint)
+    require_fresh(study.stimuli_index, stimuli, expected, BUILD)
+
+
+def schedule_provenance(config: StudyConfig, triplets: str) -> Provenance:
+    """The provenance of a schedule made now from the triplets of that fingerprint."""
+    settings = {**config.design.model_dump(), "seed": config.study.seed}
+    return Provenance("schedule", settings, {"triplets": triplets})
+
+
+def stimuli_provenance(config: StudyConfig, schedule: str, corpus: str) -> Provenance:
+    """The provenance of stimuli rendered now for that schedule from that corpus."""
+    settings = {**config.stimuli.model_dump(), "clip_seconds": config.corpus.clip_seconds}
+    return Provenance("stimuli", settings, {"schedule": schedule, "corpus": corpus})
+
+
+def _stimuli(study: Study, content: dict[str, Any], lists: dict[int, list[PlannedTrial]]) -> dict[str, Stimulus]:
+    """The stimuli by key, every one that a trial needs present as a file."""
+    stimuli = {key: Stimulus(study.stimuli / entry["file"], entry["sha256"]) for key, entry in content["clips"].items()}
+    files = {path.name for path in study.stimuli.iterdir()} if study.stimuli.is_dir() else set()
+    for trials in lists.values():
+        for trial in trials:
+            for role in ROLES:
+                key = trial.stimulus_key(role)
+                if key not in stimuli or stimuli[key].file.name not in files:
+                    raise RootnoteError(f"{study.stimuli} lacks the stimulus of clip {key}; run `{BUILD}`.")
+    return stimuli

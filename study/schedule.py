@@ -1,0 +1,322 @@
+"""The schedule: which listener hears which triplet, at which position, with the more similar clip on which side.
+
+A TrialList is one listener's trials. In the `paper` design every triplet is heard equally often, nobody meets a
+prompt twice, everybody meets every bin pair equally often but for one, the more similar clip is A in half of each
+triplet's and of each listener's trials, and each bin pair is spread evenly over the positions. In the `robust`
+design each listener answers every bin pair equally often over as many different prompts as there are.
+"Half" and "evenly" are exact where the numbers divide, and off by one where they don't.
+
+Conventions: lists count from 0 over all embedders, positions from 1; randomness comes from a seed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from embeddings.artefacts import RootnoteError
+from study.config import DesignConfig
+from study.plan import PlannedTrial
+
+PAIRS = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """A prompt with one clip from each of two bins; clips are corpus rows."""
+
+    triplet: int
+    embedder: str
+    prompt: int
+    bin_high: int
+    bin_low: int
+    clip_high: int
+    clip_low: int
+    similarity_high: float
+    similarity_low: float
+
+
+Cell = tuple[int, int]  # (prompt number, pair number)
+
+
+def make_schedule(triplets: Sequence[Triplet], design: DesignConfig, seed: int) -> list[PlannedTrial]:
+    """All TrialLists for the triplets, each embedder with a full set of its own.
+
+    Raises:
+        RootnoteError: where the sizes in [design] cannot be met, naming the number to change.
+    """
+    trials: list[PlannedTrial] = []
+    embedders = list(dict.fromkeys(triplet.embedder for triplet in triplets))
+    for number, embedder in enumerate(embedders):
+        own = [triplet for triplet in triplets if triplet.embedder == embedder]
+        rng = np.random.default_rng([seed, number])
+        trials += _one_embedder(own, design, rng, first_list=number * design.listener_count)
+    return trials
+
+
+def _one_embedder(
+    triplets: list[Triplet], design: DesignConfig, rng: np.random.Generator, first_list: int
+) -> list[PlannedTrial]:
+    prompts = list(dict.fromkeys(triplet.prompt for triplet in triplets))
+    by_cell = {(prompts.index(t.prompt), PAIRS.index((t.bin_high, t.bin_low))): t for t in triplets}
+    check_sizes(len(prompts), design)
+    assign = assign_paper if design.kind == "paper" else assign_robust
+    cells = assign(len(prompts), design.listener_count, design.scored_trials, rng)
+    high_is_a = balance_sides(cells, rng)
+    positions = spread_positions(cells, design.scored_trials, rng)
+    lists = []
+    for listener, chosen in enumerate(cells):
+        scored = [
+            _plan(by_cell[cell], first_list + listener, "AB"[not is_a])
+            for _, cell, is_a in sorted(zip(positions[listener], chosen, high_is_a[listener], strict=True))
+        ]
+        lists.append(_add_checks(scored, triplets, design, rng))
+    return [trial for trials in lists for trial in trials]
+
+
+def check_sizes(prompts: int, design: DesignConfig) -> None:
+    """Refuse sizes that no schedule can meet, naming the number."""
+    listeners, trials = design.listener_count, design.scored_trials
+    if trials + design.catch_trials > prompts:
+        raise RootnoteError(
+            f"study.toml: design.trials = {trials} (and {design.catch_trials} catch trials) needs as many different "
+            f"prompts a listener, but there are {prompts}; lower design.trials or raise design.prompts."
+        )
+    if design.repeat_trials > trials:
+        raise RootnoteError(
+            f"study.toml: design.repeat_trials = {design.repeat_trials} is above the {trials} trials to repeat."
+        )
+    if design.kind == "robust":
+        if trials % len(PAIRS):
+            raise RootnoteError(
+                f"study.toml: design.trials = {trials} is no multiple of the 6 bin pairs, as the robust design needs."
+            )
+        return
+    count = prompts * len(PAIRS)
+    if listeners * trials % count:
+        step = count // np.gcd(count, trials)
+        below, above = listeners // step * step, -(-listeners // step) * step
+        choice = f"{below} or {above}" if below else str(above)
+        raise RootnoteError(
+            f"study.toml: design.listeners = {listeners} × design.trials = {trials} does not hear each of the "
+            f"{count} triplets equally often; {choice} listeners would."
+        )
+
+
+def assign_paper(prompts: int, listeners: int, trials: int, rng: np.random.Generator) -> list[list[Cell]]:
+    """Cells of each listener: distinct prompts, all pairs, every cell of prompts × pairs equally often.
+
+    A block of prompts × 6 listeners is cyclic: listener (a, b) hears in slot j prompt a + offset_j and pair b + j,
+    so each slot covers every cell once. What is left over is filled greedily and repaired.
+    """
+    names, pair_names = rng.permutation(prompts), rng.permutation(len(PAIRS))
+    block = prompts * len(PAIRS)
+    offsets = rng.permutation(prompts)[:trials]
+    cyclic = [
+        [(int(names[(a + offsets[j]) % prompts]), int(pair_names[(b + j) % len(PAIRS)])) for j in range(trials)]
+        for a in range(prompts)
+        for b in range(len(PAIRS))
+    ]
+    cells = [list(row) for _ in range(listeners // block) for row in cyclic]
+    if rest := listeners % block:
+        cells += _assign_rest(prompts, rest, trials, rng)
+    order = rng.permutation(listeners)
+    return [cells[i] for i in order]
+
+
+def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Generator) -> list[list[Cell]]:
+    """Fewer listeners than a cyclic block, every cell still equally often: matched listener by listener."""
+    from scipy.optimize import linear_sum_assignment
+
+    target = listeners * trials // (prompts * len(PAIRS))
+    for _ in range(200):
+        left = np.full((prompts, len(PAIRS)), target)
+        cells: list[list[Cell]] = []
+        for listener in range(listeners):
+            pairs = _pairs_of(left.sum(axis=0), trials, rng)
+            # The cells that are most wanted first; a cell that is used up must not be taken.
+            cost = -(left[:, pairs].T ** 2.0) - left.sum(axis=1) * 0.5 + rng.random((trials, prompts)) * 0.1
+            cost[left[:, pairs].T == 0] = 1e6
+            slots, chosen = linear_sum_assignment(cost)
+            if cost[slots, chosen].max() >= 1e6:
+                break
+            for slot, prompt in zip(slots, chosen, strict=True):
+                left[prompt, pairs[slot]] -= 1
+            cells.append([(int(p), int(pairs[s])) for s, p in zip(slots, chosen, strict=True)])
+            del listener
+        else:
+            return cells
+    raise RootnoteError(
+        f"study.toml: no schedule was found for design.listeners = {listeners}, design.trials = {trials} and "
+        f"{prompts} prompts; a multiple of {prompts * len(PAIRS)} listeners always has one."
+    )
+
+
+def _pairs_of(
+    wanted: np.ndarray[tuple[int, ...], np.dtype[np.int64]], trials: int, rng: np.random.Generator
+) -> list[int]:
+    """The pairs of one listener: each as often as the others but for one, the most wanted ones oftener."""
+    every, extra = divmod(trials, len(PAIRS))
+    order = sorted(range(len(PAIRS)), key=lambda pair: (-int(wanted[pair]), rng.random()))
+    return list(range(len(PAIRS))) * every + order[:extra]
+
+
+def assign_robust(prompts: int, listeners: int, trials: int, rng: np.random.Generator) -> list[list[Cell]]:
+    """Cells of each listener: distinct prompts, each pair equally often, prompts used as evenly as can be."""
+    names, pair_names = rng.permutation(prompts), rng.permutation(len(PAIRS))
+    cells = []
+    for listener in range(listeners):
+        first = listener * trials
+        turn = first // prompts  # a prompt that comes round again comes with another pair
+        cells.append(
+            [(int(names[(first + j) % prompts]), int(pair_names[(j + turn) % len(PAIRS)])) for j in range(trials)]
+        )
+    return cells
+
+
+def balance_sides(cells: list[list[Cell]], rng: np.random.Generator) -> list[list[bool]]:
+    """True where the more similar clip is A: half of each listener's and of each triplet's trials.
+
+    Trials are edges between listeners and triplets. Pairing up the edges at every vertex links each edge to at
+    most one other at either end; the links form paths and even cycles, along which sides alternate.
+    """
+    edges = [(listener, slot) for listener, row in enumerate(cells) for slot in range(len(row))]
+    links: dict[tuple[int, int], list[tuple[int, int]]] = {edge: [] for edge in edges}
+    at_vertex: dict[object, list[tuple[int, int]]] = defaultdict(list)
+    for listener, slot in edges:
+        at_vertex["listener", listener].append((listener, slot))
+        at_vertex["triplet", cells[listener][slot]].append((listener, slot))
+    for edges_here in at_vertex.values():
+        order = [edges_here[i] for i in rng.permutation(len(edges_here))]
+        for one, other in zip(order[0::2], order[1::2], strict=False):
+            links[one].append(other)
+            links[other].append(one)
+    side: dict[tuple[int, int], bool] = {}
+    for start in sorted(edges, key=lambda edge: len(links[edge])):
+        if start in side:
+            continue
+        side[start] = bool(rng.integers(2))
+        stack = [start]
+        while stack:
+            edge = stack.pop()
+            for neighbour in links[edge]:
+                if neighbour not in side:
+                    side[neighbour] = not side[edge]
+                    stack.append(neighbour)
+    return [[side[listener, slot] for slot in range(len(row))] for listener, row in enumerate(cells)]
+
+
+def spread_positions(cells: list[list[Cell]], trials: int, rng: np.random.Generator) -> list[list[int]]:
+    """A position (0-based) for each trial: distinct within a listener, each bin pair even over the positions.
+
+    Each pair is split into vertices of at most `trials` edges; colouring the bipartite graph of listeners and
+    these vertices with `trials` colours (König 1916) puts each position once at each vertex.
+    """
+    edges = [(listener, slot) for listener, row in enumerate(cells) for slot in range(len(row))]
+    seen: dict[int, int] = defaultdict(int)
+    right: dict[tuple[int, int], tuple[int, int]] = {}
+    for index in rng.permutation(len(edges)):
+        listener, slot = edges[index]
+        pair = cells[listener][slot][1]
+        right[listener, slot] = (pair, seen[pair] // trials)
+        seen[pair] += 1
+    colours = _colour_edges({edge: (("listener", edge[0]), ("pair", *right[edge])) for edge in right}, trials)
+    names = rng.permutation(trials)
+    return [[int(names[colours[listener, slot]]) for slot in range(len(row))] for listener, row in enumerate(cells)]
+
+
+def _colour_edges(ends: dict[Cell, tuple[object, object]], colours: int) -> dict[Cell, int]:
+    """Colour the edges of a bipartite multigraph of maximum degree `colours`, no colour twice at a vertex."""
+    at: dict[object, dict[int, Cell]] = defaultdict(dict)
+    colour: dict[Cell, int] = {}
+    for edge, (left, right) in ends.items():
+        free_left = next(c for c in range(colours) if c not in at[left])
+        free_right = next(c for c in range(colours) if c not in at[right])
+        if free_left in at[right]:
+            _swap_chain(right, free_left, free_right, ends, at, colour)
+        colour[edge] = free_left
+        at[left][free_left] = at[right][free_left] = edge
+    return colour
+
+
+def _swap_chain(
+    start: object,
+    one: int,
+    other: int,
+    ends: dict[Cell, tuple[object, object]],
+    at: dict[object, dict[int, Cell]],
+    colour: dict[Cell, int],
+) -> None:
+    """Exchange two colours along the path that leaves `start` with colour `one`, so that `one` is free there."""
+    chain, vertex, wanted = [], start, one
+    while wanted in at[vertex]:
+        edge = at[vertex][wanted]
+        chain.append(edge)
+        left, right = ends[edge]
+        vertex = right if vertex == left else left
+        wanted = other if wanted == one else one
+    for edge in chain:
+        for vertex in ends[edge]:
+            del at[vertex][colour[edge]]
+    for edge in chain:
+        colour[edge] = other if colour[edge] == one else one
+        for vertex in ends[edge]:
+            at[vertex][colour[edge]] = edge
+
+
+def _plan(triplet: Triplet, number: int, high_side: str) -> PlannedTrial:
+    return PlannedTrial(
+        embedder=triplet.embedder,
+        list=number,
+        position=0,
+        kind="scored",
+        triplet=triplet.triplet,
+        prompt=triplet.prompt,
+        bin_high=triplet.bin_high,
+        bin_low=triplet.bin_low,
+        clip_high=triplet.clip_high,
+        clip_low=triplet.clip_low,
+        similarity_high=triplet.similarity_high,
+        similarity_low=triplet.similarity_low,
+        high_side="A" if high_side == "A" else "B",
+    )
+
+
+def _add_checks(
+    scored: list[PlannedTrial], triplets: list[Triplet], design: DesignConfig, rng: np.random.Generator
+) -> list[PlannedTrial]:
+    """Insert catch and repeat trials and number the positions from 1."""
+    trials = list(scored)
+    for catch in _catch_trials(scored, triplets, design.catch_trials, rng):
+        trials.insert(int(rng.integers(len(trials) + 1)), catch)
+    for index in rng.permutation(len(scored))[: design.repeat_trials]:
+        original = scored[index]
+        again = replace(original, kind="repeat", high_side="B" if original.high_side == "A" else "A")
+        # Three trials lie between the two where the list is long enough; else the repeat comes last.
+        earliest = min(trials.index(original) + 4, len(trials))
+        trials.insert(int(rng.integers(earliest, len(trials) + 1)), again)
+    return [replace(trial, position=position) for position, trial in enumerate(trials, start=1)]
+
+
+def _catch_trials(
+    scored: list[PlannedTrial], triplets: list[Triplet], count: int, rng: np.random.Generator
+) -> list[PlannedTrial]:
+    """Trials whose more similar clip is the prompt itself, on prompts the listener does not meet otherwise."""
+    met = {trial.prompt for trial in scored}
+    random_clips = {t.prompt: t for t in triplets if t.bin_low == 4 and t.prompt not in met}
+    chosen = rng.permutation(sorted(random_clips))[:count]
+    sides = rng.permutation(["A", "B"] * ((count + 1) // 2))
+    return [
+        replace(
+            _plan(random_clips[int(prompt)], scored[0].list, str(side)),
+            kind="catch",
+            triplet=-1,
+            bin_high=1,
+            clip_high=int(prompt),
+            similarity_high=1.0,
+        )
+        for prompt, side in zip(chosen, sides, strict=False)
+    ]

@@ -1,0 +1,222 @@
+"""Triplets: a prompt X with two clips A and B from two different similarity bins.
+
+For each prompt one clip is drawn from each of the four bins; the six pairs of bins make its six triplets.
+Left out are exact duplicates (cosine ≥ 0.9999) and, unless `design.same_track` allows them, clips of the
+prompt's track or of the track of another clip drawn for it.
+Conventions: clips are corpus rows; ranks count from 1 among the prompt's neighbours, -1 outside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embeddings.artefacts import Provenance, RootnoteError
+from study.bins import PromptNeighbours, Rows, SimilarityBins
+from study.config import DesignConfig, StudyConfig
+
+DUPLICATE = 0.9999
+ATTEMPTS = 50
+BLOCK = 65_536
+PAPER_PROMPTS = 15
+BINS = (1, 2, 3, 4)
+
+SCHEMA: pa.Schema = pa.schema(
+    [
+        ("triplet", pa.int64()),
+        ("embedder", pa.string()),
+        ("prompt", pa.int64()),
+        ("bin_high", pa.int64()),
+        ("bin_low", pa.int64()),
+        ("clip_high", pa.int64()),
+        ("clip_low", pa.int64()),
+        ("similarity_high", pa.float64()),
+        ("similarity_low", pa.float64()),
+        ("rank_high", pa.int64()),
+        ("rank_low", pa.int64()),
+        ("track_prompt", pa.int64()),
+        ("track_high", pa.int64()),
+        ("track_low", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A clip drawn for a bin."""
+
+    clip: int
+    similarity: float
+    rank: int
+
+
+def triplets_provenance(config: StudyConfig, bins: dict[str, str]) -> Provenance:
+    """The provenance of triplets drawn now from the bins of those fingerprints, by embedder."""
+    design = config.design
+    settings = {
+        "prompts": wanted_prompts(design),
+        "fixed": design.prompts is not None or design.kind == "paper",
+        "same_track": design.same_track,
+        "embedders": config.embedding.embedders,
+        "seed": config.study.seed,
+    }
+    return Provenance("triplets", settings, {f"bins:{embedder}": found for embedder, found in bins.items()})
+
+
+def wanted_prompts(design: DesignConfig) -> int:
+    """How many prompts the design asks for: 15 in `paper`, up to one per trial in `robust`."""
+    if design.prompts is not None:
+        return design.prompts
+    return PAPER_PROMPTS if design.kind == "paper" else design.listener_count * design.scored_trials
+
+
+def draw_triplets(
+    vectors: npt.NDArray[np.float32],
+    tracks: Rows,
+    found: PromptNeighbours,
+    bins: SimilarityBins,
+    design: DesignConfig,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Draw the triplets, as rows without number and embedder.
+
+    Args:
+        vectors: float32 [clips, dim], unit rows.
+        tracks: int64 [clips], the track of each clip.
+
+    Raises:
+        RootnoteError: where too few prompts have a clip in each bin.
+    """
+    rng = np.random.default_rng([seed, 3])
+    wanted = wanted_prompts(design)
+    rows: list[dict[str, Any]] = []
+    eligible = 0
+    for index in rng.permutation(len(found.prompts)):
+        candidates = _draw_clips(int(index), vectors, tracks, found, bins, design.same_track, rng)
+        if candidates is None:
+            continue
+        eligible += 1
+        rows += _pairs(int(found.prompts[index]), candidates, tracks)
+        if eligible == wanted:
+            break
+    _require_prompts(eligible, wanted, len(found.prompts), design)
+    return rows
+
+
+def _require_prompts(eligible: int, wanted: int, looked_at: int, design: DesignConfig) -> None:
+    # `robust` without a number takes as many as there are; only the number of trials sets a least.
+    least = wanted if design.kind == "paper" or design.prompts is not None else design.scored_trials
+    if eligible >= least:
+        return
+    raise RootnoteError(
+        f"only {eligible} of {looked_at} prompts have a clip "
+        + ("" if design.same_track else "of another track ")
+        + f"in each bin, and the design needs {least}; in study.toml lower design.prompts, raise bins.half_width, "
+        + ("" if design.same_track else "set design.same_track = true, ")
+        + "or give corpus.audio more music."
+    )
+
+
+def _draw_clips(
+    index: int,
+    vectors: npt.NDArray[np.float32],
+    tracks: Rows,
+    found: PromptNeighbours,
+    bins: SimilarityBins,
+    same_track: bool,
+    rng: np.random.Generator,
+) -> dict[int, Candidate] | None:
+    """One clip for each bin, or None where a bin has none that may be used."""
+    prompt = int(found.prompts[index])
+    scores, rows = found.neighbours.scores[index], found.neighbours.rows[index]
+    usable = (rows >= 0) & (scores < DUPLICATE)
+    if not same_track:
+        usable &= tracks[np.maximum(rows, 0)] != tracks[prompt]
+    pools = {
+        number: [
+            Candidate(int(rows[i]), float(scores[i]), int(i) + 1)
+            for i in np.flatnonzero(usable & bins.holds(number, scores))
+        ]
+        for number in BINS[:3]
+    }
+    if not all(pools.values()):
+        return None
+    ranks = {int(row): rank for rank, row in enumerate(rows, start=1)}
+    pools[4] = _random_bin(prompt, vectors, tracks, bins, same_track, ranks, rng)
+    for _ in range(ATTEMPTS):
+        drawn = {number: pool[rng.integers(len(pool))] for number, pool in pools.items() if pool}
+        if len(drawn) == len(BINS) and _distinct(drawn, vectors, tracks, same_track):
+            return drawn
+    return None
+
+
+def _random_bin(
+    prompt: int,
+    vectors: npt.NDArray[np.float32],
+    tracks: Rows,
+    bins: SimilarityBins,
+    same_track: bool,
+    ranks: dict[int, int],
+    rng: np.random.Generator,
+) -> list[Candidate]:
+    """Up to ATTEMPTS clips of bin 4, searched in random order through the corpus, block by block."""
+    blocks = np.arange(0, len(vectors), BLOCK)
+    pool: list[Candidate] = []
+    for start in rng.permutation(blocks):
+        scores = np.asarray(vectors[start : start + BLOCK]) @ np.asarray(vectors[prompt])
+        usable = bins.holds(4, scores) & (scores < DUPLICATE)
+        if not same_track:
+            usable &= tracks[start : start + BLOCK] != tracks[prompt]
+        inside = rng.permutation(np.flatnonzero(usable))[:ATTEMPTS]
+        pool += [
+            Candidate(int(start + i), float(scores[i]), ranks.get(int(start + i), -1))
+            for i in inside
+            if start + i != prompt
+        ]
+        if len(pool) >= ATTEMPTS:
+            break
+    return pool
+
+
+def _distinct(drawn: dict[int, Candidate], vectors: npt.NDArray[np.float32], tracks: Rows, same_track: bool) -> bool:
+    """No two clips of one track (unless allowed), and no two that are exact duplicates."""
+    clips = [candidate.clip for candidate in drawn.values()]
+    if len(set(clips)) < len(clips):
+        return False
+    if not same_track and len({int(tracks[clip]) for clip in clips}) < len(clips):
+        return False
+    own = np.asarray(vectors[clips])
+    among = own @ own.T
+    return bool((among[np.triu_indices(len(clips), 1)] < DUPLICATE).all())
+
+
+def _pairs(prompt: int, drawn: dict[int, Candidate], tracks: Rows) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": prompt,
+            "bin_high": high,
+            "bin_low": low,
+            "clip_high": drawn[high].clip,
+            "clip_low": drawn[low].clip,
+            "similarity_high": drawn[high].similarity,
+            "similarity_low": drawn[low].similarity,
+            "rank_high": drawn[high].rank,
+            "rank_low": drawn[low].rank,
+            "track_prompt": int(tracks[prompt]),
+            "track_high": int(tracks[drawn[high].clip]),
+            "track_low": int(tracks[drawn[low].clip]),
+        }
+        for high, low in combinations(BINS, 2)
+    ]
+
+
+def triplets_table(by_embedder: Mapping[str, Sequence[dict[str, Any]]]) -> pa.Table:
+    """All triplets of a study as a table, numbered from 0."""
+    rows = [{"embedder": name, **row} for name, own in by_embedder.items() for row in own]
+    return pa.Table.from_pylist([{"triplet": number, **row} for number, row in enumerate(rows)], schema=SCHEMA)

