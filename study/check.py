@@ -99,7 +99,7 @@ def _design_warnings(study: Study) -> list[str]:
     if prompts < FEW_PROMPTS:
         warnings.append(
             f"{prompts} prompts are the paper's way but few: if prompts differ, pooled tests come out significant "
-            'too often (27 % instead of 5 % with 10 prompts); design.kind = "robust" costs the same.'
+            'too often (27 % instead of 5 % with 10 prompts); design.kind = "robust" needs no more answers.'
         )
     if config.prescreen.kind == "none":
         warnings.append("There is no prescreen: nothing tells whether a listener hears the clips at all.")

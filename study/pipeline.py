@@ -37,23 +37,22 @@ from study.stimuli import ClipSource, render_all
 from study.triplets import draw_triplets, triplets_provenance, triplets_table
 
 BUILD = "rootnote study build"
-SCHEDULE_SCHEMA = pa.schema(
-    [
-        ("embedder", pa.string()),
-        ("list", pa.int64()),
-        ("position", pa.int64()),
-        ("kind", pa.string()),
-        ("triplet", pa.int64()),
-        ("prompt", pa.int64()),
-        ("bin_high", pa.int64()),
-        ("bin_low", pa.int64()),
-        ("clip_high", pa.int64()),
-        ("clip_low", pa.int64()),
-        ("similarity_high", pa.float64()),
-        ("similarity_low", pa.float64()),
-        ("high_side", pa.string()),
-    ]
-)
+_COLUMNS: dict[str, pa.DataType] = {
+    "embedder": pa.string(),
+    "list": pa.int64(),
+    "position": pa.int64(),
+    "kind": pa.string(),
+    "triplet": pa.int64(),
+    "prompt": pa.int64(),
+    "bin_high": pa.int64(),
+    "bin_low": pa.int64(),
+    "clip_high": pa.int64(),
+    "clip_low": pa.int64(),
+    "similarity_high": pa.float64(),
+    "similarity_low": pa.float64(),
+    "high_side": pa.string(),
+}
+SCHEDULE_SCHEMA = pa.schema(_COLUMNS)
 
 Progress = Callable[[str, int, int], None]
 
@@ -262,10 +261,10 @@ def _stimuli(
         keys = {trial.stimulus_key(role) for trial in schedule[1] for role in ROLES}
         catch = {int(key.split("/")[0]) for key in keys if "/" in key}
         wanted = sorted({int(key.split("/")[0]) for key in keys})
-        chosen = table.take(wanted)
-        paths, starts = chosen["path"].to_pylist(), chosen["start_s"].to_pylist()
+        chosen = table.select(["path", "start_s"]).take(wanted).to_pylist()
         sources = [
-            ClipSource(row, study.audio / path, start) for row, path, start in zip(wanted, paths, starts, strict=True)
+            ClipSource(row, study.audio / clip["path"], clip["start_s"])
+            for row, clip in zip(wanted, chosen, strict=True)
         ]
         # Without its index no stimulus counts: a build that breaks off here leaves none that looks finished.
         study.stimuli_index.unlink(missing_ok=True)

@@ -27,24 +27,23 @@ BLOCK = 65_536
 PAPER_PROMPTS = 15
 BINS = (1, 2, 3, 4)
 
-SCHEMA: pa.Schema = pa.schema(
-    [
-        ("triplet", pa.int64()),
-        ("embedder", pa.string()),
-        ("prompt", pa.int64()),
-        ("bin_high", pa.int64()),
-        ("bin_low", pa.int64()),
-        ("clip_high", pa.int64()),
-        ("clip_low", pa.int64()),
-        ("similarity_high", pa.float64()),
-        ("similarity_low", pa.float64()),
-        ("rank_high", pa.int64()),
-        ("rank_low", pa.int64()),
-        ("track_prompt", pa.int64()),
-        ("track_high", pa.int64()),
-        ("track_low", pa.int64()),
-    ]
-)
+_COLUMNS: dict[str, pa.DataType] = {
+    "triplet": pa.int64(),
+    "embedder": pa.string(),
+    "prompt": pa.int64(),
+    "bin_high": pa.int64(),
+    "bin_low": pa.int64(),
+    "clip_high": pa.int64(),
+    "clip_low": pa.int64(),
+    "similarity_high": pa.float64(),
+    "similarity_low": pa.float64(),
+    "rank_high": pa.int64(),
+    "rank_low": pa.int64(),
+    "track_prompt": pa.int64(),
+    "track_high": pa.int64(),
+    "track_low": pa.int64(),
+}
+SCHEMA = pa.schema(_COLUMNS)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,182 @@
+"""`rootnote demo`: the whole main job on a small synthetic corpus, through the public commands.
+
+The folder it works in is an ordinary study folder with the music beside it. Running it again goes on where it was;
+a folder that is not the demo's is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embeddings.artefacts import RootnoteError, replacing
+from study.config import load_study
+
+MARK = ".rootnote-demo.json"
+NAME = "Rootnote demonstration"
+TRACKS, SECONDS = 144, 30.0
+# The synthetic pieces lie farther apart than real music does; simulated listeners are made less keen to match.
+SCALE = 0.4
+NOTE = "The corpus is synthetic and the listeners are simulated: these numbers say nothing about people."
+CONSENT = """\
+# A demonstration
+
+This is a **demonstration** of Rootnote on synthetic music, not a research study. Nobody evaluates what you answer.
+
+**What you will do.** You count tones in two short recordings. Then you hear ten sets of three short clips and choose
+which of two is more like the third. A few questions follow. It takes about four minutes.
+
+**Payment.** There is none.
+
+**Your choice.** You may leave at any moment, on every page. What you answer stays on this computer.
+"""
+
+
+@dataclass
+class Stages:
+    """Runs the stages one after the other, says what each one is, and keeps their times."""
+
+    environment: Mapping[str, str]
+    times: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, title: str) -> Any:
+        click.secho(f"\n{len(self.times) + 1}. {title}", bold=True)
+        began = time.monotonic()
+        yield
+        self.times[title] = time.monotonic() - began
+        click.secho(f"   done in {self.times[title]:.1f} s", dim=True)
+
+    def run(self, *words: str) -> None:
+        """Run one command of Rootnote's, shown as a person would type it.
+
+        Raises:
+            RootnoteError: where it fails; what it said was shown.
+        """
+        shown = shlex.join(["rootnote", *words])
+        click.secho(f"   $ {shown}", fg="cyan")
+        sys.stdout.flush()
+        result = subprocess.run([sys.executable, "-m", "rootnote", *words], env=self.environment, check=False)
+        if result.returncode:
+            raise RootnoteError(f"the demo ended at `{shown}`, whose message is above.")
+
+
+@click.command()
+@click.option(
+    "--dir", "folder", type=click.Path(path_type=Path), default=Path("rootnote-demo"), help="Where it works.",
+    show_default=True,
+)  # fmt: skip
+@click.option("--listeners", default=90, show_default=True, type=click.IntRange(1, 90), help="Simulated listeners.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of music, design and listeners.")
+@click.option("--keep-serving", is_flag=True, help="Then serve the study, so that you can take it in a browser.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="For --keep-serving.")
+def cli(folder: Path, listeners: int, seed: int, keep_serving: bool, port: int) -> None:
+    """The whole main job, offline, on a small synthetic corpus.
+
+    Music is synthesised and listeners are simulated; everything between them is real.
+    """
+    began = time.monotonic()
+    claim(folder, seed)
+    environment = {**os.environ}
+    # For the rehearsal, and for --keep-serving: this process only.
+    environment.setdefault("ROOTNOTE_SECRET", secrets.token_hex(32))
+    stages = Stages(environment)
+    click.secho("Corpus and listeners of this demo are simulated; the study, the server and the analysis are real.")
+    with stages.timed(f"Synthesise {TRACKS} pieces of music"):
+        _synthesise(folder, seed)
+    with stages.timed("Design the study"):
+        _design(stages, folder, seed)
+    with stages.timed(f"Rehearse the web study with {listeners} simulated listeners"):
+        stages.run("server", "rehearse", str(folder), "--listeners", str(listeners), "--seed", str(seed))
+    with stages.timed("Export and analyse"):
+        report = folder / "rehearsal" / "report"
+        stages.run("server", "export", str(folder), "--rehearsal", "--out", str(folder / "rehearsal"))
+        responses = str(folder / "rehearsal" / "responses.csv")
+        stages.run("analysis", "report", responses, "--study", str(folder), "--out", str(report), "--note", NOTE)
+    _say_goodbye(folder, report, time.monotonic() - began)
+    if keep_serving:
+        _serve(stages, folder, port)
+
+
+def claim(folder: Path, seed: int) -> None:
+    """Make the folder the demo's, or find that it is.
+
+    Raises:
+        RootnoteError: where it holds something else, or a demo of another seed.
+    """
+    mark = folder / MARK
+    if mark.is_file():
+        try:
+            found = json.loads(mark.read_text(encoding="utf-8"))["seed"]
+        except (ValueError, KeyError, TypeError):
+            raise RootnoteError(f"{mark} is damaged; delete {folder} or choose another folder with --dir.") from None
+        if found != seed:
+            raise RootnoteError(f"{folder} holds the demo of --seed {found}; choose another folder with --dir.")
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RootnoteError(f"{folder} is not empty and not a demo's; choose another folder with --dir.")
+    with replacing(mark) as temporary:
+        temporary.write_text(json.dumps({"seed": seed}) + "\n", encoding="utf-8")
+
+
+def _synthesise(folder: Path, seed: int) -> None:
+    from demo.music import PIECES, VERSIONS, synthesise
+
+    files = synthesise(folder / "music", seed, TRACKS, SECONDS)
+    takes = TRACKS // (len(PIECES) * VERSIONS)
+    click.echo(
+        f"   {len(files)} tracks of {SECONDS:g} s in {folder / 'music'}: "
+        f"{len(PIECES)} pieces × {VERSIONS} versions × {takes} performances"
+    )
+
+
+def _design(stages: Stages, folder: Path, seed: int) -> None:
+    if not (folder / "study.toml").is_file():
+        stages.run("study", "init", str(folder), "--audio", str(folder / "music"), "--name", NAME)
+        _complete(folder, seed)
+    stages.run("study", "build", str(folder))
+    stages.run("study", "check", str(folder))
+
+
+def _complete(folder: Path, seed: int) -> None:
+    """Complete what `init` leaves to the researcher: seed, the listeners' keenness, pay of nothing, consent."""
+    path = folder / "study.toml"
+    text = path.read_text(encoding="utf-8")
+    for key, value in (("seed", seed), ("scale", SCALE)):
+        text = re.sub(rf"^{key} = \S+", f"{key} = {value}", text, count=1, flags=re.MULTILINE)
+    text = re.sub(r'^researcher = ""', 'researcher = "a demonstration"', text, count=1, flags=re.MULTILINE)
+    (folder / "consent.md").write_text(CONSENT, encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    config = load_study(folder).config
+    assert (config.study.seed, config.rehearsal.scale) == (seed, SCALE), "study.toml's template has changed"
+
+
+def _say_goodbye(folder: Path, report: Path, seconds: float) -> None:
+    click.secho(f"\nAll done in {seconds:.0f} s. {NOTE}", bold=True)
+    click.echo(f"The report: {(report / 'report.html').resolve()}")
+    click.echo(f"{folder} is an ordinary study folder. What next?")
+    click.echo(f"  take the study yourself   rootnote demo --dir {shlex.quote(str(folder))} --keep-serving")
+    click.echo("  use your own music        rootnote study init my-study --audio ~/Music")
+
+
+def _serve(stages: Stages, folder: Path, port: int) -> None:
+    click.secho("\nServing the study, with a database for people's answers (not the rehearsal's).", bold=True)
+    stages.run("server", "migrate", str(folder))
+    try:
+        stages.run("server", "run", str(folder), "--port", str(port))
+    except KeyboardInterrupt:
+        click.echo("Stopped.")
