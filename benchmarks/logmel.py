@@ -22,8 +22,8 @@ import scipy.signal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from embeddings import logmel
-from embeddings.corpus import cut, tracks_of
 from embeddings.audio import read_clips
+from embeddings.corpus import cut, tracks_of
 from embeddings.embedder import Vectors
 from embeddings.index import nearest
 
@@ -136,9 +136,7 @@ def main() -> None:
         projection = embedder.fit(features)
         vectors = projection.apply(features)
         bins = bins_of(vectors, tracks)
-        hits = [
-            (nearest(vectors, projection.apply(query), 1).rows[:, 0] == rows).mean() for query in altered.values()
-        ]
+        hits = [(nearest(vectors, projection.apply(query), 1).rows[:, 0] == rows).mean() for query in altered.values()]
         centres = ", ".join(f"{centre:.3f}" for centre in bins["centres"])
         scores = ", ".join(map(str, bins["scores"]))
         rates = " | ".join(f"{hit:.1%}" for hit in hits)

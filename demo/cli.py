@@ -152,7 +152,7 @@ def _design(stages: Stages, folder: Path, seed: int) -> None:
 
 
 def _complete(folder: Path, seed: int) -> None:
-    """Complete what `init` leaves to the researcher: seed, the listeners' keenness, pay of nothing, consent."""
+    """Complete what `init` leaves to the researcher: the seed, a consent text, how keen simulated listeners are."""
     path = folder / "study.toml"
     text = path.read_text(encoding="utf-8")
     for key, value in (("seed", seed), ("scale", SCALE)):
@@ -161,6 +161,7 @@ def _complete(folder: Path, seed: int) -> None:
     (folder / "consent.md").write_text(CONSENT, encoding="utf-8")
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    click.echo("   completed for the demonstration: consent.md, and in study.toml seed and rehearsal.scale")
     config = load_study(folder).config
     assert (config.study.seed, config.rehearsal.scale) == (seed, SCALE), "study.toml's template has changed"
 

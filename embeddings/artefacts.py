@@ -39,9 +39,7 @@ class Provenance:
 
     @property
     def fingerprint(self) -> str:
-        return digest(
-            {"kind": self.kind, "format": FORMAT, "settings": self.settings, "made_from": self.made_from}
-        )
+        return digest({"kind": self.kind, "format": FORMAT, "settings": self.settings, "made_from": self.made_from})
 
     def as_dict(self) -> dict[str, Any]:
         return {

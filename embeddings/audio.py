@@ -4,7 +4,7 @@ Files are decoded by PyAV's bundled ffmpeg, channels are averaged, and soxr resa
 Conventions: samples are float32 with full scale at ±1; positions are seconds from the first decoded sample;
 memory is bounded by the clip asked for, never by the length of the file. Decoding always begins at the first
 sample, because seeking in mp3, opus and m4a is not exact to the sample.
-A packet that cannot be decoded is left out, as ffmpeg does; a file with more than 1 % of such packets is refused.
+A packet that cannot be decoded is left out, as ffmpeg does; a file with more than 1 % of them is refused.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ Samples = npt.NDArray[np.float32]
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a"})
 _BAD_PACKETS = 0.01
+# A playlist named .mp3 must not make ffmpeg open other files or addresses.
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "wav,w64,flac,ogg,mp3,aac,mov,mp4,m4a,aiff,matroska,webm"}
 _BLOCK = 1 << 16
 # Integer samples to ±1: (offset, full scale) by sample type.
 _FULL_SCALE = {"u1": (128.0, 128.0), "i2": (0.0, 2.0**15), "i4": (0.0, 2.0**31), "i8": (0.0, 2.0**63)}
@@ -99,16 +101,15 @@ class Track:
         try:
             if path.stat().st_size == 0:
                 raise AudioError(path, "the file is empty")
-            self._container = av.open(os.fspath(path), metadata_errors="ignore")
-        except OSError as error:  # PyAV's errors of opening are OSErrors or ValueErrors
-            raise AudioError(path, _reason(error)) from error
-        except (av.FFmpegError, ValueError) as error:
+            self._container = av.open(os.fspath(path), metadata_errors="ignore", options=_OPTIONS)
+        except (OSError, av.FFmpegError, ValueError) as error:
             raise AudioError(path, _reason(error)) from error
         if not self._container.streams.audio:
             self._container.close()
             raise AudioError(path, "it holds no audio")
         self._stream = self._container.streams.audio[0]
-        self.sample_rate = int(self._stream.codec_context.sample_rate or 0)
+        context = self._stream.codec_context
+        self.sample_rate = int(context.sample_rate or 0) if context else 0
         if self.sample_rate <= 0:
             self._container.close()
             raise AudioError(path, "it is not an audio file, or damaged")
@@ -170,11 +171,10 @@ class Track:
             except av.EOFError:
                 return
             except (av.FFmpegError, ValueError) as error:
+                # A disk that fails is not a damaged packet: the rest of the file would be missed in silence.
+                if isinstance(error, OSError):
+                    raise AudioError(self.path, _reason(error)) from error
                 self.damaged += 1
-                if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
-                    raise AudioError(self.path, _reason(error)) from error
-                if self.damaged > 1000 or self.packets == 0:
-                    raise AudioError(self.path, _reason(error)) from error
                 continue
             yield from frames
 
@@ -230,7 +230,7 @@ def rms_dbfs(samples: Samples) -> float:
 
 
 def _gather(arrays: Iterable[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
-    """Join short frames of one layout into blocks: numpy and soxr work better on more than a thousand samples."""
+    """Join short frames of one layout into blocks: numpy and soxr are slow on short ones."""
     held: list[npt.NDArray[Any]] = []
     size = 0
     for data in arrays:
@@ -247,7 +247,7 @@ def _mono(data: npt.NDArray[Any]) -> Samples:
     if data.dtype.kind != "f":
         offset, scale = _FULL_SCALE[data.dtype.str[1:]]
         data = (data.astype(np.float32) - np.float32(offset)) / np.float32(scale)
-    mono = data.mean(axis=0, dtype=np.float32).astype(np.float32, copy=False)
+    mono: Samples = data.mean(axis=0, dtype=np.float32).astype(np.float32, copy=False)
     # Float files may hold NaN or infinity, which no embedding survives.
     return mono if np.isfinite(mono).all() else np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0)
 

@@ -43,8 +43,8 @@ def cli() -> None:
 @click.option(
     "--metadata",
     type=FILE,
-    help="CSV with a `path` column (relative to AUDIO_DIR) and any of title, artist, album, genre, year, licence. "
-    "Default: AUDIO_DIR/metadata.csv where there is one, else the files' tags.",
+    help="CSV with a `path` column (relative to AUDIO_DIR) and any of title, artist, album, genre, year, "
+    "licence. Default: AUDIO_DIR/metadata.csv where there is one, else the files' tags.",
 )
 @_AS_JSON
 def cut_command(

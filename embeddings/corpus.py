@@ -27,17 +27,16 @@ from embeddings.audio import TAG_NAMES, AudioError, Tags, Track, find_audio, pri
 MADE_BY = "rootnote embeddings cut"
 _AUDIO_DIR = b"audio_dir"
 _LISTING = b"audio_files"
-SCHEMA = pa.schema(
-    [
-        ("clip", pa.int64()),
-        ("track", pa.int64()),
-        ("path", pa.string()),
-        ("start_s", pa.float64()),
-        ("duration_s", pa.float64()),
-        ("rms_dbfs", pa.float32()),
-        *((name, pa.string()) for name in TAG_NAMES),
-    ]
-)
+_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("clip", pa.int64()),
+    ("track", pa.int64()),
+    ("path", pa.string()),
+    ("start_s", pa.float64()),
+    ("duration_s", pa.float64()),
+    ("rms_dbfs", pa.float32()),
+    *((name, pa.string()) for name in TAG_NAMES),
+]
+SCHEMA = pa.schema(_COLUMNS)
 Progress = Callable[[int, int], None]  # done, of how many
 
 
@@ -106,7 +105,8 @@ def cut(
 
     Args:
         metadata: CSV with a `path` column (relative to `audio_dir`) and any of title, artist, album, genre,
-            year, licence. `None` takes `metadata.csv` in `audio_dir` where there is one, else the files' tags.
+            year, licence. `None` takes `metadata.csv` in `audio_dir` where there is one. A track that the CSV
+            does not name is described by its tags.
 
     Raises:
         RootnoteError: where the folder has no audio, no file gives a clip, or the CSV is wrong.
@@ -128,7 +128,7 @@ def cut(
 
 
 def corpus_provenance(audio_dir: Path, settings: CutSettings, metadata: Path | None = None) -> Provenance:
-    """The provenance that `cut` would give now, without decoding: from names, sizes and times of the files."""
+    """The provenance that `cut` would give now, without decoding: from the files' names, sizes and times."""
     return _provenance(audio_dir, settings, metadata, _listing(audio_dir))
 
 
@@ -230,9 +230,10 @@ def _read_metadata(path: Path | None, known: Sequence[str]) -> dict[str, Tags]:
     if "path" not in header:
         raise RootnoteError(f"{path} has no column 'path'; its first line must name the columns.")
     described: dict[str, Tags] = {}
+    files = set(known)
     for number, row in enumerate(rows, start=2):
         name = (row["path"] or "").strip().removeprefix("./")
-        if name not in set(known) - described.keys():
+        if name not in files or name in described:
             twice = "is there twice" if name in described else "is not an audio file of the audio folder"
             raise RootnoteError(f"{path}, row {number}: path '{name}' {twice}; mend or remove the row.")
         described[name] = Tags(**{tag: (row.get(tag) or "").strip() or None for tag in TAG_NAMES})
@@ -247,16 +248,14 @@ def _cut_track(audio_dir: Path, path: str, settings: CutSettings) -> _Cut:
     try:
         with Track(audio_dir / path) as track:
             rate = track.sample_rate
-            starts = (index * settings.hop_seconds for index in itertools.count())
-            given = itertools.tee(starts)
-            positions = (round(start * rate) for start in given[0])
+            positions = (round(index * settings.hop_seconds * rate) for index in itertools.count())
             length = round(settings.clip_seconds * rate)
-            for samples, start in zip(windows(track.blocks(), positions, length), given[1], strict=False):
+            for index, samples in enumerate(windows(track.blocks(), positions, length)):
                 loudness = rms_dbfs(samples)
                 if loudness < settings.silence_dbfs:
                     silent += 1
                 else:
-                    clips.append((start, loudness))
+                    clips.append((index * settings.hop_seconds, loudness))
             damaged = f"{track.damaged} of {track.packets} packets left out" if track.damaged else None
             tags = track.tags
     except AudioError as error:
@@ -281,11 +280,7 @@ def _assemble(
         clips=sum(len(one.clips) for one in cuts),
         hours=sum(len(one.clips) for one in cuts) * settings.clip_seconds / 3600,
         silent_clips=sum(one.silent for one in cuts),
-        skipped=[
-            Skipped(printable(path), one.skipped)
-            for path, one in zip(paths, cuts, strict=True)
-            if one.skipped
-        ],
+        skipped=[Skipped(printable(path), one.skipped) for path, one in zip(paths, cuts, strict=True) if one.skipped],
         damaged=[Skipped(path, one.damaged) for path, one in zip(paths, cuts, strict=True) if one.damaged],
     )
     if not summary.clips:

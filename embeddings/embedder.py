@@ -1,8 +1,8 @@
 """Embedders: from clips to unit vectors.
 
 An embedder turns a batch of clips into features; where it has something to fit to the corpus, it gives a
-projection of them. Vectors are float32 with unit norm, row i is clip i of the corpus, and a clip's vector does not
-depend on the batch it came in. To add a model: one file here, one line in `EMBEDDERS`.
+projection of them. Vectors are float32 with unit norm, row i is clip i of the corpus, and a clip's vector does
+not depend on the batch it came in. To add a model: one file here, one line in `EMBEDDERS`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Embedder(Protocol):
         ...
 
     def fit(self, features: Vectors) -> Projection | None:
-        """What to project the features `[N, features]` of a sample on; `None` where they only need unit norm."""
+        """What to project the features `[N, features]` of a sample on; `None`: they only need unit norm."""
         ...
 
 
@@ -126,7 +126,7 @@ def embed_corpus(
     """Write `out` (.npy, float32 `[clips, dim]`), its .json and, where something was fitted, its .fitted.npz.
 
     Raises:
-        RootnoteError: where a file of the corpus is gone, has changed or cannot be decoded; nothing is written.
+        RootnoteError: where a file of the corpus is gone, changed or cannot be decoded; nothing is written.
     """
     if out.suffix != ".npy":
         raise RootnoteError(f"{out} must end in .npy.")
@@ -143,16 +143,12 @@ def embed_corpus(
         features = list(work.features(sample))
         projection = embedder.fit(np.concatenate(features))
     with replacing(out) as temporary:
-        rows = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.float32, shape=(table.num_rows, embedder.dim)
-        )
+        rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(table.num_rows, embedder.dim))
         begin = 0
         for part in features if once else work.features(tracks):
             vectors = projection.apply(part) if projection else unit(part)
             if not np.isfinite(vectors).all():
-                raise RootnoteError(
-                    f"{embedder.name} gave a value that is not finite among clips {begin} and on."
-                )
+                raise RootnoteError(f"{embedder.name} gave a value that is not finite among clips {begin} and on.")
             rows[begin : begin + len(part)] = vectors
             begin += len(part)
         rows.flush()
@@ -185,7 +181,7 @@ def read_vectors(path: Path, made_by: str = MADE_BY) -> tuple[Vectors, Provenanc
 
 
 def read_projection(path: Path, made_by: str = MADE_BY) -> Projection | None:
-    """What was fitted for the vectors at `path` (.npy), to embed new audio alike; `None` where nothing was."""
+    """What was fitted for the vectors at `path` (.npy), to embed new audio alike; `None`: nothing."""
     content, _ = read_json(path.with_suffix(".json"), "vectors", made_by)
     if content["fitted"] is None:
         return None
@@ -205,7 +201,7 @@ def embed_clips(embedder: Embedder, projection: Projection | None, clips: Vector
     return projection.apply(features) if projection else unit(features)
 
 
-def unit(vectors: Vectors) -> Vectors:
+def unit(vectors: npt.NDArray[np.floating[Any]]) -> Vectors:
     """Rows scaled to norm 1; a row of zeros becomes the first axis, so that every row has norm 1."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     first = np.zeros((1, vectors.shape[1]), np.float32)
@@ -269,9 +265,7 @@ class _Work:
             finally:
                 stop.set()
 
-    def _decode(
-        self, track: _TrackClips, to: queue.Queue[Samples | Exception | None], stop: threading.Event
-    ) -> None:
+    def _decode(self, track: _TrackClips, to: queue.Queue[Samples | Exception | None], stop: threading.Event) -> None:
         path, starts, seconds = track
         try:
             for clip in read_clips(self.audio_dir / path, starts, seconds, self.embedder.sample_rate):
@@ -282,9 +276,7 @@ class _Work:
             _put(to, error, stop)
 
 
-def _put(
-    to: queue.Queue[Samples | Exception | None], item: Samples | Exception | None, stop: threading.Event
-) -> bool:
+def _put(to: queue.Queue[Samples | Exception | None], item: Samples | Exception | None, stop: threading.Event) -> bool:
     while not stop.is_set():
         try:
             to.put(item, timeout=0.1)

@@ -55,9 +55,7 @@ def nearest(
     left_out = _checked(vectors, queries, k, exclude, block_rows)
     # One more than k, so that k remain when the query's own row is left out.
     wanted = k + bool((left_out >= 0).any())
-    parts = [
-        _search(vectors, queries[part], wanted, block_rows) for part in _query_parts(len(queries), wanted)
-    ]
+    parts = [_search(vectors, queries[part], wanted, block_rows) for part in _query_parts(len(queries), wanted)]
     scores = np.concatenate([scores for scores, _ in parts]) if parts else np.zeros((0, wanted), np.float32)
     rows = np.concatenate([rows for _, rows in parts]) if parts else np.zeros((0, wanted), np.int64)
     if wanted == k:
@@ -67,9 +65,7 @@ def nearest(
     return Neighbours(np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1))
 
 
-def _checked(
-    vectors: Vectors, queries: Vectors, k: int, exclude: Rows | Sequence[int] | None, block_rows: int
-) -> Rows:
+def _checked(vectors: Vectors, queries: Vectors, k: int, exclude: Rows | Sequence[int] | None, block_rows: int) -> Rows:
     if vectors.ndim != 2 or queries.ndim != 2 or vectors.shape[1] != queries.shape[1]:
         raise RootnoteError(f"vectors {vectors.shape} and queries {queries.shape} do not go together.")
     if k < 1 or block_rows < 1:
@@ -105,9 +101,7 @@ def _search(vectors: Vectors, queries: Vectors, wanted: int, block_rows: int) ->
     return scores, rows
 
 
-def _merge(
-    scores: Vectors, rows: Rows, more_scores: Vectors, more_rows: Rows, wanted: int
-) -> tuple[Vectors, Rows]:
+def _merge(scores: Vectors, rows: Rows, more_scores: Vectors, more_rows: Rows, wanted: int) -> tuple[Vectors, Rows]:
     scores, rows = np.concatenate([scores, more_scores], axis=1), np.concatenate([rows, more_rows], axis=1)
     order = np.lexsort((rows, -scores), axis=1)[:, :wanted]
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)

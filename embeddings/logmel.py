@@ -8,8 +8,8 @@ Two descriptions of the spectrogram are put side by side:
 - its timbre: mean, deviation and mean change over time of each of 128 mel bands, with a smaller weight.
 
 What they are projected on is fitted to the corpus: centring, principal components, whitening with shrinkage.
-Conventions: mono at 22,050 Hz; power is relative to the clip's mean, so level does not matter; the floor of -20 dB
-keeps faint noise out. Vectors of clips of different length are not comparable, nor are those of two fits.
+Conventions: mono at 22,050 Hz; power is relative to the clip's mean, so level does not matter; the floor of
+-20 dB keeps faint noise out. Vectors of clips of different length are not comparable, nor are those of two fits.
 The choice, and what else was tried: docs/decisions/0002-logmel.md.
 """
 
@@ -95,9 +95,7 @@ def _scale(centred: npt.NDArray[np.float64]) -> float:
     return length**-0.5 if length > 0 else 0.0
 
 
-def _principal(
-    data: npt.NDArray[np.float64], count: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _principal(data: npt.NDArray[np.float64], count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Variances (descending) and axes `[features, <= count]` of centred data; signs are made definite."""
     clips, features = data.shape
     wide = clips < features
@@ -150,7 +148,8 @@ def _shape(spectrogram: Vectors) -> Vectors:
     image = scipy.fft.rfft2(tapered, s=(length, bands), axes=(2, 1), workers=-1)[:, :FREQUENCY_RATES]
     slow = np.concatenate([image[:, :, :TIME_RATES], image[:, :, 1 - TIME_RATES :]], axis=2)
     magnitude = np.abs(slow) / (over_time.sum() * over_bands.sum())
-    return np.log(magnitude + np.float32(MAGNITUDE_FLOOR)).reshape(len(slow), -1)
+    shape: Vectors = np.log(magnitude + np.float32(MAGNITUDE_FLOOR)).reshape(len(slow), -1)
+    return shape
 
 
 def _timbre(spectrogram: Vectors) -> Vectors:
@@ -162,7 +161,8 @@ def _timbre(spectrogram: Vectors) -> Vectors:
 def _hann(length: int, inner: bool = False) -> Vectors:
     """A periodic Hann window, or with `inner` a symmetric one without its zeros."""
     window = np.hanning(length + 2)[1:-1] if inner else np.hanning(length + 1)[:-1]
-    return window.astype(np.float32)
+    rounded: Vectors = window.astype(np.float32)
+    return rounded
 
 
 @functools.cache
@@ -186,4 +186,5 @@ def _triangles(edges: npt.NDArray[np.float64]) -> Vectors:
     # At least one bin wide on each side, so that no low band is empty.
     low, high = np.minimum(low, centre - width), np.maximum(high, centre + width)
     weights = np.clip(np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)), 0, None)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    filters: Vectors = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return filters

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line every tenth elsewhere; always on standard error."""
+"""Progress of long work: a bar on a terminal, a plain line every tenth elsewhere; on standard error."""
 
 from __future__ import annotations
 

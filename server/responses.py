@@ -24,35 +24,34 @@ from server.models import ACTIVE, COMPLETED, Answer, Assignment, Place, Prescree
 from study.config import Study
 from study.plan import Plan
 
-SCHEMA = pa.schema(
-    {
-        "study": pa.string(),
-        "embedder": pa.string(),
-        "assignment": pa.string(),
-        "listener": pa.string(),
-        "trial": pa.string(),
-        "position": pa.int64(),
-        "kind": pa.string(),
-        "prompt": pa.int64(),
-        "bin_high": pa.int64(),
-        "bin_low": pa.int64(),
-        "clip_high": pa.int64(),
-        "clip_low": pa.int64(),
-        "similarity_high": pa.float64(),
-        "similarity_low": pa.float64(),
-        "high_side": pa.string(),
-        "choice": pa.string(),
-        "agreed": pa.int8(),
-        "response_ms": pa.int64(),
-        "plays_x": pa.int64(),
-        "plays_a": pa.int64(),
-        "plays_b": pa.int64(),
-        "passed_prescreen": pa.int8(),
-        "completed": pa.int8(),
-        "answered_at": pa.string(),
-    }
-)
-COLUMNS = tuple(SCHEMA.names)
+COLUMN_TYPES: dict[str, pa.DataType] = {
+    "study": pa.string(),
+    "embedder": pa.string(),
+    "assignment": pa.string(),
+    "listener": pa.string(),
+    "trial": pa.string(),
+    "position": pa.int64(),
+    "kind": pa.string(),
+    "prompt": pa.int64(),
+    "bin_high": pa.int64(),
+    "bin_low": pa.int64(),
+    "clip_high": pa.int64(),
+    "clip_low": pa.int64(),
+    "similarity_high": pa.float64(),
+    "similarity_low": pa.float64(),
+    "high_side": pa.string(),
+    "choice": pa.string(),
+    "agreed": pa.int8(),
+    "response_ms": pa.int64(),
+    "plays_x": pa.int64(),
+    "plays_a": pa.int64(),
+    "plays_b": pa.int64(),
+    "passed_prescreen": pa.int8(),
+    "completed": pa.int8(),
+    "answered_at": pa.string(),
+}
+SCHEMA = pa.schema(COLUMN_TYPES)
+COLUMNS = tuple(COLUMN_TYPES)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ with one listener at a time the whole rehearsal is reproducible.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import ssl
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -81,6 +83,12 @@ def draw_habits(rng: np.random.Generator, config: RehearsalConfig, trials: int) 
     gives_up = int(rng.integers(1, trials, endpoint=True)) if rng.random() < config.abandon else None
     fails, goodbye = rng.random() < config.fail_prescreen, rng.random() < 0.5
     return Habits(bool(fails), gives_up, bool(goodbye), config.reload, config.double_submit)
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    # One for all: making it reads every root certificate anew, which takes longer than many pages.
+    return httpx.create_ssl_context()
 
 
 class Memory:
@@ -156,7 +164,7 @@ class SimulatedListener:
             WalkError: where the study did not behave.
             httpx.HTTPError: where the server could not be reached.
         """
-        with httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
+        with httpx.Client(timeout=TIMEOUT, follow_redirects=True, verify=_tls()) as client:
             self._client = client
             page = self._open(self._take)
             for _ in range(MAX_PAGES):

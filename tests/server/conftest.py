@@ -182,8 +182,10 @@ class Walker:
         return self
 
     def consent(self, query: str = "") -> Walker:
-        if self.open(query).step != "consent":
-            return self
+        return self.agree() if self.open(query).step == "consent" else self
+
+    def agree(self) -> Walker:
+        """Press the button of the consent page."""
         reply = self.client.post("/take", data={"entry": self.find(r'name="entry" value="([^"]+)"')})
         if reply.status_code == 303:
             self.address = reply.location

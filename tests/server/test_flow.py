@@ -176,7 +176,9 @@ def test_a_study_without_prescreen(make_site: Callable[..., Site]) -> None:
 
 def test_places_are_never_overbooked(make_site: Callable[..., Site]) -> None:
     site = make_site(listeners=12, trials=1)
-    walkers = run_together(40, lambda _: site.walker().consent())
+    # All have the consent page open while places are free.
+    arrived = [site.walker().open() for _ in range(40)]
+    walkers = run_together(40, lambda index: arrived[index].agree())
     assert Counter(walker.step for walker in walkers) == {"prescreen": 12, "full": 28}
     assert [row[0] for row in site.query("SELECT list_number FROM assignments ORDER BY 1")] == list(range(12))
     # Those who were told that it is full have left no trace.
@@ -235,7 +237,8 @@ def test_expired_places_are_given_once(make_site: Callable[..., Site], clock: Fa
     for _ in range(4):
         site.walker().begin()
     clock.advance(61)
-    steps = Counter(walker.step for walker in run_together(12, lambda _: site.walker().consent()))
+    arrived = [site.walker().open() for _ in range(12)]
+    steps = Counter(walker.step for walker in run_together(12, lambda index: arrived[index].agree()))
     assert steps == {"prescreen": 4, "full": 8}
 
 
@@ -322,7 +325,8 @@ def test_a_worker_takes_part_once(site: Site) -> None:
 
 
 def test_a_worker_twice_at_once_gets_one_place(site: Site) -> None:
-    walkers = run_together(5, lambda _: site.walker().consent("?worker=W1"))
+    arrived = [site.walker().open("?worker=W1") for _ in range(5)]
+    walkers = run_together(5, lambda index: arrived[index].agree())
     assert sorted(walker.step for walker in walkers) == ["prescreen"] + ["taken"] * 4
 
 

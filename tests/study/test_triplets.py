@@ -1,0 +1,71 @@
+"""Triplets: every rule holds on corpora with tracks and duplicates."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embeddings.artefacts import RootnoteError
+from study.bins import SimilarityBins, find_neighbours
+from study.config import BinsConfig, DesignConfig
+from study.triplets import draw_triplets
+
+
+def corpus(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """40 tracks × 15 clips, every fifth clip an exact duplicate of the one before it."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(40, 7)).repeat(15, axis=0) + rng.normal(size=(600, 7))
+    rows[4::5] = rows[3::5]
+    vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return vectors.astype(np.float32), np.arange(40).repeat(15).astype(np.int64)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_every_rule_holds(seed: int, same_track: bool) -> None:
+    vectors, tracks = corpus(seed)
+    config = BinsConfig(neighbours=120, half_width=0.03)
+    found = find_neighbours(vectors, config, seed)
+    bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.03)
+    design = DesignConfig(prompts=6, trials=6, same_track=same_track)
+    rows = draw_triplets(vectors, tracks, found, bins, design, seed)
+    assert rows == draw_triplets(vectors, tracks, found, bins, design, seed)
+    assert len(rows) == 36
+    assert len({row["prompt"] for row in rows}) == 6
+    for row in rows:
+        x, high, low = row["prompt"], row["clip_high"], row["clip_low"]
+        for clip, number, similarity in (
+            (high, row["bin_high"], row["similarity_high"]),
+            (low, row["bin_low"], row["similarity_low"]),
+        ):
+            exact = float(vectors[x].astype(np.float64) @ vectors[clip].astype(np.float64))
+            assert similarity == pytest.approx(exact, abs=1e-5)
+            assert abs(exact - bins.centres[number]) <= 0.03 + 1e-5
+        assert row["bin_high"] < row["bin_low"]
+        for one, other in combinations((x, high, low), 2):
+            assert one != other
+            assert float(vectors[one] @ vectors[other]) < 0.9999
+            assert same_track or tracks[one] != tracks[other]
+        if row["rank_high"] > 0:
+            place = list(found.prompts).index(x)
+            assert found.neighbours.rows[place, row["rank_high"] - 1] == high
+
+
+def test_too_few_prompts_says_how_many_there_are() -> None:
+    vectors, tracks = corpus(1)
+    found = find_neighbours(vectors, BinsConfig(neighbours=120), 1)
+    bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.03)
+    with pytest.raises(RootnoteError, match=r"only \d+ of 600 prompts .* needs 601"):
+        draw_triplets(vectors, tracks, found, bins, DesignConfig(prompts=601), 1)
+
+
+def test_one_track_only_leaves_nothing_to_compare() -> None:
+    vectors, _ = corpus(1)
+    found = find_neighbours(vectors, BinsConfig(neighbours=120), 1)
+    bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.03)
+    with pytest.raises(RootnoteError, match=r"only 0 of 600 .* of another track .*same_track = true"):
+        draw_triplets(vectors, np.zeros(600, np.int64), found, bins, DesignConfig(), 1)
