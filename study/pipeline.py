@@ -107,7 +107,7 @@ class _Neighbours:
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the build folder's lock, so that two builds never write into each other."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
+    with (folder / ".lock").open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

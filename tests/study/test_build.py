@@ -1,0 +1,259 @@
+"""`rootnote study init`, `build` and `check`, as a researcher runs them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from embeddings.artefacts import RootnoteError, read_table
+from study.config import load_study
+from study.plan import read_plan
+
+RATE = 22_050
+
+
+def rootnote(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rootnote", *map(str, args)], capture_output=True, text=True, timeout=120
+    )
+
+
+def refused(*args: str | Path) -> str:
+    """The one sentence with which a command exits 1."""
+    done = rootnote(*args)
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("rootnote: ")
+    return lines[0]
+
+
+def write_music(folder: Path, tracks: int, seconds: float = 24, seed: int = 1) -> None:
+    """Tracks of tones over noise that lie more or less far apart, in graded steps."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * RATE)) / RATE
+    kinds = rng.uniform(100, 3000, (4, 4))
+    for number in range(tracks):
+        pitches = kinds[number % 4] * rng.uniform(0.94, 1.06, 4)
+        beat = 0.6 + 0.4 * np.sin(2 * np.pi * rng.uniform(1, 3) * time)
+        drift = 1 + 0.2 * np.sin(2 * np.pi * time / seconds)
+        tones = sum(np.sin(2 * np.pi * pitch * time * drift) for pitch in pitches)
+        sound = 0.05 * beat * tones + rng.uniform(0.002, 0.02) * rng.normal(size=len(time))
+        soundfile.write(folder / f"t{number:02}.flac", sound.astype(np.float32), RATE)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small study, built through the command line."""
+    base = tmp_path_factory.mktemp("built")
+    write_music(base / "music", 24)
+    assert (
+        rootnote("study", "init", base / "study", "--audio", base / "music", "--name", 'A "quoted" study').returncode
+        == 0
+    )
+    small(base / "study")
+    done = rootnote("study", "build", base / "study")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return base / "study"
+
+
+def small(study: Path) -> None:
+    """Sizes that a small corpus meets."""
+    edit(study, 'kind = "paper" ', 'kind = "paper"\nprompts = 6\nlisteners = 6\ntrials = 6 ')
+    edit(study, "half_width = 0.02", "half_width = 0.03")
+
+
+def edit(study: Path, old: str, new: str) -> None:
+    path = study / "study.toml"
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, old
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.fixture
+def study(built: Path, tmp_path: Path) -> Path:
+    """A copy of the built study that a test may spoil."""
+    shutil.copytree(built.parent, tmp_path / "copy", copy_function=shutil.copy2)
+    return tmp_path / "copy" / "study"
+
+
+def test_a_fresh_study_folder(built: Path) -> None:
+    assert sorted(path.name for path in built.iterdir()) == [
+        "build", "consent.md", "debrief.md", "instructions.md", "study.toml",
+    ]  # fmt: skip
+    study = load_study(built)
+    assert study.config.study.name == 'A "quoted" study'
+    assert study.config.corpus.audio == "../music"
+
+
+def test_init_writes_the_defaults_of_the_model(tmp_path: Path) -> None:
+    from study.config import CorpusConfig, StudyConfig, StudyInfo
+
+    write_music(tmp_path / "music", 1, seconds=1)
+    assert rootnote("study", "init", tmp_path / "s", "--audio", tmp_path / "music").returncode == 0
+    written = load_study(tmp_path / "s").config
+    expected = StudyConfig(study=StudyInfo(name="s", seed=1), corpus=CorpusConfig(audio="../music"))
+    assert written == expected
+
+
+def test_every_artefact_is_there_and_belongs_together(built: Path) -> None:
+    study = load_study(built)
+    plan = read_plan(study)
+    assert len(plan.lists) == 6
+    assert all(len(trials) == 6 for trials in plan.lists.values())
+    table, _ = read_table(study.triplets, "triplets", "")
+    assert table.num_rows == 36
+    for trials in plan.lists.values():
+        for trial in trials:
+            for role in ("x", "high", "low"):
+                assert plan.stimuli[trial.stimulus_key(role)].file.is_file()
+    leftovers = [path.name for path in study.build.iterdir() if path.name.startswith(".") and path.name != ".lock"]
+    assert leftovers == []
+
+
+def test_a_second_build_finds_all_up_to_date(study: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (study / "build").rglob("*") if path.is_file()}
+    done = rootnote("study", "build", study)
+    assert done.stdout.count("(up to date)") == 6
+    assert before == {path: path.stat().st_mtime_ns for path in (study / "build").rglob("*") if path.is_file()}
+
+
+def test_a_changed_setting_rebuilds_what_depends_on_it(study: Path) -> None:
+    edit(study, "fade_ms = 10.0", "fade_ms = 20.0")
+    with pytest.raises(
+        RootnoteError, match=r"stimuli\.json is stale \(fade_ms changed since\); run `rootnote study build`"
+    ):
+        read_plan(load_study(study))
+    done = rootnote("study", "build", study)
+    assert done.stdout.count("(up to date)") == 5
+    assert read_plan(load_study(study)).lists
+
+
+def test_new_music_rebuilds_everything(study: Path) -> None:
+    write_music(study.parent / "music", 25, seed=1)
+    done = rootnote("study", "build", study)
+    assert done.returncode == 0, done.stderr
+    assert "25 tracks" in done.stdout
+    assert "up to date" not in done.stdout
+
+
+@pytest.mark.parametrize("broken", ["triplets.parquet", "stimuli.json", "logmel.npy", "logmel.bins.json"])
+def test_a_lost_or_half_written_artefact_is_made_again(study: Path, broken: str) -> None:
+    path = study / "build" / broken
+    path.write_bytes(path.read_bytes()[:20]) if path.suffix != ".npy" else path.unlink()
+    done = rootnote("study", "build", study)
+    assert done.returncode == 0, done.stderr
+    assert read_plan(load_study(study)).lists
+
+
+def test_a_schedule_of_another_corpus_is_refused(study: Path, tmp_path: Path) -> None:
+    own = (study / "build/schedule.parquet").read_bytes()
+    edit(study, "seed = 1 ", "seed = 2 ")
+    assert rootnote("study", "build", study).returncode == 0
+    (study / "build/schedule.parquet").write_bytes(own)
+    with pytest.raises(RootnoteError, match=r"schedule\.parquet is stale \(.*seed.*triplets.* changed since\)"):
+        read_plan(load_study(study))
+
+
+def test_two_builds_at_once_are_refused(study: Path) -> None:
+    with (study / "build/.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert "another build is at work" in refused("study", "build", study)
+
+
+def test_check_counts_and_warns(built: Path) -> None:
+    found = json.loads(rootnote("study", "check", built, "--json").stdout)
+    assert found["listeners"] == 6
+    assert found["responses_per_pair"] == 6
+    assert found["hourly_usd"] == 22.5
+    assert found["rewards_usd"] == 9.0
+    assert found["built"] is True
+    warnings = " ".join(found["warnings"])
+    assert "[RESEARCHER]" in warnings
+    assert "study.contact" in warnings
+    assert "6 prompts" in warnings
+    shown = rootnote("study", "check", built).stdout
+    assert "$22.50 an hour" in shown
+
+
+def test_check_before_the_build_says_so(tmp_path: Path) -> None:
+    write_music(tmp_path / "music", 1, seconds=1)
+    rootnote("study", "init", tmp_path / "s", "--audio", tmp_path / "music")
+    assert "Not ready to serve" in rootnote("study", "check", tmp_path / "s").stdout
+
+
+def spoil_key(study: Path) -> None:
+    edit(study, "half_width = 0.03", "half_widht = 0.03")
+
+
+def unknown_embedder(study: Path) -> None:
+    edit(study, '["logmel"]', '["logmell"]')
+
+
+def too_many_prompts(study: Path) -> None:
+    edit(study, "prompts = 6", "prompts = 10000")
+
+
+def impossible_sizes(study: Path) -> None:
+    edit(study, "listeners = 6", "listeners = 7")
+
+
+def no_music(study: Path) -> None:
+    shutil.rmtree(study.parent / "music")
+    (study.parent / "music").mkdir()
+
+
+def music_gone(study: Path) -> None:
+    shutil.rmtree(study.parent / "music")
+
+
+def one_track(study: Path) -> None:
+    no_music(study)
+    write_music(study.parent / "music", 1, seconds=300)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_key, "did you mean 'half_width'?"),
+        (unknown_embedder, "'logmell'"),
+        (too_many_prompts, "design.prompts"),
+        (impossible_sizes, "design.listeners = 7"),
+        (no_music, "holds no wav, flac"),
+        (music_gone, "set corpus.audio"),
+        (one_track, "study.toml"),
+    ],
+)
+def test_bad_input_is_one_sentence(study: Path, spoil: Callable[[Path], None], words: str) -> None:
+    spoil(study)
+    assert words in refused("study", "build", study)
+    leftovers = [
+        path.name for path in (study / "build").iterdir() if path.name.startswith(".") and path.name != ".lock"
+    ]
+    assert leftovers == []
+
+
+def test_init_overwrites_nothing(study: Path) -> None:
+    before = (study / "study.toml").read_text()
+    assert "exists already" in refused("study", "init", study, "--audio", study.parent / "music")
+    assert (study / "study.toml").read_text() == before
+    assert "no folder" in refused("study", "init", study.parent / "new", "--audio", study / "nowhere")
+    assert not (study.parent / "new").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+    write_music(tmp_path / "music", 1, seconds=1)
+    tmp_path.chmod(0o500)
+    assert "ermission" in refused("study", "init", tmp_path / "s", "--audio", tmp_path / "music")
