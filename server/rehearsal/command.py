@@ -128,7 +128,7 @@ def own_server(study: Study) -> Iterator[str]:
         RootnoteError: where it does not start, with what it said.
     """
     # Rehearsed answers are no one's, so a secret that ends with the rehearsal is good enough.
-    environment = {**os.environ, "ROOTNOTE_RESERVATION_MINUTES": str(RESERVATION_SECONDS / 60)}
+    environment = {"ROOTNOTE_RESERVATION_MINUTES": str(RESERVATION_SECONDS / 60), **os.environ}
     if not environment.get("ROOTNOTE_SECRET"):
         environment["ROOTNOTE_SECRET"] = secrets.token_hex(32)
     settings = read_settings(study, environment, rehearsal=True)

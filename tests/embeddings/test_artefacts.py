@@ -39,9 +39,7 @@ def test_missing_and_spoilt_tables_name_the_command(tmp_path: Path, content: byt
         artefacts.read_table(path, "corpus", "rootnote study build")
 
 
-@pytest.mark.parametrize(
-    "content", [None, "", "[1]", "{", '{"a": 1}', '{"provenance": 3}', '{"provenance": {}}']
-)
+@pytest.mark.parametrize("content", [None, "", "[1]", "{", '{"a": 1}', '{"provenance": 3}', '{"provenance": {}}'])
 def test_missing_and_spoilt_json_is_refused(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "bins.json"
     if content is not None:

@@ -1,0 +1,57 @@
+"""A headless Chromium and a real server process with a small study."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from server.rehearsal.command import _read_address, _stop
+from study.config import Study
+from tests.paper_study import make_study
+
+SECRET = "a secret for tests only, 32 characters and more"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--mute-audio"]
+KNOWN = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium: ROOTNOTE_CHROMIUM, the system's, or Playwright's own; without any the tests fail."""
+    path = os.environ.get("ROOTNOTE_CHROMIUM") or next(filter(None, map(shutil.which, KNOWN)), None)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Six trials of quarter-second clips, for eighteen listeners."""
+    return make_study(tmp_path_factory.mktemp("browser") / "study", prompts=6, listeners=18, trials=6, seconds=0.25)
+
+
+@pytest.fixture(scope="module")
+def site(study: Study) -> Iterator[str]:
+    """The address of a server that serves the study to people."""
+    environment = {**os.environ, "ROOTNOTE_SECRET": SECRET}
+    for name in ("ROOTNOTE_DATABASE_URL", "ROOTNOTE_REHEARSAL_DATABASE_URL"):
+        environment.pop(name, None)
+    command = [sys.executable, "-m", "rootnote", "server"]
+    subprocess.run([*command, "migrate", str(study.folder)], env=environment, check=True, capture_output=True)
+    log = (Path(study.folder) / "server.log").open("w")
+    run = [*command, "run", str(study.folder), "--port", "0"]
+    child = subprocess.Popen(run, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+    assert child.stdout is not None
+    address = _read_address(child.stdout)
+    assert address, (Path(study.folder) / "server.log").read_text()
+    yield address
+    _stop(child)
+    child.stdout.close()
+    log.close()
