@@ -76,9 +76,13 @@ class Stages:
 
 @click.command()
 @click.option(
-    "--dir", "folder", type=click.Path(path_type=Path), default=Path("rootnote-demo"), help="Where it works.",
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("rootnote-demo"),
     show_default=True,
-)  # fmt: skip
+    help="The folder it works in.",
+)
 @click.option("--listeners", default=90, show_default=True, type=click.IntRange(1, 90), help="Simulated listeners.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of music, design and listeners.")
 @click.option("--keep-serving", is_flag=True, help="Then serve the study, so that you can take it in a browser.")
@@ -133,7 +137,8 @@ def claim(folder: Path, seed: int) -> None:
 
 
 def _synthesise(folder: Path, seed: int) -> None:
-    from demo.music import PIECES, VERSIONS, synthesise
+    from demo.music import VERSIONS, synthesise
+    from demo.pieces import PIECES
 
     files = synthesise(folder / "music", seed, TRACKS, SECONDS)
     takes = TRACKS // (len(PIECES) * VERSIONS)

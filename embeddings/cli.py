@@ -105,13 +105,13 @@ def in_words(summary: Summary) -> str:
     """What cutting came to, a line each for what was skipped."""
     lines = [f"{summary.tracks:,} tracks, {summary.clips:,} clips, {summary.hours:.2f} hours."]
     if summary.silent_clips:
-        lines.append(f"{summary.silent_clips:,} silent clips left out.")
+        lines.append(f"{summary.silent_clips:,} silent clip{'s' if summary.silent_clips > 1 else ''} left out.")
     for title, files in (
         ("skipped", summary.skipped),
         ("damaged, used as far as they could be decoded", summary.damaged),
     ):
         if files:
-            lines.append(f"{len(files):,} files {title}:")
+            lines.append(f"{len(files):,} file{'s' if len(files) > 1 else ''} {title}:")
             lines += [f"  {one.path}: {one.reason}" for one in files[:_NAMED]]
             lines += [f"  and {len(files) - _NAMED:,} more (--json names all)"] if len(files) > _NAMED else []
     return "\n".join(lines)

@@ -256,8 +256,7 @@ def _cut_track(audio_dir: Path, path: str, settings: CutSettings) -> _Cut:
                     silent += 1
                 else:
                     clips.append((index * settings.hop_seconds, loudness))
-            damaged = f"{track.damaged} of {track.packets} packets left out" if track.damaged else None
-            tags = track.tags
+            damaged, tags = track.damage, track.tags
     except AudioError as error:
         return _Cut(skipped=error.reason)
     if clips:

@@ -3,7 +3,8 @@
 Rows and queries have unit norm, so cosine similarity is the inner product. Blocks of a memory-mapped array go
 through faiss one after another and each block's best are merged into the best so far: memory grows with
 queries × k and the block, never with the corpus.
-Conventions: scores are float32 in descending order; of equal scores the smaller row comes first.
+Conventions: scores are float32 in descending order; equal ones are in the order of their rows (which of several
+equal ones are kept at the k-th place is not defined).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
 BLOCK_ROWS = 65_536
+_LARGEST_BLOCK = 262_144
 # Queries go through together as long as their running best fits in about this many bytes.
 _BEST_BYTES = 256 << 20
 
@@ -90,18 +92,31 @@ def _query_parts(count: int, wanted: int) -> Iterator[slice]:
 
 def _search(vectors: Vectors, queries: Vectors, wanted: int, block_rows: int) -> tuple[Vectors, Rows]:
     queries = np.ascontiguousarray(queries, dtype=np.float32)
-    scores = np.zeros((len(queries), 0), np.float32)
-    rows = np.zeros((len(queries), 0), np.int64)
+    # A block that gives no more than a few times k would spend its time on merging.
+    block_rows = max(block_rows, min(16 * wanted, _LARGEST_BLOCK)) if block_rows == BLOCK_ROWS else block_rows
+    best: tuple[Vectors, Rows] | None = None
     for begin in range(0, len(vectors), block_rows):
         block = np.ascontiguousarray(vectors[begin : begin + block_rows], dtype=np.float32)
         if not np.isfinite(block).all():
             raise RootnoteError(f"the vectors hold a value that is not finite in rows {begin} and on.")
-        found, local = faiss.knn(queries, block, min(wanted, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
-        scores, rows = _merge(scores, rows, found, local.astype(np.int64) + begin, wanted)
+        found = _search_block(queries, block, begin, wanted)
+        best = found if best is None else _merge(best, found)
+    assert best is not None  # there are at least `wanted` rows
+    scores, rows = best
+    order = np.lexsort((rows, -scores), axis=1)
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+
+def _search_block(queries: Vectors, block: Vectors, begin: int, wanted: int) -> tuple[Vectors, Rows]:
+    """The best `wanted` of one block; where it has fewer, the rest are row -1 with score -inf."""
+    count = min(wanted, len(block))
+    scores = np.full((len(queries), wanted), -np.inf, np.float32)
+    rows = np.full((len(queries), wanted), -1, np.int64)
+    scores[:, :count], local = faiss.knn(queries, block, count, metric=faiss.METRIC_INNER_PRODUCT)
+    rows[:, :count] = local + begin
     return scores, rows
 
 
-def _merge(scores: Vectors, rows: Rows, more_scores: Vectors, more_rows: Rows, wanted: int) -> tuple[Vectors, Rows]:
-    scores, rows = np.concatenate([scores, more_scores], axis=1), np.concatenate([rows, more_rows], axis=1)
-    order = np.lexsort((rows, -scores), axis=1)[:, :wanted]
-    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+def _merge(one: tuple[Vectors, Rows], other: tuple[Vectors, Rows]) -> tuple[Vectors, Rows]:
+    scores, rows = faiss.merge_knn_results(np.stack([one[0], other[0]]), np.stack([one[1], other[1]]), keep_max=True)
+    return scores, rows

@@ -143,6 +143,8 @@ def _corpus(study: Study, reporter: Reporter) -> tuple[Provenance, pa.Table]:
         )
         for skipped in made.summary.skipped:
             reporter.say(f"           skipped {skipped.path}: {skipped.reason}")
+        for damaged in made.summary.damaged:
+            reporter.say(f"           damaged {damaged.path}: {damaged.reason}")
         write_corpus(study.corpus, made)
     table, provenance = read_table(study.corpus, "corpus", BUILD)
     tracks = len(table["track"].unique())
@@ -191,7 +193,7 @@ def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours,
     for number, centre in bins.centres.items():
         words = {1: "µ + 2σ", 2: "µ + σ", 3: "µ", 4: "random"}[number]
         reporter.say(
-            f"           bin {number}  {centre:6.3f} ± {bins.half_width:g}  {words:<7}"
+            f"           bin {number}  {centre + 0.0:6.3f} ± {bins.half_width:g}  {words:<7}"
             f" {content['counts'][str(number)]:>10,} of the nearest"
         )
     return expected

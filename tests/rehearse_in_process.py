@@ -23,9 +23,7 @@ def list_order(plan: Plan, study_seed: int) -> list[int]:
     return [numbers[int(place)] for place in np.argsort(turns)]
 
 
-def walk_in_process(
-    plan: Plan, study_seed: int, seed: int, rates: Mapping[str, float]
-) -> dict[str, tuple[int, int]]:
+def walk_in_process(plan: Plan, study_seed: int, seed: int, rates: Mapping[str, float]) -> dict[str, tuple[int, int]]:
     """Bin pair -> (agreed, n) of all listeners."""
     mind = Mind(RehearsalConfig(), rates)
     n: Counter[str] = Counter()

@@ -25,7 +25,7 @@ from server import database
 from server.rehearsal.crowd import Crowd, Summary, send_crowd
 from server.rehearsal.listeners import Memory, Mind
 from server.settings import read_settings
-from study.config import RehearsalConfig, Study, load_study
+from study.config import Study, load_study
 from study.plan import read_plan
 
 PAIRS = tuple(f"{high}-{low}" for high in (1, 2, 3) for low in range(high + 1, 5))
@@ -39,21 +39,11 @@ def _rate(name: str, text: str) -> Callable[[Any], Any]:
 
 @click.command()
 @click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
-@click.option(
-    "--listeners", type=click.IntRange(1), help="How many are to finish (default: all the study's places)."
-)
-@click.option(
-    "--seed", default=1, show_default=True, type=click.IntRange(0), help="Of the simulated listeners."
-)
-@click.option(
-    "--url", help="Rehearse on a server that runs (`server run --rehearsal`), not on one of its own."
-)
-@click.option(
-    "--true-rates", metavar="JSON", help='Agreement by bin pair, e.g. \'{"1-2": 0.8, "1-4": 0.97}\'.'
-)
-@click.option(
-    "--at-once", default=6, show_default=True, type=click.IntRange(1, 64), help="Listeners at once."
-)
+@click.option("--listeners", type=click.IntRange(1), help="How many are to finish (default: all the study's places).")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of the simulated listeners.")
+@click.option("--url", help="Rehearse on a server that runs (`server run --rehearsal`), not on one of its own.")
+@click.option("--true-rates", metavar="JSON", help='Agreement by bin pair, e.g. \'{"1-2": 0.8, "1-4": 0.97}\'.')
+@click.option("--at-once", default=6, show_default=True, type=click.IntRange(1, 64), help="Listeners at once.")
 @click.option(
     "--patience",
     default=60.0,
@@ -90,9 +80,7 @@ def rehearse(
         )
     console = Console(stderr=True)
     if not as_json:
-        click.echo(
-            f"{wanted} simulated listeners rehearse '{study.config.study.name}'; their answers are no one's."
-        )
+        click.echo(f"{wanted} simulated listeners rehearse '{study.config.study.name}'; their answers are no one's.")
     with (
         contextlib.nullcontext(url) if url else own_server(study) as address,
         _progress(console, wanted) as report,
@@ -115,7 +103,8 @@ def read_true_rates(text: str | None) -> Mapping[str, float]:
             raise ValueError
     except ValueError:
         raise RootnoteError(
-            '--true-rates is not a JSON object of bin pairs and rates from 0 to 1, such as \'{"1-2": 0.8, "3-4": 0.6}\'.'
+            "--true-rates is not a JSON object of bin pairs and rates from 0 to 1, such as "
+            '\'{"1-2": 0.8, "3-4": 0.6}\'.'
         ) from None
     return {pair: float(rate) for pair, rate in rates.items()}
 
@@ -155,12 +144,8 @@ def own_server(study: Study) -> Iterator[str]:
                 child.wait(timeout=10)
                 said.seek(0)
                 lines = said.read().strip().splitlines()
-                raise RootnoteError(
-                    lines[-1].removeprefix("rootnote: ") if lines else "the server did not start."
-                )
-            threading.Thread(
-                target=child.stdout.read, daemon=True
-            ).start()  # a full pipe would stop the server
+                raise RootnoteError(lines[-1].removeprefix("rootnote: ") if lines else "the server did not start.")
+            threading.Thread(target=child.stdout.read, daemon=True).start()  # a full pipe would stop the server
             yield address
         finally:
             _stop(child)
@@ -220,19 +205,15 @@ def _tell(summary: Summary, folder: Path, wanted: int, as_json: bool, own: bool)
     if as_json:
         click.echo(json.dumps(asdict(summary)))
     else:
-        counts = {
-            name: summary.outcomes.get(name, 0)
-            for name in ("finished", "screened_out", "withdrawn", "vanished")
-        }
+        counts = {name: summary.outcomes.get(name, 0) for name in ("finished", "screened_out", "withdrawn", "vanished")}
         expired = summary.outcomes.get("expired", 0)
         click.echo(
             f"{counts['finished']} finished, {counts['screened_out']} screened out, {counts['withdrawn']} left, "
             f"{counts['vanished']} vanished{f', {expired} lost their place' if expired else ''}; "
             f"{summary.reloads} reloads, {summary.double_submits} double clicks."
         )
-        click.echo(
-            f"{summary.answered} answers in {summary.seconds:.1f} s ({summary.answered / summary.seconds:.0f} a second)."
-        )
+        rate = summary.answered / max(summary.seconds, 1e-9)
+        click.echo(f"{summary.answered} answers in {summary.seconds:.1f} s ({rate:.0f} a second).")
     if summary.finished < wanted:
         raise RootnoteError(
             f"only {summary.finished} of {wanted} listeners found a place and finished"

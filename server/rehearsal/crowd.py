@@ -98,9 +98,7 @@ class _State:
             self.lock.notify_all()
 
 
-def send_crowd(
-    crowd: Crowd, memory: Memory, report: Callable[[int], None] = lambda finished: None
-) -> Summary:
+def send_crowd(crowd: Crowd, memory: Memory, report: Callable[[int], None] = lambda finished: None) -> Summary:
     """Send listeners until `crowd.listeners` have finished or the study is complete.
 
     Raises:
@@ -126,7 +124,7 @@ def _send_some(crowd: Crowd, memory: Memory, state: _State, report: Callable[[in
     try:
         while (index := state.admit()) is not None:
             _send_one(crowd, memory, state, index, report)
-    except BaseException as error:  # noqa: BLE001 (handed to the caller, who raises it)
+    except BaseException as error:
         state.stop(error)
 
 

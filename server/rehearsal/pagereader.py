@@ -76,9 +76,7 @@ class _Reader(HTMLParser):
 
     def _read_field(self, tag: str, given: dict[str, str], form: Form) -> None:
         name, value = given["name"], given.get("value", "")
-        if tag == "input" and given.get("type") in ("radio", "checkbox"):
-            form.choices.setdefault(name, []).append(value)
-        elif tag == "button" and value:
+        if (tag == "input" and given.get("type") in ("radio", "checkbox")) or (tag == "button" and value):
             form.choices.setdefault(name, []).append(value)
         elif tag in ("input", "textarea"):
             form.fields[name] = value

@@ -33,8 +33,15 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Six trials of quarter-second clips, for eighteen listeners."""
-    return make_study(tmp_path_factory.mktemp("browser") / "study", prompts=6, listeners=18, trials=6, seconds=0.25)
+    """Six trials of quarter-second clips, for eighteen listeners; the prescreen has few tones, so it is short too."""
+    return make_study(
+        tmp_path_factory.mktemp("browser") / "study",
+        prompts=6,
+        listeners=18,
+        trials=6,
+        seconds=0.25,
+        toml="[prescreen]\nmin_tones = 1\nmax_tones = 3\n",
+    )
 
 
 @pytest.fixture(scope="module")

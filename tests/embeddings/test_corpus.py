@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,9 @@ def test_bad_files_are_named_and_the_run_goes_on(tmp_path: Path) -> None:
     assert "UTF-8" in reasons["caf\\udce9.wav"]
     paths = pq.read_table(tmp_path / "corpus.parquet")["path"].to_pylist()
     assert paths.count("good.ogg") == 2
-    # A truncated file is used as far as it goes.
+    # A truncated file is used as far as it goes, and named.
+    assert [one["path"] for one in summary["damaged"]] == ["truncated.flac"]
+    assert re.fullmatch(r"it ends at 1\d\.\d s of 30\.0 s", summary["damaged"][0]["reason"])
     assert 3 <= paths.count("truncated.flac") <= 5
     words = CliRunner().invoke(rootnote.cli, ["embeddings", "cut", str(audio), "--out", str(tmp_path / "c.parquet")])
     assert "5 files skipped:" in words.stdout

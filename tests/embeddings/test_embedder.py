@@ -27,8 +27,6 @@ from embeddings.embedder import (
 )
 from tests.embeddings.sounds import melody, write
 
-WEIGHTLESS = ["logmel"]  # those that need no checkpoint
-
 
 def clips(count: int, rate: int, seconds: float = 3.0) -> Vectors:
     return np.stack([melody(seconds, seed, rate) for seed in range(count)])
@@ -54,13 +52,13 @@ def run_embed(folder: Path, out: Path, *options: str, embedder: str = "logmel") 
     )
 
 
-def test_the_loop_test_leaves_no_embedder_out() -> None:
-    assert set(WEIGHTLESS) <= set(EMBEDDERS)
-
-
-@pytest.mark.parametrize("name", WEIGHTLESS)
+@pytest.mark.parametrize("name", sorted(EMBEDDERS))
 def test_every_embedder_keeps_its_promises(name: str) -> None:
-    embedder = load_embedder(name)
+    try:
+        embedder = load_embedder(name)
+    except RootnoteError as error:
+        assert "--checkpoint" in str(error)
+        pytest.skip(f"{name} needs weights: it is tested by itself")
     batch = clips(20, embedder.sample_rate)
     features = embedder.embed(batch)
     projection = embedder.fit(features)

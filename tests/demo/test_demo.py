@@ -1,0 +1,92 @@
+"""The demo: its music, and the whole job through the public commands."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from demo.music import VERSIONS, Take, perform, plan, synthesise
+from demo.pieces import PIECES
+from demo.sound import RATE
+
+
+def rootnote(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rootnote", *words]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert result.returncode == status, result.stdout + result.stderr
+    return result
+
+
+def test_a_corpus_has_tracks_metadata_and_is_kept(tmp_path: Path) -> None:
+    files = synthesise(tmp_path / "music", seed=4, tracks=5, seconds=2.0)
+    assert len(files) == 5
+    for path in files:
+        info = soundfile.info(path)
+        assert (info.samplerate, info.channels, info.frames, info.format) == (RATE, 1, 2 * RATE, "FLAC")
+    with (tmp_path / "music" / "metadata.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [path.name for path in files]
+    assert {row["licence"] for row in rows} == {"CC0-1.0"}
+    before = {path: path.stat().st_mtime_ns for path in files}
+    assert synthesise(tmp_path / "music", seed=4, tracks=5, seconds=2.0) == files
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+
+
+def test_the_full_corpus_is_families_of_versions_of_performances(tmp_path: Path) -> None:
+    takes = list(plan(tmp_path, seed=1, tracks=144, seconds=30.0))
+    assert len({take.path for take in takes}) == 144
+    assert len({(take.family, take.version) for take in takes}) == len(PIECES) * VERSIONS
+    assert {take.performance for take in takes} == {0, 1, 2, 3}
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, len(PIECES) - 1), st.integers(0, VERSIONS - 1), st.integers(0, 9))
+def test_every_take_is_music_of_full_scale_and_repeatable(
+    seed: int, family: int, version: int, performance: int
+) -> None:
+    take = Take(seed, family, version, performance, 3.0, Path("unused.flac"))
+    sound = perform(take)
+    assert sound.shape == (3 * RATE,)
+    assert np.abs(sound).max() == pytest.approx(0.8, abs=1e-3)
+    assert np.sqrt(np.mean(sound**2)) > 0.02
+    np.testing.assert_array_equal(sound, perform(take))
+
+
+def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    result = rootnote("demo", "--dir", str(tmp_path), status=1)
+    assert result.stderr == (f"rootnote: {tmp_path} is not empty and not a demo's; choose another folder with --dir.\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_demo_of_another_seed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".rootnote-demo.json").write_text('{"seed": 3}')
+    result = rootnote("demo", "--dir", str(tmp_path), "--seed", "4", status=1)
+    assert "holds the demo of --seed 3" in result.stderr
+
+
+@pytest.mark.slow
+def test_the_whole_job_and_again(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    said = rootnote("demo", "--dir", str(folder)).stdout
+    assert "simulated" in said and "Bin 1" in said and "$ rootnote study build" in said
+    report = folder / "rehearsal" / "report"
+    assert str(report / "report.html") in said.replace("\n", "")
+    pairs = json.loads((report / "table1.json").read_text())["logmel"]["pairs"]
+    assert {pair: cell["n"] for pair, cell in pairs.items()} == dict.fromkeys(
+        ("1-2", "1-3", "1-4", "2-3", "2-4", "3-4"), 150
+    )
+    assert all(cell["rate"] > 0.55 for cell in pairs.values()), "similarity is graded, and simulated listeners hear it"
+    built = (folder / "build" / "schedule.parquet").stat().st_mtime_ns
+    again = rootnote("demo", "--dir", str(folder), "--listeners", "6").stdout
+    assert "up to date" in again and "6 finished" in again
+    assert (folder / "build" / "schedule.parquet").stat().st_mtime_ns == built
