@@ -36,7 +36,7 @@ class Bins:
 
     def label(self, number: int) -> str:
         """As the paper writes it: 0.955 ± 0.02."""
-        return f"{self.centres[number]:.3f} ± {self.half_width:g}"
+        return f"{round(self.centres[number], 3) + 0.0:.3f} ± {self.half_width:g}"
 
 
 def read_bins(path: Path) -> Bins:

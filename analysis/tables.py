@@ -200,7 +200,7 @@ def to_latex(tables: Table1, bins: Mapping[str, Bins] | None = None) -> str:
 
 def _latex_layout(table: EmbedderTable, bins: Bins | None) -> list[str]:
     def centre(number: int) -> str:
-        return rf"${bins.centres[number]:.3f} \pm {bins.half_width:g}$" if bins else ""
+        return rf"${round(bins.centres[number], 3) + 0.0:.3f} \pm {bins.half_width:g}$" if bins else ""
 
     lines = [
         r"\begin{tabular}{l" + "c" * (len(COLUMNS) + 1) + "}",

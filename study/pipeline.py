@@ -193,7 +193,7 @@ def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours,
     for number, centre in bins.centres.items():
         words = {1: "µ + 2σ", 2: "µ + σ", 3: "µ", 4: "random"}[number]
         reporter.say(
-            f"           bin {number}  {centre + 0.0:6.3f} ± {bins.half_width:g}  {words:<7}"
+            f"           bin {number}  {round(centre, 3) + 0.0:6.3f} ± {bins.half_width:g}  {words:<7}"
             f" {content['counts'][str(number)]:>10,} of the nearest"
         )
     return expected

@@ -92,31 +92,36 @@ def _tls() -> ssl.SSLContext:
 
 
 class Memory:
-    """What the rehearsal knows of the study's sounds: which trial three downloaded clips belong to."""
+    """What the rehearsal knows of the study's sounds: which trials a position and three clips may be."""
 
     def __init__(self, plan: Plan) -> None:
         self._keys = {stimulus.sha256: key for key, stimulus in plan.stimuli.items()}
-        self._trials: dict[tuple[str, frozenset[str]], PlannedTrial] = {}
+        self._trials: dict[tuple[int, str, str, str], list[PlannedTrial]] = {}
         for trials in plan.lists.values():
             for trial in trials:
-                pair = frozenset({trial.stimulus_key("high"), trial.stimulus_key("low")})
-                self._trials.setdefault((trial.stimulus_key("x"), pair), trial)
+                self._trials.setdefault(_as_heard(trial), []).append(trial)
         self.trials_per_list = max(len(trials) for trials in plan.lists.values())
 
-    def recognise(self, sounds: Mapping[str, bytes]) -> tuple[PlannedTrial, str]:
-        """The trial that X, A and B belong to, and on which side ("A" or "B") the more similar clip is.
+    def recognise(self, position: int, sounds: Mapping[str, bytes]) -> list[PlannedTrial]:
+        """The trials, one or more TrialLists', that sound so (slot X, A, B -> audio) at this position.
 
         Raises:
             WalkError: where a sound or their combination is none of the study's.
         """
-        keys = {slot: self._keys.get(hashlib.sha256(data).hexdigest()) for slot, data in sounds.items()}
-        x, a, b = keys.get("X"), keys.get("A"), keys.get("B")
+        keys = [self._keys.get(hashlib.sha256(sounds[slot]).hexdigest()) for slot in ("X", "A", "B")]
+        x, a, b = keys
         if x is None or a is None or b is None:
             raise WalkError("a trial's sounds are none of build/stimuli")
-        trial = self._trials.get((x, frozenset({a, b})))
-        if trial is None:
-            raise WalkError("a trial's three sounds do not belong together in the schedule")
-        return trial, "A" if a == trial.stimulus_key("high") else "B"
+        if (position, x, a, b) not in self._trials:
+            raise WalkError("a trial's three sounds are in no TrialList at this position")
+        return self._trials[position, x, a, b]
+
+
+def _as_heard(trial: PlannedTrial) -> tuple[int, str, str, str]:
+    """A trial as a listener meets it: its position and the stimuli in slots X, A and B."""
+    high, low = trial.stimulus_key("high"), trial.stimulus_key("low")
+    a, b = (high, low) if trial.high_side == "A" else (low, high)
+    return trial.position, trial.stimulus_key("x"), a, b
 
 
 def count_tones(data: bytes) -> int:
@@ -155,6 +160,7 @@ class SimulatedListener:
         self._answers = answer_stream(seed, index)
         self._rng = np.random.default_rng([seed, index, 0])
         self._habits = draw_habits(self._rng, mind.config, memory.trials_per_list)
+        self._lists: set[int] | None = None  # those that sound like what was heard so far
         self.walk = Walk(index)
 
     def take(self) -> Walk:
@@ -240,10 +246,10 @@ class SimulatedListener:
         if page.position == self._habits.gives_up_at:
             return self._leave(page)
         slots = [("X", "A", "B")[i] for i in self._rng.permutation(3)]
-        trial, high_side = self._memory.recognise({slot: self._fetch(page.sounds[slot]) for slot in slots})
+        trial = self._recognise(page.position, {slot: self._fetch(page.sounds[slot]) for slot in slots})
         agrees = self._mind.agrees(trial, self._answers)
         form = page.form("/trial")
-        form.fields["choice"] = high_side if agrees else "AB".replace(high_side, "")
+        form.fields["choice"] = trial.high_side if agrees else "AB".replace(trial.high_side, "")
         form.fields["response_ms"] = str(round(1000 * self._rng.lognormal(2.5, 0.4)))
         for name in ("plays_x", "plays_a", "plays_b"):
             form.fields[name] = str(1 + int(self._rng.random() < 0.3))
@@ -251,6 +257,15 @@ class SimulatedListener:
         self.walk.answered += 1
         self.walk.agreed += agrees
         return following
+
+    def _recognise(self, position: int, sounds: Mapping[str, bytes]) -> PlannedTrial:
+        """The trial; one list's trials are all of one embedder, so what was heard before tells twins apart."""
+        trials = self._memory.recognise(position, sounds)
+        possible = [trial for trial in trials if self._lists is None or trial.list in self._lists]
+        if not possible:
+            raise WalkError(f"trial {position} is of another TrialList than those before it")
+        self._lists = {trial.list for trial in possible}
+        return possible[0]
 
     def _reply(self, page: Page) -> Page:
         form = page.form("/questions")

@@ -172,12 +172,11 @@ def test_memory_knows_every_trial_by_its_sounds_alone(tmp_path: Path) -> None:
             low_side = "B" if trial.high_side == "A" else "A"
             roles = {"X": "x", trial.high_side: "high", low_side: "low"}
             sounds = {slot: plan.stimuli[trial.stimulus_key(role)].file.read_bytes() for slot, role in roles.items()}
-            found, side = memory.recognise(sounds)
-            assert side == trial.high_side
-            known = (found.prompt, found.clip_high, found.clip_low, found.bin_high, found.bin_low)
-            assert known == (trial.prompt, trial.clip_high, trial.clip_low, trial.bin_high, trial.bin_low)
+            assert trial in memory.recognise(trial.position, sounds)
+            with pytest.raises(WalkError, match="in no TrialList at this position"):
+                memory.recognise(99, sounds)
     with pytest.raises(WalkError, match="none of build/stimuli"):
-        memory.recognise({"X": b"", "A": b"", "B": b""})
+        memory.recognise(1, {"X": b"", "A": b"", "B": b""})
 
 
 def test_a_page_is_read_as_a_browser_would() -> None:
