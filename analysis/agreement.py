@@ -111,9 +111,9 @@ def table1(frame: pd.DataFrame) -> Table1:
 def tabulate(counts: pd.DataFrame) -> Table1:
     """Table 1 of counts (columns embedder, bin_high, bin_low, agreed, n; one row per bin pair)."""
     found: dict[str, dict[tuple[int, int], Cell]] = {}
-    for embedder, high, low, agreed, n in counts[
-        ["embedder", "bin_high", "bin_low", "agreed", "n"]
-    ].itertuples(index=False, name=None):
+    for embedder, high, low, agreed, n in counts[["embedder", "bin_high", "bin_low", "agreed", "n"]].itertuples(
+        index=False, name=None
+    ):
         found.setdefault(str(embedder), {})[int(high), int(low)] = Cell(int(agreed), int(n))
     names = sorted(found, key=lambda name: (name.casefold(), name))
     return {name: _tabulate_one(name, found[name]) for name in names}
@@ -124,9 +124,7 @@ def _tabulate_one(embedder: str, counts: Mapping[tuple[int, int], Cell]) -> Embe
     tests = {pair: exact_binomial(cell.agreed, cell.n) for pair, cell in cells.items() if cell.n}
     corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     pairs = {pair: Cell(c.agreed, c.n, tests.get(pair), corrected.get(pair)) for pair, c in cells.items()}
-    totals = {
-        high: _pool([cell for pair, cell in pairs.items() if pair[0] == high]) for high in BINS[:-1]
-    }
+    totals = {high: _pool([cell for pair, cell in pairs.items() if pair[0] == high]) for high in BINS[:-1]}
     return EmbedderTable(embedder, pairs, totals)
 
 

@@ -77,7 +77,7 @@ def _find_bins(read: Responses, study: Path | None, files: tuple[Path, ...]) -> 
     if study is not None:
         loaded = load_study(study)
         name = loaded.config.study.name
-        asked += [path for path in sorted(loaded.build.glob("*.bins.json"))]
+        asked += sorted(loaded.build.glob("*.bins.json"))
         if read.studies and read.studies != (name,):
             notes.append(f"The responses are of {', '.join(read.studies)}; the bins and title are of {name}.")
     beside = [] if asked or study else sorted((read.path.parent / "build").glob("*.bins.json"))

@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -36,7 +37,7 @@ BAR = "#8a94a6"
 
 @contextmanager
 def _style(text_as: str) -> Iterator[None]:
-    settings = {
+    settings: dict[Any, Any] = {
         "svg.hashsalt": "rootnote", "svg.fonttype": text_as, "font.family": "DejaVu Sans", "font.size": 10,
         "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK,
         "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
@@ -89,7 +90,7 @@ def _fill_histogram(axes: Axes, bins: Bins, font: float = 10) -> None:
         )
         axes.text(
             centre, top * 1.09, str(number), ha="center", va="center", fontsize=font, fontweight="bold",
-            bbox={"boxstyle": "circle,pad=0.25", "facecolor": "none", "edgecolor": BIN_COLOURS[number], "linewidth": 1.8},
+            bbox={"boxstyle": "circle,pad=0.25", "facecolor": "none", "edgecolor": BIN_COLOURS[number], "linewidth": 2},
         )  # fmt: skip
     axes.set_ylim(0, top * 1.2)
     axes.set_xlim(low, high)
@@ -139,7 +140,9 @@ def _draw_rate(axes: Axes, y: float, cell: Cell) -> None:
     # A filled point is one that differs from chance after correction.
     certain = cell.p_holm is not None and cell.p_holm < 0.05
     face = colour if certain else "none"
-    axes.plot([100 * test.rate], [y], "o", markersize=7, markerfacecolor=face, markeredgecolor=colour, markeredgewidth=1.6)
+    axes.plot(
+        [100 * test.rate], [y], "o", markersize=7, markerfacecolor=face, markeredgecolor=colour, markeredgewidth=1.6
+    )
 
 
 def _describe_forest(table: EmbedderTable) -> str:
@@ -161,9 +164,16 @@ def draw_table1(tables: Table1, bins: Mapping[str, Bins]) -> str:
         figure = Figure(figsize=(11, 0.35 + 2.75 * rows))
         figure.patches.append(
             FancyBboxPatch(
-                (0.006, 0.012), 0.988, 0.976, boxstyle="round,pad=0,rounding_size=0.015", mutation_aspect=11 / 6,
-                transform=figure.transFigure, facecolor="white", edgecolor="#c9ced6", linewidth=1,
-            )  # fmt: skip
+                (0.006, 0.012),
+                0.988,
+                0.976,
+                boxstyle="round,pad=0,rounding_size=0.015",
+                mutation_aspect=11 / 6,
+                transform=figure.transFigure,
+                facecolor="white",
+                edgecolor="#c9ced6",
+                linewidth=1,
+            )
         )
         height = 0.94 / rows
         for index, (name, table) in enumerate(tables.items()):
@@ -219,5 +229,7 @@ def _two_lines(figure: Figure, x: float, y: float, step: float, first: str, seco
 
 def _describe_table(table: EmbedderTable) -> str:
     return ", ".join(
-        f"bins {high} and {low} {percent(table.pairs[high, low])} %" for high, low in BIN_PAIRS if table.pairs[high, low].n
+        f"bins {high} and {low} {percent(table.pairs[high, low])} %"
+        for high, low in BIN_PAIRS
+        if table.pairs[high, low].n
     )

@@ -132,11 +132,13 @@ def versions() -> dict[str, str]:
 def to_html(report: Report) -> str:
     """The page as text."""
     environment = Environment(
-        loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )  # fmt: skip
-    environment.filters.update(
-        percent=percent, stars=stars, p=write_p, interval=write_interval, line=one_line
+        loader=PackageLoader("analysis"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters.update(percent=percent, stars=stars, p=write_p, interval=write_interval, line=one_line)
     sections = [
         {
             "table": table,

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -169,9 +169,7 @@ def _require_columns(path: Path, names: list[str]) -> None:
     elif near:
         there = next(n for n in names if n.strip().lower() == near[0])
         hint = f"is '{there}' meant? {hint[0].upper()}{hint[1:]}"
-    raise RootnoteError(
-        f"{path} lacks the column{'s' if len(missing) > 1 else ''} {listed}; {hint}."
-    )
+    raise RootnoteError(f"{path} lacks the column{'s' if len(missing) > 1 else ''} {listed}; {hint}.")
 
 
 def _csv_names(path: Path, content: bytes) -> list[str]:
@@ -220,10 +218,10 @@ def _read_parquet(path: Path, content: bytes, columns: list[str]) -> pa.Table:
         table = pq.ParquetFile(pa.BufferReader(content)).read(columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise RootnoteError(f"{path} is not a readable Parquet file; export the responses again.") from error
-    texts = {}
+    texts: dict[str, Any] = {}
     for name in columns:
         try:
-            text = table[name].cast(pa.string())
+            text: Any = table[name].cast(pa.string())
         except pa.ArrowException as error:
             raise RootnoteError(f"{path}: the column '{name}' holds neither text nor numbers.") from error
         texts[name] = pc.fill_null(text, "")
@@ -251,15 +249,19 @@ def _check(path: Path, table: pa.Table, first_row: int) -> pd.DataFrame:
     made = pd.DataFrame(frame)
     columns.refuse(
         made["bin_high"] >= made["bin_low"],
-        lambda row: f"bin_high is {row['bin_high']} and bin_low {row['bin_low']}; "
-        "bin_high must be the smaller number (the more similar bin)",
+        lambda row: (
+            f"bin_high is {row['bin_high']} and bin_low {row['bin_low']}; "
+            "bin_high must be the smaller number (the more similar bin)"
+        ),
         made,
     )
     if {"choice", "high_side"} <= set(made):
         columns.refuse(
-            (made["choice"] == made["high_side"]) != (made["agreed"] == 1),
-            lambda row: f"agreed is {row['agreed']}, but choice is {row['choice']} "
-            f"and high_side {row['high_side']}; one of the three is wrong",
+            (made["choice"].astype(str) == made["high_side"].astype(str)) != (made["agreed"] == 1),
+            lambda row: (
+                f"agreed is {row['agreed']}, but choice is {row['choice']} "
+                f"and high_side {row['high_side']}; one of the three is wrong"
+            ),
             made,
         )
     _refuse_duplicates(columns, made)
@@ -301,7 +303,7 @@ class _Columns:
         distinct = self._distinct(name)
         if not blank_allowed:
             self._bad(name, np.array([value != "" for value in distinct], bool), "given")
-        return pd.Categorical.from_codes(self._codes(name), categories=pd.Index(distinct))
+        return cast("pd.Categorical", pd.Categorical.from_codes(self._codes(name), categories=pd.Index(distinct)))
 
     def one_of(self, name: str, allowed: tuple[str, ...]) -> pd.Categorical:
         good = np.array([value in allowed for value in self._distinct(name)], bool)

@@ -105,9 +105,7 @@ def to_csv(tables: Table1) -> str:
     """A row per embedder and bin pair, then a row per total, whose bin_low is "total"."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ["embedder", "bin_high", "bin_low", "agreed", "n", "rate", "ci_low", "ci_high", "p", "p_holm"]
-    )
+    writer.writerow(["embedder", "bin_high", "bin_low", "agreed", "n", "rate", "ci_low", "ci_high", "p", "p_holm"])
     for name, data in as_data(tables).items():
         for pair, cell in data["pairs"].items():
             writer.writerow([name, *pair.split("-"), *_csv_values(cell)])

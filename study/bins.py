@@ -8,6 +8,7 @@ Conventions: similarities are cosines in [-1, 1]; bins are numbered 1 (most simi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from study.config import BinsConfig
 PAPER_NEIGHBOURS = 10_000
 AUTO_SHARE = 0.002  # the paper's 10,000 of 5 million
 AUTO_LEAST = 50
+LEAST_HALF_WIDTH = 0.001  # narrower bins hold next to nothing
 EDGES = np.linspace(-1, 1, 401)
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -76,44 +78,59 @@ def find_neighbours(vectors: Floats, config: BinsConfig, seed: int) -> PromptNei
     return PromptNeighbours(prompts, nearest(vectors, np.asarray(vectors[prompts]), k, exclude=prompts))
 
 
-def random_mean(vectors: Floats, size: int, seed: int) -> float:
-    """Mean cosine between two random sets of `size` clips (fewer where the corpus is small), no clip with itself."""
+def random_scores(vectors: Floats, size: int, seed: int) -> Floats:
+    """All cosines between two random sets of `size` clips (fewer where the corpus is small), no clip with itself."""
     rng = np.random.default_rng([seed, 2])
     clips = len(vectors)
     one, other = (np.sort(rng.choice(clips, min(size, clips), replace=False)) for _ in range(2))
     scores = np.asarray(vectors[one], np.float64) @ np.asarray(vectors[other], np.float64).T
-    return float(scores[one[:, None] != other[None, :]].mean())
+    return np.asarray(scores[one[:, None] != other[None, :]])
 
 
-def fit_bins(scores: Floats, random_mean: float, half_width: float) -> SimilarityBins:
+def fit_bins(scores: Floats, random: Floats, half_width: float) -> SimilarityBins:
     """Fit the Gaussian (by maximum likelihood) and place the bins.
+
+    Args:
+        scores: cosines of prompts with their nearest clips, any shape.
+        random: cosines of random pairs of clips, any shape.
 
     Raises:
         RootnoteError: where bins overlap, bin 1 reaches beyond 1, or a bin is empty, with what to change.
     """
     pooled = np.asarray(scores, np.float64).ravel()
-    bins = SimilarityBins(float(pooled.mean()), float(pooled.std()), float(random_mean), half_width)
+    bins = SimilarityBins(float(pooled.mean()), float(pooled.std()), float(np.mean(random)), half_width)
+    _require_apart(bins)
+    for number, inside in ((1, pooled), (2, pooled), (3, pooled), (4, np.asarray(random))):
+        if not bins.holds(number, inside).any():
+            raise RootnoteError(
+                f"bin {number} ({bins.centres[number]:.3f} ± {half_width:g}) is empty; "
+                "in study.toml raise bins.half_width or bins.neighbours, or give corpus.audio more music."
+            )
+    return bins
+
+
+def _require_apart(bins: SimilarityBins) -> None:
+    half_width = bins.half_width
     for upper, lower in ((1, 2), (2, 3), (3, 4)):
         gap = bins.centres[upper] - bins.centres[lower]
         if gap <= 2 * half_width:
             raise RootnoteError(
                 f"bins {upper} and {lower} overlap (centres {bins.centres[upper]:.3f} and {bins.centres[lower]:.3f}, "
-                f"half-width {half_width:g}); in study.toml set bins.half_width below {max(gap, 0) / 2:.4f}, "
+                f"half-width {half_width:g}); in study.toml {_narrower(gap / 2)}"
                 + ("set bins.neighbours lower" if lower == 4 else "set bins.neighbours higher")
                 + " or choose another embedder."
             )
     if bins.centres[1] + half_width > 1:
         raise RootnoteError(
             f"bin 1 reaches beyond 1 (µ + 2σ = {bins.centres[1]:.3f}, half-width {half_width:g}); "
-            "in study.toml change bins.neighbours or choose another embedder."
+            f"in study.toml {_narrower(1 - bins.centres[1])}change bins.neighbours or choose another embedder."
         )
-    for number in (1, 2, 3):
-        if not bins.holds(number, pooled).any():
-            raise RootnoteError(
-                f"bin {number} ({bins.centres[number]:.3f} ± {half_width:g}) is empty; "
-                "in study.toml raise bins.half_width or bins.neighbours, or give corpus.audio more music."
-            )
-    return bins
+
+
+def _narrower(limit: float) -> str:
+    """Advice to narrow the bins below `limit`, rounded down; none where no width to speak of is left."""
+    rounded = math.floor(limit * 10_000) / 10_000
+    return f"set bins.half_width below {rounded:.4f}, " if rounded >= LEAST_HALF_WIDTH else ""
 
 
 def bins_provenance(config: BinsConfig, seed: int, vectors: str) -> Provenance:

@@ -21,6 +21,7 @@ from embeddings.artefacts import RootnoteError
 from study.config import DesignConfig
 from study.plan import PlannedTrial
 
+REPEAT_DISTANCE = 3  # a repeat comes at least so many positions after the first hearing
 PAIRS = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
 
 
@@ -85,9 +86,10 @@ def check_sizes(prompts: int, design: DesignConfig) -> None:
             f"study.toml: design.trials = {trials} (and {design.catch_trials} catch trials) needs as many different "
             f"prompts a listener, but there are {prompts}; lower design.trials or raise design.prompts."
         )
-    if design.repeat_trials > trials:
+    if design.repeat_trials > (most := max(trials - REPEAT_DISTANCE + 1, 0)):
         raise RootnoteError(
-            f"study.toml: design.repeat_trials = {design.repeat_trials} is above the {trials} trials to repeat."
+            f"study.toml: design.repeat_trials = {design.repeat_trials} is too many: a trial is repeated at least "
+            f"{REPEAT_DISTANCE} positions later, so with design.trials = {trials} set it to {most} at most."
         )
     if design.kind == "robust":
         if trials % len(PAIRS):
@@ -135,7 +137,7 @@ def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Gener
     for _ in range(200):
         left = np.full((prompts, len(PAIRS)), target)
         cells: list[list[Cell]] = []
-        for listener in range(listeners):
+        for _ in range(listeners):
             pairs = _pairs_of(left.sum(axis=0), trials, rng)
             # The cells that are most wanted first; a cell that is used up must not be taken.
             cost = -(left[:, pairs].T ** 2.0) - left.sum(axis=1) * 0.5 + rng.random((trials, prompts)) * 0.1
@@ -146,7 +148,6 @@ def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Gener
             for slot, prompt in zip(slots, chosen, strict=True):
                 left[prompt, pairs[slot]] -= 1
             cells.append([(int(p), int(pairs[s])) for s, p in zip(slots, chosen, strict=True)])
-            del listener
         else:
             return cells
     raise RootnoteError(
@@ -165,16 +166,29 @@ def _pairs_of(
 
 
 def assign_robust(prompts: int, listeners: int, trials: int, rng: np.random.Generator) -> list[list[Cell]]:
-    """Cells of each listener: distinct prompts, each pair equally often, prompts used as evenly as can be."""
+    """Cells of each listener: distinct prompts, each pair equally often, cells used as evenly as can be.
+
+    Prompts go round the listeners. Then pairs colour the bipartite graph of listeners and prompts, each split into
+    vertices of at most six edges: every pair comes once at each vertex, so no prompt keeps to one pair.
+    """
     names, pair_names = rng.permutation(prompts), rng.permutation(len(PAIRS))
-    cells = []
-    for listener in range(listeners):
-        first = listener * trials
-        turn = first // prompts  # a prompt that comes round again comes with another pair
-        cells.append(
-            [(int(names[(first + j) % prompts]), int(pair_names[(j + turn) % len(PAIRS)])) for j in range(trials)]
+    chosen = [[int(names[(listener * trials + j) % prompts]) for j in range(trials)] for listener in range(listeners)]
+    edges = [(listener, slot) for listener in range(listeners) for slot in range(trials)]
+    seen: dict[int, int] = defaultdict(int)
+    ends: dict[Cell, tuple[object, object]] = {}
+    for index in rng.permutation(len(edges)):
+        listener, slot = edges[index]
+        prompt = chosen[listener][slot]
+        ends[listener, slot] = (
+            ("listener", listener, slot // len(PAIRS)),
+            ("prompt", prompt, seen[prompt] // len(PAIRS)),
         )
-    return cells
+        seen[prompt] += 1
+    colours = _colour_edges(ends, len(PAIRS))
+    return [
+        [(prompt, int(pair_names[colours[listener, slot]])) for slot, prompt in enumerate(row)]
+        for listener, row in enumerate(chosen)
+    ]
 
 
 def balance_sides(cells: list[list[Cell]], rng: np.random.Generator) -> list[list[bool]]:
@@ -292,11 +306,11 @@ def _add_checks(
     trials = list(scored)
     for catch in _catch_trials(scored, triplets, design.catch_trials, rng):
         trials.insert(int(rng.integers(len(trials) + 1)), catch)
-    for index in rng.permutation(len(scored))[: design.repeat_trials]:
+    # Only trials that leave room for the distance are asked again.
+    for index in rng.permutation(max(len(scored) - REPEAT_DISTANCE + 1, 0))[: design.repeat_trials]:
         original = scored[index]
         again = replace(original, kind="repeat", high_side="B" if original.high_side == "A" else "A")
-        # Three trials lie between the two where the list is long enough; else the repeat comes last.
-        earliest = min(trials.index(original) + 4, len(trials))
+        earliest = trials.index(original) + REPEAT_DISTANCE
         trials.insert(int(rng.integers(earliest, len(trials) + 1)), again)
     return [replace(trial, position=position) for position, trial in enumerate(trials, start=1)]
 

@@ -16,15 +16,11 @@ FENCE = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def commands(document: Path) -> list[str]:
-    return [
-        line for block in FENCE.findall(document.read_text(encoding="utf-8")) for line in block.splitlines()
-    ]
+    return [line for block in FENCE.findall(document.read_text(encoding="utf-8")) for line in block.splitlines()]
 
 
 def test_make_targets_exist() -> None:
-    targets = [
-        line.removeprefix("make ") for line in commands(ROOT / "README.md") if line.startswith("make ")
-    ]
+    targets = [line.removeprefix("make ") for line in commands(ROOT / "README.md") if line.startswith("make ")]
     assert targets == ["demo", "test"]
     for target in targets:
         subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
