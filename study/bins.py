@@ -104,7 +104,9 @@ def fit_bins(scores: Floats, random: Floats, half_width: float) -> SimilarityBin
         if not bins.holds(number, inside).any():
             raise RootnoteError(
                 f"bin {number} ({bins.centres[number]:.3f} ± {half_width:g}) is empty; "
-                "in study.toml raise bins.half_width or bins.neighbours, or give corpus.audio more music."
+                "in study.toml raise bins.half_width"
+                + ("" if number == 4 else " or bins.neighbours")
+                + ", or give corpus.audio more music."
             )
     return bins
 
@@ -139,7 +141,7 @@ def bins_provenance(config: BinsConfig, seed: int, vectors: str) -> Provenance:
 
 
 def describe_bins(
-    bins: SimilarityBins, found: PromptNeighbours, embedder: str, config: BinsConfig, seed: int
+    bins: SimilarityBins, found: PromptNeighbours, random: Floats, embedder: str, config: BinsConfig, seed: int
 ) -> Mapping[str, Any]:
     """The content of `<embedder>.bins.json`."""
     scores = found.neighbours.scores
@@ -156,6 +158,7 @@ def describe_bins(
         "random_clips": config.random_clips,
         "histogram": {"edges": [round(float(edge), 4) for edge in EDGES], "counts": [int(n) for n in counts]},
         "counts": {str(number): int(bins.holds(number, scores).sum()) for number in bins.centres},
+        "random": {"pairs": int(random.size), "in_bin_4": int(bins.holds(4, random).sum())},
         "seed": seed,
     }
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from embeddings.artefacts import RootnoteError
-from study.config import Study
-from study.plan import read_plan
+from study.config import PAPER_PROMPTS, Study
+from study.plan import Plan, read_plan
 
 TEXTS = ("consent.md", "instructions.md", "debrief.md")
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z ,]+\]")
@@ -43,7 +43,7 @@ def check_study(study: Study) -> StudyCheck:
     config = study.config
     design, pay = config.design, config.pay
     listeners = design.listener_count * len(config.embedding.embedders)
-    built, build_warning = _is_built(study)
+    plan, build_warning = _read_plan(study)
     rewards = listeners * pay.reward_usd
     screened_out = round(listeners * SCREENED_OUT_SHARE / (1 - SCREENED_OUT_SHARE)) * pay.screened_out_usd
     if config.prescreen.kind == "none":
@@ -60,17 +60,16 @@ def check_study(study: Study) -> StudyCheck:
         rewards_usd=rewards,
         screened_out_usd=screened_out,
         total_usd=rewards + screened_out,
-        built=built,
-        warnings=build_warning + _text_warnings(study) + _design_warnings(study),
+        built=plan is not None,
+        warnings=build_warning + _text_warnings(study) + _design_warnings(study, plan),
     )
 
 
-def _is_built(study: Study) -> tuple[bool, list[str]]:
+def _read_plan(study: Study) -> tuple[Plan | None, list[str]]:
     try:
-        read_plan(study)
+        return read_plan(study), []
     except RootnoteError as error:
-        return False, [f"Not ready to serve: {error}"]
-    return True, []
+        return None, [f"Not ready to serve: {error}"]
 
 
 def _text_warnings(study: Study) -> list[str]:
@@ -86,7 +85,18 @@ def _text_warnings(study: Study) -> list[str]:
     return warnings
 
 
-def _design_warnings(study: Study) -> list[str]:
+def _fewest_prompts(study: Study, plan: Plan | None) -> int | None:
+    """Distinct prompts of the embedder that has fewest; before the build as the design says, None: not known yet."""
+    design = study.config.design
+    if plan is None:
+        return design.prompts or (PAPER_PROMPTS if design.kind == "paper" else None)
+    prompts: dict[str, set[int]] = {}
+    for trial in (trial for trials in plan.lists.values() for trial in trials if trial.kind == "scored"):
+        prompts.setdefault(trial.embedder, set()).add(trial.prompt)
+    return min(len(own) for own in prompts.values())
+
+
+def _design_warnings(study: Study, plan: Plan | None) -> list[str]:
     config = study.config
     design, pay = config.design, config.pay
     warnings = []
@@ -95,11 +105,12 @@ def _design_warnings(study: Study) -> list[str]:
     wage = pay.reward_usd / pay.minutes * 60
     if wage < pay.floor_usd_per_hour:
         warnings.append(f"${wage:.2f} an hour is below pay.floor_usd_per_hour = ${pay.floor_usd_per_hour:.2f}.")
-    prompts = design.prompts or (15 if design.kind == "paper" else FEW_PROMPTS)
-    if prompts < FEW_PROMPTS:
+    prompts = _fewest_prompts(study, plan)
+    if prompts is not None and prompts < FEW_PROMPTS:
+        mend = 'design.kind = "robust" needs no more answers' if design.kind == "paper" else "more music gives more"
         warnings.append(
-            f"{prompts} prompts are the paper's way but few: if prompts differ, pooled tests come out significant "
-            'too often (27 % instead of 5 % with 10 prompts); design.kind = "robust" needs no more answers.'
+            f"{prompts} prompts are few: if prompts differ, pooled tests come out significant too often "
+            f"(27 % instead of 5 % with 10 prompts); {mend}."
         )
     if config.prescreen.kind == "none":
         warnings.append("There is no prescreen: nothing tells whether a listener hears the clips at all.")

@@ -35,12 +35,15 @@ def init(folder: Path, audio: Path, name: str | None) -> None:
     taken = [file for file in ("study.toml", *TEXTS) if (folder / file).exists()]
     if taken:
         raise RootnoteError(f"{folder / taken[0]} exists already; nothing was changed.")
+    name = name or folder.resolve().name
+    if len(name) > (longest := 80):
+        raise RootnoteError(f"the study's name has {len(name)} characters; give one of {longest} at most with --name.")
     folder.mkdir(parents=True, exist_ok=True)
     templates = files("study") / "templates"
     for file in (*TEXTS, "study.toml"):  # study.toml last: a folder without it is no study yet
         text = (templates / file).read_text(encoding="utf-8")
         if file == "study.toml":
-            text = text.replace("{name}", _toml(name or folder.resolve().name))
+            text = text.replace("{name}", _toml(name))
             text = text.replace("{audio}", _toml(_shown(audio, folder)))
         with replacing(folder / file) as temporary:
             temporary.write_text(text, encoding="utf-8")

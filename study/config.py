@@ -21,6 +21,9 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+PAPER_PROMPTS = 15
+
+
 class StudyInfo(_Section):
     """Who and what the study is."""
 

@@ -1,13 +1,15 @@
 """The build of a study: music → corpus → vectors → bins → triplets → schedule → stimuli.
 
-Every stage compares the provenance its artefact would have now with the one it has. Equal: up to date, skipped.
-Else it is made afresh. A build that was broken off goes on where it stopped.
+Every stage compares the provenance its artefact would have now with the one it has. Equal, and whole: up to date,
+skipped. Else it is made afresh. A build that was broken off goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,14 +21,14 @@ import pyarrow as pa
 
 from embeddings.artefacts import Provenance, RootnoteError, read_json, read_table, write_json, write_table
 from embeddings.corpus import CutSettings, corpus_provenance, cut, write_corpus
-from embeddings.embedder import embed_corpus, load_embedder, vectors_provenance
+from embeddings.embedder import embed_corpus, load_embedder, read_vectors, vectors_provenance
 from study.bins import (
     PromptNeighbours,
     bins_provenance,
     describe_bins,
     find_neighbours,
     fit_bins,
-    random_mean,
+    random_scores,
     read_bins,
     write_bins,
 )
@@ -34,7 +36,7 @@ from study.config import Study
 from study.plan import ROLES, PlannedTrial, schedule_provenance, stimuli_provenance
 from study.schedule import Triplet, make_schedule
 from study.stimuli import ClipSource, render_all
-from study.triplets import draw_triplets, triplets_provenance, triplets_table
+from study.triplets import draw_triplets, require_tracks, triplets_provenance, triplets_table
 
 BUILD = "rootnote study build"
 _COLUMNS: dict[str, pa.DataType] = {
@@ -79,6 +81,7 @@ def build(study: Study, reporter: Reporter) -> None:
         raise RootnoteError(f"{study.audio} is no folder; set corpus.audio in {study.folder / 'study.toml'}.")
     with _locked(study.build):
         corpus, table = _corpus(study, reporter)
+        require_tracks(table["track"].to_numpy(), study.config.design)
         found = _Neighbours(study)
         bins = {}
         for name in study.config.embedding.embedders:
@@ -112,19 +115,25 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RootnoteError(f"another build is at work in {folder}; wait until it is done.") from None
+        _sweep(folder)
         yield
 
 
-def _is_fresh(path: Path, kind: str, expected: Provenance, companion: Path | None = None) -> bool:
-    """Whether the artefact is there, readable and made of what is there now."""
-    if not path.is_file() or (companion is not None and not companion.exists()):
-        return False
-    read = read_table if path.suffix == ".parquet" else read_json
+def _sweep(folder: Path) -> None:
+    """Remove what a killed build left half-written: everything hidden but the lock."""
+    for path in folder.glob(".*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != ".lock":
+            path.unlink(missing_ok=True)
+
+
+def _is_fresh(read: Callable[[], Provenance], expected: Provenance) -> bool:
+    """Whether `read` finds the artefact whole and made of what is there now."""
     try:
-        _, found = read(path, kind, BUILD)
+        return read().fingerprint == expected.fingerprint
     except RootnoteError:
         return False
-    return found.fingerprint == expected.fingerprint
 
 
 def _corpus(study: Study, reporter: Reporter) -> tuple[Provenance, pa.Table]:
@@ -133,7 +142,7 @@ def _corpus(study: Study, reporter: Reporter) -> tuple[Provenance, pa.Table]:
     metadata = study.folder / config.metadata if config.metadata else None
     expected = corpus_provenance(study.audio, settings, metadata)
     started = time.perf_counter()
-    fresh = _is_fresh(study.corpus, "corpus", expected)
+    fresh = _is_fresh(lambda: read_table(study.corpus, "corpus", BUILD)[1], expected)
     if not fresh:
         made = cut(
             study.audio,
@@ -159,7 +168,7 @@ def _vectors(study: Study, name: str, corpus: Provenance, table: pa.Table, repor
     embedder = load_embedder(name)
     expected = vectors_provenance(embedder, corpus)
     started = time.perf_counter()
-    fresh = _is_fresh(path.with_suffix(".json"), "vectors", expected, path)
+    fresh = _is_fresh(lambda: read_vectors(path, BUILD)[1], expected)
     if not fresh:
         embed_corpus(
             table,
@@ -178,24 +187,25 @@ def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours,
     config, seed = study.config.bins, study.config.study.seed
     expected = bins_provenance(config, seed, vectors.fingerprint)
     started = time.perf_counter()
-    fresh = _is_fresh(study.bins(name), "bins", expected)
+    fresh = _is_fresh(lambda: read_bins(study.bins(name))[2], expected)
     if not fresh:
         array = np.load(study.vectors(name), mmap_mode="r")
         found = neighbours.of(name)
         try:
-            bins = fit_bins(found.neighbours.scores, random_mean(array, config.random_clips, seed), config.half_width)
+            random = random_scores(array, config.random_clips, seed)
+            bins = fit_bins(found.neighbours.scores, random, config.half_width)
         except RootnoteError as error:
             raise RootnoteError(f"{name}: {error}") from error
-        write_bins(study.bins(name), describe_bins(bins, found, name, config, seed), expected)
+        write_bins(study.bins(name), describe_bins(bins, found, random, name, config, seed), expected)
     bins, content, _ = read_bins(study.bins(name))
     text = f"{name}: {content['prompts']:,} prompts × {content['neighbours']:,} nearest"
     reporter.stage("bins", text, None if fresh else time.perf_counter() - started)
     for number, centre in bins.centres.items():
         words = {1: "µ + 2σ", 2: "µ + σ", 3: "µ", 4: "random"}[number]
-        reporter.say(
-            f"           bin {number}  {round(centre, 3) + 0.0:6.3f} ± {bins.half_width:g}  {words:<7}"
-            f" {content['counts'][str(number)]:>10,} of the nearest"
-        )
+        held = f"{content['counts'][str(number)]:>10,} of the nearest"
+        if number == 4:
+            held = f"{content['random']['in_bin_4']:>10,} of {content['random']['pairs']:,} random pairs"
+        reporter.say(f"           bin {number}  {round(centre, 3) + 0.0:6.3f} ± {bins.half_width:g}  {words:<7} {held}")
     return expected
 
 
@@ -209,7 +219,7 @@ def _triplets(
     config = study.config
     expected = triplets_provenance(config, {name: found.fingerprint for name, found in bins.items()})
     started = time.perf_counter()
-    fresh = _is_fresh(study.triplets, "triplets", expected)
+    fresh = _is_fresh(lambda: read_table(study.triplets, "triplets", BUILD)[1], expected)
     if not fresh:
         tracks = table["track"].to_numpy()
         rows: dict[str, list[dict[str, Any]]] = {}
@@ -234,7 +244,7 @@ def _schedule(
     config = study.config
     expected = schedule_provenance(config, triplets[0].fingerprint)
     started = time.perf_counter()
-    fresh = _is_fresh(study.schedule, "schedule", expected)
+    fresh = _is_fresh(lambda: read_table(study.schedule, "schedule", BUILD)[1], expected)
     if not fresh:
         names = Triplet.__dataclass_fields__
         parts = [Triplet(**{name: row[name] for name in names}) for row in triplets[1].to_pylist()]
@@ -258,7 +268,7 @@ def _stimuli(
     config = study.config
     expected = stimuli_provenance(config, schedule[0].fingerprint, corpus.fingerprint)
     started = time.perf_counter()
-    fresh = _is_fresh(study.stimuli_index, "stimuli", expected, study.stimuli)
+    fresh = _is_fresh(lambda: _whole_stimuli(study), expected)
     if not fresh:
         keys = {trial.stimulus_key(role) for trial in schedule[1] for role in ROLES}
         catch = {int(key.split("/")[0]) for key in keys if "/" in key}
@@ -285,3 +295,17 @@ def _stimuli(
     text = f"{len(entries):,} clips at {config.stimuli.loudness_lufs:g} LUFS"
     text += f", {by_rms} by RMS" if by_rms else ""
     reporter.stage("stimuli", text, None if fresh else time.perf_counter() - started)
+
+
+def _whole_stimuli(study: Study) -> Provenance:
+    """The provenance of the stimuli, every file there as it was rendered.
+
+    Raises:
+        RootnoteError: where the index or a file is missing or spoilt.
+    """
+    content, provenance = read_json(study.stimuli_index, "stimuli", BUILD)
+    for entry in content["clips"].values():
+        path = study.stimuli / entry["file"]
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            raise RootnoteError(f"{path} is missing or spoilt; run `{BUILD}`.")
+    return provenance

@@ -19,12 +19,11 @@ import pyarrow as pa
 
 from embeddings.artefacts import Provenance, RootnoteError
 from study.bins import PromptNeighbours, Rows, SimilarityBins
-from study.config import DesignConfig, StudyConfig
+from study.config import PAPER_PROMPTS, DesignConfig, StudyConfig
 
 DUPLICATE = 0.9999
 ATTEMPTS = 50
 BLOCK = 65_536
-PAPER_PROMPTS = 15
 BINS = (1, 2, 3, 4)
 
 _COLUMNS: dict[str, pa.DataType] = {
@@ -73,6 +72,20 @@ def wanted_prompts(design: DesignConfig) -> int:
     if design.prompts is not None:
         return design.prompts
     return PAPER_PROMPTS if design.kind == "paper" else design.listener_count * design.scored_trials
+
+
+def require_tracks(tracks: Rows, design: DesignConfig) -> None:
+    """Refuse a corpus that cannot hold a prompt and four clips of tracks of their own.
+
+    Raises:
+        RootnoteError: where it has fewer than five tracks and `design.same_track` is false.
+    """
+    count, least = len(np.unique(tracks)), 1 + len(BINS)
+    if not design.same_track and count < least:
+        raise RootnoteError(
+            f"the corpus has {count} track{'' if count == 1 else 's'}, but a prompt and its four clips come from "
+            f"{least} different ones; give corpus.audio more music, or set design.same_track = true in study.toml."
+        )
 
 
 def draw_triplets(

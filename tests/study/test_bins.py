@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.artefacts import RootnoteError
-from study.bins import choose_neighbours, find_neighbours, fit_bins, random_mean
+from study.bins import choose_neighbours, find_neighbours, fit_bins, random_scores
 from study.config import BinsConfig
 
 
@@ -18,14 +18,14 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def test_the_papers_clap_row() -> None:
     scores = np.random.default_rng(0).normal(0.815, 0.07, (1000, 1000))
-    bins = fit_bins(scores, 0.513, 0.02)
+    bins = fit_bins(scores, np.full(10, 0.513), 0.02)
     assert [round(bins.centres[number], 3) for number in (1, 2, 3, 4)] == [0.955, 0.885, 0.815, 0.513]
 
 
 @given(st.integers(0, 10**6), st.floats(0.3, 0.8), st.floats(0.05, 0.09))
 def test_centres_follow_mean_and_deviation(seed: int, mu: float, sigma: float) -> None:
     scores = np.random.default_rng(seed).normal(mu, sigma, 2000)
-    bins = fit_bins(scores, -0.1, 0.02)
+    bins = fit_bins(scores, np.full(10, -0.1), 0.02)
     assert bins.centres[3] == pytest.approx(np.mean(scores), abs=1e-12)
     assert bins.centres[1] - bins.centres[2] == pytest.approx(np.std(scores), abs=1e-12)
     assert bins.holds(3, np.array([bins.mu + 0.019, bins.mu - 0.021])).tolist() == [True, False]
@@ -41,14 +41,33 @@ def test_centres_follow_mean_and_deviation(seed: int, mu: float, sigma: float) -
 )
 def test_bins_that_cannot_be_say_what_to_change(mu: float, sigma: float, random: float, words: str) -> None:
     with pytest.raises(RootnoteError, match=words) as caught:
-        fit_bins(np.random.default_rng(1).normal(mu, sigma, 5000), random, 0.02)
+        fit_bins(np.random.default_rng(1).normal(mu, sigma, 5000), np.full(10, random), 0.02)
     assert "study.toml" in str(caught.value)
 
 
 def test_an_empty_bin_is_named() -> None:
     scores = np.repeat([0.2, 0.6], 500)  # µ = 0.4, σ = 0.2: nothing at µ, nothing at µ + 2σ
     with pytest.raises(RootnoteError, match=r"bin 1 .* is empty"):
-        fit_bins(scores, 0.0, 0.02)
+        fit_bins(scores, np.zeros(10), 0.02)
+
+
+def test_random_pairs_that_avoid_their_mean_leave_bin_4_empty() -> None:
+    scores = np.random.default_rng(1).normal(0.7, 0.08, 5000)
+    with pytest.raises(
+        RootnoteError, match=r"bin 4 \(0\.000 ± 0\.02\) is empty; in study\.toml raise bins\.half_width"
+    ):
+        fit_bins(scores, np.array([-0.4, 0.4]), 0.02)
+
+
+@pytest.mark.parametrize(("sigma", "advised"), [(0.01, "0.0049"), (0.0001, None)])
+def test_a_half_width_is_advised_only_where_one_would_do(sigma: float, advised: str | None) -> None:
+    scores = np.random.default_rng(0).normal(0.8, sigma, 5000)
+    with pytest.raises(RootnoteError) as caught:
+        fit_bins(scores, np.full(10, 0.1), 0.02)
+    assert ("bins.half_width below" in str(caught.value)) is (advised is not None)
+    if advised:
+        assert advised in str(caught.value)
+        fit_bins(scores, np.full(10, 0.1), float(advised) - 0.0001)
 
 
 @pytest.mark.parametrize(
@@ -74,4 +93,4 @@ def test_random_mean_equals_all_pairs_on_a_small_corpus() -> None:
     vectors = unit(np.random.default_rng(3).normal(0.5, 1, (40, 8)))
     scores = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
     expected = scores[~np.eye(40, dtype=bool)].mean()
-    assert random_mean(vectors, 1000, seed=1) == pytest.approx(expected, abs=1e-12)
+    assert random_scores(vectors, 1000, seed=1).mean() == pytest.approx(expected, abs=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -148,13 +149,38 @@ def test_new_music_rebuilds_everything(study: Path) -> None:
     assert "up to date" not in done.stdout
 
 
-@pytest.mark.parametrize("broken", ["triplets.parquet", "stimuli.json", "logmel.npy", "logmel.bins.json"])
-def test_a_lost_or_half_written_artefact_is_made_again(study: Path, broken: str) -> None:
-    path = study / "build" / broken
-    path.write_bytes(path.read_bytes()[:20]) if path.suffix != ".npy" else path.unlink()
+@pytest.mark.parametrize("harm", ["lose", "cut short"])
+@pytest.mark.parametrize(
+    "broken", ["triplets.parquet", "stimuli.json", "logmel.npy", "logmel.bins.json", "stimuli/*.flac"]
+)
+def test_a_lost_or_half_written_artefact_is_made_again(study: Path, broken: str, harm: str) -> None:
+    path = next((study / "build").glob(broken))
+    half = path.read_bytes()[: path.stat().st_size // 2]
+    path.unlink() if harm == "lose" else path.write_bytes(half)
     done = rootnote("study", "build", study)
     assert done.returncode == 0, done.stderr
-    assert read_plan(load_study(study)).lists
+    plan = read_plan(load_study(study))
+    for stimulus in plan.stimuli.values():
+        assert hashlib.sha256(stimulus.file.read_bytes()).hexdigest() == stimulus.sha256
+
+
+def test_a_killed_build_goes_on_where_it_stopped(study: Path) -> None:
+    whole = {name: (study / "build" / name).read_bytes() for name in ("triplets.parquet", "schedule.parquet")}
+    shutil.rmtree(study / "build")
+    running = subprocess.Popen([sys.executable, "-m", "rootnote", "study", "build", str(study)], stdout=subprocess.PIPE)
+    assert running.stdout is not None
+    assert running.stdout.readline().startswith(b"cut")
+    running.kill()
+    running.wait(timeout=30)
+    running.stdout.close()
+    assert not (study / "build/stimuli.json").exists()
+    (study / "build/.stimuli-killed").mkdir()  # as a kill during rendering leaves it
+    (study / "build/.stimuli-killed/half.flac").write_bytes(b"fLaC")
+    done = rootnote("study", "build", study)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].endswith("(up to date)")
+    assert whole == {name: (study / "build" / name).read_bytes() for name in whole}
+    assert [path.name for path in (study / "build").glob(".*")] == [".lock"]
 
 
 def test_a_schedule_of_another_corpus_is_refused(study: Path, tmp_path: Path) -> None:
@@ -223,6 +249,11 @@ def one_track(study: Path) -> None:
     write_music(study.parent / "music", 1, seconds=300)
 
 
+def few_clips(study: Path) -> None:
+    no_music(study)
+    write_music(study.parent / "music", 5, seconds=4)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -232,7 +263,8 @@ def one_track(study: Path) -> None:
         (impossible_sizes, "design.listeners = 7"),
         (no_music, "holds no wav, flac"),
         (music_gone, "set corpus.audio"),
-        (one_track, "study.toml"),
+        (one_track, "the corpus has 1 track,"),
+        (few_clips, "study.toml"),
     ],
 )
 def test_bad_input_is_one_sentence(study: Path, spoil: Callable[[Path], None], words: str) -> None:
@@ -249,6 +281,9 @@ def test_init_overwrites_nothing(study: Path) -> None:
     assert "exists already" in refused("study", "init", study, "--audio", study.parent / "music")
     assert (study / "study.toml").read_text() == before
     assert "no folder" in refused("study", "init", study.parent / "new", "--audio", study / "nowhere")
+    assert not (study.parent / "new").exists()
+    long = refused("study", "init", study.parent / "new", "--audio", study.parent / "music", "--name", "x" * 81)
+    assert "81 characters" in long
     assert not (study.parent / "new").exists()
 
 

@@ -84,6 +84,12 @@ def test_robust_uses_prompts_as_evenly_as_can_be(prompts: int, listeners: int, p
     assert len(used) == min(prompts, len(trials))
     assert max(used) - min(used) <= 1
     assert set(counts(trials, "list", "bin_high", "bin_low")) == {per_list // 6}
+    # No prompt keeps to one pair: it meets as many as it is used, and each about as often.
+    cells = Counter((t.prompt, t.bin_high, t.bin_low) for t in trials)
+    for prompt, times in Counter(t.prompt for t in trials).items():
+        own = [cells[prompt, *pair] for pair in PAIRS]
+        assert sum(count > 0 for count in own) == min(times, 6)
+        assert max(own) - min(own) <= 1
 
 
 def test_catch_and_repeat_trials() -> None:
@@ -99,7 +105,7 @@ def test_catch_and_repeat_trials() -> None:
         for repeat in (t for t in own if t.kind == "repeat"):
             (first,) = (t for t in own if t.kind == "scored" and t.triplet == repeat.triplet)
             assert first.high_side != repeat.high_side
-            assert first.position < repeat.position
+            assert first.position + 3 <= repeat.position
         for catch in (t for t in own if t.kind == "catch"):
             assert catch.clip_high == catch.prompt
             assert catch.stimulus_key("high") == f"{catch.prompt}/catch"
@@ -119,7 +125,8 @@ def test_every_embedder_has_lists_of_its_own() -> None:
         (8, DesignConfig(), "design.trials = 10"),
         (15, DesignConfig(listeners=91), "design.listeners = 91 .* 90 or 99 listeners"),
         (15, DesignConfig(catch_trials=6), "6 catch trials"),
-        (15, DesignConfig(trials=2, listeners=45, repeat_trials=3), "design.repeat_trials = 3"),
+        (15, DesignConfig(trials=2, listeners=45, repeat_trials=1), "design.repeat_trials = 1 .* 0 at most"),
+        (15, DesignConfig(repeat_trials=9), "design.repeat_trials = 9 .* 8 at most"),
         (15, DesignConfig(kind="robust", trials=7), "design.trials = 7"),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from embeddings.artefacts import RootnoteError
 from study.bins import SimilarityBins, find_neighbours
 from study.config import BinsConfig, DesignConfig
-from study.triplets import draw_triplets
+from study.triplets import draw_triplets, require_tracks
 
 
 def corpus(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,3 +69,11 @@ def test_one_track_only_leaves_nothing_to_compare() -> None:
     bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.03)
     with pytest.raises(RootnoteError, match=r"only 0 of 600 .* of another track .*same_track = true"):
         draw_triplets(vectors, np.zeros(600, np.int64), found, bins, DesignConfig(), 1)
+
+
+def test_fewer_than_five_tracks_are_refused_unless_allowed() -> None:
+    tracks = np.arange(4).repeat(30)
+    with pytest.raises(RootnoteError, match=r"has 4 tracks, .* 5 different ones; .*same_track = true"):
+        require_tracks(tracks, DesignConfig())
+    require_tracks(tracks, DesignConfig(same_track=True))
+    require_tracks(np.arange(5), DesignConfig())
