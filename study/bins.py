@@ -172,6 +172,8 @@ def read_bins(path: Path) -> tuple[SimilarityBins, Mapping[str, Any], Provenance
     """Read `<embedder>.bins.json`: the bins, all that the file says, its provenance."""
     content, provenance = read_json(path, "bins", "rootnote study build")
     try:
+        for key in ("neighbours", "prompts", "histogram", "counts", "random"):
+            content[key]
         bins = SimilarityBins(*(float(content[key]) for key in ("mu", "sigma", "random_mean", "half_width")))
     except (KeyError, TypeError, ValueError) as error:
         raise RootnoteError(f"{path} lacks {error}; run `rootnote study build`.") from error

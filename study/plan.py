@@ -85,8 +85,18 @@ def _require_one_study(study: Study, schedule: Provenance, stimuli: Provenance) 
 
 
 def schedule_provenance(config: StudyConfig, triplets: str) -> Provenance:
-    """The provenance of a schedule made now from the triplets of that fingerprint."""
-    settings = {**config.design.model_dump(), "seed": config.study.seed}
+    """The provenance of a schedule made now from the triplets of that fingerprint.
+
+    Its settings are also those of the stages before it, so that whoever has only the schedule, as the server has,
+    sees that study.toml was changed since the build.
+    """
+    settings = {
+        **{f"design.{key}": value for key, value in config.design.model_dump().items()},
+        **{f"bins.{key}": value for key, value in config.bins.model_dump().items()},
+        **{f"corpus.{key}": getattr(config.corpus, key) for key in ("clip_seconds", "hop_seconds", "silence_dbfs")},
+        "embedding.embedders": config.embedding.embedders,
+        "study.seed": config.study.seed,
+    }
     return Provenance("schedule", settings, {"triplets": triplets})
 
 

@@ -141,6 +141,30 @@ def test_a_changed_setting_rebuilds_what_depends_on_it(study: Path) -> None:
     assert read_plan(load_study(study)).lists
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("half_width = 0.03", "half_width = 0.025", "bins.half_width"),
+        ("hop_seconds = 3.0", "hop_seconds = 1.5", "corpus.hop_seconds"),
+        ("same_track = false", "same_track = true", "design.same_track"),
+        ("seed = 1 ", "seed = 2 ", "study.seed"),
+    ],
+)
+def test_a_plan_of_an_earlier_study_toml_is_refused(study: Path, old: str, new: str, key: str) -> None:
+    edit(study, old, new)
+    with pytest.raises(
+        RootnoteError, match=rf"schedule\.parquet is stale \({key} changed since\); run `rootnote study"
+    ):
+        read_plan(load_study(study))
+
+
+def test_a_study_may_move_and_change_its_words(study: Path) -> None:
+    edit(study, 'audio = "../music"', f'audio = "{study.parent.as_posix()}/music"')
+    edit(study, "reward_usd = 1.50", "reward_usd = 2.00")
+    moved = study.rename(study.parent / "elsewhere")
+    assert read_plan(load_study(moved)).lists
+
+
 def test_new_music_rebuilds_everything(study: Path) -> None:
     write_music(study.parent / "music", 25, seed=1)
     done = rootnote("study", "build", study)
