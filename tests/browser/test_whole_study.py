@@ -54,7 +54,9 @@ class Visit:
         return "[data-submit]"
 
     def fits(self) -> bool:
-        """Whether the page needs no scrolling sideways."""
+        """Whether the page, once it is there, needs no scrolling sideways."""
+        self.page.wait_for_load_state("load")
+        self.page.wait_for_function("document.documentElement !== null && document.readyState === 'complete'")
         return bool(self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
 
     # what is done
@@ -210,6 +212,7 @@ def test_reload_and_back_lead_to_where_the_listener_was(visit: Callable[..., Vis
         assert laptop.position == 2
         laptop.hear("X")
         laptop.page.reload()
+        laptop.page.wait_for_selector("main[data-step=trial][data-position='2']")
         assert laptop.position == 2, "an answered trial stays answered, the next is begun anew"
         expect(laptop.page.locator(laptop.submit)).to_be_disabled()
         laptop.page.go_back()
@@ -233,9 +236,10 @@ def test_leaving_asks_once_and_then_ends(visit: Callable[..., Visit]) -> None:
     with nothing_wrong(phone):
         phone.begin_quickly()
         phone.page.click("footer button")
+        phone.page.wait_for_selector("button.danger")
         assert phone.fits()
         phone.page.click("a.button")
-        assert (phone.step, phone.position) == ("trial", 1), "one can think again"
+        phone.page.wait_for_selector("main[data-step=trial][data-position='1']")
         phone.page.click("footer button")
         phone.page.click("button.danger")
         phone.page.wait_for_selector("main[data-step=withdrawn]")
