@@ -16,7 +16,7 @@ demo: ## Run the whole main job on synthetic music and simulated listeners, endi
 
 test: ## Run the whole test suite (SQLite, PostgreSQL, headless Chromium)
 	@scripts/setup dev
-	@$(BIN)/python -m pytest -n auto $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 check: ## Format, lint, types, layers, migrations, then the tests
 	@scripts/setup dev
@@ -25,7 +25,7 @@ check: ## Format, lint, types, layers, migrations, then the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/rootnote server migrate --check
-	@$(BIN)/python -m pytest -n auto $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 format: ## Rewrite the code in the house's format
 	@scripts/setup dev

@@ -1,16 +1,19 @@
-"""`rootnote embeddings`: cut music into clips, embed them."""
+"""`rootnote embeddings`: cut music into clips, embed them, search them."""
 
 from __future__ import annotations
 
 import json
+import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from embeddings.artefacts import RootnoteError
+from embeddings.artefacts import RootnoteError, read_json
 from embeddings.corpus import CutSettings, Summary, audio_dir_of, cut, read_corpus, write_corpus
-from embeddings.embedder import EMBEDDERS, embed_corpus, load_embedder
+from embeddings.embedder import BACKENDS, EMBEDDERS, MADE_BY, ModelOptions, load_embedder, read_projection, read_vectors
+from embeddings.pipeline import Dtype, embed_corpus
 from embeddings.progress import showing
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -21,7 +24,7 @@ _NAMED = 20  # skipped files that the summary in words names
 
 @click.group()
 def cli() -> None:
-    """Cut music into clips, embed them."""
+    """Cut music into clips, embed them, search them."""
 
 
 @cli.command("cut")
@@ -76,29 +79,234 @@ def cut_command(
 @cli.command("embed")
 @click.option("--corpus", "corpus", required=True, type=FILE, help="The table of clips that `cut` wrote.")
 @click.option("--embedder", "name", required=True, help=f"One of: {', '.join(EMBEDDERS)}.")
-@click.option("--checkpoint", type=FILE, help="The model's weights, where it has some.")
+@click.option("--checkpoint", help="The model's weights: a file (for clap also a Hugging Face id), where it has some.")
+@click.option("--windows", type=click.Choice(["first", "mean"]), help="clmr: the first window, or first and last.")
+@click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    type=click.Choice(BACKENDS),
+    help="What runs the network; auto: the fastest that this machine has.",
+)
+@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float16"]))
 @click.option("--audio", type=FOLDER, help="The folder of music, where it has moved since `cut`.")
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Embed on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT. The file is the same.",
+)
 @click.option("--out", required=True, type=FILE, help="The vectors to write (.npy; a .json goes beside it).")
 @_AS_JSON
 def embed_command(
-    corpus: Path, name: str, checkpoint: Path | None, audio: Path | None, out: Path, as_json: bool
+    corpus: Path,
+    name: str,
+    checkpoint: str | None,
+    windows: str | None,
+    backend: str,
+    dtype: Dtype,
+    audio: Path | None,
+    cluster: str | None,
+    out: Path,
+    as_json: bool,
 ) -> None:
     """Embed every clip of a corpus as a vector of norm 1; row i of the one is row i of the other.
+
+    Broken off at any moment, the same command goes on where it stopped.
 
     Example: rootnote embeddings embed --corpus corpus.parquet --embedder logmel --out vectors.npy
     """
     if out.suffix != ".npy":
         raise RootnoteError(f"--out {out} must end in .npy.")
-    embedder = load_embedder(name, checkpoint)
+    options = ModelOptions(checkpoint, windows, backend)
     table, provenance = read_corpus(corpus)
-    with showing(f"Embedding clips with {name}") as progress:
-        embed_corpus(table, provenance, audio or audio_dir_of(table), embedder, out, progress=progress)
+    music = audio or audio_dir_of(table)
+    began = time.perf_counter()
+    with showing(f"Embedding clips with {name}", "clips") as progress:
+        if cluster:
+            from embeddings.cluster import embed_on_cluster
+
+            embed_on_cluster(
+                table, provenance, music, name, options, out, address=cluster, dtype=dtype, progress=progress
+            )
+        else:
+            embed_corpus(table, provenance, music, load_embedder(name, options), out, dtype=dtype, progress=progress)
+    seconds = time.perf_counter() - began
+    noted, _ = read_json(out.with_suffix(".json"), "vectors", MADE_BY)
+    dim, runtime = noted["dim"], noted["runtime"]
     if as_json:
-        summary = {"out": str(out), "embedder": name, "clips": table.num_rows, "dim": embedder.dim}
-        click.echo(json.dumps(summary, indent=2))
+        summary = {"out": str(out), "embedder": name, "clips": table.num_rows, "dim": dim, "dtype": dtype}
+        click.echo(json.dumps({**summary, "seconds": round(seconds, 3), "runtime": runtime}, indent=2))
     else:
-        click.echo(f"Embedded {table.num_rows:,} clips with {name} in {embedder.dim} dimensions.")
+        how = ", ".join(runtime[key] for key in ("backend", "precision") if key in runtime)
+        click.echo(f"Embedded {table.num_rows:,} clips with {name} ({how}) in {dim} dimensions.")
         click.echo(f"Wrote {out}.")
+
+
+@cli.command("fetch")
+@click.argument("name", required=False)
+@click.option("--to", type=FOLDER, help="The folder to put it into; default: the cache (ROOTNOTE_CACHE).")
+@click.option("--list", "listing", is_flag=True, help="Show what there is to fetch, with licences and sizes.")
+@_AS_JSON
+def fetch_command(name: str | None, to: Path | None, listing: bool, as_json: bool) -> None:
+    """Fetch a published checkpoint from its official address.
+
+    Broken off at any moment, the same command goes on where it stopped. A file is used only if it is the published
+    one (SHA-256), or for want of a published digest the one that was fetched first. ROOTNOTE_FETCH_BASE names a
+    mirror that holds the files.
+
+    Example: rootnote embeddings fetch clap
+    """
+    from embeddings.checkpoints import catalogue, in_lines
+    from embeddings.fetch import fetch
+
+    if listing:
+        entries = catalogue()
+        click.echo(json.dumps(entries, ensure_ascii=False, indent=2) if as_json else in_lines(entries))
+        return
+    if name is None:
+        raise click.UsageError("give the NAME of a checkpoint, or --list.")
+    with showing(f"Fetching {name}", "MB") as show:
+        done = fetch(name, to, progress=lambda now, total: show(now // 1_000_000, max(1, total // 1_000_000)))
+    if as_json:
+        facts = {**asdict(done), "path": str(done.path), "next": done.next_command}
+        click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+    else:
+        known = "as published" if done.pinned else "none is published: noted for the next time"
+        click.echo(f"{'Already there' if done.already_there else 'Fetched'}: {done.path}")
+        click.echo(f"SHA-256: {done.sha256} ({known})")
+        click.echo(f"Licence: {done.licence}")
+        click.echo(f"Next: {done.next_command}")
+
+
+@cli.command("duplicates")
+@click.option("--corpus", "corpus", required=True, type=FILE, help="The table of clips that `cut` wrote.")
+@click.option("--vectors", multiple=True, type=FILE, help="Vectors to find near-identical clips by; may be repeated.")
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Cosine from which clips are near-identical: one for all --vectors, or one for each. Default: 0.98.",
+)
+@click.option("--any", "match_any", is_flag=True, help="Near-identical by one of the --vectors is enough, not all.")
+@click.option("--across-tracks", is_flag=True, help="Leave out groups within one track (loops that repeat).")
+@click.option("--audio", type=FOLDER, help="The folder of music, where it has moved since `cut`.")
+@click.option("--out", type=FILE, help="The groups, as .csv or .json.")
+@_AS_JSON
+def duplicates_command(
+    corpus: Path,
+    vectors: tuple[Path, ...],
+    thresholds: tuple[float, ...],
+    match_any: bool,
+    across_tracks: bool,
+    audio: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Find clips that occur more than once: the same samples, or near-identical vectors.
+
+    Example: rootnote embeddings duplicates --corpus corpus.parquet --vectors vectors.npy --out duplicates.csv
+    """
+    from embeddings import duplicates as found
+    from embeddings.hashes import content_hashes
+
+    if thresholds and len(thresholds) not in (1, len(vectors)):
+        raise click.UsageError("give --threshold once, or once for each --vectors.")
+    if out is not None:
+        found.check_suffix(out)
+    table, provenance = read_corpus(corpus)
+    read = found.read_likenesses(vectors, thresholds or (0.98,), provenance)
+    with showing("Hashing clips", "clips") as progress:
+        hashes = content_hashes(table, audio or audio_dir_of(table), progress=progress)
+    with showing("Comparing clips (per mille)") as progress:
+        groups = found.find_duplicates(
+            table,
+            hashes,
+            [likeness for likeness, _ in read],
+            match_any=match_any,
+            across_tracks=across_tracks,
+            progress=progress,
+        )
+    if out is not None:
+        made = [(one, likeness.threshold) for likeness, one in read]
+        made_from = found.duplicates_provenance(provenance, made, match_any=match_any, across_tracks=across_tracks)
+        found.write_duplicates(out, groups, table, made_from)
+    if as_json:
+        rows = {} if out else {"duplicates": list(found.rows_of(groups, table))}
+        click.echo(json.dumps({"out": out and str(out), **found.counts(groups), **rows}, ensure_ascii=False, indent=2))
+    else:
+        click.echo(found.in_words(groups, table))
+        click.echo(f"Wrote {out}." if out else "Nothing was written: --out duplicates.csv keeps them.")
+
+
+@cli.command("search")
+@click.argument("audio", type=FILE)
+@click.option("--corpus", "corpus", required=True, type=FILE, help="The table of clips that `cut` wrote.")
+@click.option("--vectors", "path", required=True, type=FILE, help="The vectors that `embed` wrote for it.")
+@click.option("--checkpoint", help="The weights that the vectors were made with, where they are not in the cache.")
+@click.option("--windows", type=click.Choice(["first", "mean"]), help="clmr: as for `embed`; default: what it was.")
+@click.option("--backend", default="auto", show_default=True, type=click.Choice(BACKENDS))
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1, 1000), help="How many tracks to name.")
+@click.option(
+    "--hop-seconds",
+    type=click.FloatRange(0.1, 600),
+    help="From the start of one clip of AUDIO to the next; default: the clip length.",
+)
+@click.option("--approximate", is_flag=True, help="Use a FAISS index, built at first use and kept beside the vectors.")
+@click.option("--store", help="Search in a Milvus store, such as milvus:http://localhost:19530; the same result.")
+@_AS_JSON
+def search_command(
+    audio: Path,
+    corpus: Path,
+    path: Path,
+    checkpoint: str | None,
+    windows: str | None,
+    backend: str,
+    top: int,
+    hop_seconds: float | None,
+    approximate: bool,
+    store: str | None,
+    as_json: bool,
+) -> None:
+    """Find the tracks of a corpus that resemble a piece of audio, with the places in both.
+
+    Example: rootnote embeddings search song.mp3 --corpus corpus.parquet --vectors vectors.npy
+    """
+    from rich.console import Console
+
+    from embeddings import search as searching
+
+    if approximate and store:
+        raise click.UsageError("--approximate and --store exclude each other.")
+    table, corpus_provenance = read_corpus(corpus)
+    vectors, provenance = read_vectors(path)
+    options = ModelOptions(checkpoint, windows, backend)
+    embedder = searching.embedder_of(path, provenance, corpus_provenance, options)
+    seconds = float(table["duration_s"][0].as_py())
+    query = searching.read_query(
+        audio,
+        embedder,
+        read_projection(path),
+        seconds=seconds,
+        hop_seconds=hop_seconds or seconds,
+        silence_dbfs=corpus_provenance.settings["silence_dbfs"],
+    )
+    with showing("Filling the store" if store else "Building the index", "clips") as progress:
+        nearest, how = searching.searcher(
+            path, vectors, provenance, approximate=approximate, store=store, progress=progress
+        )
+    if how.get("built_now"):
+        shares = ", ".join(f"{share:.2%} of the {k} nearest" for k, share in how["recall"].items())
+        click.echo(f"Built the {how['index']} index; over random clips of the corpus it finds {shares}.", err=True)
+    tracks = searching.find_tracks(table, query, nearest, top)
+    summary = {"audio": str(audio), "embedder": embedder.name, "clips": len(query.starts), "silent_clips": query.silent}
+    if as_json:
+        found = [{"rank": rank, **track.as_dict()} for rank, track in enumerate(tracks, start=1)]
+        click.echo(json.dumps({**summary, **how, "tracks": found}, ensure_ascii=False, indent=2))
+    else:
+        silent = f" ({query.silent:,} silent left out)" if query.silent else ""
+        click.echo(f"{len(query.starts):,} clips of {audio}{silent} against {table.num_rows:,} clips, {embedder.name}.")
+        Console(width=None if sys.stdout.isatty() else 120).print(searching.as_table(tracks))
 
 
 def in_words(summary: Summary) -> str:

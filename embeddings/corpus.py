@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from embeddings.artefacts import Provenance, RootnoteError, digest, read_table, write_table
@@ -38,6 +39,7 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
 ]
 SCHEMA = pa.schema(_COLUMNS)
 Progress = Callable[[int, int], None]  # done, of how many
+TrackClips = tuple[str, list[float], float]  # a track's path, its clips' starts and their length, in seconds
 
 
 @dataclass(frozen=True)
@@ -167,12 +169,13 @@ def require_audio(table: pa.Table, audio_dir: Path) -> None:
 _AGAIN = f"put it back or run `{MADE_BY}` again (in a study: `rootnote study build`)."
 
 
-def tracks_of(table: pa.Table) -> Iterator[tuple[str, list[float], float]]:
-    """Yield (path, starts of its clips, clip length in seconds) of each track, in row order."""
-    columns = (table[name].to_pylist() for name in ("path", "start_s", "duration_s"))
-    for path, group in itertools.groupby(zip(*columns, strict=True), key=lambda row: row[0]):
-        rows = list(group)
-        yield str(path), [float(row[1]) for row in rows], float(rows[0][2])
+def tracks_of(table: pa.Table, begin: int = 0, end: int | None = None) -> Iterator[TrackClips]:
+    """Yield the tracks of rows `begin` to `end` (default: all) in row order, each with its clips in that range."""
+    part = table.slice(begin, None if end is None else end - begin)
+    edges = np.flatnonzero(np.diff(part["track"].to_numpy(), prepend=-1, append=-1))
+    starts, seconds = part["start_s"].to_numpy(), part["duration_s"].to_numpy()
+    for first, last in itertools.pairwise(edges.tolist()):
+        yield part["path"][first].as_py(), starts[first:last].tolist(), float(seconds[first])
 
 
 def cores() -> int:

@@ -20,10 +20,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 import scipy.fft
 import scipy.linalg
+import scipy.sparse
 
-from embeddings.embedder import Projection, Vectors
+from embeddings.artefacts import RootnoteError
+from embeddings.embedder import ModelOptions, Projection, Vectors
 
 SAMPLE_RATE = 22_050
 DIM = 48
@@ -46,6 +49,7 @@ class LogMel:
     dim = DIM
     sample_rate = SAMPLE_RATE
     fits = True
+    batch_size = 64
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -60,6 +64,9 @@ class LogMel:
             "shrinkage": SHRINKAGE,
             "dim": DIM,
         }
+
+    def runtime(self) -> dict[str, str]:
+        return {"backend": "numpy", "numpy": np.__version__, "scipy": scipy.__version__}
 
     def embed(self, batch: Vectors) -> Vectors:
         """Features `[N, 2368]` of clips `[N, samples]`: shape, then timbre; `fit` makes vectors of them."""
@@ -84,8 +91,18 @@ class LogMel:
         return Projection(mean.astype(np.float32), matrix)
 
 
-def load() -> LogMel:
-    """The embedder, ready."""
+def load(options: ModelOptions | None = None) -> LogMel:
+    """The embedder, ready.
+
+    Raises:
+        RootnoteError: where an option is given: it has no weights, no windows and one backend.
+    """
+    given = options or ModelOptions()
+    for option, value in (("checkpoint", given.checkpoint), ("windows", given.windows)):
+        if value is not None:
+            raise RootnoteError(f"logmel takes no {option}; leave it out.")
+    if given.backend != "auto":
+        raise RootnoteError(f"logmel runs on numpy and has no backend '{given.backend}'; leave --backend out.")
     return LogMel()
 
 
@@ -116,8 +133,8 @@ def _principal(data: npt.NDArray[np.float64], count: int) -> tuple[npt.NDArray[n
 def _features(clips: Vectors) -> Vectors:
     power = _power(clips)
     frames, bins = power.shape[1:]
-    bands = power.reshape(-1, bins) @ _filters()
-    bands = bands.reshape(len(clips), frames, -1).transpose(0, 2, 1)
+    bands = _filters() @ power.reshape(-1, bins).T
+    bands = np.ascontiguousarray(bands.reshape(-1, len(clips), frames).transpose(1, 0, 2))
     octaves = OCTAVES * BANDS_PER_OCTAVE
     return np.concatenate([_shape(_log(bands[:, :octaves])), _timbre(_log(bands[:, octaves:]))], axis=1)
 
@@ -166,13 +183,17 @@ def _hann(length: int, inner: bool = False) -> Vectors:
 
 
 @functools.cache
-def _filters() -> Vectors:
-    """Triangular filters of unit sum, `[bins, log-frequency bands + mel bands]`."""
+def _filters() -> scipy.sparse.csr_array:
+    """Triangular filters of unit sum, `[log-frequency bands + mel bands, bins]`.
+
+    Sparse, because they are mostly zeros, and because a dense product may differ in the last bit with the number of
+    threads, which vectors must not.
+    """
     steps = np.arange(-1, OCTAVES * BANDS_PER_OCTAVE + 1)
     log_edges = LOWEST_HZ * 2 ** (steps / BANDS_PER_OCTAVE)
     mels = np.linspace(_mel(MEL_LOWEST_HZ), _mel(SAMPLE_RATE / 2), MEL_BANDS + 2)
     mel_edges = 700 * (10 ** (mels / 2595) - 1)
-    return np.concatenate([_triangles(log_edges), _triangles(mel_edges)]).T.copy()
+    return scipy.sparse.csr_array(np.concatenate([_triangles(log_edges), _triangles(mel_edges)]))
 
 
 def _mel(hertz: float) -> float:

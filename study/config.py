@@ -10,7 +10,7 @@ import difflib
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -43,10 +43,26 @@ class CorpusConfig(_Section):
     silence_dbfs: float = Field(default=-60.0, ge=-120, le=0)
 
 
+class ModelConfig(_Section):
+    """Where a model's weights are: a path, from the study's folder, or for clap a Hugging Face id."""
+
+    checkpoint: str = Field(min_length=1)
+
+
+class ClmrConfig(ModelConfig):
+    """CLMR hears 2.7 s: the first of a clip, or the mean of the first and the last."""
+
+    windows: Literal["first", "mean"] = "first"
+
+
 class EmbeddingConfig(_Section):
     """Which similarity measures are put to the test."""
 
     embedders: list[str] = Field(default=["logmel"], min_length=1)
+    dtype: Literal["float32", "float16"] = "float32"
+    clap: ModelConfig | None = None
+    clmr: ClmrConfig | None = None
+    musicnn: ModelConfig | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> EmbeddingConfig:
@@ -275,6 +291,8 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
         if part == "questions":
             return list(QuestionConfig.model_fields)
         annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        # `Section | None`: the section
+        annotation = next((one for one in get_args(annotation) if one is not type(None)), annotation)
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         model = annotation

@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from embeddings.artefacts import Provenance, RootnoteError, read_json, read_table, write_json, write_table
 from embeddings.corpus import CutSettings, corpus_provenance, cut, write_corpus
-from embeddings.embedder import embed_corpus, load_embedder, read_vectors, vectors_provenance
+from embeddings.embedder import ModelOptions, load_embedder, read_vectors, vectors_provenance
+from embeddings.pipeline import embed_corpus
 from study.bins import (
     PromptNeighbours,
     bins_provenance,
@@ -32,7 +33,7 @@ from study.bins import (
     read_bins,
     write_bins,
 )
-from study.config import Study
+from study.config import ClmrConfig, ModelConfig, Study
 from study.plan import ROLES, PlannedTrial, schedule_provenance, stimuli_provenance
 from study.schedule import Triplet, make_schedule
 from study.stimuli import ClipSource, render_all
@@ -165,7 +166,7 @@ def _corpus(study: Study, reporter: Reporter) -> tuple[Provenance, pa.Table]:
 
 def _vectors(study: Study, name: str, corpus: Provenance, table: pa.Table, reporter: Reporter) -> Provenance:
     path = study.vectors(name)
-    embedder = load_embedder(name)
+    embedder = load_embedder(name, _options(study, name))
     expected = vectors_provenance(embedder, corpus)
     started = time.perf_counter()
     fresh = _is_fresh(lambda: read_vectors(path, BUILD)[1], expected)
@@ -176,11 +177,23 @@ def _vectors(study: Study, name: str, corpus: Provenance, table: pa.Table, repor
             study.audio,
             embedder,
             path,
+            dtype=study.config.embedding.dtype,
             progress=lambda done, of: reporter.progress(f"embed {name}", done, of),
         )
     rows, dim = np.load(path, mmap_mode="r").shape
     reporter.stage("embed", f"{name}: {rows:,} vectors of {dim}", None if fresh else time.perf_counter() - started)
     return expected
+
+
+def _options(study: Study, name: str) -> ModelOptions:
+    """What study.toml says of a model; the backend is this machine's fastest and no part of the design."""
+    model = getattr(study.config.embedding, name, None)
+    if not isinstance(model, ModelConfig):
+        return ModelOptions()
+    beside = study.folder / Path(model.checkpoint).expanduser()
+    return ModelOptions(
+        str(beside) if beside.exists() else model.checkpoint, model.windows if isinstance(model, ClmrConfig) else None
+    )
 
 
 def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours, reporter: Reporter) -> Provenance:

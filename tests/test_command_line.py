@@ -32,7 +32,8 @@ def test_help_imports_no_group() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "demo", "embeddings", "embeddings cut", "embeddings embed", "study", "study init", "study build",
+        "demo", "embeddings", "embeddings cut", "embeddings embed", "embeddings fetch",
+        "embeddings duplicates", "embeddings search", "study", "study init", "study build",
         "study check", "server", "server migrate", "server run", "server rehearse", "server export",
         "server status", "analysis", "analysis report",
     ],

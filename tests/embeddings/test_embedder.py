@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import rootnote
-from embeddings import embedder as module
+from embeddings import pipeline as module
 from embeddings.artefacts import Provenance, RootnoteError
 from embeddings.audio import read_clip
 from embeddings.corpus import cut, read_corpus, write_corpus
@@ -20,11 +20,11 @@ from embeddings.embedder import (
     EMBEDDERS,
     Vectors,
     embed_clips,
-    embed_corpus,
     load_embedder,
     read_projection,
     read_vectors,
 )
+from embeddings.pipeline import embed_corpus
 from tests.embeddings.sounds import melody, write
 
 
@@ -57,7 +57,7 @@ def test_every_embedder_keeps_its_promises(name: str) -> None:
     try:
         embedder = load_embedder(name)
     except RootnoteError as error:
-        assert "--checkpoint" in str(error)
+        assert "rootnote embeddings fetch" in str(error)
         pytest.skip(f"{name} needs weights: it is tested by itself")
     batch = clips(20, embedder.sample_rate)
     features = embedder.embed(batch)
@@ -109,7 +109,7 @@ def test_a_large_corpus_is_fitted_on_a_sample_of_its_tracks(
 
 @pytest.mark.parametrize(("embedder", "options", "complaint"), [
     ("logmell", [], "there is no embedder 'logmell'; the known ones are: "),
-    ("logmel", ["--checkpoint", "x.pt"], "takes no --checkpoint"),
+    ("logmel", ["--checkpoint", "x.pt"], "takes no checkpoint"),
 ])  # fmt: skip
 def test_wrong_embedders_are_refused(
     music: Path, tmp_path: Path, embedder: str, options: list[str], complaint: str
@@ -170,9 +170,12 @@ def test_tiny_corpora_do_not_crash(tmp_path: Path, count: int, same: bool) -> No
 
 def test_an_embedder_without_a_fit_is_normalised_and_streamed(music: Path, tmp_path: Path) -> None:
     class Loudness:
-        name, dim, sample_rate, fits = "loudness", 2, 8000, False
+        name, dim, sample_rate, fits, batch_size = "loudness", 2, 8000, False, 8
 
         def settings(self) -> dict[str, int]:
+            return {}
+
+        def runtime(self) -> dict[str, str]:
             return {}
 
         def embed(self, batch: Vectors) -> Vectors:

@@ -23,22 +23,19 @@ def unit_rows(count: int, dim: int, seed: int) -> npt.NDArray[np.float32]:
 @given(
     count=st.integers(2, 300),
     dim=st.integers(2, 24),
-    block=st.integers(1, 320),
     share=st.floats(0, 1),
     leave_out=st.sampled_from(["none", "own", "some"]),
     duplicates=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_equal_to_brute_force(
-    count: int, dim: int, block: int, share: float, leave_out: str, duplicates: bool, seed: int
-) -> None:
+def test_equal_to_brute_force(count: int, dim: int, share: float, leave_out: str, duplicates: bool, seed: int) -> None:
     vectors = unit_rows(count, dim, seed)
     if duplicates:
         vectors[count // 2 :] = vectors[: count - count // 2]
     prompts = np.random.default_rng(seed).permutation(count)[:10]
     exclude = {"none": None, "own": prompts, "some": np.where(prompts % 2, prompts, -1)}[leave_out]
     k = max(1, round(share * (count - 1)))
-    found = nearest(vectors, vectors[prompts], k, exclude=exclude, block_rows=block)
+    found = nearest(vectors, vectors[prompts], k, exclude=exclude)
     assert found.scores.dtype == np.float32
     assert found.rows.dtype == np.int64
     assert found.scores.shape == found.rows.shape == (len(prompts), k)
@@ -60,7 +57,7 @@ def test_a_memory_mapped_file_gives_the_same(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", vectors)
     mapped = np.load(tmp_path / "v.npy", mmap_mode="r")
     whole = nearest(vectors, vectors[:30], 700)
-    blocks = nearest(mapped, vectors[:30], 700, block_rows=512)
+    blocks = nearest(mapped, vectors[:30], 700)
     assert (whole.rows == blocks.rows).all()
     assert whole.scores == pytest.approx(blocks.scores, abs=1e-6)
 

@@ -4,7 +4,7 @@ For each seed: `server rehearse --true-rates`, `server export --rehearsal`, `ana
 cells (bin pairs × seeds) the reported 95 % Clopper-Pearson interval covers the true rate. Exact intervals cover at
 least 95 % in expectation; over 240 cells 90 to 99 % is what chance allows.
 
-    python benchmarks/coverage.py rootnote-demo --seeds 40
+    python benchmarks/interval_coverage.py rootnote-demo --seeds 40
 """
 
 from __future__ import annotations

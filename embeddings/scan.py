@@ -1,0 +1,485 @@
+"""The fused scan: the exact k nearest rows of a large array, faster than its matrix product in float32.
+
+1. A bound: each query is scored against a random sample of rows; the r-th best, r = m + 5·√m + 2 with
+   m = k · sample / N, lies below the k-th score of all but by an accident that is looked for in the end.
+2. Threads take blocks of rows that stay in cache: a coarse product of all queries with the block (bfloat16 where
+   the processor is fast at it, else float32), then a compiled filter that keeps what may pass the bound.
+   What is kept is scored again in float32 from the same block.
+3. Queries that kept fewer than k rows are done again with no bound but the k-th best so far.
+
+Nothing is lost in the coarse product: rows are centred by the corpus mean μ, and for a query q and a centred row x
+with their roundings q' and x', |q·x - q'·x'| <= |q - q'|·|x| + |q'|·|x - x'| by Cauchy-Schwarz; γ·|q'|·|x'| with
+γ = 2·dim·2⁻²⁴ covers the accumulation in float32, and the rounding of the result is monotone, so it is enough to
+round the threshold down. That the processor keeps this promise is verified on the sample; where it does not, the
+float32 form is taken.
+
+Conventions: a candidate is one 64-bit key, the order of its score (descending) above its row (ascending), so that
+sorting keys sorts by score and then by row, whatever the order in which threads met them. Scores do not depend on
+the form, the blocks or the threads. Memory: queries × about 2·k keys a thread, whatever N.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from embeddings.artefacts import RootnoteError
+from embeddings.corpus import cores
+
+Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
+Form = Literal["bf16", "fp32"]
+
+BLOCK_ROWS = 2048
+_TAKE = 16  # blocks that a thread takes at a time
+_SAMPLE_SHARE, _SAMPLE_LEAST = 0.02, 20_000
+_KEYS_BYTES = 1 << 30
+_NEAR = 256  # rows that the filter goes through at a time: they stay in the innermost caches
+_GAMMA = 2 * 2.0**-24  # times the dimension: the relative error of a sum of products in float32
+_NOTHING = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+def scan(vectors: npt.NDArray[Any], queries: Vectors, k: int, form: Form | None = None) -> tuple[Vectors, Rows]:
+    """The k best rows of each query: scores `[Q, k]` descending, rows `[Q, k]`; equal scores in row order.
+
+    Args:
+        vectors: `[N, dim]` float32 or float16, N >= k; may be memory-mapped.
+        queries: `[Q, dim]` float32.
+        form: of the coarse product; `None` takes the faster one on this machine.
+
+    Raises:
+        RootnoteError: where a value of `vectors` is not finite.
+    """
+    if len(vectors) >= 2**32:
+        raise RootnoteError(f"the scan counts rows up to {2**32:,}; these are {len(vectors):,}.")
+    # torch wants arrays that could be written to.
+    queries = np.require(queries, np.float32, ["C", "W"])
+    if not len(queries):
+        return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
+    sample = _Sample.of(vectors, k)
+    form = form or fastest_form()
+    scores = np.empty((len(queries), k), np.float32)
+    rows = np.empty((len(queries), k), np.int64)
+    at_once = max(1, _KEYS_BYTES // (8 * cores() * _capacity(k)))
+    for begin in range(0, len(queries), at_once):
+        part = slice(begin, begin + at_once)
+        keys = _search(vectors, queries[part], k, sample, form)
+        scores[part], rows[part] = _unpacked(keys)
+    return scores, rows
+
+
+@functools.cache
+def fastest_form() -> Form:
+    """Whether this machine multiplies bfloat16 well faster than float32: tried once a process, in some 50 ms."""
+    left, right = torch.rand(256, 512), torch.rand(BLOCK_ROWS, 512)
+    coarse = left.bfloat16(), right.bfloat16()
+    with _one_thread():
+        return "bf16" if _median_time(*coarse) < 0.6 * _median_time(left, right) else "fp32"
+
+
+def _median_time(left: torch.Tensor, right: torch.Tensor) -> float:
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        torch.mm(left, right.T)
+        times.append(time.perf_counter() - began)
+    return sorted(times)[2]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Random rows, their mean, and which of their scores is the bound for k."""
+
+    rows: Vectors
+    mean: Vectors
+    rank: int
+
+    @classmethod
+    def of(cls, vectors: npt.NDArray[Any], k: int) -> _Sample:
+        count = min(len(vectors), max(_SAMPLE_LEAST, round(_SAMPLE_SHARE * len(vectors))))
+        chosen = np.sort(np.random.default_rng(0).choice(len(vectors), count, replace=False))
+        rows = np.asarray(vectors[chosen], dtype=np.float32)
+        if not np.isfinite(rows).all():
+            raise _not_finite(int(chosen[np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]]))
+        expected = k * count / len(vectors)
+        rank = math.ceil(expected + 5 * math.sqrt(expected) + 2)
+        return cls(rows, rows.mean(axis=0, dtype=np.float64).astype(np.float32), rank)
+
+    def bounds(self, queries: Vectors) -> Vectors:
+        """A score for each query that its k-th best row very likely reaches; -inf where the sample cannot tell."""
+        if self.rank > len(self.rows):
+            return np.full(len(queries), -np.inf, np.float32)
+        bounds = np.empty(len(queries), np.float32)
+        sample = torch.from_numpy(self.rows).T
+        for begin in range(0, len(queries), 256):
+            scores = (torch.from_numpy(queries[begin : begin + 256]) @ sample).numpy()
+            place = scores.shape[1] - self.rank
+            bounds[begin : begin + 256] = np.partition(scores, place, axis=1)[:, place]
+        longest = float(np.linalg.norm(self.rows, axis=1).max())
+        slack = _GAMMA * queries.shape[1] * np.linalg.norm(queries, axis=1) * longest
+        return np.asarray(bounds - slack - np.abs(bounds) * 2e-7, dtype=np.float32)
+
+
+class _Queries:
+    """The queries as the coarse product takes them, with what bounds its error."""
+
+    def __init__(self, queries: Vectors, sample: _Sample, form: Form) -> None:
+        self.exact = queries
+        self.form: Form = form
+        self.mean = sample.mean
+        self._prepare(form)
+        if form == "bf16" and not self._kept_on(sample.rows[:BLOCK_ROWS]):
+            self._prepare("fp32")
+
+    def _prepare(self, form: Form) -> None:
+        self.form = form
+        given = torch.from_numpy(self.exact)
+        self.coarse = given.bfloat16() if form == "bf16" else given
+        as_used = self.coarse.float().numpy().astype(np.float64)
+        self._rounding = np.linalg.norm(self.exact - as_used, axis=1)
+        self._length = np.linalg.norm(as_used, axis=1)
+        # In float32 nothing is centred: the product is taken of the rows as they are.
+        offset = self.exact.astype(np.float64) @ self.mean if form == "bf16" else np.zeros(len(self.exact))
+        self._offset = offset
+        self._gamma = _GAMMA * self.exact.shape[1]
+
+    def thresholds(self, bounds: Vectors, length: float, rounding: float) -> Vectors:
+        """The coarse score below which no row of the block can reach its query's bound.
+
+        Args:
+            length: of the longest row of the block, as rounded or not.
+            rounding: the largest |x - x'| of the block.
+        """
+        error = self._rounding * length + self._length * (rounding + 2 * self._gamma * length)
+        # μ and the rows are centred in float32: one more rounding of each component.
+        error += 2.0**-23 * (np.abs(self._offset) + self._length * length) + 1e-30
+        wanted = bounds.astype(np.float64) - self._offset - error
+        below: Vectors = np.nextafter(wanted.astype(np.float32), np.float32(-np.inf))
+        return below
+
+    def product(self, block: torch.Tensor, out: torch.Tensor) -> None:
+        """Coarse scores `[Q, rows]` of a prepared block."""
+        torch.mm(self.coarse, block.T, out=out)
+
+    def _kept_on(self, rows: Vectors) -> bool:
+        """Whether the error stays within its bound on these rows."""
+        rounded = np.empty(rows.shape, np.uint16)
+        length, rounding = _round_block(rows, self.mean, rounded)
+        out = torch.empty(len(self.exact), len(rows), dtype=torch.bfloat16)
+        self.product(torch.from_numpy(rounded).view(torch.bfloat16), out)
+        true = self.exact.astype(np.float64) @ rows.T.astype(np.float64)
+        floor = np.stack([self.thresholds(column.astype(np.float32), length, rounding) for column in true.T], axis=1)
+        return bool((out.float().numpy() >= _down_to_bf16(floor)).all())
+
+
+def _search(vectors: npt.NDArray[Any], queries: Vectors, k: int, sample: _Sample, form: Form) -> Keys:
+    bounds = sample.bounds(queries)
+    keys = _pass(vectors, _Queries(queries, sample, form), bounds, k)
+    short = np.flatnonzero(keys[:, k - 1] == _NOTHING)
+    if len(short):
+        none = np.full(len(short), -np.inf, np.float32)
+        keys[short] = _pass(vectors, _Queries(queries[short], sample, form), none, k)
+    return keys
+
+
+def _pass(vectors: npt.NDArray[Any], queries: _Queries, bounds: Vectors, k: int) -> Keys:
+    """The k smallest keys `[Q, k]` of each query among the rows that reach its bound, ascending."""
+    takes = itertools.count(0, _TAKE * BLOCK_ROWS)
+    stop = threading.Event()
+    ahead = _read_ahead(vectors)
+
+    def work() -> _Found:
+        found = _Found(queries, bounds, k)
+        try:
+            while not stop.is_set() and (begin := next(takes)) < len(vectors):
+                end = min(begin + _TAKE * BLOCK_ROWS, len(vectors))
+                ahead(end)
+                for first in range(begin, end, BLOCK_ROWS):
+                    found.look_through(vectors[first : min(first + BLOCK_ROWS, end)], first)
+        except BaseException:
+            stop.set()
+            raise
+        return found
+
+    with _one_thread(), ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        parts = [future.result() for future in [pool.submit(work) for _ in range(cores())]]
+        halves = np.array_split(np.arange(len(bounds)), cores())
+        return np.concatenate(list(pool.map(lambda part: _merged(parts, part, k), halves)))
+
+
+class _Found:
+    """What one thread has found: up to `capacity` keys a query, cut to the best k when they run full."""
+
+    def __init__(self, queries: _Queries, bounds: Vectors, k: int) -> None:
+        self._queries, self._k = queries, k
+        self._bounds = bounds.copy()
+        count, dim = queries.exact.shape
+        self._limits = _key_limits(bounds)
+        self._keys = np.empty((count, _capacity(k)), np.uint64)
+        self._counts = np.zeros(count, np.int64)
+        small = queries.form == "bf16"
+        self._scores = torch.empty(count * BLOCK_ROWS, dtype=torch.bfloat16 if small else torch.float32)
+        self._rounded = np.empty((BLOCK_ROWS, dim), np.uint16) if small else None
+
+    def look_through(self, rows: npt.NDArray[Any], first: int) -> None:
+        """Add what may be among the best of these rows, the first of which is row `first`."""
+        block = np.require(rows, np.float32, ["C", "W"])
+        for query in np.flatnonzero(self._counts + len(block) > self._keys.shape[1]):
+            self._cut(int(query))
+        count = len(self._counts)
+        scores = self._scores[: count * len(block)].view(count, len(block))
+        if self._rounded is None:
+            length, bad = _longest(block)
+            rounding = 0.0
+            coarse = torch.from_numpy(block)
+        else:
+            rounded = self._rounded[: len(block)]
+            length, rounding = _round_block(block, self._queries.mean, rounded)
+            coarse, bad = torch.from_numpy(rounded).view(torch.bfloat16), not math.isfinite(length)
+        if bad:
+            raise _not_finite(first + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0]))
+        self._queries.product(coarse, scores)
+        floors = self._queries.thresholds(self._bounds, length, rounding)
+        if self._rounded is None:
+            _keep32(scores.numpy(), floors, self._queries.exact, block, first, self._limits, self._keys, self._counts)
+        else:
+            seen = scores.view(torch.int16).numpy()
+            lowest = _ordered_bf16(floors)
+            _keep16(seen, lowest, self._queries.exact, block, first, self._limits, self._keys, self._counts)
+
+    def of(self, query: int) -> Keys:
+        return self._keys[query, : self._counts[query]]
+
+    def _cut(self, query: int) -> None:
+        best = np.partition(self.of(query), self._k - 1)[: self._k]
+        self._keys[query, : self._k] = best
+        self._counts[query] = self._k
+        self._limits[query] = best[self._k - 1]
+        self._bounds[query] = _unpacked(best[self._k - 1 : self._k])[0][0]
+
+
+def _capacity(k: int) -> int:
+    return 2 * k + 2 * BLOCK_ROWS  # at least a block more than k, and one key that is written before it is judged
+
+
+def _merged(parts: list[_Found], queries: npt.NDArray[np.int64], k: int) -> Keys:
+    merged = np.full((len(queries), k), _NOTHING, np.uint64)
+    for place, query in enumerate(queries):
+        keys = np.concatenate([part.of(query) for part in parts])
+        best = np.sort(np.partition(keys, k - 1)[:k] if len(keys) > k else keys)
+        merged[place, : len(best)] = best
+    return merged
+
+
+def _read_ahead(vectors: npt.NDArray[Any]) -> Callable[[int], None]:
+    """A function that asks the system to read the rows from a given one on, where they lie in a file."""
+    if not isinstance(vectors, np.memmap) or not hasattr(os, "posix_fadvise") or vectors.filename is None:
+        return lambda _: None
+    row = vectors.strides[0]
+    offset = int(vectors.offset)
+    file = os.open(os.fspath(vectors.filename), os.O_RDONLY)
+    amount = 2 * _TAKE * BLOCK_ROWS * row
+
+    class Ahead:
+        def __call__(self, begin: int) -> None:
+            os.posix_fadvise(file, offset + begin * row, amount, os.POSIX_FADV_WILLNEED)
+
+        def __del__(self) -> None:
+            os.close(file)
+
+    return Ahead()
+
+
+def _not_finite(row: int) -> RootnoteError:
+    return RootnoteError(f"the vectors hold a value that is not finite in row {row}; make them again.")
+
+
+class _one_thread:  # noqa: N801
+    """Within it torch multiplies on the calling thread alone."""
+
+    def __enter__(self) -> None:
+        self._before = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self._before)
+
+
+# keys and roundings
+
+
+def _ordered(scores: Vectors) -> npt.NDArray[np.uint32]:
+    """Unsigned integers in the order of the scores."""
+    bits = (scores + np.float32(0)).view(np.uint32)  # + 0: one zero, not two
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+
+
+def _key_limits(bounds: Vectors) -> Keys:
+    """The largest key that still reaches the bound."""
+    return ((~_ordered(bounds)).astype(np.uint64) << np.uint64(32)) | np.uint64(0xFFFF_FFFF)
+
+
+def _unpacked(keys: Keys) -> tuple[Vectors, Rows]:
+    order = ~(keys >> np.uint64(32)).astype(np.uint32)
+    bits = np.where(order >> 31, order & np.uint32(0x7FFF_FFFF), ~order).astype(np.uint32)
+    return bits.view(np.float32), (keys & np.uint64(0xFFFF_FFFF)).astype(np.int64)
+
+
+def _down_to_bf16(values: Vectors) -> Vectors:
+    """Rounded towards -inf to what bfloat16 holds."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    lower = bits & np.uint32(0xFFFF_0000)
+    # Cutting the low bits rounds towards zero: a negative value that lost some goes one step further.
+    step = np.where((values < 0) & (lower != bits), np.uint32(0x1_0000), np.uint32(0))
+    return (lower + step).view(np.float32)
+
+
+def _ordered_bf16(values: Vectors) -> npt.NDArray[np.int16]:
+    """Signed integers in the order of the values rounded down to bfloat16; as `_keep16` makes of its scores."""
+    bits = (_down_to_bf16(values).view(np.uint32) >> 16).astype(np.uint16).view(np.int16)
+    return bits ^ ((bits >> 15) & np.int16(0x7FFF))
+
+
+_jit: Any = functools.partial(numba.njit, nogil=True, cache=True)
+_SUMS = {"reassoc", "contract", "nsz"}  # what lets a sum be done by vector instructions
+
+
+@_jit(fastmath=_SUMS)
+def _dot(one: Vectors, other: Vectors) -> np.float32:
+    total = np.float32(0)
+    for index in range(len(one)):
+        total += one[index] * other[index]
+    return total
+
+
+@_jit(fastmath=_SUMS)
+def _longest(block: Vectors) -> tuple[float, bool]:
+    """The length of the longest row, a little more for rounding, and whether a value is not finite."""
+    largest = np.float32(0)
+    bad = False
+    for row in range(len(block)):
+        square = _dot(block[row], block[row])
+        bad |= not (square < np.float32(3e38))
+        largest = max(largest, square)
+    return math.sqrt(largest) * (1 + 1e-4), bad
+
+
+@_jit(fastmath=_SUMS)
+def _round_block(block: Vectors, mean: Vectors, rounded: npt.NDArray[np.uint16]) -> tuple[float, float]:
+    """Centre the rows and round them to bfloat16 (to nearest, ties to even), as bits.
+
+    Returns:
+        The length of the longest centred row and of the longest difference by rounding, a little more for the
+        rounding of these sums; infinity for the first where a value is not finite.
+    """
+    dim = block.shape[1]
+    centred, back = np.empty(dim, np.float32), np.empty(dim, np.float32)
+    bits, back_bits = centred.view(np.uint32), back.view(np.uint32)
+    longest, largest = np.float32(0), np.float32(0)
+    bad = False
+    for row in range(len(block)):
+        for index in range(dim):
+            centred[index] = block[row, index] - mean[index]
+        for index in range(dim):
+            bit = bits[index]
+            up = (bit + np.uint32(0x7FFF) + ((bit >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+            back_bits[index] = up
+            rounded[row, index] = up >> np.uint32(16)
+        length, difference = np.float32(0), np.float32(0)
+        for index in range(dim):
+            length += centred[index] * centred[index]
+            off = centred[index] - back[index]
+            difference += off * off
+        bad |= not (length < np.float32(3e38))
+        longest, largest = max(longest, length), max(largest, difference)
+    if bad:
+        return np.inf, np.inf
+    return math.sqrt(longest) * (1 + 1e-2), math.sqrt(largest) * (1 + 1e-4)
+
+
+@_jit
+def _keep16(
+    scores: npt.NDArray[np.int16],
+    floors: npt.NDArray[np.int16],
+    queries: Vectors,
+    block: Vectors,
+    first: int,
+    limits: Keys,
+    keys: Keys,
+    counts: Any,
+) -> None:
+    """Score again what reaches its floor, and keep what reaches its limit; scores are bits of bfloat16."""
+    marks = np.empty(_NEAR, np.uint8)
+    for begin in range(0, len(block), _NEAR):
+        near = min(_NEAR, len(block) - begin)
+        for query in range(len(scores)):
+            marks[:] = 0
+            for row in range(near):
+                value = scores[query, begin + row]
+                marks[row] = np.int16(value ^ ((value >> 15) & 0x7FFF)) >= floors[query]
+            _keep_marked(marks, query, begin, queries, block, first, limits, keys, counts)
+
+
+@_jit
+def _keep32(
+    scores: Vectors,
+    floors: Vectors,
+    queries: Vectors,
+    block: Vectors,
+    first: int,
+    limits: Keys,
+    keys: Keys,
+    counts: Any,
+) -> None:
+    """As `_keep16`, for scores in float32."""
+    marks = np.empty(_NEAR, np.uint8)
+    for begin in range(0, len(block), _NEAR):
+        near = min(_NEAR, len(block) - begin)
+        for query in range(len(scores)):
+            marks[:] = 0
+            for row in range(near):
+                marks[row] = scores[query, begin + row] >= floors[query]
+            _keep_marked(marks, query, begin, queries, block, first, limits, keys, counts)
+
+
+@_jit
+def _keep_marked(
+    marks: npt.NDArray[np.uint8],
+    query: int,
+    begin: int,
+    queries: Vectors,
+    block: Vectors,
+    first: int,
+    limits: Keys,
+    keys: Keys,
+    counts: Any,
+) -> None:
+    words = marks.view(np.uint64)  # eight marks at a look
+    scratch = np.empty(1, np.float32)
+    bits = scratch.view(np.uint32)
+    count = counts[query]
+    for word in range(_NEAR // 8):
+        if words[word] == 0:
+            continue
+        for row in range(8 * word, 8 * word + 8):
+            if marks[row]:
+                scratch[0] = _dot(queries[query], block[begin + row]) + np.float32(0)
+                bit = bits[0]
+                order = ~bit if bit >> np.uint32(31) else bit | np.uint32(0x80000000)
+                keys[query, count] = (np.uint64(~np.uint32(order)) << np.uint64(32)) | np.uint64(first + begin + row)
+                count += keys[query, count] <= limits[query]
+    counts[query] = count
