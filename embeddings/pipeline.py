@@ -140,7 +140,7 @@ class Run:
     name: str
     provenance: Provenance
     content: dict[str, Any]
-    clips: int
+    fit_clips: int
 
     @classmethod
     def of(cls, table: pa.Table, corpus: Provenance, embedder: Embedder, out: Path, dtype: Dtype) -> Run:
@@ -148,7 +148,7 @@ class Run:
         runtime = embedder.runtime()
         content = {"dim": embedder.dim, "clips": table.num_rows, "dtype": dtype, "runtime": runtime}
         name = digest({"vectors": provenance.fingerprint, "batch": embedder.batch_size, **content})[:8]
-        return cls(out, name, provenance, content, min(table.num_rows, FIT_CLIPS))
+        return cls(out, name, provenance, content, _clip_count(_fit_sample(table)) if embedder.fits else 0)
 
     def _file(self, suffix: str) -> Path:
         return self.out.with_name(f"{self.out.stem}.{self.name}.{suffix}")
@@ -194,7 +194,7 @@ class Run:
             _save_projection(fitted, projection)
             digest_of = hashlib.sha256(fitted.read_bytes()).hexdigest()
             what = "unit((features - mean) @ matrix)"
-            noted = {"what": what, "file": fitted.name, "sha256": digest_of, "clips": self.clips}
+            noted = {"what": what, "file": fitted.name, "sha256": digest_of, "clips": self.fit_clips}
         self.part.replace(self.out)
         write_json(self.out.with_suffix(".json"), {**self.content, "fitted": noted}, self.provenance)
         # Parts of other runs (another backend, an older corpus) have nothing left to become.

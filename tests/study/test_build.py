@@ -251,6 +251,15 @@ def unknown_embedder(study: Path) -> None:
     edit(study, '["logmel"]', '["logmell"]')
 
 
+def no_weights(study: Path) -> None:
+    edit(study, '["logmel"]', '["clmr"]')
+
+
+def weights_elsewhere(study: Path) -> None:
+    edit(study, '["logmel"]', '["musicnn"]')
+    edit(study, "# [embedding.clap]", "[embedding.musicnn]\ncheckpoint = 'gone.pth'\n#")
+
+
 def too_many_prompts(study: Path) -> None:
     edit(study, "prompts = 6", "prompts = 10000")
 
@@ -283,6 +292,8 @@ def few_clips(study: Path) -> None:
     [
         (spoil_key, "did you mean 'half_width'?"),
         (unknown_embedder, "'logmell'"),
+        (no_weights, "rootnote embeddings fetch clmr"),
+        (weights_elsewhere, "gone.pth is missing"),
         (too_many_prompts, "design.prompts"),
         (impossible_sizes, "design.listeners = 7"),
         (no_music, "holds no wav, flac"),

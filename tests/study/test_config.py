@@ -45,6 +45,11 @@ def test_defaults_are_the_papers(tmp_path: Path) -> None:
         (GOOD + "[prescreen]\nmin_tones = 8\nmax_tones = 8", "max_tones must be above min_tones"),
         (GOOD + "[embedding]\nembedders = ['a', 'a']", "distinct"),
         (GOOD + "[[questions]]\nid='a'\ntype='single'\ntext='x'", "at least two options"),
+        (GOOD + "[embedding.clap]\nchekpoint = 'x.pt'", "'embedding.clap.chekpoint'; did you mean 'checkpoint'"),
+        (GOOD + "[embedding.clap]", "'embedding.clap.checkpoint' is missing"),
+        (GOOD + "[embedding.clmr]\ncheckpoint = 'x'\nwindows = 'last'", "embedding.clmr.windows"),
+        (GOOD + "[embedding.musicnn]\ncheckpoint = 'x'\nwindows = 'mean'", "'embedding.musicnn.windows'"),
+        (GOOD + "[embedding]\ndtype = 'float8'", "embedding.dtype"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(tmp_path: Path, text: str, words: str) -> None:
