@@ -8,6 +8,7 @@ Conventions: similarities are cosines in [-1, 1]; bins are numbered 1 (most simi
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ EDGES = np.linspace(-1, 1, 401)
 
 Floats = npt.NDArray[np.floating[Any]]
 Rows = npt.NDArray[np.int64]
+NONE: Rows = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,11 @@ class SimilarityBins:
 
 @dataclass(frozen=True)
 class PromptNeighbours:
-    """The random prompts and their nearest clips: rows int64 [P], neighbours [P, k]."""
+    """The random prompts and their nearest clips: rows int64 [P], neighbours [P, k]; `left_out` is among neither."""
 
     prompts: Rows
     neighbours: Neighbours
+    left_out: Rows
 
 
 def choose_neighbours(setting: int | str, clips: int) -> int:
@@ -63,26 +66,51 @@ def choose_neighbours(setting: int | str, clips: int) -> int:
     return min(wanted, clips - 1)
 
 
-def find_neighbours(vectors: Floats, config: BinsConfig, seed: int) -> PromptNeighbours:
+def find_neighbours(vectors: Floats, config: BinsConfig, seed: int, left_out: Rows = NONE) -> PromptNeighbours:
     """The nearest clips of up to `config.prompts` random prompts, each prompt itself left out.
 
+    Args:
+        left_out: rows that the study does without, ascending.
+
     Raises:
-        RootnoteError: where the corpus has fewer than three clips.
+        RootnoteError: where the corpus has fewer than three clips besides those left out.
     """
-    clips = len(vectors)
+    clips = len(vectors) - len(left_out)
     if clips < 3:
         raise RootnoteError(f"the corpus has {clips} clips, too few for bins; give corpus.audio more music.")
     rng = np.random.default_rng([seed, 1])
-    prompts = np.sort(rng.choice(clips, min(config.prompts, clips), replace=False)).astype(np.int64)
+    prompts = np.sort(_besides(left_out, rng.choice(clips, min(config.prompts, clips), replace=False)))
     k = choose_neighbours(config.neighbours, clips)
-    return PromptNeighbours(prompts, nearest(vectors, np.asarray(vectors[prompts]), k, exclude=prompts))
+    return PromptNeighbours(prompts, _nearest_kept(vectors, prompts, k, left_out), left_out)
 
 
-def random_scores(vectors: Floats, size: int, seed: int) -> Floats:
+def _nearest_kept(vectors: Floats, prompts: Rows, k: int, left_out: Rows) -> Neighbours:
+    """The k nearest rows of each prompt that are not left out; more are asked for until so many remain."""
+    queries, wanted = np.asarray(vectors[prompts]), k
+    while True:
+        found = nearest(vectors, queries, wanted, exclude=prompts)
+        if not len(left_out):
+            return found
+        kept = ~np.isin(found.rows, left_out)
+        if int(kept.sum(axis=1).min()) >= k:
+            break
+        wanted = min(2 * wanted, k + len(left_out))
+    # A stable sort on "is left out" moves those to the end, whence they are cut off.
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+    return Neighbours(np.take_along_axis(found.scores, order, axis=1), np.take_along_axis(found.rows, order, axis=1))
+
+
+def _besides(left_out: Rows, places: Rows) -> Rows:
+    """The rows at these places of the corpus without those left out."""
+    before = left_out - np.arange(len(left_out))  # how many rows that are kept come before each
+    return np.asarray(places + np.searchsorted(before, places, side="right"), np.int64)
+
+
+def random_scores(vectors: Floats, size: int, seed: int, left_out: Rows = NONE) -> Floats:
     """All cosines between two random sets of `size` clips (fewer where the corpus is small), no clip with itself."""
     rng = np.random.default_rng([seed, 2])
-    clips = len(vectors)
-    one, other = (np.sort(rng.choice(clips, min(size, clips), replace=False)) for _ in range(2))
+    clips = len(vectors) - len(left_out)
+    one, other = (np.sort(_besides(left_out, rng.choice(clips, min(size, clips), replace=False))) for _ in range(2))
     scores = np.asarray(vectors[one], np.float64) @ np.asarray(vectors[other], np.float64).T
     return np.asarray(scores[one[:, None] != other[None, :]])
 
@@ -135,9 +163,12 @@ def _narrower(limit: float) -> str:
     return f"set bins.half_width below {rounded:.4f}, " if rounded >= LEAST_HALF_WIDTH else ""
 
 
-def bins_provenance(config: BinsConfig, seed: int, vectors: str) -> Provenance:
-    """The provenance of bins fitted now to the vectors of that fingerprint."""
-    return Provenance("bins", {**config.model_dump(), "seed": seed}, {"vectors": vectors})
+def bins_provenance(config: BinsConfig, seed: int, vectors: str, left_out: Rows = NONE) -> Provenance:
+    """The provenance of bins fitted now to the vectors of that fingerprint, without the rows left out."""
+    made_from = {"vectors": vectors}
+    if len(left_out):
+        made_from["left_out"] = hashlib.sha256(left_out.tobytes()).hexdigest()
+    return Provenance("bins", {**config.model_dump(), "seed": seed}, made_from)
 
 
 def describe_bins(
@@ -154,6 +185,7 @@ def describe_bins(
         "centres": {str(number): centre for number, centre in bins.centres.items()},
         "neighbours": int(scores.shape[1]),
         "prompts": len(found.prompts),
+        "left_out": len(found.left_out),
         "random_mean": bins.random_mean,
         "random_clips": config.random_clips,
         "histogram": {"edges": [round(float(edge), 4) for edge in EDGES], "counts": [int(n) for n in counts]},

@@ -38,6 +38,7 @@ class CorpusConfig(_Section):
 
     audio: str
     metadata: str = ""  # a CSV with a `path` column; empty: tags, or metadata.csv in the audio folder
+    duplicates: str = ""  # a file of `rootnote embeddings duplicates`; all but the first of each group are left out
     clip_seconds: float = Field(default=3.0, gt=0.1, le=60)
     hop_seconds: float = Field(default=3.0, gt=0.1, le=600)
     silence_dbfs: float = Field(default=-60.0, ge=-120, le=0)

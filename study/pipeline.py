@@ -21,10 +21,13 @@ import pyarrow as pa
 
 from embeddings.artefacts import Provenance, RootnoteError, read_json, read_table, write_json, write_table
 from embeddings.corpus import CutSettings, corpus_provenance, cut, write_corpus
+from embeddings.duplicates import read_left_out
 from embeddings.embedder import ModelOptions, load_embedder, read_vectors, vectors_provenance
 from embeddings.pipeline import embed_corpus
 from study.bins import (
+    NONE,
     PromptNeighbours,
+    Rows,
     bins_provenance,
     describe_bins,
     find_neighbours,
@@ -83,7 +86,8 @@ def build(study: Study, reporter: Reporter) -> None:
     with _locked(study.build):
         corpus, table = _corpus(study, reporter)
         require_tracks(table["track"].to_numpy(), study.config.design)
-        found = _Neighbours(study)
+        left_out = _left_out(study, table)
+        found = _Neighbours(study, left_out)
         bins = {}
         for name in study.config.embedding.embedders:
             vectors = _vectors(study, name, corpus, table, reporter)
@@ -96,14 +100,15 @@ def build(study: Study, reporter: Reporter) -> None:
 class _Neighbours:
     """The prompts' nearest clips by embedder, searched once in a build and only where a stage needs them."""
 
-    def __init__(self, study: Study) -> None:
-        self._study = study
+    def __init__(self, study: Study, left_out: Rows) -> None:
+        self._study, self.left_out = study, left_out
         self._found: dict[str, PromptNeighbours] = {}
 
     def of(self, name: str) -> PromptNeighbours:
         if name not in self._found:
             array = np.load(self._study.vectors(name), mmap_mode="r")
-            self._found[name] = find_neighbours(array, self._study.config.bins, self._study.config.study.seed)
+            config = self._study.config
+            self._found[name] = find_neighbours(array, config.bins, config.study.seed, self.left_out)
         return self._found[name]
 
 
@@ -164,6 +169,18 @@ def _corpus(study: Study, reporter: Reporter) -> tuple[Provenance, pa.Table]:
     return provenance, table
 
 
+def _left_out(study: Study, table: pa.Table) -> Rows:
+    """The copies that `corpus.duplicates` names, ascending."""
+    name = study.config.corpus.duplicates
+    if not name:
+        return NONE
+    try:
+        rows = np.array(sorted(read_left_out(study.folder / name, table)), np.int64)
+    except RootnoteError as error:
+        raise RootnoteError(f"corpus.duplicates: {error}") from error
+    return rows
+
+
 def _vectors(study: Study, name: str, corpus: Provenance, table: pa.Table, reporter: Reporter) -> Provenance:
     path = study.vectors(name)
     embedder = load_embedder(name, _options(study, name))
@@ -198,14 +215,14 @@ def _options(study: Study, name: str) -> ModelOptions:
 
 def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours, reporter: Reporter) -> Provenance:
     config, seed = study.config.bins, study.config.study.seed
-    expected = bins_provenance(config, seed, vectors.fingerprint)
+    expected = bins_provenance(config, seed, vectors.fingerprint, neighbours.left_out)
     started = time.perf_counter()
     fresh = _is_fresh(lambda: read_bins(study.bins(name))[2], expected)
     if not fresh:
         array = np.load(study.vectors(name), mmap_mode="r")
         found = neighbours.of(name)
         try:
-            random = random_scores(array, config.random_clips, seed)
+            random = random_scores(array, config.random_clips, seed, neighbours.left_out)
             bins = fit_bins(found.neighbours.scores, random, config.half_width)
         except RootnoteError as error:
             raise RootnoteError(f"{name}: {error}") from error

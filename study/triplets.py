@@ -8,7 +8,7 @@ Conventions: clips are corpus rows; ranks count from 1 among the prompt's neighb
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -23,7 +23,7 @@ from study.config import PAPER_PROMPTS, DesignConfig, StudyConfig
 
 DUPLICATE = 0.9999
 ATTEMPTS = 50
-BLOCK = 65_536
+BLOCK, DRAW, DRAWS = 65_536, 4096, 16
 BINS = (1, 2, 3, 4)
 
 _COLUMNS: dict[str, pa.DataType] = {
@@ -107,10 +107,12 @@ def draw_triplets(
     """
     rng = np.random.default_rng([seed, 3])
     wanted = wanted_prompts(design)
+    kept = np.ones(len(vectors), np.bool_)
+    kept[found.left_out] = False
     rows: list[dict[str, Any]] = []
     eligible = 0
     for index in rng.permutation(len(found.prompts)):
-        candidates = _draw_clips(int(index), vectors, tracks, found, bins, design.same_track, rng)
+        candidates = _draw_clips(int(index), vectors, tracks, kept, found, bins, design.same_track, rng)
         if candidates is None:
             continue
         eligible += 1
@@ -139,6 +141,7 @@ def _draw_clips(
     index: int,
     vectors: npt.NDArray[np.float32],
     tracks: Rows,
+    kept: npt.NDArray[np.bool_],
     found: PromptNeighbours,
     bins: SimilarityBins,
     same_track: bool,
@@ -160,7 +163,7 @@ def _draw_clips(
     if not all(pools.values()):
         return None
     ranks = {int(row): rank for rank, row in enumerate(rows, start=1)}
-    pools[4] = _random_bin(prompt, vectors, tracks, bins, same_track, ranks, rng)
+    pools[4] = _random_bin(prompt, vectors, tracks, kept, bins, same_track, ranks, rng)
     for _ in range(ATTEMPTS):
         drawn = {number: pool[rng.integers(len(pool))] for number, pool in pools.items() if pool}
         if len(drawn) == len(BINS) and _distinct(drawn, vectors, tracks, same_track):
@@ -172,28 +175,35 @@ def _random_bin(
     prompt: int,
     vectors: npt.NDArray[np.float32],
     tracks: Rows,
+    kept: npt.NDArray[np.bool_],
     bins: SimilarityBins,
     same_track: bool,
     ranks: dict[int, int],
     rng: np.random.Generator,
 ) -> list[Candidate]:
-    """Up to ATTEMPTS clips of bin 4, searched in random order through the corpus, block by block."""
-    blocks = np.arange(0, len(vectors), BLOCK)
-    pool: list[Candidate] = []
-    for start in rng.permutation(blocks):
-        scores = np.asarray(vectors[start : start + BLOCK]) @ np.asarray(vectors[prompt])
-        usable = bins.holds(4, scores) & (scores < DUPLICATE)
+    """Up to some ATTEMPTS random clips of bin 4, from all over the corpus."""
+    pool: dict[int, Candidate] = {}
+    query = np.asarray(vectors[prompt])
+    for rows in _random_rows(len(vectors), rng):
+        scores = np.asarray(vectors[rows]) @ query
+        usable = bins.holds(4, scores) & (scores < DUPLICATE) & kept[rows] & (rows != prompt)
         if not same_track:
-            usable &= tracks[start : start + BLOCK] != tracks[prompt]
-        inside = rng.permutation(np.flatnonzero(usable))[:ATTEMPTS]
-        pool += [
-            Candidate(int(start + i), float(scores[i]), ranks.get(int(start + i), -1))
-            for i in inside
-            if start + i != prompt
-        ]
+            usable &= tracks[rows] != tracks[prompt]
+        for i in rng.permutation(np.flatnonzero(usable))[:ATTEMPTS]:
+            row = int(rows[i])
+            pool[row] = Candidate(row, float(scores[i]), ranks.get(row, -1))
         if len(pool) >= ATTEMPTS:
             break
-    return pool
+    return list(pool.values())
+
+
+def _random_rows(count: int, rng: np.random.Generator) -> Iterator[Rows]:
+    """Rows in which to look for random clips: some from all over a large corpus; if they do not do, all of them."""
+    if count > BLOCK:
+        for _ in range(DRAWS):
+            yield np.unique(rng.integers(count, size=DRAW))
+    for start in rng.permutation(np.arange(0, count, BLOCK)):
+        yield np.arange(start, min(start + BLOCK, count))
 
 
 def _distinct(drawn: dict[int, Candidate], vectors: npt.NDArray[np.float32], tracks: Rows, same_track: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,14 +110,14 @@ def test_a_bound_that_was_too_high_is_noticed(monkeypatch: pytest.MonkeyPatch) -
     vectors = clustered()
     queries = vectors[:8]
     expected = scan(vectors, queries, 100)
-    bounds = module._Sample.bounds
+    bounds = module._Queries.bounds
 
-    def too_high(self: module._Sample, given: Vectors) -> Vectors:
-        found = bounds(self, given)
+    def too_high(self: module._Queries, sample: module._Sample) -> Vectors:
+        found = bounds(self, sample)
         found[::2] = 0.9999
         return found
 
-    monkeypatch.setattr(module._Sample, "bounds", too_high)
+    monkeypatch.setattr(module._Queries, "bounds", too_high)
     for form in FORMS:
         found = scan(vectors, queries, 100, form)
         assert all((one == other).all() for one, other in zip(found, expected, strict=True))
@@ -125,14 +126,15 @@ def test_a_bound_that_was_too_high_is_noticed(monkeypatch: pytest.MonkeyPatch) -
 def test_a_coarse_product_that_breaks_its_promise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clustered()
     expected = scan(vectors, vectors[:8], 100, "fp32")
-    product = module._Queries.product
+    scores = module._Block.scores
 
-    def sloppy(self: module._Queries, block: torch.Tensor, out: torch.Tensor) -> None:
-        product(self, block, out)
-        if self.form == "bf16":
-            out -= 0.3
+    def sloppy(self: module._Block, *given: Any, **options: Any) -> torch.Tensor:
+        found = scores(self, *given, **options)
+        if found.dtype == torch.bfloat16:
+            found -= 0.3
+        return found
 
-    monkeypatch.setattr(module._Queries, "product", sloppy)
+    monkeypatch.setattr(module._Block, "scores", sloppy)
     found = scan(vectors, vectors[:8], 100, "bf16")
     assert all((one == other).all() for one, other in zip(found, expected, strict=True))
 

@@ -173,6 +173,28 @@ def test_new_music_rebuilds_everything(study: Path) -> None:
     assert "up to date" not in done.stdout
 
 
+def test_duplicates_are_left_out_where_the_study_names_them(study: Path) -> None:
+    music, found = study.parent / "music", study / "duplicates.csv"
+    for number in range(3):
+        shutil.copyfile(music / f"t{number:02}.flac", music / f"z{number:02}.flac")
+    edit(study, 'duplicates = "" ', 'duplicates = "duplicates.csv" ')
+    # The corpus must be cut before its duplicates can be looked for.
+    assert "corpus.duplicates: " in refused("study", "build", study)
+    done = rootnote("embeddings", "duplicates", "--corpus", study / "build" / "corpus.parquet", "--out", found)
+    assert done.returncode == 0, done.stderr
+    built = rootnote("study", "build", study)
+    assert built.returncode == 0, built.stderr
+    assert json.loads((study / "build" / "logmel.bins.json").read_text())["left_out"] == 24
+    corpus, _ = read_table(study / "build" / "corpus.parquet", "corpus", "")
+    copies = {row for row, path in enumerate(corpus["path"].to_pylist()) if path.startswith("z")}
+    triplets, _ = read_table(study / "build" / "triplets.parquet", "triplets", "")
+    used = {clip for column in ("prompt", "clip_high", "clip_low") for clip in triplets[column].to_pylist()}
+    assert len(copies) == 24
+    assert not used & copies
+    found.write_text(found.read_text().replace("t01.flac", "t99.flac"))
+    assert "duplicates of another corpus" in refused("study", "build", study)
+
+
 @pytest.mark.parametrize("harm", ["lose", "cut short"])
 @pytest.mark.parametrize(
     "broken", ["triplets.parquet", "stimuli.json", "logmel.npy", "logmel.bins.json", "stimuli/*.flac"]

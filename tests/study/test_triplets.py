@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings.artefacts import RootnoteError
-from study.bins import SimilarityBins, find_neighbours
+from study.bins import SimilarityBins, find_neighbours, random_scores
 from study.config import BinsConfig, DesignConfig
-from study.triplets import draw_triplets, require_tracks
+from study.triplets import BLOCK, draw_triplets, require_tracks
 
 
 def corpus(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,6 +53,41 @@ def test_every_rule_holds(seed: int, same_track: bool) -> None:
         if row["rank_high"] > 0:
             place = list(found.prompts).index(x)
             assert found.neighbours.rows[place, row["rank_high"] - 1] == high
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1, 40, 300, 450]))
+def test_what_is_left_out_is_as_if_it_were_not_there(seed: int, count: int) -> None:
+    vectors, tracks = corpus(seed)
+    left_out = np.sort(np.random.default_rng(seed).choice(600, count, replace=False))
+    kept = np.setdiff1d(np.arange(600), left_out)
+    config = BinsConfig(neighbours=60, prompts=80)
+    found = find_neighbours(vectors, config, seed, left_out)
+    alone = find_neighbours(vectors[kept], config, seed)
+    assert (found.prompts == kept[alone.prompts]).all()
+    assert (found.neighbours.scores == alone.neighbours.scores).all()
+    assert (found.neighbours.rows == kept[alone.neighbours.rows]).all()
+    assert (random_scores(vectors, 50, seed, left_out) == random_scores(vectors[kept], 50, seed)).all()
+    bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.06)
+    design = DesignConfig(prompts=1, trials=1, same_track=True)
+    try:
+        rows = draw_triplets(vectors, tracks, found, bins, design, seed)
+    except RootnoteError:
+        return
+    assert not {row[clip] for row in rows for clip in ("prompt", "clip_high", "clip_low")} & set(left_out.tolist())
+
+
+def test_random_clips_come_from_all_over_a_large_corpus() -> None:
+    rng = np.random.default_rng(0)
+    count = 2 * BLOCK
+    vectors = rng.standard_normal((count, 8), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    tracks = np.arange(count)
+    found = find_neighbours(vectors, BinsConfig(neighbours=200, prompts=40), 1)
+    bins = SimilarityBins(mu=0.9, sigma=0.03, random_mean=0.0, half_width=0.014)
+    rows = draw_triplets(vectors, tracks, found, bins, DesignConfig(prompts=20, trials=6), 1)
+    drawn = {row["clip_low"] for row in rows if row["bin_low"] == 4}
+    assert 4 <= sum(row < BLOCK for row in drawn) <= 16
 
 
 def test_too_few_prompts_says_how_many_there_are() -> None:
