@@ -48,15 +48,25 @@ def nearest(
     left_out = _checked(vectors, queries, k, exclude)
     # One more than k, so that k remain when the query's own row is left out.
     wanted = k + bool((left_out >= 0).any())
-    # Imported here: torch and numba take seconds, and not every command that reads vectors searches them.
-    from embeddings.scan import scan
-
-    scores, rows = scan(vectors, queries, wanted)
+    scores, rows = _scan(vectors, queries, wanted)
     if wanted == k:
         return Neighbours(scores, rows)
     # A stable sort on "is the excluded row" moves it to the end, whence it is cut off with the surplus.
     order = np.argsort(rows == left_out[:, None], axis=1, kind="stable")[:, :k]
     return Neighbours(np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1))
+
+
+def _scan(vectors: Vectors, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
+    # Imported here: torch and numba take seconds, and not every command that reads vectors searches them.
+    import torch
+
+    if torch.cuda.is_available():
+        from embeddings.scan_torch import scan_on
+
+        return scan_on("cuda", vectors, queries, k)
+    from embeddings.scan import scan
+
+    return scan(vectors, queries, k)
 
 
 def _checked(vectors: Vectors, queries: Vectors, k: int, exclude: Rows | Sequence[int] | None) -> Rows:

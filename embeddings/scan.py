@@ -76,7 +76,7 @@ def scan(vectors: npt.NDArray[Any], queries: Vectors, k: int, form: Form | None 
     queries = np.require(queries, np.float32, ["C", "W"])
     if not len(queries):
         return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
-    sample = _Sample.of(vectors, k)
+    sample = Sample.of(vectors, k)
     form = form or fastest_form()
     scores = np.empty((len(queries), k), np.float32)
     rows = np.empty((len(queries), k), np.int64)
@@ -84,7 +84,7 @@ def scan(vectors: npt.NDArray[Any], queries: Vectors, k: int, form: Form | None 
     for begin in range(0, len(queries), at_once):
         part = slice(begin, begin + at_once)
         keys = _search(vectors, queries[part], k, sample, form)
-        scores[part], rows[part] = _unpacked(keys)
+        scores[part], rows[part] = unpacked(keys)
     return scores, rows
 
 
@@ -117,7 +117,7 @@ def _median_time(work: Callable[[], Any]) -> float:
 
 
 @dataclass(frozen=True)
-class _Sample:
+class Sample:
     """Random rows, their mean, and which of their scores is the bound for k."""
 
     rows: Vectors
@@ -125,12 +125,12 @@ class _Sample:
     rank: int
 
     @classmethod
-    def of(cls, vectors: npt.NDArray[Any], k: int) -> _Sample:
+    def of(cls, vectors: npt.NDArray[Any], k: int) -> Sample:
         count = min(len(vectors), max(_SAMPLE_LEAST, round(_SAMPLE_SHARE * len(vectors))))
         chosen = np.sort(np.random.default_rng(0).choice(len(vectors), count, replace=False))
         rows = np.asarray(vectors[chosen], dtype=np.float32)
         if not np.isfinite(rows).all():
-            raise _not_finite(int(chosen[np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]]))
+            raise not_finite(int(chosen[np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]]))
         expected = k * count / len(vectors)
         rank = math.ceil(expected + 5 * math.sqrt(expected) + 2)
         return cls(rows, rows.mean(axis=0, dtype=np.float64).astype(np.float32), rank)
@@ -139,7 +139,7 @@ class _Sample:
 class _Queries:
     """The queries as the coarse product takes them, with what bounds its error."""
 
-    def __init__(self, queries: Vectors, sample: _Sample, form: Form) -> None:
+    def __init__(self, queries: Vectors, sample: Sample, form: Form) -> None:
         self.exact = queries
         self.form: Form = form
         self.mean = sample.mean
@@ -177,7 +177,7 @@ class _Queries:
         below: Vectors = np.nextafter(wanted.astype(np.float32), np.float32(-np.inf))
         return below
 
-    def bounds(self, sample: _Sample) -> Vectors:
+    def bounds(self, sample: Sample) -> Vectors:
         """A score for each query that its k-th best row very likely reaches; -inf where the sample cannot tell."""
         count = len(self.exact)
         if sample.rank > len(sample.rows):
@@ -230,7 +230,7 @@ class _Block:
         return torch.mm(self._queries.coarse[part], self._coarse.T, out=out)
 
 
-def _search(vectors: npt.NDArray[Any], queries: Vectors, k: int, sample: _Sample, form: Form) -> Keys:
+def _search(vectors: npt.NDArray[Any], queries: Vectors, k: int, sample: Sample, form: Form) -> Keys:
     prepared = _Queries(queries, sample, form)
     keys = _pass(vectors, prepared, prepared.bounds(sample), k)
     short = np.flatnonzero(keys[:, k - 1] == _NOTHING)
@@ -272,7 +272,7 @@ class _Found:
         self._queries, self._k = queries, k
         self._bounds = bounds.copy()
         count, dim = queries.exact.shape
-        self._limits = _key_limits(bounds)
+        self._limits = key_limits(bounds)
         self._keys = np.empty((count, _capacity(k)), np.uint64)
         self._counts = np.zeros(count, np.int64)
         small = queries.form == "bf16"
@@ -288,7 +288,7 @@ class _Found:
             self._cut(int(query))
         coarse = _Block(self._queries, block, self._rounded)
         if not math.isfinite(coarse.length):
-            raise _not_finite(first + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0]))
+            raise not_finite(first + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0]))
         count = len(self._counts)
         scores = coarse.scores(out=self._scores[: count * len(block)].view(count, len(block)))
         floors = self._queries.thresholds(self._bounds, coarse.length, coarse.rounding)
@@ -306,7 +306,7 @@ class _Found:
         self._keys[query, : self._k] = best
         self._counts[query] = self._k
         self._limits[query] = best[self._k - 1]
-        self._bounds[query] = _unpacked(best[self._k - 1 : self._k])[0][0]
+        self._bounds[query] = unpacked(best[self._k - 1 : self._k])[0][0]
 
 
 def _capacity(k: int) -> int:
@@ -342,7 +342,7 @@ def _read_ahead(vectors: npt.NDArray[Any]) -> Callable[[int], None]:
     return Ahead()
 
 
-def _not_finite(row: int) -> RootnoteError:
+def not_finite(row: int) -> RootnoteError:
     return RootnoteError(f"the vectors hold a value that is not finite in row {row}; make them again.")
 
 
@@ -372,12 +372,12 @@ def _ordered(scores: Vectors) -> npt.NDArray[np.uint32]:
     return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
 
 
-def _key_limits(bounds: Vectors) -> Keys:
+def key_limits(bounds: Vectors) -> Keys:
     """The largest key that still reaches the bound."""
     return ((~_ordered(bounds)).astype(np.uint64) << np.uint64(32)) | np.uint64(0xFFFF_FFFF)
 
 
-def _unpacked(keys: Keys) -> tuple[Vectors, Rows]:
+def unpacked(keys: Keys) -> tuple[Vectors, Rows]:
     order = ~(keys >> np.uint64(32)).astype(np.uint32)
     bits = np.where(order >> 31, order & np.uint32(0x7FFF_FFFF), ~order).astype(np.uint32)
     return bits.view(np.float32), (keys & np.uint64(0xFFFF_FFFF)).astype(np.int64)

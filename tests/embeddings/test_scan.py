@@ -13,6 +13,7 @@ import torch
 from embeddings import scan as module
 from embeddings.artefacts import RootnoteError
 from embeddings.scan import Form, fastest_form, scan
+from embeddings.scan_torch import scan_on
 
 Vectors = npt.NDArray[np.float32]
 COUNT, DIM = 30_000, 64
@@ -112,7 +113,7 @@ def test_a_bound_that_was_too_high_is_noticed(monkeypatch: pytest.MonkeyPatch) -
     expected = scan(vectors, queries, 100)
     bounds = module._Queries.bounds
 
-    def too_high(self: module._Queries, sample: module._Sample) -> Vectors:
+    def too_high(self: module._Queries, sample: module.Sample) -> Vectors:
         found = bounds(self, sample)
         found[::2] = 0.9999
         return found
@@ -157,6 +158,29 @@ def test_a_value_that_is_not_finite_is_named(form: Form, value: float) -> None:
     vectors[29_990, 3] = value
     with pytest.raises(RootnoteError, match="not finite in row 29990"):
         scan(vectors, vectors[:5], 10, form)
+
+
+@pytest.mark.parametrize("kind", sorted(DATA))
+@pytest.mark.parametrize("k", [1, 300, 12_000])
+def test_torch_alone_finds_the_same(kind: str, k: int) -> None:
+    """What runs on a GPU, run on the processor."""
+    vectors = DATA[kind]()
+    queries = vectors[[0, 17, 29_999]]
+    scores, rows = scan_on("cpu", vectors, queries, k)
+    lengths = np.linalg.norm(queries, axis=1, keepdims=True) * np.linalg.norm(vectors, axis=1).max()
+    assert (abs(scores - truth(vectors, queries, k)) <= 1e-6 * np.maximum(lengths, 1e-30)).all()
+    assert all(len(set(line)) == k for line in rows.tolist())
+    given = np.take_along_axis(queries.astype(np.float64) @ vectors.T.astype(np.float64), rows, axis=1)
+    assert (abs(given - scores) <= 1e-6 * np.maximum(lengths, 1e-30)).all()
+    tied = (np.diff(scores, axis=1) == 0) & (np.diff(rows, axis=1) <= 0)
+    assert not tied.any()
+
+
+def test_torch_alone_names_a_value_that_is_not_finite() -> None:
+    vectors = clustered()
+    vectors[29_990, 3] = np.nan
+    with pytest.raises(RootnoteError, match="not finite in row 29990"):
+        scan_on("cpu", vectors, vectors[:5], 10)
 
 
 def test_the_form_is_chosen_by_trying() -> None:
