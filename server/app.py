@@ -7,16 +7,22 @@ carries the same security headers; none says what the server is made of.
 from __future__ import annotations
 
 import logging
+import math
+import secrets
+import time
 from pathlib import Path
 
 from flask import Flask, g, render_template, request
 from sqlalchemy import Engine
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, TooManyRequests
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as WebResponse
 
-from server import database, participant
+from server import database, participant, watch
 from server.door import Door, sha256
 from server.flow import Clock, Experiment, Refused, sync_places, utc_now
+from server.headers import security_headers
+from server.limits import Limits
 from server.pages import read_pages
 from server.participant import House
 from server.settings import Settings
@@ -24,27 +30,20 @@ from study.config import Study
 from study.plan import read_plan
 
 MAX_REQUEST_BYTES = 64 * 1024
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
-        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "X-Robots-Tag": "noindex, nofollow",
-}
 ERRORS = {
     400: ("This did not work", "What was sent is not complete; please load the page again."),
     404: ("There is nothing here", "This page does not exist, or is no longer there."),
     405: ("There is nothing here", "This address cannot be opened this way."),
     413: ("This is too much", "What was sent is too long; please shorten it."),
     416: ("There is nothing here", "That part of the sound does not exist."),
+    429: (
+        "One moment, please",
+        "Very many requests came from here at once. Please wait a moment, then load the page again.",
+    ),
     500: ("Something went wrong here", "It is not your fault, and nothing that you answered before is lost."),
 }
+METHODS = ("GET", "HEAD", "POST", "OPTIONS")
+QUIET = ("static", "watch.healthz", "watch.readyz", "watch.metrics")
 log = logging.getLogger(__name__)
 
 
@@ -59,17 +58,26 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     mend = f"rootnote server migrate {study.folder}" + (" --rehearsal" if settings.rehearsal else "")
     pages = read_pages(study)
     experiment = Experiment(settings.adjust(study.config), read_plan(study), clock)
-    database.require_migrated(engine, mend)
+    revision = database.require_migrated(engine, mend)
     with database.writing(engine) as session, session.begin():
         sync_places(session, experiment)
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES, MAX_FORM_MEMORY_SIZE=MAX_REQUEST_BYTES)
     app.extensions["rootnote"] = House.of(experiment, pages, Door(settings.secret), settings.rehearsal)
     app.extensions["rootnote.engine"] = engine
+    app.extensions["rootnote.revision"] = revision
+    app.extensions["rootnote.settings"] = settings
+    proxies = settings.trusted_proxies
+    if proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
     app.jinja_env.globals.update(study_name=study.config.study.name, rehearsal=settings.rehearsal)
     app.jinja_env.globals.update(contact=study.config.study.contact, assets=_assets_version(app))
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.register_blueprint(participant.blueprint)
+    app.register_blueprint(watch.blueprint)
+    _keep_logs(app)
+    _keep_limits(app, Limits(settings.requests_per_second))
+    _keep_headers(app, study.config.recruiter.kind, settings.secure)
     _keep_transactions(app, engine)
     _answer_errors(app)
     return app
@@ -79,6 +87,47 @@ def _assets_version(app: Flask) -> str:
     """Changes with the style and the script, so that a browser never pairs an old one with a new page."""
     folder = Path(app.root_path) / "static"
     return sha256("".join((folder / name).read_text("utf-8") for name in ("rootnote.css", "rootnote.js")))[:12]
+
+
+def _keep_logs(app: Flask) -> None:
+    @app.before_request
+    def note() -> None:
+        g.began, g.reference = time.monotonic(), secrets.token_hex(4)
+
+    @app.after_request
+    def tell(response: WebResponse) -> WebResponse:
+        level = logging.DEBUG if request.endpoint in QUIET and response.status_code < 400 else logging.INFO
+        if log.isEnabledFor(level):
+            log.log(level, "request", extra=_line(response.status_code))
+        return response
+
+
+def _line(status: int) -> dict[str, object]:
+    """What a log may know of a request: the path holds the listener's token, so only the route is told."""
+    ms = round(1000 * (time.monotonic() - g.began), 1)
+    # A method or a route of the sender's own making is told as none.
+    method = request.method if request.method in METHODS else "other"
+    return {"route": request.endpoint, "method": method, "status": status, "ms": ms, "reference": g.reference}
+
+
+def _keep_limits(app: Flask, limits: Limits) -> None:
+    @app.before_request
+    def limit() -> None:
+        wait = limits.wait(request.remote_addr, (request.view_args or {}).get("token"))
+        if wait:
+            raise TooManyRequests(retry_after=math.ceil(wait))
+
+
+def _keep_headers(app: Flask, recruiter: str, secure: bool) -> None:
+    @app.after_request
+    def add(response: WebResponse) -> WebResponse:
+        desk = request.path == "/desk" or request.path.startswith("/desk/")
+        response.headers.update(security_headers(recruiter, desk=desk, secure=secure or request.is_secure))
+        if request.endpoint == "static" and response.status_code < 400:
+            response.headers["Cache-Control"] = "public, max-age=86400"
+        else:
+            response.headers["Cache-Control"] = "private, no-store"
+        return response
 
 
 def _keep_transactions(app: Flask, engine: Engine) -> None:
@@ -94,11 +143,6 @@ def _keep_transactions(app: Flask, engine: Engine) -> None:
             with session:
                 if response.status_code < 400:
                     session.commit()
-        response.headers.update(HEADERS)
-        if request.endpoint == "static" and response.status_code < 400:
-            response.headers["Cache-Control"] = "public, max-age=86400"
-        else:
-            response.headers["Cache-Control"] = "private, no-store"
         return response
 
     @app.teardown_request
@@ -110,23 +154,29 @@ def _keep_transactions(app: Flask, engine: Engine) -> None:
 
 def _answer_errors(app: Flask) -> None:
     @app.errorhandler(Refused)
-    def refuse(error: Refused) -> tuple[str, int]:
+    def refuse(error: Refused) -> WebResponse:
         return _error_page(400, str(error))
 
     @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> tuple[str, int]:
+    def http_error(error: HTTPException) -> WebResponse:
         code = error.code if error.code in ERRORS else (500 if (error.code or 500) >= 500 else 400)
-        return _error_page(code)
+        page = _error_page(code)
+        if isinstance(error, TooManyRequests) and error.retry_after is not None:
+            page.headers["Retry-After"] = str(error.retry_after)
+        return page
 
     @app.errorhandler(Exception)
-    def fail(error: Exception) -> tuple[str, int]:
-        # The path holds the listener's token: only the kind of page is logged.
-        log.error("%s %s failed", request.method, request.endpoint, exc_info=error)
+    def fail(error: Exception) -> WebResponse:
+        log.error("failed", exc_info=error, extra=_line(500))
         return _error_page(500)
 
 
-def _error_page(code: int, problem: str | None = None) -> tuple[str, int]:
+def _error_page(code: int, problem: str | None = None) -> WebResponse:
     title, text = ERRORS[code]
     # Only a listener's own address is worth going back to.
     token = (request.view_args or {}).get("token") if code != 404 else None
-    return render_template("error.html", step="error", title=title, problem=problem or text, token=token), code
+    reference = g.get("reference") if code >= 500 else None
+    page = render_template(
+        "error.html", step="error", title=title, problem=problem or text, token=token, reference=reference
+    )
+    return WebResponse(page, status=code, mimetype="text/html")

@@ -70,13 +70,15 @@ def migrate(folder: Path, rehearsal: bool, fresh: bool, check: bool) -> None:
 @rehearsal_option
 def run(folder: Path, host: str, port: int, threads: int, rehearsal: bool) -> None:
     """Serve the study to listeners."""
+    from server import logs
     from server.app import create_app
     from server.settings import read_settings, show
 
     study = load_study(folder)
     settings = read_settings(study, os.environ, rehearsal=rehearsal)
     app = create_app(study, settings)
-    server = _listen(app, host, port, threads)
+    server = _listen(app, host, port, threads, behind_proxy=settings.trusted_proxies > 0)
+    logs.configure()
     port = getattr(server, "effective_port", port)
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"'{study.config.study.name}' is served{' for rehearsal' if rehearsal else ''}.")
@@ -91,7 +93,7 @@ def run(folder: Path, host: str, port: int, threads: int, rehearsal: bool) -> No
         server.close()
 
 
-def _listen(app: Any, host: str, port: int, threads: int) -> Any:
+def _listen(app: Any, host: str, port: int, threads: int, *, behind_proxy: bool) -> Any:
     import waitress  # type: ignore[import-untyped]
 
     from server.app import MAX_REQUEST_BYTES
@@ -105,7 +107,7 @@ def _listen(app: Any, host: str, port: int, threads: int) -> Any:
             ident=None,
             max_request_body_size=4 * MAX_REQUEST_BYTES,
             connection_limit=1000,
-            clear_untrusted_proxy_headers=True,
+            clear_untrusted_proxy_headers=not behind_proxy,
         )
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -34,9 +34,16 @@ def connect(url: URL) -> Engine:
     if url.drivername != "sqlite":
         # The pool is wider than the server's threads, so none waits for another's connection.
         return create_engine(
-            url, pool_size=16, max_overflow=16, pool_pre_ping=True, connect_args={"connect_timeout": 5}
+            url,
+            pool_size=16,
+            max_overflow=16,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={"connect_timeout": 5},
         )
-    engine = create_engine(url, connect_args={"timeout": BUSY_MS / 1000}, pool_size=16, max_overflow=16)
+    engine = create_engine(
+        url, connect_args={"timeout": BUSY_MS / 1000}, pool_size=16, max_overflow=16, hide_parameters=True
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -81,8 +88,8 @@ def recreate(engine: Engine) -> None:
     migrate(engine)
 
 
-def require_migrated(engine: Engine, mend: str) -> None:
-    """Refuse a database that is unreachable or not at the present revision.
+def require_migrated(engine: Engine, mend: str) -> str:
+    """Refuse a database that is unreachable or not at the present revision; the revision.
 
     Raises:
         RootnoteError: naming the database (without its password) and `mend`, the command to run.
@@ -95,6 +102,7 @@ def require_migrated(engine: Engine, mend: str) -> None:
         head = ScriptDirectory.from_config(_alembic(connection)).get_current_head()
     if found != head:
         raise RootnoteError(f"the database {show(engine.url)} is not migrated; run `{mend}`.")
+    return str(head)
 
 
 def check_reachable(engine: Engine) -> None:

@@ -260,8 +260,3 @@ def _reaches_end(response: WebResponse, size: int) -> bool:
     if response.status_code == 200:
         return True
     return response.status_code == 206 and response.content_range.stop == size
-
-
-@blueprint.get("/healthz")
-def healthz() -> WebResponse:
-    return WebResponse("ok\n", mimetype="text/plain")

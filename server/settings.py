@@ -4,12 +4,17 @@ ROOTNOTE_SECRET signs what listeners hold and keys the pseudonyms; ROOTNOTE_DATA
 (default: rootnote.sqlite3 in the study's folder); ROOTNOTE_REHEARSAL_DATABASE_URL says where rehearsed ones lie
 (default: rehearsal.sqlite3), so that simulated listeners never meet the real database. In a rehearsal alone,
 ROOTNOTE_RESERVATION_MINUTES takes the place of study.toml's, so that those who vanish soon free their place.
+
+ROOTNOTE_PUBLIC_URL is where listeners reach the server; ROOTNOTE_TRUSTED_PROXIES says how many proxies before it may
+tell a request's address and scheme (default 0: their headers are not believed); ROOTNOTE_METRICS_TOKEN opens
+/metrics; ROOTNOTE_REQUESTS_PER_SECOND is what one address may send (0: no limit).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
@@ -19,6 +24,8 @@ from embeddings.artefacts import RootnoteError
 from study.config import Study, StudyConfig
 
 SECRET_LENGTH = 32
+METRICS_TOKEN_LENGTH = 16
+REQUESTS_PER_SECOND = 200.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,15 @@ class Settings:
     secret: str = field(default="", repr=False)
     rehearsal: bool = False
     reservation_minutes: float | None = None
+    public_url: str = ""
+    trusted_proxies: int = 0
+    metrics_token: str = field(default="", repr=False)
+    requests_per_second: float = REQUESTS_PER_SECOND
+
+    @property
+    def secure(self) -> bool:
+        """Whether listeners come by https."""
+        return self.public_url.startswith("https://")
 
     def adjust(self, config: StudyConfig) -> StudyConfig:
         """The study's configuration as this server follows it."""
@@ -51,7 +67,45 @@ def read_settings(
         _secret(environment) if secret else "",
         rehearsal,
         _reservation(environment) if rehearsal else None,
+        _public_url(environment),
+        int(_number(environment, "ROOTNOTE_TRUSTED_PROXIES", 0, 10, whole=True)),
+        _metrics_token(environment),
+        # A rehearsal's listeners come from one address and do not stop to think.
+        _number(environment, "ROOTNOTE_REQUESTS_PER_SECOND", 0.0 if rehearsal else REQUESTS_PER_SECOND, 1e6),
     )
+
+
+def _public_url(environment: Mapping[str, str]) -> str:
+    value = environment.get("ROOTNOTE_PUBLIC_URL", "").rstrip("/")
+    parts = urlsplit(value)
+    if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query):
+        raise RootnoteError(
+            f"the environment variable ROOTNOTE_PUBLIC_URL is '{value}', not an address like https://study.example.org."
+        )
+    return value
+
+
+def _number(environment: Mapping[str, str], name: str, default: float, most: float, *, whole: bool = False) -> float:
+    value = environment.get(name, "")
+    if not value:
+        return default
+    try:
+        number = int(value) if whole else float(value)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= most:
+        raise RootnoteError(f"the environment variable {name} is '{value}', not a number from 0 to {most:g}.")
+    return number
+
+
+def _metrics_token(environment: Mapping[str, str]) -> str:
+    value = environment.get("ROOTNOTE_METRICS_TOKEN", "")
+    if value and len(value) < METRICS_TOKEN_LENGTH:
+        raise RootnoteError(
+            f"the environment variable ROOTNOTE_METRICS_TOKEN has fewer than {METRICS_TOKEN_LENGTH} characters; "
+            "make one with `openssl rand -hex 16`, or unset it to have no /metrics."
+        )
+    return value
 
 
 def _reservation(environment: Mapping[str, str]) -> float | None:

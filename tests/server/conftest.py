@@ -101,16 +101,16 @@ class Site:
 
 @pytest.fixture
 def make_site(tmp_path: Path, database_url: str, clock: FakeClock) -> Iterator[Callable[..., Site]]:
-    """Make a site: `make_site(listeners=2, trials=3, toml="...")`."""
+    """Make a site: `make_site(listeners=2, trials=3, toml="...", settings={"public_url": "..."})`."""
     engines = []
 
-    def make(**options: Any) -> Site:
+    def make(settings: dict[str, Any] | None = None, **options: Any) -> Site:
         study = make_study(tmp_path / "study", **options)
         url = make_url(database_url)
         engine = database.connect(url)
         database.migrate(engine)
         engine.dispose()
-        app = create_app(study, Settings(url, SECRET), clock=clock)
+        app = create_app(study, Settings(url, SECRET, **(settings or {})), clock=clock)
         engines.append(app.extensions["rootnote.engine"])
         return Site(study, app, clock, database_url)
 

@@ -1,0 +1,62 @@
+"""Headers: what every reply tells the browser to forbid.
+
+No page holds inline script or style, and none loads anything from elsewhere. A study's pages may be framed only by
+the marketplaces whose recruiter is in use; the desk by nobody. HSTS is sent where listeners come by https.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HSTS = "max-age=31536000"
+FIXED = {
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "X-Robots-Tag": "noindex, nofollow",
+}
+
+
+@dataclass(frozen=True)
+class Marketplace:
+    """The hosts of a recruiter's marketplace: those that show our pages in a frame, those that we post forms to."""
+
+    frames: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+
+
+_MTURK = ("https://www.mturk.com", "https://worker.mturk.com", "https://workersandbox.mturk.com")
+MARKETPLACES: dict[str, Marketplace] = {
+    "link": Marketplace(),
+    "mturk": Marketplace(
+        (*_MTURK, "https://requester.mturk.com", "https://requestersandbox.mturk.com"), (_MTURK[0], _MTURK[2])
+    ),
+    "prolific": Marketplace(("https://app.prolific.com",)),
+}
+
+
+def security_headers(recruiter: str, *, desk: bool, secure: bool, sounds: tuple[str, ...] = ()) -> dict[str, str]:
+    """The headers of a reply: to a listener come by `recruiter`, or to a researcher (`desk`).
+
+    `secure`: the request came by https. `sounds`: origins beside our own that audio is fetched from.
+    """
+    place = Marketplace() if desk else MARKETPLACES.get(recruiter, Marketplace())
+    policy = {
+        "default-src": ("'none'",),
+        "script-src": ("'self'",),
+        "style-src": ("'self'",),
+        "img-src": ("'self'",),
+        "media-src": ("'self'", *sounds),
+        "connect-src": ("'self'", *sounds),
+        "form-action": ("'self'", *place.forms),
+        "base-uri": ("'none'",),
+        "frame-ancestors": place.frames or ("'none'",),
+    }
+    headers = FIXED | {"Content-Security-Policy": "; ".join(f"{key} {' '.join(who)}" for key, who in policy.items())}
+    if not place.frames:
+        headers["X-Frame-Options"] = "DENY"  # for browsers that know no frame-ancestors; it cannot name hosts
+    if secure:
+        headers["Strict-Transport-Security"] = HSTS
+    return headers

@@ -1,0 +1,83 @@
+"""Limits: how many requests one address and one listener may send.
+
+A bucket holds so many requests and refills at a steady rate; one that is empty is answered with 429 and the seconds
+to wait. The buckets live in the process: with several workers each has its own, so what is let through altogether is
+at most the limit times the workers. Sizes are meant for 500 listeners who come at once through one shared address:
+each sends some thirty requests in the first minute and one in three seconds later, which both fit.
+Addresses are known here as keyed hashes that end with the process, and are written nowhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+KEYS = 50_000
+ADDRESS_BURST_SECONDS = 100.0
+TOKEN_PER_SECOND, TOKEN_BURST = 5.0, 300.0
+
+
+@dataclass
+class _Bucket:
+    left: float
+    at: float
+
+
+class Limit:
+    """A bucket of `burst` requests for each key, refilled by `per_second`."""
+
+    def __init__(self, per_second: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate, self._burst, self._clock = per_second, burst, clock
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, key: str) -> float:
+        """Take one request from the bucket of `key`: 0 where there was one, else the seconds until there is."""
+        now = self._clock()
+        with self._lock:
+            bucket = self._buckets.setdefault(key, _Bucket(self._burst, now))
+            self._buckets.move_to_end(key)
+            if len(self._buckets) > KEYS:
+                self._buckets.popitem(last=False)
+            bucket.left = min(self._burst, bucket.left + (now - bucket.at) * self._rate)
+            bucket.at = now
+            if bucket.left < 1:
+                return (1 - bucket.left) / self._rate
+            bucket.left -= 1
+            return 0.0
+
+
+class Limits:
+    """The limits of one server: by address and by listener's token; `per_second` 0 is no limit by address."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._key = secrets.token_bytes(32)
+        self._addresses = Limit(per_second, per_second * ADDRESS_BURST_SECONDS, clock) if per_second else None
+        self._tokens = Limit(TOKEN_PER_SECOND, TOKEN_BURST, clock)
+
+    def wait(self, address: str | None, token: str | None) -> float:
+        """The seconds that a request must wait; 0 where it may pass."""
+        seconds = self._addresses.take(self._hash(network(address))) if self._addresses is not None else 0.0
+        if not seconds and token:
+            seconds = self._tokens.take(self._hash(token))
+        return seconds
+
+    def _hash(self, text: str) -> str:
+        return hashlib.blake2b(text.encode(), key=self._key, digest_size=16).hexdigest()
+
+
+def network(address: str | None) -> str:
+    """An address as it is counted: IPv4 whole, IPv6 by its /64, which one household has to itself."""
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        return "unknown"
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
