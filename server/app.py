@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException, TooManyRequests
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as WebResponse
 
-from server import database, participant, watch
+from server import database, participant, researcher, watch
 from server.door import Door, sha256
 from server.flow import Clock, Experiment, Refused, sync_places, utc_now
 from server.headers import security_headers
@@ -42,6 +42,7 @@ ERRORS = {
     ),
     500: ("Something went wrong here", "It is not your fault, and nothing that you answered before is lost."),
 }
+ASSETS = ("rootnote.css", "rootnote.js", "desk.css", "desk.js")
 METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 QUIET = ("static", "watch.healthz", "watch.readyz", "watch.metrics")
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     app.jinja_env.globals.update(contact=study.config.study.contact, assets=_assets_version(app))
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.register_blueprint(participant.blueprint)
+    app.register_blueprint(researcher.blueprint)
     app.register_blueprint(watch.blueprint)
     _keep_logs(app)
     _keep_limits(app, Limits(settings.requests_per_second))
@@ -84,9 +86,9 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
 
 
 def _assets_version(app: Flask) -> str:
-    """Changes with the style and the script, so that a browser never pairs an old one with a new page."""
+    """Changes with the styles and the scripts, so that a browser never pairs an old one with a new page."""
     folder = Path(app.root_path) / "static"
-    return sha256("".join((folder / name).read_text("utf-8") for name in ("rootnote.css", "rootnote.js")))[:12]
+    return sha256("".join((folder / name).read_text("utf-8") for name in ASSETS))[:12]
 
 
 def _keep_logs(app: Flask) -> None:
@@ -121,8 +123,8 @@ def _keep_limits(app: Flask, limits: Limits) -> None:
 def _keep_headers(app: Flask, recruiter: str, secure: bool) -> None:
     @app.after_request
     def add(response: WebResponse) -> WebResponse:
-        desk = request.path == "/desk" or request.path.startswith("/desk/")
-        response.headers.update(security_headers(recruiter, desk=desk, secure=secure or request.is_secure))
+        headers = security_headers(recruiter, desk=_is_desk(), secure=secure or request.is_secure)
+        response.headers.update(headers)
         if request.endpoint == "static" and response.status_code < 400:
             response.headers["Cache-Control"] = "public, max-age=86400"
         else:
@@ -130,10 +132,15 @@ def _keep_headers(app: Flask, recruiter: str, secure: bool) -> None:
         return response
 
 
+def _is_desk() -> bool:
+    return request.path == "/desk" or request.path.startswith("/desk/")
+
+
 def _keep_transactions(app: Flask, engine: Engine) -> None:
     @app.before_request
     def begin() -> None:
-        writes = request.method == "POST" or request.endpoint == "participant.audio"
+        # A sound that was sent and an arrival are noted.
+        writes = request.method == "POST" or request.endpoint in ("participant.audio", "participant.take")
         g.session = database.writing(engine) if writes else database.reading(engine)
 
     @app.after_request
@@ -177,6 +184,11 @@ def _error_page(code: int, problem: str | None = None) -> WebResponse:
     token = (request.view_args or {}).get("token") if code != 404 else None
     reference = g.get("reference") if code >= 500 else None
     page = render_template(
-        "error.html", step="error", title=title, problem=problem or text, token=token, reference=reference
+        "desk/error.html" if _is_desk() else "error.html",
+        step="error",
+        title=title,
+        problem=problem or text,
+        token=token,
+        reference=reference,
     )
     return WebResponse(page, status=code, mimetype="text/html")

@@ -1,4 +1,4 @@
-"""`rootnote server`: migrate, run, rehearse, status, links, codes, export."""
+"""`rootnote server`: migrate, run, user, rehearse, status, links, codes, export."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(pat
 rehearsal_option = click.option("--rehearsal", is_flag=True, help="Use the rehearsal's database, never the real one.")
 
 
+LAZY = {"rehearse": "server.rehearsal.command", "user": "server.users_command"}
+
+
 class _Group(click.Group):
-    """Mounts `rehearse`, which lies in its own folder."""
+    """Mounts the commands that lie in files of their own."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["migrate", "run", "rehearse", "status", "links", "codes", "export"]
+        return ["migrate", "run", "user", "rehearse", "status", "links", "codes", "export"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name != "rehearse":
+        if name not in LAZY:
             return super().get_command(ctx, name)
-        command = importlib.import_module("server.rehearsal.command").rehearse
+        command = getattr(importlib.import_module(LAZY[name]), name)
         assert isinstance(command, click.Command)
         return command
 
@@ -132,7 +135,7 @@ def status(folder: Path, rehearsal: bool, as_json: bool) -> None:
     from server import database
     from server.status import count
 
-    _, engine = _open(folder, rehearsal)
+    _, engine = open_study(folder, rehearsal)
     with database.reading(engine) as session:
         counted = count(session)
     if as_json:
@@ -169,7 +172,7 @@ def codes(folder: Path, rehearsal: bool) -> None:
     from server import database
     from server.status import shown_codes
 
-    study, engine = _open(folder, rehearsal)
+    study, engine = open_study(folder, rehearsal)
     click.echo("code,outcome,usd")
     with database.reading(engine) as session:
         for code, outcome, usd in shown_codes(session, study.config.pay):
@@ -186,7 +189,7 @@ def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> No
     from server import database, responses
     from study.plan import read_plan
 
-    study, engine = _open(folder, rehearsal)
+    study, engine = open_study(folder, rehearsal)
     plan = read_plan(study)
     default = study.folder / "rehearsal" if rehearsal else study.folder
     with database.reading(engine) as session:
@@ -200,7 +203,7 @@ def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> No
     click.echo(f"Written: {written.csv}, {written.parquet.name} and {written.listeners.name}.")
 
 
-def _open(folder: Path, rehearsal: bool) -> tuple[Study, Any]:
+def open_study(folder: Path, rehearsal: bool) -> tuple[Study, Any]:
     """A study and its migrated database."""
     from server import database
     from server.settings import read_settings

@@ -8,7 +8,7 @@ the token in a listener's address only as its SHA-256, so that a leaked database
 from __future__ import annotations
 
 import enum
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import JSON, DateTime, Dialect, Enum, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
@@ -189,3 +189,80 @@ class Answer(Base):
 
 # A place is looked for among those not filled, at every arrival.
 Index("ix_places_open", Place.filled, Place.turn)
+
+
+# ------------------------------------------------------------------ the researcher's desk
+
+
+class Control(Base):
+    """How the study is run at present; `id` is always 1. Once closed, a study stays closed."""
+
+    __tablename__ = "control"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    recruiting: Mapped[bool] = mapped_column(default=True)
+    message: Mapped[str] = mapped_column(Text, default="")
+    closed_at: Mapped[datetime | None]
+
+
+class Arrivals(Base):
+    """How often somebody arrived at /take on a day (UTC), by what they were shown; who it was is not known.
+
+    A day's number is spread over shards, so that many who arrive at once do not wait for one row.
+    """
+
+    __tablename__ = "arrivals"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    shown: Mapped[str] = mapped_column(String(16), primary_key=True)
+    shard: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(default=0)
+
+
+class Researcher(Base):
+    """Someone who may sign in to the desk; `unblinded_at`: when they asked to see agreement early."""
+
+    __tablename__ = "researchers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    password_hash: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime]
+    unblinded_at: Mapped[datetime | None]
+
+
+class SignIn(Base):
+    """A browser in which a researcher is signed in; its cookie is kept as a SHA-256 only."""
+
+    __tablename__ = "sign_ins"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    researcher_id: Mapped[int] = mapped_column(ForeignKey("researchers.id", ondelete="CASCADE"), index=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+
+    researcher: Mapped[Researcher] = relationship()
+
+
+class Attempts(Base):
+    """Failed attempts to sign in since `since`, by the keyed hash of a name or of an address."""
+
+    __tablename__ = "attempts"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    since: Mapped[datetime]
+    number: Mapped[int]
+
+
+class LogEntry(Base):
+    """What a researcher did, and why. Rows are added only: a trigger refuses to change or delete one."""
+
+    __tablename__ = "log"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    who: Mapped[str] = mapped_column(String(64))
+    what: Mapped[str] = mapped_column(String(32))
+    detail: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(Text, default="")

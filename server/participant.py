@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.wrappers import Response as WebResponse
 
-from server import flow
+from server import control, flow
 from server.door import WORKER_LIMIT, Door, Entry
 from server.flow import Experiment, Refused, TrialAnswer, Vacancy
 from server.models import Assignment
@@ -76,14 +76,34 @@ def take() -> WebResponse | str | tuple[str, int]:
         raise Refused("This link is not complete; please open the link that you were sent.")
     if link and flow.find_entry(_session(), entry):
         return redirect(_address(_house().door.token(entry)), 303)
-    return _consent_page(entry)
+    full = _turn_away()
+    if _is_person():
+        control.count_arrival(_session(), "turned_away" if full else "informed", _house().experiment.clock())
+    return full or _consent_page(entry)
+
+
+def _is_person() -> bool:
+    """Whether somebody looks at the page, as far as the browser says: not one that only fetches it ahead."""
+    return request.method == "GET" and "prefetch" not in request.headers.get("Sec-Purpose", "")
+
+
+def _turn_away() -> str | None:
+    """The page for someone who cannot be seated now; None where they can."""
+    found = control.control(_session())
+    if not found.recruiting:
+        return render_template("full.html", step="full", complete=found.closed_at is not None, paused=True)
+    vacancy = flow.vacancy(_session(), _house().experiment)
+    return None if vacancy is Vacancy.OPEN else _full_page(vacancy)
 
 
 def _consent_page(entry: Entry) -> str:
-    vacancy = flow.vacancy(_session(), _house().experiment)
-    if vacancy is not Vacancy.OPEN:
-        return _full_page(vacancy)
-    return render_template("consent.html", step="consent", entry=_house().door.sign(entry), text=_house().pages.consent)
+    return render_template(
+        "consent.html",
+        step="consent",
+        entry=_house().door.sign(entry),
+        text=_house().pages.consent,
+        message=control.control(_session()).message,
+    )
 
 
 def _full_page(vacancy: Vacancy) -> str:
@@ -97,9 +117,11 @@ def consent() -> WebResponse | str | tuple[str, int]:
     entry = house.door.read(request.form.get("entry", ""))
     if entry is None:
         raise Refused("This page was open for too long; please open the link that you were sent once more.")
-    earlier = flow.find_entry(_session(), entry)
-    if earlier is None and entry.consent != house.pages.consent_version:
-        return _consent_page(Entry(entry.number, house.pages.consent_version, entry.worker_hash))
+    if flow.find_entry(_session(), entry) is None:
+        if full := _turn_away():
+            return full
+        if entry.consent != house.pages.consent_version:
+            return _consent_page(Entry(entry.number, house.pages.consent_version, entry.worker_hash))
     token = house.door.token(entry)
     try:
         flow.consent(_session(), house.experiment, entry, token)

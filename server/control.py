@@ -1,0 +1,127 @@
+"""Control of a study: whether it recruits, its message of the day, its closing, and the log of who did what, and why.
+
+Closing is for good: it ends recruiting and lifts the blind, so a study that could be opened again could be looked at
+in between. Listeners who are already in may finish. Whoever wants to see agreement earlier gives a written reason and
+is unblinded alone; their colleagues stay blind. Arrivals are counted by day and by what was shown, not by person: a
+page that is loaded twice counts twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from server.models import Arrivals, Control, LogEntry, Researcher
+
+REASON_LENGTH, REASON_LIMIT = 10, 1000
+MESSAGE_LIMIT = 500
+SHARDS = 16
+
+
+class NotDoneError(Exception):
+    """What a researcher asked for cannot be done; the message is one plain sentence that says what to mend."""
+
+
+def control(session: Session, *, lock: bool = False) -> Control:
+    """How the study is run at present."""
+    return session.get_one(Control, 1, with_for_update=lock or None)
+
+
+def is_blind(control: Control, researcher: Researcher) -> bool:
+    """Whether agreement is to be kept from this researcher."""
+    return control.closed_at is None and researcher.unblinded_at is None
+
+
+def write_log(session: Session, who: str, what: str, now: datetime, *, detail: str = "", reason: str = "") -> None:
+    """Add to the log; nothing is ever taken from it."""
+    session.add(LogEntry(at=now, who=who, what=what, detail=detail, reason=reason))
+    session.flush()
+
+
+def stop(session: Session, who: str, reason: str, now: datetime) -> None:
+    """Stop recruiting; listeners who are in go on. A study that does not recruit is left as it is."""
+    found, written = _open(session), _optional(reason)
+    if found.recruiting:
+        found.recruiting = False
+        write_log(session, who, "stopped recruiting", now, reason=written)
+
+
+def resume(session: Session, who: str, reason: str, now: datetime) -> None:
+    """Recruit again.
+
+    Raises:
+        NotDoneError: where the study is closed.
+    """
+    found, written = _open(session), _optional(reason)
+    if not found.recruiting:
+        found.recruiting = True
+        write_log(session, who, "resumed recruiting", now, reason=written)
+
+
+def set_message(session: Session, who: str, message: str, now: datetime) -> None:
+    """Set the message on the information page; an empty one takes it away.
+
+    Raises:
+        NotDoneError: where it is too long or the study is closed.
+    """
+    found, text = _open(session), " ".join(message.split())
+    if len(text) > MESSAGE_LIMIT:
+        raise NotDoneError(f"The message has {len(text)} characters; please keep it to {MESSAGE_LIMIT}.")
+    if text != found.message:
+        found.message = text
+        write_log(session, who, "set the message" if text else "took the message away", now, detail=text)
+
+
+def close(session: Session, who: str, reason: str, now: datetime) -> None:
+    """Close the study for good.
+
+    Raises:
+        NotDoneError: where it is closed already or the reason is missing.
+    """
+    found, written = _open(session), _required(reason)
+    found.closed_at, found.recruiting = now, False
+    write_log(session, who, "closed the study", now, reason=written)
+
+
+def unblind(session: Session, researcher: Researcher, reason: str, now: datetime) -> None:
+    """Let one researcher see agreement before the study is closed.
+
+    Raises:
+        NotDoneError: where the reason is missing.
+    """
+    if researcher.unblinded_at is not None:
+        return
+    written = _required(reason)
+    researcher.unblinded_at = now
+    write_log(session, researcher.name, "asked to see agreement", now, reason=written)
+
+
+def _open(session: Session) -> Control:
+    found = control(session, lock=True)
+    if found.closed_at is not None:
+        raise NotDoneError("The study is closed, and stays so.")
+    return found
+
+
+def _required(reason: str) -> str:
+    if len(reason.strip()) < REASON_LENGTH:
+        raise NotDoneError(f"Please write the reason, in at least {REASON_LENGTH} characters.")
+    return _optional(reason)
+
+
+def _optional(reason: str) -> str:
+    text = " ".join(reason.split())
+    if len(text) > REASON_LIMIT:
+        raise NotDoneError(f"The reason has {len(text)} characters; please keep it to {REASON_LIMIT}.")
+    return text
+
+
+def count_arrival(session: Session, shown: str, now: datetime) -> None:
+    """Count that somebody was shown the information ("informed") or turned away ("turned_away")."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    row = insert(Arrivals).values(day=now.date(), shown=shown, shard=secrets.randbelow(SHARDS), number=1)
+    keys = [Arrivals.day, Arrivals.shown, Arrivals.shard]
+    session.execute(row.on_conflict_do_update(index_elements=keys, set_={"number": Arrivals.number + 1}))

@@ -1,0 +1,173 @@
+"""The desk's door: who is signed in, by a cookie; and that a form came from a page of ours.
+
+The cookie goes to /desk alone, is out of scripts' reach and is sent by no other site's link or form (SameSite=Strict);
+by https it is Secure. Every form carries a token made from the cookie, so that no other site can make one. Before
+somebody is signed in, a cookie of the sign-in form takes that place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from datetime import datetime, timedelta
+
+from flask import abort, current_app, g, redirect, request, url_for
+from sqlalchemy import Engine
+from werkzeug.wrappers import Response as WebResponse
+
+from server import control, users
+from server.database import reading, writing
+from server.door import random_token
+from server.limits import network
+from server.models import Researcher, SignIn
+from server.settings import Settings
+
+RENEW = timedelta(minutes=1)  # the desk's use is noted no oftener, so that looking writes little
+FIELD_LIMIT = 128
+
+
+def settings() -> Settings:
+    found = current_app.extensions["rootnote.settings"]
+    assert isinstance(found, Settings)
+    return found
+
+
+def engine() -> Engine:
+    found = current_app.extensions["rootnote.engine"]
+    assert isinstance(found, Engine)
+    return found
+
+
+def now() -> datetime:
+    moment = current_app.extensions["rootnote"].experiment.clock()
+    assert isinstance(moment, datetime)
+    return moment
+
+
+def _is_secure() -> bool:
+    return settings().secure or request.is_secure
+
+
+def _cookie(kind: str) -> str:
+    # By https the prefix keeps a page on http from planting one.
+    return f"{'__Secure-' if _is_secure() else ''}rootnote-{kind}"
+
+
+def _set_cookie(response: WebResponse, kind: str, value: str) -> None:
+    response.set_cookie(_cookie(kind), value, path="/desk", httponly=True, secure=_is_secure(), samesite="Strict")
+
+
+def _drop_cookie(response: WebResponse, kind: str) -> None:
+    response.delete_cookie(_cookie(kind), path="/desk", httponly=True, secure=_is_secure(), samesite="Strict")
+
+
+# ------------------------------------------------------------------ forms
+
+
+def _form_token(cookie: str) -> str:
+    return hmac.digest(settings().secret.encode(), f"rootnote.form:{cookie}".encode(), "sha256").hex()
+
+
+def form_token() -> str:
+    """What a form of this page must carry."""
+    return _form_token(g.desk_cookie)
+
+
+def require_own_form() -> None:
+    """Refuse a form that was not made by a page of this desk in this browser."""
+    cookie = request.cookies.get(_cookie("desk" if "sign_in" in g else "form"), "")
+    sent = request.form.get("form", "")
+    if not cookie or not hmac.compare_digest(sent.encode(), _form_token(cookie).encode()):
+        abort(400)
+
+
+# ------------------------------------------------------------------ being signed in
+
+
+def guard() -> WebResponse | None:
+    """Let only who is signed in pass; others are led to the sign-in page."""
+    token = request.cookies.get(_cookie("desk"), "")[:FIELD_LIMIT]
+    found = _look_up(token) if token else None
+    if found is None:
+        return redirect(url_for("researcher.sign_in"), 303)
+    g.sign_in, g.desk_cookie = found, token
+    if request.method == "POST":
+        require_own_form()
+    return None
+
+
+def _look_up(token: str) -> SignIn | None:
+    """The sign-in of a cookie, its use noted; a page that refreshes itself is no use."""
+    moment = now()
+    with reading(engine()) as session:
+        found = users.signed_in(session, token, moment)
+        if found is None:
+            return None
+        found.researcher  # noqa: B018 (loaded while the session is open)
+        session.expunge_all()
+    if moment - found.seen_at >= RENEW and "Rootnote-Live" not in request.headers:
+        with writing(engine()) as session, session.begin():
+            users.renew(session, found, moment)
+    return found
+
+
+def researcher() -> Researcher:
+    """Who is signed in."""
+    return g.sign_in.researcher  # type: ignore[no-any-return]
+
+
+def open_form(response_of: str) -> WebResponse:
+    """The sign-in page, with the cookie that its form needs."""
+    response = WebResponse(response_of, mimetype="text/html")
+    _set_cookie(response, "form", g.desk_cookie)
+    return response
+
+
+def prepare_form() -> None:
+    """Take or make the cookie of the sign-in form."""
+    g.desk_cookie = request.cookies.get(_cookie("form"), "")[:FIELD_LIMIT] or random_token()
+
+
+def try_sign_in(name: str, password: str) -> WebResponse | None:
+    """Sign in: the reply that leads to the desk; None where name or password is wrong.
+
+    The password is looked at outside any transaction, so that its slow hashing holds no lock.
+
+    Raises:
+        TooManyAttemptsError: where too many have failed lately.
+    """
+    moment = now()
+    keys = (_key("name", name), _key("address", network(request.remote_addr)))
+    with writing(engine()) as session:
+        try:
+            users.note_attempt(session, *keys, moment)
+        finally:
+            session.commit()
+    with reading(engine()) as session:
+        known = users.find(session, name)
+        password_hash = known.password_hash if known else None
+    if not users.is_password(password_hash, password):
+        return None
+    with writing(engine()) as session, session.begin():
+        users.forgive(session, keys, moment)
+        known = users.find(session, name)
+        if known is None:
+            return None
+        token = users.sign_in(session, known, moment)
+        control.write_log(session, name, "signed in", moment)
+    response = redirect(url_for("researcher.overview"), 303)
+    _set_cookie(response, "desk", token)
+    _drop_cookie(response, "form")
+    return response
+
+
+def leave() -> WebResponse:
+    """Take the cookie away and go to the sign-in page."""
+    response = redirect(url_for("researcher.sign_in"), 303)
+    _drop_cookie(response, "desk")
+    return response
+
+
+def _key(purpose: str, value: str) -> str:
+    keyed = hmac.new(settings().secret.encode(), f"rootnote.attempt.{purpose}:{value}".encode(), hashlib.sha256)
+    return keyed.hexdigest()

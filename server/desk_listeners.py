@@ -1,0 +1,189 @@
+"""The desk's listeners: one row for each assignment, and all that is kept of one, but for what was chosen."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from server.desk import minutes_between, standing_column
+from server.flow import Experiment
+from server.models import Answer, Assignment, Listener, PrescreenItem, Response
+from study.plan import PlannedTrial
+from study.prescreen import ToneItem, grade
+
+PAGE = 25
+# What a response is beside its telemetry; `choice` is here so that it is never shown.
+PLAIN = {"id", "assignment_id", "position", "choice", "response_ms", "late", "answered_at"}
+TELEMETRY = tuple(column.name for column in Response.__table__.columns if column.name not in PLAIN)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the list."""
+
+    pseudonym: str
+    state: str
+    prescreen: str
+    consented_at: datetime
+    minutes: float | None
+    answers: int
+    trials: int
+    late: int
+    seconds: float | None  # median of an answer
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the list; pages count from 1."""
+
+    rows: list[Row]
+    number: int
+    pages: int
+    total: int
+
+
+def listeners(session: Session, experiment: Experiment, state: str, number: int) -> Page:
+    """The latest first; `state` empty: all."""
+    standing = standing_column()
+    matching = select(Assignment.id) if not state else select(Assignment.id).where(standing == state)
+    total = session.scalar(select(func.count()).select_from(matching.subquery())) or 0
+    pages = max(1, -(-total // PAGE))
+    number = min(number, pages)
+    query = select(Assignment, Listener.pseudonym, standing).join(Listener, Assignment.listener_id == Listener.id)
+    query = query.where(Assignment.id.in_(matching)).order_by(Assignment.consented_at.desc(), Assignment.id.desc())
+    found = session.execute(query.limit(PAGE).offset((number - 1) * PAGE)).all()
+    ids = [assignment.id for assignment, _, _ in found]
+    given, screened = _responses(session, ids), _prescreens(session, ids)
+    rows = [
+        _row(experiment, assignment, pseudonym, standing_now, given[assignment.id], screened[assignment.id])
+        for assignment, pseudonym, standing_now in found
+    ]
+    return Page(rows, number, pages, total)
+
+
+def _row(
+    experiment: Experiment,
+    assignment: Assignment,
+    pseudonym: str,
+    state: str,
+    given: list[Response],
+    items: list[PrescreenItem],
+) -> Row:
+    ended = assignment.ended_at
+    return Row(
+        pseudonym=pseudonym,
+        state=str(state),
+        prescreen=_prescreen(assignment, items),
+        consented_at=assignment.consented_at,
+        minutes=minutes_between(assignment.consented_at, ended) if ended else None,
+        answers=len(given),
+        trials=len(experiment.trials(assignment)),
+        late=sum(response.late for response in given),
+        seconds=statistics.median(response.response_ms / 1000 for response in given) if given else None,
+    )
+
+
+def _responses(session: Session, ids: list[int]) -> dict[int, list[Response]]:
+    found: dict[int, list[Response]] = defaultdict(list)
+    query = select(Response).where(Response.assignment_id.in_(ids)).order_by(Response.position)
+    for response in session.scalars(query):
+        found[response.assignment_id].append(response)
+    return found
+
+
+def _prescreens(session: Session, ids: list[int]) -> dict[int, list[PrescreenItem]]:
+    found: dict[int, list[PrescreenItem]] = defaultdict(list)
+    query = select(PrescreenItem).where(PrescreenItem.assignment_id.in_(ids))
+    for item in session.scalars(query.order_by(PrescreenItem.attempt, PrescreenItem.item)):
+        found[item.assignment_id].append(item)
+    return found
+
+
+def _prescreen(assignment: Assignment, items: list[PrescreenItem]) -> str:
+    attempts = max((item.attempt for item in items), default=0)
+    right, asked = _score([item for item in items if item.attempt == attempts])
+    outcome = "passed" if assignment.screened_at else ("failed" if assignment.ended_at else "open")
+    if not items:
+        return "none" if assignment.screened_at else outcome
+    return f"{outcome}, {right} of {asked}" + (f", attempt {attempts}" if attempts > 1 else "")
+
+
+def _score(items: list[PrescreenItem]) -> tuple[int, int]:
+    """How many items were answered rightly, of how many."""
+    right = sum(item.answer is not None and grade([ToneItem(**item.params)], [item.answer]) for item in items)
+    return right, len(items)
+
+
+# ------------------------------------------------------------------ one listener
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One answered trial, but for the choice."""
+
+    trial: PlannedTrial
+    answered_at: datetime
+    seconds: float
+    late: bool
+    telemetry: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Detail:
+    """All that is kept of one listener."""
+
+    row: Row
+    times: list[tuple[str, datetime]]
+    attempts: list[tuple[int, int, int]]  # attempt, right, asked
+    trials: list[Trial]
+    answers: list[tuple[str, str]]
+
+
+def listener(session: Session, experiment: Experiment, pseudonym: str) -> Detail | None:
+    """One listener; None where there is none of that pseudonym."""
+    query = select(Assignment, standing_column()).join(Listener, Assignment.listener_id == Listener.id)
+    found = session.execute(query.where(Listener.pseudonym == pseudonym)).one_or_none()
+    if found is None:
+        return None
+    assignment, state = found
+    given, items = _responses(session, [assignment.id])[assignment.id], _prescreens(session, [assignment.id])
+    return Detail(
+        row=_row(experiment, assignment, pseudonym, state, given, items[assignment.id]),
+        times=_times(assignment),
+        attempts=_attempts(items[assignment.id]),
+        trials=[_trial(experiment, assignment, response) for response in given],
+        answers=_answers(session, experiment, assignment),
+    )
+
+
+def _times(assignment: Assignment) -> list[tuple[str, datetime]]:
+    times = [
+        ("Consented", assignment.consented_at),
+        ("Passed the prescreen", assignment.screened_at),
+        ("Began to listen", assignment.listening_at),
+        ("Ended", assignment.ended_at),
+    ]
+    return [(name, moment) for name, moment in times if moment is not None]
+
+
+def _attempts(items: list[PrescreenItem]) -> list[tuple[int, int, int]]:
+    numbers = sorted({item.attempt for item in items})
+    return [(number, *_score([item for item in items if item.attempt == number])) for number in numbers]
+
+
+def _trial(experiment: Experiment, assignment: Assignment, response: Response) -> Trial:
+    telemetry = {name: getattr(response, name) for name in TELEMETRY}
+    planned = experiment.trial(assignment, response.position)
+    return Trial(planned, response.answered_at, response.response_ms / 1000, response.late, telemetry)
+
+
+def _answers(session: Session, experiment: Experiment, assignment: Assignment) -> list[tuple[str, str]]:
+    query = select(Answer.question, Answer.value).where(Answer.assignment_id == assignment.id)
+    given = {row.question: row.value for row in session.execute(query)}
+    return [(question.text, given[question.id]) for question in experiment.config.questions if given.get(question.id)]

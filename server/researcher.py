@@ -1,0 +1,261 @@
+"""What a researcher meets: /desk, where the study is seen as it runs, blind to its result, and is steered.
+
+Every page is rendered here and works without a script; a small script only fetches it again and again and puts the
+live parts in place. Nothing changes by GET, but that the desk's use is noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from flask import Blueprint, abort, current_app, g, redirect, render_template, request, url_for
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+from werkzeug.wrappers import Response as WebResponse
+
+from server import control, desk, desk_agreement, desk_door, desk_listeners, users
+from server.control import NotDoneError
+from server.flow import Experiment
+from server.models import LogEntry, Researcher, State
+
+blueprint = Blueprint("researcher", __name__, url_prefix="/desk")
+LOG_PAGE = 50
+PSEUDONYM_LIMIT = 64
+MATRIX_TRIPLETS = 360  # above that many a table of single triplets tells nothing
+OPEN = ("researcher.sign_in", "researcher.send_sign_in")
+
+
+def _experiment() -> Experiment:
+    experiment = current_app.extensions["rootnote"].experiment
+    assert isinstance(experiment, Experiment)
+    return experiment
+
+
+def _session() -> Session:
+    assert isinstance(g.session, Session)
+    return g.session
+
+
+@blueprint.before_request
+def guard() -> WebResponse | None:
+    if request.endpoint in OPEN:
+        desk_door.prepare_form()
+        return None
+    return desk_door.guard()
+
+
+@blueprint.app_template_filter("utc")
+def utc(moment: datetime, form: str = "%-d %b %H:%M") -> str:
+    return moment.astimezone(UTC).strftime(form)
+
+
+@blueprint.app_template_filter("percent")
+def percent(rate: float | None, digits: int = 0) -> str:
+    return "–" if rate is None else f"{100 * rate:.{digits}f} %"
+
+
+@blueprint.app_template_filter("duration")
+def duration(minutes: float | None) -> str:
+    """Minutes as a person says them: 48 s, 4 min 05 s, 2 h 10 min."""
+    if minutes is None:
+        return "–"
+    seconds = round(60 * minutes)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def _render(page: str, status: int = 200, **context: object) -> WebResponse:
+    found = control.control(_session())
+    text = render_template(
+        f"desk/{page}.html",
+        page=page,
+        control=found,
+        researcher=desk_door.researcher(),
+        form=desk_door.form_token(),
+        now=desk_door.now(),
+        **context,
+    )
+    return WebResponse(text, status=status, mimetype="text/html")
+
+
+# ------------------------------------------------------------------ signing in and out
+
+
+@blueprint.get("/sign-in")
+def sign_in() -> WebResponse:
+    return _sign_in_page()
+
+
+def _sign_in_page(problem: str = "", name: str = "") -> WebResponse:
+    page = render_template("desk/sign_in.html", page="sign_in", problem=problem, name=name, form=desk_door.form_token())
+    return desk_door.open_form(page)
+
+
+@blueprint.post("/sign-in")
+def send_sign_in() -> WebResponse:
+    desk_door.require_own_form()
+    name = request.form.get("name", "").strip().lower()[: desk_door.FIELD_LIMIT]
+    try:
+        response = desk_door.try_sign_in(name, request.form.get("password", ""))
+    except users.TooManyAttemptsError as error:
+        problem = (
+            f"Signing in did not work several times in a row. Please wait {error.minutes} "
+            f"{'minute' if error.minutes == 1 else 'minutes'}, then try again."
+        )
+        page = _sign_in_page(problem, name)
+        page.status_code = 429
+        page.headers["Retry-After"] = str(60 * error.minutes)
+        return page
+    if response is None:
+        page = _sign_in_page("This name and password do not go together. Please try again.", name)
+        page.status_code = 401
+        return page
+    return response
+
+
+@blueprint.post("/sign-out")
+def sign_out() -> WebResponse:
+    users.sign_out(_session(), g.sign_in)
+    return desk_door.leave()
+
+
+@blueprint.post("/sign-out-everywhere")
+def sign_out_everywhere() -> WebResponse:
+    users.sign_out_everywhere(_session(), desk_door.researcher())
+    control.write_log(_session(), desk_door.researcher().name, "signed out everywhere", desk_door.now())
+    return desk_door.leave()
+
+
+# ------------------------------------------------------------------ looking
+
+
+@blueprint.get("/")
+def overview() -> WebResponse:
+    """How far the study is."""
+    return _render("overview", seen=desk.overview(_session(), _experiment()))
+
+
+@blueprint.get("/listeners")
+def listeners() -> WebResponse:
+    """Everyone, by pseudonym."""
+    state = request.args.get("state", "")
+    if state not in ("", *(known.value for known in State)):
+        abort(404)
+    seen = desk_listeners.listeners(_session(), _experiment(), state, _page_number())
+    return _render("listeners", seen=seen, state=state, states=_states())
+
+
+def _states() -> list[str]:
+    return [state.value for state in State]
+
+
+def _page_number() -> int:
+    text = request.args.get("page", "1")
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 6 and int(text) > 0):
+        abort(404)
+    return int(text)
+
+
+@blueprint.get("/listeners/<pseudonym>")
+def listener(pseudonym: str) -> WebResponse:
+    """One listener."""
+    known = pseudonym if len(pseudonym) <= PSEUDONYM_LIMIT and "\0" not in pseudonym else ""
+    seen = desk_listeners.listener(_session(), _experiment(), known)
+    if seen is None:
+        abort(404)
+    return _render("listener", seen=seen, telemetry=desk_listeners.TELEMETRY)
+
+
+@blueprint.get("/triplets")
+def triplets() -> WebResponse:
+    """Answers to every triplet."""
+    progress = desk.answers(_session(), _experiment())
+    matrices = desk.matrices(progress) if len(progress) <= MATRIX_TRIPLETS else {}
+    return _render("triplets", total=len(progress), matrices=matrices, spread=desk.spread(progress), pairs=desk.PAIRS)
+
+
+@blueprint.get("/agreement")
+def agreement() -> WebResponse:
+    """Agreement, once it may be seen."""
+    return _agreement_page()
+
+
+def _agreement_page(problem: str = "", reason: str = "", status: int = 200) -> WebResponse:
+    # Not even computed while it must not be seen.
+    blind = control.is_blind(control.control(_session()), _present_researcher())
+    seen = None if blind else desk_agreement.agreement(_session(), _experiment())
+    return _render("agreement", status, seen=seen, blind=blind, problem=problem, reason=reason)
+
+
+def _present_researcher() -> Researcher:
+    """Who is signed in, as the database has them now."""
+    return _session().get_one(Researcher, desk_door.researcher().id)
+
+
+@blueprint.post("/agreement")
+def unblind() -> WebResponse:
+    reason = request.form.get("reason", "")
+    try:
+        control.unblind(_session(), _present_researcher(), reason, desk_door.now())
+    except NotDoneError as error:
+        return _agreement_page(str(error), reason, 400)
+    return redirect(url_for("researcher.agreement"), 303)
+
+
+@blueprint.get("/log")
+def log() -> WebResponse:
+    """Who did what, when and why."""
+    number, total = _page_number(), _session().scalar(select(func.count()).select_from(LogEntry)) or 0
+    pages = max(1, -(-total // LOG_PAGE))
+    number = min(number, pages)
+    entries = select(LogEntry).order_by(LogEntry.id.desc()).limit(LOG_PAGE).offset((number - 1) * LOG_PAGE)
+    return _render("log", entries=list(_session().scalars(entries)), number=number, pages_all=pages, total=total)
+
+
+# ------------------------------------------------------------------ steering
+
+
+@blueprint.get("/study")
+def study() -> WebResponse:
+    """Stop and resume, the message of the day, closing."""
+    return _study_page()
+
+
+def _study_page(problem: str = "", status: int = 200) -> WebResponse:
+    listening = desk.overview(_session(), _experiment()).listening
+    return _render("study", status, problem=problem, listening=listening, given=request.form)
+
+
+@blueprint.post("/study/stop")
+def stop() -> WebResponse:
+    return _steer(lambda who, reason: control.stop(_session(), who, reason, desk_door.now()))
+
+
+@blueprint.post("/study/resume")
+def resume() -> WebResponse:
+    return _steer(lambda who, reason: control.resume(_session(), who, reason, desk_door.now()))
+
+
+@blueprint.post("/study/message")
+def message() -> WebResponse:
+    text = request.form.get("message", "")
+    return _steer(lambda who, reason: control.set_message(_session(), who, text, desk_door.now()))
+
+
+@blueprint.post("/study/close")
+def close() -> WebResponse:
+    if request.form.get("confirm") != "yes":
+        return _study_page("Please tick that you want to close the study for good.", 400)
+    return _steer(lambda who, reason: control.close(_session(), who, reason, desk_door.now()))
+
+
+def _steer(act: Callable[[str, str], None]) -> WebResponse:
+    try:
+        act(desk_door.researcher().name, request.form.get("reason", ""))
+    except NotDoneError as error:
+        return _study_page(str(error), 400)
+    return redirect(url_for("researcher.study"), 303)

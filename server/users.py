@@ -1,0 +1,183 @@
+"""Researchers who may open the desk: their passwords, where they are signed in, and how often guessing is allowed.
+
+Passwords are kept as argon2id hashes. A name that is not there costs the same work as one that is, so that the time
+of a reply tells nothing. Failed attempts are counted for the name and for the address, each under a keyed hash; after
+so many within a quarter of an hour the rest are refused unread, and the count is forgotten when it is over.
+A sign-in ends 12 hours after it began, an hour after the desk was last used, or when it is signed out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import case, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from embeddings.artefacts import RootnoteError
+from server.door import random_token, sha256
+from server.models import Attempts, Researcher, SignIn
+
+PASSWORD_LENGTH = 12
+PASSWORD_LIMIT = 1024  # hashing takes longer the longer the text
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+WINDOW = timedelta(minutes=15)
+NAME_ATTEMPTS, ADDRESS_ATTEMPTS = 10, 30
+LONGEST, IDLE = timedelta(hours=12), timedelta(hours=1)
+
+_hasher = PasswordHasher()  # RFC 9106's low-memory choice: 64 MiB, 3 passes
+# Made by _hasher from a random password that nobody kept: what an unknown name is checked against.
+_NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$TXhmerZxIN1QVighk7TBvg$3xZHxJPBuyI3I0p4j5p8QRo1BnU0gMcMqOT/E++a7ag"
+
+
+class TooManyAttemptsError(Exception):
+    """Signing in is refused for `minutes`."""
+
+    def __init__(self, minutes: int) -> None:
+        super().__init__(f"refused for {minutes} minutes")
+        self.minutes = minutes
+
+
+# ------------------------------------------------------------------ accounts
+
+
+def add(session: Session, name: str, password: str, now: datetime) -> Researcher:
+    """Add a researcher.
+
+    Raises:
+        RootnoteError: where the name or the password will not do, or the name is taken.
+    """
+    if not NAME.fullmatch(name):
+        raise RootnoteError(
+            f"the name '{name}' will not do; use 1 to 63 small letters, digits, dots, hyphens and underscores."
+        )
+    if find(session, name) is not None:
+        raise RootnoteError(f"'{name}' is there already; `rootnote server user passwd {name}` changes the password.")
+    researcher = Researcher(name=name, password_hash=_hash(password), created_at=now)
+    session.add(researcher)
+    session.flush()
+    return researcher
+
+
+def remove(session: Session, name: str) -> None:
+    """Remove a researcher, who is signed out everywhere.
+
+    Raises:
+        RootnoteError: where there is none of that name.
+    """
+    researcher = _require(session, name)
+    sign_out_everywhere(session, researcher)
+    session.delete(researcher)
+    session.flush()
+
+
+def change_password(session: Session, name: str, password: str) -> None:
+    """Give a researcher another password; they are signed out everywhere.
+
+    Raises:
+        RootnoteError: where there is none of that name or the password will not do.
+    """
+    researcher = _require(session, name)
+    researcher.password_hash = _hash(password)
+    sign_out_everywhere(session, researcher)
+    session.flush()
+
+
+def find(session: Session, name: str) -> Researcher | None:
+    return session.scalar(select(Researcher).where(Researcher.name == name))
+
+
+def _require(session: Session, name: str) -> Researcher:
+    researcher = find(session, name)
+    if researcher is None:
+        raise RootnoteError(f"there is no researcher '{name}'; `rootnote server user list` shows who there is.")
+    return researcher
+
+
+def _hash(password: str) -> str:
+    if not PASSWORD_LENGTH <= len(password) <= PASSWORD_LIMIT:
+        raise RootnoteError(f"the password must have {PASSWORD_LENGTH} to {PASSWORD_LIMIT} characters.")
+    return _hasher.hash(password)
+
+
+def is_password(researcher_hash: str | None, password: str) -> bool:
+    """Whether the password is that of the hash; None (an unknown name) takes as long and is never right."""
+    try:
+        _hasher.verify(researcher_hash or _NOBODY, password[:PASSWORD_LIMIT])
+    except (VerificationError, InvalidHashError):
+        return False
+    return researcher_hash is not None
+
+
+# ------------------------------------------------------------------ attempts
+
+
+def note_attempt(session: Session, name_key: str, address_key: str, now: datetime) -> None:
+    """Count an attempt before its password is looked at.
+
+    Raises:
+        TooManyAttemptsError: where the name or the address has had its attempts.
+    """
+    waits = []
+    for key, most in sorted([(name_key, NAME_ATTEMPTS), (address_key, ADDRESS_ATTEMPTS)]):
+        number, since = _count(session, key, now)
+        if number > most:
+            waits.append(since + WINDOW - now)
+    if waits:
+        raise TooManyAttemptsError(max(1, round(max(waits).total_seconds() / 60)))
+
+
+def _count(session: Session, key: str, now: datetime) -> tuple[int, datetime]:
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    over = Attempts.since <= now - WINDOW
+    counted = insert(Attempts).values(key=key, since=now, number=1)
+    counted = counted.on_conflict_do_update(
+        index_elements=[Attempts.key],
+        set_={"number": case((over, 1), else_=Attempts.number + 1), "since": case((over, now), else_=Attempts.since)},
+    )
+    number, since = session.execute(counted.returning(Attempts.number, Attempts.since)).one()
+    return number, since
+
+
+def forgive(session: Session, keys: Iterable[str], now: datetime) -> None:
+    """After a right password: it was no failed attempt; and counts that are over are forgotten."""
+    for key in sorted(keys):
+        session.execute(update(Attempts).where(Attempts.key == key).values(number=Attempts.number - 1))
+    session.execute(delete(Attempts).where(Attempts.since <= now - WINDOW))
+
+
+# ------------------------------------------------------------------ sign-ins
+
+
+def sign_in(session: Session, researcher: Researcher, now: datetime) -> str:
+    """Begin a sign-in; the token of its cookie."""
+    session.execute(delete(SignIn).where((SignIn.created_at <= now - LONGEST) | (SignIn.seen_at <= now - IDLE)))
+    token = random_token()
+    session.add(SignIn(researcher_id=researcher.id, token_hash=sha256(token), created_at=now, seen_at=now))
+    session.flush()
+    return token
+
+
+def signed_in(session: Session, token: str, now: datetime) -> SignIn | None:
+    """The sign-in of a cookie, while it lasts."""
+    found = session.scalar(select(SignIn).where(SignIn.token_hash == sha256(token)))
+    if found is None or now - found.created_at >= LONGEST or now - found.seen_at >= IDLE:
+        return None
+    return found
+
+
+def renew(session: Session, found: SignIn, now: datetime) -> None:
+    """Note that the desk was used."""
+    session.execute(update(SignIn).where(SignIn.id == found.id).values(seen_at=now))
+
+
+def sign_out(session: Session, found: SignIn) -> None:
+    session.execute(delete(SignIn).where(SignIn.id == found.id))
+
+
+def sign_out_everywhere(session: Session, researcher: Researcher) -> None:
+    session.execute(delete(SignIn).where(SignIn.researcher_id == researcher.id))

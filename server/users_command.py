@@ -1,0 +1,97 @@
+"""`rootnote server user`: who may open the desk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
+name_argument = click.argument("name")
+rehearsal_option = click.option("--rehearsal", is_flag=True, help="Of the rehearsal's desk.")
+COMMAND_LINE = "(command line)"
+
+
+@click.group()
+def user() -> None:
+    """Say who may open the researcher's desk, at /desk."""
+
+
+@user.command()
+@name_argument
+@study_argument
+@rehearsal_option
+def add(name: str, folder: Path, rehearsal: bool) -> None:
+    """Add a researcher; the password is asked for, or taken from ROOTNOTE_DESK_PASSWORD."""
+    from server import users
+
+    engine = _engine(folder, rehearsal)
+    password = _password()
+    _change(engine, "added", name, lambda session, now: users.add(session, name, password, now))
+    click.echo(f"'{name}' may sign in at /desk.")
+
+
+@user.command()
+@name_argument
+@study_argument
+@rehearsal_option
+def passwd(name: str, folder: Path, rehearsal: bool) -> None:
+    """Give a researcher another password; they are signed out everywhere."""
+    from server import users
+
+    engine = _engine(folder, rehearsal)
+    password = _password()
+    _change(
+        engine, "changed the password of", name, lambda session, now: users.change_password(session, name, password)
+    )
+    click.echo(f"'{name}' has another password and is signed out everywhere.")
+
+
+@user.command()
+@name_argument
+@study_argument
+@rehearsal_option
+def remove(name: str, folder: Path, rehearsal: bool) -> None:
+    """Remove a researcher, who is signed out everywhere; what they did stays in the log."""
+    from server import users
+
+    _change(_engine(folder, rehearsal), "removed", name, lambda session, now: users.remove(session, name))
+    click.echo(f"'{name}' can sign in no more.")
+
+
+@user.command(name="list")
+@study_argument
+@rehearsal_option
+def list_(folder: Path, rehearsal: bool) -> None:
+    """List who may sign in."""
+    from sqlalchemy import select
+
+    from server import database
+    from server.models import Researcher
+
+    with database.reading(_engine(folder, rehearsal)) as session:
+        for researcher in session.scalars(select(Researcher).order_by(Researcher.name)):
+            click.echo(researcher.name)
+
+
+def _password() -> str:
+    given = os.environ.get("ROOTNOTE_DESK_PASSWORD", "")
+    return given or str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+
+
+def _engine(folder: Path, rehearsal: bool) -> Any:
+    from server.cli import open_study
+
+    return open_study(folder, rehearsal)[1]
+
+
+def _change(engine: Any, what: str, name: str, act: Any) -> None:
+    """Do it and write it into the log, both or neither."""
+    from server import control, database
+    from server.flow import utc_now
+
+    with database.writing(engine) as session, session.begin():
+        act(session, utc_now())
+        control.write_log(session, COMMAND_LINE, what, utc_now(), detail=name)

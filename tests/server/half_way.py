@@ -1,0 +1,130 @@
+"""A database half way: 60 of 90 listeners have finished, others are in, left, failed or ran out of time."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime, timedelta
+
+import numpy as np
+from sqlalchemy import Engine, select, update
+from sqlalchemy.orm import Session
+
+from server import database
+from server.models import Answer, Arrivals, Assignment, Control, Listener, Place, PrescreenItem, Response, State
+from study.config import Study
+from study.plan import Plan, read_plan
+from study.prescreen import draw_attempt
+
+# how many listeners came to which end, in the order in which they came, mixed
+ENDS = {
+    State.FINISHED: 60,
+    State.SCREENED_OUT: 7,
+    State.WITHDRAWN: 4,
+    State.EXPIRED: 3,
+    State.LISTENING: 6,
+    State.SCREENED: 1,
+    State.CONSENTED: 2,
+}
+ARRIVED, TURNED_AWAY = 131, 9
+
+
+def fill(engine: Engine, study: Study, now: datetime, seed: int = 1) -> None:
+    """Fill a migrated database whose places are there."""
+    rng, plan = np.random.default_rng(seed), read_plan(study)
+    ends = [State(state) for state in rng.permutation([state.value for state, n in ENDS.items() for _ in range(n)])]
+    with database.writing(engine) as session, session.begin():
+        places = list(session.scalars(select(Place).order_by(Place.turn)))
+        began = now - timedelta(hours=30)
+        for index, state in enumerate(ends):
+            moment = began + timedelta(hours=29.8 * (index / len(ends)) ** 0.6, minutes=float(rng.uniform(0, 4)))
+            if state in (State.LISTENING, State.SCREENED, State.CONSENTED):
+                moment = now - timedelta(minutes=float(rng.uniform(1, 4)))
+            _add(session, study, plan, rng, places, state, moment)
+        day = {"day": now.date(), "shard": 0}
+        session.add(Arrivals(shown="informed", number=ARRIVED - TURNED_AWAY, **day))
+        session.add(Arrivals(shown="turned_away", number=TURNED_AWAY, **day))
+        message = "The server is restarted tonight at 22:00 UTC; your answers are kept."
+        session.execute(update(Control).values(message=message))
+
+
+def _add(
+    session: Session,
+    study: Study,
+    plan: Plan,
+    rng: np.random.Generator,
+    places: list[Place],
+    state: State,
+    at: datetime,
+) -> None:
+    place = next(place for place in places if place.assignment_id is None)
+    assignment = Assignment(
+        pseudonym=secrets.token_hex(8),
+        listener=Listener(pseudonym=secrets.token_hex(8)),
+        entry_hash=secrets.token_hex(32),
+        token_hash=secrets.token_hex(32),
+        state=state,
+        list_number=place.list_number,
+        completion_code=secrets.token_hex(5).upper(),
+        consent_version="0" * 64,
+        consented_at=at,
+    )
+    session.add(assignment)
+    session.flush()
+    moment = at + timedelta(seconds=float(rng.uniform(30, 70)))
+    passed = state not in (State.SCREENED_OUT, State.CONSENTED)
+    _screen(session, study, rng, assignment, moment, passed, asked=state is not State.CONSENTED)
+    if passed:
+        assignment.screened_at = moment
+    if passed and state is not State.SCREENED:
+        assignment.listening_at = moment = moment + timedelta(seconds=float(rng.uniform(8, 30)))
+        trials = plan.lists[place.list_number]
+        answered = len(trials) if state is State.FINISHED else int(rng.integers(0, len(trials)))
+        for trial in trials[:answered]:
+            seconds = float(np.clip(rng.lognormal(2.55, 0.35), 5, 90))
+            moment += timedelta(seconds=seconds)
+            session.add(
+                Response(
+                    assignment_id=assignment.id,
+                    position=trial.position,
+                    choice=trial.high_side if rng.random() < 0.75 else "AB"[trial.high_side == "A"],
+                    response_ms=round(1000 * seconds),
+                    answered_at=moment,
+                    **{f"plays_{clip}": 1 + int(rng.random() < 0.3) for clip in "xab"},
+                )
+            )
+    if state is State.FINISHED:
+        moment += timedelta(seconds=25)
+        place.filled = True
+        session.add(Answer(assignment_id=assignment.id, question="music", value="4 to 10", answered_at=moment))
+    if state in (State.FINISHED, State.SCREENED_OUT, State.WITHDRAWN, State.EXPIRED):
+        assignment.ended_at = moment
+    if state in (State.FINISHED, State.LISTENING, State.SCREENED, State.CONSENTED):
+        place.assignment_id = assignment.id
+        place.expires_at = None if place.filled else moment + timedelta(hours=1)
+
+
+def _screen(
+    session: Session,
+    study: Study,
+    rng: np.random.Generator,
+    assignment: Assignment,
+    at: datetime,
+    passed: bool,
+    asked: bool,
+) -> None:
+    first = 1 if passed and rng.random() < 0.8 else 2
+    for attempt in range(1, (first if asked else 1) + 1):
+        right = passed and attempt == first
+        for number, item in enumerate(draw_attempt(rng, study.config.prescreen), start=1):
+            session.add(
+                PrescreenItem(
+                    assignment_id=assignment.id,
+                    attempt=attempt,
+                    item=number,
+                    kind="tones",
+                    params=vars(item),
+                    sound=secrets.token_hex(16),
+                    answer=(item.count if right or number == 1 else item.count + 1) if asked else None,
+                    answered_at=at if asked else None,
+                )
+            )
