@@ -67,7 +67,7 @@ def set_message(session: Session, who: str, message: str, now: datetime) -> None
     Raises:
         NotDoneError: where it is too long or the study is closed.
     """
-    found, text = _open(session), " ".join(message.split())
+    found, text = _open(session), _plain(message)
     if len(text) > MESSAGE_LIMIT:
         raise NotDoneError(f"The message has {len(text)} characters; please keep it to {MESSAGE_LIMIT}.")
     if text != found.message:
@@ -107,16 +107,21 @@ def _open(session: Session) -> Control:
 
 
 def _required(reason: str) -> str:
-    if len(reason.strip()) < REASON_LENGTH:
+    if len(_plain(reason)) < REASON_LENGTH:
         raise NotDoneError(f"Please write the reason, in at least {REASON_LENGTH} characters.")
     return _optional(reason)
 
 
 def _optional(reason: str) -> str:
-    text = " ".join(reason.split())
+    text = _plain(reason)
     if len(text) > REASON_LIMIT:
         raise NotDoneError(f"The reason has {len(text)} characters; please keep it to {REASON_LIMIT}.")
     return text
+
+
+def _plain(text: str) -> str:
+    """One line of printable characters: a database takes no NUL, and a log no line breaks."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
 
 
 def count_arrival(session: Session, shown: str, now: datetime) -> None:

@@ -8,6 +8,7 @@ A sign-in ends 12 hours after it began, an hour after the desk was last used, or
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -30,8 +31,6 @@ NAME_ATTEMPTS, ADDRESS_ATTEMPTS = 10, 30
 LONGEST, IDLE = timedelta(hours=12), timedelta(hours=1)
 
 _hasher = PasswordHasher()  # RFC 9106's low-memory choice: 64 MiB, 3 passes
-# Made by _hasher from a random password that nobody kept: what an unknown name is checked against.
-_NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$TXhmerZxIN1QVighk7TBvg$3xZHxJPBuyI3I0p4j5p8QRo1BnU0gMcMqOT/E++a7ag"
 
 
 class TooManyAttemptsError(Exception):
@@ -88,6 +87,9 @@ def change_password(session: Session, name: str, password: str) -> None:
 
 
 def find(session: Session, name: str) -> Researcher | None:
+    """The researcher of a name; None for any text that is none."""
+    if not NAME.fullmatch(name):
+        return None
     return session.scalar(select(Researcher).where(Researcher.name == name))
 
 
@@ -104,10 +106,17 @@ def _hash(password: str) -> str:
     return _hasher.hash(password)
 
 
+@functools.cache
+def _nobody() -> str:
+    """The hash of a password that nobody knows: what an unknown name is checked against."""
+    return _hasher.hash(random_token())
+
+
 def is_password(researcher_hash: str | None, password: str) -> bool:
     """Whether the password is that of the hash; None (an unknown name) takes as long and is never right."""
+    nobody = _nobody()  # made for every name, so that the first to be checked takes no longer than another
     try:
-        _hasher.verify(researcher_hash or _NOBODY, password[:PASSWORD_LIMIT])
+        _hasher.verify(researcher_hash or nobody, password[:PASSWORD_LIMIT])
     except (VerificationError, InvalidHashError):
         return False
     return researcher_hash is not None

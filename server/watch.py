@@ -18,10 +18,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WebResponse
 
-from server import status
+from server import control, status
 from server.database import reading
 from server.flow import Experiment
-from server.models import Response, StudyRecord
+from server.models import Arrivals, Response, StudyRecord
 
 blueprint = Blueprint("watch", __name__)
 
@@ -84,6 +84,13 @@ class _Counted:
                 if value != "all":
                     family.add_metric([value], number)
             yield family
+        arrived = CounterMetricFamily("rootnote_arrivals", "Arrivals at /take by what was shown.", labels=["shown"])
+        by_shown = select(Arrivals.shown, func.sum(Arrivals.number)).group_by(Arrivals.shown)
+        for shown, number in self._session.execute(by_shown):
+            arrived.add_metric([shown], number)
+        yield arrived
+        recruiting = int(control.control(self._session).recruiting)
+        yield GaugeMetricFamily("rootnote_recruiting", "1 while arrivals are let in.", value=recruiting)
         yield CounterMetricFamily("rootnote_responses", "Trials answered.", value=counted["responses"])
         late = select(func.count()).select_from(Response).where(Response.late)
         yield CounterMetricFamily(

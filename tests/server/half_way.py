@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -28,15 +29,16 @@ ENDS = {
 ARRIVED, TURNED_AWAY = 131, 9
 
 
-def fill(engine: Engine, study: Study, now: datetime, seed: int = 1) -> None:
+def fill(engine: Engine, study: Study, now: datetime, ends: Mapping[State, int] | None = None, seed: int = 1) -> None:
     """Fill a migrated database whose places are there."""
+    ends = ends or ENDS
     rng, plan = np.random.default_rng(seed), read_plan(study)
-    ends = [State(state) for state in rng.permutation([state.value for state, n in ENDS.items() for _ in range(n)])]
+    states = [State(state) for state in rng.permutation([state.value for state, n in ends.items() for _ in range(n)])]
     with database.writing(engine) as session, session.begin():
         places = list(session.scalars(select(Place).order_by(Place.turn)))
         began = now - timedelta(hours=30)
-        for index, state in enumerate(ends):
-            moment = began + timedelta(hours=29.8 * (index / len(ends)) ** 0.6, minutes=float(rng.uniform(0, 4)))
+        for index, state in enumerate(states):
+            moment = began + timedelta(hours=29.8 * (index / len(states)) ** 0.6, minutes=float(rng.uniform(0, 4)))
             if state in (State.LISTENING, State.SCREENED, State.CONSENTED):
                 moment = now - timedelta(minutes=float(rng.uniform(1, 4)))
             _add(session, study, plan, rng, places, state, moment)

@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from argon2 import PasswordHasher
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
@@ -137,7 +138,8 @@ def _cheap_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashing made cheap; test_researchers_on_the_command_line has it as it is."""
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     monkeypatch.setattr(users, "_hasher", cheap)
-    monkeypatch.setattr(users, "_NOBODY", cheap.hash("nobody's"))
+    nobody = cheap.hash("nobody's")
+    monkeypatch.setattr(users, "_nobody", lambda: nobody)
 
 
 def test_an_unknown_name_costs_the_same_work(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +162,45 @@ def test_forms_of_other_sites_are_refused(site: Site) -> None:
         assert visit.client.get(f"/desk/{path}").status_code in (200, 405)
     assert Visit(site).client.post("/desk/sign-in", data={"name": "anna", "password": PASSWORD}).status_code == 400
     assert site.query("SELECT recruiting, closed_at FROM control")[0] in [(True, None), (1, None)]
+
+
+DAMAGED = ["\0", "' OR 1=1 --", "<script>", "é" * 600, "9" * 40, "\ud800"]
+HOSTILE = st.one_of(st.text(max_size=60), st.sampled_from(DAMAGED))
+FORMS = ("study/stop", "study/resume", "study/message", "study/close", "agreement")
+
+
+def test_damaged_forms_and_addresses_break_nothing(site: Site) -> None:
+    """Whatever is sent, the desk answers below 500 and the study is not closed."""
+    visit = Visit(site).signed_in()
+    form = visit.form("study")
+
+    @settings(max_examples=60, deadline=None, database=None)
+    @given(st.sampled_from(["listeners", "log", "triplets", ""]), HOSTILE, HOSTILE)
+    def look(path: str, name: str, value: str) -> None:
+        query = {"page": name, "state": value} if name else {"page": value}
+        assert visit.client.get(f"/desk/{path}", query_string=encoded(query)).status_code < 500
+        assert visit.client.get("/desk/listeners/" + quote(name, errors="replace")).status_code < 500
+
+    @settings(max_examples=60, deadline=None, database=None)
+    @given(st.sampled_from(FORMS), HOSTILE, HOSTILE)
+    def send(path: str, reason: str, text: str) -> None:
+        fields = encoded({"reason": reason, "message": text, "confirm": text, "form": form, "name": reason})
+        assert visit.client.post(f"/desk/{path}", data=fields).status_code < 500
+
+    look()
+    send()
+    stranger = Visit(site)
+    form = stranger.form("sign-in")
+    for name in DAMAGED[:4]:
+        fields = encoded({"form": form, "name": name, "password": name})
+        assert stranger.client.post("/desk/sign-in", data=fields).status_code == 401
+    assert site.walker().open().step in ("consent", "full")
+    assert visit.open("log").status_code == 200
+
+
+def encoded(fields: dict[str, str]) -> dict[str, bytes | str]:
+    """Fields as a client of any kind may send them, lone surrogates included."""
+    return {name: value.encode("utf-8", "surrogatepass").decode("utf-8", "replace") for name, value in fields.items()}
 
 
 # ------------------------------------------------------------------ what it shows

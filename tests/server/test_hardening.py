@@ -228,6 +228,8 @@ def test_metrics_count_for_who_bears_the_token(make_site: Callable[..., Site]) -
     assert numbers["rootnote_listeners", "finished"] == 1
     assert numbers["rootnote_listeners", "screened_out"] == 1
     assert numbers["rootnote_responses_total",] == 3
+    assert numbers["rootnote_arrivals_total", "informed"] == 3
+    assert numbers["rootnote_recruiting",] == 1
     assert numbers["rootnote_last_response_timestamp_seconds",] == site.clock.now.timestamp()
     assert families["rootnote_responses"].type == "counter"
 

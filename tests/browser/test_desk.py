@@ -1,0 +1,115 @@
+"""A researcher at the desk in a real browser: its pages fit, are accessible, refresh themselves, and need no script."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+from sqlalchemy import text
+from sqlalchemy.engine import URL
+
+from server import database
+from server.models import State
+from study.config import Study
+from tests.server.half_way import fill
+
+pytestmark = pytest.mark.browser
+PASSWORD = "correct horse battery"
+SIZES = ({"width": 390, "height": 844}, {"width": 1280, "height": 800})
+PAGES = ("", "listeners", "triplets", "agreement", "study", "log")
+ENDS = {State.FINISHED: 10, State.SCREENED_OUT: 2, State.WITHDRAWN: 1, State.LISTENING: 2}
+
+
+@pytest.fixture(scope="module")
+def desk(site: str, study: Study) -> Iterator[str]:
+    """The desk's address: some listeners are through, and anna may sign in."""
+    engine = database.connect(URL.create("sqlite", database=str(study.folder / "rootnote.sqlite3")))
+    fill(engine, study, datetime.now(UTC), ENDS)
+    engine.dispose()
+    command = [sys.executable, "-m", "rootnote", "server", "user", "add", "anna", str(study.folder)]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ROOTNOTE_")}
+    subprocess.run(command, env=kept | {"ROOTNOTE_DESK_PASSWORD": PASSWORD}, check=True, capture_output=True)
+    yield f"{site}/desk/"
+
+
+def sign_in(page: Page, desk: str) -> None:
+    page.goto(desk)
+    page.fill("#name", "anna")
+    page.fill("#password", PASSWORD)
+    page.click("button.primary")
+    page.wait_for_selector("main[data-page=overview]")
+
+
+def test_every_page_fits_and_is_accessible(browser: Browser, desk: str) -> None:
+    problems: list[str] = []
+    for size, scheme in zip(SIZES, ("light", "dark"), strict=True):
+        with browser.new_context(viewport=size, color_scheme=scheme) as context:  # type: ignore[arg-type]
+            page = context.new_page()
+            page.on("console", lambda message: problems.append(message.text))
+            page.on("request", lambda request: problems.extend([request.url] * (not request.url.startswith(desk[:-5]))))
+            sign_in(page, desk)
+            listener = page.request.get(f"{desk}listeners").text().partition("/desk/listeners/")[2][:16]
+            for path in (*PAGES, f"listeners/{listener}"):
+                page.goto(desk + path)
+                assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
+                problems.extend(f"{path}: {violation['id']}" for violation in Axe().run(page).response["violations"])
+    assert problems == []
+
+
+def test_the_overview_refreshes_itself(browser: Browser, desk: str, study: Study) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.clock.install()
+        sign_in(page, desk)
+        tile = page.locator(".tile", has_text="Places filled")
+        expect(tile).to_contain_text("10 of 18")
+        engine = database.connect(URL.create("sqlite", database=str(study.folder / "rootnote.sqlite3")))
+        with engine.execution_options(writes=True).begin() as connection:
+            connection.execute(
+                text("UPDATE places SET filled = true WHERE id = (SELECT min(id) FROM places WHERE NOT filled)")
+            )
+        engine.dispose()
+        page.clock.run_for(10_500)
+        expect(tile).to_contain_text("11 of 18")
+        page.click("[data-pause]")
+        expect(page.locator("[data-pause]")).to_have_text("Go on")
+
+
+def test_without_a_script(browser: Browser, desk: str) -> None:
+    with browser.new_context(java_script_enabled=False, viewport=SIZES[0]) as context:  # type: ignore[arg-type]
+        page = context.new_page()
+        page.goto(desk)
+        page.fill("#name", "anna")
+        page.fill("#password", "not the password")
+        page.click("button.primary")
+        expect(page.get_by_role("alert")).to_contain_text("do not go together")
+        sign_in(page, desk)
+        assert page.context.cookies()[0]["path"] == "/desk"
+        page.click("nav >> text=Study")
+        page.fill("#stop", "lunch")
+        page.click("main button >> nth=0")
+        expect(page.locator(".standing")).to_contain_text("Recruiting is stopped")
+        page.click("main button >> nth=0")
+        page.click("nav >> text=Listeners")
+        page.select_option("#state", "finished")
+        page.click("main button")
+        expect(page.locator("main")).to_contain_text("10 listeners")
+        page.click("header button")
+        assert page.url.endswith("/desk/sign-in")
+        page.goto(desk)
+        assert page.url.endswith("/desk/sign-in")
+
+
+def test_a_browser_opens_no_desk_in_a_frame(browser: Browser, desk: str, tmp_path: Path) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        (tmp_path / "frame.html").write_text(f'<iframe src="{desk}sign-in"></iframe>')
+        with page.expect_console_message(lambda message: "frame-ancestors" in message.text):
+            page.goto((tmp_path / "frame.html").as_uri())
