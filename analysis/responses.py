@@ -34,7 +34,10 @@ USED = (
     "similarity_low", "high_side", "choice", "passed_prescreen", "completed", "answered_at",
 )  # fmt: skip
 # The rest of Rootnote's own export: known, and not needed here.
-KNOWN = (*NEEDED, *USED, "response_ms", "plays_x", "plays_a", "plays_b")
+KNOWN = (
+    *NEEDED, *USED, "response_ms", "plays_x", "plays_a", "plays_b", "seconds_x", "seconds_a", "seconds_b",
+    "play_order", "focus_losses", "sample_rate", "output_latency_ms", "agent_class", "confidence",
+)  # fmt: skip
 KINDS = ("scored", "catch", "repeat")
 BINS = (1, 2, 3, 4)
 

@@ -42,7 +42,7 @@ ERRORS = {
     ),
     500: ("Something went wrong here", "It is not your fault, and nothing that you answered before is lost."),
 }
-ASSETS = ("rootnote.css", "rootnote.js", "desk.css", "desk.js")
+ASSETS = ("rootnote.css", "player.js", "rootnote.js", "desk.css", "desk.js")
 METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 QUIET = ("static", "watch.healthz", "watch.readyz", "watch.metrics")
 log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
     app.jinja_env.globals.update(study_name=study.config.study.name, rehearsal=settings.rehearsal)
     app.jinja_env.globals.update(contact=study.config.study.contact, assets=_assets_version(app))
+    app.jinja_env.globals.update(technical_paid=study.config.pay.screened_out_usd > 0)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.register_blueprint(participant.blueprint)
     app.register_blueprint(researcher.blueprint)

@@ -213,6 +213,7 @@ def _funnel(session: Session, listeners: Counter[str]) -> list[FunnelStep]:
 
 LOSSES = {
     "screened_out": "Failed the prescreen",
+    "technical": "Heard no sound",
     "withdrawn": "Withdrew",
     "returned": "Returned the task",
     "expired": "Ran out of time",

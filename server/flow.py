@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
@@ -36,16 +36,22 @@ from server.models import (
     State,
     StudyRecord,
 )
+from server.telemetry import Telemetry, is_plausible
 from study.config import StudyConfig
 from study.plan import Plan, PlannedTrial
 from study.prescreen import ToneItem, draw_attempt, encode_wav, grade, synthesise
 
 Clock = Callable[[], datetime]
-Step = Literal["prescreen", "instructions", "trial", "questions", "done", "screened_out", "withdrawn", "expired"]
+Step = Literal[
+    "prescreen", "instructions", "trial", "questions", "done", "screened_out", "technical", "withdrawn", "expired"
+]
 SLOTS = ("X", "A", "B")
+AHEAD = 1  # trials whose clips may be fetched before they are due
+REACH = {State.SCREENED: AHEAD, State.LISTENING: 1 + AHEAD}  # trials from the current one on whose clips are sent
 ENDED: dict[State, Step] = {
     **dict.fromkeys(COMPLETED, "done"),
     State.SCREENED_OUT: "screened_out",
+    State.TECHNICAL: "technical",
     State.WITHDRAWN: "withdrawn",
     State.RETURNED: "withdrawn",
     State.EXPIRED: "expired",
@@ -211,7 +217,7 @@ def _seat(session: Session, experiment: Experiment, entry: Entry, token: str) ->
         raise NoPlace("No place is free.")
     assignment.list_number = number
     if experiment.config.prescreen.kind == "none":
-        _pass_prescreen(experiment, assignment)
+        _pass_prescreen(session, experiment, assignment)
     else:
         _open_attempt(session, experiment, assignment, attempt=1)
     session.flush()
@@ -334,7 +340,7 @@ def _close_attempt(
 ) -> None:
     answers = [cast(int, item.answer) for item in items]
     if grade([ToneItem(**item.params) for item in items], answers):
-        _pass_prescreen(experiment, assignment)
+        _pass_prescreen(session, experiment, assignment)
     elif items[0].attempt < experiment.config.prescreen.attempts:
         _open_attempt(session, experiment, assignment, items[0].attempt + 1)
     else:
@@ -342,9 +348,10 @@ def _close_attempt(
         _end(experiment, assignment, State.SCREENED_OUT)
 
 
-def _pass_prescreen(experiment: Experiment, assignment: Assignment) -> None:
+def _pass_prescreen(session: Session, experiment: Experiment, assignment: Assignment) -> None:
     assignment.state = State.SCREENED
     assignment.screened_at = experiment.clock()
+    _serve(session, experiment, assignment, AHEAD)
 
 
 # ------------------------------------------------------------------ trials
@@ -352,7 +359,7 @@ def _pass_prescreen(experiment: Experiment, assignment: Assignment) -> None:
 
 @dataclass(frozen=True)
 class TrialAnswer:
-    """What a listener sends for one trial; plays count hearings to the end."""
+    """What a listener sends for one trial; plays count hearings to the end, `confidence` is 1 to 5."""
 
     position: int
     choice: str
@@ -360,6 +367,8 @@ class TrialAnswer:
     plays_x: int
     plays_a: int
     plays_b: int
+    confidence: int | None = None
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
 
 def begin_listening(session: Session, experiment: Experiment, assignment: Assignment) -> None:
@@ -368,13 +377,18 @@ def begin_listening(session: Session, experiment: Experiment, assignment: Assign
         return
     assignment.state = State.LISTENING
     assignment.listening_at = experiment.clock()
-    _serve(session, assignment, position=1)
+    _serve(session, experiment, assignment, 1 + AHEAD)
     session.flush()
 
 
-def _serve(session: Session, assignment: Assignment, position: int) -> None:
+def _serve(session: Session, experiment: Experiment, assignment: Assignment, until: int) -> None:
+    """Name the clips of the trials up to position `until` that have no names yet."""
+    served = select(func.max(Serving.position)).where(Serving.assignment_id == assignment.id)
+    first, last = (session.scalar(served) or 0) + 1, min(until, len(experiment.trials(assignment)))
     session.add_all(
-        Serving(assignment_id=assignment.id, position=position, slot=slot, sound=random_token()) for slot in SLOTS
+        Serving(assignment_id=assignment.id, position=position, slot=slot, sound=random_token())
+        for position in range(first, last + 1)
+        for slot in SLOTS
     )
 
 
@@ -399,14 +413,18 @@ def answer_trial(session: Session, experiment: Experiment, assignment: Assignmen
     fetched = [serving.fetched_at for serving in servings(session, assignment, position).values()]
     if answer.position > position or not fetched:
         raise Refused("That comparison comes later.")
-    if any(moment is None for moment in fetched) or min(answer.plays_x, answer.plays_a, answer.plays_b) < 1:
+    plays = (answer.plays_x, answer.plays_a, answer.plays_b)
+    heard = is_plausible(plays, answer.response_ms, answer.telemetry, experiment.config.corpus.clip_seconds)
+    if any(moment is None for moment in fetched) or not heard:
         raise Refused("Please listen to all three sounds to the end before you answer.")
     late = late or not _hold(session, experiment, assignment)
-    session.add(Response(assignment_id=assignment.id, late=late, answered_at=experiment.clock(), **asdict(answer)))
+    told = asdict(answer)
+    told |= told.pop("telemetry")
+    session.add(Response(assignment_id=assignment.id, late=late, answered_at=experiment.clock(), **told))
     if late and assignment.state is not State.EXPIRED:
         _end(experiment, assignment, State.EXPIRED)
-    if not late and position < len(experiment.trials(assignment)):
-        _serve(session, assignment, position + 1)
+    if not late:
+        _serve(session, experiment, assignment, position + 1 + AHEAD)
     session.flush()
 
 
@@ -429,10 +447,19 @@ def answer_questions(session: Session, experiment: Experiment, assignment: Assig
 
 def leave(session: Session, experiment: Experiment, assignment: Assignment) -> None:
     """End an assignment at the listener's wish; its place goes back to the pool, its answers stay, incomplete."""
+    _end_early(session, experiment, assignment, State.WITHDRAWN)
+
+
+def end_unheard(session: Session, experiment: Experiment, assignment: Assignment) -> None:
+    """End an assignment whose listener cannot hear the sounds for technical reasons; it is paid as screened out."""
+    _end_early(session, experiment, assignment, State.TECHNICAL)
+
+
+def _end_early(session: Session, experiment: Experiment, assignment: Assignment, state: State) -> None:
     if assignment.state not in ACTIVE:
         return
     _release(session, assignment)
-    _end(experiment, assignment, State.WITHDRAWN)
+    _end(experiment, assignment, state)
     session.flush()
 
 
@@ -449,7 +476,7 @@ class Sound:
 
 
 def find_sound(session: Session, experiment: Experiment, name: str) -> Sound | None:
-    """The sound behind a random name, while it is the one due; None for any other."""
+    """The sound behind a random name, while it is due or the next to be; None for any other."""
     return _trial_sound(session, experiment, name) or _prescreen_sound(session, name)
 
 
@@ -459,8 +486,8 @@ def _trial_sound(session: Session, experiment: Experiment, name: str) -> Sound |
     if row is None:
         return None
     serving, assignment = row
-    due = assignment.state is State.LISTENING and serving.position == answered_trials(session, assignment) + 1
-    if not due:
+    ahead = serving.position - answered_trials(session, assignment)
+    if not 1 <= ahead <= REACH.get(assignment.state, 0):
         return None
     trial = experiment.trial(assignment, serving.position)
     key = trial.stimulus_key(role_of(serving.slot, trial.high_side))

@@ -61,10 +61,12 @@ class State(enum.StrEnum):
     WITHDRAWN = "withdrawn"
     RETURNED = "returned"
     EXPIRED = "expired"
+    TECHNICAL = "technical"  # sounds could not be played
 
 
 ACTIVE = frozenset({State.RESERVED, State.CONSENTED, State.SCREENED, State.LISTENING})
 COMPLETED = frozenset({State.FINISHED, State.SUBMITTED, State.APPROVED, State.PAID})
+TURNED_AWAY = frozenset({State.SCREENED_OUT, State.TECHNICAL})  # both are paid as screened out
 
 
 class StudyRecord(Base):
@@ -157,7 +159,11 @@ class Serving(Base):
 
 
 class Response(Base):
-    """The answer to one trial; `late`: given after the place had gone to another listener."""
+    """The answer to one trial; `late`: given after the place had gone to another listener.
+
+    What follows `answered_at` is telemetry (server.telemetry), null where the browser told nothing, and how sure the
+    listener was (1 to 5), null where that was not asked.
+    """
 
     __tablename__ = "responses"
     __table_args__ = (UniqueConstraint("assignment_id", "position"),)
@@ -172,6 +178,15 @@ class Response(Base):
     plays_b: Mapped[int]
     late: Mapped[bool] = mapped_column(default=False)
     answered_at: Mapped[datetime]
+    seconds_x: Mapped[float | None]
+    seconds_a: Mapped[float | None]
+    seconds_b: Mapped[float | None]
+    play_order: Mapped[str | None] = mapped_column(String(256))
+    focus_losses: Mapped[int | None]
+    sample_rate: Mapped[int | None]
+    output_latency_ms: Mapped[float | None]
+    agent_class: Mapped[str | None] = mapped_column(String(32))
+    confidence: Mapped[int | None]
 
 
 class Answer(Base):

@@ -10,9 +10,8 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-from flask import Blueprint, abort, current_app, g, redirect, render_template, request, send_file, url_for
+from flask import Blueprint, Request, abort, current_app, g, redirect, render_template, request, send_file, url_for
 from sqlalchemy.orm import Session
-from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.wrappers import Response as WebResponse
 
 from server import control, flow
@@ -20,12 +19,14 @@ from server.door import WORKER_LIMIT, Door, Entry
 from server.flow import Experiment, Refused, TrialAnswer, Vacancy
 from server.models import Assignment
 from server.pages import Pages
+from server.telemetry import read_telemetry
 from study.prescreen import encode_wav, volume_sound
 from study.questions import SCALE_POINTS, TEXT_LIMIT, check_answers
 
 blueprint = Blueprint("participant", __name__)
 
 MAX_PLAYS = 10_000
+SURENESS = 5
 MAX_RESPONSE_MS = 7 * 24 * 3600 * 1000
 TOKEN_LIMIT = 64
 
@@ -155,7 +156,8 @@ def page(token: str) -> str:
     if step == "prescreen":
         return render_template("prescreen.html", **context, **_prescreen(assignment))
     if step == "instructions":
-        return render_template("instructions.html", **context, text=_house().pages.instructions)
+        ahead = _addresses(assignment, 1)
+        return render_template("instructions.html", **context, text=_house().pages.instructions, next=ahead)
     if step == "trial":
         return render_template("trial.html", **context, **_trial(assignment))
     if step == "questions":
@@ -172,9 +174,21 @@ def _prescreen(assignment: Assignment) -> dict[str, object]:
 
 def _trial(assignment: Assignment) -> dict[str, object]:
     position = flow.answered_trials(_session(), assignment) + 1
-    sounds = flow.servings(_session(), assignment, position)
-    of = len(_house().experiment.trials(assignment))
-    return {"position": position, "of": of, "sounds": {slot: sounds[slot].sound for slot in flow.SLOTS}}
+    player = _house().experiment.config.player
+    return {
+        "position": position,
+        "of": len(_house().experiment.trials(assignment)),
+        "sounds": dict(zip(flow.SLOTS, _addresses(assignment, position), strict=True)),
+        "next": _addresses(assignment, position + 1),
+        "switching": player.switching,
+        "confidence": player.confidence,
+    }
+
+
+def _addresses(assignment: Assignment, position: int) -> list[str]:
+    """Where the clips X, A and B of a trial are fetched; none where it is not served yet."""
+    served = flow.servings(_session(), assignment, position)
+    return [url_for("participant.audio", name=served[slot].sound) for slot in flow.SLOTS if served]
 
 
 def _questions(given: dict[str, str], wrong: dict[str, str]) -> dict[str, object]:
@@ -202,17 +216,26 @@ def begin_listening(token: str) -> WebResponse:
 @blueprint.post("/a/<token>/trial")
 def answer_trial(token: str) -> WebResponse:
     assignment = _assignment(token, lock=True)
-    flow.answer_trial(_session(), _house().experiment, assignment, _read_trial(request.form))
+    flow.answer_trial(_session(), _house().experiment, assignment, _read_trial(request))
     return redirect(_address(token), 303)
 
 
-def _read_trial(form: ImmutableMultiDict[str, str]) -> TrialAnswer:
+def _read_trial(sent: Request) -> TrialAnswer:
+    form = sent.form
     if form.get("choice") not in ("A", "B"):
         raise Refused("Please choose A or B.")
     damaged = "What was sent is not complete; please load the page again."
     heard = {name: _whole(form.get(name), 0, MAX_PLAYS, damaged) for name in ("plays_x", "plays_a", "plays_b")}
     position = _whole(form.get("position"), 1, 10_000, damaged)
-    return TrialAnswer(position, form["choice"], _whole(form.get("response_ms"), 0, MAX_RESPONSE_MS, damaged), **heard)
+    taken = _whole(form.get("response_ms"), 0, MAX_RESPONSE_MS, damaged)
+    sure = None
+    if _house().experiment.config.player.confidence:
+        sure = _whole(form.get("confidence"), 1, SURENESS, f"Please say how sure you are, from 1 to {SURENESS}.")
+    try:
+        telemetry = read_telemetry(form, sent.headers.get("User-Agent", ""))
+    except ValueError:
+        raise Refused(damaged) from None
+    return TrialAnswer(position, form["choice"], taken, **heard, confidence=sure, telemetry=telemetry)
 
 
 @blueprint.post("/a/<token>/questions")
@@ -241,6 +264,21 @@ def leave(token: str) -> WebResponse:
     if request.form.get("confirm") != "yes":
         return redirect(url_for("participant.confirm_leave", token=token), 303)
     flow.leave(_session(), _house().experiment, assignment)
+    return redirect(_address(token), 303)
+
+
+@blueprint.get("/a/<token>/technical")
+def technical(token: str) -> str | WebResponse:
+    """What someone can do who hears nothing."""
+    assignment = _assignment(token)
+    if assignment.state in flow.ENDED:
+        return redirect(_address(token), 303)
+    return render_template("technical.html", step="no_sound", token=token)
+
+
+@blueprint.post("/a/<token>/technical")
+def end_unheard(token: str) -> WebResponse:
+    flow.end_unheard(_session(), _house().experiment, _assignment(token, lock=True))
     return redirect(_address(token), 303)
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from embeddings.artefacts import Provenance, replacing, write_table
 from server.models import ACTIVE, COMPLETED, Answer, Assignment, Place, PrescreenItem, Response, State
+from server.telemetry import TELEMETRY
 from study.config import Study
 from study.plan import Plan
 
@@ -49,6 +50,16 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "passed_prescreen": pa.int8(),
     "completed": pa.int8(),
     "answered_at": pa.string(),
+    # The public contract ends here; what follows is telemetry.
+    "seconds_x": pa.float64(),
+    "seconds_a": pa.float64(),
+    "seconds_b": pa.float64(),
+    "play_order": pa.string(),
+    "focus_losses": pa.int64(),
+    "sample_rate": pa.int64(),
+    "output_latency_ms": pa.float64(),
+    "agent_class": pa.string(),
+    "confidence": pa.int64(),
 }
 SCHEMA = pa.schema(COLUMN_TYPES)
 COLUMNS = tuple(COLUMN_TYPES)
@@ -109,6 +120,7 @@ def response_rows(session: Session, study: Study, plan: Plan) -> Iterable[dict[s
             "passed_prescreen": int(assignment.screened_at is not None),
             "completed": int(assignment.state in COMPLETED),
             "answered_at": _iso(response.answered_at),
+            **{name: getattr(response, name) for name in (*TELEMETRY, "confidence")},
         }
 
 

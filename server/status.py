@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from server.models import ACTIVE, COMPLETED, Assignment, Place, Response, State
+from server.models import ACTIVE, COMPLETED, TURNED_AWAY, Assignment, Place, Response, State
 from server.responses import standing
 from study.config import PayConfig
 
@@ -39,4 +39,4 @@ def shown_codes(session: Session, pay: PayConfig) -> Iterator[tuple[str, str, fl
 def _due(state: State, pay: PayConfig) -> float:
     if state in COMPLETED:
         return pay.reward_usd
-    return pay.screened_out_usd if state is State.SCREENED_OUT else pay.withdrawn_usd
+    return pay.screened_out_usd if state in TURNED_AWAY else pay.withdrawn_usd

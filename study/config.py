@@ -39,7 +39,7 @@ class CorpusConfig(_Section):
     audio: str
     metadata: str = ""  # a CSV with a `path` column; empty: tags, or metadata.csv in the audio folder
     duplicates: str = ""  # a file of `rootnote embeddings duplicates`; all but the first of each group are left out
-    clip_seconds: float = Field(default=3.0, gt=0.1, le=60)
+    clip_seconds: float = Field(default=3.0, ge=0.1, le=60)
     hop_seconds: float = Field(default=3.0, gt=0.1, le=600)
     silence_dbfs: float = Field(default=-60.0, ge=-120, le=0)
 
@@ -126,6 +126,13 @@ class PrescreenConfig(_Section):
         return self
 
 
+class PlayerConfig(_Section):
+    """How a trial's clips are played, and whether listeners say how sure they are (1 to 5)."""
+
+    switching: Literal["restart", "position"] = "restart"
+    confidence: bool = False
+
+
 class QuestionConfig(_Section):
     """One question after the trials."""
 
@@ -198,6 +205,7 @@ class StudyConfig(_Section):
     design: DesignConfig = DesignConfig()
     stimuli: StimuliConfig = StimuliConfig()
     prescreen: PrescreenConfig = PrescreenConfig()
+    player: PlayerConfig = PlayerConfig()
     questions: list[QuestionConfig] = DEFAULT_QUESTIONS
     pay: PayConfig = PayConfig()
     recruiter: RecruiterConfig = RecruiterConfig()

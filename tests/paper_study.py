@@ -55,6 +55,7 @@ def make_study(
     (folder / "music").mkdir(parents=True)
     (folder / "study.toml").write_text(
         '[study]\nname = "Rehearsed study"\n[corpus]\naudio = "music"\n'
+        f"clip_seconds = {max(seconds, 0.1)}\n"
         f"[design]\nprompts = {prompts}\nlisteners = {listeners}\ntrials = {trials}\n{toml}"
     )
     (folder / "consent.md").write_text("# About this study\n\nYou will compare short sounds.\n")

@@ -139,6 +139,10 @@ def count_tones(data: bytes) -> int:
     return int(np.count_nonzero(np.diff(loud.astype(int), prepend=0) == 1))
 
 
+def _seconds(data: bytes) -> float:
+    return float(soundfile.info(io.BytesIO(data)).duration)
+
+
 @dataclass
 class Walk:
     """One listener's way through the study: what came of it and what was done on the way."""
@@ -246,17 +250,31 @@ class SimulatedListener:
         if page.position == self._habits.gives_up_at:
             return self._leave(page)
         slots = [("X", "A", "B")[i] for i in self._rng.permutation(3)]
-        trial = self._recognise(page.position, {slot: self._fetch(page.sounds[slot]) for slot in slots})
+        sounds = {slot: self._fetch(page.sounds[slot]) for slot in slots}
+        trial = self._recognise(page.position, sounds)
         agrees = self._mind.agrees(trial, self._answers)
         form = page.form("/trial")
         form.fields["choice"] = trial.high_side if agrees else "AB".replace(trial.high_side, "")
-        form.fields["response_ms"] = str(round(1000 * self._rng.lognormal(2.5, 0.4)))
-        for name in ("plays_x", "plays_a", "plays_b"):
-            form.fields[name] = str(1 + int(self._rng.random() < 0.3))
+        form.fields |= self._hear(slots, sounds)
+        for name, values in form.choices.items():
+            if name != "choice":
+                form.fields[name] = str(self._rng.choice(values))
         following = self._send(form)
         self.walk.answered += 1
         self.walk.agreed += agrees
         return following
+
+    def _hear(self, slots: list[str], sounds: Mapping[str, bytes]) -> dict[str, str]:
+        """What a browser would tell of hearing each clip to its end, some of them once more, and then thinking."""
+        again = [slot for slot in slots if self._rng.random() < 0.3]
+        order = [*slots, *again]
+        seconds = {slot: order.count(slot) * _seconds(sounds[slot]) for slot in slots}
+        told = {"play_order": "".join(order), "focus_losses": str(int(self._rng.random() < 0.1))}
+        for slot in slots:
+            told[f"plays_{slot.lower()}"] = str(order.count(slot))
+            told[f"seconds_{slot.lower()}"] = f"{seconds[slot]:.3f}"
+        thinking = float(self._rng.lognormal(1.2, 0.6))
+        return told | {"response_ms": str(round(1000 * (sum(seconds.values()) + thinking)))}
 
     def _recognise(self, position: int, sounds: Mapping[str, bytes]) -> PlannedTrial:
         """The trial; one list's trials are all of one embedder, so what was heard before tells twins apart."""

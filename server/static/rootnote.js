@@ -1,134 +1,330 @@
-/* Players, and forms that lose no answer. "Heard" means played to the end: there is no way to seek. */
+/* Pages and forms: each step takes the place of the one before in the same document, so that the audio context goes
+   on and what was fetched ahead is there. An answer is kept here until the server has acknowledged it. */
 "use strict";
 
-const main = document.querySelector("main");
-const opened = performance.now();
-const players = [...document.querySelectorAll("[data-player]")].map(makePlayer);
+let step = null; // the step that is shown: see `show`
+const UNSENT = "rootnote.unsent";
+const KEYS = { x: "X", a: "A", b: "B", 1: "X", 2: "A", 3: "B" };
 
-function makePlayer(box) {
-  const audio = box.querySelector("audio");
-  const button = box.querySelector(".play");
-  const bar = box.querySelector(".played");
-  const heard = box.querySelector("[data-heard]");
-  const name = box.dataset.name;
-  const player = { audio, plays: 0, stop, clip: audio.dataset.clip };
+/* Storage may be forbidden, in a frame above all; everything works without it, but for what a reload would keep. */
+const store = {
+  get(area, key) {
+    try { return window[area].getItem(key); } catch { return null; }
+  },
+  set(area, key, value) {
+    try { value === null ? window[area].removeItem(key) : window[area].setItem(key, value); } catch { /* forbidden */ }
+  },
+};
 
-  function show(playing) {
-    box.classList.toggle("playing", playing);
-    button.setAttribute("aria-label", `${playing ? "Stop" : "Play"} ${name}`);
-    if (playing) heard.textContent = "Playing…";
-    else heard.textContent = player.plays ? "Heard" : "Not heard yet";
-  }
-  function stop() {
-    audio.pause();
-    audio.currentTime = 0;
-    bar.value = player.plays ? 1 : 0;
-    show(false);
-  }
-  function follow() {
-    if (audio.paused) return;
-    bar.value = audio.duration ? audio.currentTime / audio.duration : 0;
-    requestAnimationFrame(follow);
-  }
-  button.addEventListener("click", () => {
-    if (!audio.paused) return stop();
-    players.forEach((other) => other !== player && other.stop());
-    audio.currentTime = 0;
-    audio.play().catch((error) => error.name !== "AbortError" && fail());
+function word(name, values = {}) {
+  const text = document.querySelector("[data-words]").dataset[name];
+  return text.replace(/\{(\w+)\}/g, (_, key) => values[key]);
+}
+
+function tell(name, on = true) {
+  document.querySelector(`[data-notice=${name}]`).hidden = !on;
+}
+
+/* ---------------------------------------------------------------- what a page shows */
+
+function show() {
+  const main = document.querySelector("main");
+  const form = document.querySelector("form[data-send]");
+  const boxes = [...document.querySelectorAll("[data-player]")];
+  step = { main, form, boxes, deck: null, opened: performance.now(), losses: 0, away: false, sent: false };
+  const players = boxes.map((box) => {
+    const { clip } = box.querySelector("audio").dataset;
+    return new Player(clip, box.querySelector("audio").getAttribute("src"));
   });
-  audio.addEventListener("playing", () => { show(true); follow(); });
-  audio.addEventListener("ended", () => {
-    player.plays += 1;
-    box.classList.add("done");
-    show(false);
-    bar.value = 1;
-    update();
+  step.deck = new Deck(players, main.dataset.switching || "restart", (ended) => changed(ended));
+  boxes.forEach((box, index) => {
+    box.querySelector(".play").addEventListener("click", () => toggle(players[index]));
   });
-  audio.addEventListener("error", fail);
-  function fail() {
-    show(false);
-    document.querySelector("[data-problem]").hidden = false;
+  if (form) {
+    form.reset();
+    form.addEventListener("submit", (event) => { event.preventDefault(); answer(); });
+    form.addEventListener("change", update);
   }
-  return player;
+  for (const once of document.querySelectorAll("form[data-once]")) sendOnce(once);
+  showKeys();
+  changed();
+  loadAll();
 }
 
-/* All sounds are loaded ahead, in an order drawn anew for every page, so that requests say nothing. */
-function load() {
-  for (let i = players.length - 1; i > 0; i--) {
-    const j = Math.floor(Math.random() * (i + 1));
-    [players[i], players[j]] = [players[j], players[i]];
-  }
-  for (const player of players) {
-    player.audio.preload = "auto";
-    player.audio.load();
-  }
-}
-
-const form = document.querySelector("form[data-send]");
-
-function update() {
-  if (!form) return;
-  const heard = players.every((player) => player.plays > 0);
-  const choices = [...form.querySelectorAll("input[name=choice]")];
-  choices.forEach((choice) => { choice.disabled = !heard; });
-  for (const player of players) {
-    const field = form.elements[`plays_${player.clip.toLowerCase()}`];
-    if (field) field.value = player.plays;
-  }
-  const chosen = !choices.length || choices.some((choice) => choice.checked);
-  form.querySelector("[data-submit]").disabled = !(heard && chosen);
-  const hint = form.querySelector("[data-hint]");
-  if (hint && heard) hint.textContent = chosen ? "" : "Now choose A or B. You can listen again as often as you like.";
-}
-
-/* An answer is sent until it is acknowledged; sending it twice is harmless, so a lost reply is no loss. */
-async function send() {
-  const button = form.querySelector("[data-submit]");
-  const lost = document.querySelector("[data-connection]");
-  const body = new URLSearchParams(new FormData(form));
-  button.disabled = true;
-  for (let wait = 1000; ; wait = Math.min(wait * 2, 15000)) {
-    let reply = null;
-    try {
-      reply = await fetch(form.action, { method: "POST", body, redirect: "manual" });
-    } catch { /* no connection: try again below */ }
-    if (reply && (reply.type === "opaqueredirect" || reply.ok)) return location.replace(form.dataset.send);
-    if (reply && reply.status >= 400 && reply.status < 500) return HTMLFormElement.prototype.submit.call(form);
-    lost.hidden = false;
-    await new Promise((resolve) => setTimeout(resolve, wait));
-  }
-}
-
-if (form) {
+function sendOnce(form) {
   let sent = false;
   form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (sent) return;
-    sent = true;
-    players.forEach((player) => player.stop());
-    const field = form.elements.response_ms;
-    if (field) field.value = Math.round(performance.now() - opened);
-    send();
-  });
-  form.addEventListener("change", update);
-  form.reset();
-  update();
-}
-
-for (const once of document.querySelectorAll("form[data-once]")) {
-  let sent = false;
-  once.addEventListener("submit", (event) => {
     if (sent) event.preventDefault();
     sent = true;
   });
 }
 
+/* All sounds are loaded ahead, in an order drawn anew for every page, so that requests say nothing; then the next. */
+async function loadAll() {
+  const now = step;
+  const { players } = now.deck;
+  const ahead = (now.main.dataset.next || "").split(" ").filter(Boolean);
+  keepSounds([...players.map((player) => player.address), ...ahead]);
+  if (players.length && !canPlay()) return fail(new PlayError("audio"));
+  try {
+    await Promise.all(shuffled(players).map(async (player) => {
+      player.sound = await loadSound(player.address, (lost) => now === step && tell("loading", lost));
+      if (now === step) changed();
+    }));
+  } catch (error) {
+    if (now === step) fail(error);
+    return;
+  }
+  if (now !== step) return;
+  now.main.dataset.ready = "";
+  // One after the other, so that a slow line is left to an answer; what fails here is loaded when it is due.
+  for (const address of shuffled(ahead)) if (now === step) await loadSound(address).catch(() => sounds.delete(address));
+}
+
+function shuffled(items) {
+  const drawn = items.map((item) => [Math.random(), item]);
+  return drawn.sort((one, other) => one[0] - other[0]).map((pair) => pair[1]);
+}
+
+async function fail(error) {
+  if (error instanceof GoneError) return look();
+  if (!(error instanceof PlayError)) throw error;
+  step.deck.stop();
+  tell("problem");
+}
+
+function toggle(player) {
+  if (!player.sound) return;
+  if (player.run) step.deck.stop();
+  else step.deck.play(player).catch(fail);
+}
+
+/* Something began or ended: show it, and say it where a sound was heard to its end. */
+function changed(ended) {
+  const { deck, boxes } = step;
+  boxes.forEach((box, index) => paint(box, deck.players[index]));
+  if (deck.playing) follow(deck.playing.run);
+  if (ended) say(ended);
+  update();
+}
+
+function paint(box, player) {
+  const { name } = box.dataset;
+  const button = box.querySelector(".play");
+  const playing = Boolean(player.run);
+  box.classList.toggle("playing", playing);
+  box.classList.toggle("done", player.plays > 0);
+  button.disabled = !player.sound;
+  button.setAttribute("aria-label", word(playing ? "stop" : "play", { name }));
+  box.querySelector("[data-heard]").textContent = word(stateOf(player));
+  paintTime(box, player);
+}
+
+function stateOf(player) {
+  if (!player.sound) return "loading";
+  if (player.run) return "playing";
+  if (player.plays) return "heard";
+  return player.spans.length ? "partly" : "unheard";
+}
+
+function paintTime(box, player) {
+  if (!player.sound) return;
+  const { duration } = player;
+  const at = player.run ? player.position() : 0;
+  box.querySelector(".played").value = player.run ? at / duration : Number(player.plays > 0);
+  const length = `${duration.toFixed(1)} s`;
+  box.querySelector("[data-time]").textContent = player.run ? `${at.toFixed(1)} / ${length}` : length;
+  const meter = box.querySelector("meter");
+  if (meter) meter.value = player.run ? speaker.level() : 0;
+}
+
+/* Follow what plays until it ends; a context whose clock stands still for long plays nothing. */
+function follow(run, since = performance.now(), last = -1) {
+  requestAnimationFrame(() => {
+    const { deck, boxes } = step;
+    const index = deck.players.findIndex((player) => player.run === run);
+    if (index < 0) return;
+    paintTime(boxes[index], deck.players[index]);
+    const time = speaker.context.currentTime;
+    if (time !== last) return follow(run, performance.now(), time);
+    if (performance.now() - since > STUCK_MS) return fail(new PlayError("silent"));
+    follow(run, since, last);
+  });
+}
+
+function say(player) {
+  const name = step.boxes[step.deck.players.indexOf(player)].dataset.name;
+  const left = step.deck.players.filter((each) => !each.plays).map((each) => each.clip);
+  const text = word(player.plays ? "heardName" : "partlyName", { name });
+  document.querySelector("[data-say]").textContent = left.length && step.deck.players.length > 1
+    ? `${text} ${word("left", { names: left.join(", ") })}` : text;
+}
+
+/* What may be done now: choose once everything was heard, go on once everything asked for is chosen. */
+function update() {
+  const { form, deck } = step;
+  if (!form) return;
+  const heard = deck.players.every((player) => player.plays > 0);
+  for (const field of form.querySelectorAll("[data-after-hearing]")) field.disabled = !heard;
+  const groups = new Set([...form.querySelectorAll("[data-after-hearing]")].map((field) => field.name));
+  const chosen = [...groups].every((name) => form.querySelector(`[name="${name}"]:checked`));
+  form.querySelector("[data-submit]").disabled = step.sent || !(heard && chosen);
+  const hint = form.querySelector("[data-hint]");
+  if (!hint) return;
+  hint.dataset.first ??= hint.textContent;
+  if (!heard) hint.textContent = hint.dataset.first;
+  else hint.textContent = chosen ? "" : hint.dataset.then || "";
+}
+
+/* ---------------------------------------------------------------- answers */
+
+function answer() {
+  if (step.sent) return;
+  step.deck.stop();
+  step.sent = true;
+  update();
+  addTelemetry();
+  const { form } = step;
+  const unsent = { action: form.getAttribute("action"), body: String(new URLSearchParams(new FormData(form))) };
+  store.set("localStorage", UNSENT, JSON.stringify(unsent));
+  send(unsent);
+}
+
+/* Fill the hidden fields that the form has; what a browser does not know stays empty. */
+function addTelemetry() {
+  const { form, deck } = step;
+  const { context } = speaker;
+  const known = {
+    response_ms: Math.round(performance.now() - step.opened),
+    play_order: deck.order,
+    focus_losses: step.losses,
+    sample_rate: context ? context.sampleRate : "",
+    output_latency_ms: context ? Math.round(1e4 * (context.outputLatency || context.baseLatency || 0)) / 10 : "",
+  };
+  for (const player of deck.players) {
+    known[`plays_${player.clip.toLowerCase()}`] = player.plays;
+    known[`seconds_${player.clip.toLowerCase()}`] = player.seconds.toFixed(3);
+  }
+  for (const [name, value] of Object.entries(known)) {
+    if (form.elements[name] instanceof HTMLInputElement) form.elements[name].value = value;
+  }
+}
+
+/* Send until it is acknowledged; sending twice is harmless, so a lost reply is no loss. The reply is the next page:
+   one that is not the study's, as a hotel's sign-in page, acknowledges nothing. */
+async function send(unsent, leftOver = false) {
+  for (let wait = 1000; ; wait = Math.min(wait * 2, 15000)) {
+    const page = await request(unsent.action, { method: "POST", body: new URLSearchParams(unsent.body) });
+    if (page) {
+      store.set("localStorage", UNSENT, null);
+      const refused = page.querySelector("main").dataset.step === "error";
+      return leftOver && refused ? look() : turnTo(page);
+    }
+    tell("connection");
+    await pause(wait);
+  }
+}
+
+/* The study's page at an address, or null where it could not be had now. */
+async function request(address, options = {}) {
+  try {
+    const reply = await fetch(address, { credentials: "same-origin", ...options });
+    if (reply.status >= 500 || reply.status === 429) return null;
+    const page = new DOMParser().parseFromString(await reply.text(), "text/html");
+    return page.querySelector("main[data-step]") ? page : null;
+  } catch {
+    return null; // no connection
+  }
+}
+
+/* Put a page in the place of this one. One that was made for another version of this script is loaded anew. */
+function turnTo(page) {
+  const scripts = (where) => [...where.querySelectorAll("script[src]")].map((script) => script.getAttribute("src")).join();
+  if (scripts(page) !== scripts(document)) return location.reload();
+  for (const unused of page.querySelectorAll("noscript")) unused.remove();
+  document.title = page.title;
+  for (const name of ["lang", "dir"]) document.documentElement[name] = page.documentElement[name];
+  document.body.replaceWith(document.adoptNode(page.body));
+  window.scrollTo(0, 0);
+  show();
+  const heading = document.querySelector("main h1") || step.main;
+  heading.tabIndex = -1;
+  heading.focus({ preventScroll: true });
+}
+
+/* See what is due now, as where a sound is gone because its place was given to another. */
+async function look() {
+  for (let wait = 1000; ; wait = Math.min(wait * 2, 15000)) {
+    const page = await request(location.pathname);
+    tell("connection", !page);
+    if (page) return turnTo(page);
+    await pause(wait);
+  }
+}
+
+/* ---------------------------------------------------------------- keys and focus */
+
+function keysAreOn() {
+  return store.get("sessionStorage", "rootnote.keys") !== "off";
+}
+
+function showKeys() {
+  const box = document.querySelector("[data-keys]");
+  if (!box) return;
+  box.checked = keysAreOn();
+  box.addEventListener("change", () => store.set("sessionStorage", "rootnote.keys", box.checked ? "on" : "off"));
+}
+
+function onKey(event) {
+  if (!step || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+  if (!("trial" in (step.form || document.body).dataset) || !keysAreOn()) return;
+  const clip = KEYS[event.key.toLowerCase()];
+  const player = clip && step.deck.players.find((each) => each.clip === clip);
+  if (player) {
+    event.preventDefault();
+    toggle(player);
+  } else if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
+    chooseByArrow(event);
+  } else if (event.key === "Enter" && !event.target.closest("button, a, summary, input")) {
+    event.preventDefault();
+    const button = step.form.querySelector("[data-submit]:enabled");
+    if (button) step.form.requestSubmit(button);
+  }
+}
+
+function chooseByArrow(event) {
+  // Within another question arrows are that question's.
+  if (event.target.matches("input") && event.target.name !== "choice") return;
+  const choice = step.form.querySelector(`input[name=choice][value=${event.key === "ArrowLeft" ? "A" : "B"}]`);
+  if (choice.disabled) return;
+  event.preventDefault();
+  choice.checked = true;
+  choice.focus();
+  update();
+}
+
+function onFocus() {
+  if (!step) return;
+  const away = document.hidden || !document.hasFocus();
+  if (away && !step.away) step.losses += 1;
+  step.away = away;
+}
+
+document.addEventListener("keydown", onKey);
+document.addEventListener("visibilitychange", onFocus);
+window.addEventListener("blur", onFocus);
+window.addEventListener("focus", onFocus);
+
+/* A page that the browser kept may be behind the server. */
+window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+
 /* Someone who goes back to the consent page is led on to where they were, and does not begin a second time. */
-try {
+function leadBack() {
+  const main = document.querySelector("main");
   if (location.pathname.startsWith("/a/") && main.dataset.step !== "error") {
-    sessionStorage.setItem("rootnote.address", location.pathname.split("/").slice(0, 3).join("/"));
+    store.set("sessionStorage", "rootnote.address", location.pathname.split("/").slice(0, 3).join("/"));
   } else if (main.dataset.step === "consent") {
-    const address = sessionStorage.getItem("rootnote.address");
+    const address = store.get("sessionStorage", "rootnote.address");
     const [visit] = performance.getEntriesByType("navigation");
     if (address && visit && visit.type === "back_forward") location.replace(address);
     if (address) {
@@ -136,9 +332,17 @@ try {
       document.querySelector("[data-resume]").hidden = false;
     }
   }
-} catch { /* no storage: nothing to lead back to */ }
+}
 
-/* A page that the browser kept may be behind the server. */
-window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+/* An answer that was under way when the page was closed is sent before anything else. */
+function sendWhatWasLeft() {
+  const unsent = JSON.parse(store.get("localStorage", UNSENT) || "null");
+  if (!unsent || !unsent.action.startsWith(`${location.pathname}/`)) return;
+  step.sent = true;
+  update();
+  send(unsent, true);
+}
 
-load();
+leadBack();
+show();
+sendWhatWasLeft();

@@ -215,7 +215,8 @@ class Walker:
     def answer_fields(self, choice: str = "A", plays: int = 1) -> dict[str, Any]:
         position = self.find(r'data-position="(\d+)"')
         heard = {f"plays_{clip}": plays for clip in "xab"}
-        return {"position": position, "choice": choice, "response_ms": 4321, **heard}
+        seconds = {f"seconds_{clip}": 0.1 * plays for clip in "xab"}
+        return {"position": position, "choice": choice, "response_ms": 4321, **heard, **seconds}
 
     def hear_all(self) -> Walker:
         for clip in "XAB":

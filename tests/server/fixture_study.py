@@ -23,6 +23,7 @@ name = "Test study"
 contact = "researcher@example.org"
 [corpus]
 audio = "music"
+clip_seconds = 0.1
 """
 
 

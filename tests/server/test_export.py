@@ -18,7 +18,8 @@ from tests.server.conftest import FakeClock, Site
 COLUMNS = (
     "study,embedder,assignment,listener,trial,position,kind,prompt,bin_high,bin_low,clip_high,clip_low,"
     "similarity_high,similarity_low,high_side,choice,agreed,response_ms,plays_x,plays_a,plays_b,"
-    "passed_prescreen,completed,answered_at"
+    "passed_prescreen,completed,answered_at,"
+    "seconds_x,seconds_a,seconds_b,play_order,focus_losses,sample_rate,output_latency_ms,agent_class,confidence"
 )
 
 
@@ -61,7 +62,8 @@ def test_parquet_and_csv_hold_the_same(site: Site, tmp_path: Path) -> None:
     rows = export(site, tmp_path)
     table, provenance = read_table(tmp_path / "responses.parquet", "responses", "rootnote server export")
     assert provenance.made_from == {"schedule": read_plan(site.study).schedule_fingerprint}
-    assert [{name: str(value) for name, value in row.items()} for row in table.to_pylist()] == rows
+    written = [{name: "" if value is None else str(value) for name, value in row.items()} for row in table.to_pylist()]
+    assert written == rows
     assert pq.read_schema(tmp_path / "responses.parquet").names == COLUMNS.split(",")
 
 
