@@ -15,7 +15,10 @@ from transformers import ClapAudioConfig, ClapAudioModelWithProjection, ClapFeat
 from embeddings.artefacts import RootnoteError
 from embeddings.clap import DIM, PIECE, SAMPLE_RATE, Clap, filled, load, pieces, quantised
 from embeddings.embedder import ModelOptions, Vectors, unit
+from tests.embeddings.golden.clap_inputs import clips, weight
 from tests.embeddings.sounds import melody
+
+GOLDEN = Path(__file__).parent / "golden" / "laion_clap.npz"
 
 BASE = {
     "patch_embeds_hidden_size": 128,
@@ -114,6 +117,24 @@ def test_equal_to_transformers_own(clap: Clap, tiny: ClapAudioModelWithProjectio
     if count > 2:
         alike = theirs @ theirs.T
         assert alike[~np.eye(count, dtype=bool)].min() < 0.999, "vectors that do not differ would prove nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "config"), [("HTSAT-tiny", {}), ("HTSAT-base", BASE)])
+def test_equal_to_the_published_package(model: str, config: dict[str, Any], tmp_path: Path) -> None:
+    """laion_clap 1.1.7's own `get_audio_embedding_from_data`, kept in a file that golden/make_laion_clap.py makes."""
+    theirs = np.load(GOLDEN)[model]
+    state = laion_state(ClapAudioModelWithProjection(ClapAudioConfig(**config)))
+    for name, tensor in state.items():
+        value = weight(name.removeprefix("module."), tuple(tensor.shape))
+        if value is not None and "text_branch" not in name and "logit" not in name:
+            state[name] = torch.from_numpy(value)
+    torch.save({"state_dict": state}, tmp_path / "laion.pt")
+    clap = load(ModelOptions(str(tmp_path / "laion.pt"), backend="torch"))
+    ours = unit(np.concatenate([clap.embed(clip[None]) for clip in clips()]))
+    alike = theirs @ theirs.T
+    assert alike[~np.eye(len(theirs), dtype=bool)].max() < 0.99, "vectors that do not differ would prove nothing"
+    assert (ours * theirs).sum(axis=1).min() >= 0.99999
 
 
 @pytest.mark.slow
