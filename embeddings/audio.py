@@ -152,21 +152,34 @@ class Track:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
     def _mono_blocks(self) -> Iterator[Samples]:
-        for block in _gather(self._arrays()):
-            self.decoded += block.shape[1]
-            yield _mono(block)
+        for block in self._gathered():
+            data = block.to_ndarray()
+            data = data if block.format.is_planar else data.reshape(-1, block.layout.nb_channels).T
+            self.decoded += data.shape[1]
+            yield _mono(data)
         if self.decoded == 0:
             raise AudioError(self.path, "it holds no samples")
         if self.damaged > max(1, _BAD_PACKETS * self.packets):
             raise AudioError(self.path, f"{self.damaged} of {self.packets} packets are damaged")
 
-    def _arrays(self) -> Iterator[npt.NDArray[Any]]:
-        """Every frame as `[channels, samples]`, in the type it was decoded to."""
+    def _gathered(self) -> Iterator[Any]:
+        """Frames joined into blocks, in compiled code: Python, numpy and soxr are slow on short ones."""
+        fifo = av.AudioFifo()
         for frame in self._frames():
             if frame.sample_rate != self.sample_rate:
                 raise AudioError(self.path, "its sample rate changes midway")
-            data = frame.to_ndarray()
-            yield data if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels).T
+            frame.pts = None
+            try:
+                fifo.write(frame)
+            except ValueError:  # the number or the type of its channels changes midway
+                if fifo.samples:
+                    yield fifo.read()
+                fifo = av.AudioFifo()
+                fifo.write(frame)
+            if fifo.samples >= _BLOCK:
+                yield fifo.read()
+        if fifo.samples:
+            yield fifo.read()
 
     def _frames(self) -> Iterator[Any]:
         packets = self._container.demux(self._stream)
@@ -236,20 +249,6 @@ def rms_dbfs(samples: Samples) -> float:
     """Root mean square in dB relative to full scale; -inf for digital silence."""
     mean_square = float(np.mean(np.square(samples, dtype=np.float64)))
     return 10 * float(np.log10(mean_square)) if mean_square > 0 else float("-inf")
-
-
-def _gather(arrays: Iterable[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
-    """Join short frames of one layout into blocks: numpy and soxr are slow on short ones."""
-    held: list[npt.NDArray[Any]] = []
-    size = 0
-    for data in arrays:
-        if held and (size >= _BLOCK or data.shape[0] != held[0].shape[0] or data.dtype != held[0].dtype):
-            yield np.concatenate(held, axis=1)
-            held, size = [], 0
-        held.append(data)
-        size += data.shape[1]
-    if held:
-        yield np.concatenate(held, axis=1)
 
 
 def _mono(data: npt.NDArray[Any]) -> Samples:

@@ -166,6 +166,7 @@ def require_audio(table: pa.Table, audio_dir: Path) -> None:
             raise RootnoteError(f"{audio_dir / path} has changed since the corpus was cut; {_AGAIN}")
 
 
+_ROWS_AT_ONCE = 50_000  # clips that are ever held as Python objects
 _AGAIN = f"put it back or run `{MADE_BY}` again (in a study: `rootnote study build`)."
 
 
@@ -296,7 +297,10 @@ def _assemble(
         _AUDIO_DIR: os.fsencode(audio_dir.resolve()),
         _LISTING: json.dumps([entry for entry in listing if printable(entry[0]) == entry[0]]).encode(),
     }
-    table = pa.Table.from_pylist(list(rows), schema=SCHEMA).replace_schema_metadata(notes)
+    batches = []
+    while chunk := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+        batches.append(pa.RecordBatch.from_pylist(chunk, schema=SCHEMA))
+    table = pa.Table.from_batches(batches, SCHEMA).replace_schema_metadata(notes)
     return Corpus(table, provenance, summary)
 
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from embeddings import pipeline
 from embeddings.artefacts import RootnoteError
-from embeddings.corpus import cut, read_corpus, write_corpus
+from embeddings.corpus import CutSettings, cut, read_corpus, write_corpus
 from embeddings.embedder import Projection, Vectors, read_vectors
 from embeddings.pipeline import embed_corpus, embed_rows
 from tests.embeddings.sounds import melody, write
@@ -243,3 +244,35 @@ def test_a_file_that_vanishes_midway_is_named_and_what_was_done_is_kept(tmp_path
     again = Plain()
     embed(tmp_path, again, out)
     assert again.batches == 1
+
+
+@pytest.mark.slow
+def test_a_three_hour_file(tmp_path: Path) -> None:
+    hours, rate = 3, 4000
+    second = melody(60, seed=3, rate=rate)
+    with soundfile.SoundFile(tmp_path / "long.flac", "w", rate, 1, "PCM_16") as file:
+        for minute in range(60 * hours):
+            file.write(second * (0.2 + 0.8 * minute / (60 * hours)))
+    corpus = cut(tmp_path, CutSettings(3.0, 3.0, -90.0))
+    assert corpus.table.num_rows == 1200 * hours
+    assert corpus.table["start_s"][-1].as_py() == 3600 * hours - 3
+    embed_corpus(corpus.table, corpus.provenance, tmp_path, Plain(), tmp_path / "v.npy")
+    vectors, _ = read_vectors(tmp_path / "v.npy")
+    # Every minute is the same music, only louder: the last clip of all is the last of the first minute.
+    assert vectors[-1] @ vectors[19] > 0.9999
+    assert vectors[-1] @ vectors[18] < 0.9999
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(192_000, 8), (8000, 1)])
+def test_many_channels_and_unusual_rates(rate: int, channels: int, tmp_path: Path) -> None:
+    sound = melody(6, seed=1, rate=rate)
+    soundfile.write(tmp_path / "a.flac", np.stack([sound] * channels, axis=1), rate, subtype="PCM_24")
+    write(tmp_path / "b.flac", melody(6, seed=1, rate=44_100))
+    ran = [sys.executable, "-m", "rootnote", "embeddings"]
+    corpus, out = tmp_path / "corpus.parquet", tmp_path / "v.npy"
+    subprocess.run([*ran, "cut", tmp_path, "--out", corpus], check=True, capture_output=True)
+    embedded = [*ran, "embed", "--corpus", corpus, "--embedder", "logmel", "--out", out]
+    subprocess.run(embedded, check=True, capture_output=True)
+    table, _ = read_corpus(corpus)
+    assert table["path"].to_pylist() == ["a.flac"] * 2 + ["b.flac"] * 2
+    assert np.isfinite(np.load(out)).all()

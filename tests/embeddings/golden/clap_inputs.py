@@ -25,7 +25,7 @@ def weight(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32] | None:
         return np.full(shape, fixed[name.rsplit(".", 1)[1]], np.float32)
     if len(shape) > 1 and "bias_table" not in name:
         return np.asarray(values * 1.5 / np.sqrt(np.prod(shape[1:])), np.float32)
-    around = 1.0 if name.endswith("norm.weight") or ".norm" in name and name.endswith("weight") else 0.0
+    around = 1.0 if name.endswith("norm.weight") or (".norm" in name and name.endswith("weight")) else 0.0
     return np.asarray(around + 0.05 * values, np.float32)
 
 

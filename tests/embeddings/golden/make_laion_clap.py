@@ -57,7 +57,9 @@ for model in MODELS:
     clap = laion_clap.CLAP_Module(enable_fusion=False, device="cpu", amodel=model)
     with torch.no_grad():
         for name, tensor in clap.model.state_dict().items():
-            value = weight(name, tuple(tensor.shape)) if name.startswith(("audio_branch.", "audio_projection.")) else None
+            value = (
+                weight(name, tuple(tensor.shape)) if name.startswith(("audio_branch.", "audio_projection.")) else None
+            )
             if value is not None:
                 tensor.copy_(torch.from_numpy(value))
     clap.eval()
