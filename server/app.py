@@ -140,8 +140,7 @@ def _is_desk() -> bool:
 def _keep_transactions(app: Flask, engine: Engine) -> None:
     @app.before_request
     def begin() -> None:
-        # A sound that was sent and an arrival are noted.
-        writes = request.method == "POST" or request.endpoint in ("participant.audio", "participant.take")
+        writes = request.method == "POST" or request.endpoint == "participant.audio"
         g.session = database.writing(engine) if writes else database.reading(engine)
 
     @app.after_request

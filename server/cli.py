@@ -153,13 +153,14 @@ def status(folder: Path, rehearsal: bool, as_json: bool) -> None:
 @cli.command()
 @study_argument
 @click.argument("number", type=click.IntRange(1, 100_000))
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where listeners reach the server.")
-def links(folder: Path, number: int, url: str) -> None:
+@click.option("--url", help="Where listeners reach the server (default: ROOTNOTE_PUBLIC_URL, or this machine).")
+def links(folder: Path, number: int, url: str | None) -> None:
     """Print NUMBER links, each for one listener and one run, to be resumed on any device."""
     from server.door import Door
     from server.settings import read_settings
 
-    door = Door(read_settings(load_study(folder), os.environ).secret)
+    settings = read_settings(load_study(folder), os.environ)
+    door, url = Door(settings.secret), url or settings.public_url or "http://127.0.0.1:8000"
     for _ in range(number):
         click.echo(f"{url.rstrip('/')}/take?link={door.make_link()}")
 

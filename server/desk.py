@@ -73,7 +73,6 @@ class Overview:
     """Everything on the overview."""
 
     places: dict[str, int]
-    listening: int
     answers: Progress
     late: int
     funnel: list[FunnelStep]
@@ -94,7 +93,6 @@ def overview(session: Session, experiment: Experiment) -> Overview:
     pay = experiment.config.pay
     return Overview(
         places=counted["places"],
-        listening=sum(listeners[state.value] for state in ACTIVE),
         answers=_total(progress.values()),
         late=session.scalar(select(func.count()).select_from(Response).where(Response.late)) or 0,
         funnel=_funnel(session, listeners),
@@ -106,6 +104,11 @@ def overview(session: Session, experiment: Experiment) -> Overview:
         floor=pay.floor_usd_per_hour,
         reward=pay.reward_usd,
     )
+
+
+def listening(session: Session) -> int:
+    """How many listeners are in now."""
+    return int(status.count(session)["places"]["held"])
 
 
 # ------------------------------------------------------------------ answers
@@ -223,7 +226,7 @@ LOSSES = {
 def _losses(session: Session, listeners: Counter[str]) -> list[FunnelStep]:
     consented = sum(listeners.values())
     away = arrived(session, "turned_away")
-    found = [FunnelStep("Turned away: no place", away, share(away, arrived(session)), 0.0)]
+    found = [FunnelStep("Turned away", away, share(away, arrived(session)), 0.0)]
     for state, name in LOSSES.items():
         found.append(FunnelStep(name, listeners[state], share(listeners[state], consented), 0.0))
     return found

@@ -77,7 +77,9 @@ def require_own_form() -> None:
     """Refuse a form that was not made by a page of this desk in this browser."""
     cookie = request.cookies.get(_cookie("desk" if "sign_in" in g else "form"), "")
     sent = request.form.get("form", "")
-    if not cookie or not hmac.compare_digest(sent.encode(), _form_token(cookie).encode()):
+    # A neighbour under the same domain could plant a cookie, but not this header.
+    foreign = request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none")
+    if foreign or not cookie or not hmac.compare_digest(sent.encode(), _form_token(cookie).encode()):
         abort(400)
 
 

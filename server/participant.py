@@ -8,13 +8,15 @@ and sending twice are harmless.
 from __future__ import annotations
 
 import io
+import logging
 from dataclasses import dataclass
 
 from flask import Blueprint, Request, abort, current_app, g, redirect, render_template, request, send_file, url_for
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WebResponse
 
-from server import control, flow
+from server import control, database, flow
 from server.door import WORKER_LIMIT, Door, Entry
 from server.flow import Experiment, Refused, TrialAnswer, Vacancy
 from server.models import Assignment
@@ -24,6 +26,7 @@ from study.prescreen import encode_wav, volume_sound
 from study.questions import SCALE_POINTS, TEXT_LIMIT, check_answers
 
 blueprint = Blueprint("participant", __name__)
+log = logging.getLogger(__name__)
 
 MAX_PLAYS = 10_000
 SURENESS = 5
@@ -78,9 +81,20 @@ def take() -> WebResponse | str | tuple[str, int]:
     if link and flow.find_entry(_session(), entry):
         return redirect(_address(_house().door.token(entry)), 303)
     full = _turn_away()
+    page = full or _consent_page(entry)
     if _is_person():
-        control.count_arrival(_session(), "turned_away" if full else "informed", _house().experiment.clock())
-    return full or _consent_page(entry)
+        _count_arrival("turned_away" if full else "informed")
+    return page
+
+
+def _count_arrival(shown: str) -> None:
+    """Count in a transaction of its own, as short as can be: many arrive at once, and the page only reads."""
+    _session().commit()  # gives its connection back, so that nobody holds two
+    try:
+        with database.writing(current_app.extensions["rootnote.engine"]) as session, session.begin():
+            control.count_arrival(session, shown, _house().experiment.clock())
+    except SQLAlchemyError as error:
+        log.warning("an arrival was not counted", exc_info=error)  # no reason to turn somebody away
 
 
 def _is_person() -> bool:

@@ -233,7 +233,7 @@ def study() -> WebResponse:
 
 
 def _study_page(problem: str = "", status: int = 200) -> WebResponse:
-    listening = desk.overview(_session(), _experiment()).listening
+    listening = desk.listening(_session())
     return _render("study", status, problem=problem, listening=listening, given=request.form)
 
 
