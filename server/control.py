@@ -125,7 +125,7 @@ def _plain(text: str) -> str:
 
 
 def count_arrival(session: Session, shown: str, now: datetime) -> None:
-    """Count that somebody was shown the information ("informed") or turned away ("turned_away")."""
+    """Count that somebody was shown the information ("informed"), or was not let in ("not_let_in")."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     row = insert(Arrivals).values(day=now.date(), shown=shown, shard=secrets.randbelow(SHARDS), number=1)
     keys = [Arrivals.day, Arrivals.shown, Arrivals.shard]

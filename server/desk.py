@@ -225,8 +225,8 @@ LOSSES = {
 
 def _losses(session: Session, listeners: Counter[str]) -> list[FunnelStep]:
     consented = sum(listeners.values())
-    away = arrived(session, "turned_away")
-    found = [FunnelStep("Turned away", away, share(away, arrived(session)), 0.0)]
+    away = arrived(session, "not_let_in")
+    found = [FunnelStep("Not let in", away, share(away, arrived(session)), 0.0)]
     for state, name in LOSSES.items():
         found.append(FunnelStep(name, listeners[state], share(listeners[state], consented), 0.0))
     return found

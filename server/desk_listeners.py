@@ -6,7 +6,6 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -18,9 +17,6 @@ from study.plan import PlannedTrial
 from study.prescreen import ToneItem, grade
 
 PAGE = 25
-# What a response is beside its telemetry; `choice` is here so that it is never shown.
-PLAIN = {"id", "assignment_id", "position", "choice", "response_ms", "late", "answered_at"}
-TELEMETRY = tuple(column.name for column in Response.__table__.columns if column.name not in PLAIN)
 
 
 @dataclass(frozen=True)
@@ -125,13 +121,17 @@ def _score(items: list[PrescreenItem]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Trial:
-    """One answered trial, but for the choice."""
+    """One answered trial, but for the choice; what is listed by clip is in the order X, A, B."""
 
     trial: PlannedTrial
     answered_at: datetime
     seconds: float
     late: bool
-    telemetry: dict[str, Any]
+    plays: tuple[int, int, int]
+    heard_seconds: tuple[float | None, float | None, float | None]
+    play_order: str | None
+    focus_losses: int | None
+    confidence: int | None
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,7 @@ class Detail:
     attempts: list[tuple[int, int, int]]  # attempt, right, asked
     trials: list[Trial]
     answers: list[tuple[str, str]]
+    browser: list[tuple[str, str]]
 
 
 def listener(session: Session, experiment: Experiment, pseudonym: str) -> Detail | None:
@@ -159,6 +160,7 @@ def listener(session: Session, experiment: Experiment, pseudonym: str) -> Detail
         attempts=_attempts(items[assignment.id]),
         trials=[_trial(experiment, assignment, response) for response in given],
         answers=_answers(session, experiment, assignment),
+        browser=_browser(given),
     )
 
 
@@ -178,9 +180,28 @@ def _attempts(items: list[PrescreenItem]) -> list[tuple[int, int, int]]:
 
 
 def _trial(experiment: Experiment, assignment: Assignment, response: Response) -> Trial:
-    telemetry = {name: getattr(response, name) for name in TELEMETRY}
-    planned = experiment.trial(assignment, response.position)
-    return Trial(planned, response.answered_at, response.response_ms / 1000, response.late, telemetry)
+    return Trial(
+        trial=experiment.trial(assignment, response.position),
+        answered_at=response.answered_at,
+        seconds=response.response_ms / 1000,
+        late=response.late,
+        plays=(response.plays_x, response.plays_a, response.plays_b),
+        heard_seconds=(response.seconds_x, response.seconds_a, response.seconds_b),
+        play_order=response.play_order,
+        focus_losses=response.focus_losses,
+        confidence=response.confidence,
+    )
+
+
+def _browser(given: list[Response]) -> list[tuple[str, str]]:
+    """What the browser told of itself, each value once."""
+    told = {
+        "Browser": [response.agent_class or "" for response in given],
+        "Sample rate": [f"{response.sample_rate} Hz" for response in given if response.sample_rate],
+        "Output latency": [f"{ms:.0f} ms" for response in given if (ms := response.output_latency_ms) is not None],
+    }
+    shown = {name: ", ".join(dict.fromkeys(value for value in values if value)) for name, values in told.items()}
+    return [(name, text) for name, text in shown.items() if text]
 
 
 def _answers(session: Session, experiment: Experiment, assignment: Assignment) -> list[tuple[str, str]]:

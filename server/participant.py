@@ -83,7 +83,7 @@ def take() -> WebResponse | str | tuple[str, int]:
     full = _turn_away()
     page = full or _consent_page(entry)
     if _is_person():
-        _count_arrival("turned_away" if full else "informed")
+        _count_arrival("not_let_in" if full else "informed")
     return page
 
 

@@ -68,13 +68,6 @@ def duration(minutes: float | None) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
-@blueprint.app_template_filter("heading")
-def heading(column: str) -> str:
-    """A column's name as a heading: plays_x is Plays X."""
-    words = [word.upper() if word in ("x", "a", "b") else word for word in column.split("_")]
-    return " ".join([words[0].capitalize(), *words[1:]])
-
-
 def _render(page: str, status: int = 200, **context: object) -> WebResponse:
     found = control.control(_session())
     text = render_template(
@@ -174,7 +167,7 @@ def listener(pseudonym: str) -> WebResponse:
     seen = desk_listeners.listener(_session(), _experiment(), known)
     if seen is None:
         abort(404)
-    return _render("listener", seen=seen, telemetry=desk_listeners.TELEMETRY)
+    return _render("listener", seen=seen)
 
 
 @blueprint.get("/triplets")

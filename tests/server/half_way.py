@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 from sqlalchemy import Engine, select, update
@@ -44,7 +45,7 @@ def fill(engine: Engine, study: Study, now: datetime, ends: Mapping[State, int] 
             _add(session, study, plan, rng, places, state, moment)
         day = {"day": now.date(), "shard": 0}
         session.add(Arrivals(shown="informed", number=ARRIVED - TURNED_AWAY, **day))
-        session.add(Arrivals(shown="turned_away", number=TURNED_AWAY, **day))
+        session.add(Arrivals(shown="not_let_in", number=TURNED_AWAY, **day))
         message = "The server is restarted tonight at 22:00 UTC; your answers are kept."
         session.execute(update(Control).values(message=message))
 
@@ -91,7 +92,7 @@ def _add(
                     choice=trial.high_side if rng.random() < 0.75 else "AB"[trial.high_side == "A"],
                     response_ms=round(1000 * seconds),
                     answered_at=moment,
-                    **{f"plays_{clip}": 1 + int(rng.random() < 0.3) for clip in "xab"},
+                    **_hearing(rng),
                 )
             )
     if state is State.FINISHED:
@@ -103,6 +104,19 @@ def _add(
     if state in (State.FINISHED, State.LISTENING, State.SCREENED, State.CONSENTED):
         place.assignment_id = assignment.id
         place.expires_at = None if place.filled else moment + timedelta(hours=1)
+
+
+def _hearing(rng: np.random.Generator) -> dict[str, Any]:
+    plays = {clip: 1 + int(rng.random() < 0.3) for clip in "xab"}
+    return {
+        **{f"plays_{clip}": number for clip, number in plays.items()},
+        **{f"seconds_{clip}": 3.0 * number for clip, number in plays.items()},
+        "play_order": "XAB" + "".join(clip.upper() for clip, number in plays.items() if number > 1),
+        "focus_losses": int(rng.random() < 0.05),
+        "sample_rate": 48000,
+        "output_latency_ms": 21.0,
+        "agent_class": "firefox-desktop",
+    }
 
 
 def _screen(

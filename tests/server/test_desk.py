@@ -217,7 +217,7 @@ def test_the_overview_counts_what_is_there(half_way: Site) -> None:
     assert f"Arrived 131 – Consented {consented} 63 %" in words
     assert f"Finished {finished} 81 %" in words
     assert "Failed the prescreen 7 8 %" in words
-    assert "Turned away 9 7 %" in words
+    assert "Not let in 9 7 %" in words
     assert "Places filled 60 of 90" in words
     assert "600 of 900" in words
     with Session(half_way.app.extensions["rootnote.engine"]) as session:
@@ -248,6 +248,7 @@ def test_listeners_by_state_and_page(half_way: Site) -> None:
     page = visit.page(f"listeners/{pseudonym}")
     assert len(re.findall(r"<td>scored</td>", page)) == 10
     assert "4 to 10" in page
+    assert "firefox-desktop" in page
     codes = {row[0] for row in half_way.query("SELECT completion_code FROM assignments")}
     assert not codes & set(re.findall(r"\w+", page))
     for path in (
