@@ -36,7 +36,8 @@ BAR = "#8a94a6"
 
 
 @contextmanager
-def _style(text_as: str) -> Iterator[None]:
+def styled(text_as: str = "none") -> Iterator[None]:
+    """The settings of all figures; text as "none" (the page's font) or "path"."""
     settings: dict[Any, Any] = {
         "svg.hashsalt": "rootnote", "svg.fonttype": text_as, "font.family": "DejaVu Sans", "font.size": 10,
         "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK,
@@ -47,7 +48,8 @@ def _style(text_as: str) -> Iterator[None]:
         yield
 
 
-def _to_svg(figure: Figure, prefix: str, label: str, ink: str) -> str:
+def as_svg(figure: Figure, prefix: str, label: str, ink: str = "currentColor") -> str:
+    """A figure as SVG to be inlined in a page; `label` says in words what it shows."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
@@ -62,14 +64,14 @@ def _to_svg(figure: Figure, prefix: str, label: str, ink: str) -> str:
 
 def draw_histogram(bins: Bins, prefix: str = "histogram") -> str:
     """The scores of the nearest clips, the Gaussian fitted to them and the four bins, as SVG."""
-    with _style("none"):
+    with styled("none"):
         figure = Figure(figsize=(5.2, 3.1), layout="constrained")
         _fill_histogram(figure.subplots(), bins)
         label = (
             f"Histogram of the cosine similarity of the nearest clips, mean {bins.mu:.3f}, standard deviation "
             f"{bins.sigma:.3f}; " + ", ".join(f"bin {number} at {bins.label(number)}" for number in BINS)
         )
-        return _to_svg(figure, prefix, label, "currentColor")
+        return as_svg(figure, prefix, label, "currentColor")
 
 
 def _fill_histogram(axes: Axes, bins: Bins, font: float = 10) -> None:
@@ -113,7 +115,7 @@ def _range(bins: Bins) -> tuple[float, float]:
 
 def draw_forest(table: EmbedderTable, prefix: str = "forest") -> str:
     """The six rates with their 95 % intervals and the line of chance, as SVG."""
-    with _style("none"):
+    with styled("none"):
         figure = Figure(figsize=(5.2, 2.7), layout="constrained")
         axes = figure.subplots()
         for row, pair in enumerate(BIN_PAIRS):
@@ -128,7 +130,7 @@ def draw_forest(table: EmbedderTable, prefix: str = "forest") -> str:
         axes.set_xlabel("agreement, % (dashed: chance)")
         axes.grid(axis="x", color=BAR, alpha=0.3, linewidth=0.6)
         axes.set_axisbelow(True)
-        return _to_svg(figure, prefix, _describe_forest(table), "currentColor")
+        return as_svg(figure, prefix, _describe_forest(table), "currentColor")
 
 
 def _draw_rate(axes: Axes, y: float, cell: Cell) -> None:
@@ -159,7 +161,7 @@ def draw_table1(tables: Table1, bins: Mapping[str, Bins]) -> str:
 
     It stands on a white card with its text as outlines, so it looks the same on a light and a dark page.
     """
-    with _style("path"):
+    with styled("path"):
         rows = len(tables)
         figure = Figure(figsize=(11, 0.35 + 2.75 * rows))
         figure.patches.append(
@@ -183,7 +185,7 @@ def draw_table1(tables: Table1, bins: Mapping[str, Bins]) -> str:
             figure.text(0.03, bottom + 0.87 * height, one_line(name), fontsize=15, fontweight="bold", va="center")
             _draw_layout(figure, table, bins.get(name), bottom, height)
         said = "; ".join(f"{one_line(name)}: {_describe_table(table)}" for name, table in tables.items())
-        return _to_svg(figure, "table1", f"Table 1. {said}", "#1f2328")
+        return as_svg(figure, "table1", f"Table 1. {said}", "#1f2328")
 
 
 def _draw_layout(figure: Figure, table: EmbedderTable, bins: Bins | None, bottom: float, height: float) -> None:
