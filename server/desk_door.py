@@ -140,6 +140,8 @@ def try_sign_in(name: str, password: str) -> WebResponse | None:
     """
     moment = now()
     keys = (_key("name", name), _key("address", network(request.remote_addr)))
+    with writing(engine()) as session, session.begin():
+        users.forget_attempts(session, moment)
     with writing(engine()) as session:
         try:
             users.note_attempt(session, *keys, moment)
@@ -151,7 +153,7 @@ def try_sign_in(name: str, password: str) -> WebResponse | None:
     if not users.is_password(password_hash, password):
         return None
     with writing(engine()) as session, session.begin():
-        users.forgive(session, keys, moment)
+        users.forgive(session, keys)
         known = users.find(session, name)
         if known is None:
             return None

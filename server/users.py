@@ -152,11 +152,16 @@ def _count(session: Session, key: str, now: datetime) -> tuple[int, datetime]:
     return number, since
 
 
-def forgive(session: Session, keys: Iterable[str], now: datetime) -> None:
-    """After a right password: it was no failed attempt; and counts that are over are forgotten."""
+def forget_attempts(session: Session, now: datetime) -> None:
+    """Forget the counts that are over, but for those that somebody is counting in now."""
+    over = select(Attempts.key).where(Attempts.since <= now - WINDOW).with_for_update(skip_locked=True)
+    session.execute(delete(Attempts).where(Attempts.key.in_(over)).execution_options(synchronize_session=False))
+
+
+def forgive(session: Session, keys: Iterable[str]) -> None:
+    """After a right password: it was no failed attempt."""
     for key in sorted(keys):
         session.execute(update(Attempts).where(Attempts.key == key).values(number=Attempts.number - 1))
-    session.execute(delete(Attempts).where(Attempts.since <= now - WINDOW))
 
 
 # ------------------------------------------------------------------ sign-ins

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def test_signing_in_and_out(site: Site) -> None:
     for path in PAGES:
         reply = visit.open(path)
         assert (reply.status_code, reply.location) == (303, "/desk/sign-in")
+    assert visit.client.get("/desk", follow_redirects=True).status_code == 200
     assert visit.sign_in(password="wrong password").status_code == 401
     assert visit.sign_in(name="nobody").status_code == 401
     reply = visit.sign_in()
@@ -130,7 +132,25 @@ def test_guessing_is_limited_by_name_and_by_address(site: Site) -> None:
     assert guess("another").status_code == 429
     site.clock.advance(16)
     assert guess("anna", PASSWORD).status_code == 303
-    assert "127.0.0.1" not in str(site.query("SELECT * FROM attempts"))
+    kept = site.query("SELECT * FROM attempts")
+    assert len(kept) == 2, "what is over is forgotten"
+    assert "127.0.0.1" not in str(kept)
+
+
+def test_guessing_at_once_gains_nothing(site: Site) -> None:
+    form_of = {visit: visit.form("sign-in") for visit in (Visit(site) for _ in range(16))}
+    statuses: list[int] = []
+
+    def guess(visit: Visit) -> None:
+        data = {"form": form_of[visit], "name": "anna", "password": "wrong"}
+        statuses.append(visit.client.post("/desk/sign-in", data=data).status_code)
+
+    threads = [threading.Thread(target=guess, args=(visit,)) for visit in form_of]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [401] * NAME_ATTEMPTS + [429] * 6
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ from server.limits import Limit, Limits, network
 from server.settings import REQUESTS_PER_SECOND, read_settings
 from study.config import Study
 from tests.server.conftest import SECRET, FakeClock, Site
+from tests.server.desk_visit import PASSWORD, Visit, add_researcher
 from tests.server.fixture_study import make_study
 
 TOKEN = "a token for tests, long enough"
@@ -148,6 +151,10 @@ def test_the_log_names_nobody(site: Site, log: io.StringIO, monkeypatch: pytest.
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(f"about {walker.address}")
 
+    researcher = Visit(site)
+    add_researcher(site, "anna.b")
+    researcher.sign_in("anna.b", "a password mistyped")
+    researcher.signed_in("anna.b").page("log")
     monkeypatch.setattr("server.flow.find", fail)
     failed = walker.client.get(walker.address)
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
@@ -169,7 +176,7 @@ def test_the_log_names_nobody(site: Site, log: io.StringIO, monkeypatch: pytest.
         "/of/this",
         "BREW",
     ]
-    for secret in [*secrets, *people[0], SECRET]:
+    for secret in [*secrets, *people[0], SECRET, "anna.b", PASSWORD, "mistyped"]:
         assert secret not in log.getvalue()
 
 
@@ -258,6 +265,16 @@ def test_settings_that_are_none_are_named(study: Study, name: str, value: str) -
     with pytest.raises(Exception, match=name) as refused:
         read_settings(study, {"ROOTNOTE_SECRET": SECRET, name: value})
     assert type(refused.value).__name__ == "RootnoteError"
+
+
+def test_every_setting_is_documented() -> None:
+    root = Path(__file__).parents[2]
+    read = {
+        name for file in (root / "server").rglob("*.py") for name in re.findall(r'"(ROOTNOTE_\w+)"', file.read_text())
+    }
+    documented = (root / "docs/server.md").read_text()
+    assert {"ROOTNOTE_SECRET", "ROOTNOTE_PUBLIC_URL", "ROOTNOTE_METRICS_TOKEN"} <= read
+    assert [name for name in sorted(read) if f"`{name}`" not in documented] == []
 
 
 def test_settings_by_default_trust_nobody(study: Study, clock: FakeClock) -> None:
