@@ -138,17 +138,19 @@ function paintTime(box, player) {
   if (meter) meter.value = player.run ? speaker.level() : 0;
 }
 
-/* Follow what plays until it ends; a context whose clock stands still for long plays nothing. */
+/* Follow what plays until it ends. What the system interrupts, as a call does, is broken off; a context that says it
+   runs while its clock stands still for long plays nothing. */
 function follow(run, since = performance.now(), last = -1) {
   requestAnimationFrame(() => {
     const { deck, boxes } = step;
     const index = deck.players.findIndex((player) => player.run === run);
     if (index < 0) return;
     paintTime(boxes[index], deck.players[index]);
-    const time = speaker.context.currentTime;
-    if (time !== last) return follow(run, performance.now(), time);
-    if (performance.now() - since > STUCK_MS) return fail(new PlayError("silent"));
-    follow(run, since, last);
+    const { currentTime, state } = speaker.context;
+    if (state !== "running") deck.stop();
+    else if (currentTime !== last) follow(run, performance.now(), currentTime);
+    else if (performance.now() - since > STUCK_MS) fail(new PlayError("silent"));
+    else follow(run, since, last);
   });
 }
 
