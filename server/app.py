@@ -116,7 +116,8 @@ def _line(status: int) -> dict[str, object]:
 def _keep_limits(app: Flask, limits: Limits) -> None:
     @app.before_request
     def limit() -> None:
-        wait = limits.wait(request.remote_addr, (request.view_args or {}).get("token"))
+        named = request.view_args or {}
+        wait = limits.wait(request.remote_addr, named.get("token") or named.get("name"))  # a listener's, or a sound's
         if wait:
             raise TooManyRequests(retry_after=math.ceil(wait))
 

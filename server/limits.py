@@ -1,4 +1,4 @@
-"""Limits: how many requests one address and one listener may send.
+"""Limits: how many requests one address may send, and how many may go to one listener's pages or to one sound.
 
 A bucket holds so many requests and refills at a steady rate; one that is empty is answered with 429 and the seconds
 to wait. The buckets live in the process: with several workers each has its own, so what is let through altogether is
@@ -54,7 +54,7 @@ class Limit:
 
 
 class Limits:
-    """The limits of one server: by address and by listener's token; `per_second` 0 is no limit by address."""
+    """The limits of one server: by address and by token; `per_second` 0 is no limit by address."""
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._key = secrets.token_bytes(32)

@@ -169,6 +169,7 @@ def test_an_unknown_name_costs_the_same_work(site: Site, monkeypatch: pytest.Mon
     visit = Visit(site)
     replies = [visit.sign_in("anna", "wrong"), visit.sign_in("nobody", "wrong")]
     assert len(verified) == 2
+    assert len({password_hash.split("$")[3] for password_hash, _ in verified}) == 1, "memory, passes and threads"
     assert seen(replies[0].text).replace("anna", "") == seen(replies[1].text).replace("nobody", "")
 
 

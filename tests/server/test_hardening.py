@@ -84,6 +84,14 @@ def test_too_many_requests_are_told_kindly_when_to_come_again(make_site: Callabl
     assert "wait a moment" in reply.text
 
 
+def test_one_sound_is_not_made_over_and_over(make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.limits.TOKEN_BURST", 4)
+    walker = make_site().walker().consent()
+    sound = walker.sound("tones")
+    assert [walker.client.get(sound).status_code for _ in range(6)] == [200] * 4 + [429] * 2
+    assert [walker.client.get(walker.address).status_code for _ in range(5)] == [200] * 3 + [429] * 2
+
+
 def test_a_launch_of_500_behind_one_address_meets_no_limit() -> None:
     """Forty requests each within ten seconds, then one each in three seconds for ten minutes."""
     clock = Seconds()
