@@ -2,7 +2,8 @@
 
 A response agrees when the listener chose the clip of the more similar bin.
 Conventions: counts are integers, rates lie in [0, 1], chance is 0.5; a bin pair is written "1-2" with the
-more similar bin first; a cell without responses has no rate, interval or p (None), and is no test.
+more similar bin first; a cell without responses has no rate, interval or p (None), and is no test. Everything
+here treats answers as independent; `analysis.mixed` does not.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import combinations
+from typing import Literal
 
 import pandas as pd
 from scipy.stats import binomtest
@@ -18,12 +20,16 @@ from scipy.stats import binomtest
 from analysis.responses import BINS
 
 CHANCE = 0.5
+Alternative = Literal["two-sided", "greater", "less"]
 BIN_PAIRS: tuple[tuple[int, int], ...] = tuple(combinations(BINS, 2))
 
 
 @dataclass(frozen=True)
 class BinomialTest:
-    """Agreement of one cell: rate, exact 95 % interval and exact two-sided p against chance."""
+    """Agreement of one cell: rate, exact and Wilson 95 % intervals, and exact p against chance.
+
+    `ci_low` and `ci_high` are Clopper and Pearson's; both intervals are two-sided whatever `alternative` is.
+    """
 
     agreed: int
     n: int
@@ -31,16 +37,20 @@ class BinomialTest:
     ci_low: float
     ci_high: float
     p: float
+    wilson_low: float
+    wilson_high: float
+    alternative: Alternative = "two-sided"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One bin pair: the counts, and the test with its Holm-corrected p where there is anything to test."""
+    """Counts, and where there is anything to test: the test and, for a bin pair, its corrected p-values."""
 
     agreed: int
     n: int
     test: BinomialTest | None = None
     p_holm: float | None = None
+    p_bh: float | None = None
 
     @property
     def rate(self) -> float | None:
@@ -49,35 +59,42 @@ class Cell:
 
 @dataclass(frozen=True)
 class EmbedderTable:
-    """Table 1 for one embedder: a cell per bin pair and a total per row (bins 1, 2 and 3)."""
+    """Table 1 for one embedder: a cell per bin pair, a total per row (bins 1, 2 and 3) and one of everything."""
 
     embedder: str
     pairs: Mapping[tuple[int, int], Cell]
     totals: Mapping[int, Cell]
-
-    @property
-    def overall(self) -> Cell:
-        return _pool(list(self.pairs.values()))
+    overall: Cell
 
 
 Table1 = dict[str, EmbedderTable]
 
 
-def exact_binomial(agreed: int, n: int, chance: float = CHANCE) -> BinomialTest:
-    """Test agreement against chance exactly (two-sided; Clopper-Pearson 95 % interval).
+def exact_binomial(agreed: int, n: int, chance: float = CHANCE, alternative: Alternative = "two-sided") -> BinomialTest:
+    """Test agreement against chance exactly, with Clopper and Pearson's and Wilson's 95 % intervals.
 
-    The p-value sums the probabilities of all outcomes no likelier than the one observed. The interval is
-    that of Clopper and Pearson (Biometrika 26, 1934): it reaches 0 or 1 where none or all agreed.
+    The two-sided p-value sums the probabilities of all outcomes no likelier than the one observed; "greater" asks
+    for more agreement than chance only. Clopper and Pearson's interval (Biometrika 26, 1934) never covers less than
+    95 % and reaches 0 or 1 where none or all agreed; Wilson's (JASA 22, 1927) covers 95 % on average and is shorter.
 
     Raises:
         ValueError: unless 0 <= agreed <= n and n > 0.
     """
     if not (n > 0 and 0 <= agreed <= n):
         raise ValueError(f"0 <= agreed <= n and n > 0 are needed, not agreed={agreed}, n={n}")
-    result = binomtest(int(agreed), int(n), chance)
-    interval = result.proportion_ci(0.95, method="exact")
+    result = binomtest(int(agreed), int(n), chance, alternative=alternative)
+    two_sided = result if alternative == "two-sided" else binomtest(int(agreed), int(n), chance)
+    exact, wilson = (two_sided.proportion_ci(0.95, method=method) for method in ("exact", "wilson"))
     return BinomialTest(
-        int(agreed), int(n), agreed / n, float(interval.low), float(interval.high), float(result.pvalue)
+        agreed=int(agreed),
+        n=int(n),
+        rate=agreed / n,
+        ci_low=float(exact.low),
+        ci_high=float(exact.high),
+        p=float(result.pvalue),
+        wilson_low=float(wilson.low),
+        wilson_high=float(wilson.high),
+        alternative=alternative,
     )
 
 
@@ -94,21 +111,34 @@ def holm(pvalues: Sequence[float]) -> list[float]:
     return corrected
 
 
+def benjamini_hochberg(pvalues: Sequence[float]) -> list[float]:
+    """Benjamini and Hochberg's step-up correction (JRSS B 57, 1995) for the false discovery rate, in the order given.
+
+    The i-th smallest of m p-values is multiplied by m / i, kept monotone from the largest down and capped at 1.
+    """
+    corrected = [0.0] * len(pvalues)
+    lowest = 1.0
+    for rank, index in reversed(list(enumerate(sorted(range(len(pvalues)), key=lambda i: pvalues[i]), start=1))):
+        lowest = min(lowest, pvalues[index] * len(pvalues) / rank)
+        corrected[index] = lowest
+    return corrected
+
+
 def count_responses(frame: pd.DataFrame) -> pd.DataFrame:
     """Count responses per embedder and bin pair: columns embedder, bin_high, bin_low, agreed, n."""
     grouped = frame.groupby(["embedder", "bin_high", "bin_low"], observed=True)["agreed"]
     return grouped.agg(agreed="sum", n="count").reset_index()
 
 
-def table1(frame: pd.DataFrame) -> Table1:
+def table1(frame: pd.DataFrame, alternative: Alternative = "two-sided") -> Table1:
     """Table 1 of the responses in `frame` (columns embedder, bin_high, bin_low, agreed), by embedder.
 
-    Holm's correction is over the bin pairs of one embedder that have responses: six in a whole study.
+    Corrections are over the bin pairs of one embedder that have responses: six in a whole study.
     """
-    return tabulate(count_responses(frame))
+    return tabulate(count_responses(frame), alternative)
 
 
-def tabulate(counts: pd.DataFrame) -> Table1:
+def tabulate(counts: pd.DataFrame, alternative: Alternative = "two-sided") -> Table1:
     """Table 1 of counts (columns embedder, bin_high, bin_low, agreed, n; one row per bin pair)."""
     found: dict[str, dict[tuple[int, int], Cell]] = {}
     for embedder, high, low, agreed, n in counts[["embedder", "bin_high", "bin_low", "agreed", "n"]].itertuples(
@@ -116,20 +146,29 @@ def tabulate(counts: pd.DataFrame) -> Table1:
     ):
         found.setdefault(str(embedder), {})[int(high), int(low)] = Cell(int(agreed), int(n))
     names = sorted(found, key=lambda name: (name.casefold(), name))
-    return {name: _tabulate_one(name, found[name]) for name in names}
+    return {name: _tabulate_one(name, found[name], alternative) for name in names}
 
 
-def _tabulate_one(embedder: str, counts: Mapping[tuple[int, int], Cell]) -> EmbedderTable:
+def _tabulate_one(embedder: str, counts: Mapping[tuple[int, int], Cell], alternative: Alternative) -> EmbedderTable:
     cells = {pair: counts.get(pair, Cell(0, 0)) for pair in BIN_PAIRS}
-    tests = {pair: exact_binomial(cell.agreed, cell.n) for pair, cell in cells.items() if cell.n}
-    corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
-    pairs = {pair: Cell(c.agreed, c.n, tests.get(pair), corrected.get(pair)) for pair, c in cells.items()}
-    totals = {high: _pool([cell for pair, cell in pairs.items() if pair[0] == high]) for high in BINS[:-1]}
-    return EmbedderTable(embedder, pairs, totals)
+    tests = {
+        pair: exact_binomial(cell.agreed, cell.n, alternative=alternative) for pair, cell in cells.items() if cell.n
+    }
+    found = [test.p for test in tests.values()]
+    by_holm = dict(zip(tests, holm(found), strict=True))
+    by_bh = dict(zip(tests, benjamini_hochberg(found), strict=True))
+    pairs = {
+        pair: Cell(c.agreed, c.n, tests.get(pair), by_holm.get(pair), by_bh.get(pair)) for pair, c in cells.items()
+    }
+    rows = {high: [cell for pair, cell in pairs.items() if pair[0] == high] for high in BINS[:-1]}
+    totals = {high: _pool(cells, alternative) for high, cells in rows.items()}
+    return EmbedderTable(embedder, pairs, totals, _pool(list(pairs.values()), alternative))
 
 
-def _pool(cells: Sequence[Cell]) -> Cell:
-    return Cell(sum(cell.agreed for cell in cells), sum(cell.n for cell in cells))
+def _pool(cells: Sequence[Cell], alternative: Alternative) -> Cell:
+    """Counts added up and tested as they are: a total is in no family of tests."""
+    agreed, n = sum(cell.agreed for cell in cells), sum(cell.n for cell in cells)
+    return Cell(agreed, n, exact_binomial(agreed, n, alternative=alternative) if n else None)
 
 
 def paper_counts() -> pd.DataFrame:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from analysis.agreement import Table1, table1
 from analysis.bins import Bins, misfit, read_bins
+from analysis.comparison import compare_embedders, contrasts_as_data
 from analysis.report import Report, exclusions_in_words, to_html
 from analysis.responses import Responses, describe, read_responses
 from analysis.tables import LEGEND, as_data, to_csv, to_json, to_latex, to_markdown, to_terminal
@@ -34,9 +35,16 @@ def cli() -> None:
     "--bins", "bins_files", type=click.Path(path_type=Path), multiple=True, help="An <embedder>.bins.json; repeatable."
 )
 @click.option("--note", default="", help="A sentence shown at the top of the report.")
+@click.option("--one-sided", is_flag=True, help="Test for more agreement than chance only, in every binomial test.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
 def report(
-    responses: Path, folder: Path, study: Path | None, bins_files: tuple[Path, ...], note: str, as_json: bool
+    responses: Path,
+    folder: Path,
+    study: Path | None,
+    bins_files: tuple[Path, ...],
+    note: str,
+    one_sided: bool,
+    as_json: bool,
 ) -> None:
     """Write table1.csv, .json, .md, .tex and report.html from RESPONSES (.csv or .parquet).
 
@@ -45,7 +53,7 @@ def report(
     """
     read = read_responses(responses)
     found = _find_bins(read, study, bins_files)
-    tables = table1(read.frame)
+    tables = table1(read.frame, "greater" if one_sided else "two-sided")
     content = Report(
         responses=read,
         tables=tables,
@@ -53,6 +61,7 @@ def report(
         study=found.study or ", ".join(read.studies),
         note=note.strip(),
         notes=(*read.notes, *found.notes),
+        contrasts=compare_embedders(read.frame),
     )
     paths = _write(folder, content)
     if as_json:
@@ -121,6 +130,7 @@ def _as_data(content: Report, paths: Mapping[str, Path]) -> dict[str, Any]:
     read = content.responses
     return {
         "table1": as_data(content.tables),
+        "contrasts": contrasts_as_data(content.contrasts),
         "responses": len(read.frame),
         "listeners": read.listeners,
         "left_out": describe(read.exclusions),

@@ -16,9 +16,22 @@ from markupsafe import Markup
 
 from analysis.agreement import BIN_PAIRS, CHANCE, Cell, EmbedderTable, Table1
 from analysis.bins import Bins
+from analysis.comparison import Contrast, write_difference, write_newcombe
 from analysis.figures import BIN_COLOURS, draw_forest, draw_histogram
 from analysis.responses import Responses
-from analysis.tables import COLUMNS, LEGEND, ROWS, one_line, percent, stars, write_interval, write_p
+from analysis.tables import (
+    COLUMNS,
+    LEGEND,
+    ROWS,
+    one_line,
+    percent,
+    rows_of,
+    sidedness,
+    stars,
+    write_interval,
+    write_p,
+    write_wilson,
+)
 from rootnote import VERSION
 
 ALPHA = 0.05
@@ -35,6 +48,7 @@ class Report:
     study: str = ""
     note: str = ""
     notes: Sequence[str] = ()
+    contrasts: Sequence[Contrast] = ()
 
 
 def read_in_words(table: EmbedderTable) -> str:
@@ -138,7 +152,16 @@ def to_html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, stars=stars, p=write_p, interval=write_interval, line=one_line)
+    environment.filters.update(
+        percent=percent,
+        stars=stars,
+        p=write_p,
+        interval=write_interval,
+        wilson=write_wilson,
+        line=one_line,
+        difference=write_difference,
+        newcombe=write_newcombe,
+    )
     sections = [
         {
             "table": table,
@@ -160,7 +183,8 @@ def to_html(report: Report) -> str:
         legend=LEGEND,
         rows=ROWS,
         columns=COLUMNS,
-        pairs=BIN_PAIRS,
+        rows_of=rows_of,
+        sided=sidedness(report.tables),
         colours=BIN_COLOURS,
     )
 

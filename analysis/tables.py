@@ -65,6 +65,13 @@ def write_p(p: float | None) -> str:
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def write_wilson(cell: Cell) -> str:
+    """Wilson's 95 % interval in per cent, or a dash."""
+    if cell.test is None:
+        return ABSENT
+    return f"{100 * cell.test.wilson_low:.1f} to {100 * cell.test.wilson_high:.1f}"
+
+
 def write_interval(cell: Cell) -> str:
     """The 95 % interval in per cent, or a dash."""
     if cell.test is None:
@@ -72,12 +79,19 @@ def write_interval(cell: Cell) -> str:
     return f"{100 * cell.test.ci_low:.1f} to {100 * cell.test.ci_high:.1f}"
 
 
+def sidedness(tables: Table1) -> str:
+    """Which test the p-values are of, in words."""
+    one_sided = any(table.overall.test and table.overall.test.alternative != "two-sided" for table in tables.values())
+    return "one-sided, for more agreement than chance" if one_sided else "two-sided"
+
+
 def as_data(tables: Table1) -> dict[str, Any]:
     """Plain data, as `table1.json` holds it."""
     return {
         name: {
             "pairs": {f"{high}-{low}": _pair_data(table.pairs[high, low]) for high, low in BIN_PAIRS},
-            "totals": {str(high): _count_data(table.totals[high]) for high in ROWS},
+            "totals": {str(high): _tested_data(table.totals[high]) for high in ROWS},
+            "overall": _tested_data(table.overall),
         }
         for name, table in tables.items()
     }
@@ -87,35 +101,46 @@ def _count_data(cell: Cell) -> dict[str, Any]:
     return {"n": cell.n, "agreed": cell.agreed, "rate": cell.rate}
 
 
-def _pair_data(cell: Cell) -> dict[str, Any]:
+def _tested_data(cell: Cell) -> dict[str, Any]:
     test = cell.test
     return _count_data(cell) | {
         "ci_low": test.ci_low if test else None,
         "ci_high": test.ci_high if test else None,
+        "wilson_low": test.wilson_low if test else None,
+        "wilson_high": test.wilson_high if test else None,
         "p": test.p if test else None,
-        "p_holm": cell.p_holm,
     }
+
+
+def _pair_data(cell: Cell) -> dict[str, Any]:
+    return _tested_data(cell) | {"p_holm": cell.p_holm, "p_bh": cell.p_bh}
 
 
 def to_json(tables: Table1) -> str:
     return json.dumps(as_data(tables), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+_CSV_COLUMNS = (
+    "agreed", "n", "rate", "ci_low", "ci_high", "p", "p_holm", "p_bh", "wilson_low", "wilson_high",
+)  # fmt: skip
+
+
 def to_csv(tables: Table1) -> str:
-    """A row per embedder and bin pair, then a row per total, whose bin_low is "total"."""
+    """A row per embedder and bin pair, a row per total, whose bin_low is "total", and one of all, "all"-"total"."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["embedder", "bin_high", "bin_low", "agreed", "n", "rate", "ci_low", "ci_high", "p", "p_holm"])
+    writer.writerow(["embedder", "bin_high", "bin_low", *_CSV_COLUMNS])
     for name, data in as_data(tables).items():
         for pair, cell in data["pairs"].items():
             writer.writerow([name, *pair.split("-"), *_csv_values(cell)])
         for high, cell in data["totals"].items():
             writer.writerow([name, high, "total", *_csv_values(cell)])
+        writer.writerow([name, "all", "total", *_csv_values(data["overall"])])
     return buffer.getvalue()
 
 
 def _csv_values(cell: Mapping[str, Any]) -> list[Any]:
-    return [cell.get(key) for key in ("agreed", "n", "rate", "ci_low", "ci_high", "p", "p_holm")]
+    return [cell.get(key) for key in _CSV_COLUMNS]
 
 
 def to_markdown(tables: Table1, bins: Mapping[str, Bins] | None = None) -> str:
@@ -126,8 +151,9 @@ def to_markdown(tables: Table1, bins: Mapping[str, Bins] | None = None) -> str:
         parts += [f"## {_markdown(name)}", "", *_markdown_layout(table, own), "", *_markdown_tests(table), ""]
     parts += [
         "Percentages: how often listeners chose the clip of the more similar bin (row) over that of the less "
-        "similar bin (column). Intervals: Clopper-Pearson. p: exact two-sided binomial test against 50 %; "
-        "Holm's correction over the bin pairs of one embedder. " + LEGEND.replace("*", r"\*"),
+        "similar bin (column). Intervals: Clopper-Pearson and Wilson. p: exact binomial test against 50 %, "
+        f"{sidedness(tables)}; Holm's and Benjamini-Hochberg's (BH) corrections over the bin pairs of one embedder. "
+        + LEGEND.replace("*", r"\*"),
         "",
     ]
     return "\n".join(parts)
@@ -164,15 +190,23 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _markdown_tests(table: EmbedderTable) -> list[str]:
-    lines = ["| bins | agreed | n | rate | 95 % interval | p | p (Holm) |", "|" + " ---: |" * 7]
-    for high, low in BIN_PAIRS:
-        cell = table.pairs[high, low]
+    lines = [
+        "| bins | agreed | n | rate | 95 % interval, exact | Wilson | p | p (Holm) | p (BH) |",
+        "|" + " ---: |" * 9,
+    ]
+    for label, cell in rows_of(table):
         values = [
-            f"{high}-{low}", str(cell.agreed), str(cell.n), f"{percent(cell)} %" if cell.n else ABSENT,
-            write_interval(cell), write_p(cell.test.p if cell.test else None), write_p(cell.p_holm),
+            label, str(cell.agreed), str(cell.n), f"{percent(cell)} %" if cell.n else ABSENT, write_interval(cell),
+            write_wilson(cell), write_p(cell.test.p if cell.test else None), write_p(cell.p_holm), write_p(cell.p_bh),
         ]  # fmt: skip
         lines.append("| " + " | ".join(values) + " |")
     return lines
+
+
+def rows_of(table: EmbedderTable) -> list[tuple[str, Cell]]:
+    """What is tested, in reading order: the bin pairs, the rows, everything."""
+    pairs = [(f"{high}–{low}", table.pairs[high, low]) for high, low in BIN_PAIRS]
+    return [*pairs, *((f"{high}, total", table.totals[high]) for high in ROWS), ("all", table.overall)]
 
 
 def to_latex(tables: Table1, bins: Mapping[str, Bins] | None = None) -> str:
@@ -188,7 +222,9 @@ def to_latex(tables: Table1, bins: Mapping[str, Bins] | None = None) -> str:
         parts += [rf"\textbf{{{_latex(name)}}}\par\smallskip", *_latex_layout(table, (bins or {}).get(name))]
     caption = (
         r"How often listeners rated the clip of the more similar bin (A, rows) as more similar to the prompt "
-        r"than the clip of the less similar bin (B, columns). Exact two-sided binomial tests against "
+        r"than the clip of the less similar bin (B, columns). Exact binomial tests ("
+        + sidedness(tables)
+        + r") against "
         r"50\,\%, Holm's correction over the bin pairs of one embedder: "
         r"$^{*}p<0.05$, $^{**}p<0.01$, $^{***}p<0.001$."
     )
