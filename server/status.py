@@ -39,4 +39,6 @@ def shown_codes(session: Session, pay: PayConfig) -> Iterator[tuple[str, str, fl
 def _due(state: State, pay: PayConfig) -> float:
     if state in COMPLETED:
         return pay.reward_usd
+    if state is State.EXPIRED:
+        return pay.expired_usd
     return pay.screened_out_usd if state in TURNED_AWAY else pay.withdrawn_usd

@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 import tomllib
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from embeddings.artefacts import RootnoteError
 
@@ -150,13 +151,27 @@ class QuestionConfig(_Section):
 
 
 class PayConfig(_Section):
-    """What listeners are paid, by outcome."""
+    """What listeners are paid, by outcome; `budget_usd` is the most that a launch may cost, fees included."""
 
-    reward_usd: float = Field(default=1.50, ge=0)
+    reward_usd: float = Field(default=1.50, ge=0, le=1000)
     minutes: float = Field(default=4.0, gt=0)
-    screened_out_usd: float = Field(default=1.50, ge=0)
-    withdrawn_usd: float = Field(default=0.0, ge=0)
+    screened_out_usd: float = Field(default=1.50, ge=0, le=1000)
+    withdrawn_usd: float = Field(default=0.0, ge=0, le=1000)
+    expired_usd: float = Field(default=0.0, ge=0, le=1000)
     floor_usd_per_hour: float = Field(default=15.0, ge=0)
+    budget_usd: float | None = Field(default=None, gt=0, le=1_000_000)
+
+    @field_validator("reward_usd", "screened_out_usd", "withdrawn_usd", "expired_usd", "budget_usd")
+    @classmethod
+    def _whole_cents(cls, value: float | None) -> float | None:
+        if value is not None and Decimal(str(value)) * 100 % 1:
+            raise ValueError(f"{value:g} is not a whole number of cents")
+        return value
+
+
+def cents(usd: float) -> int:
+    """An amount of study.toml in cents: from here on money is whole cents, never a float."""
+    return int(Decimal(str(usd)) * 100)
 
 
 class RecruiterConfig(_Section):

@@ -42,6 +42,7 @@ def test_defaults_are_the_papers(tmp_path: Path) -> None:
         ("[study]\nname = 'T'\n", "'corpus' is missing"),
         ("[study]\n[corpus]\naudio='m'", "'study.name' is missing"),
         (GOOD + "[pay]\nreward_usd = -1", "pay.reward_usd"),
+        (GOOD + "[pay]\nreward_usd = 1.505", "1.505 is not a whole number of cents"),
         (GOOD + "[prescreen]\nmin_tones = 8\nmax_tones = 8", "max_tones must be above min_tones"),
         (GOOD + "[embedding]\nembedders = ['a', 'a']", "distinct"),
         (GOOD + "[[questions]]\nid='a'\ntype='single'\ntext='x'", "at least two options"),

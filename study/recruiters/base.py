@@ -1,0 +1,194 @@
+"""A recruiter: where listeners come from, and how they are paid there.
+
+A marketplace (Mechanical Turk, Prolific) or a plain link. The server keeps the books; a recruiter only does what it is
+told, and says what it sees. Conventions: money is whole cents of the marketplace's currency; ids are the
+marketplace's own strings; tokens are ours, at most 64 characters, and the same token never opens or pays twice.
+
+An **opening** is what a marketplace calls a HIT or a study: places that workers may take. A **submission** is one
+worker's taking of a place, from accepting it on. A **grant** is money paid beside the approval of a submission.
+
+Nothing here rejects work or blocks anybody: that endangers a person's account, so a human decides it, elsewhere.
+
+    RecruiterError            one plain sentence that says what is wrong and how to mend it
+    ├── ArrivalError          for the listener: this address cannot be right
+    └── UnsureError           no clear answer came: the work may have been done, so ask before doing it again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, Protocol
+
+from embeddings.artefacts import RootnoteError
+
+Outcome = Literal["finished", "screened_out", "left"]
+Status = Literal["held", "submitted", "approved", "rejected", "returned", "timed_out", "screened_out"]
+Kind = Literal["reward", "screen_out", "partial", "bonus"]
+TOKEN_LENGTH = 64
+
+
+class RecruiterError(RootnoteError):
+    """What was asked of a marketplace could not be done."""
+
+
+class ArrivalError(RecruiterError):
+    """Somebody arrived with an address that no marketplace gives."""
+
+
+class UnsureError(RecruiterError):
+    """The marketplace gave no clear answer; what was asked may have been done."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a marketplace is like.
+
+    `batch`: the most places of one opening (None: no limit). `by_hand`: the researcher pays outside Rootnote.
+    `pays_unsubmitted`: a grant reaches somebody who did not submit. `screen_out_apart`: who was screened out is paid
+    by a grant of its own, not by approving what they submitted.
+    """
+
+    name: str
+    batch: int | None = None
+    by_hand: bool = False
+    pays_unsubmitted: bool = False
+    screen_out_apart: bool = False
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Who arrives, as the address says: nobody vouches for it. `back` is where to hand them back."""
+
+    worker: str | None
+    submission: str = ""
+    opening: str = ""
+    preview: bool = False
+    back: str = ""
+
+
+@dataclass(frozen=True)
+class HandBack:
+    """How a listener gets back: a form to post, a link to follow, or neither."""
+
+    method: Literal["none", "post", "link"] = "none"
+    url: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Places to be opened, each worth `reward`; `total` counts those of all the launch's orders with this one.
+
+    `launch` names the launch of a study, the same for all its orders; `url` is where listeners arrive; `minutes` is
+    what a run is expected to take. With `only_for` (a worker's id) nobody else may take the place.
+    """
+
+    token: str
+    launch: str
+    places: int
+    total: int
+    reward: int
+    url: str
+    minutes: float
+    only_for: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.token) <= TOKEN_LENGTH:
+            raise ValueError(f"a token has 1 to {TOKEN_LENGTH} characters")
+        if self.places < 1 or self.total < self.places or self.reward < 0:
+            raise ValueError("an order needs places, no fewer in total, and a reward that is not negative")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One worker's taking of one place, as the marketplace tells it."""
+
+    id: str
+    worker: str
+    opening: str
+    status: Status
+    at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An opening now: places that may still be taken, those taken and not submitted, and all that is known of them.
+
+    A marketplace may keep from us who holds a place: `submissions` need not tell of all that are held.
+    """
+
+    free: int
+    held: int
+    submissions: tuple[Submission, ...] = ()
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Money for a submission beside its approval; `reason` is what the worker reads."""
+
+    token: str
+    submission: Submission
+    cents: int
+    kind: Kind
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.token) <= TOKEN_LENGTH:
+            raise ValueError(f"a token has 1 to {TOKEN_LENGTH} characters")
+        if self.cents < 1:
+            raise ValueError("a grant is at least one cent")
+
+
+class Recruiter(Protocol):
+    """Seven verbs, and four questions that are asked before them.
+
+    Making one needs no network and no credentials: the web server has one, to see who arrives and to hand them back.
+    All but `arrive` and `hand_back` may raise RecruiterError; doing again what is done already is harmless.
+    """
+
+    @property
+    def terms(self) -> Terms:
+        """What this marketplace is like."""
+
+    def arrive(self, query: Mapping[str, str]) -> Arrival:
+        """Who arrives with these parameters, and whether they only look.
+
+        Raises:
+            ArrivalError: with one sentence for the listener.
+        """
+
+    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> HandBack:
+        """How somebody gets back whose run ended so; `code` is their completion code."""
+
+    def open(self, order: Order) -> str:
+        """Open places; the opening's id. An order that was opened before gives the same id."""
+
+    def submissions(self, opening: str) -> Standing:
+        """How an opening stands, with its submissions."""
+
+    def approve(self, submission: Submission) -> None:
+        """Accept somebody's work, which pays the opening's reward."""
+
+    def bonus(self, grant: Grant) -> None:
+        """Pay a grant; one whose token was paid before is left as it is."""
+
+    def close(self, opening: str) -> None:
+        """Let nobody else take a place; those who hold one may submit. Nothing is deleted."""
+
+    def account(self) -> int | None:
+        """What may be spent, in cents; None where that cannot be known.
+
+        Raises:
+            RecruiterError: where the account cannot be used, so this is asked before anything is opened.
+        """
+
+    def fee(self, cents: int, places: int = 1) -> int:
+        """The marketplace's fee, in cents, on one payment from an opening with so many places."""
+
+    def has_paid(self, grant: Grant) -> bool:
+        """Whether the marketplace has paid this grant: asked before one that is in doubt is sent again."""
+
+    def exclude(self, worker: str) -> None:
+        """See to it that this worker is not offered the study again."""

@@ -1,0 +1,180 @@
+"""What every recruiter promises, asked of each: doing again what is done already changes nothing, and costs nothing.
+
+A `House` is a recruiter with a marketplace behind it in which a test can be the worker. Add yours to HOUSES.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embeddings.artefacts import RootnoteError
+from study.config import Study, StudyConfig, StudyInfo
+from study.recruiters import RECRUITERS, make_recruiter
+from study.recruiters.base import ArrivalError, Grant, Order, Recruiter
+
+URL = "https://study.example.org/take"
+
+
+@dataclass(frozen=True)
+class House:
+    """A recruiter, and what a worker can do at its marketplace.
+
+    `accept(opening)` gives the parameters with which the worker then arrives at the study; `submit` and `give_back`
+    take a submission's id; `paid()` is everything that left the account, in cents, fees included.
+    """
+
+    recruiter: Recruiter
+    accept: Callable[[str], dict[str, str]] | None = None
+    submit: Callable[[str], None] = lambda submission: None
+    give_back: Callable[[str], None] = lambda submission: None
+    paid: Callable[[], int] = lambda: 0
+    preview: dict[str, str] | None = None
+    nonsense: tuple[dict[str, str], ...] = ()
+
+
+def a_study(**recruiter: Any) -> Study:
+    data: dict[str, Any] = {"study": StudyInfo(name="Contract"), "corpus": {"audio": "music"}, "recruiter": recruiter}
+    return Study(Path("nowhere"), StudyConfig.model_validate(data))
+
+
+@contextlib.contextmanager
+def link_house() -> Iterator[House]:
+    yield House(make_recruiter(a_study(kind="link")))
+
+
+HOUSES: dict[str, Callable[[], AbstractContextManager[House]]] = {"link": link_house}
+
+
+@pytest.fixture(params=sorted(HOUSES))
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    with HOUSES[request.param]() as house:
+        yield house
+
+
+@pytest.fixture
+def market(house: House) -> House:
+    if house.accept is None:
+        pytest.skip("no marketplace stands behind a plain link")
+    return house
+
+
+def an_order(token: str = "places-1", places: int = 3, total: int | None = None) -> Order:
+    return Order(token, "launch-1", places, total or places, reward=150, url=URL, minutes=4)
+
+
+def test_every_recruiter_has_a_house() -> None:
+    assert HOUSES.keys() == RECRUITERS.keys()
+
+
+def test_an_unknown_recruiter_is_named() -> None:
+    study = a_study(kind="link")
+    recruiter = study.config.recruiter.model_copy(update={"kind": "carrier-pigeon"})
+    config = study.config.model_copy(update={"recruiter": recruiter})
+    with pytest.raises(RootnoteError, match="no recruiter 'carrier-pigeon'; choose one of link"):
+        make_recruiter(dataclasses.replace(study, config=config))
+
+
+def test_terms_make_sense(house: House) -> None:
+    terms = house.recruiter.terms
+    assert terms.name
+    assert terms.batch is None or terms.batch >= 1
+
+
+def test_fees_are_whole_cents_and_grow_with_the_sum(house: House) -> None:
+    fees = [house.recruiter.fee(cents) for cents in range(1, 400)]
+    assert all(type(fee) is int and fee >= 0 for fee in fees)
+    assert fees == sorted(fees)
+
+
+def test_orders_and_grants_that_make_no_sense_are_refused(house: House) -> None:
+    for change in ({"token": ""}, {"token": "x" * 65}, {"places": 0}, {"total": 2}, {"reward": -1}):
+        with pytest.raises(ValueError, match=r"token|order"):
+            dataclasses.replace(an_order(), **change)
+
+
+def test_opening_twice_by_one_token_opens_once(house: House) -> None:
+    first = house.recruiter.open(an_order())
+    assert first
+    assert house.recruiter.open(an_order()) == first
+    standing = house.recruiter.submissions(first)
+    assert standing.submissions == ()
+    assert standing.free == (3 if house.accept else 0)
+
+
+def test_closing_twice_is_harmless_and_leaves_no_place(house: House) -> None:
+    opening = house.recruiter.open(an_order())
+    house.recruiter.close(opening)
+    house.recruiter.close(opening)
+    assert house.recruiter.submissions(opening).free == 0
+    assert house.paid() == 0
+
+
+def test_an_account_is_known_or_said_not_to_be(house: House) -> None:
+    balance = house.recruiter.account()
+    assert balance is None or balance > 0
+
+
+def test_who_only_looks_is_nobody(market: House) -> None:
+    if market.preview is None:
+        pytest.skip("this marketplace shows nothing beforehand")
+    arrival = market.recruiter.arrive(market.preview)
+    assert arrival.preview
+    assert arrival.worker is None
+
+
+def test_addresses_that_no_marketplace_gives_are_refused(market: House) -> None:
+    assert market.nonsense
+    for query in market.nonsense:
+        with pytest.raises(ArrivalError) as caught:
+            market.recruiter.arrive(query)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_from_arrival_to_pay_each_step_twice(market: House) -> None:
+    recruiter, opening = market.recruiter, market.recruiter.open(an_order())
+    assert market.accept is not None
+    arrival = recruiter.arrive(market.accept(opening))
+    assert (arrival.worker is not None, arrival.opening, arrival.preview) == (True, opening, False)
+    standing = recruiter.submissions(opening)
+    assert (standing.free, standing.held) == (2, 1)
+    assert recruiter.hand_back(arrival, "finished", "CODE").method in ("post", "link")
+    assert arrival.worker is not None
+    recruiter.exclude(arrival.worker)
+    recruiter.exclude(arrival.worker)
+    market.submit(arrival.submission)
+    standing = recruiter.submissions(opening)
+    assert (standing.free, standing.held) == (2, 0)
+    [submission] = standing.submissions
+    assert (submission.id, submission.worker, submission.status) == (arrival.submission, arrival.worker, "submitted")
+    recruiter.approve(submission)
+    recruiter.approve(submission)
+    [approved] = recruiter.submissions(opening).submissions
+    assert approved.status == "approved"
+    recruiter.approve(approved)
+    reward = 150 + recruiter.fee(150, 3)
+    assert market.paid() == reward
+    grant = Grant("bonus-1", approved, 25, "bonus", "Thank you for your care.")
+    assert not recruiter.has_paid(grant)
+    recruiter.bonus(grant)
+    assert recruiter.has_paid(grant)
+    recruiter.bonus(grant)
+    assert market.paid() == reward + 25 + recruiter.fee(25, 3)
+    assert not recruiter.has_paid(dataclasses.replace(grant, token="bonus-2"))
+
+
+def test_a_place_that_is_given_back_may_be_taken_again(market: House) -> None:
+    recruiter, opening = market.recruiter, market.recruiter.open(an_order())
+    assert market.accept is not None
+    arrival = recruiter.arrive(market.accept(opening))
+    market.give_back(arrival.submission)
+    standing = recruiter.submissions(opening)
+    assert (standing.free, standing.held) == (3, 0)
+    assert [one for one in standing.submissions if one.status in ("held", "submitted")] == []
