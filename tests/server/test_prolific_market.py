@@ -1,0 +1,581 @@
+"""The local Prolific, asked over the wire, and its money under any sequence of events."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+
+from server.rehearsal.markets import prolific_wire
+from server.rehearsal.markets.loopback import Request
+from server.rehearsal.markets.money import total
+from server.rehearsal.markets.prolific_studies import ProlificError, Tariff
+from server.rehearsal.prolific import ProlificMarket
+
+CODES = [
+    {"code": "C0MPLETE", "code_type": "COMPLETED", "actor": "participant", "actions": [{"action": "MANUALLY_REVIEW"}]},
+    {"code": "OURS", "code_type": "OTHER", "actor": "researcher", "actions": [{"action": "MANUALLY_REVIEW"}]},
+]
+STUDY: dict[str, Any] = {
+    "name": "Compare sounds",
+    "internal_name": "rootnote test",
+    "description": "Listen and compare",
+    "external_study_url": "https://study.example.org/take?PROLIFIC_PID={{%PROLIFIC_PID%}}"
+    "&STUDY_ID={{%STUDY_ID%}}&SESSION_ID={{%SESSION_ID%}}",
+    "prolific_id_option": "url_parameters",
+    "completion_codes": CODES,
+    "total_available_places": 3,
+    "estimated_completion_time": 4,
+    "maximum_allowed_time": 60,
+    "reward": 150,
+    "is_custom_screening": True,
+}
+P = [f"60000000000000000000000{n:x}" for n in range(12)]
+
+
+class StoppedClock:
+    now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def market() -> Iterator[ProlificMarket]:
+    with ProlificMarket(balance="100.00", clock=StoppedClock()) as market:
+        for number in P:
+            market.participants.add(number)
+        yield market
+
+
+class Client(httpx.Client):
+    """A researcher's client; `ask` gives what was answered, or raises with the status."""
+
+    def ask(self, method: str, path: str, **given: Any) -> Any:
+        reply = self.request(method, path, **given)
+        if reply.is_error:
+            error = reply.json()["error"]
+            assert error["status"] == reply.status_code and {"error_code", "title", "detail"} <= error.keys()
+            raise ValueError(f"{reply.status_code}: {error['title']}: {error['detail']}")
+        return reply.json() if reply.content else None
+
+    def make(self, publish: bool = True, **changes: Any) -> str:
+        study = str(self.ask("POST", "/studies/", json=STUDY | changes)["id"])
+        if publish:
+            self.move(study, "PUBLISH")
+        return study
+
+    def move(self, study: str, action: str) -> str:
+        return str(self.ask("POST", f"/studies/{study}/transition/", json={"action": action})["status"])
+
+    def judge(self, submission: str, **asked: Any) -> str:
+        return str(self.ask("POST", f"/submissions/{submission}/transition/", json=asked)["status"])
+
+    def screen_out(self, study: str, *submissions: str, usd: float = 1.50, **more: Any) -> None:
+        given = {"submission_ids": list(submissions), "bonus_per_submission": usd, **more}
+        self.ask("POST", f"/studies/{study}/screen-out-submissions/", json=given)
+
+    def bonus(self, study: str, *rows: str) -> str:
+        given = {"study_id": study, "csv_bonuses": "\n".join(rows)}
+        return str(self.ask("POST", "/submissions/bonus-payments/", json=given)["id"])
+
+    def pay(self, bulk: str) -> None:
+        self.ask("POST", f"/bulk-bonus-payments/{bulk}/pay/")
+
+    def study(self, study: str) -> dict[str, Any]:
+        return dict(self.ask("GET", f"/studies/{study}/"))
+
+    def submission(self, submission: str) -> dict[str, Any]:
+        return dict(self.ask("GET", f"/submissions/{submission}/"))
+
+
+def connect(market: ProlificMarket, token: str = "") -> Client:
+    return Client(base_url=market.api_url, headers={"Authorization": f"Token {token or market.token}"})
+
+
+@pytest.fixture
+def client(market: ProlificMarket) -> Iterator[Client]:
+    with connect(market) as client:
+        yield client
+
+
+def refused(words: str) -> Any:
+    return pytest.raises(ValueError, match=words)
+
+
+def test_a_study_from_draft_to_its_end(market: ProlificMarket, client: Client) -> None:
+    study = client.make(publish=False)
+    assert market.balance == Decimal("100.00"), "a draft costs nothing"
+    assert client.study(study)["status"] == "UNPUBLISHED"
+    with pytest.raises(ProlificError, match="no place"):
+        market.reserve(P[0], study)
+    assert client.move(study, "PUBLISH") == "ACTIVE"
+    assert (market.balance, market.on_hold) == (Decimal("94.00"), Decimal("6.00"))
+    held = market.take(P[0], study)
+    assert held.external_url == (
+        f"https://study.example.org/take?PROLIFIC_PID={P[0]}&STUDY_ID={study}&SESSION_ID={held.submission_id}"
+    )
+    with refused("not AWAITING REVIEW"):
+        client.judge(held.submission_id, action="APPROVE")
+    market.complete(held.submission_id, "C0MPLETE")
+    found = client.submission(held.submission_id)
+    assert (found["status"], found["entered_code"], found["participant"]) == ("AWAITING REVIEW", "C0MPLETE", P[0])
+    assert client.judge(held.submission_id, action="APPROVE") == "APPROVED"
+    with refused("not AWAITING REVIEW"):
+        client.judge(held.submission_id, action="APPROVE")
+    assert client.move(study, "STOP") == "COMPLETED"
+    assert (market.balance, market.on_hold) == (Decimal("98.00"), Decimal("0.00"))
+    assert [(entry.kind, entry.amount) for entry in market.ledger()] == [
+        ("reward", Decimal("1.50")),
+        ("fee", Decimal("0.50")),
+    ]
+    assert client.ask("GET", f"/studies/{study}/cost/")["total_cost"] == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"reward": 1.5}, "reward"),
+        ({"reward": "150"}, "reward"),
+        ({"unknown": 1}, "unknown"),
+        ({"external_study_url": STUDY["external_study_url"].replace("https", "http")}, "https"),
+        ({"external_study_url": "https://study.example.org/take"}, "PROLIFIC_PID"),
+        ({"completion_codes": CODES + CODES}, "unique"),
+        ({"completion_codes": []}, "completion_codes"),
+        ({"total_available_places": 0}, "total_available_places"),
+        ({"maximum_allowed_time": 3}, "below estimated_completion_time"),
+        ({"filters": [{"filter_id": "shoe-size", "selected_values": ["1"]}]}, "no filter 'shoe-size'"),
+        ({"filters": [{"filter_id": "age", "selected_values": ["1"]}]}, "another kind of value"),
+        (
+            {
+                "completion_codes": [
+                    {
+                        "code": "S",
+                        "code_type": "FIXED_SCREENOUT",
+                        "actions": [{"action": "FIXED_SCREEN_OUT_PAYMENT", "fixed_screen_out_reward": 150, "slots": 2}],
+                    }
+                ]
+            },
+            "less than the reward",
+        ),
+    ],
+)
+def test_a_study_that_is_refused_does_not_exist(client: Client, change: dict[str, Any], where: str) -> None:
+    with refused(f"^400: Validation error.*{where}"):
+        client.make(publish=False, **change)
+    assert client.ask("GET", "/studies/")["results"] == []
+
+
+def test_a_published_study_changes_only_by_more_places_that_can_be_paid(market: ProlificMarket, client: Client) -> None:
+    study = client.make()
+    assert client.ask("PATCH", f"/studies/{study}/", json={"total_available_places": 5})["total_available_places"] == 5
+    assert market.on_hold == Decimal("10.00")
+    for change, words in [
+        ({"total_available_places": 4}, "only be increased"),
+        ({"total_available_places": 51}, "Insufficient funds"),
+        ({"external_study_url": STUDY["external_study_url"]}, "cannot be changed once"),
+        ({"reward": 160}, "reward"),
+    ]:
+        with refused(words):
+            client.ask("PATCH", f"/studies/{study}/", json=change)
+    assert client.study(study)["total_available_places"] == 5
+    with refused("Only a draft"):
+        client.ask("DELETE", f"/studies/{study}/")
+    draft = client.make(publish=False, total_available_places=46)
+    with refused("Insufficient funds"):
+        client.move(draft, "PUBLISH")
+    assert client.study(draft)["status"] == "UNPUBLISHED"
+    client.ask("DELETE", f"/studies/{draft}/")
+    with refused("^404"):
+        client.study(draft)
+
+
+def test_places_come_back_by_themselves_when_submissions_return_or_time_out(
+    market: ProlificMarket, client: Client
+) -> None:
+    study = client.make(total_available_places=2)
+    reserved, active = market.reserve(P[0], study), market.take(P[1], study)
+    with pytest.raises(ProlificError, match="no place"):
+        market.reserve(P[2], study)
+    market.advance(timedelta(minutes=10))
+    assert client.submission(reserved.submission_id)["status"] == "TIMED-OUT"
+    again = market.take(P[0], study)
+    assert again.submission_id != reserved.submission_id, "a lapsed reservation may be taken anew"
+    market.return_(active.submission_id)
+    with pytest.raises(ProlificError, match="no place"):
+        market.reserve(P[1], study)
+    late = market.take(P[2], study)
+    market.advance(timedelta(minutes=60))
+    assert client.submission(late.submission_id)["status"] == "TIMED-OUT"
+    market.complete(late.submission_id, "C0MPLETE")
+    assert client.submission(late.submission_id)["status"] == "AWAITING REVIEW", "a place was free still"
+    market.take(P[3], study)
+    with pytest.raises(ProlificError, match="gone to somebody else"):
+        market.complete(again.submission_id, "C0MPLETE")
+    assert client.study(study)["total_available_places"] == 2
+
+
+def test_a_full_study_awaits_review_and_more_places_open_it_again(market: ProlificMarket, client: Client) -> None:
+    study = client.make(total_available_places=1)
+    held = market.take(P[0], study)
+    assert client.study(study)["status"] == "ACTIVE"
+    market.complete(held.submission_id, "C0MPLETE")
+    assert client.study(study)["status"] == "AWAITING REVIEW"
+    client.ask("PATCH", f"/studies/{study}/", json={"total_available_places": 2})
+    assert client.study(study)["status"] == "ACTIVE"
+    assert client.move(study, "PAUSE") == "PAUSED"
+    with pytest.raises(ProlificError, match="no place"):
+        market.reserve(P[1], study)
+    with refused("cannot PAUSE"):
+        client.move(study, "PAUSE")
+    assert client.move(study, "START") == "ACTIVE"
+
+
+def test_only_those_whom_the_filters_let_in(market: ProlificMarket, client: Client) -> None:
+    earlier = client.make()
+    market.return_(market.take(P[0], earlier).submission_id)
+    filters = [
+        {"filter_id": "current-country-of-residence", "selected_values": ["1"]},
+        {"filter_id": "approval_rate", "selected_range": {"lower": 98, "upper": 100}},
+        {"filter_id": "previous_studies_blocklist", "selected_values": [earlier]},
+    ]
+    study = client.make(filters=filters)
+    market.participants.add("abroad", country="0")
+    market.participants.add("refused", approval_rate=97)
+    for who in ("abroad", "refused", P[0]):
+        with pytest.raises(ProlificError, match="no place"):
+            market.reserve(who, study)
+    market.take(P[1], study)
+    alone = client.make(filters=[{"filter_id": "custom_allowlist", "selected_values": [P[5]]}])
+    market.take(P[5], alone)
+    with pytest.raises(ProlificError, match="no place"):
+        market.take(P[6], alone)
+
+
+def test_codes_do_what_the_study_says(market: ProlificMarket, client: Client) -> None:
+    fixed = {"action": "FIXED_SCREEN_OUT_PAYMENT", "fixed_screen_out_reward": 20, "slots": 1}
+    codes = [
+        *CODES,
+        {"code": "AUTO", "code_type": "COMPLETED", "actions": [{"action": "AUTOMATICALLY_APPROVE"}]},
+        {"code": "OUT", "code_type": "FIXED_SCREENOUT", "actions": [fixed]},
+        {
+            "code": "BACK",
+            "code_type": "NO_CONSENT",
+            "actions": [{"action": "REQUEST_RETURN", "return_reason": "You did not consent."}],
+        },
+    ]
+    study = client.make(completion_codes=codes, total_available_places=10)
+    held = [market.take(who, study).submission_id for who in P[:7]]
+    for one, code in zip(held, ["AUTO", "OUT", "OUT", "BACK", "WRONG", "OURS", None], strict=True):
+        if code:
+            market.complete(one, code)
+    found = [client.submission(one) for one in held]
+    waits = "AWAITING REVIEW"
+    assert [one["status"] for one in found] == ["APPROVED", "SCREENED OUT", waits, waits, waits, waits, "ACTIVE"]
+    assert found[3]["return_requested"] is not None
+    assert client.judge(held[6], action="COMPLETE", completion_code="OURS") == waits
+    with refused("no completion code for a researcher"):
+        client.judge(market.take(P[7], study).submission_id, action="COMPLETE", completion_code="AUTO")
+    paid = [(entry.kind, entry.amount) for entry in market.ledger() if entry.kind != "fee"]
+    assert paid == [("reward", Decimal("1.50")), ("screen-out", Decimal("0.20"))]
+
+
+def test_screening_out_pays_and_keeps_the_place_unless_more_are_asked_for(
+    market: ProlificMarket, client: Client
+) -> None:
+    study = client.make(total_available_places=3)
+    first, second = (market.take(who, study).submission_id for who in P[:2])
+    market.advance(timedelta(minutes=3))
+    with refused("Screen out refused"):
+        client.screen_out(study, first, usd=0.39)
+    with refused("bonus_per_submission"):
+        client.screen_out(study, first, usd=0.13)
+    client.screen_out(study, first, usd=0.40)
+    assert client.submission(first)["status"] == "SCREENED OUT"
+    assert client.study(study)["places_taken"] == 2
+    market.complete(second, "C0MPLETE")
+    client.screen_out(study, second, usd=1.50, increase_places=True)
+    assert client.study(study)["total_available_places"] == 4
+    with refused("SCREENED OUT, not ACTIVE"):
+        client.screen_out(study, second)
+    plain = client.make(is_custom_screening=False)
+    with refused("is_custom_screening"):
+        client.screen_out(plain, market.take(P[4], plain).submission_id)
+    assert total(market.ledger(), "screen-out") == Decimal("1.90")
+
+
+def test_bonuses_are_prepared_then_paid_and_paid_again_when_asked_again(market: ProlificMarket, client: Client) -> None:
+    study = client.make()
+    held = market.take(P[0], study)
+    reserved = market.reserve(P[1], study)
+    for rows in (["nobody,1.00"], [f"{P[0]},0"], [f"{P[0]},1.005"], [f"{P[0]}"], [f"{reserved.submission_id},1.00"]):
+        with refused("csv_bonuses"):
+            client.bonus(study, *rows)
+    bulk = client.bonus(study, f"{held.submission_id},0.85")
+    assert market.ledger() == ()
+    market.state.bonus_delay = timedelta(minutes=2)
+    client.pay(bulk)
+    assert client.submission(held.submission_id)["bonus_payments"] == []
+    assert market.balance == Decimal("100.00") - market.on_hold
+    market.advance(timedelta(minutes=2))
+    assert client.submission(held.submission_id)["bonus_payments"] == [85]
+    client.pay(bulk)
+    market.advance(timedelta(minutes=2))
+    assert client.submission(held.submission_id)["bonus_payments"] == [85, 85]
+    assert [(e.kind, e.amount, e.reference) for e in market.ledger()][:2] == [
+        ("bonus", Decimal("0.85"), bulk),
+        ("fee", Decimal("0.28"), bulk),
+    ]
+    with refused("Insufficient funds"):
+        client.pay(client.bonus(study, f"{P[0]},99.00"))
+    with refused("^404"):
+        client.pay("0" * 24)
+
+
+@pytest.mark.parametrize(("fee", "tax", "cents"), [("1/3", "0", 200), ("0.428", "0", 214), ("1/3", "0.2", 210)])
+def test_the_calculator_says_what_is_charged_in_the_end(fee: str, tax: str, cents: int) -> None:
+    with ProlificMarket("100.00", StoppedClock(), fee_rate=Fraction(fee), tax_rate=Fraction(tax)) as market:
+        with connect(market) as client:
+            asked = {"reward": 150, "total_available_places": 3}
+            shown = client.ask("POST", "/study-cost-calculator/", json=asked)
+            assert shown["total_cost"] == 3 * cents == shown["rewards"] + shown["fees"] + shown["vat"]
+            study = client.make()
+            for who in P[:3]:
+                market.participants.add(who)
+                held = market.take(who, study)
+                market.complete(held.submission_id, "C0MPLETE")
+                client.judge(held.submission_id, action="APPROVE")
+        assert 100 * total(market.ledger()) == 3 * cents
+
+
+def test_lists_come_in_pages_and_there_is_none_past_the_last(market: ProlificMarket, client: Client) -> None:
+    study = client.make(total_available_places=45)
+    for number in range(45):
+        market.participants.add(f"person{number}")
+        market.take(f"person{number}", study)
+    seen, address, sizes = [], f"/submissions/?study={study}", []
+    while address:
+        page = client.ask("GET", address)
+        seen += [one["participant_id"] for one in page["results"]]
+        sizes.append(len(page["results"]))
+        address = page["_links"]["next"]["href"]
+    assert seen == [f"person{number}" for number in range(45)] and sizes == [20, 20, 5]
+    assert page["meta"]["count"] == 45
+    assert len(client.ask("GET", f"/submissions/?study={study}&page_size=100")["results"]) == 45
+    with refused("^404"):
+        client.ask("GET", f"/submissions/?study={study}&page=4")
+    with refused("study"):
+        client.ask("GET", "/submissions/")
+
+
+def test_many_are_approved_at_once_or_none(market: ProlificMarket, client: Client) -> None:
+    study = client.make()
+    done, under_way = (market.take(who, study).submission_id for who in P[:2])
+    market.complete(done, "C0MPLETE")
+    asked = {"study_id": study, "submission_ids": [done, under_way]}
+    with refused("not AWAITING REVIEW"):
+        client.ask("POST", "/submissions/bulk-approve/", json=asked)
+    assert client.submission(done)["status"] == "AWAITING REVIEW"
+    client.ask("POST", "/submissions/bulk-approve/", json=asked | {"submission_ids": [done, done]})
+    assert total(market.ledger(), "reward") == Decimal("1.50")
+
+
+def test_a_rejection_needs_a_reason_of_some_length(market: ProlificMarket, client: Client) -> None:
+    one = market.take(P[0], client.make()).submission_id
+    market.complete(one, "C0MPLETE")
+    with refused("message"):
+        client.judge(one, action="REJECT", message="no", rejection_category="LOW_EFFORT")
+    assert client.judge(one, action="REJECT", message="x" * 100, rejection_category="LOW_EFFORT") == "REJECTED"
+    assert market.ledger() == ()
+
+
+# ------------------------------------------------------------------ faults
+
+
+@pytest.mark.parametrize(
+    ("how", "done"), [("throttle", 0), ("fail", 0), ("timeout_before", 0), ("fail_after", 1), ("timeout_after", 1)]
+)
+def test_faults_strike_the_nth_call(market: ProlificMarket, client: Client, how: str, done: int) -> None:
+    market.fail("CreateStudy", 2, how)
+    client.make()
+    with pytest.raises((ValueError, httpx.TransportError)):
+        client.make()
+    client.make()
+    assert len(client.ask("GET", "/studies/")["results"]) == 2 + done
+    assert [call.fault for call in market.calls if call.fault] == [how]
+
+
+def test_what_arrives_twice_is_done_twice(market: ProlificMarket, client: Client) -> None:
+    study = client.make()
+    held = market.take(P[0], study)
+    market.fail("CreateStudy", 1, "twice")
+    client.make(publish=False)
+    assert len(client.ask("GET", "/studies/")["results"]) == 3
+    market.fail("PayBonuses", 1, "twice")
+    client.pay(client.bonus(study, f"{held.submission_id},1.00"))
+    assert client.submission(held.submission_id)["bonus_payments"] == [100, 100]
+
+
+def test_who_may_come_in(market: ProlificMarket, client: Client) -> None:
+    with connect(market, token="another") as stranger, refused("^401: Unauthorized"):
+        stranger.ask("GET", "/users/me/")
+    market.refuse("suspended")
+    with refused("^403: Suspended"):
+        client.ask("GET", "/users/me/")
+    market.refuse("")
+    assert client.ask("GET", "/users/me/")["currency_code"] == "USD"
+    workspace = client.ask("GET", "/workspaces/")["results"][0]["id"]
+    assert client.ask("GET", f"/workspaces/{workspace}/balance/")["available_balance"] == 10_000
+    with refused("^404"):
+        client.ask("GET", "/nothing/")
+    with refused("not a JSON object"):
+        client.ask("POST", "/studies/", content=b"[")
+
+
+def test_webhooks_come_late_twice_and_out_of_order(market: ProlificMarket, client: Client) -> None:
+    study = client.make(total_available_places=10)
+    for who in P[:10]:
+        market.return_(market.take(who, study).submission_id)
+    first = market.deliver(seed=1, duplicate=0.5, late=0.5)
+    rest = market.deliver()
+    ids = [one.id for one in first]
+    assert len(set(ids)) < len(ids), "some came twice"
+    assert rest and len(set(ids) | {one.id for one in rest}) == 31, "none is lost"
+    assert {one.event for one in first} <= {"submission.status.change", "study.status.change"}
+
+
+# ------------------------------------------------------------------ what participants see
+
+
+def test_a_participant_goes_in_and_comes_back_over_http(market: ProlificMarket, client: Client) -> None:
+    study = client.make(total_available_places=1)
+    with httpx.Client(base_url=market.worker_url) as browser:
+        assert browser.get("/studies").status_code == 400
+        browser.get(f"/signin?participant={P[0]}")
+        assert "Compare sounds $1.50" in browser.get("/studies").text
+        page = browser.post(f"/studies/{study}/reserve").headers["location"]
+        assert "RESERVED" in browser.get(page).text
+        way_in = browser.get(f"{page}/open").headers["location"]
+        submission = page.removeprefix("/submissions/")
+        assert way_in.endswith(f"PROLIFIC_PID={P[0]}&STUDY_ID={study}&SESSION_ID={submission}")
+        assert "AWAITING REVIEW" in browser.get("/submissions/complete?cc=C0MPLETE").text
+        assert browser.get("/submissions/complete?cc=C0MPLETE").status_code == 400
+    with httpx.Client(base_url=market.worker_url) as other:
+        other.get(f"/signin?participant={P[1]}")
+        assert "Compare sounds" not in other.get("/studies").text
+        assert other.post(f"{page}/return").status_code == 400
+    assert client.submission(submission)["entered_code"] == "C0MPLETE"
+
+
+# ------------------------------------------------------------------ money under any sequence of events
+
+
+class Account(RuleBasedStateMachine):
+    """Whatever is asked in whatever order: no cent appears, disappears or is paid twice."""
+
+    studies = Bundle("studies")
+    held = Bundle("held")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.market = ProlificMarket(balance="60.00", clock=StoppedClock(), tax_rate=Fraction(1, 5))
+        self.bulks = 0
+        for who in P[:4]:
+            self.market.participants.add(who)
+
+    def ask(self, method: str, path: str, given: Any = None) -> Any:
+        self.market.tick()
+        body = b"" if given is None else httpx.Request(method, "http://local", json=given).read()
+        request = Request(method, f"/api/v1{path}", {}, {}, body)
+        reply = prolific_wire.answer(self.market.state, request, self.market.entries)
+        assert reply.status < 500
+        return httpx.Response(reply.status, content=reply.body).json() if reply.status < 400 else None
+
+    @rule(target=studies, places=st.integers(1, 6), reward=st.integers(1, 400))
+    def create(self, places: int, reward: int) -> Any:
+        made = self.ask("POST", "/studies/", STUDY | {"total_available_places": places, "reward": reward})
+        published = self.ask("POST", f"/studies/{made['id']}/transition/", {"action": "PUBLISH"})
+        return made["id"] if published else multiple()
+
+    @rule(study=studies, action=st.sampled_from(["PAUSE", "START", "START", "STOP"]))
+    def move(self, study: str, action: str) -> None:
+        self.ask("POST", f"/studies/{study}/transition/", {"action": action})
+
+    @rule(study=studies, places=st.integers(1, 9))
+    def more(self, study: str, places: int) -> None:
+        self.ask("PATCH", f"/studies/{study}/", {"total_available_places": places})
+
+    @rule(target=held, study=studies, who=st.sampled_from(P[:4]), opened=st.booleans())
+    def take(self, study: str, who: str, opened: bool) -> Any:
+        with contextlib.suppress(ProlificError):
+            return (self.market.take if opened else self.market.reserve)(who, study).submission_id
+        return multiple()
+
+    @rule(one=held, what=st.sampled_from(["open", "complete", "complete", "return_", "abandon"]))
+    def work(self, one: str, what: str) -> None:
+        with contextlib.suppress(ProlificError):
+            getattr(self.market, what)(one, *(["C0MPLETE"] if what == "complete" else []))
+
+    @rule(one=held)
+    def approve(self, one: str) -> None:
+        self.ask("POST", f"/submissions/{one}/transition/", {"action": "APPROVE"})
+
+    @rule(one=held, usd=st.sampled_from([0.14, 0.55, 3.0]), more=st.booleans())
+    def screen_out(self, one: str, usd: float, more: bool) -> None:
+        study = self.market.state.submissions[one].study.id
+        given = {"submission_ids": [one], "bonus_per_submission": usd, "increase_places": more}
+        self.ask("POST", f"/studies/{study}/screen-out-submissions/", given)
+
+    @rule(one=held, cents=st.integers(1, 99))
+    def bonus(self, one: str, cents: int) -> None:
+        study = self.market.state.submissions[one].study.id
+        made = self.ask(
+            "POST", "/submissions/bonus-payments/", {"study_id": study, "csv_bonuses": f"{one},0.{cents:02}"}
+        )
+        if made and self.ask("POST", f"/bulk-bonus-payments/{made['id']}/pay/"):
+            self.bulks += 1
+
+    @rule(minutes=st.sampled_from([5, 10, 61]))
+    def wait(self, minutes: int) -> None:
+        self.market.advance(timedelta(minutes=minutes))
+
+    @invariant()
+    def money_is_conserved(self) -> None:
+        market, entries = self.market, self.market.ledger()
+        assert market.balance + market.on_hold + total(entries) == Decimal("60.00")
+        assert market.balance >= 0 <= market.on_hold
+
+    @invariant()
+    def what_is_approved_or_screened_out_is_paid_once(self) -> None:
+        entries = self.market.ledger()
+        for kind, status in (("reward", "APPROVED"), ("screen-out", "SCREENED OUT")):
+            paid = [entry.assignment for entry in entries if entry.kind == kind]
+            ended = [one.id for one in self.market.state.submissions.values() if one.status == status]
+            assert sorted(paid) == sorted(ended)
+        assert sum(entry.kind == "bonus" for entry in entries) == self.bulks
+
+    @invariant()
+    def nobody_is_taken_in_beyond_the_places(self) -> None:
+        for study in self.market.state.studies.values():
+            assert study.taken <= study.places
+            people = [one.participant for one in study.submissions if not one.left]
+            assert len(set(people)) == len(people)
+
+
+Account.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+test_money_under_any_sequence_of_events: Callable[..., Any] = Account.TestCase
+
+
+def test_fees_are_rounded_for_every_payment_half_up() -> None:
+    tariff = Tariff(Fraction("0.428"), Fraction(1, 5))
+    assert (tariff.fee(Decimal("0.85")), tariff.tax(Decimal("0.85"))) == (Decimal("0.36"), Decimal("0.07"))
+    assert Tariff().fee(Decimal("0.85")) == Decimal("0.28")
