@@ -23,7 +23,7 @@ from server.models import Assignment
 from server.pages import Pages
 from server.telemetry import read_telemetry
 from study.prescreen import encode_wav, volume_sound
-from study.questions import SCALE_POINTS, TEXT_LIMIT, check_answers
+from study.questions import AnswerError, check_answers
 
 blueprint = Blueprint("participant", __name__)
 log = logging.getLogger(__name__)
@@ -205,10 +205,8 @@ def _addresses(assignment: Assignment, position: int) -> list[str]:
     return [url_for("participant.audio", name=served[slot].sound) for slot in flow.SLOTS if served]
 
 
-def _questions(given: dict[str, str], wrong: dict[str, str]) -> dict[str, object]:
-    questions = _house().experiment.config.questions
-    scale = range(1, SCALE_POINTS + 1)
-    return {"questions": questions, "given": given, "wrong": wrong, "text_limit": TEXT_LIMIT, "scale": scale}
+def _questions(given: dict[str, list[str]], wrong: dict[str, AnswerError]) -> dict[str, object]:
+    return {"questions": _house().experiment.config.questions, "given": given, "wrong": wrong}
 
 
 @blueprint.post("/a/<token>/prescreen")
@@ -255,9 +253,10 @@ def _read_trial(sent: Request) -> TrialAnswer:
 @blueprint.post("/a/<token>/questions")
 def answer_questions(token: str) -> WebResponse | tuple[str, int]:
     assignment = _assignment(token, lock=True)
-    answers, wrong = check_answers(_house().experiment.config.questions, request.form)
+    sent = request.form.to_dict(flat=False)
+    answers, wrong = check_answers(_house().experiment.config.questions, sent)
     if wrong and flow.current_step(_session(), _house().experiment, assignment) == "questions":
-        given = {name.removeprefix("q_"): value for name, value in request.form.items()}
+        given = {name.removeprefix("q_"): values for name, values in sent.items()}
         return render_template("questions.html", step="questions", token=token, **_questions(given, wrong)), 400
     flow.answer_questions(_session(), _house().experiment, assignment, answers)
     return redirect(_address(token), 303)

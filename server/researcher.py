@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WebResponse
 
-from server import control, desk, desk_agreement, desk_door, desk_listeners, users
+from server import control, desk, desk_agreement, desk_door, desk_listeners, desk_questions, users
 from server.control import NotDoneError
 from server.flow import Experiment
 from server.models import LogEntry, Researcher, State
@@ -176,6 +176,12 @@ def triplets() -> WebResponse:
     progress = desk.answers(_session(), _experiment())
     matrices = desk.matrices(progress) if len(progress) <= MATRIX_TRIPLETS else {}
     return _render("triplets", total=len(progress), matrices=matrices, spread=desk.spread(progress), pairs=desk.PAIRS)
+
+
+@blueprint.get("/questions")
+def questions() -> WebResponse:
+    """How often each answer to a question was given."""
+    return _render("questions", tallies=desk_questions.tallies(_session(), _experiment()))
 
 
 @blueprint.get("/agreement")

@@ -24,6 +24,7 @@ from server.models import ACTIVE, COMPLETED, Answer, Assignment, Place, Prescree
 from server.telemetry import TELEMETRY
 from study.config import Study
 from study.plan import Plan
+from study.questions import BaseQuestion, NumberQuestion
 
 COLUMN_TYPES: dict[str, pa.DataType] = {
     "study": pa.string(),
@@ -155,7 +156,7 @@ def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
             "consented_at": _iso(assignment.consented_at),
         }
         given = answers.get(assignment.id, {})
-        rows.append(row | {f"q_{q.id}": _guarded(given.get(q.id, "")) for q in study.config.questions})
+        rows.append(row | {f"q_{q.id}": _exported(q, given.get(q.id, "")) for q in study.config.questions})
     return rows
 
 
@@ -187,6 +188,10 @@ def _counts(session: Session) -> dict[int, tuple[int, int]]:
 
 def _iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _exported(question: BaseQuestion, answer: str) -> str:
+    return answer if isinstance(question, NumberQuestion) else _guarded(answer)  # a number may be below zero
 
 
 def _guarded(text: str) -> str:

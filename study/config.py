@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from embeddings.artefacts import RootnoteError
+from study.questions import DEFAULT_QUESTIONS, QUESTION_TYPES, Question
 
 
 class _Section(BaseModel):
@@ -134,22 +135,6 @@ class PlayerConfig(_Section):
     confidence: bool = False
 
 
-class QuestionConfig(_Section):
-    """One question after the trials."""
-
-    id: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
-    type: Literal["single", "text", "scale"]
-    text: str = Field(min_length=1, max_length=300)
-    options: list[str] = Field(default=[], max_length=12)
-    required: bool = False
-
-    @model_validator(mode="after")
-    def _options(self) -> QuestionConfig:
-        if self.type == "single" and len(self.options) < 2:
-            raise ValueError(f"question '{self.id}' needs at least two options")
-        return self
-
-
 class PayConfig(_Section):
     """What listeners are paid, by outcome; `budget_usd` is the most that a launch may cost, fees included."""
 
@@ -193,23 +178,6 @@ class RehearsalConfig(_Section):
     double_submit: float = Field(default=0.05, ge=0, le=1)
 
 
-DEFAULT_QUESTIONS = [
-    QuestionConfig(
-        id="device",
-        type="single",
-        text="What did you listen with?",
-        options=["Headphones or earbuds", "Laptop or phone speakers", "External loudspeakers"],
-    ),
-    QuestionConfig(
-        id="music",
-        type="single",
-        text="How many years have you played an instrument or sung regularly?",
-        options=["None", "1 to 3", "4 to 10", "More than 10"],
-    ),
-    QuestionConfig(id="remarks", type="text", text="Is there anything we should know? (optional)"),
-]
-
-
 class StudyConfig(_Section):
     """The whole of study.toml."""
 
@@ -221,7 +189,7 @@ class StudyConfig(_Section):
     stimuli: StimuliConfig = StimuliConfig()
     prescreen: PrescreenConfig = PrescreenConfig()
     player: PlayerConfig = PlayerConfig()
-    questions: list[QuestionConfig] = DEFAULT_QUESTIONS
+    questions: list[Question] = DEFAULT_QUESTIONS
     pay: PayConfig = PayConfig()
     recruiter: RecruiterConfig = RecruiterConfig()
     rehearsal: RehearsalConfig = RehearsalConfig()
@@ -299,21 +267,29 @@ def _explain(error: ValidationError) -> str:
     """The first problem of a validation error as one sentence, with the key nearest to a misspelt one."""
     # A misspelt key also leaves the right one missing: name the misspelling first.
     problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    where = ".".join(str(part) for part in problem["loc"] if part not in ("int", "literal['auto']"))
+    location = problem["loc"]
+    where = ".".join(str(part) for part in _as_written(location) if part not in ("int", "literal['auto']"))
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(problem["loc"][:-1]), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1, cutoff=0.5)
         return f"unknown key '{where}'" + (f"; did you mean '{near[0]}'?" if near else ".")
     if problem["type"] == "missing":
         return f"the key '{where}' is missing."
+    if problem["type"].startswith("union_tag"):
+        return f"'{where}.type': a question is one of {', '.join(QUESTION_TYPES)}."
     message = problem["msg"].removeprefix("Value error, ")
     return f"'{where}': {message[0].lower()}{message[1:]}." if where else f"{message}."
 
 
+def _as_written(location: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A key as it is in the file: pydantic puts a question's type into the path."""
+    return location[:2] + location[3:] if location[:1] == ("questions",) else location
+
+
 def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    if location[:1] == ("questions",):
+        return list(QUESTION_TYPES[location[2]].model_fields)
     model: type[BaseModel] = StudyConfig
     for part in location:
-        if part == "questions":
-            return list(QuestionConfig.model_fields)
         annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
         # `Section | None`: the section
         annotation = next((one for one in get_args(annotation) if one is not type(None)), annotation)

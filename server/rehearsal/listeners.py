@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import math
 import ssl
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -287,10 +288,14 @@ class SimulatedListener:
 
     def _reply(self, page: Page) -> Page:
         form = page.form("/questions")
+        for name in form.fields:
+            speaks = self._rng.random() < 0.2 or name in form.required
+            form.fields[name] = "A simulated listener's remark." if speaks else ""
+        for name, (least, most) in form.numbers.items():
+            form.fields[name] = str(self._rng.integers(math.ceil(least), math.floor(most), endpoint=True))
         for name, values in form.choices.items():
-            form.fields[name] = str(self._rng.choice(values))
-        for name in form.fields.keys() - form.choices.keys():
-            form.fields[name] = "A simulated listener's remark." if self._rng.random() < 0.2 else ""
+            chosen = self._rng.permutation(values)[: form.several.get(name, 1)]
+            form.fields[name] = chosen.tolist() if name in form.several else str(chosen[0])
         return self._send(form)
 
     def _leave(self, page: Page) -> Page:

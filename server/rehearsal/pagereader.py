@@ -12,11 +12,15 @@ from html.parser import HTMLParser
 
 @dataclass
 class Form:
-    """A form: where it posts to, its filled fields, and what may be chosen (radio name -> values)."""
+    """A form: where it posts to, its filled fields, what may be chosen (radio name -> values), and of which fields
+    numbers between two bounds are asked."""
 
     action: str
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str | list[str]] = field(default_factory=dict)
     choices: dict[str, list[str]] = field(default_factory=dict)
+    numbers: dict[str, tuple[float, float]] = field(default_factory=dict)
+    several: dict[str, int] = field(default_factory=dict)  # how many boxes of a name are to be ticked at least
+    required: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -76,10 +80,16 @@ class _Reader(HTMLParser):
 
     def _read_field(self, tag: str, given: dict[str, str], form: Form) -> None:
         name, value = given["name"], given.get("value", "")
+        if "required" in given:
+            form.required.add(name)
         if (tag == "input" and given.get("type") in ("radio", "checkbox")) or (tag == "button" and value):
             form.choices.setdefault(name, []).append(value)
+            if given.get("type") == "checkbox":
+                form.several[name] = int(given.get("data-least", "1"))
         elif tag in ("input", "textarea"):
             form.fields[name] = value
+            if "data-most" in given:
+                form.numbers[name] = (float(given["data-least"]), float(given["data-most"]))
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "form":

@@ -249,9 +249,9 @@ function turnTo(page) {
   document.body.replaceWith(document.adoptNode(page.body));
   window.scrollTo(0, 0);
   show();
-  const heading = document.querySelector("main h1") || step.main;
-  heading.tabIndex = -1;
-  heading.focus({ preventScroll: true });
+  const first = document.querySelector("main [data-focus]") || document.querySelector("main h1") || step.main;
+  first.tabIndex = -1;
+  first.focus({ preventScroll: true });
 }
 
 /* See what is due now, as where a sound is gone because its place was given to another. */

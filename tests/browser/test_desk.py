@@ -23,7 +23,7 @@ from tests.server.half_way import fill
 pytestmark = pytest.mark.browser
 PASSWORD = "correct horse battery"
 SIZES = ({"width": 390, "height": 844}, {"width": 1280, "height": 800})
-PAGES = ("", "listeners", "triplets", "agreement", "study", "log")
+PAGES = ("", "listeners", "triplets", "questions", "agreement", "study", "log")
 ENDS = {State.FINISHED: 10, State.SCREENED_OUT: 2, State.WITHDRAWN: 1, State.LISTENING: 2}
 
 

@@ -12,7 +12,7 @@ from server import database, users
 from tests.server.conftest import Site
 
 PASSWORD = "correct horse battery"
-PAGES = ("", "listeners", "listeners?state=finished", "triplets", "agreement", "study", "log")
+PAGES = ("", "listeners", "listeners?state=finished", "triplets", "questions", "agreement", "study", "log")
 
 
 def add_researcher(site: Site, name: str = "anna") -> None:

@@ -184,11 +184,15 @@ def test_a_page_is_read_as_a_browser_would() -> None:
         '<main data-step="trial" data-position="3" data-of="10"><form action="/a/t/trial">'
         '<audio data-clip="X" src="/audio/x"></audio><input type="hidden" name="position" value="3">'
         '<input type="radio" name="choice" value="A"><input type="radio" name="choice" value="B">'
+        '<input name="q_years" required data-least="-1" data-most="2.5">'
+        '<input type="checkbox" name="q_plays" value="Oud" data-least="2">'
         '<textarea name="q_remarks">a &amp; b</textarea></form><form action="/a/t/leave"></form>'
         "<code data-code>AB12</code></main>"
     )
     assert (page.step, page.position, page.code, page.sounds) == ("trial", 3, "AB12", {"X": "/audio/x"})
-    assert page.form("/trial").choices == {"choice": ["A", "B"]}
+    assert page.form("/trial").choices == {"choice": ["A", "B"], "q_plays": ["Oud"]}
+    assert page.form("/trial").numbers == {"q_years": (-1, 2.5)}
+    assert (page.form("/trial").required, page.form("/trial").several) == ({"q_years"}, {"q_plays": 2})
     assert page.form("/trial").fields["position"] == "3"
     with pytest.raises(LookupError):
         page.form("/nowhere")
