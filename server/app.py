@@ -28,6 +28,7 @@ from server.participant import House
 from server.settings import Settings
 from study.config import Study
 from study.plan import read_plan
+from study.storage import open_storage
 
 MAX_REQUEST_BYTES = 64 * 1024
 ERRORS = {
@@ -58,7 +59,8 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     engine = database.connect(settings.database)
     mend = f"rootnote server migrate {study.folder}" + (" --rehearsal" if settings.rehearsal else "")
     pages = read_pages(study)
-    experiment = Experiment(settings.adjust(study.config), read_plan(study), clock)
+    storage = open_storage(study)
+    experiment = Experiment(settings.adjust(study.config), read_plan(study), clock, storage)
     revision = database.require_migrated(engine, mend)
     with database.writing(engine) as session, session.begin():
         sync_places(session, experiment)
@@ -80,7 +82,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     app.register_blueprint(watch.blueprint)
     _keep_logs(app)
     _keep_limits(app, Limits(settings.requests_per_second))
-    _keep_headers(app, study.config.recruiter.kind, settings.secure)
+    _keep_headers(app, study.config.recruiter.kind, settings.secure, storage.origin)
     _keep_transactions(app, engine)
     _answer_errors(app)
     return app
@@ -122,10 +124,12 @@ def _keep_limits(app: Flask, limits: Limits) -> None:
             raise TooManyRequests(retry_after=math.ceil(wait))
 
 
-def _keep_headers(app: Flask, recruiter: str, secure: bool) -> None:
+def _keep_headers(app: Flask, recruiter: str, secure: bool, storage: str | None) -> None:
     @app.after_request
     def add(response: WebResponse) -> WebResponse:
-        headers = security_headers(recruiter, desk=_is_desk(), secure=secure or request.is_secure)
+        desk, by_https = _is_desk(), secure or request.is_secure
+        sounds = (storage,) if storage and not desk else ()
+        headers = security_headers(recruiter, desk=desk, secure=by_https, sounds=sounds)
         response.headers.update(headers)
         if request.endpoint == "static" and response.status_code < 400:
             response.headers["Cache-Control"] = "public, max-age=86400"

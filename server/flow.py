@@ -40,6 +40,7 @@ from server.telemetry import Telemetry, is_plausible
 from study.config import StudyConfig
 from study.plan import Plan, PlannedTrial
 from study.prescreen import ToneItem, draw_attempt, encode_wav, grade, synthesise
+from study.storage import LocalStorage, Storage
 
 Clock = Callable[[], datetime]
 Step = Literal[
@@ -70,6 +71,7 @@ class Experiment:
     config: StudyConfig
     plan: Plan
     clock: Clock = utc_now
+    storage: Storage = field(default_factory=LocalStorage)
 
     @property
     def lease(self) -> timedelta:
@@ -468,11 +470,12 @@ def _end_early(session: Session, experiment: Experiment, assignment: Assignment,
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound as it is sent."""
+    """A sound as it is sent: its bytes, or the address in the storage that is told in their place."""
 
     data: bytes
     mimetype: str
     serving: int | None = None
+    address: str | None = None
 
 
 def find_sound(session: Session, experiment: Experiment, name: str) -> Sound | None:
@@ -491,7 +494,9 @@ def _trial_sound(session: Session, experiment: Experiment, name: str) -> Sound |
         return None
     trial = experiment.trial(assignment, serving.position)
     key = trial.stimulus_key(role_of(serving.slot, trial.high_side))
-    return Sound(experiment.plan.stimuli[key].file.read_bytes(), "audio/flac", serving.id)
+    stimulus = experiment.plan.stimuli[key]
+    address = experiment.storage.address(stimulus)
+    return Sound(b"" if address else experiment.storage.read(stimulus), "audio/flac", serving.id, address)
 
 
 def role_of(slot: str, high_side: str) -> Literal["x", "high", "low"]:

@@ -318,7 +318,8 @@ def audio(name: str) -> WebResponse:
     sound = flow.find_sound(_session(), _house().experiment, name) if len(name) <= TOKEN_LIMIT else None
     if sound is None:
         abort(404)
-    response = _send(sound.data, sound.mimetype)
+    # Whether a browser comes to the end of what the storage sends it, the server cannot see.
+    response = redirect(sound.address, 303) if sound.address else _send(sound.data, sound.mimetype)
     if sound.serving is not None and request.method == "GET" and _reaches_end(response, len(sound.data)):
         flow.mark_fetched(_session(), _house().experiment, sound.serving)
     return response
@@ -330,6 +331,6 @@ def _send(data: bytes, mimetype: str) -> WebResponse:
 
 
 def _reaches_end(response: WebResponse, size: int) -> bool:
-    if response.status_code == 200:
+    if response.status_code in (200, 303):
         return True
     return response.status_code == 206 and response.content_range.stop == size

@@ -1,11 +1,13 @@
-"""`rootnote study`: init, build, check."""
+"""`rootnote study`: init, build, publish, cors, check."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -90,6 +92,45 @@ def build(folder: Path) -> None:
 
         build_study(study, Reporter(lambda line: console.print(line, markup=False), progress))
     click.echo(f"The study is built. Next: rootnote study check {folder}")
+
+
+@cli.command()
+@study_argument
+def publish(folder: Path) -> None:
+    """Upload the stimuli to the bucket that study.toml names (storage.stimuli).
+
+    What the bucket has already is left alone; an upload that was broken off goes on. Every object is checked by its
+    SHA-256. Example: rootnote study publish my-study
+    """
+    from rich.progress import Progress
+
+    from study.storage import publish as publish_study
+
+    study = load_study(folder)
+    with Progress(transient=True, disable=not sys.stderr.isatty()) as bars:
+        task = bars.add_task("upload", total=None)
+        published = publish_study(study, lambda done, of: bars.update(task, completed=done, total=of))
+    where = study.config.storage.stimuli
+    click.echo(f"{where} holds all {published.stimuli:,} stimuli; {published.written:,} were written now.")
+    if study.config.storage.delivery == "redirect":
+        click.echo("Its CORS rules must let listeners' browsers in: rootnote study cors --help")
+
+
+@cli.command()
+@click.option("--origin", required=True, help="Where listeners reach the server, as https://study.example.org.")
+def cors(origin: str) -> None:
+    """Print the CORS rules that the bucket needs, as JSON.
+
+    \b
+    Example: rootnote study cors --origin https://study.example.org > cors.json
+             aws s3api put-bucket-cors --bucket BUCKET --cors-configuration file://cors.json
+    """
+    from study.storage import cors_rules
+
+    parts = urlsplit(origin)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise RootnoteError(f"--origin is '{origin}', not an address like https://study.example.org.")
+    click.echo(json.dumps(cors_rules(f"{parts.scheme}://{parts.netloc}"), indent=2))
 
 
 @cli.command()

@@ -7,6 +7,7 @@ they live in the environment. Durations are seconds unless the name says otherwi
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from dataclasses import dataclass
 from decimal import Decimal
@@ -112,6 +113,22 @@ class StimuliConfig(_Section):
     sample_rate: Literal[44100, 48000] = 44100
 
 
+class StorageConfig(_Section):
+    """Where listeners get the stimuli from: build/stimuli (empty), or a bucket of S3."""
+
+    stimuli: str = ""
+    delivery: Literal["redirect", "proxy"] = "redirect"
+    seconds: int = Field(default=120, ge=10, le=3600)  # a signed address works for so long
+
+    @model_validator(mode="after")
+    def _bucket(self) -> StorageConfig:
+        if self.stimuli and not re.fullmatch(
+            r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?", self.stimuli
+        ):
+            raise ValueError(f"stimuli is '{self.stimuli}', not written like s3://bucket/folder")
+        return self
+
+
 class PrescreenConfig(_Section):
     """The listening prescreen: count the tones."""
 
@@ -187,6 +204,7 @@ class StudyConfig(_Section):
     bins: BinsConfig = BinsConfig()
     design: DesignConfig = DesignConfig()
     stimuli: StimuliConfig = StimuliConfig()
+    storage: StorageConfig = StorageConfig()
     prescreen: PrescreenConfig = PrescreenConfig()
     player: PlayerConfig = PlayerConfig()
     questions: list[Question] = DEFAULT_QUESTIONS
@@ -236,6 +254,10 @@ class Study:
     @property
     def stimuli_index(self) -> Path:
         return self.build / "stimuli.json"
+
+    @property
+    def published(self) -> Path:
+        return self.build / "published.json"
 
     def vectors(self, embedder: str) -> Path:
         return self.build / f"{embedder}.npy"

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from embeddings.artefacts import Provenance, RootnoteError, read_json, read_table, require_fresh
+from embeddings.artefacts import Provenance, RootnoteError, digest, read_json, read_table, require_fresh
 from study.config import Study, StudyConfig
 
 BUILD = "rootnote study build"
+PUBLISH = "rootnote study publish"
 ROLES = ("x", "high", "low")
 
 
@@ -68,6 +69,9 @@ def read_plan(study: Study) -> Plan:
     table, schedule = read_table(study.schedule, "schedule", BUILD)
     content, stimuli = read_json(study.stimuli_index, "stimuli", BUILD)
     _require_one_study(study, schedule, stimuli)
+    if study.config.storage.stimuli:
+        _, published = read_json(study.published, "published", PUBLISH)
+        require_fresh(study.published, published, published_provenance(study.config, content), PUBLISH)
     lists: dict[int, list[PlannedTrial]] = {}
     for row in table.to_pylist():
         lists.setdefault(row["list"], []).append(PlannedTrial(**row))
@@ -106,10 +110,18 @@ def stimuli_provenance(config: StudyConfig, schedule: str, corpus: str) -> Prove
     return Provenance("stimuli", settings, {"schedule": schedule, "corpus": corpus})
 
 
+def published_provenance(config: StudyConfig, index: dict[str, Any]) -> Provenance:
+    """The provenance of the stimuli of that index (build/stimuli.json) in study.toml's bucket.
+
+    Rendering them again gives other names and bytes though nothing that shaped them has changed: hence the digest.
+    """
+    return Provenance("published", {"storage.stimuli": config.storage.stimuli}, {"stimuli": digest(index["clips"])})
+
+
 def _stimuli(study: Study, content: dict[str, Any], lists: dict[int, list[PlannedTrial]]) -> dict[str, Stimulus]:
-    """The stimuli by key, every one that a trial needs present as a file."""
+    """The stimuli by key, every one that a trial needs present: as a file, or as published."""
     stimuli = {key: Stimulus(study.stimuli / entry["file"], entry["sha256"]) for key, entry in content["clips"].items()}
-    files = {path.name for path in study.stimuli.iterdir()} if study.stimuli.is_dir() else set()
+    files = _present(study, stimuli)
     for trials in lists.values():
         for trial in trials:
             for role in ROLES:
@@ -117,3 +129,10 @@ def _stimuli(study: Study, content: dict[str, Any], lists: dict[int, list[Planne
                 if key not in stimuli or stimuli[key].file.name not in files:
                     raise RootnoteError(f"{study.stimuli} lacks the stimulus of clip {key}; run `{BUILD}`.")
     return stimuli
+
+
+def _present(study: Study, stimuli: dict[str, Stimulus]) -> set[str]:
+    """The names of the stimuli that are there; a host that has them in a bucket needs no folder of them."""
+    if study.config.storage.stimuli:
+        return {stimulus.file.name for stimulus in stimuli.values()}
+    return {path.name for path in study.stimuli.iterdir()} if study.stimuli.is_dir() else set()
