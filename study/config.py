@@ -176,11 +176,33 @@ def cents(usd: float) -> int:
     return int(Decimal(str(usd)) * 100)
 
 
+class MTurkConfig(_Section):
+    """What workers of Mechanical Turk see, and who may take part: by default as in the paper."""
+
+    title: str = Field(
+        default="Listen to short clips of music: which two sound more alike?", min_length=1, max_length=128
+    )
+    description: str = Field(
+        default="Compare short clips of music and answer a few questions. Please use headphones.",
+        min_length=1,
+        max_length=2000,
+    )
+    keywords: str = Field(default="music, audio, listening, sound, survey, research", max_length=1000)
+    countries: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = Field(default=["US"], max_length=30)
+    approved_percent: int = Field(default=98, ge=0, le=100)
+    approved_hits: int = Field(default=1000, ge=0)
+    masters: bool = False
+    assignment_minutes: int = Field(default=60, ge=1, le=30 * 24 * 60)
+    lifetime_days: float = Field(default=7, gt=0.01, le=365)
+    auto_approval_days: float = Field(default=3, gt=0, le=30)
+
+
 class RecruiterConfig(_Section):
     """Where listeners come from."""
 
-    kind: Literal["link"] = "link"
+    kind: Literal["link", "mturk"] = "link"
     reservation_minutes: float = Field(default=60, gt=0)
+    mturk: MTurkConfig = MTurkConfig()
 
 
 class RehearsalConfig(_Section):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # for, so that a study of plain links needs no marketplace's client.
 RECRUITERS = {
     "link": "study.recruiters:_link",
+    "mturk": "study.recruiters.mturk:make",
 }
 
 

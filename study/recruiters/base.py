@@ -81,8 +81,9 @@ class HandBack:
 class Order:
     """Places to be opened, each worth `reward`; `total` counts those of all the launch's orders with this one.
 
-    `launch` names the launch of a study, the same for all its orders; `url` is where listeners arrive; `minutes` is
-    what a run is expected to take. With `only_for` (a worker's id) nobody else may take the place.
+    `launch` names the launch, the same for all its orders: "STUDY-DATABASE", so that a marketplace can tell when
+    somebody else has launched the same study. `url` is where listeners arrive; `minutes` is what a run is expected to
+    take. With `only_for` (a worker's id) nobody else may take the place, and the study is not asked for again.
     """
 
     token: str
@@ -163,7 +164,11 @@ class Recruiter(Protocol):
         """How somebody gets back whose run ended so; `code` is their completion code."""
 
     def open(self, order: Order) -> str:
-        """Open places; the opening's id. An order that was opened before gives the same id."""
+        """Open places; the opening's id. An order that was opened before gives the same id.
+
+        Raises:
+            RecruiterError: where they cannot be opened, as when another database has launched this study already.
+        """
 
     def submissions(self, opening: str) -> Standing:
         """How an opening stands, with its submissions."""
@@ -190,5 +195,8 @@ class Recruiter(Protocol):
     def has_paid(self, grant: Grant) -> bool:
         """Whether the marketplace has paid this grant: asked before one that is in doubt is sent again."""
 
-    def exclude(self, worker: str) -> None:
-        """See to it that this worker is not offered the study again."""
+    def exclude(self, worker: str, launch: str) -> None:
+        """See to it that this worker is not offered this launch's study again."""
+
+    def disconnect(self) -> None:
+        """Let go of connections; the next call makes new ones."""

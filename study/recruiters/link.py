@@ -48,5 +48,8 @@ class LinkRecruiter:
     def has_paid(self, grant: Grant) -> bool:
         return False
 
-    def exclude(self, worker: str) -> None:
+    def exclude(self, worker: str, launch: str) -> None:
         """The server knows them again by their name's hash."""
+
+    def disconnect(self) -> None:
+        """There is nothing to let go of."""

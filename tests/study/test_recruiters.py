@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from embeddings.artefacts import RootnoteError
+from server.rehearsal.mturk import MTurkMarket
 from study.config import Study, StudyConfig, StudyInfo
 from study.recruiters import RECRUITERS, make_recruiter
 from study.recruiters.base import ArrivalError, Grant, Order, Recruiter
 
-URL = "https://study.example.org/take"
+URL, LAUNCH = "https://study.example.org/take", "0123abcd-1"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,57 @@ def link_house() -> Iterator[House]:
     yield House(make_recruiter(a_study(kind="link")))
 
 
-HOUSES: dict[str, Callable[[], AbstractContextManager[House]]] = {"link": link_house}
+@contextlib.contextmanager
+def mturk_house() -> Iterator[House]:
+    with MTurkMarket(balance="100.00") as market:
+        workers = (market.workers.add(f"A{number}").id for number in itertools.count(1))
+
+        def accept(opening: str) -> dict[str, str]:
+            return query_of(market.accept(next(workers), opening).external_url)
+
+        recruiter = make_recruiter(a_study(kind="mturk"), endpoint=market.url)
+        preview = {"assignmentId": "ASSIGNMENT_ID_NOT_AVAILABLE", "hitId": "3HIT"}
+        given = {"workerId": "A1", "assignmentId": "3A", "hitId": "3H", "turkSubmitTo": "https://www.mturk.com/"}
+        wrong: list[dict[str, str]] = [
+            {},
+            {"worker": "A1"},
+            {"workerId": "'; DROP"},
+            {"assignmentId": "a/b"},
+            {"hitId": ""},
+            {"hitId": "<3>"},
+            *({"turkSubmitTo": address} for address in FOREIGN),
+        ]
+        yield House(
+            recruiter,
+            accept,
+            market.submit,
+            market.return_,
+            lambda: int(sum((entry.amount for entry in market.ledger()), Decimal()) * 100),
+            preview,
+            (wrong[0], wrong[1], *(given | one for one in wrong[2:])),
+        )
+        recruiter.disconnect()
+
+
+FOREIGN = (
+    "",
+    "https://www.mturk.com.example.org/",
+    "https://example.org/www.mturk.com",
+    "http://www.mturk.com/",
+    "https://someone@www.mturk.com/",
+    "https://www.mturk.com:8443/",
+    "https://www.mturk.com:port/",
+    "https://www.mturk.com/elsewhere",
+    "javascript:alert(1)",
+    "//www.mturk.com",
+    "https://[www.mturk.com",
+)
+
+HOUSES: dict[str, Callable[[], AbstractContextManager[House]]] = {"link": link_house, "mturk": mturk_house}
+
+
+def query_of(address: str) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(address).query))
 
 
 @pytest.fixture(params=sorted(HOUSES))
@@ -67,7 +121,7 @@ def market(house: House) -> House:
 
 
 def an_order(token: str = "places-1", places: int = 3, total: int | None = None) -> Order:
-    return Order(token, "launch-1", places, total or places, reward=150, url=URL, minutes=4)
+    return Order(token, LAUNCH, places, total or places, reward=150, url=URL, minutes=4)
 
 
 def test_every_recruiter_has_a_house() -> None:
@@ -147,8 +201,8 @@ def test_from_arrival_to_pay_each_step_twice(market: House) -> None:
     assert (standing.free, standing.held) == (2, 1)
     assert recruiter.hand_back(arrival, "finished", "CODE").method in ("post", "link")
     assert arrival.worker is not None
-    recruiter.exclude(arrival.worker)
-    recruiter.exclude(arrival.worker)
+    recruiter.exclude(arrival.worker, LAUNCH)
+    recruiter.exclude(arrival.worker, LAUNCH)
     market.submit(arrival.submission)
     standing = recruiter.submissions(opening)
     assert (standing.free, standing.held) == (2, 0)
