@@ -12,10 +12,13 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from analysis.agreement import Table1, table1
+from analysis.agreement import Alternative, Table1, table1
 from analysis.bins import Bins, misfit, read_bins
 from analysis.comparison import compare_embedders, contrasts_as_data
-from analysis.report import Report, exclusions_in_words, to_html
+from analysis.ladder import as_data as ladder_data
+from analysis.ladder import climb, to_frame
+from analysis.planned import find_planned
+from analysis.report import Report, exclusions_in_words, rules_in_words, to_html
 from analysis.responses import Responses, describe, read_responses
 from analysis.tables import LEGEND, as_data, to_csv, to_json, to_latex, to_markdown, to_terminal
 from embeddings.artefacts import RootnoteError, replacing
@@ -34,6 +37,7 @@ def cli() -> None:
 @click.option(
     "--bins", "bins_files", type=click.Path(path_type=Path), multiple=True, help="An <embedder>.bins.json; repeatable."
 )
+@click.option("--rules", help='Exclusion rules instead of the study\'s, separated by commas; "none": no rule.')
 @click.option("--note", default="", help="A sentence shown at the top of the report.")
 @click.option("--one-sided", is_flag=True, help="Test for more agreement than chance only, in every binomial test.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
@@ -42,26 +46,32 @@ def report(
     folder: Path,
     study: Path | None,
     bins_files: tuple[Path, ...],
+    rules: str | None,
     note: str,
     one_sided: bool,
     as_json: bool,
 ) -> None:
-    """Write table1.csv, .json, .md, .tex and report.html from RESPONSES (.csv or .parquet).
+    """Write table1.csv, .json, .md, .tex, ladder.csv and report.html from RESPONSES (.csv or .parquet).
 
     Needed columns: embedder, listener, prompt, bin_high, bin_low, agreed; of the rest of the export what is
-    there is used. Without --study or --bins, the bins are looked for in build/ beside RESPONSES.
+    there is used. Without --study or --bins, the bins are looked for in build/ beside RESPONSES, and the rules of
+    exclusion in the study.toml there.
     """
-    read = read_responses(responses)
+    planned = find_planned(responses, study, rules)
+    read = read_responses(responses, planned.exclusions)
     found = _find_bins(read, study, bins_files)
-    tables = table1(read.frame, "greater" if one_sided else "two-sided")
+    alternative: Alternative = "greater" if one_sided else "two-sided"
+    tables = table1(read.frame, alternative)
     content = Report(
         responses=read,
         tables=tables,
         bins=found.bins,
         study=found.study or ", ".join(read.studies),
         note=note.strip(),
-        notes=(*read.notes, *found.notes),
         contrasts=compare_embedders(read.frame),
+        notes=(*read.notes, *planned.notes, *found.notes),
+        rungs=climb(read, alternative),
+        rules_from=planned.source,
     )
     paths = _write(folder, content)
     if as_json:
@@ -118,6 +128,7 @@ def _write(folder: Path, content: Report) -> dict[str, Path]:
         "table1.json": to_json(content.tables),
         "table1.md": to_markdown(content.tables, content.bins),
         "table1.tex": to_latex(content.tables, content.bins),
+        "ladder.csv": to_frame(list(content.rungs)).to_csv(index=False),
         "report.html": to_html(content),
     }
     for name, text in texts.items():
@@ -133,7 +144,9 @@ def _as_data(content: Report, paths: Mapping[str, Path]) -> dict[str, Any]:
         "contrasts": contrasts_as_data(content.contrasts),
         "responses": len(read.frame),
         "listeners": read.listeners,
+        "rules": read.plan.as_data() | {"from": content.rules_from, "not_applied": dict(read.not_applied)},
         "left_out": describe(read.exclusions),
+        "ladder": ladder_data(list(content.rungs)),
         "notes": list(content.notes),
         "files": {name: str(path) for name, path in paths.items()},
     }
@@ -142,7 +155,8 @@ def _as_data(content: Report, paths: Mapping[str, Path]) -> dict[str, Any]:
 def _show(content: Report, paths: Mapping[str, Path]) -> None:
     console = Console(highlight=False, soft_wrap=False)
     _show_tables(console, content.tables, content.bins)
-    for text in (LEGEND, exclusions_in_words(content.responses), *content.notes, content.note):
+    rules = rules_in_words(content.responses, content.rules_from)
+    for text in (LEGEND, exclusions_in_words(content.responses), *rules, *content.notes, content.note):
         if text:
             console.print(Text(text))
     for path in paths.values():

@@ -18,6 +18,7 @@ from analysis.agreement import BIN_PAIRS, CHANCE, Cell, EmbedderTable, Table1
 from analysis.bins import Bins
 from analysis.comparison import Contrast, write_difference, write_newcombe
 from analysis.figures import BIN_COLOURS, draw_forest, draw_histogram
+from analysis.ladder import Rung, in_words
 from analysis.responses import Responses
 from analysis.tables import (
     COLUMNS,
@@ -49,6 +50,8 @@ class Report:
     note: str = ""
     notes: Sequence[str] = ()
     contrasts: Sequence[Contrast] = ()
+    rungs: Sequence[Rung] = ()
+    rules_from: str = ""
 
 
 def read_in_words(table: EmbedderTable) -> str:
@@ -119,8 +122,10 @@ def exclusions_in_words(responses: Responses) -> str:
     """What was read, what was left out and why, what remains."""
     read = f"{_count(responses.rows_read, 'response')} of {_count(responses.listeners_read, 'listener')} were read."
     left = [item for item in responses.exclusions if item.rows]
+    if not responses.plan.rules and not left:
+        return f"{read} No rule of exclusion holds, so all of them count."
     if not responses.exclusions:
-        return f"{read} The file does not say who passed the prescreen or completed, so all of them count."
+        return f"{read} The file does not say who is to be left out, so all of them count."
     if not left:
         return f"{read} None had to be left out."
     said = [
@@ -131,6 +136,17 @@ def exclusions_in_words(responses: Responses) -> str:
     ]
     remain = f"{_count(len(responses.frame), 'response')} of {_count(responses.listeners, 'listener')} remain."
     return f"{read} Left out, in this order: {'; '.join(said)}. {remain}"
+
+
+def rules_in_words(responses: Responses, source: str) -> list[str]:
+    """The rules that hold, where they come from, and those that could not be applied."""
+    if not source:
+        return []
+    rules = ", ".join(name.replace("_", " ") for name in responses.plan.rules) or "none"
+    return [
+        f"Rules of exclusion ({source}): {rules}.",
+        *(f"The rule {name} could not be applied, because {why}." for name, why in responses.not_applied.items()),
+    ]
 
 
 def _count(number: int, noun: str) -> str:
@@ -178,6 +194,10 @@ def to_html(report: Report) -> str:
         responses=report.responses,
         sections=sections,
         excluded=exclusions_in_words(report.responses),
+        rules_said=rules_in_words(report.responses, report.rules_from),
+        rungs=report.rungs,
+        ladder_pairs=BIN_PAIRS,
+        ladder_reading=in_words(list(report.rungs), ALPHA) if report.rungs else "",
         many_answers=_many_answers(report.responses),
         versions=versions(),
         legend=LEGEND,

@@ -2,7 +2,8 @@
 
 A file has one row per answered trial. Needed columns: embedder, listener, prompt, bin_high, bin_low, agreed.
 Used where present: study, assignment, trial, position, kind, clip_high, clip_low, similarity_high,
-similarity_low, high_side, choice, passed_prescreen, completed, answered_at. Other columns are left alone.
+similarity_low, high_side, choice, response_ms, plays_x, plays_a, plays_b, confidence, passed_prescreen, completed,
+answered_at. Other columns are left alone. What does not count is left out by the rules of analysis.exclusions.
 Conventions: `bin_high` is the more similar bin (the smaller number, 1..4); rows are counted as a spreadsheet
 counts them (the header of a CSV is row 1), blank lines apart; a blank optional column counts as absent.
 """
@@ -14,7 +15,7 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,29 +27,23 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from analysis.exclusions import Exclusion, ExclusionPlan, apply
 from embeddings.artefacts import RootnoteError
 
 NEEDED = ("embedder", "listener", "prompt", "bin_high", "bin_low", "agreed")
 USED = (
     "study", "assignment", "trial", "position", "kind", "clip_high", "clip_low", "similarity_high",
-    "similarity_low", "high_side", "choice", "passed_prescreen", "completed", "answered_at",
+    "similarity_low", "high_side", "choice", "response_ms", "plays_x", "plays_a", "plays_b", "confidence",
+    "passed_prescreen", "completed", "answered_at",
 )  # fmt: skip
 # The rest of Rootnote's own export: known, and not needed here.
 KNOWN = (
-    *NEEDED, *USED, "response_ms", "plays_x", "plays_a", "plays_b", "seconds_x", "seconds_a", "seconds_b",
-    "play_order", "focus_losses", "sample_rate", "output_latency_ms", "agent_class", "confidence",
+    *NEEDED, *USED, "seconds_x", "seconds_a", "seconds_b", "play_order", "focus_losses", "sample_rate",
+    "output_latency_ms", "agent_class",
 )  # fmt: skip
 KINDS = ("scored", "catch", "repeat")
 BINS = (1, 2, 3, 4)
-
-
-@dataclass(frozen=True)
-class Exclusion:
-    """A rule, and what it left out: rows, and listeners of whom no row remained."""
-
-    reason: str
-    rows: int
-    listeners: int
+DEFAULT_PLAN = ExclusionPlan()
 
 
 @dataclass(frozen=True)
@@ -56,17 +51,22 @@ class Responses:
     """Checked responses and where they came from.
 
     `frame` holds the rows that count, one per scored trial, with at least the needed columns: embedder,
-    listener and prompt as text, bin_high, bin_low and agreed as integers, similarity_high and
-    similarity_low as floats where the file has them.
+    listener and prompt as text, bin_high, bin_low and agreed as integers, and where the file has them
+    similarity_high, similarity_low, response_ms, plays_* and confidence as floats (blank is NaN).
+    `kept` also has the catch and repeat trials of those who count, `everything` is all that was read.
     """
 
     path: Path
     sha256: str
     frame: pd.DataFrame
+    kept: pd.DataFrame
+    everything: pd.DataFrame
+    plan: ExclusionPlan
     rows_read: int
     listeners_read: int
     exclusions: tuple[Exclusion, ...]
-    notes: tuple[str, ...]
+    not_applied: Mapping[str, str]
+    file_notes: tuple[str, ...]
     studies: tuple[str, ...]
     dates: tuple[str, str] | None
 
@@ -75,14 +75,19 @@ class Responses:
         return sorted(self.frame["embedder"].unique(), key=lambda name: (name.casefold(), name))
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What should be said of the file."""
+        if len(self.studies) < 2:
+            return self.file_notes
+        return *self.file_notes, f"Answers of {len(self.studies)} studies are pooled: {', '.join(self.studies)}."
+
+    @property
     def listeners(self) -> int:
         return int(self.frame["listener"].nunique())
 
 
-def read_responses(path: Path) -> Responses:
-    """Read a .csv or .parquet file of responses, check it and keep the rows that count.
-
-    Kept are scored trials of listeners who passed the prescreen and completed, where the file says so.
+def read_responses(path: Path, plan: ExclusionPlan = DEFAULT_PLAN) -> Responses:
+    """Read a .csv or .parquet file of responses, check it and keep the rows that count under the plan's rules.
 
     Raises:
         RootnoteError: naming the file, the column and the row of the first thing that is wrong.
@@ -90,46 +95,50 @@ def read_responses(path: Path) -> Responses:
     content = _read_bytes(path)
     table, other = _read_text_columns(path, content)
     frame = _check(path, table, first_row=1 if path.suffix.lower() == ".parquet" else 2)
-    kept, exclusions = exclude(frame)
-    if kept.empty:
-        reasons = "; ".join(f"{item.reason}: {item.rows}" for item in exclusions if item.rows)
-        raise RootnoteError(f"{path} has no response left to analyse ({reasons}).")
-    studies = tuple(sorted(set(kept["study"]) - {""})) if "study" in kept else ()
     notes = []
     if other:
         named = ", ".join(repr(name) for name in other[:6]) + (", …" if len(other) > 6 else "")
         notes.append(f"Columns that Rootnote does not know were left alone: {named}.")
-    if len(studies) > 1:
-        notes.append(f"Answers of {len(studies)} studies are pooled: {', '.join(studies)}.")
-    return Responses(
+    checked = Responses(
         path=path,
         sha256=hashlib.sha256(content).hexdigest(),
-        frame=kept,
+        frame=frame,
+        kept=frame,
+        everything=frame,
+        plan=plan,
         rows_read=len(frame),
         listeners_read=int(frame["listener"].nunique()),
-        exclusions=exclusions,
-        notes=tuple(notes),
-        studies=studies,
-        dates=_dates(kept),
+        exclusions=(),
+        not_applied={},
+        file_notes=tuple(notes),
+        studies=(),
+        dates=None,
     )
+    return under_rules(checked, plan)
 
 
-def exclude(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[Exclusion, ...]]:
-    """Leave out what does not count, one rule after the other; a rule whose column is absent is not there."""
-    rules = []
-    if "kind" in frame:
-        rules.append(("catch and repeat trials", frame["kind"] == "scored"))
-    if "passed_prescreen" in frame:
-        rules.append(("listener did not pass the prescreen", frame["passed_prescreen"] == 1))
-    if "completed" in frame:
-        rules.append(("listener did not complete the study", frame["completed"] == 1))
-    found = []
-    for reason, keep in rules:
-        kept = frame[keep.reindex(frame.index)]
-        lost = int(frame["listener"].nunique()) - int(kept["listener"].nunique())
-        found.append(Exclusion(reason, len(frame) - len(kept), lost))
-        frame = kept
-    return frame.reset_index(drop=True), tuple(found)
+def under_rules(read: Responses, plan: ExclusionPlan) -> Responses:
+    """The same file under other rules.
+
+    Raises:
+        RootnoteError: where they leave nothing.
+    """
+    applied = apply(read.everything, plan)
+    scored = applied.scored
+    if scored.empty:
+        reasons = "; ".join(f"{item.reason}: {item.rows}" for item in applied.exclusions if item.rows)
+        raise RootnoteError(f"{read.path} has no response left to analyse ({reasons}).")
+    studies = tuple(sorted(set(scored["study"]) - {""})) if "study" in scored else ()
+    return replace(
+        read,
+        frame=scored,
+        kept=applied.kept,
+        plan=plan,
+        exclusions=applied.exclusions,
+        not_applied=applied.not_applied,
+        studies=studies,
+        dates=_dates(scored),
+    )
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -243,7 +252,7 @@ def _check(path: Path, table: pa.Table, first_row: int) -> pd.DataFrame:
     for name, allowed in (("kind", KINDS), ("high_side", ("A", "B")), ("choice", ("A", "B"))):
         if columns.has(name):
             frame[name] = columns.one_of(name, allowed)
-    for name in ("similarity_high", "similarity_low"):
+    for name in ("similarity_high", "similarity_low", "response_ms", "plays_x", "plays_a", "plays_b", "confidence"):
         if columns.has(name):
             frame[name] = columns.number(name)
     for name in ("study", "assignment", "trial", "position", "clip_high", "clip_low", "answered_at"):
@@ -389,4 +398,4 @@ def _dates(frame: pd.DataFrame) -> tuple[str, str] | None:
 
 def describe(exclusions: tuple[Exclusion, ...]) -> list[Mapping[str, Any]]:
     """The exclusions as plain data."""
-    return [{"reason": e.reason, "rows": e.rows, "listeners": e.listeners} for e in exclusions]
+    return [{"rule": e.rule, "reason": e.reason, "rows": e.rows, "listeners": e.listeners} for e in exclusions]

@@ -145,6 +145,33 @@ class PrescreenConfig(_Section):
         return self
 
 
+EXCLUSION_RULES = (
+    "failed_prescreen", "incomplete", "duplicate_person", "catch_missed", "too_fast", "not_heard", "straight_lining",
+    "one_side",
+)  # fmt: skip
+
+
+class ExclusionsConfig(_Section):
+    """Which listeners and responses do not count; what each rule does is in analysis.exclusions."""
+
+    rules: list[str] = ["failed_prescreen", "incomplete"]
+    catch_misses_allowed: int = Field(default=0, ge=0)
+    fastest_seconds: Literal["auto"] | Annotated[float, Field(ge=0, le=3600)] = "auto"
+    longest_run: int = Field(default=8, ge=3, le=1000)
+
+    @field_validator("rules")
+    @classmethod
+    def _known(cls, rules: list[str]) -> list[str]:
+        for rule in rules:
+            if rule not in EXCLUSION_RULES:
+                near = difflib.get_close_matches(rule, EXCLUSION_RULES, n=1, cutoff=0.5)
+                meant = f"did you mean '{near[0]}'? " if near else ""
+                raise ValueError(f"unknown rule '{rule[:40]}'; {meant}The rules are {', '.join(EXCLUSION_RULES)}")
+        if len(set(rules)) != len(rules):
+            raise ValueError("a rule is named twice")
+        return rules
+
+
 class PlayerConfig(_Section):
     """How a trial's clips are played, and whether listeners say how sure they are (1 to 5)."""
 
@@ -228,6 +255,7 @@ class StudyConfig(_Section):
     stimuli: StimuliConfig = StimuliConfig()
     storage: StorageConfig = StorageConfig()
     prescreen: PrescreenConfig = PrescreenConfig()
+    exclusions: ExclusionsConfig = ExclusionsConfig()
     player: PlayerConfig = PlayerConfig()
     questions: list[Question] = DEFAULT_QUESTIONS
     pay: PayConfig = PayConfig()

@@ -1,0 +1,54 @@
+"""What was planned: the study that responses belong to, and the rules of exclusion that hold for them.
+
+The study is the one named, or the one whose study.toml lies beside the responses or in the folder above (a
+rehearsal's). Rules come from the command line, else from study.toml, else they are the defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from analysis.exclusions import ExclusionPlan, parse_rules, plan_of
+from analysis.responses import DEFAULT_PLAN
+from embeddings.artefacts import RootnoteError
+from study.config import Study, load_study
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The rules that hold, where they come from (in words), and the study where there is one."""
+
+    exclusions: ExclusionPlan
+    source: str
+    study: Study | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find_planned(responses: Path, study: Path | None, rules: str | None) -> Planned:
+    """The rules for a file of responses.
+
+    Raises:
+        RootnoteError: where the study that was named cannot be read, or a rule is not known.
+    """
+    chosen = None if rules is None else parse_rules(rules)
+    found, notes = _find_study(responses, study)
+    exclusions = DEFAULT_PLAN if found is None else plan_of(found.config)
+    source = "" if found is None else f"{found.folder.name}/study.toml"
+    if chosen is not None:
+        exclusions, source = replace(exclusions, rules=chosen), "--rules"
+    return Planned(exclusions, source, found, notes)
+
+
+def _find_study(responses: Path, study: Path | None) -> tuple[Study | None, tuple[str, ...]]:
+    if study is not None:
+        return load_study(study), ()
+    beside = responses.resolve().parent
+    for folder in (beside, beside.parent):
+        if not (folder / "study.toml").is_file():
+            continue
+        try:
+            return load_study(folder), ()
+        except RootnoteError as error:
+            return None, (f"The study.toml near the responses was not used: {error}",)
+    return None, ()
