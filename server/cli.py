@@ -1,4 +1,4 @@
-"""`rootnote server`: migrate, run, user, rehearse, status, links, codes, export."""
+"""`rootnote server`: migrate, run, user, rehearse, status, links, codes, export, backup, restore."""
 
 from __future__ import annotations
 
@@ -20,14 +20,19 @@ study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(pat
 rehearsal_option = click.option("--rehearsal", is_flag=True, help="Use the rehearsal's database, never the real one.")
 
 
-LAZY = {"rehearse": "server.rehearsal.command", "user": "server.users_command"}
+LAZY = {
+    "rehearse": "server.rehearsal.command",
+    "user": "server.users_command",
+    "backup": "server.backup_command",
+    "restore": "server.backup_command",
+}
 
 
 class _Group(click.Group):
     """Mounts the commands that lie in files of their own."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["migrate", "run", "user", "rehearse", "status", "links", "codes", "export"]
+        return ["migrate", "run", "user", "rehearse", "status", "links", "codes", "export", "backup", "restore"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in LAZY:

@@ -1,0 +1,115 @@
+"""The role that serves listeners can run a whole study and can neither drop, alter, truncate nor create anything."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ProgrammingError
+
+from server import database
+from server.app import create_app
+from server.backup import backup, restore
+from server.settings import Settings
+from tests.server.conftest import SECRET, FakeClock, Site
+from tests.server.fixture_study import make_study
+
+ROLES = Path(__file__).parents[2] / "deploy/postgresql/roles.sql"
+FORBIDDEN = (
+    "DROP TABLE responses",
+    "ALTER TABLE responses ADD COLUMN more text",
+    "ALTER TABLE log DISABLE TRIGGER ALL",
+    "DROP TRIGGER log_no_change ON log",
+    "TRUNCATE responses CASCADE",
+    "CREATE TABLE mine (a int)",
+    "CREATE TEMPORARY TABLE mine (a int)",
+    "CREATE SCHEMA mine",
+    "CREATE ROLE mine",
+    "CREATE DATABASE mine",
+    "SET ROLE rootnote_owner",
+    "ALTER TABLE responses OWNER TO rootnote_app",
+    "CREATE OR REPLACE FUNCTION refuse_log_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+    "COPY responses TO PROGRAM 'cat'",
+    "SELECT pg_read_file('PG_VERSION')",
+    "SET session_replication_role = replica",
+)
+
+
+@dataclass
+class Roles:
+    """Makes databases prepared by deploy/postgresql/roles.sql."""
+
+    server: URL
+    made: list[str]
+
+    def prepare(self, name: str) -> tuple[URL, URL]:
+        """A database prepared by roles.sql: (as its owner, as the app)."""
+        with self.administrator() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        self.made.append(name)
+        url = self.server.set(database=name)
+        address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        passwords = ("-v", "owner_password=owner's", "-v", "app_password=app's")
+        psql = ["psql", "--no-psqlrc", "--quiet", *passwords, "-f", str(ROLES), address]
+        done = subprocess.run(psql, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return tuple(url.set(username=f"rootnote_{who}", password=f"{who}'s") for who in ("owner", "app"))  # type: ignore[return-value]
+
+    @contextlib.contextmanager
+    def administrator(self) -> Iterator[Connection]:
+        engine = create_engine(self.server, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            yield connection
+        engine.dispose()
+
+
+@pytest.fixture
+def roles(postgres: str, client_programs: Path) -> Iterator[Roles]:
+    roles = Roles(make_url(postgres), [])
+    yield roles
+    with roles.administrator() as connection:
+        for name in roles.made:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        for role in ("rootnote_app", "rootnote_owner"):
+            connection.execute(text(f"DROP ROLE IF EXISTS {role}"))
+
+
+def refused(url: URL, statement: str) -> bool:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(statement)
+    except ProgrammingError as error:
+        return "InsufficientPrivilege" in str(error)
+    finally:
+        engine.dispose()
+    return False
+
+
+def test_the_app_runs_a_study_and_may_do_nothing_else(roles: Roles, tmp_path: Path, clock: FakeClock) -> None:
+    owner, app_role = roles.prepare("roles_of_tests")
+    engine = database.connect(owner)
+    database.migrate(engine)
+    engine.dispose()
+    study = make_study(tmp_path / "study", listeners=2, trials=3)
+    app = create_app(study, Settings(app_role, SECRET), clock=clock)
+    site = Site(study, app, clock, str(app_role))
+    assert site.walker().take_part().step == "done"
+    assert [statement for statement in FORBIDDEN if not refused(app_role, statement)] == []
+    # The same role makes the backup; restored by the owner, it serves the app again.
+    path = backup(app_role, tmp_path / "backups", 1)
+    app.extensions["rootnote.engine"].dispose()
+    owner, app_role = roles.prepare("roles_of_tests_restored")
+    restore(owner, path)
+    app = create_app(study, Settings(app_role, SECRET), clock=clock)
+    site = Site(study, app, clock, str(app_role))
+    assert site.walker().take_part().step == "done"
+    assert site.query("SELECT count(*) FROM responses") == [(6,)]
+    assert [statement for statement in FORBIDDEN if not refused(app_role, statement)] == []
+    app.extensions["rootnote.engine"].dispose()
