@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,10 +25,40 @@ from analysis.tables import LEGEND, as_data, to_csv, to_json, to_latex, to_markd
 from embeddings.artefacts import RootnoteError, replacing
 from study.config import load_study
 
+# command -> (module, one line of help): imported when called, since they need audio and networks.
+_LATER: dict[str, tuple[str, str]] = {
+    "robustness": ("analysis.retrieval_cli", "Perturb clips and see whether each is still found."),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Group(click.Group):
+    """The commands of this module, and those of others that are imported only when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *_LATER]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _LATER:
+            return super().get_command(ctx, name)
+        module, _ = _LATER[name]
+        try:
+            command = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"'{name}' needs the package '{error.name}': pip install 'rootnote[embeddings,analysis]'."
+            ) from error
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = [(name, command.get_short_help_str(limit=70)) for name, command in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl([*own, *((name, text) for name, (_, text) in _LATER.items())])
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Turn responses into Table 1, tests and a report."""
+    """Turn responses into Table 1, tests and a report; put the measure to use."""
 
 
 @cli.command()

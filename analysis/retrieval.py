@@ -1,0 +1,118 @@
+"""Retrieval: where among all clips of a corpus the one that was looked for is found.
+
+A query is a changed clip; its target is the row of the corpus it was made from, which is indexed unchanged, while
+the query itself is not. The **rank** of a target is 1 plus the number of rows more similar to the query than it;
+its track's rank is 1 plus the number of other tracks with a clip more similar than the target track's best one.
+Ties and duplicates: a row counts as more similar only where its cosine exceeds the target's by more than `TIE`, so
+neither an exact copy elsewhere in the corpus nor the last digit of a sum turns a hit into a miss.
+Conventions: cosines of unit rows in float32; a **hit at k** is a rank of at most k; rates have Wilson's 95 % interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+TIE = 1e-6
+KS = (1, 5, 10)
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of each query `[Q]`: its cosine with the target, and the ranks of target and track, from 1."""
+
+    similarity: Vectors
+    rank: Rows
+    track_rank: Rows
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of `n` with Wilson's 95 % interval (Wilson, JASA 22, 1927)."""
+
+    hits: int
+    n: int
+    rate: float
+    low: float
+    high: float
+
+
+def ranks(vectors: npt.NDArray[Any], tracks: Rows, queries: Vectors, targets: Rows) -> Found:
+    """Rank each query's target and its track among all rows, exactly, in one pass over the corpus.
+
+    Args:
+        vectors: `[N, dim]` unit rows, float32 or float16; may be memory-mapped.
+        tracks: `[N]` the track of each row; the rows of a track follow one another.
+        queries: `[Q, dim]` float32 unit rows.
+        targets: `[Q]` the row that each query was made from.
+
+    Raises:
+        ValueError: where shapes disagree.
+    """
+    if vectors.ndim != 2 or queries.shape != (len(targets), vectors.shape[1]) or len(tracks) != len(vectors):
+        raise ValueError(f"vectors {vectors.shape}, queries {queries.shape} and targets do not go together")
+    starts = np.flatnonzero(np.diff(tracks, prepend=tracks[0] - 1))
+    owner = np.searchsorted(starts, targets, side="right") - 1
+    similarity = np.einsum("qd,qd->q", queries, np.asarray(vectors[targets], np.float32))
+    best = np.array([_best(vectors, starts, int(track), query) for track, query in zip(owner, queries, strict=True)])
+    above = np.zeros(len(queries), np.int64)
+    tracks_above = np.zeros(len(queries), np.int64)
+    for first, last in _blocks(starts, len(vectors)):
+        scores = queries @ np.asarray(vectors[starts[first] : _end(starts, last, len(vectors))], np.float32).T
+        above += (scores > (similarity + np.float32(TIE))[:, None]).sum(axis=1)
+        tops = np.maximum.reduceat(scores, starts[first:last] - starts[first], axis=1)
+        others = np.arange(first, last)[None] != owner[:, None]
+        tracks_above += ((tops > (best + np.float32(TIE))[:, None]) & others).sum(axis=1)
+    return Found(similarity, above + 1, tracks_above + 1)
+
+
+def hit_rate(found_ranks: Rows, k: int) -> Rate:
+    """The share of ranks that are at most `k`.
+
+    Raises:
+        ValueError: where there are no ranks.
+    """
+    return share(int((np.asarray(found_ranks) <= k).sum()), len(found_ranks))
+
+
+def share(hits: int, n: int) -> Rate:
+    """`hits` of `n` with Wilson's 95 % interval.
+
+    Raises:
+        ValueError: unless 0 <= hits <= n and n > 0.
+    """
+    if not 0 <= hits <= n or n == 0:
+        raise ValueError(f"0 <= hits <= n and n > 0 are needed, not hits={hits}, n={n}")
+    interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    return Rate(hits, n, hits / n, float(interval.low), float(interval.high))
+
+
+def _best(vectors: npt.NDArray[Any], starts: Rows, track: int, query: Vectors) -> np.float32:
+    rows = np.asarray(vectors[starts[track] : _end(starts, track + 1, len(vectors))], np.float32)
+    best: np.float32 = (rows @ query).max()
+    return best
+
+
+def _end(starts: Sequence[int] | Rows, track: int, rows: int) -> int:
+    """Where the track before `track` ends."""
+    return int(starts[track]) if track < len(starts) else rows
+
+
+def _blocks(starts: Rows, rows: int) -> list[tuple[int, int]]:
+    """Ranges of whole tracks, of about `_BLOCK_ROWS` rows each (a longer track is one block)."""
+    blocks, first = [], 0
+    while first < len(starts):
+        last = int(np.searchsorted(starts, starts[first] + _BLOCK_ROWS, side="right")) - 1
+        last = len(starts) if starts[first] + _BLOCK_ROWS >= rows else max(last, first + 1)
+        blocks.append((first, last))
+        first = last
+    return blocks

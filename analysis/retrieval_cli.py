@@ -1,0 +1,130 @@
+"""`rootnote analysis robustness`: what the validated measure is good for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis.manifest import read_manifest
+from analysis.pages import percent
+from analysis.perturbations import PERTURBATIONS
+from analysis.robustness import Plan, Result, run, summarise
+from analysis.robustness_report import as_data, write
+from analysis.subjects import open_subjects
+from embeddings.embedder import BACKENDS
+from embeddings.progress import showing
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def subject_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which corpus, vectors and weights are meant."""
+    for option in (
+        click.option("--backend", default="auto", show_default=True, type=click.Choice(BACKENDS)),
+        click.option(
+            "--checkpoint", "checkpoints", multiple=True, metavar="EMBEDDER=PATH",
+            help="Weights that the vectors were made with, where they are not in the cache; repeatable.",
+        ),
+        click.option(
+            "--vectors", type=FILE, multiple=True, help="Vectors of the corpus (.npy), one embedder each; repeatable."
+        ),
+        click.option("--corpus", type=FILE, help="The table of clips that `embeddings cut` wrote."),
+        click.option("--study", type=FOLDER, help="A study folder: gives corpus and vectors."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command("robustness")
+@subject_options
+@click.option("--out", "folder", type=FOLDER, help="Folder for tables, figure and page.")
+@click.option("--targets", default=500, show_default=True, type=click.IntRange(1), help="How many clips are perturbed.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option(
+    "--perturbation",
+    "names",
+    multiple=True,
+    type=click.Choice(list(PERTURBATIONS)),
+    metavar="NAME",
+    help="One of those that --list names; repeatable; default: all.",
+)
+@click.option("--paper", is_flag=True, help="Only the paper's own six.")
+@click.option("--outside", type=FOLDER, help="Music that is not in the corpus, for mashup-outside.")
+@click.option("--generations", type=FILE, help="A manifest of generations with prompts, for mashup-generation.")
+@click.option("--save", default=0, type=click.IntRange(0), help="Write this many examples of every level as FLAC.")
+@click.option("--list", "listing", is_flag=True, help="Name the perturbations and their levels, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
+def robustness(
+    study: Path | None, corpus: Path | None, vectors: tuple[Path, ...], checkpoints: tuple[str, ...], backend: str,
+    folder: Path | None, targets: int, seed: int, names: tuple[str, ...], paper: bool, outside: Path | None,
+    generations: Path | None, save: int, listing: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Perturb clips of a corpus and see whether each is still found (the paper's Figure 1).
+
+    Broken off at any moment, the same command goes on where it stopped.
+
+    Example: rootnote analysis robustness --study STUDY --out robustness
+    """
+    if listing:
+        Console(highlight=False).print(_listing())
+        return
+    if folder is None:
+        raise click.UsageError("Missing option '--out'.")
+    if paper and names:
+        raise click.UsageError("--paper and --perturbation exclude each other.")
+    opened = open_subjects(study, corpus, vectors, checkpoints, backend)
+    chosen = [one for one in PERTURBATIONS.values() if (one.name in names or not names) and (one.in_paper or not paper)]
+    plan = Plan(
+        opened.table, opened.corpus, opened.subjects, chosen, targets, seed, outside,
+        read_manifest(generations) if generations else (),
+    )  # fmt: skip
+    with showing("Perturbing and looking for the clips", "levels") as progress:
+        result = run(plan, folder, save=save, progress=progress)
+    paths = write(result, plan.settings, folder)
+    if as_json:
+        click.echo(json.dumps(as_data(result, summarise(result), plan.settings), indent=2, ensure_ascii=False))
+        return
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console.print(_summary(result))
+    for name, why in result.left_out.items():
+        console.print(Text(f"{name} was not tried: {why}."))
+    for path in paths.values():
+        console.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+def _listing() -> Table:
+    table = Table("name", "levels", "unit", "", box=SIMPLE_HEAD)
+    for one in PERTURBATIONS.values():
+        levels = ", ".join(f"{level:g}" for level in one.levels)
+        table.add_row(one.name, levels, one.unit, "paper" if one.in_paper else "")
+    return table
+
+
+def _summary(result: Result) -> Table:
+    """A row a perturbation: over its levels, the hits at 1 of each embedder."""
+    summary = summarise(result)
+    embedders = list(summary["embedder"].unique())
+    table = Table(box=SIMPLE_HEAD, caption="Found first, % of targets, at each level", caption_justify="left")
+    table.add_column("perturbation")
+    table.add_column("level", justify="right")
+    for name in embedders:
+        table.add_column(name, justify="right")
+    for name in summary["perturbation"].unique():
+        rows = summary[summary["perturbation"] == name]
+        first: Any = PERTURBATIONS[name]
+        for level in dict.fromkeys(rows["level"]):
+            here = rows[rows["level"] == level].set_index("embedder")["hit1"]
+            shown = [percent(here[one]) if one in here.index else "" for one in embedders]
+            table.add_row(first.title if first else "", f"{level:g} {PERTURBATIONS[name].unit}", *shown)
+            first = None
+    return table

@@ -1,0 +1,317 @@
+"""Robustness: does an embedder still find a clip after something has befallen it (Section 5.1, Figure 1).
+
+Targets are drawn from the corpus, each is changed by every perturbation at every level, embedded as the corpus was,
+and looked for among all clips; `analysis.retrieval` says what a rank and a hit are.
+Processes perturb while this one embeds. A **cell** is one perturbation at one level; each is kept as soon as it is
+done, so a run that was broken off goes on where it was. The same seed gives the same targets, changes and ranks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import soxr
+
+from analysis.manifest import Generation
+from analysis.perturbations import PERTURBATIONS, Partner, Perturbation, Samples, rng_for
+from analysis.retrieval import KS, Found, hit_rate, ranks
+from analysis.targets import RATE, Pool, pools
+from embeddings.artefacts import Provenance, RootnoteError, digest, replacing
+from embeddings.corpus import audio_dir_of, cores, require_audio
+from embeddings.embedder import Embedder, Projection, Vectors, embed_clips
+
+Progress = Callable[[int, int], None]
+
+VERSION = 1
+_AT_ONCE = 16  # targets that a process perturbs at a time
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An embedder that is tried, and its vectors of the corpus."""
+
+    embedder: Embedder
+    projection: Projection | None
+    vectors: npt.NDArray[Any]
+    provenance: Provenance
+
+    @property
+    def name(self) -> str:
+        return self.embedder.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does; its fingerprint names the folder where the parts lie."""
+
+    table: pa.Table
+    corpus: Provenance
+    subjects: Sequence[Subject]
+    perturbations: Sequence[Perturbation]
+    targets: int = 500
+    seed: int = 0
+    outside: Path | None = None
+    generations: Sequence[Generation] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that shapes the result, JSON-able."""
+        return {
+            "version": VERSION,
+            "corpus": self.corpus.fingerprint,
+            "vectors": {one.name: one.provenance.fingerprint for one in self.subjects},
+            "perturbations": {one.name: list(one.levels) for one in self.perturbations},
+            "targets": self.targets,
+            "seed": self.seed,
+            "outside": None if self.outside is None else str(self.outside.resolve()),
+            "generations": [one.id for one in self.generations],
+        }
+
+
+@dataclass(frozen=True)
+class Result:
+    """Ranks by target, and what could not be tried.
+
+    `ranks` has the columns embedder, perturbation, level, target (row of the corpus), similarity, rank, track_rank.
+    """
+
+    ranks: pd.DataFrame
+    clips: int
+    tracks: int
+    seed: int
+    left_out: Mapping[str, str]
+
+
+def run(
+    plan: Plan, folder: Path, *, save: int = 0, workers: int | None = None, progress: Progress | None = None
+) -> Result:
+    """Try every cell of the plan; parts are kept in `folder` until all are done.
+
+    Args:
+        save: write this many targets of every cell as FLAC files under `folder`/examples.
+
+    Raises:
+        RootnoteError: where the audio is gone or changed, or a process dies; what was done is kept.
+    """
+    audio = audio_dir_of(plan.table)
+    require_audio(plan.table, audio)
+    parts = folder / f"robustness.{digest(plan.settings)[:8]}.part"
+    made = pools(
+        [one.partner for one in plan.perturbations], plan.table, audio, plan.targets, plan.seed, parts,
+        outside=plan.outside, generations=plan.generations,
+    )  # fmt: skip
+    usable = [one for one in plan.perturbations if one.partner in made]
+    cells = [(one, level) for one in usable for level in one.levels]
+    tracks = plan.table["track"].to_numpy()
+    _fill(cells, made, plan, parts, tracks, workers or cores(), progress)
+    frame = pd.concat([_read(_file(parts, one, level), one, level) for one, level in cells], ignore_index=True)
+    if save:
+        save_examples(usable, made, plan.seed, folder / "examples", save)
+    result = Result(frame, len(tracks), len(np.unique(tracks)), plan.seed, _left_out(plan.perturbations, made))
+    shutil.rmtree(parts)
+    return result
+
+
+def summarise(result: Result) -> pd.DataFrame:
+    """One row a cell: targets, hit rates at 1, 5 and 10 of clip and track with Wilson's intervals, ranks, similarity.
+
+    Columns: embedder, perturbation, level, targets, then `hit<k>`, `hit<k>_low`, `hit<k>_high`, `track_hit<k>`, …
+    (shares), mean_rank, median_rank, mean_track_rank, mean_similarity.
+    """
+    rows = []
+    for (embedder, name, level), cell in result.ranks.groupby(["embedder", "perturbation", "level"], sort=False):
+        row: dict[str, Any] = {
+            "embedder": embedder, "perturbation": name, "level": level, "targets": len(cell),
+        }  # fmt: skip
+        for prefix, column in (("hit", "rank"), ("track_hit", "track_rank")):
+            for k in KS:
+                rate = hit_rate(cell[column].to_numpy(), k)
+                row |= {f"{prefix}{k}": rate.rate, f"{prefix}{k}_low": rate.low, f"{prefix}{k}_high": rate.high}
+        row["mean_rank"] = cell["rank"].mean()
+        row["median_rank"] = cell["rank"].median()
+        row["mean_track_rank"] = cell["track_rank"].mean()
+        row["mean_similarity"] = cell["similarity"].mean()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def perturbed(perturbation: Perturbation, level: float, pool: Pool, indices: Iterable[int], seed: int) -> list[Samples]:
+    """The changed clips of these targets, at `RATE`."""
+    clips, others = pool.opened()
+    return [
+        perturbation.apply(
+            pool.material(index, clips, others), level, rng_for(seed, perturbation.name, level, int(pool.rows[index]))
+        )
+        for index in indices
+    ]
+
+
+def save_examples(
+    perturbations: Sequence[Perturbation], made: Mapping[Partner | None, Pool], seed: int, folder: Path, count: int
+) -> None:
+    """Write `count` targets of every cell as FLAC, and the targets as they were, to be heard."""
+    import soundfile
+
+    def write(path: Path, samples: Samples) -> None:
+        # What is beyond full scale would be clipped in the file: such an example is turned down.
+        peak = max(1.0, float(np.abs(samples).max()))
+        with replacing(path) as temporary:
+            soundfile.write(temporary, samples / peak, RATE, format="FLAC")
+
+    for one in perturbations:
+        pool = made[one.partner]
+        clips, others = pool.opened()
+        for index in range(min(count, len(pool.rows))):
+            here = folder / one.name / f"clip-{pool.rows[index]}"
+            write(here / "target.flac", pool.material(index, clips, others).clip)
+            for level in one.levels:
+                write(here / f"{level:g}.flac", perturbed(one, level, pool, [index], seed)[0])
+
+
+def _fill(
+    cells: Sequence[tuple[Perturbation, float]],
+    made: Mapping[Partner | None, Pool],
+    plan: Plan,
+    parts: Path,
+    tracks: npt.NDArray[np.int64],
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    todo = [cell for cell in cells if not _file(parts, *cell).exists()]
+    rates = sorted({one.embedder.sample_rate for one in plan.subjects})
+    tasks = [
+        _Task(one.name, level, made[one.partner], begin, plan.seed, rates)
+        for one, level in todo
+        for begin in range(0, len(made[one.partner].rows), _AT_ONCE)
+    ]
+    done = len(cells) - len(todo)
+    if progress:
+        progress(done, len(cells))
+    with _processes(min(workers, max(1, len(tasks)))) as pool:
+        results = _in_order(pool, tasks, 2 * workers)
+        for one, level in todo:
+            rows = made[one.partner].rows
+            chunks = list(itertools.islice(results, -(-len(rows) // _AT_ONCE)))
+            found = {}
+            for subject in plan.subjects:
+                clips = [clip for chunk in chunks for clip in chunk[subject.embedder.sample_rate]]
+                found[subject.name] = ranks(subject.vectors, tracks, _embed(subject, clips), rows)
+            _write(_file(parts, one, level), rows, found)
+            done += 1
+            if progress:
+                progress(done, len(cells))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A few targets of one cell, to be perturbed and resampled by another process."""
+
+    name: str
+    level: float
+    pool: Pool
+    begin: int
+    seed: int
+    rates: Sequence[int]
+
+    def __call__(self) -> dict[int, list[Samples]]:
+        indices = range(self.begin, min(self.begin + _AT_ONCE, len(self.pool.rows)))
+        changed = perturbed(PERTURBATIONS[self.name], self.level, self.pool, indices, self.seed)
+        return {rate: [_resampled(clip, rate) for clip in changed] for rate in self.rates}
+
+
+def _do(task: _Task) -> dict[int, list[Samples]]:
+    return task()
+
+
+@contextmanager
+def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Fresh processes, each with one thread for linear algebra: they share the cores among themselves."""
+    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    os.environ.update(dict.fromkeys(before, "1"))
+    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise RootnoteError("a process that perturbs clips died; run the same command again to go on.") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[_Task], ahead: int) -> Iterator[dict[int, list[Samples]]]:
+    waiting: deque[Future[dict[int, list[Samples]]]] = deque()
+    for task in tasks:
+        waiting.append(pool.submit(_do, task))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _embed(subject: Subject, clips: Sequence[Samples]) -> Vectors:
+    """Unit vectors of clips of one length (the last sample may be missing where rounding left it out)."""
+    length = max(len(clip) for clip in clips)
+    batch = np.stack([np.pad(clip, (0, length - len(clip))) for clip in clips])
+    size = subject.embedder.batch_size
+    parts = [batch[begin : begin + size] for begin in range(0, len(batch), size)]
+    return np.concatenate([embed_clips(subject.embedder, subject.projection, part) for part in parts])
+
+
+def _resampled(clip: Samples, rate: int) -> Samples:
+    return clip if rate == RATE else soxr.resample(clip, RATE, rate)
+
+
+def _file(parts: Path, perturbation: Perturbation, level: float) -> Path:
+    return parts / f"{perturbation.name}_{level:g}.json"
+
+
+def _write(path: Path, rows: npt.NDArray[np.int64], found: Mapping[str, Found]) -> None:
+    content = {
+        name: {
+            "similarity": [float(value) for value in one.similarity],
+            "rank": one.rank.tolist(),
+            "track_rank": one.track_rank.tolist(),
+        }
+        for name, one in found.items()
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({"target": rows.tolist(), "found": content}))
+
+
+def _read(path: Path, perturbation: Perturbation, level: float) -> pd.DataFrame:
+    content = json.loads(path.read_text())
+    cell = {"perturbation": perturbation.name, "level": level}
+    frames = [
+        pd.DataFrame({**cell, "embedder": name, "target": content["target"], **one})
+        for name, one in content["found"].items()
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _left_out(perturbations: Sequence[Perturbation], made: Mapping[Partner | None, Pool]) -> dict[str, str]:
+    why = {
+        "corpus": "the targets are of one track",
+        "outside": "no folder of other music was given (--outside)",
+        "generation": "no generations with prompts were given (--generations)",
+    }
+    return {one.name: why[one.partner] for one in perturbations if one.partner and one.partner not in made}

@@ -1,0 +1,86 @@
+"""Subjects: a corpus and the vectors of it that a command is given, with the embedders that made them.
+
+They come from a study folder (`--study`), or from files (`--corpus`, and `--vectors` once for each embedder).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.robustness import Subject
+from embeddings.artefacts import Provenance, RootnoteError
+from embeddings.corpus import read_corpus
+from embeddings.embedder import ModelOptions, read_projection, read_vectors
+from embeddings.search import embedder_of
+from study.config import Study, load_study
+
+
+@dataclass(frozen=True)
+class Material:
+    """A corpus with its subjects, and the study they are of, where they are of one."""
+
+    table: pa.Table
+    corpus: Provenance
+    subjects: list[Subject]
+    study: Study | None = None
+
+
+def open_subjects(
+    study: Path | None,
+    corpus: Path | None,
+    vectors: Sequence[Path],
+    checkpoints: Sequence[str] = (),
+    backend: str = "auto",
+) -> Material:
+    """Open what a command was given.
+
+    Args:
+        checkpoints: `EMBEDDER=PATH`, for weights that are not in the cache.
+
+    Raises:
+        RootnoteError: where files are missing, do not belong together, or an embedder comes twice.
+    """
+    loaded = load_study(study) if study else None
+    if loaded:
+        corpus = corpus or loaded.corpus
+        vectors = vectors or [loaded.vectors(name) for name in loaded.config.embedding.embedders]
+    if corpus is None or not vectors:
+        raise RootnoteError(
+            "give a study folder with --study, or a corpus with --corpus and its vectors with --vectors."
+        )
+    table, provenance = read_corpus(corpus)
+    given = _checkpoints(checkpoints)
+    subjects = [_subject(path, provenance, given, backend) for path in vectors]
+    names = [one.name for one in subjects]
+    if len(set(names)) < len(names):
+        raise RootnoteError(f"two of the vectors are of {names[0]}; give each embedder once.")
+    unused = sorted(set(given) - set(names))
+    if unused:
+        raise RootnoteError(f"--checkpoint names '{unused[0]}', and no vectors are of it.")
+    return Material(table, provenance, subjects, loaded)
+
+
+def _subject(path: Path, corpus: Provenance, checkpoints: Mapping[str, str], backend: str) -> Subject:
+    vectors, provenance = read_vectors(path)
+    name = str(provenance.settings.get("embedder"))
+    # logmel runs on numpy alone and takes no backend.
+    options = ModelOptions(checkpoints.get(name), backend="auto" if name == "logmel" else backend)
+    embedder = embedder_of(path, provenance, corpus, options)
+    if not np.isfinite(np.asarray(vectors[:1], np.float32)).all():
+        raise RootnoteError(f"{path} holds a value that is not finite; embed the corpus again.")
+    return Subject(embedder, read_projection(path), vectors, provenance)
+
+
+def _checkpoints(given: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, _, path = text.partition("=")
+        if not path:
+            raise RootnoteError(f"--checkpoint takes EMBEDDER=PATH, such as clmr=clmr.pt, not '{text}'.")
+        found[name] = path
+    return found

@@ -1,0 +1,14 @@
+"""Versions: the software that computed the numbers of a report."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+from rootnote import VERSION
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Rootnote, Python, and the packages that every analysis uses with those named."""
+    names = ("numpy", "pandas", "scipy", "matplotlib", *packages)
+    return {"Rootnote": VERSION, "Python": platform.python_version()} | {name: version(name) for name in names}

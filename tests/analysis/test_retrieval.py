@@ -1,0 +1,82 @@
+"""Ranks of a target and of its track, against the definition in float64; hit rates against statsmodels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.proportion import proportion_confint
+
+from analysis import retrieval
+from analysis.retrieval import TIE, hit_rate, ranks, share
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def by_definition(vectors, tracks, queries, targets):
+    scores = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    clip, track = [], []
+    for row, target in zip(scores, targets, strict=True):
+        clip.append(1 + int((row > row[target] + TIE).sum()))
+        best = {one: row[tracks == one].max() for one in np.unique(tracks)}
+        own = best.pop(tracks[target])
+        track.append(1 + sum(value > own + TIE for value in best.values()))
+    return clip, track
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 6),
+    st.sampled_from([2, 7, 8192]), st.sampled_from([np.float32, np.float16]),
+)  # fmt: skip
+def test_ranks_are_those_of_the_definition(seed, lengths, queries, block, dtype):
+    rng = np.random.default_rng(seed)
+    tracks = np.repeat(np.arange(len(lengths)), lengths)
+    vectors = unit(rng.standard_normal((len(tracks), 8))).astype(dtype)
+    targets = rng.integers(0, len(tracks), queries)
+    asked = unit(vectors[targets].astype(float) + rng.normal(0, 0.7, (queries, 8)))
+    before, retrieval._BLOCK_ROWS = retrieval._BLOCK_ROWS, block
+    try:
+        found = ranks(vectors, tracks, asked, targets)
+    finally:
+        retrieval._BLOCK_ROWS = before
+    clip, track = by_definition(vectors, tracks, asked, targets)
+    assert found.rank.tolist() == clip
+    assert found.track_rank.tolist() == track
+
+
+def test_an_exact_copy_elsewhere_in_the_corpus_makes_no_miss():
+    vectors = unit(np.random.default_rng(0).standard_normal((20, 16)))
+    vectors[3] = vectors[11]
+    found = ranks(vectors, np.repeat(np.arange(10), 2), vectors[[11]], np.array([11]))
+    assert (found.rank.tolist(), found.track_rank.tolist()) == ([1], [1])
+
+
+def test_a_clip_of_its_own_track_pushes_a_clip_down_and_not_its_track():
+    vectors = unit(np.array([[1.0, 0.2], [1.0, 0.0], [0.0, 1.0]]))
+    found = ranks(vectors, np.array([0, 0, 1]), vectors[[1]], np.array([0]))
+    assert (found.rank.tolist(), found.track_rank.tolist()) == ([2], [1])
+
+
+def test_shapes_that_disagree_are_refused():
+    vectors = np.eye(3, dtype=np.float32)
+    with pytest.raises(ValueError, match="do not go together"):
+        ranks(vectors, np.arange(3), vectors[:, :2], np.arange(3))
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilsons_interval_is_statsmodels(counts):
+    hits, n = counts
+    rate = share(hits, n)
+    low, high = proportion_confint(hits, n, method="wilson")
+    assert (rate.low, rate.high) == pytest.approx((low, high), abs=1e-10)
+
+
+def test_a_hit_is_a_rank_of_at_most_k():
+    rate = hit_rate(np.array([1, 2, 5, 6]), 5)
+    assert (rate.hits, rate.n, rate.rate) == (3, 4, 0.75)
+    with pytest.raises(ValueError, match="n > 0"):
+        hit_rate(np.array([], int), 1)
