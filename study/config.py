@@ -224,12 +224,40 @@ class MTurkConfig(_Section):
     auto_approval_days: float = Field(default=3, gt=0, le=30)
 
 
+class ProlificConfig(_Section):
+    """What people on Prolific see, who may take part, and which account pays.
+
+    `countries` and `languages` are Prolific's choice ids ("1" is the United States, "0" the United Kingdom; "19" is
+    English). `fee` is the account's: a third of what is paid (academic), or 42.8 % (corporate); `tax_percent` is on it.
+    """
+
+    title: str = Field(
+        default="Listen to short clips of music: which two sound more alike?", min_length=1, max_length=120
+    )
+    description: str = Field(
+        default="Compare short clips of music and answer a few questions. Please use headphones.", min_length=1
+    )
+    countries: list[str] = ["1"]
+    languages: list[str] = ["19"]
+    approved_percent: int = Field(default=98, ge=0, le=100)
+    approved: int = Field(default=0, ge=0, le=10_000)
+    exclude_studies: list[str] = []
+    devices: list[Literal["desktop", "mobile", "tablet"]] = ["desktop"]
+    max_minutes: int = Field(default=60, ge=2, le=1440)
+    workspace: str = ""
+    project: str = ""
+    currency: Literal["USD", "GBP"] = "USD"
+    fee: Literal["academic", "corporate"] = "academic"
+    tax_percent: float = Field(default=0, ge=0, le=50)
+
+
 class RecruiterConfig(_Section):
     """Where listeners come from."""
 
-    kind: Literal["link", "mturk"] = "link"
+    kind: Literal["link", "mturk", "prolific"] = "link"
     reservation_minutes: float = Field(default=60, gt=0)
     mturk: MTurkConfig = MTurkConfig()
+    prolific: ProlificConfig = ProlificConfig()
 
 
 class RehearsalConfig(_Section):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 RECRUITERS = {
     "link": "study.recruiters:_link",
     "mturk": "study.recruiters.mturk:make",
+    "prolific": "study.recruiters.prolific:make",
 }
 
 

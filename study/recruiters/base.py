@@ -47,7 +47,8 @@ class Terms:
 
     `batch`: the most places of one opening (None: no limit). `by_hand`: the researcher pays outside Rootnote.
     `pays_unsubmitted`: a grant reaches somebody who did not submit. `screen_out_apart`: who was screened out is paid
-    by a grant of its own, not by approving what they submitted.
+    by a grant of its own, not by approving what they submitted. `settle_minutes`: how long a payment may take to show,
+    so that whether one was made is not asked sooner.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Terms:
     by_hand: bool = False
     pays_unsubmitted: bool = False
     screen_out_apart: bool = False
+    settle_minutes: float = 0
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,18 @@ class Standing:
 
 @dataclass(frozen=True)
 class Grant:
-    """Money for a submission beside its approval; `reason` is what the worker reads."""
+    """Money for a submission beside its approval; `reason` is what the worker reads.
+
+    `alike`: how many other grants of as many cents to this submission the books show as paid, since a marketplace may
+    tell nothing of a payment but its amount.
+    """
 
     token: str
     submission: Submission
     cents: int
     kind: Kind
     reason: str
+    alike: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.token) <= TOKEN_LENGTH:

@@ -20,6 +20,7 @@ import pytest
 
 from embeddings.artefacts import RootnoteError
 from server.rehearsal.mturk import MTurkMarket
+from server.rehearsal.prolific import ProlificMarket
 from study.config import Study, StudyConfig, StudyInfo
 from study.recruiters import RECRUITERS, make_recruiter
 from study.recruiters.base import ArrivalError, Grant, Order, Recruiter
@@ -86,6 +87,33 @@ def mturk_house() -> Iterator[House]:
         recruiter.disconnect()
 
 
+@contextlib.contextmanager
+def prolific_house() -> Iterator[House]:
+    with ProlificMarket(balance="100.00") as market:
+        people = (market.participants.add(f"{number:024x}").id for number in itertools.count(1))
+
+        def accept(opening: str) -> dict[str, str]:
+            return query_of(market.take(next(people), opening).external_url)
+
+        given = {"PROLIFIC_PID": "a" * 24, "STUDY_ID": "b" * 24, "SESSION_ID": "c" * 24}
+        wrong: tuple[dict[str, str], ...] = (
+            {"STUDY_ID": ""},
+            {"SESSION_ID": "{{%SESSION_ID%}}"},
+            {"PROLIFIC_PID": "A1"},
+        )
+        recruiter = make_recruiter(a_study(kind="prolific"), endpoint=market.url)
+        yield House(
+            recruiter,
+            accept,
+            lambda submission: market.complete(submission, "ANY"),
+            market.return_,
+            lambda: int(sum((entry.amount for entry in market.ledger()), Decimal()) * 100),
+            None,
+            ({}, {"worker": "a" * 24}, *(given | one for one in wrong)),
+        )
+        recruiter.disconnect()
+
+
 FOREIGN = (
     "",
     "https://www.mturk.com.example.org/",
@@ -100,7 +128,11 @@ FOREIGN = (
     "https://[www.mturk.com",
 )
 
-HOUSES: dict[str, Callable[[], AbstractContextManager[House]]] = {"link": link_house, "mturk": mturk_house}
+HOUSES: dict[str, Callable[[], AbstractContextManager[House]]] = {
+    "link": link_house,
+    "mturk": mturk_house,
+    "prolific": prolific_house,
+}
 
 
 def query_of(address: str) -> dict[str, str]:

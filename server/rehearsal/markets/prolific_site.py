@@ -85,7 +85,9 @@ class Site:
             f"<form method='post' action='/studies/{study.id}/reserve'><button>Take part</button></form></li>"
             for study in self.state.offers(who)
         )
-        return _page("Studies", f"<ul>{rows}</ul>")
+        mine = [one for one in self.state.submissions.values() if one.participant == who.id and one.status in OPEN]
+        held = "".join(f"<p><a data-held href='/submissions/{one.id}'>Your study is under way</a></p>" for one in mine)
+        return _page("Studies", f"{held}<ul>{rows}</ul>")
 
     def _submission(self, one: Submission) -> Reply:
         links = f"<a id='open' href='/submissions/{one.id}/open'>Open study link in this window</a>"
