@@ -145,8 +145,7 @@ def _is_desk() -> bool:
 def _keep_transactions(app: Flask, engine: Engine) -> None:
     @app.before_request
     def begin() -> None:
-        writes = request.method == "POST" or request.endpoint == "participant.audio"
-        g.session = database.writing(engine) if writes else database.reading(engine)
+        g.session = database.writing(engine) if request.method == "POST" else database.reading(engine)
 
     @app.after_request
     def end(response: WebResponse) -> WebResponse:

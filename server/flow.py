@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from sqlalchemy import CursorResult, and_, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
@@ -113,21 +114,32 @@ def sync_places(session: Session, experiment: Experiment) -> None:
     Raises:
         RootnoteError: where the database already holds the places of another schedule.
     """
-    record = session.get(StudyRecord, 1)
-    plan, name = experiment.plan, experiment.config.study.name
-    if record is not None:
+    plan = experiment.plan
+    if not _begin_study(session, experiment):
+        record = session.get_one(StudyRecord, 1)
         if record.schedule != plan.schedule_fingerprint:
             raise RootnoteError(
                 f"the database belongs to another schedule (of the study '{record.name}'); restore the study folder "
                 "it was begun with, or set ROOTNOTE_DATABASE_URL to a new database and run `rootnote server migrate`."
             )
         return
-    session.add(StudyRecord(id=1, name=name, schedule=plan.schedule_fingerprint, created_at=experiment.clock()))
     numbers = sorted(plan.lists)
     # Shuffled, so that with several embedders none is heard only by the first to come.
     turns = np.random.default_rng(experiment.config.study.seed).permutation(len(numbers))
     session.add_all(Place(list_number=n, turn=int(t)) for n, t in zip(numbers, turns, strict=True))
     session.flush()
+
+
+def _begin_study(session: Session, experiment: Experiment) -> bool:
+    """Write the study's row; False where it was there. Of servers that start at once, one does and the rest wait."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    row = insert(StudyRecord).values(
+        id=1,
+        name=experiment.config.study.name,
+        schedule=experiment.plan.schedule_fingerprint,
+        created_at=experiment.clock(),
+    )
+    return session.scalar(row.on_conflict_do_nothing().returning(StudyRecord.id)) is not None
 
 
 def vacancy(session: Session, experiment: Experiment) -> Vacancy:
@@ -470,11 +482,14 @@ def _end_early(session: Session, experiment: Experiment, assignment: Assignment,
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound as it is sent: its bytes, or the address in the storage that is told in their place."""
+    """A sound as it is sent: its bytes, or the address in the storage that is told in their place.
+
+    `unmarked` is the serving to be marked once the sound was sent to its end.
+    """
 
     data: bytes
     mimetype: str
-    serving: int | None = None
+    unmarked: int | None = None
     address: str | None = None
 
 
@@ -494,9 +509,10 @@ def _trial_sound(session: Session, experiment: Experiment, name: str) -> Sound |
         return None
     trial = experiment.trial(assignment, serving.position)
     key = trial.stimulus_key(role_of(serving.slot, trial.high_side))
+    unmarked = serving.id if serving.fetched_at is None else None
     stimulus = experiment.plan.stimuli[key]
     address = experiment.storage.address(stimulus)
-    return Sound(b"" if address else experiment.storage.read(stimulus), "audio/flac", serving.id, address)
+    return Sound(b"" if address else experiment.storage.read(stimulus), "audio/flac", unmarked, address)
 
 
 def role_of(slot: str, high_side: str) -> Literal["x", "high", "low"]:

@@ -7,8 +7,10 @@ and sending twice are harmless.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flask import Blueprint, Request, abort, current_app, g, redirect, render_template, request, send_file, url_for
@@ -89,12 +91,19 @@ def take() -> WebResponse | str | tuple[str, int]:
 
 def _count_arrival(shown: str) -> None:
     """Count in a transaction of its own, as short as can be: many arrive at once, and the page only reads."""
-    _session().commit()  # gives its connection back, so that nobody holds two
     try:
-        with database.writing(current_app.extensions["rootnote.engine"]) as session, session.begin():
+        with _own_transaction() as session:
             control.count_arrival(session, shown, _house().experiment.clock())
     except SQLAlchemyError as error:
         log.warning("an arrival was not counted", exc_info=error)  # no reason to turn somebody away
+
+
+@contextlib.contextmanager
+def _own_transaction() -> Iterator[Session]:
+    """A transaction that writes, in a request that otherwise reads: no one waits for the lock while a page is made."""
+    _session().commit()  # gives its connection back, so that nobody holds two
+    with database.writing(current_app.extensions["rootnote.engine"]) as session, session.begin():
+        yield session
 
 
 def _is_person() -> bool:
@@ -320,8 +329,9 @@ def audio(name: str) -> WebResponse:
         abort(404)
     # Whether a browser comes to the end of what the storage sends it, the server cannot see.
     response = redirect(sound.address, 303) if sound.address else _send(sound.data, sound.mimetype)
-    if sound.serving is not None and request.method == "GET" and _reaches_end(response, len(sound.data)):
-        flow.mark_fetched(_session(), _house().experiment, sound.serving)
+    if sound.unmarked is not None and request.method == "GET" and _reaches_end(response, len(sound.data)):
+        with _own_transaction() as session:
+            flow.mark_fetched(session, _house().experiment, sound.unmarked)
     return response
 
 
