@@ -19,6 +19,7 @@ from analysis.comparison import compare_embedders, contrasts_as_data
 from analysis.ladder import as_data as ladder_data
 from analysis.ladder import climb, to_frame
 from analysis.planned import find_planned
+from analysis.power_command import power
 from analysis.report import Report, exclusions_in_words, rules_in_words, to_html
 from analysis.responses import Responses, describe, read_responses
 from analysis.tables import LEGEND, as_data, to_csv, to_json, to_latex, to_markdown, to_terminal
@@ -59,6 +60,9 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Turn responses into Table 1, tests and a report; put the measure to use."""
+
+
+cli.add_command(power)
 
 
 @cli.command()

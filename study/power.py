@@ -1,0 +1,359 @@
+"""Power of a schedule, by simulating studies of listeners and prompts that differ.
+
+A listener i answers a prompt j in bin pair k in agreement with probability lapse / 2 + (1 - lapse) · logistic(β_k +
+u_i + v_j), where u and v are normal with the given standard deviations on the logit scale. β_k is set so that the mean
+over listeners and prompts, lapses apart, is the rate that is asked about: with both deviations and the lapses at 0 the
+answers are binomial with that rate.
+Three tests are simulated: the exact two-sided binomial test of each bin pair, the same after Holm's correction over
+the pairs, and a two-way test that lets answers of one listener and answers on one prompt resemble each other (variance
+clustered on both: Cameron, Gelbach and Miller 2011, Journal of Business & Economic Statistics 29; t with the smaller
+number of clusters less one as degrees of freedom; it rejects nothing that the exact test does not).
+Conventions: rates, powers and widths lie in [0, 1]; pairs are in the order of study.schedule.PAIRS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embeddings.artefacts import RootnoteError
+from study.config import DesignConfig
+from study.plan import PlannedTrial
+from study.schedule import PAIRS, Cell, assign_paper, assign_robust
+
+ALPHA = 0.05
+CHANCE = 0.5
+BLOCK = 4_000_000  # answers simulated at once
+MOST_TRIALS = 30_000
+SEARCH_SIMULATIONS = 2000
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Who hears what: listener, prompt and pair (from 0) of each scored trial of one embedder, int64 [trials]."""
+
+    listener: Ints
+    prompt: Ints
+    pair: Ints
+
+    @property
+    def listeners(self) -> int:
+        return int(self.listener.max()) + 1
+
+    @property
+    def prompts(self) -> int:
+        return len(np.unique(self.prompt))
+
+    def resized(self, listeners: int) -> Layout:
+        """The same lists for another number of listeners: the first so many, or all again from the first."""
+        rounds, rest = divmod(listeners, self.listeners)
+        parts = [(self.listener < self.listeners, number) for number in range(rounds)] + [
+            (self.listener < rest, rounds)
+        ]
+        return Layout(
+            np.concatenate([self.listener[rows] + number * self.listeners for rows, number in parts]),
+            np.concatenate([self.prompt[rows] for rows, _ in parts]),
+            np.concatenate([self.pair[rows] for rows, _ in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What is assumed of listeners.
+
+    `rates`: the true agreement of each pair, lapses apart; `excluded`: the share of listeners whom the rules leave out
+    after they have finished.
+    """
+
+    rates: tuple[float, ...]
+    listener_sd: float = 0.5
+    prompt_sd: float = 0.5
+    lapse: float = 0.02
+    excluded: float = 0.0
+
+    def at_chance(self) -> Assumptions:
+        return Assumptions((CHANCE,) * len(self.rates), self.listener_sd, self.prompt_sd, self.lapse, self.excluded)
+
+
+@dataclass(frozen=True)
+class PairPower:
+    """One bin pair: answers (mean), expected agreement, power by test, mean width of the 95 % intervals."""
+
+    pair: str
+    n: float
+    rate: float
+    exact: float
+    holm: float
+    two_way: float
+    width_exact: float
+    width_two_way: float
+
+
+@dataclass(frozen=True)
+class Power:
+    """The power of one design."""
+
+    listeners: int
+    prompts: int
+    trials: int
+    simulations: int
+    pairs: tuple[PairPower, ...]
+
+    def least(self, test: str) -> float:
+        """The power of the pair that has least."""
+        return float(min(getattr(pair, test) for pair in self.pairs))
+
+
+TESTS = ("exact", "holm", "two_way")
+
+
+def layout_of(trials: Iterable[PlannedTrial], embedder: str) -> Layout:
+    """The scored trials of an embedder in a schedule."""
+    scored = [trial for trial in trials if trial.kind == "scored" and trial.embedder == embedder]
+    lists = np.unique([trial.list for trial in scored], return_inverse=True)[1]
+    prompts = np.unique([trial.prompt for trial in scored], return_inverse=True)[1]
+    pairs = [PAIRS.index((trial.bin_high, trial.bin_low)) for trial in scored]
+    return Layout(lists.astype(np.int64), prompts.astype(np.int64), np.array(pairs, np.int64))
+
+
+def layout_of_design(design: DesignConfig, prompts: int, seed: int) -> Layout:
+    """The layout that the design would have with that many prompts.
+
+    Raises:
+        RootnoteError: where a listener would meet more trials than there are prompts.
+    """
+    if design.scored_trials > prompts:
+        raise RootnoteError(f"{design.scored_trials} trials a listener need as many prompts, but there are {prompts}.")
+    assign = assign_paper if design.kind == "paper" else assign_robust
+    cells = assign(prompts, design.listener_count, design.scored_trials, np.random.default_rng([seed, 0]))
+    return _layout_of_cells(cells)
+
+
+def _layout_of_cells(cells: Sequence[Sequence[Cell]]) -> Layout:
+    rows = np.array([(listener, *cell) for listener, row in enumerate(cells) for cell in row], np.int64)
+    return Layout(rows[:, 0], np.unique(rows[:, 1], return_inverse=True)[1].astype(np.int64), rows[:, 2])
+
+
+def logit_means(rates: Sequence[float], sd: float) -> Floats:
+    """β such that logistic(β + sd · Z), Z standard normal, has the given means; same length as `rates`.
+
+    Raises:
+        ValueError: where a rate does not lie between 0 and 1.
+    """
+    wanted = np.asarray(rates, np.float64)
+    if not ((wanted > 0) & (wanted < 1)).all():
+        raise ValueError("rates lie between 0 and 1")
+    nodes, weights = np.polynomial.hermite_e.hermegauss(99)
+    weights = weights / weights.sum()
+    low, high = np.full(len(wanted), -60.0), np.full(len(wanted), 60.0)
+    for _ in range(80):
+        middle = (low + high) / 2
+        mean = _logistic(middle[:, None] + sd * nodes) @ weights
+        low, high = np.where(mean < wanted, middle, low), np.where(mean < wanted, high, middle)
+    return np.asarray((low + high) / 2)
+
+
+def _logistic(x: Floats) -> Floats:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
+
+
+def simulate(
+    layout: Layout, assumed: Assumptions, seed: int, simulations: int = 10_000, tick: Tick = lambda done: None
+) -> Power:
+    """Simulate that many studies and count how often each test rejects chance at 5 %.
+
+    Args:
+        tick: called with how many studies more are done.
+    """
+    rng = np.random.default_rng([seed, 7])
+    trials = _by_pair(layout)
+    beta = logit_means(assumed.rates, float(np.hypot(assumed.listener_sd, assumed.prompt_sd)))
+    total = np.zeros((len(PAIRS), 6))
+    left = simulations
+    while left:
+        size = min(left, max(BLOCK // len(layout.pair), 1))
+        total += _simulate_block(trials, layout, assumed, beta, rng, size)
+        left -= size
+        tick(size)
+    return Power(
+        layout.listeners,
+        layout.prompts,
+        len(layout.pair) // layout.listeners,
+        simulations,
+        tuple(
+            PairPower(f"{high}-{low}", n, assumed.lapse / 2 + (1 - assumed.lapse) * rate, *shares)
+            for (high, low), rate, (n, *shares) in zip(
+                PAIRS, assumed.rates, (total / simulations).tolist(), strict=True
+            )
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _PairTrials:
+    """The trials of one pair, by listener; where each listener begins; an order by prompt; where each prompt begins."""
+
+    listener: Ints
+    prompt: Ints
+    listener_starts: Ints
+    prompt_order: Ints
+    prompt_starts: Ints
+
+    @property
+    def degrees(self) -> int:
+        return max(min(len(self.listener_starts), len(self.prompt_starts)) - 1, 1)
+
+
+def _by_pair(layout: Layout) -> list[_PairTrials]:
+    found = []
+    for pair in range(len(PAIRS)):
+        rows = np.flatnonzero(layout.pair == pair)
+        rows = rows[np.argsort(layout.listener[rows], kind="stable")]
+        listener, prompt = layout.listener[rows], layout.prompt[rows]
+        order = np.argsort(prompt, kind="stable")
+        found.append(_PairTrials(listener, prompt, _starts(listener), order, _starts(prompt[order])))
+    return found
+
+
+def _starts(ordered: Ints) -> Ints:
+    return np.flatnonzero(np.concatenate((np.ones(min(len(ordered), 1), bool), ordered[1:] != ordered[:-1])))
+
+
+def _simulate_block(
+    trials: list[_PairTrials],
+    layout: Layout,
+    assumed: Assumptions,
+    beta: Floats,
+    rng: np.random.Generator,
+    size: int,
+) -> Floats:
+    """Sums over `size` studies: n, rejections by the three tests, widths of the two intervals; [pairs, 6]."""
+    listeners = assumed.listener_sd * rng.standard_normal((size, layout.listeners), np.float32)
+    prompts = assumed.prompt_sd * rng.standard_normal((size, int(layout.prompt.max()) + 1), np.float32)
+    there = rng.random((size, layout.listeners), np.float32) >= assumed.excluded if assumed.excluded else None
+    found = np.zeros((len(PAIRS), 6))
+    p_values = np.ones((size, len(PAIRS)))
+    for index, own in enumerate(trials):
+        if not len(own.listener):
+            continue
+        chance = np.tanh(0.5 * (np.float32(beta[index]) + listeners[:, own.listener] + prompts[:, own.prompt]))
+        # tanh lies in -1..1: half of it is what a heard difference adds to chance
+        agreed = rng.random(chance.shape, np.float32) < 0.5 + 0.5 * (1 - assumed.lapse) * chance
+        present = np.ones((1, len(own.listener)), np.bool_) if there is None else there[:, own.listener]
+        agreed &= present
+        n = np.broadcast_to(present.sum(axis=1), (size,))
+        count = agreed.sum(axis=1)
+        p_values[:, index], width = _exact(count, n)
+        two_way, width_two_way = _two_way(agreed, present, count, n, own, p_values[:, index], width)
+        found[index] = [n.sum(), (p_values[:, index] < ALPHA).sum(), 0, two_way.sum(), width.sum(), width_two_way.sum()]
+    found[:, 2] = (holm(p_values) < ALPHA).sum(axis=0)
+    return found
+
+
+def _exact(count: Ints, n: Ints) -> tuple[Floats, Floats]:
+    """Exact two-sided p against chance and the width of Clopper and Pearson's interval, looked up by n and count."""
+    from scipy.stats import beta, binom
+
+    p, width = np.ones(len(count)), np.ones(len(count))
+    for size in np.unique(n):
+        if size == 0:
+            continue
+        own, k = n == size, np.arange(size + 1)
+        by_count = np.minimum(1.0, 2 * binom.cdf(np.minimum(k, size - k), size, CHANCE))
+        low = np.where(k > 0, beta.ppf(ALPHA / 2, np.maximum(k, 1), size - k + 1), 0.0)
+        high = np.where(k < size, beta.ppf(1 - ALPHA / 2, k + 1, np.maximum(size - k, 1)), 1.0)
+        p[own], width[own] = by_count[count[own]], (high - low)[count[own]]
+    return p, width
+
+
+def _two_way(
+    agreed: npt.NDArray[np.bool_],
+    present: npt.NDArray[np.bool_],
+    count: Ints,
+    n: Ints,
+    own: _PairTrials,
+    p_exact: Floats,
+    width_exact: Floats,
+) -> tuple[npt.NDArray[np.bool_], Floats]:
+    """Whether the two-way test rejects chance, and the width of its interval."""
+    from scipy.stats import t
+
+    rate = count / np.maximum(n, 1)
+    counted = agreed.astype(np.float32)
+    weight = present.astype(np.float32)
+
+    def spread(order: Ints | slice, starts: Ints) -> Floats:
+        sums = np.add.reduceat(counted[:, order], starts, axis=1)
+        sizes = np.add.reduceat(weight[:, order], starts, axis=1)
+        clusters = len(starts)
+        residual = sums - rate[:, None] * sizes
+        return np.asarray((residual**2).sum(axis=1) * clusters / max(clusters - 1, 1))
+
+    by_listener = spread(slice(None), own.listener_starts)
+    by_prompt = spread(own.prompt_order, own.prompt_starts)
+    alone = n * rate * (1 - rate) * n / np.maximum(n - 1, 1)
+    # Nobody meets a prompt twice, so what listeners and prompts share is each answer alone.
+    variance = np.maximum(by_listener + by_prompt - alone, np.maximum(by_listener, by_prompt)) / np.maximum(n, 1) ** 2
+    reach = t.ppf(1 - ALPHA / 2, own.degrees) * np.sqrt(variance)
+    flat = variance <= 0
+    # Never readier than the exact test, nor narrower than its interval: dependence only takes away.
+    rejects = (p_exact < ALPHA) & (flat | (np.abs(rate - CHANCE) > reach))
+    width = np.minimum(rate + reach, 1.0) - np.maximum(rate - reach, 0.0)
+    return rejects, np.maximum(width, width_exact)
+
+
+def holm(p_values: Floats) -> Floats:
+    """Holm's correction of each row; float64 [studies, tests]."""
+    order = np.argsort(p_values, axis=1)
+    factors = np.arange(p_values.shape[1], 0, -1)
+    stepped = np.maximum.accumulate(np.take_along_axis(p_values, order, axis=1) * factors, axis=1)
+    corrected = np.empty_like(p_values)
+    np.put_along_axis(corrected, order, np.minimum(stepped, 1.0), axis=1)
+    return corrected
+
+
+def listeners_for(
+    layout: Layout,
+    assumed: Assumptions,
+    target: float,
+    test: str,
+    seed: int,
+    simulations: int = SEARCH_SIMULATIONS,
+    tick: Tick = lambda done: None,
+) -> int | None:
+    """The fewest listeners with whom every pair has the target power; None where no number up to 30,000 trials has it.
+
+    The schedule's lists are heard by the first so many, or again by further listeners; the answer is as sharp as the
+    simulated studies make it.
+    """
+    per_listener = len(layout.pair) / layout.listeners
+    if CHANCE in assumed.rates:
+        return None
+
+    def enough(number: int) -> bool:
+        found = simulate(layout.resized(number), assumed, seed, simulations).least(test)
+        tick(1)
+        return found >= target
+
+    low, high = 0, layout.listeners
+    while not enough(high):
+        low, high = high, 2 * high
+        if high * per_listener > MOST_TRIALS:
+            return None
+    while high - low > max(1, high // 100):
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def as_data(power: Power) -> dict[str, Any]:
+    """Plain data, as --json prints it."""
+    return {**vars(power), "pairs": [vars(pair) for pair in power.pairs]}
