@@ -29,6 +29,7 @@ from study.config import load_study
 # command -> (module, one line of help): imported when called, since they need audio and networks.
 _LATER: dict[str, tuple[str, str]] = {
     "robustness": ("analysis.retrieval_cli", "Perturb clips and see whether each is still found."),
+    "attribution": ("analysis.retrieval_cli", "Say which clips a model's generations resemble."),
 }
 
 

@@ -1,4 +1,4 @@
-"""`rootnote analysis robustness`: what the validated measure is good for."""
+"""`rootnote analysis robustness` and `attribution`: what the validated measure is good for."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.manifest import read_manifest
+from analysis import attribution_report
+from analysis.attribution_run import attribute
+from analysis.bins import Bins, read_bins
+from analysis.manifest import generations_in, read_manifest
 from analysis.pages import percent
 from analysis.perturbations import PERTURBATIONS
+from analysis.pieces import Cutting
 from analysis.robustness import Plan, Result, run, summarise
 from analysis.robustness_report import as_data, write
-from analysis.subjects import open_subjects
+from analysis.subjects import Material, open_subjects
+from embeddings.artefacts import RootnoteError
+from embeddings.audio import TAG_NAMES
 from embeddings.embedder import BACKENDS
 from embeddings.progress import showing
 
@@ -100,6 +106,69 @@ def robustness(
         console.print(Text(f"{name} was not tried: {why}."))
     for path in paths.values():
         console.print(Text(f"wrote {path}"), soft_wrap=True)
+
+
+@click.command("attribution")
+@click.argument("generated", type=FOLDER)
+@subject_options
+@click.option("--out", "folder", type=FOLDER, required=True, help="Folder for tables and page.")
+@click.option("--manifest", type=FILE, help="Which prompt each piece had; default: generations.csv in GENERATED.")
+@click.option("--bins", "bins_files", type=FILE, multiple=True, help="An <embedder>.bins.json; repeatable.")
+@click.option("--evidence", type=FILE, help="The table1.json of the study's report: what listeners say of the bins.")
+@click.option(
+    "--threshold",
+    "thresholds",
+    type=click.FloatRange(-1, 1),
+    multiple=True,
+    help="Of Table 3; repeatable; default: from the centre of bin 1 up in steps of 0.02.",
+)
+@click.option("--k", default=10, show_default=True, type=click.IntRange(10, 1000), help="Nearest clips to keep.")
+@click.option("--hop-seconds", type=click.FloatRange(0.1, 600), help="From clip to clip; default: the clip length.")
+@click.option("--by", type=click.Choice(TAG_NAMES), help="Tables by this tag of the nearest clip's track.")
+@click.option("--examples", default=20, show_default=True, type=click.IntRange(0), help="Generations to hear.")
+@click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
+def attribution(
+    generated: Path, study: Path | None, corpus: Path | None, vectors: tuple[Path, ...], checkpoints: tuple[str, ...],
+    backend: str, folder: Path, manifest: Path | None, bins_files: tuple[Path, ...], evidence: Path | None,
+    thresholds: tuple[float, ...], k: int, hop_seconds: float | None, by: str | None, examples: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Say which clips of a corpus the pieces in GENERATED resemble (the paper's Tables 2 and 3).
+
+    Example: rootnote analysis attribution GENERATED --study STUDY --out attribution
+    """
+    generations = generations_in(generated, manifest)
+    opened = open_subjects(study, corpus, vectors, checkpoints, backend)
+    bins = _bins(opened, bins_files)
+    told = attribution_report.read_evidence(evidence) if evidence else None
+    seconds = float(opened.table["duration_s"][0].as_py())
+    cutting = Cutting(seconds, hop_seconds or seconds, float(opened.corpus.settings["silence_dbfs"]))
+    done = attribute(
+        generations, opened.table, opened.subjects, cutting, bins, showing, thresholds=thresholds, evidence=told, k=k
+    )
+    paths = attribution_report.write(done, folder, examples=examples, by=by)
+    data = attribution_report.as_data(done, by)
+    if as_json:
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    for outcome in done.outcomes:
+        own = data["embedders"][outcome.name]
+        click.echo(f"{outcome.name}: " + "; ".join(attribution_report.sentences(own, outcome.thresholds)) + ".")
+        if own["left_out"]:
+            first, why = next(iter(own["left_out"].items()))
+            click.echo(f"  {len(own['left_out']):,} left out, such as {first}: {why}.")
+    for path in paths.values():
+        click.echo(f"wrote {path}")
+
+
+def _bins(opened: Material, files: tuple[Path, ...]) -> dict[str, Bins]:
+    """The bins given, or those of the study."""
+    study = opened.study
+    asked = list(files) or [path for one in opened.subjects if study and (path := study.bins(one.name)).is_file()]
+    found = {one.embedder: one for one in map(read_bins, asked)}
+    unused = sorted(set(found) - {one.name for one in opened.subjects})
+    if unused:
+        raise RootnoteError(f"--bins gives those of {unused[0]}, and no vectors are of it.")
+    return found
 
 
 def _listing() -> Table:
