@@ -76,6 +76,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     app.jinja_env.globals.update(study_name=study.config.study.name, rehearsal=settings.rehearsal)
     app.jinja_env.globals.update(contact=study.config.study.contact, assets=_assets_version(app))
     app.jinja_env.globals.update(technical_paid=study.config.pay.screened_out_usd > 0)
+    app.jinja_env.globals.update(screened_out_usd=study.config.pay.screened_out_usd)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.register_blueprint(participant.blueprint)
     app.register_blueprint(researcher.blueprint)

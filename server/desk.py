@@ -19,7 +19,18 @@ from sqlalchemy.orm import Session
 
 from server import status
 from server.flow import Experiment
-from server.models import ACTIVE, COMPLETED, Arrivals, Assignment, Place, PrescreenItem, Response, State
+from server.models import (
+    ACTIVE,
+    COMPLETED,
+    Arrivals,
+    Assignment,
+    Place,
+    PrescreenItem,
+    PrescreenResult,
+    Response,
+    State,
+)
+from study.prescreen import STEPS
 
 HOURS = 48
 PAIRS = tuple((high, low) for high in (1, 2, 3) for low in range(high + 1, 5))
@@ -77,7 +88,7 @@ class Overview:
     late: int
     funnel: list[FunnelStep]
     losses: list[FunnelStep]
-    screening: list[FunnelStep]
+    screening: dict[str, list[FunnelStep]]
     pairs: dict[tuple[str, int, int], Progress]
     hours: list[Hour]
     durations: Durations | None
@@ -232,21 +243,35 @@ def _losses(session: Session, listeners: Counter[str]) -> list[FunnelStep]:
     return found
 
 
-def _screening(session: Session) -> list[FunnelStep]:
-    """How the prescreen went for those who have begun it; shares are of them."""
-    attempts = select(func.max(PrescreenItem.attempt)).where(PrescreenItem.assignment_id == Assignment.id)
-    query = select(Assignment.screened_at.is_not(None), Assignment.state, attempts.scalar_subquery())
-    outcomes = Counter(_outcome(*row) for row in session.execute(query) if row[2] is not None)
-    names = ("Passed at the first attempt", "Passed later", "Failed", "Not yet through", "Left before")
-    return [
-        FunnelStep(name, outcomes[name], share(outcomes[name], outcomes.total()), 0.0) for name in names if outcomes
-    ]
+STEP_NAMES = {"tones": "Count the tones", "huggins": "Huggins pitch", "antiphase": "Antiphase tones"}
+SCREENED = ("Passed at the first attempt", "Passed later", "Failed", "Not yet through", "Left before")
 
 
-def _outcome(passed: bool, state: State, attempts: int) -> str:
-    if passed:
-        return "Passed at the first attempt" if attempts == 1 else "Passed later"
-    if state is State.SCREENED_OUT:
+def _screening(session: Session) -> dict[str, list[FunnelStep]]:
+    """How each step of the prescreen went for those who have begun it; shares are of them."""
+    item, result = PrescreenItem, PrescreenResult
+    left = func.count() - func.count(item.answer)
+    begun = select(item.kind, item.assignment_id, Assignment.state, left)
+    begun = begun.join(Assignment, item.assignment_id == Assignment.id)
+    begun = begun.group_by(item.kind, item.assignment_id, Assignment.state)
+    results = select(result.kind, result.assignment_id, result.attempt).where(result.passed)
+    passed = {(kind, assignment): attempt for kind, assignment, attempt in session.execute(results)}
+    outcomes: dict[str, Counter[str]] = {step: Counter() for step in STEPS}
+    for kind, assignment, state, unanswered in session.execute(begun):
+        outcomes[kind][_outcome(passed.get((kind, assignment)), state, unanswered == 0)] += 1
+    return {
+        STEP_NAMES.get(kind, kind): [
+            FunnelStep(name, found[name], share(found[name], found.total()), 0.0) for name in SCREENED
+        ]
+        for kind, found in outcomes.items()
+        if found and STEPS[kind].graded
+    }
+
+
+def _outcome(passed_at: int | None, state: State, over: bool) -> str:
+    if passed_at is not None:
+        return "Passed at the first attempt" if passed_at == 1 else "Passed later"
+    if over:
         return "Failed"
     return "Not yet through" if state in ACTIVE else "Left before"
 

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from server.desk import minutes_between, standing_column
 from server.flow import Experiment
-from server.models import Answer, Assignment, Listener, PrescreenItem, Response
+from server.models import Answer, Assignment, Listener, PrescreenResult, Response
 from study.plan import PlannedTrial
-from study.prescreen import ToneItem, grade
+from study.prescreen import STEPS
 
 PAGE = 25
 
@@ -69,13 +69,13 @@ def _row(
     pseudonym: str,
     state: str,
     given: list[Response],
-    items: list[PrescreenItem],
+    results: list[PrescreenResult],
 ) -> Row:
     ended = assignment.ended_at
     return Row(
         pseudonym=pseudonym,
         state=str(state),
-        prescreen=_prescreen(assignment, items),
+        prescreen=_prescreen(assignment, results),
         consented_at=assignment.consented_at,
         minutes=minutes_between(assignment.consented_at, ended) if ended else None,
         answers=len(given),
@@ -93,27 +93,27 @@ def _responses(session: Session, ids: list[int]) -> dict[int, list[Response]]:
     return found
 
 
-def _prescreens(session: Session, ids: list[int]) -> dict[int, list[PrescreenItem]]:
-    found: dict[int, list[PrescreenItem]] = defaultdict(list)
-    query = select(PrescreenItem).where(PrescreenItem.assignment_id.in_(ids))
-    for item in session.scalars(query.order_by(PrescreenItem.attempt, PrescreenItem.item)):
-        found[item.assignment_id].append(item)
+def _prescreens(session: Session, ids: list[int]) -> dict[int, list[PrescreenResult]]:
+    """The attempts at graded steps that are over, in their order."""
+    found: dict[int, list[PrescreenResult]] = defaultdict(list)
+    query = select(PrescreenResult).where(PrescreenResult.assignment_id.in_(ids))
+    for result in session.scalars(query.order_by(PrescreenResult.id)):
+        if STEPS[result.kind].graded:
+            found[result.assignment_id].append(result)
     return found
 
 
-def _prescreen(assignment: Assignment, items: list[PrescreenItem]) -> str:
-    attempts = max((item.attempt for item in items), default=0)
-    right, asked = _score([item for item in items if item.attempt == attempts])
+def _prescreen(assignment: Assignment, results: list[PrescreenResult]) -> str:
     outcome = "passed" if assignment.screened_at else ("failed" if assignment.ended_at else "open")
-    if not items:
+    if not results:
         return "none" if assignment.screened_at else outcome
-    return f"{outcome}, {right} of {asked}" + (f", attempt {attempts}" if attempts > 1 else "")
+    last = {result.kind: result for result in results}
+    told = [f"{kind} {result.correct} of {result.asked}{_tries(result)}" for kind, result in last.items()]
+    return f"{outcome}: {', '.join(told)}"
 
 
-def _score(items: list[PrescreenItem]) -> tuple[int, int]:
-    """How many items were answered rightly, of how many."""
-    right = sum(item.answer is not None and grade([ToneItem(**item.params)], [item.answer]) for item in items)
-    return right, len(items)
+def _tries(result: PrescreenResult) -> str:
+    return f" at attempt {result.attempt}" if result.attempt > 1 else ""
 
 
 # ------------------------------------------------------------------ one listener
@@ -140,7 +140,7 @@ class Detail:
 
     row: Row
     times: list[tuple[str, datetime]]
-    attempts: list[tuple[int, int, int]]  # attempt, right, asked
+    attempts: list[PrescreenResult]
     trials: list[Trial]
     answers: list[tuple[str, str]]
     browser: list[tuple[str, str]]
@@ -153,11 +153,11 @@ def listener(session: Session, experiment: Experiment, pseudonym: str) -> Detail
     if found is None:
         return None
     assignment, state = found
-    given, items = _responses(session, [assignment.id])[assignment.id], _prescreens(session, [assignment.id])
+    given, results = _responses(session, [assignment.id])[assignment.id], _prescreens(session, [assignment.id])
     return Detail(
-        row=_row(experiment, assignment, pseudonym, state, given, items[assignment.id]),
+        row=_row(experiment, assignment, pseudonym, state, given, results[assignment.id]),
         times=_times(assignment),
-        attempts=_attempts(items[assignment.id]),
+        attempts=results[assignment.id],
         trials=[_trial(experiment, assignment, response) for response in given],
         answers=_answers(session, experiment, assignment),
         browser=_browser(given),
@@ -172,11 +172,6 @@ def _times(assignment: Assignment) -> list[tuple[str, datetime]]:
         ("Ended", assignment.ended_at),
     ]
     return [(name, moment) for name, moment in times if moment is not None]
-
-
-def _attempts(items: list[PrescreenItem]) -> list[tuple[int, int, int]]:
-    numbers = sorted({item.attempt for item in items})
-    return [(number, *_score([item for item in items if item.attempt == number])) for number in numbers]
 
 
 def _trial(experiment: Experiment, assignment: Assignment, response: Response) -> Trial:

@@ -23,6 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from embeddings.artefacts import RootnoteError
+from server import screening
 from server.door import Entry, random_code, random_pseudonym, random_token, sha256
 from server.models import (
     ACTIVE,
@@ -37,10 +38,10 @@ from server.models import (
     State,
     StudyRecord,
 )
+from server.screening import ItemAnswer, Standing
 from server.telemetry import Telemetry, is_plausible
 from study.config import StudyConfig
 from study.plan import Plan, PlannedTrial
-from study.prescreen import ToneItem, draw_attempt, encode_wav, grade, synthesise
 from study.storage import LocalStorage, Storage
 
 Clock = Callable[[], datetime]
@@ -230,10 +231,8 @@ def _seat(session: Session, experiment: Experiment, entry: Entry, token: str) ->
     if number is None:
         raise NoPlace("No place is free.")
     assignment.list_number = number
-    if experiment.config.prescreen.kind == "none":
+    if screening.begin(session, experiment.config, assignment) is Standing.PASSED:
         _pass_prescreen(session, experiment, assignment)
-    else:
-        _open_attempt(session, experiment, assignment, attempt=1)
     session.flush()
     return assignment
 
@@ -302,64 +301,24 @@ def _end(experiment: Experiment, assignment: Assignment, state: State) -> None:
 # ------------------------------------------------------------------ prescreen
 
 
-def current_item(session: Session, assignment: Assignment) -> PrescreenItem:
-    """The prescreen item to be answered now."""
-    query = select(PrescreenItem).where(PrescreenItem.assignment_id == assignment.id, PrescreenItem.answer.is_(None))
-    return session.scalars(query.order_by(PrescreenItem.attempt, PrescreenItem.item).limit(1)).one()
-
-
-def answer_prescreen(
-    session: Session, experiment: Experiment, assignment: Assignment, attempt: int, item: int, count: int
-) -> None:
-    """Take the answer to one prescreen item; after an attempt's last, pass, try again or end.
+def answer_prescreen(session: Session, experiment: Experiment, assignment: Assignment, given: ItemAnswer) -> None:
+    """Take the answer to one prescreen item; after the last, go on or end.
 
     Raises:
         Refused: where the item is not this listener's.
     """
     if not _proceed(session, experiment, assignment, "prescreen"):
         return
-    query = select(PrescreenItem).where(PrescreenItem.assignment_id == assignment.id, PrescreenItem.attempt == attempt)
-    items = list(session.scalars(query.order_by(PrescreenItem.item)))
-    if not 1 <= item <= len(items):
-        raise Refused("That sound is not one of yours.")
-    asked = items[item - 1]
-    if asked.answer is not None:
-        return
-    if asked.id != current_item(session, assignment).id:
-        raise Refused("That sound comes later.")
-    asked.answer, asked.answered_at = count, experiment.clock()
-    if item == len(items):
-        _close_attempt(session, experiment, assignment, items)
-    session.flush()
-
-
-def _open_attempt(session: Session, experiment: Experiment, assignment: Assignment, attempt: int) -> None:
-    # Seeded by the system, not by the study: nobody can compute a listener's sounds beforehand.
-    drawn = draw_attempt(np.random.default_rng(), experiment.config.prescreen)
-    session.add_all(
-        PrescreenItem(
-            assignment_id=assignment.id,
-            attempt=attempt,
-            item=index,
-            kind=experiment.config.prescreen.kind,
-            params=asdict(item),
-            sound=random_token(),
-        )
-        for index, item in enumerate(drawn, start=1)
-    )
-
-
-def _close_attempt(
-    session: Session, experiment: Experiment, assignment: Assignment, items: list[PrescreenItem]
-) -> None:
-    answers = [cast(int, item.answer) for item in items]
-    if grade([ToneItem(**item.params) for item in items], answers):
+    try:
+        standing = screening.take_answer(session, experiment.config, assignment, given, experiment.clock())
+    except screening.NotAskedError as problem:
+        raise Refused(str(problem)) from None
+    if standing is Standing.PASSED:
         _pass_prescreen(session, experiment, assignment)
-    elif items[0].attempt < experiment.config.prescreen.attempts:
-        _open_attempt(session, experiment, assignment, items[0].attempt + 1)
-    else:
+    elif standing is Standing.FAILED:
         _release(session, assignment)
         _end(experiment, assignment, State.SCREENED_OUT)
+    session.flush()
 
 
 def _pass_prescreen(session: Session, experiment: Experiment, assignment: Assignment) -> None:
@@ -526,7 +485,7 @@ def _prescreen_sound(session: Session, name: str) -> Sound | None:
     query = select(PrescreenItem).join(Assignment, PrescreenItem.assignment_id == Assignment.id)
     due = (PrescreenItem.answer.is_(None), Assignment.state == State.CONSENTED)
     item = session.scalar(query.where(PrescreenItem.sound == name, *due))
-    return None if item is None else Sound(encode_wav(synthesise(ToneItem(**item.params))), "audio/wav")
+    return None if item is None else Sound(screening.render(item), "audio/wav")
 
 
 def mark_fetched(session: Session, experiment: Experiment, serving: int) -> None:

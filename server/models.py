@@ -128,10 +128,10 @@ class Place(Base):
 
 
 class PrescreenItem(Base):
-    """One item of a listener's prescreen: what was played and what was answered."""
+    """One item of a listener's prescreen: what was played and what was answered; `kind` is the step."""
 
     __tablename__ = "prescreen_items"
-    __table_args__ = (UniqueConstraint("assignment_id", "attempt", "item"),)
+    __table_args__ = (UniqueConstraint("assignment_id", "kind", "attempt", "item"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
@@ -142,6 +142,22 @@ class PrescreenItem(Base):
     sound: Mapped[str] = mapped_column(String(43), unique=True)
     answer: Mapped[int | None]
     answered_at: Mapped[datetime | None]
+
+
+class PrescreenResult(Base):
+    """What came of an attempt at a step of the prescreen, by the thresholds of then; there once it is over."""
+
+    __tablename__ = "prescreen_results"
+    __table_args__ = (UniqueConstraint("assignment_id", "kind", "attempt"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int]
+    correct: Mapped[int]
+    asked: Mapped[int]
+    passed: Mapped[bool]
+    ended_at: Mapped[datetime]
 
 
 class Serving(Base):

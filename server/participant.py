@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from flask import Blueprint, Request, abort, current_app, g, redirect, render_template, request, send_file, url_for
@@ -18,13 +18,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WebResponse
 
-from server import control, database, flow
+from server import control, database, flow, screening
 from server.door import WORKER_LIMIT, Door, Entry
 from server.flow import Experiment, Refused, TrialAnswer, Vacancy
-from server.models import Assignment
+from server.models import Assignment, PrescreenItem
 from server.pages import Pages
+from server.screening import ItemAnswer
 from server.telemetry import read_telemetry
-from study.prescreen import encode_wav, volume_sound
+from study.prescreen import graded_steps, step_config
+from study.prescreens.item import INTERVAL_SPANS, INTERVALS, encode_wav
+from study.prescreens.volume import volume_sound
 from study.questions import AnswerError, check_answers
 
 blueprint = Blueprint("participant", __name__)
@@ -34,6 +37,14 @@ MAX_PLAYS = 10_000
 SURENESS = 5
 MAX_RESPONSE_MS = 7 * 24 * 3600 * 1000
 TOKEN_LIMIT = 64
+WHICH = ("interval", 1, INTERVALS, "Please choose one of the three.")
+# What a page of the prescreen asks for: the field, the least and the most it may be, and what is said where it is not.
+ASKED = {
+    "volume": ("heard", 1, 1, "Please play the sound to the end first."),
+    "tones": ("count", 0, 99, "Please write how many tones you heard, as a number."),
+    "huggins": WHICH,
+    "antiphase": WHICH,
+}
 
 
 @dataclass(frozen=True)
@@ -177,10 +188,13 @@ def page(token: str) -> str:
     step = flow.current_step(_session(), _house().experiment, assignment)
     context: dict[str, object] = {"step": step, "token": token}
     if step == "prescreen":
-        return render_template("prescreen.html", **context, **_prescreen(assignment))
+        item = screening.current_item(_session(), assignment)
+        return render_template(f"prescreens/{item.kind}.html", **context, **_prescreen(assignment, item))
     if step == "instructions":
         ahead = _addresses(assignment, 1)
-        return render_template("instructions.html", **context, text=_house().pages.instructions, next=ahead)
+        volume_is_set = "volume" in _house().experiment.config.prescreen.steps
+        texts = {"text": _house().pages.instructions, "volume_is_set": volume_is_set}
+        return render_template("instructions.html", **context, **texts, next=ahead)
     if step == "trial":
         return render_template("trial.html", **context, **_trial(assignment))
     if step == "questions":
@@ -189,10 +203,19 @@ def page(token: str) -> str:
     return render_template("end.html", **context, code=code, text=_house().pages.debrief)
 
 
-def _prescreen(assignment: Assignment) -> dict[str, object]:
-    item = flow.current_item(_session(), assignment)
-    config = _house().experiment.config.prescreen
-    return {"item": item, "items": config.items, "attempts": config.attempts}
+def _prescreen(assignment: Assignment, item: PrescreenItem) -> dict[str, object]:
+    config = _house().experiment.config
+    checks = graded_steps(config)
+    due = screening.due_items(_session(), assignment)
+    return {
+        "item": item,
+        "items": item.item + len(due) - 1,
+        "attempts": step_config(config, item.kind).attempts,
+        "check": checks.index(item.kind) + 1 if item.kind in checks else 1,
+        "checks": len(checks),
+        "spans": INTERVAL_SPANS,
+        "next": [url_for("participant.audio", name=each.sound) for each in due[1 : 1 + flow.AHEAD]],
+    }
 
 
 def _trial(assignment: Assignment) -> dict[str, object]:
@@ -221,11 +244,18 @@ def _questions(given: dict[str, list[str]], wrong: dict[str, AnswerError]) -> di
 @blueprint.post("/a/<token>/prescreen")
 def answer_prescreen(token: str) -> WebResponse:
     assignment = _assignment(token, lock=True)
-    attempt, _, item = request.form.get("item", "").partition("-")
-    count = _whole(request.form.get("count"), 0, 99, "Please write how many tones you heard, as a number.")
-    attempt_number, item_number = (_whole(part, 1, 99, "That sound is not one of yours.") for part in (attempt, item))
-    flow.answer_prescreen(_session(), _house().experiment, assignment, attempt_number, item_number, count)
+    flow.answer_prescreen(_session(), _house().experiment, assignment, _read_item(request.form))
     return redirect(_address(token), 303)
+
+
+def _read_item(form: Mapping[str, str]) -> ItemAnswer:
+    kind, attempt, item = [*form.get("item", "").split("-"), "", ""][:3]
+    strange = "That sound is not one of yours."
+    if kind not in ASKED:
+        raise Refused(strange)
+    field, least, most, problem = ASKED[kind]
+    given = _whole(form.get(field), least, most, problem)
+    return ItemAnswer(kind, _whole(attempt, 1, 99, strange), _whole(item, 1, 99, strange), given)
 
 
 @blueprint.post("/a/<token>/instructions")

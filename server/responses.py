@@ -20,10 +20,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from embeddings.artefacts import Provenance, replacing, write_table
-from server.models import ACTIVE, COMPLETED, Answer, Assignment, Place, PrescreenItem, Response, State
+from server.models import ACTIVE, COMPLETED, Answer, Assignment, Place, PrescreenItem, PrescreenResult, Response, State
 from server.telemetry import TELEMETRY
 from study.config import Study
 from study.plan import Plan
+from study.prescreen import graded_steps
 from study.questions import BaseQuestion, NumberQuestion
 
 COLUMN_TYPES: dict[str, pa.DataType] = {
@@ -139,6 +140,7 @@ def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
     held = set(session.scalars(select(Place.assignment_id).where(Place.assignment_id.is_not(None))))
     tried = select(PrescreenItem.assignment_id, func.max(PrescreenItem.attempt)).group_by(PrescreenItem.assignment_id)
     attempts = {row[0]: row[1] for row in session.execute(tried)}
+    screened = _screened(session)
     for assignment in session.scalars(select(Assignment).order_by(Assignment.id)):
         count, late = counts.get(assignment.id, (0, 0))
         ended = assignment.ended_at
@@ -155,6 +157,10 @@ def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
             "consent_version": assignment.consent_version,
             "consented_at": _iso(assignment.consented_at),
         }
+        for step in graded_steps(study.config):
+            result = screened.get((assignment.id, step))
+            row[f"{step}_passed"] = None if result is None else int(result.passed)
+            row[f"{step}_correct"] = None if result is None else result.correct
         given = answers.get(assignment.id, {})
         rows.append(row | {f"q_{q.id}": _exported(q, given.get(q.id, "")) for q in study.config.questions})
     return rows
@@ -169,6 +175,12 @@ def _prescreen_outcome(assignment: Assignment) -> str:
     if assignment.screened_at is not None:
         return "passed"
     return "failed" if assignment.state is State.SCREENED_OUT else "open"
+
+
+def _screened(session: Session) -> dict[tuple[int, str], PrescreenResult]:
+    """What came of the last attempt at each step."""
+    results = session.scalars(select(PrescreenResult).order_by(PrescreenResult.attempt))
+    return {(result.assignment_id, result.kind): result for result in results}
 
 
 def _answers(session: Session) -> dict[int, dict[str, str]]:

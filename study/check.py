@@ -9,6 +9,7 @@ from typing import Any
 from embeddings.artefacts import RootnoteError
 from study.config import PAPER_PROMPTS, Study
 from study.plan import Plan, read_plan
+from study.prescreen import chance_of_guessing, graded_steps
 
 TEXTS = ("consent.md", "instructions.md", "debrief.md")
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z ,]+\]")
@@ -31,6 +32,7 @@ class StudyCheck:
     rewards_usd: float
     screened_out_usd: float
     total_usd: float
+    guessing: dict[str, float]  # the probability of passing each graded step of the prescreen by guessing
     built: bool
     warnings: list[str] = field(default_factory=list)
 
@@ -46,7 +48,7 @@ def check_study(study: Study) -> StudyCheck:
     plan, build_warning = _read_plan(study)
     rewards = listeners * pay.reward_usd
     screened_out = round(listeners * SCREENED_OUT_SHARE / (1 - SCREENED_OUT_SHARE)) * pay.screened_out_usd
-    if config.prescreen.kind == "none":
+    if not graded_steps(config):
         screened_out = 0.0
     return StudyCheck(
         name=config.study.name,
@@ -60,6 +62,7 @@ def check_study(study: Study) -> StudyCheck:
         rewards_usd=rewards,
         screened_out_usd=screened_out,
         total_usd=rewards + screened_out,
+        guessing={step: chance_of_guessing(step, config) for step in graded_steps(config)},
         built=plan is not None,
         warnings=build_warning + _text_warnings(study) + _design_warnings(study, plan),
     )
@@ -112,7 +115,7 @@ def _design_warnings(study: Study, plan: Plan | None) -> list[str]:
             f"{prompts} prompts are few: if prompts differ, pooled tests come out significant too often "
             f"(27 % instead of 5 % with 10 prompts); {mend}."
         )
-    if config.prescreen.kind == "none":
+    if not graded_steps(config):
         warnings.append("There is no prescreen: nothing tells whether a listener hears the clips at all.")
     if design.catch_trials == 0:
         warnings.append("There are no catch trials: inattentive listeners cannot be told (design.catch_trials).")

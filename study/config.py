@@ -129,19 +129,86 @@ class StorageConfig(_Section):
         return self
 
 
-class PrescreenConfig(_Section):
-    """The listening prescreen: count the tones."""
+class StepConfig(_Section):
+    """A step of the prescreen: `threshold` of `items` right (None: all), in one of `attempts`.
 
-    kind: Literal["tones", "none"] = "tones"
-    items: int = Field(default=2, ge=1, le=10)
+    Where it is not `required`, its outcome is noted and everyone goes on.
+    """
+
+    items: int = Field(default=6, ge=1, le=24)
+    threshold: int | None = Field(default=None, ge=1)
     attempts: int = Field(default=2, ge=1, le=5)
+    required: bool = True
+
+    @property
+    def needed(self) -> int:
+        return self.threshold or self.items
+
+    @model_validator(mode="after")
+    def _reachable(self) -> StepConfig:
+        if self.needed > self.items:
+            raise ValueError(f"threshold = {self.needed} is above items = {self.items}")
+        return self
+
+
+class TonesConfig(StepConfig):
+    """Count the tones: as in the paper."""
+
+    items: int = Field(default=2, ge=1, le=10)
     min_tones: int = Field(default=4, ge=1, le=12)
     max_tones: int = Field(default=8, ge=2, le=16)
 
     @model_validator(mode="after")
-    def _range(self) -> PrescreenConfig:
+    def _range(self) -> TonesConfig:
         if self.max_tones <= self.min_tones:
             raise ValueError("max_tones must be above min_tones")
+        return self
+
+
+class HugginsConfig(StepConfig):
+    """Find the tone that only two ears hear: six of six, two attempts (Milne et al. 2020)."""
+
+
+class AntiphaseConfig(StepConfig):
+    """Find the softest tone: five of six (Woods et al. 2017)."""
+
+    threshold: int | None = Field(default=5, ge=1)
+
+
+PrescreenStep = Literal["volume", "tones", "huggins", "antiphase"]
+
+
+class PrescreenConfig(_Section):
+    """The steps of the prescreen, in their order, and how each is graded."""
+
+    steps: list[PrescreenStep] = ["tones"]
+    tones: TonesConfig = TonesConfig()
+    huggins: HugginsConfig = HugginsConfig()
+    antiphase: AntiphaseConfig = AntiphaseConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written_before(cls, data: Any) -> Any:
+        """Take `kind`, and the keys of the tones beside it, from the time when there was one step."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        if "kind" in data:
+            kind = data.pop("kind")
+            if kind not in ("tones", "none"):
+                raise ValueError(f'kind is "tones" or "none"; for others write steps = ["{kind}"]')
+            if "steps" in data:
+                raise ValueError("steps says all that kind did; leave kind out")
+            data["steps"] = [] if kind == "none" else ["tones"]
+        flat = {key: data.pop(key) for key in ("items", "attempts", "min_tones", "max_tones") if key in data}
+        if flat and "tones" in data:
+            raise ValueError(f"'{next(iter(flat))}' belongs into [prescreen.tones]")
+        return data | {"tones": flat} if flat else data
+
+    @model_validator(mode="after")
+    def _distinct(self) -> PrescreenConfig:
+        if len(set(self.steps)) != len(self.steps):
+            raise ValueError("steps must be distinct")
         return self
 
 
@@ -267,6 +334,7 @@ class RehearsalConfig(_Section):
     shape: float = Field(default=1.0, gt=0)
     lapse: float = Field(default=0.02, ge=0, le=0.5)
     fail_prescreen: float = Field(default=0.05, ge=0, le=1)
+    loudspeakers: float = Field(default=0.0, ge=0, le=1)
     abandon: float = Field(default=0.04, ge=0, le=1)
     reload: float = Field(default=0.05, ge=0, le=1)
     double_submit: float = Field(default=0.05, ge=0, le=1)

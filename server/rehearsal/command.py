@@ -52,6 +52,7 @@ def _rate(name: str, text: str) -> Callable[[Any], Any]:
     help="Seconds to wait for a place.",
 )
 @_rate("fail-prescreen", "Share who fail the prescreen")
+@_rate("loudspeakers", "Share who listen over loudspeakers, not headphones")
 @_rate("abandon", "Share who leave or vanish midway")
 @_rate("reload", "Share of pages that are loaded twice")
 @_rate("double-submit", "Share of forms that are sent twice")

@@ -1,6 +1,6 @@
 """Simulated listeners: they take the study over HTTP as people do, and answer by a psychometric function.
 
-A listener knows what a person knows: pages and sounds. It counts the tones of the prescreen in the sound itself, and
+A listener knows what a person knows: pages and sounds. It answers the prescreen by what reaches its `Ears`, and
 recognises the clips of a trial by the SHA-256 of what it downloaded, against build/stimuli. What it would answer
 comes from a `Mind`; what it does besides (fails, leaves, vanishes, reloads, clicks twice) from its `Habits`.
 Conventions: listener `index` of `seed` has two streams of its own, one for answers and one for habits, so its n-th
@@ -25,15 +25,16 @@ import httpx
 import numpy as np
 import soundfile
 
+from server.rehearsal.ears import ANSWERS, HEADPHONES, LOUDSPEAKERS
 from server.rehearsal.pagereader import Form, Page, read_page
 from study.config import RehearsalConfig
 from study.plan import Plan, PlannedTrial
+from study.prescreens.item import INTERVALS
 from study.psychometric import p_agree
 
 Outcome = Literal["finished", "screened_out", "withdrawn", "vanished", "expired", "full", "complete"]
 TIMEOUT = 60.0
 MAX_PAGES = 2000  # a study has far fewer; more means that the listener walks in circles
-FRAME_SECONDS = 0.01
 
 
 class WalkError(Exception):
@@ -77,13 +78,16 @@ class Habits:
     says_goodbye: bool  # leaves by the button; else just vanishes
     reload: float
     double_submit: float
+    loudspeakers: bool = False
 
 
 def draw_habits(rng: np.random.Generator, config: RehearsalConfig, trials: int) -> Habits:
     """Draw what a listener will do, by the rates of study.toml's [rehearsal]."""
     gives_up = int(rng.integers(1, trials, endpoint=True)) if rng.random() < config.abandon else None
     fails, goodbye = rng.random() < config.fail_prescreen, rng.random() < 0.5
-    return Habits(bool(fails), gives_up, bool(goodbye), config.reload, config.double_submit)
+    # Nothing is drawn where all have headphones, so that older rehearsals stay as they were.
+    loud = config.loudspeakers > 0 and rng.random() < config.loudspeakers
+    return Habits(bool(fails), gives_up, bool(goodbye), config.reload, config.double_submit, bool(loud))
 
 
 @functools.cache
@@ -125,21 +129,6 @@ def _as_heard(trial: PlannedTrial) -> tuple[int, str, str, str]:
     return trial.position, trial.stimulus_key("x"), a, b
 
 
-def count_tones(data: bytes) -> int:
-    """How many tones sound in an audio file: the onsets of its envelope, in frames of 10 ms."""
-    samples, rate = soundfile.read(io.BytesIO(data), dtype="float64", always_2d=True)
-    mono = samples.mean(axis=1)
-    frame = round(FRAME_SECONDS * rate)
-    frames = mono[: len(mono) // frame * frame].reshape(-1, frame)
-    envelope = np.sqrt(np.mean(frames**2, axis=1))
-    if envelope.max() < 1e-4:
-        return 0
-    loud = envelope > 0.3 * envelope.max()
-    # A tone is on for several frames: a lone frame is a click, a lone gap is a beat within a tone.
-    loud = np.convolve(loud, np.ones(3), mode="same") >= 2
-    return int(np.count_nonzero(np.diff(loud.astype(int), prepend=0) == 1))
-
-
 def _seconds(data: bytes) -> float:
     return float(soundfile.info(io.BytesIO(data)).duration)
 
@@ -165,6 +154,7 @@ class SimulatedListener:
         self._answers = answer_stream(seed, index)
         self._rng = np.random.default_rng([seed, index, 0])
         self._habits = draw_habits(self._rng, mind.config, memory.trials_per_list)
+        self._ears = LOUDSPEAKERS if self._habits.loudspeakers else HEADPHONES
         self._lists: set[int] | None = None  # those that sound like what was heard so far
         self.walk = Walk(index)
 
@@ -216,7 +206,7 @@ class SimulatedListener:
         """Do what a page asks, and give the page that follows."""
         steps = {
             "consent": self._consent,
-            "prescreen": self._count,
+            "prescreen": self._screen,
             "instructions": self._set_volume,
             "trial": self._compare,
             "questions": self._reply,
@@ -237,14 +227,23 @@ class SimulatedListener:
     def _consent(self, page: Page) -> Page:
         return self._send(page.form("/take"))
 
-    def _count(self, page: Page) -> Page:
-        form = page.form("/prescreen")
-        count = count_tones(self._fetch(page.sounds["tones"]))
-        form.fields["count"] = str(count + 1 if self._habits.fails_prescreen else count)
+    def _screen(self, page: Page) -> Page:
+        """Answer by what is heard; somebody who is to fail answers beside it."""
+        kind, form = page.attributes.get("data-kind", ""), page.form("/prescreen")
+        [address] = page.sounds.values()
+        answer = ANSWERS[kind](self._fetch(address), self._ears, self._rng)
+        if kind == "volume":
+            return self._send(form)
+        wrong = self._habits.fails_prescreen
+        if kind == "tones":
+            form.fields["count"] = str(answer + wrong)
+        else:
+            form.fields["interval"] = str(answer % INTERVALS + 1 if wrong else answer)
         return self._send(form)
 
     def _set_volume(self, page: Page) -> Page:
-        self._fetch(page.sounds["volume"])
+        if "volume" in page.sounds:
+            self._fetch(page.sounds["volume"])
         return self._send(page.form("/instructions"))
 
     def _compare(self, page: Page) -> Page:

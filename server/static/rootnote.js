@@ -134,6 +134,9 @@ function paintTime(box, player) {
   box.querySelector(".played").value = player.run ? at / duration : Number(player.plays > 0);
   const length = `${duration.toFixed(1)} s`;
   box.querySelector("[data-time]").textContent = player.run ? `${at.toFixed(1)} / ${length}` : length;
+  for (const part of document.querySelectorAll("[data-from]")) {
+    part.classList.toggle("sounding", Boolean(player.run) && at >= part.dataset.from && at < part.dataset.to);
+  }
   const meter = box.querySelector("meter");
   if (meter) meter.value = player.run ? speaker.level() : 0;
 }

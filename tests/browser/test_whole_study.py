@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
-from server.rehearsal.listeners import count_tones
+from server.rehearsal.ears import count_tones
 from study.config import Study
 from study.plan import read_plan
 

@@ -23,6 +23,7 @@ from werkzeug.test import Client, TestResponse
 
 from server import database
 from server.app import create_app
+from server.rehearsal.ears import ANSWERS, HEADPHONES, Ears
 from server.settings import Settings
 from study.config import Study
 from tests.server.fixture_study import make_study
@@ -204,9 +205,19 @@ class Walker:
     def screen(self, right: bool = True) -> Walker:
         """Answer the prescreen to its end."""
         while self.step == "prescreen":
-            count = count_tones(self.hear("tones"))
-            self.go("prescreen", item=self.find(r'name="item" value="([^"]+)"'), count=count if right else count + 1)
+            self.answer_item(right)
         return self
+
+    def answer_item(self, right: bool = True, ears: Ears = HEADPHONES) -> Walker:
+        """Answer one item of the prescreen by its sound."""
+        kind, item = self.find(r'data-kind="(\w+)"'), self.find(r'name="item" value="([^"]+)"')
+        sound = self.client.get(self.find(r'<audio data-clip="\w+"[^>]* src="([^"]+)"')).data
+        if kind == "volume":
+            return self.go("prescreen", item=item, heard=1)
+        if kind == "tones":
+            return self.go("prescreen", item=item, count=count_tones(sound) + (not right))
+        heard = ANSWERS[kind](sound, ears, np.random.default_rng(1))
+        return self.go("prescreen", item=item, interval=heard if right else heard % 3 + 1)
 
     def begin(self) -> Walker:
         self.consent().screen().hear("volume")

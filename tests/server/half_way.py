@@ -12,7 +12,18 @@ from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
 from server import database
-from server.models import Answer, Arrivals, Assignment, Control, Listener, Place, PrescreenItem, Response, State
+from server.models import (
+    Answer,
+    Arrivals,
+    Assignment,
+    Control,
+    Listener,
+    Place,
+    PrescreenItem,
+    PrescreenResult,
+    Response,
+    State,
+)
 from study.config import Study
 from study.plan import Plan, read_plan
 from study.prescreen import draw_attempt
@@ -131,7 +142,8 @@ def _screen(
     first = 1 if passed and rng.random() < 0.8 else 2
     for attempt in range(1, (first if asked else 1) + 1):
         right = passed and attempt == first
-        for number, item in enumerate(draw_attempt(rng, study.config.prescreen), start=1):
+        items = draw_attempt("tones", rng, study.config)
+        for number, item in enumerate(items, start=1):
             session.add(
                 PrescreenItem(
                     assignment_id=assignment.id,
@@ -140,7 +152,10 @@ def _screen(
                     kind="tones",
                     params=vars(item),
                     sound=secrets.token_hex(16),
-                    answer=(item.count if right or number == 1 else item.count + 1) if asked else None,
+                    answer=(item.answer if right or number == 1 else item.answer + 1) if asked else None,
                     answered_at=at if asked else None,
                 )
             )
+        if asked:
+            outcome = {"correct": len(items) if right else 1, "asked": len(items), "passed": right, "ended_at": at}
+            session.add(PrescreenResult(assignment_id=assignment.id, kind="tones", attempt=attempt, **outcome))

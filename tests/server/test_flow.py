@@ -162,8 +162,8 @@ def test_a_second_attempt_can_pass_and_has_new_sounds(site: Site) -> None:
 def test_one_right_item_is_not_enough(make_site: Callable[..., Site]) -> None:
     site = make_site(toml="[prescreen]\nattempts = 1\n")
     walker = site.walker().consent()
-    walker.go("prescreen", item="1-1", count=count_tones(walker.hear("tones")))
-    walker.go("prescreen", item="1-2", count=count_tones(walker.hear("tones")) + 1)
+    walker.go("prescreen", item="tones-1-1", count=count_tones(walker.hear("tones")))
+    walker.go("prescreen", item="tones-1-2", count=count_tones(walker.hear("tones")) + 1)
     assert walker.step == "screened_out"
 
 

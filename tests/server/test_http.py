@@ -187,10 +187,12 @@ def test_damaged_prescreen_fields_are_refused(site: Site) -> None:
     walker = site.walker().consent()
     for value in HOSTILE:
         if value != "0":
-            assert walker.post("prescreen", item="1-1", count=value).status_code == 400
+            assert walker.post("prescreen", item="tones-1-1", count=value).status_code == 400
         assert walker.post("prescreen", item=value, count=5).status_code == 400
     for item in ("1-2", "2-1", "1-3", "0-1", "99-99"):
-        assert walker.post("prescreen", item=item, count=5).status_code == 400
+        assert walker.post("prescreen", item=f"tones-{item}", count=5).status_code == 400
+    for item in ("1-1", "tones", "tones-1", "huggins-1-1", "volume-1-1", "noise-1-1", "--", "tones--1"):
+        assert walker.post("prescreen", item=item, count=5, interval=1, heard=1).status_code == 400
     assert site.query("SELECT * FROM prescreen_items WHERE answer IS NOT NULL") == []
 
 

@@ -1,28 +1,58 @@
-"""The tone counting prescreen, on its rendered sound."""
+"""The prescreen's steps, on their rendered sounds as a browser gets them."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+from scipy.signal import welch
 
-from study.config import PrescreenConfig
+from server.rehearsal.ears import ANSWERS, HEADPHONES, LOUDSPEAKERS, Ears
+from study.config import StudyConfig
 from study.prescreen import (
-    SAMPLE_RATE,
-    ToneItem,
+    STEPS,
     chance_of_guessing,
+    count_right,
     draw_attempt,
-    encode_wav,
-    grade,
-    synthesise,
-    volume_sound,
+    graded_steps,
+    step_config,
+    stored_item,
 )
+from study.prescreens.antiphase import AntiphaseItem
+from study.prescreens.huggins import HugginsItem
+from study.prescreens.item import SAMPLE_RATE, encode_wav
+from study.prescreens.tones import ToneItem
+from study.prescreens.volume import volume_sound
 
-DEFAULT = PrescreenConfig()
+seeds = st.integers(0, 2**53 - 1)
+
+
+def config(**prescreen: Any) -> StudyConfig:
+    prescreen.setdefault("steps", list(STEPS))
+    return StudyConfig.model_validate({"study": {"name": "T"}, "corpus": {"audio": "m"}, "prescreen": prescreen})
+
+
+DEFAULT = config()
+
+
+def intervals(item: HugginsItem | AntiphaseItem) -> np.ndarray:
+    """The three intervals in their middle, [interval, sample, channel]: found by the silences between them."""
+    sound = item.render()
+    loud = np.abs(sound).max(axis=1) > 0
+    begins = np.flatnonzero(loud & ~np.concatenate([np.zeros(2000, bool), loud])[: len(loud)])
+    starts = [index for index in begins if not loud[max(0, index - 2000) : index].any()]
+    assert len(starts) == 3
+    return np.stack([sound[start + 4000 : start + 18000] for start in starts])
+
+
+# ------------------------------------------------------------------ what is rendered
 
 
 def count_tones(sound: np.ndarray) -> int:
@@ -31,49 +61,63 @@ def count_tones(sound: np.ndarray) -> int:
 
 
 @settings(max_examples=80, deadline=None)
-@given(slots=st.integers(2, 16), seed=st.integers(0, 2**53 - 1), data=st.data())
+@given(slots=st.integers(2, 16), seed=seeds, data=st.data())
 def test_the_sound_has_as_many_tones_as_it_says(slots: int, seed: int, data: st.DataObject) -> None:
     item = ToneItem(data.draw(st.integers(1, slots)), slots, seed)
-    sound = synthesise(item)
-    assert count_tones(sound) == item.count
-    assert sound.dtype == np.float32
+    sound = item.render()
+    assert count_tones(sound) == item.answer
     assert np.abs(sound).max() <= 0.2 + 1e-6
-    assert np.array_equal(sound, synthesise(item))
-    # Nothing but the tones tells the count.
-    assert len(encode_wav(sound)) == len(encode_wav(synthesise(ToneItem(slots, slots, 0))))
+    assert sound.ndim == 1, "the same in both ears"
 
 
-def test_every_count_is_equally_likely() -> None:
-    rng = np.random.default_rng(3)
-    counts = [item.count for _ in range(1000) for item in draw_attempt(rng, DEFAULT)]
-    assert set(counts) == {4, 5, 6, 7, 8}
-    assert np.bincount(counts)[4:].min() > 330
+@settings(max_examples=20, deadline=None)
+@given(target=st.integers(1, 3), level=st.floats(-40, -18), seed=seeds)
+def test_huggins_pitch_differs_between_the_ears_in_one_band_of_one_noise(target: int, level: float, seed: int) -> None:
+    item = HugginsItem(target, level, seed)
+    for number, sound in enumerate(intervals(item), start=1):
+        left, right = sound.T
+        assert 20 * np.log10(left.std()) == pytest.approx(level, abs=0.5)
+        if number != target:
+            assert np.array_equal(left, right)
+            continue
+        frequencies, apart = _power(left - right)
+        band = np.abs(frequencies - 600) < 36
+        assert apart[band].sum() > 0.95 * apart.sum()
+        assert _power(left + right)[1][np.abs(frequencies - 600) < 30].sum() < 0.02 * apart.sum(), "cancels when mixed"
 
 
-def test_grading_needs_every_item_right() -> None:
-    items = [ToneItem(4, 8, 1), ToneItem(7, 8, 2)]
-    assert grade(items, [4, 7])
-    assert not grade(items, [4, 6])
-    with pytest.raises(ValueError, match="zip"):
-        grade(items, [4])
+def _power(sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    frequencies, power = welch(sound, SAMPLE_RATE, nperseg=8192)
+    return np.asarray(frequencies), np.asarray(power)
 
 
-def test_guessing() -> None:
-    rng = np.random.default_rng(5)
-    passed = 0
-    for _ in range(4000):
-        attempts = [draw_attempt(rng, DEFAULT) for _ in range(DEFAULT.attempts)]
-        passed += any(grade(items, list(rng.integers(4, 9, len(items)))) for items in attempts)
-    assert chance_of_guessing(DEFAULT) == pytest.approx(1 - (1 - 1 / 25) ** 2)
-    assert passed / 4000 == pytest.approx(chance_of_guessing(DEFAULT), abs=0.015)
+def test_neither_ear_alone_has_the_pitch() -> None:
+    """Over many noises the power around 600 Hz in one ear is the same with the pitch and without."""
+    rng = np.random.default_rng(11)
+    powers: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(60):
+        item = HugginsItem.draw(rng, DEFAULT)
+        for number, sound in enumerate(intervals(item), start=1):
+            frequencies, power = _power(sound[:, 1])
+            band = np.abs(frequencies - 600) < 60
+            powers[number == item.target].append(10 * np.log10(power[band].sum() / power.sum()))
+    assert stats.ttest_ind(powers[True], powers[False]).pvalue > 0.01
+    assert np.mean(powers[True]) == pytest.approx(np.mean(powers[False]), abs=0.3)
 
 
-def test_the_wav_can_be_read_back() -> None:
-    sound = synthesise(ToneItem(5, 8, 9))
-    samples, rate = soundfile.read(io.BytesIO(encode_wav(sound)))
-    assert rate == SAMPLE_RATE
-    assert samples.shape == sound.shape
-    assert np.abs(samples - sound).max() < 1e-4
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations([1, 2, 3]), level=st.floats(-40, -10), seed=seeds)
+def test_antiphase_is_as_loud_in_each_ear_and_nothing_when_mixed(order: list[int], level: float, seed: int) -> None:
+    item = AntiphaseItem(order[0], order[1], level, seed)
+    for number, sound in enumerate(intervals(item), start=1):
+        expected = level - (6 if number == item.soft else 0)
+        assert 20 * np.log10(sound.std(axis=0)) == pytest.approx([expected, expected], abs=0.1)
+        if number == item.antiphase:
+            assert np.abs(sound.sum(axis=1)).max() == 0
+        else:
+            assert np.array_equal(sound[:, 0], sound[:, 1])
+        frequencies, power = _power(sound[:, 0])
+        assert frequencies[np.argmax(power)] == pytest.approx(200, abs=3)
 
 
 def test_the_volume_sound_is_as_loud_as_the_clips() -> None:
@@ -81,3 +125,102 @@ def test_the_volume_sound_is_as_loud_as_the_clips() -> None:
     sound = volume_sound(-23.0)
     assert pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(sound.astype(float)) == pytest.approx(-23, abs=1.5)
     assert np.abs(sound).max() < 0.9
+
+
+# ------------------------------------------------------------------ what every step keeps to
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_item_comes_back_from_the_database_and_tells_nothing_by_its_length(step: str) -> None:
+    rng = np.random.default_rng(7)
+    items = [item for _ in range(10) for item in draw_attempt(step, rng, DEFAULT)]
+    encoded = [encode_wav(item.render()) for item in items]
+    assert len({len(data) for data in encoded}) == 1
+    assert len({data[:44] for data in encoded}) == 1, "one header for all"
+    for item, data in zip(items[:3], encoded[:3], strict=True):
+        assert stored_item(step, asdict(item)) == item
+        assert encode_wav(stored_item(step, asdict(item)).render()) == data
+        samples, rate = soundfile.read(io.BytesIO(data))
+        assert rate == SAMPLE_RATE
+        assert np.abs(samples - item.render()).max() < 1e-4
+    if STEPS[step].graded:
+        assert len(set(encoded)) == len(items), "no sound is used twice"
+
+
+@pytest.mark.parametrize("step", graded_steps(DEFAULT))
+def test_every_answer_is_equally_likely(step: str) -> None:
+    rng = np.random.default_rng(3)
+    drawn = [STEPS[step].draw(rng, DEFAULT).answer for _ in range(2000)]
+    offered = STEPS[step].answers(DEFAULT)
+    counts = np.bincount(drawn, minlength=offered.stop)
+    assert counts.sum() == counts[offered.start : offered.stop].sum()
+    assert stats.chisquare(counts[offered.start : offered.stop]).pvalue > 0.001
+
+
+def test_grading_counts_right_answers() -> None:
+    items = [ToneItem(4, 8, 1), ToneItem(7, 8, 2)]
+    assert [count_right(items, answers) for answers in ([4, 7], [4, 6], [1, 1])] == [2, 1, 0]
+    with pytest.raises(ValueError, match="zip"):
+        count_right(items, [4])
+
+
+# ------------------------------------------------------------------ who passes
+
+
+def shares_right(step: str, ears: Ears, items: int, seed: int = 1) -> float:
+    rng = np.random.default_rng(seed)
+    right = 0
+    for _ in range(items):
+        item = STEPS[step].draw(rng, DEFAULT)
+        right += ANSWERS[step](encode_wav(item.render()), ears, rng) == item.answer
+    return right / items
+
+
+def passing(step: str, p: float) -> float:
+    """The rate of passing of somebody who answers each item rightly with probability p: the exact binomial."""
+    own = step_config(DEFAULT, step)
+    once = stats.binom.sf(own.needed - 1, own.items, p)
+    return float(1 - (1 - once) ** own.attempts)
+
+
+@pytest.mark.parametrize("step", graded_steps(DEFAULT))
+def test_headphones_pass_every_step(step: str) -> None:
+    assert shares_right(step, HEADPHONES, 120) > 0.99
+
+
+def test_loudspeakers_pass_tones_and_fail_what_needs_two_ears() -> None:
+    assert shares_right("tones", LOUDSPEAKERS, 60) == 1.0
+    assert shares_right("antiphase", LOUDSPEAKERS, 100) == 0.0, "the tone in antiphase is taken for the softest"
+    huggins = shares_right("huggins", LOUDSPEAKERS, 240)
+    assert stats.binomtest(round(240 * huggins), 240, 1 / 3).pvalue > 0.01, "no pitch: a guess"
+
+
+def test_one_ear_alone_passes_antiphase_and_not_huggins() -> None:
+    for only in (0, 1):
+        assert shares_right("antiphase", Ears(only=only), 60) == 1.0
+        huggins = shares_right("huggins", Ears(only=only), 150)
+        assert stats.binomtest(round(150 * huggins), 150, 1 / 3).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("step", "once"),
+    [("tones", 1 / 25), ("huggins", 1 / 729), ("antiphase", 13 / 729)],
+)
+def test_guessing_passes_as_rarely_as_the_binomial_says(step: str, once: float) -> None:
+    own = step_config(DEFAULT, step)
+    exact = passing(step, 1 / len(STEPS[step].answers(DEFAULT)))
+    assert exact == pytest.approx(1 - (1 - once) ** own.attempts)
+    assert chance_of_guessing(step, DEFAULT) == pytest.approx(exact)
+    rng, passed, offered = np.random.default_rng(5), 0, STEPS[step].answers(DEFAULT)
+    for _ in range(2000):
+        attempts = [draw_attempt(step, rng, DEFAULT) for _ in range(own.attempts)]
+        guesses = [rng.integers(offered.start, offered.stop, own.items).tolist() for _ in attempts]
+        right = [count_right(items, answers) for items, answers in zip(attempts, guesses, strict=True)]
+        passed += max(right) >= own.needed
+    assert stats.binomtest(passed, 2000, exact).pvalue > 0.005
+
+
+@pytest.mark.parametrize("threshold", [1, 3, 6])
+def test_thresholds_and_attempts_change_the_chance_as_they_should(threshold: int) -> None:
+    told = config(steps=["huggins"], huggins={"threshold": threshold, "attempts": 1})
+    assert chance_of_guessing("huggins", told) == pytest.approx(float(stats.binom.sf(threshold - 1, 6, 1 / 3)))

@@ -1,0 +1,1 @@
+"""The steps of a prescreen, one module each; study.prescreen registers them."""
