@@ -23,16 +23,24 @@ name = "Test study"
 contact = "researcher@example.org"
 [corpus]
 audio = "music"
-clip_seconds = 0.1
+clip_seconds = {seconds}
 """
 
 
-def make_study(folder: Path, *, listeners: int = 2, trials: int = 3, toml: str = "", catch: bool = False) -> Study:
+def make_study(
+    folder: Path,
+    *,
+    listeners: int = 2,
+    trials: int = 3,
+    toml: str = "",
+    catch: bool = False,
+    seconds: float = 0.1,
+) -> Study:
     """Write a study of `listeners` lists with `trials` trials each (the last one a catch trial if asked)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "music").mkdir(exist_ok=True)
     design = f"[design]\nlisteners = {listeners}\ntrials = {trials}\n"
-    (folder / "study.toml").write_text(TOML + design + toml)
+    (folder / "study.toml").write_text(TOML.format(seconds=seconds) + design + toml)
     (folder / "consent.md").write_text("# About this study\n\nYou will compare **sounds**. <script>alert(1)</script>\n")
     study = load_study(folder)
     write_schedule(study, listeners, trials, catch)
@@ -81,7 +89,9 @@ def write_stimuli(study: Study) -> None:
     clips = {}
     for key in [str(row) for row in range(CLIPS)] + [f"{row}/catch" for row in range(CLIPS)]:
         file = study.stimuli / f"{secrets.token_hex(16)}.flac"
-        soundfile.write(file, 0.1 * rng.standard_normal(4410), 44100, subtype="PCM_16")
+        soundfile.write(
+            file, 0.1 * rng.standard_normal(round(44100 * study.config.corpus.clip_seconds)), 44100, subtype="PCM_16"
+        )
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         clips[key] = {"file": file.name, "sha256": digest, "gain_db": 0.0, "loudness": "BS.1770"}
     _, schedule = read_table(study.schedule, "schedule", "")
