@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException, TooManyRequests
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as WebResponse
 
+from embeddings.artefacts import RootnoteError
 from server import database, participant, researcher, watch
 from server.door import Door, sha256
 from server.flow import Clock, Experiment, Refused, sync_places, utc_now
@@ -25,9 +26,12 @@ from server.headers import security_headers
 from server.limits import Limits
 from server.pages import read_pages
 from server.participant import House
+from server.privacy import NEEDED
+from server.reception import Reception
 from server.settings import Settings
 from study.config import Study
 from study.plan import read_plan
+from study.recruiters import make_recruiter
 from study.storage import open_storage
 
 MAX_REQUEST_BYTES = 64 * 1024
@@ -64,9 +68,11 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     revision = database.require_migrated(engine, mend)
     with database.writing(engine) as session, session.begin():
         sync_places(session, experiment)
-    app = Flask(__name__)
+    app, door = Flask(__name__), Door(settings.secret)
     app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES, MAX_FORM_MEMORY_SIZE=MAX_REQUEST_BYTES)
-    app.extensions["rootnote"] = House.of(experiment, pages, Door(settings.secret), settings.rehearsal)
+    app.extensions["rootnote"] = House.of(
+        experiment, pages, door, settings.rehearsal, _reception(study, settings, door)
+    )
     app.extensions["rootnote.engine"] = engine
     app.extensions["rootnote.revision"] = revision
     app.extensions["rootnote.settings"] = settings
@@ -75,6 +81,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
     app.jinja_env.globals.update(study_name=study.config.study.name, rehearsal=settings.rehearsal)
     app.jinja_env.globals.update(contact=study.config.study.contact, assets=_assets_version(app))
+    app.jinja_env.globals.update(marketplace=_marketplace(app))
     app.jinja_env.globals.update(technical_paid=study.config.pay.screened_out_usd > 0)
     app.jinja_env.globals.update(screened_out_usd=study.config.pay.screened_out_usd)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
@@ -83,10 +90,26 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     app.register_blueprint(watch.blueprint)
     _keep_logs(app)
     _keep_limits(app, Limits(settings.requests_per_second))
-    _keep_headers(app, study.config.recruiter.kind, settings.secure, storage.origin)
+    _keep_headers(app, study.config.recruiter.kind, settings, storage.origin)
     _keep_transactions(app, engine)
     _answer_errors(app)
     return app
+
+
+def _reception(study: Study, settings: Settings, door: Door) -> Reception | None:
+    """Who sees to those who come from a marketplace; None where listeners come by plain links."""
+    if study.config.recruiter.kind == "link":
+        return None
+    if settings.vault is None:
+        raise RootnoteError(NEEDED)
+    recruiter = make_recruiter(study, endpoint=settings.market_url)
+    return Reception(recruiter, settings.vault, door, study.config.pay)
+
+
+def _marketplace(app: Flask) -> str:
+    """The marketplace's name, "" for plain links."""
+    reception = app.extensions["rootnote"].reception
+    return reception.recruiter.terms.name if reception else ""
 
 
 def _assets_version(app: Flask) -> str:
@@ -125,12 +148,12 @@ def _keep_limits(app: Flask, limits: Limits) -> None:
             raise TooManyRequests(retry_after=math.ceil(wait))
 
 
-def _keep_headers(app: Flask, recruiter: str, secure: bool, storage: str | None) -> None:
+def _keep_headers(app: Flask, recruiter: str, settings: Settings, storage: str | None) -> None:
     @app.after_request
     def add(response: WebResponse) -> WebResponse:
-        desk, by_https = _is_desk(), secure or request.is_secure
+        desk, by_https = _is_desk(), settings.secure or request.is_secure
         sounds = (storage,) if storage and not desk else ()
-        headers = security_headers(recruiter, desk=desk, secure=by_https, sounds=sounds)
+        headers = security_headers(recruiter, desk=desk, secure=by_https, sounds=sounds, market=settings.market_url)
         response.headers.update(headers)
         if request.endpoint == "static" and response.status_code < 400:
             response.headers["Cache-Control"] = "public, max-age=86400"

@@ -1,4 +1,4 @@
-"""`rootnote server`: migrate, run, user, rehearse, status, links, codes, export, backup, restore."""
+"""`rootnote server`: the database, the web, recruiting and paying, export, backup."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,27 @@ LAZY = {
     "user": "server.users_command",
     "backup": "server.backup_command",
     "restore": "server.backup_command",
+    "vault": "server.vault_command",
+    **dict.fromkeys(("sync", "approve", "pay", "close"), "server.recruiting_commands"),
+    "open": "server.recruiting_commands:open_",
 }
+ORDER = (
+    "migrate", "run", "user", "vault", "rehearse", "open", "status", "sync", "approve", "pay", "close", "links",
+    "codes", "export", "backup", "restore",
+)  # fmt: skip
 
 
 class _Group(click.Group):
     """Mounts the commands that lie in files of their own."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["migrate", "run", "user", "rehearse", "status", "links", "codes", "export", "backup", "restore"]
+        return [*ORDER]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in LAZY:
             return super().get_command(ctx, name)
-        command = getattr(importlib.import_module(LAZY[name]), name)
+        module, _, function = LAZY[name].partition(":")
+        command = getattr(importlib.import_module(module), function or name)
         assert isinstance(command, click.Command)
         return command
 
@@ -131,28 +140,49 @@ def _stop(number: int, frame: Any) -> None:
 @cli.command()
 @study_argument
 @rehearsal_option
+@click.option("--watch", is_flag=True, help="Show it again every few seconds, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(folder: Path, rehearsal: bool, as_json: bool) -> None:
-    """How many listeners stand where, and how many places are left."""
+def status(folder: Path, rehearsal: bool, watch: bool, as_json: bool) -> None:
+    """How many listeners stand where, how many places are left, and what was paid; asks no marketplace."""
     from rich.console import Console
+    from rich.live import Live
+
+    study, engine = open_study(folder, rehearsal)
+    if as_json:
+        click.echo(json.dumps(_count(study, engine)))
+        return
+    console = Console()
+    if not watch:
+        console.print(_status_table(_count(study, engine)))
+        return
+    try:
+        with Live(console=console, auto_refresh=False) as shown:
+            while True:
+                shown.update(_status_table(_count(study, engine)), refresh=True)
+                time.sleep(5)
+    except KeyboardInterrupt:
+        pass
+
+
+def _count(study: Study, engine: Any) -> dict[str, Any]:
+    from server import database
+    from server.status import count, money
+
+    with database.reading(engine) as session:
+        return count(session) | money(session, study.config.pay)
+
+
+def _status_table(counted: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    from server import database
-    from server.status import count
-
-    _, engine = open_study(folder, rehearsal)
-    with database.reading(engine) as session:
-        counted = count(session)
-    if as_json:
-        click.echo(json.dumps(counted))
-        return
     table = Table(show_header=False, box=None, pad_edge=False)
-    for section in ("places", "listeners"):
-        table.add_row(section.capitalize(), "", style="bold")
-        for name, number in counted[section].items():
+    for section in ("places", "listeners", "marketplace", "money"):
+        if section in counted:
+            table.add_row(section.capitalize(), "", style="bold")
+        for name, number in counted.get(section, {}).items():
             table.add_row(f"  {name.replace('_', ' ')}", str(number))
     table.add_row("Responses", str(counted["responses"]), style="bold")
-    Console().print(table)
+    return table
 
 
 @cli.command()

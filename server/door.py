@@ -49,7 +49,7 @@ class Door:
         if link:
             number = self._unsign_link(link)
             return Entry(number, consent, self._keyed("link", number)) if number else None
-        return Entry(random_token(), consent, self._keyed("worker", worker) if worker else None)
+        return Entry(random_token(), consent, self.worker_hash(worker) if worker else None)
 
     def sign(self, entry: Entry) -> str:
         signed = self._entries.dumps([entry.number, entry.consent, entry.worker_hash])
@@ -69,6 +69,18 @@ class Door:
     def token(self, entry: Entry) -> str:
         """The address of the assignment that this entry becomes (256 bits)."""
         return _text(hmac.digest(self._secret, b"rootnote.token:" + entry.number.encode(), "sha256"))
+
+    def worker_hash(self, worker: str) -> str:
+        """What the database keeps of a worker's id outside the vault."""
+        return self._keyed("worker", worker)
+
+    def submission_key(self, worker: str, submission: str) -> str:
+        """What it keeps of a marketplace's submission, whose id may come again with another worker."""
+        return self._keyed("submission", f"{worker}:{submission}")
+
+    def welcome(self, consent: str, worker: str) -> Entry:
+        """The entry of a marketplace's worker: always the same, so that they find back without a cookie."""
+        return Entry(self._keyed("entry", worker), consent, self.worker_hash(worker))
 
     def make_link(self) -> str:
         """A new link for one listener, to go behind /take?link=."""

@@ -436,6 +436,39 @@ def _end_early(session: Session, experiment: Experiment, assignment: Assignment,
     session.flush()
 
 
+def give_back(session: Session, now: datetime, assignment: Assignment) -> None:
+    """Note that a listener gave their place back at the marketplace; it goes to the next, their answers stay."""
+    if assignment.state in ACTIVE:
+        _release(session, assignment)
+        assignment.state, assignment.ended_at = State.RETURNED, now
+        session.flush()
+
+
+def expire_absent(session: Session, now: datetime) -> None:
+    """End the runs whose places have gone to others: their listeners have not come back to be told."""
+    held = select(Place.assignment_id).where(Place.assignment_id.is_not(None))
+    for assignment in session.scalars(
+        select(Assignment).where(Assignment.state.in_(ACTIVE), Assignment.id.not_in(held))
+    ):
+        assignment.state, assignment.ended_at = State.EXPIRED, now
+    session.flush()
+
+
+def rejoin(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
+    """Let somebody go on who gave their place back, or lost it, and came again; False where it is taken."""
+    held = session.scalar(select(Place.id).where(Place.assignment_id == assignment.id)) is not None
+    if held or assignment.state not in (*ACTIVE, State.RETURNED, State.EXPIRED):
+        return held
+    mine = update(Place).where(Place.list_number == assignment.list_number, _claimable(experiment))
+    if _rows(session, mine.values(_lease(experiment, assignment))) != 1:
+        return False
+    reached = State.SCREENED if assignment.screened_at else State.CONSENTED
+    assignment.state = State.LISTENING if assignment.listening_at else reached
+    assignment.ended_at = None
+    session.flush()
+    return True
+
+
 # ------------------------------------------------------------------ sounds
 
 

@@ -7,6 +7,7 @@ the marketplaces whose recruiter is in use; the desk by nobody. HSTS is sent whe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 HSTS = "max-age=31536000"
 FIXED = {
@@ -37,12 +38,17 @@ MARKETPLACES: dict[str, Marketplace] = {
 }
 
 
-def security_headers(recruiter: str, *, desk: bool, secure: bool, sounds: tuple[str, ...] = ()) -> dict[str, str]:
+def security_headers(
+    recruiter: str, *, desk: bool, secure: bool, sounds: tuple[str, ...] = (), market: str = ""
+) -> dict[str, str]:
     """The headers of a reply: to a listener come by `recruiter`, or to a researcher (`desk`).
 
-    `secure`: the request came by https. `sounds`: origins beside our own that audio is fetched from.
+    `secure`: the request came by https. `sounds`: origins beside our own that audio is fetched from. `market`: a
+    marketplace on loopback that is rehearsed with, and stands in for the real one.
     """
     place = Marketplace() if desk else MARKETPLACES.get(recruiter, Marketplace())
+    if market and place.frames:
+        place = _local(market)
     policy = {
         "default-src": ("'none'",),
         "script-src": ("'self'",),
@@ -60,3 +66,10 @@ def security_headers(recruiter: str, *, desk: bool, secure: bool, sounds: tuple[
     if secure:
         headers["Strict-Transport-Security"] = HSTS
     return headers
+
+
+def _local(market: str) -> Marketplace:
+    """A marketplace on loopback, which workers may reach by another name than we do."""
+    port = urlsplit(market).port
+    hosts = tuple(f"http://{name}:{port}" for name in ("127.0.0.1", "localhost"))
+    return Marketplace(hosts, hosts)

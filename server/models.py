@@ -297,3 +297,91 @@ class LogEntry(Base):
     what: Mapped[str] = mapped_column(String(32))
     detail: Mapped[str] = mapped_column(Text, default="")
     reason: Mapped[str] = mapped_column(Text, default="")
+
+
+# ------------------------------------------------------------------ recruiting and paying
+
+
+class Launch(Base):
+    """The study's launch at a marketplace; `id` is always 1. `terms`: what study.toml said of pay and recruiter."""
+
+    __tablename__ = "launch"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(40))
+    live: Mapped[bool]
+    terms: Mapped[dict[str, Any]] = mapped_column(JSON)
+    budget_cents: Mapped[int]
+    began_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+
+
+class Opening(Base):
+    """Places ordered at the marketplace; written before they are, and `market_id` (a HIT, a study) after.
+
+    `owed_to`: a single place for one listener, to be paid by. `settled_at`: nothing more can happen there.
+    """
+
+    __tablename__ = "openings"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token: Mapped[str] = mapped_column(String(64), unique=True)
+    places: Mapped[int]
+    reward_cents: Mapped[int]
+    fee_cents: Mapped[int]  # on one reward
+    owed_to: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"))
+    market_id: Mapped[str | None] = mapped_column(String(64), index=True)
+    ordered_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
+
+
+class Submission(Base):
+    """One worker's taking of one place at the marketplace; null `assignment_id`: nobody whom we have met.
+
+    `key` is the keyed hash of worker and submission: the same submission's id may come again with another worker.
+    """
+
+    __tablename__ = "submissions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"), index=True)
+    opening: Mapped[str] = mapped_column(String(64), index=True)
+    status: Mapped[str] = mapped_column(String(16))
+    seen_at: Mapped[datetime]
+    excluded: Mapped[bool] = mapped_column(default=False)
+
+
+class Payment(Base):
+    """Money for a listener: written `pending` before the marketplace is asked, and `paid` after.
+
+    `void`: a person decided against it at the marketplace. One row an assignment and kind; null `assignment_id`: the
+    marketplace paid for a submission that belongs to no run of ours.
+    """
+
+    __tablename__ = "payments"
+    __table_args__ = (UniqueConstraint("assignment_id", "kind"), UniqueConstraint("submission_id", "kind"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token: Mapped[str] = mapped_column(String(64), unique=True)
+    assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"))
+    submission_id: Mapped[int | None] = mapped_column(ForeignKey("submissions.id"))
+    opening_id: Mapped[int | None] = mapped_column(ForeignKey("openings.id"))  # whose reward this is
+    kind: Mapped[str] = mapped_column(String(16))
+    cents: Mapped[int]
+    fee_cents: Mapped[int]
+    state: Mapped[str] = mapped_column(String(8))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    intended_at: Mapped[datetime]
+    paid_at: Mapped[datetime | None]
+
+
+class Sealed(Base):
+    """Who a listener is at the marketplace, encrypted (server.privacy): the only place where a worker's id lies."""
+
+    __tablename__ = "vault"
+
+    pseudonym: Mapped[str] = mapped_column(String(16), primary_key=True)  # the listener's
+    sealed: Mapped[str] = mapped_column(Text)
+    changed_at: Mapped[datetime]

@@ -21,14 +21,16 @@ from werkzeug.wrappers import Response as WebResponse
 from server import control, database, flow, screening
 from server.door import WORKER_LIMIT, Door, Entry
 from server.flow import Experiment, Refused, TrialAnswer, Vacancy
-from server.models import Assignment, PrescreenItem
+from server.models import Assignment, PrescreenItem, State
 from server.pages import Pages
+from server.reception import Reception
 from server.screening import ItemAnswer
 from server.telemetry import read_telemetry
 from study.prescreen import graded_steps, step_config
 from study.prescreens.item import INTERVAL_SPANS, INTERVALS, encode_wav
 from study.prescreens.volume import volume_sound
 from study.questions import AnswerError, check_answers
+from study.recruiters.base import Arrival
 
 blueprint = Blueprint("participant", __name__)
 log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ ASKED = {
     "huggins": WHICH,
     "antiphase": WHICH,
 }
+ADDRESS_LIMIT = 512
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,14 @@ class House:
     door: Door
     volume: bytes
     rehearsal: bool
+    reception: Reception | None = None  # None: listeners come by plain links
 
     @classmethod
-    def of(cls, experiment: Experiment, pages: Pages, door: Door, rehearsal: bool) -> House:
+    def of(
+        cls, experiment: Experiment, pages: Pages, door: Door, rehearsal: bool, reception: Reception | None = None
+    ) -> House:
         loudness = experiment.config.stimuli.loudness_lufs
-        return cls(experiment, pages, door, encode_wav(volume_sound(loudness)), rehearsal)
+        return cls(experiment, pages, door, encode_wav(volume_sound(loudness)), rehearsal, reception)
 
 
 def _house() -> House:
@@ -85,6 +91,9 @@ def home() -> WebResponse:
 @blueprint.get("/take")
 def take() -> WebResponse | str | tuple[str, int]:
     """Information and consent; makes nothing."""
+    reception = _house().reception
+    if reception is not None:
+        return _receive(reception)
     worker, link = request.args.get("worker", "").strip(), request.args.get("link", "")
     if len(worker) > WORKER_LIMIT or len(link) > 4 * TOKEN_LIMIT:
         raise Refused("This link is not complete; please open the link that you were sent.")
@@ -98,6 +107,41 @@ def take() -> WebResponse | str | tuple[str, int]:
     if _is_person():
         _count_arrival("not_let_in" if full else "informed")
     return page
+
+
+def _receive(reception: Reception) -> WebResponse | str:
+    """Somebody comes from a marketplace."""
+    arrival = reception.arrive(_session(), {name: value[:ADDRESS_LIMIT] for name, value in request.args.items()})
+    if "owed" in request.args:
+        return render_template(
+            "owed.html", step="owed", back=reception.hand_back_owed(arrival), preview=arrival.preview
+        )
+    if arrival.preview:
+        full = _turn_away()
+        return full or render_template("preview.html", step="preview", text=_house().pages.consent)
+    entry = reception.entry(_house().pages.consent_version, arrival)
+    assignment = flow.find_entry(_session(), entry)
+    if assignment is None:
+        full = _turn_away()
+        page = full or _consent_page(entry, arrival)
+        if _is_person():
+            _count_arrival("not_let_in" if full else "informed")
+        return page
+    return _receive_again(reception, arrival, entry, assignment)
+
+
+def _receive_again(reception: Reception, arrival: Arrival, entry: Entry, assignment: Assignment) -> WebResponse | str:
+    """Somebody comes again: reloads the frame, has taken another place, or the same one after giving it back."""
+    if reception.has_handed_in(_session(), assignment, arrival):
+        return render_template("taken.html", step="taken")
+    lost = flow.current_step(_session(), _house().experiment, assignment) in ("withdrawn", "expired")
+    number, left = assignment.id, assignment.state is State.WITHDRAWN
+    _session().commit()  # gives its connection back, so that nobody holds two
+    with database.writing(current_app.extensions["rootnote.engine"]) as session, session.begin():
+        reception.note(session, session.get_one(Assignment, number), arrival, _house().experiment.clock())
+    if lost and not left:
+        return _consent_page(entry, arrival, again=True)
+    return redirect(_address(_house().door.token(entry)), 303)
 
 
 def _count_arrival(shown: str) -> None:
@@ -131,11 +175,14 @@ def _turn_away() -> str | None:
     return None if vacancy is Vacancy.OPEN else _full_page(vacancy)
 
 
-def _consent_page(entry: Entry) -> str:
+def _consent_page(entry: Entry, arrival: Arrival | None = None, *, again: bool = False) -> str:
+    reception = _house().reception
     return render_template(
         "consent.html",
         step="consent",
         entry=_house().door.sign(entry),
+        arrival=reception.vault.seal(arrival) if reception and arrival else "",
+        again=again,
         text=_house().pages.consent,
         message=control.control(_session()).message,
     )
@@ -152,18 +199,26 @@ def consent() -> WebResponse | str | tuple[str, int]:
     entry = house.door.read(request.form.get("entry", ""))
     if entry is None:
         raise Refused("This page was open for too long; please open the link that you were sent once more.")
+    arrival = None
+    if house.reception is not None:
+        arrival = house.reception.read(request.form.get("arrival", ""), entry)
+        if arrival is None:
+            raise Refused("This page is not complete; please open it from the marketplace once more.")
     if flow.find_entry(_session(), entry) is None:
         if full := _turn_away():
             return full
         if entry.consent != house.pages.consent_version:
-            return _consent_page(Entry(entry.number, house.pages.consent_version, entry.worker_hash))
+            return _consent_page(Entry(entry.number, house.pages.consent_version, entry.worker_hash), arrival)
     token = house.door.token(entry)
     try:
-        flow.consent(_session(), house.experiment, entry, token)
+        assignment = flow.consent(_session(), house.experiment, entry, token)
     except flow.NoPlace:
         return _full_page(flow.vacancy(_session(), house.experiment))
     except flow.TakenPart:
         return render_template("taken.html", step="taken"), 409
+    if house.reception is not None and arrival is not None:
+        flow.rejoin(_session(), house.experiment, assignment)
+        house.reception.note(_session(), assignment, arrival, house.experiment.clock())
     return redirect(_address(token), 303)
 
 
@@ -199,7 +254,8 @@ def page(token: str) -> str:
         return render_template("trial.html", **context, **_trial(assignment))
     if step == "questions":
         return render_template("questions.html", **context, **_questions({}, {}))
-    code = assignment.completion_code
+    code, reception = assignment.completion_code, _house().reception
+    context["back"] = reception.hand_back(_session(), assignment) if reception else None
     return render_template("end.html", **context, code=code, text=_house().pages.debrief)
 
 

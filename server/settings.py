@@ -7,7 +7,9 @@ ROOTNOTE_RESERVATION_MINUTES takes the place of study.toml's, so that those who 
 
 ROOTNOTE_PUBLIC_URL is where listeners reach the server; ROOTNOTE_TRUSTED_PROXIES says how many proxies before it may
 tell a request's address and scheme (default 0: their headers are not believed); ROOTNOTE_METRICS_TOKEN opens
-/metrics; ROOTNOTE_REQUESTS_PER_SECOND is what one address may send (0: no limit).
+/metrics; ROOTNOTE_REQUESTS_PER_SECOND is what one address may send (0: no limit). ROOTNOTE_VAULT_KEY, or the file
+that ROOTNOTE_VAULT_KEY_FILE names, encrypts workers' ids (server.privacy). In a rehearsal alone, ROOTNOTE_MARKET_URL is
+a marketplace on this machine in place of the real one.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 from embeddings.artefacts import RootnoteError
+from server.privacy import Vault, has_keys, read_vault
 from study.config import Study, StudyConfig
 
 SECRET_LENGTH = 32
 METRICS_TOKEN_LENGTH = 16
 REQUESTS_PER_SECOND = 200.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Settings:
     trusted_proxies: int = 0
     metrics_token: str = field(default="", repr=False)
     requests_per_second: float = REQUESTS_PER_SECOND
+    vault: Vault | None = field(default=None, repr=False)
+    market_url: str = ""
 
     @property
     def secure(self) -> bool:
@@ -62,9 +68,10 @@ def read_settings(
     Raises:
         RootnoteError: where the secret is missing or short (and `secret` asks for it), or an URL is none.
     """
+    key = _secret(environment) if secret else ""
     return Settings(
         _database(study, environment, rehearsal),
-        _secret(environment) if secret else "",
+        key,
         rehearsal,
         _reservation(environment) if rehearsal else None,
         _public_url(environment),
@@ -72,7 +79,26 @@ def read_settings(
         _metrics_token(environment),
         # A rehearsal's listeners come from one address and do not stop to think.
         _number(environment, "ROOTNOTE_REQUESTS_PER_SECOND", 0.0 if rehearsal else REQUESTS_PER_SECOND, 1e6),
+        _vault(study, environment, key if rehearsal else "") if secret else None,
+        _market_url(environment) if rehearsal else "",
     )
+
+
+def _vault(study: Study, environment: Mapping[str, str], rehearsal_secret: str) -> Vault | None:
+    if study.config.recruiter.kind == "link" and not has_keys(environment):
+        return None  # nobody is named
+    return read_vault(environment, rehearsal_secret=rehearsal_secret)
+
+
+def _market_url(environment: Mapping[str, str]) -> str:
+    value = environment.get("ROOTNOTE_MARKET_URL", "").rstrip("/")
+    parts = urlsplit(value)
+    if value and (parts.scheme != "http" or parts.hostname not in LOOPBACK or not parts.port):
+        raise RootnoteError(
+            f"the environment variable ROOTNOTE_MARKET_URL is '{value}', not a marketplace on this machine, such as "
+            "http://127.0.0.1:8080."
+        )
+    return value
 
 
 def _public_url(environment: Mapping[str, str]) -> str:

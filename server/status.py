@@ -8,7 +8,19 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from server.models import ACTIVE, COMPLETED, TURNED_AWAY, Assignment, Place, Response, State
+from server import desk, payments
+from server.models import (
+    ACTIVE,
+    COMPLETED,
+    TURNED_AWAY,
+    Assignment,
+    Opening,
+    Payment,
+    Place,
+    Response,
+    State,
+    Submission,
+)
 from server.responses import standing
 from study.config import PayConfig
 
@@ -27,6 +39,31 @@ def count(session: Session) -> dict[str, Any]:
         "listeners": {name: number for name, number in listeners.items() if number or name in shown},
         "responses": session.scalar(select(func.count()).select_from(Response)) or 0,
     }
+
+
+def money(session: Session, pay: PayConfig) -> dict[str, Any]:
+    """The launch at the marketplace, in submissions and US dollars; empty where the study is not launched."""
+    launch = payments.launch(session)
+    if launch is None:
+        return {}
+    statuses = select(Submission.status, func.count()).group_by(Submission.status)
+    openings = select(Opening.settled_at.is_(None), func.count()).group_by(Opening.settled_at.is_(None))
+    under_way = {bool(open_): number for open_, number in session.execute(openings).tuples()}
+    kinds = select(Payment.kind, func.sum(Payment.cents)).where(Payment.state == "paid").group_by(Payment.kind)
+    fees = select(func.coalesce(func.sum(Payment.fee_cents), 0)).where(Payment.state == "paid")
+    durations = desk.durations(session, pay.reward_usd)
+    told: dict[str, Any] = {kind: payments.dollars(amount) for kind, amount in session.execute(kinds).tuples()}
+    told |= {
+        "fees": payments.dollars(session.scalar(fees) or 0),
+        "paid": payments.dollars(payments.paid(session)),
+        "in_doubt": len(payments.pending(session)),
+        "at_most": payments.dollars(payments.committed(session)),
+        "budget": payments.dollars(launch.budget_cents),
+    }
+    if durations is not None and durations.usd_per_hour is not None:
+        told["wage_an_hour"] = f"${durations.usd_per_hour:.2f}"
+    settled = {"openings": under_way.get(True, 0), "openings_settled": under_way.get(False, 0)}
+    return {"marketplace": settled | dict(session.execute(statuses).tuples().all()), "money": told}
 
 
 def shown_codes(session: Session, pay: PayConfig) -> Iterator[tuple[str, str, float]]:

@@ -158,3 +158,20 @@ def check(folder: Path, as_json: bool) -> None:
     )
     for warning in found.warnings:
         click.echo(f"  warning     {warning}")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def recruiters(as_json: bool) -> None:
+    """List where listeners can come from (recruiter.kind in study.toml).
+
+    Example: rootnote study recruiters
+    """
+    from study.recruiters import RECRUITERS, describe
+
+    found = {kind: describe(kind) for kind in RECRUITERS}
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for kind, text in found.items():
+        click.echo(f"  {kind:<10} {text}")

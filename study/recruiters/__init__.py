@@ -39,3 +39,10 @@ def _link(study: Study, *, live: bool, endpoint: str) -> Recruiter:
     from study.recruiters.link import LinkRecruiter
 
     return LinkRecruiter()
+
+
+def describe(kind: str) -> str:
+    """What a recruiter is, in a line: the first of its module's words."""
+    module = RECRUITERS[kind].partition(":")[0]
+    own = f"study.recruiters.{kind}" if module == __name__ else module
+    return (importlib.import_module(own).__doc__ or "").partition("\n")[0]

@@ -48,7 +48,8 @@ class Terms:
     `batch`: the most places of one opening (None: no limit). `by_hand`: the researcher pays outside Rootnote.
     `pays_unsubmitted`: a grant reaches somebody who did not submit. `screen_out_apart`: who was screened out is paid
     by a grant of its own, not by approving what they submitted. `settle_minutes`: how long a payment may take to show,
-    so that whether one was made is not asked sooner.
+    so that whether one was made is not asked sooner. `hold_minutes`: after so long a place that
+    is held is given back by itself, where a marketplace does not say who holds one.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Terms:
     pays_unsubmitted: bool = False
     screen_out_apart: bool = False
     settle_minutes: float = 0
+    hold_minutes: float | None = None
 
 
 @dataclass(frozen=True)

@@ -56,11 +56,10 @@ def make(study: Study, *, live: bool, endpoint: str) -> MTurkRecruiter:
 class MTurkRecruiter:
     """A requester's account. `endpoint`: a local Mechanical Turk on loopback, to rehearse with."""
 
-    terms = Terms(name="Mechanical Turk", batch=BATCH)
-
     def __init__(
         self, config: MTurkConfig, study: str = "", *, live: bool = False, endpoint: str = "", attempts: int = 6
     ) -> None:
+        self.terms = Terms(name="Mechanical Turk", batch=BATCH, hold_minutes=config.assignment_minutes)
         self._config, self._study, self._live = config, study, live
         self._endpoint, self._attempts = endpoint, attempts
         self._client: Any = None
@@ -215,7 +214,12 @@ class MTurkRecruiter:
     # ------------------------------------------------------------------ submissions and pay
 
     def submissions(self, opening: str) -> Standing:
-        hit = self._ask("get_hit", HITId=opening)["HIT"]
+        try:
+            hit = self._ask("get_hit", HITId=opening)["HIT"]
+        except TurkError as error:
+            if error.code == "HITDoesNotExist":  # disposed of, after 120 days
+                return Standing(0, 0)
+            raise
         free = hit["NumberOfAssignmentsAvailable"] if hit["HITStatus"] == "Assignable" else 0
         if hit["HITStatus"] == "Disposed":
             return Standing(0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,18 +43,24 @@ def connect(*, live: bool, endpoint: str, attempts: int) -> Any:
         RecruiterError: where boto3 is missing, or its settings are wrong.
     """
     try:
-        import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
     except ImportError:
         raise RecruiterError("boto3 is missing; install it with `pip install 'rootnote[recruiters]'`.") from None
-    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"} if endpoint else {}
     config = Config(retries={"total_max_attempts": attempts, "mode": "adaptive"}, connect_timeout=10, read_timeout=30)
     try:
-        session = boto3.session.Session(region_name=REGION, **keys)
-        return session.client("mturk", endpoint_url=endpoint or ENDPOINTS[live], config=config)
+        return _session(local=bool(endpoint)).client("mturk", endpoint_url=endpoint or ENDPOINTS[live], config=config)
     except (BotoCoreError, ValueError) as error:
         raise RecruiterError(f"the AWS settings cannot be used: {_plain(str(error))}") from error
+
+
+@functools.cache
+def _session(*, local: bool) -> Any:
+    """One for all: making it reads botocore's data anew."""
+    import boto3
+
+    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"} if local else {}
+    return boto3.session.Session(region_name=REGION, **keys)
 
 
 def ask(client: Any, operation: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,106 @@
+"""The reception: a marketplace's worker at the door, and how they get back.
+
+Nothing vouches for what an address says of a worker, so it opens only what is ours (an opening in our books), and
+nobody is paid by it: money follows what the marketplace itself lists as submitted. No cookie is needed: the same
+worker always finds the same run, whichever place they have taken, and what they hand in is the place they hold now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from server import payments, privacy
+from server.door import Door, Entry
+from server.flow import Refused
+from server.models import Assignment, Opening, State, Submission
+from server.privacy import Vault
+from study.config import PayConfig, cents
+from study.recruiters.base import Arrival, ArrivalError, HandBack, Recruiter
+
+UNKNOWN = "This study does not know the place that you took; please return it, and take another."
+HANDED_IN = ("submitted", "approved", "rejected")
+
+
+@dataclass(frozen=True)
+class Reception:
+    """What is needed to see who arrives from a marketplace."""
+
+    recruiter: Recruiter
+    vault: Vault
+    door: Door
+    pay: PayConfig
+
+    def arrive(self, session: Session, query: Mapping[str, str]) -> Arrival:
+        """Who arrives; nothing is changed.
+
+        Raises:
+            Refused: where the address is none that the marketplace gives for a place of ours.
+        """
+        try:
+            arrival = self.recruiter.arrive(query)
+        except ArrivalError as error:
+            raise Refused(str(error)) from None
+        # An order that is on its way may have its first worker before we know its id.
+        ours = or_(Opening.market_id == arrival.opening, Opening.market_id.is_(None))
+        if not arrival.preview and session.scalar(select(Opening.id).where(ours).limit(1)) is None:
+            raise Refused(UNKNOWN)
+        return arrival
+
+    def entry(self, consent: str, arrival: Arrival) -> Entry:
+        assert arrival.worker is not None
+        return self.door.welcome(consent, arrival.worker)
+
+    def read(self, sealed: str, entry: Entry) -> Arrival | None:
+        """The arrival that a form carries; None where it is not this entry's."""
+        arrival = self.vault.open(sealed)
+        if arrival is None or arrival.worker is None or self.entry(entry.consent, arrival) != entry:
+            return None
+        return arrival
+
+    def has_handed_in(self, session: Session, assignment: Assignment, arrival: Arrival) -> bool:
+        """Whether this run was submitted from another place before."""
+        key = self._key(arrival)
+        same = (Submission.assignment_id == assignment.id, Submission.key != key, Submission.status.in_(HANDED_IN))
+        return session.scalar(select(Submission.id).where(*same).limit(1)) is not None
+
+    def note(self, session: Session, assignment: Assignment, arrival: Arrival, now: datetime) -> None:
+        """Note the place that a listener holds now, and keep sealed who they are."""
+        row = session.scalar(select(Submission).where(Submission.key == self._key(arrival)).with_for_update())
+        if row is None:
+            row = Submission(
+                key=self._key(arrival),
+                assignment_id=assignment.id,
+                opening=arrival.opening,
+                status="held",
+                seen_at=now,
+                excluded=False,
+            )
+            session.add(row)
+        row.assignment_id, row.seen_at = assignment.id, now
+        if row.status not in HANDED_IN:
+            row.status = "held"
+        privacy.remember(session, self.vault, assignment.listener, arrival, now)
+
+    def hand_back(self, session: Session, assignment: Assignment) -> HandBack:
+        """How a listener whose run has ended gets back; neither way where they have, or are paid in another."""
+        if assignment.state in (State.SUBMITTED, State.APPROVED, State.PAID):
+            return HandBack()
+        arrival = privacy.recall(session, self.vault, assignment.listener)
+        amount = payments.due(assignment.state, self.pay)[1]
+        if arrival is None or (not self.recruiter.terms.pays_unsubmitted and amount < cents(self.pay.reward_usd)):
+            return HandBack()
+        outcome = payments.outcome(assignment.state)
+        return self.recruiter.hand_back(arrival, outcome, assignment.completion_code)
+
+    def hand_back_owed(self, arrival: Arrival) -> HandBack:
+        """How somebody gets back who took a place that was made to pay them."""
+        return self.recruiter.hand_back(arrival, "finished", "OWED")
+
+    def _key(self, arrival: Arrival) -> str:
+        assert arrival.worker is not None
+        return self.door.submission_key(arrival.worker, arrival.submission)

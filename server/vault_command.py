@@ -1,0 +1,39 @@
+"""`rootnote server vault`: new-key, rotate."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from embeddings.artefacts import RootnoteError
+from server import database, privacy
+from server.cli import open_study, rehearsal_option, study_argument
+from server.flow import utc_now
+from server.settings import read_settings
+
+
+@click.group()
+def vault() -> None:
+    """The key under which workers' ids are kept."""
+
+
+@vault.command()
+def new_key() -> None:
+    """Print a new key, for ROOTNOTE_VAULT_KEY."""
+    click.echo(privacy.new_key())
+
+
+@vault.command()
+@study_argument
+@rehearsal_option
+def rotate(folder: Path, rehearsal: bool) -> None:
+    """Encrypt everything anew under the first of the keys in ROOTNOTE_VAULT_KEY."""
+    study, engine = open_study(folder, rehearsal)
+    found = read_settings(study, os.environ, rehearsal=rehearsal).vault
+    if found is None:
+        raise RootnoteError(privacy.NEEDED)
+    with database.writing(engine) as session, session.begin():
+        number = privacy.rotate(session, found, utc_now())
+    click.echo(f"{number} entries are encrypted under the first key; the others may be dropped.")

@@ -1,0 +1,184 @@
+"""A study at a local Mechanical Turk: the site, the market, the office, and workers who walk through both."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from server import control, flow, payments, recruiting, settling
+from server.door import Door
+from server.privacy import Vault, new_key
+from server.recruiting import Office
+from server.rehearsal.markets.turk_places import TurkError
+from server.rehearsal.mturk import Accepted, MTurkMarket
+from study.config import load_study
+from study.plan import read_plan
+from study.recruiters.mturk import MTurkRecruiter
+from tests.server.conftest import SECRET, FakeClock, Site, Walker
+
+MTURK = '[recruiter]\nkind = "mturk"\n'
+NO_PRESCREEN = '[prescreen]\nkind = "none"\n'
+KEY = new_key()
+URL = "https://study.example.org"
+
+
+@dataclass
+class Turk:
+    """Everything of one study at one market."""
+
+    site: Site
+    market: MTurkMarket
+    office: Office
+    clock: FakeClock
+    told: list[str] = field(default_factory=list)
+
+    def launch(self, budget: int = 100_000) -> settling.Done:
+        plan = read_plan(self.site.study)
+        with self.office.writing() as session:
+            flow.sync_places(session, flow.Experiment(self.office.config, plan, self.clock))
+            recruiting.begin(session, self.office, plan.schedule_fingerprint, live=False, budget=budget)
+            with contextlib.suppress(control.NotDoneError):
+                control.resume(session, "test", "", self.clock())
+        return self.sync()
+
+    def sync(self) -> settling.Done:
+        return settling.synchronise(self.office, tell=self.told.append)
+
+    def pay(self) -> list[settling.Due]:
+        """What `rootnote server pay` does."""
+        settling.look(self.office)
+        settling.reconcile_grants(self.office)
+        with self.office.reading() as session:
+            due = [one for one in settling.all_due(session, self.office) if one.how not in ("approve", "wait")]
+        for one in due:
+            if one.how == "place":
+                settling.offer_place(self.office, one)
+            else:
+                settling.grant(self.office, one.assignment, one.kind, one.cents, "", one.submission)
+        return due
+
+    def wait(self, minutes: float) -> None:
+        self.clock.advance(minutes)
+
+    # ---------------------------------------------------------- workers
+
+    def accept(self, worker: str) -> Accepted | None:
+        """Let a worker accept whatever of ours is offered to them."""
+        if worker not in {one.id for one in self.market.workers}:
+            self.market.workers.add(worker)
+        for hit in list(self.market.state.hits.values()):
+            with contextlib.suppress(TurkError):
+                return self.market.accept(worker, hit.id)
+        return None
+
+    def arrive(self, accepted: Accepted) -> TurkWalker:
+        walker = TurkWalker(self.site)
+        walker.turk, walker.accepted = self, accepted
+        return walker.arrive()
+
+    def worker(self, name: str) -> TurkWalker:
+        accepted = self.accept(name)
+        assert accepted is not None, f"nothing is offered to {name}"
+        return self.arrive(accepted)
+
+    # ---------------------------------------------------------- what is seen
+
+    @property
+    def cost(self) -> int:
+        """Everything that left the account, in cents."""
+        return int(sum((entry.amount for entry in self.market.ledger()), Decimal()) * 100)
+
+    @property
+    def paid(self) -> int:
+        """The same, as our books have it."""
+        with self.office.reading() as session:
+            return payments.paid(session)
+
+    def states(self) -> list[str]:
+        return [row[0] for row in self.site.query("SELECT state FROM assignments ORDER BY id")]
+
+    def rewards(self) -> list[str]:
+        """Who was paid a reward by the market, once a reward."""
+        return sorted(entry.worker for entry in self.market.ledger() if entry.kind == "reward")
+
+    def open_places(self) -> int:
+        return sum(hit.count("free") for hit in self.market.state.hits.values() if hit.is_open(self.market.now()))
+
+
+class TurkWalker(Walker):
+    """A worker with a browser, in the frame of a HIT; no cookie is sent back."""
+
+    turk: Turk
+    accepted: Accepted
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.client._cookies = None  # third-party cookies are blocked
+
+    def arrive(self) -> TurkWalker:
+        parts = urlsplit(self.accepted.external_url)
+        reply = self.client.get("/take", query_string=dict(parse_qsl(parts.query)))
+        if reply.status_code == 303:
+            self.address = reply.location
+            self.reload()
+        else:
+            self.page = reply
+        return self
+
+    def agree(self) -> TurkWalker:
+        fields = {name: self.find(rf'name="{name}" value="([^"]+)"') for name in ("entry", "arrival")}
+        reply = self.client.post("/take", data=fields)
+        if reply.status_code == 303:
+            self.address = reply.location
+            self.reload()
+        else:
+            self.page = reply
+        return self
+
+    def take_part(self) -> TurkWalker:
+        self.agree().screen()
+        self.go("instructions")
+        self.listen().finish()
+        return self
+
+    @property
+    def may_hand_in(self) -> bool:
+        return 'action="' in self.html and "/mturk/externalSubmit" in self.html
+
+    def hand_in(self) -> TurkWalker:
+        """Press the button at the end: the form goes to the marketplace, with what it carries."""
+        assert self.find(r'<form class="actions" method="post" action="([^"]+)" data-back>').endswith("/externalSubmit")
+        fields = {name: self.find(rf'name="{name}" value="([^"]+)"') for name in ("assignmentId", "code", "outcome")}
+        self.turk.market.submit(fields.pop("assignmentId"), **fields)
+        return self
+
+
+@pytest.fixture
+def make_turk(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Callable[..., Turk]]:
+    """Make a study at a market: `make_turk(listeners=2, balance="100.00", toml="[pay]…")`."""
+    with contextlib.ExitStack() as stack:
+
+        def make(balance: str = "1000.00", attempts: int = 1, toml: str = "", **options: Any) -> Turk:
+            market = stack.enter_context(MTurkMarket(balance, clock=clock))
+            vault = Vault([KEY])
+            settings = {"vault": vault, "market_url": market.url, "rehearsal": True}
+            site = make_site(toml=MTURK + toml, settings=settings, **options)
+            config = load_study(site.study.folder).config
+            recruiter = MTurkRecruiter(config.recruiter.mturk, "Test", endpoint=market.url, attempts=attempts)
+            stack.callback(recruiter.disconnect)
+            engine = site.app.extensions["rootnote.engine"]
+            office = Office(engine, recruiter, config, Door(SECRET), vault, f"{URL}/take", clock)
+            return Turk(site, market, office, clock)
+
+        yield make
+
+
+def minutes(number: float) -> timedelta:
+    return timedelta(minutes=number)
