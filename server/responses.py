@@ -95,6 +95,8 @@ def response_rows(session: Session, study: Study, plan: Plan) -> Iterable[dict[s
     """The rows of `responses`, in the order of lists and positions."""
     query = select(Response, Assignment).join(Assignment, Response.assignment_id == Assignment.id)
     ordered = query.order_by(Assignment.list_number, Assignment.id, Response.position)
+    # Somebody may go on who failed a step that is not required.
+    short = {assignment for (assignment, _), result in _screened(session).items() if not result.passed}
     for response, assignment in session.execute(ordered):
         trial = plan.lists[assignment.list_number][response.position - 1]
         yield {
@@ -119,7 +121,7 @@ def response_rows(session: Session, study: Study, plan: Plan) -> Iterable[dict[s
             "plays_x": response.plays_x,
             "plays_a": response.plays_a,
             "plays_b": response.plays_b,
-            "passed_prescreen": int(assignment.screened_at is not None),
+            "passed_prescreen": int(assignment.screened_at is not None and assignment.id not in short),
             "completed": int(assignment.state in COMPLETED),
             "answered_at": _iso(response.answered_at),
             **{name: getattr(response, name) for name in (*TELEMETRY, "confidence")},

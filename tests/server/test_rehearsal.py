@@ -113,6 +113,19 @@ def test_ten_double_clickers_all_at_once(tmp_path: Path) -> None:
     assert len(export(study)) == 72
 
 
+def test_listeners_pass_every_prescreen_by_ear(tmp_path: Path) -> None:
+    """Those with headphones finish; those with loudspeakers are let go, because what they hear is not there."""
+    steps = '[prescreen]\nsteps = ["volume", "tones", "antiphase", "huggins"]\n'
+    study = make_study(tmp_path / "s", prompts=6, listeners=6, trials=6, toml=steps)
+    words = ("--abandon", "0", "--fail-prescreen", "0", "--loudspeakers", "0.5", "--seed", "3", "--json")
+    summary = json.loads(rootnote("server", "rehearse", str(study.folder), *words).stdout)
+    assert summary["outcomes"]["finished"] == 6
+    assert summary["outcomes"]["screened_out"] >= 2
+    with sqlite3.connect(study.folder / "rehearsal.sqlite3") as base:
+        failed = Counter(kind for (kind,) in base.execute("SELECT kind FROM prescreen_results WHERE NOT passed"))
+    assert failed == {"antiphase": 2 * summary["outcomes"]["screened_out"]}
+
+
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"1-1": 0.5}', '{"1-2": 1.5}', '{"1-2": true}', '{"1-2": "0.5"}', '{"2-1": 0.5}']
 )

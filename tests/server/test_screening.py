@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from alembic import command
 from sqlalchemy import JSON, column, insert, make_url, table, text
+from sqlalchemy.orm import Session
 
 from server import database
 from server.rehearsal.ears import LOUDSPEAKERS
+from server.responses import listener_rows, response_rows
+from study.plan import read_plan
 from tests.server.conftest import Site, Walker
 from tests.server.test_http import told
 
@@ -81,6 +84,17 @@ def test_a_step_that_is_not_required_is_noted_and_all_go_on(make_site: Callable[
     assert kind(walker) == "tones"
     assert walker.screen().step == "instructions"
     assert results(site) == [("huggins", 1, 0, 2, False), ("tones", 1, 2, 2, True)]
+    walker.go("instructions").listen().finish()
+    site.walker().consent().screen().go("instructions").listen().finish()
+    with Session(site.app.extensions["rootnote.engine"]) as session:
+        plan = read_plan(site.study)
+        told = {row["assignment"]: row["passed_prescreen"] for row in response_rows(session, site.study, plan)}
+        people = listener_rows(session, site.study)
+    assert sorted(told.values()) == [0, 1], "one did not pass, is paid, and can be left out"
+    assert [(one["state"], one["huggins_passed"], one["huggins_correct"]) for one in people] == [
+        ("finished", 0, 0),
+        ("finished", 1, 2),
+    ]
 
 
 def test_sending_twice_changes_nothing_in_any_step(make_site: Callable[..., Site]) -> None:
