@@ -16,6 +16,7 @@ from rich.text import Text
 from analysis.agreement import Alternative, Table1, table1
 from analysis.bins import Bins, misfit, read_bins
 from analysis.comparison import compare_embedders, contrasts_as_data
+from analysis.departures import register
 from analysis.ladder import as_data as ladder_data
 from analysis.ladder import climb, to_frame
 from analysis.planned import find_planned
@@ -108,6 +109,7 @@ def report(
         notes=(*read.notes, *planned.notes, *found.notes),
         rungs=climb(read, alternative),
         rules_from=planned.source,
+        registered=register(read, planned.study, planned.frozen, alternative),
     )
     paths = _write(folder, content)
     if as_json:
@@ -182,6 +184,7 @@ def _as_data(content: Report, paths: Mapping[str, Path]) -> dict[str, Any]:
         "listeners": read.listeners,
         "rules": read.plan.as_data() | {"from": content.rules_from, "not_applied": dict(read.not_applied)},
         "left_out": describe(read.exclusions),
+        "plan": content.registered.as_data() if content.registered else None,
         "ladder": ladder_data(list(content.rungs)),
         "notes": list(content.notes),
         "files": {name: str(path) for name, path in paths.items()},
@@ -191,8 +194,10 @@ def _as_data(content: Report, paths: Mapping[str, Path]) -> dict[str, Any]:
 def _show(content: Report, paths: Mapping[str, Path]) -> None:
     console = Console(highlight=False, soft_wrap=False)
     _show_tables(console, content.tables, content.bins)
-    rules = rules_in_words(content.responses, content.rules_from)
-    for text in (LEGEND, exclusions_in_words(content.responses), *rules, *content.notes, content.note):
+    said = rules_in_words(content.responses, content.rules_from)
+    if content.registered:
+        said += content.registered.in_words()
+    for text in (LEGEND, exclusions_in_words(content.responses), *said, *content.notes, content.note):
         if text:
             console.print(Text(text))
     for path in paths.values():

@@ -11,8 +11,8 @@ the listener. Only `scored` trials enter a table, whatever the rules.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,32 +20,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from embeddings.artefacts import RootnoteError
-from study.config import StudyConfig
+from study.exclusions import ONE_SIDE_LEAST, SAYS, ExclusionPlan, Thresholds, plan_of
+
+__all__ = [
+    "RULES", "Applied", "Exclusion", "ExclusionPlan", "Rule", "Thresholds", "apply", "ladder_plans", "mask_of",
+    "only_scored", "parse_rules", "plan_of", "runs", "why_not",
+]  # fmt: skip
 
 Mask = npt.NDArray[np.bool_]
-CLIPS_OF_A_TRIAL = 3
-TOLERANCE = 0.9  # as the server's: browsers' clocks are coarse
-ONE_SIDE_LEAST = 6  # of fewer answers it says nothing that all are on one side
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """The numbers in the rules."""
-
-    catch_misses_allowed: int = 0
-    fastest_ms: float = 1000 * TOLERANCE * CLIPS_OF_A_TRIAL * 3.0
-    longest_run: int = 8
-
-
-@dataclass(frozen=True)
-class ExclusionPlan:
-    """The rules that hold, in the order in which a response is put down to them."""
-
-    rules: tuple[str, ...] = ("failed_prescreen", "incomplete")
-    thresholds: Thresholds = field(default_factory=Thresholds)
-
-    def as_data(self) -> dict[str, Any]:
-        return {"rules": {name: RULES[name].says(self.thresholds) for name in self.rules}, **vars(self.thresholds)}
 
 
 @dataclass(frozen=True)
@@ -79,16 +61,6 @@ class Applied:
     @property
     def scored(self) -> pd.DataFrame:
         return only_scored(self.kept)
-
-
-def plan_of(config: StudyConfig) -> ExclusionPlan:
-    """The rules of a study.toml."""
-    settings = config.exclusions
-    fastest = settings.fastest_seconds
-    if fastest == "auto":
-        fastest = TOLERANCE * CLIPS_OF_A_TRIAL * config.corpus.clip_seconds
-    thresholds = Thresholds(settings.catch_misses_allowed, round(1000 * fastest, 3), settings.longest_run)
-    return ExclusionPlan(tuple(settings.rules), thresholds)
 
 
 def parse_rules(text: str) -> tuple[str, ...]:
@@ -257,36 +229,17 @@ def _one_side(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
     return _whole_runs(frame, np.flatnonzero((answers >= ONE_SIDE_LEAST) & ((chose_a == 0) | (chose_a == answers))))
 
 
-def _missed_in_words(thresholds: Thresholds) -> str:
-    allowed = thresholds.catch_misses_allowed
-    return "missed a catch trial" if not allowed else f"missed more than {allowed} catch trial{'s' * (allowed > 1)}"
+def _rule(name: str, needs: tuple[str, ...], mask: Callable[[pd.DataFrame, Thresholds], Mask], **more: Any) -> Rule:
+    return Rule(SAYS[name], needs, mask, **more)
 
 
 RULES: dict[str, Rule] = {
-    "failed_prescreen": Rule(
-        lambda t: "listener did not pass the prescreen", ("passed_prescreen",), _failed_prescreen
-    ),
-    "incomplete": Rule(lambda t: "listener did not complete the study", ("completed",), _incomplete),
-    "duplicate_person": Rule(
-        lambda t: "later run of a person who had taken part before", ("assignment",), _duplicate_person
-    ),
-    "catch_missed": Rule(lambda t: f"listener {_missed_in_words(t)}", ("kind",), _catch_missed, _no_catch_trials),
-    "too_fast": Rule(lambda t: f"answered in less than {t.fastest_ms / 1000:g} s", ("response_ms",), _too_fast),
-    "not_heard": Rule(
-        lambda t: "a clip was never heard to its end", ("plays_x", "plays_a", "plays_b"), _not_heard
-    ),
-    "straight_lining": Rule(
-        lambda t: f"listener chose the same side {t.longest_run} times running",
-        ("choice", "position"),
-        _straight_lining,
-        _positions_unknown,
-    ),
-    "one_side": Rule(
-        lambda t: f"listener chose one side only, in {ONE_SIDE_LEAST} answers or more", ("choice",), _one_side
-    ),
-}  # fmt: skip
-
-
-def names(rules: Sequence[str]) -> str:
-    """Rules as a list in words."""
-    return ", ".join(rules) if rules else "none"
+    "failed_prescreen": _rule("failed_prescreen", ("passed_prescreen",), _failed_prescreen),
+    "incomplete": _rule("incomplete", ("completed",), _incomplete),
+    "duplicate_person": _rule("duplicate_person", ("assignment",), _duplicate_person),
+    "catch_missed": _rule("catch_missed", ("kind",), _catch_missed, hindered=_no_catch_trials),
+    "too_fast": _rule("too_fast", ("response_ms",), _too_fast),
+    "not_heard": _rule("not_heard", ("plays_x", "plays_a", "plays_b"), _not_heard),
+    "straight_lining": _rule("straight_lining", ("choice", "position"), _straight_lining, hindered=_positions_unknown),
+    "one_side": _rule("one_side", ("choice",), _one_side),
+}

@@ -1,7 +1,8 @@
 """What was planned: the study that responses belong to, and the rules of exclusion that hold for them.
 
 The study is the one named, or the one whose study.toml lies beside the responses or in the folder above (a
-rehearsal's). Rules come from the command line, else from study.toml, else they are the defaults.
+rehearsal's). Rules come from the command line, else from the frozen plan, else from study.toml, else they are the
+defaults.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from analysis.exclusions import ExclusionPlan, parse_rules, plan_of
+from analysis.departures import present_rules, read_plan_of
+from analysis.exclusions import ExclusionPlan, parse_rules
 from analysis.responses import DEFAULT_PLAN
 from embeddings.artefacts import RootnoteError
 from study.config import Study, load_study
+from study.frozen import Frozen
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Planned:
     exclusions: ExclusionPlan
     source: str
     study: Study | None = None
+    frozen: Frozen | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -33,11 +37,14 @@ def find_planned(responses: Path, study: Path | None, rules: str | None) -> Plan
     """
     chosen = None if rules is None else parse_rules(rules)
     found, notes = _find_study(responses, study)
-    exclusions = DEFAULT_PLAN if found is None else plan_of(found.config)
+    frozen, said = read_plan_of(found)
+    exclusions = present_rules(found, frozen) or DEFAULT_PLAN
     source = "" if found is None else f"{found.folder.name}/study.toml"
+    if frozen is not None:
+        source = f"the frozen plan {frozen.hash[:12]}"
     if chosen is not None:
         exclusions, source = replace(exclusions, rules=chosen), "--rules"
-    return Planned(exclusions, source, found, notes)
+    return Planned(exclusions, source, found, frozen, (*notes, *said))
 
 
 def _find_study(responses: Path, study: Path | None) -> tuple[Study | None, tuple[str, ...]]:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from analysis.agreement import BIN_PAIRS, CHANCE, Cell, EmbedderTable, Table1
 from analysis.bins import Bins
 from analysis.comparison import Contrast, write_difference, write_newcombe
+from analysis.departures import Registered
 from analysis.figures import BIN_COLOURS, draw_forest, draw_histogram
 from analysis.ladder import Rung, in_words
 from analysis.responses import Responses
@@ -52,6 +53,7 @@ class Report:
     contrasts: Sequence[Contrast] = ()
     rungs: Sequence[Rung] = ()
     rules_from: str = ""
+    registered: Registered | None = None
 
 
 def read_in_words(table: EmbedderTable) -> str:
@@ -195,6 +197,7 @@ def to_html(report: Report) -> str:
         sections=sections,
         excluded=exclusions_in_words(report.responses),
         rules_said=rules_in_words(report.responses, report.rules_from),
+        registered=report.registered,
         rungs=report.rungs,
         ladder_pairs=BIN_PAIRS,
         ladder_reading=in_words(list(report.rungs), ALPHA) if report.rungs else "",

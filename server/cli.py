@@ -221,7 +221,7 @@ def codes(folder: Path, rehearsal: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write into (default: the study's).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> None:
-    """Write responses.csv, responses.parquet and listeners.csv, under pseudonyms."""
+    """Write responses.csv, responses.parquet and listeners.csv, under pseudonyms, and export.json with their hashes."""
     from server import database, responses
     from study.plan import read_plan
 
@@ -232,11 +232,12 @@ def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> No
         _require_same_schedule(session, plan.schedule_fingerprint)
         written = responses.export(session, study, plan, out or default)
     if as_json:
-        paths = {name: str(getattr(written, name)) for name in ("csv", "parquet", "listeners")}
+        paths = {name: str(getattr(written, name)) for name in ("csv", "parquet", "listeners", "manifest")}
         click.echo(json.dumps(paths | {"responses": written.responses, "completed": written.completed}))
         return
     click.echo(f"{written.responses} responses; {written.completed} listeners completed the study.")
-    click.echo(f"Written: {written.csv}, {written.parquet.name} and {written.listeners.name}.")
+    others = ", ".join(path.name for path in (written.parquet, written.listeners))
+    click.echo(f"Written: {written.csv}, {others} and {written.manifest.name}.")
 
 
 def open_study(folder: Path, rehearsal: bool) -> tuple[Study, Any]:

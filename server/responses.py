@@ -1,8 +1,8 @@
 """Responses: what leaves the server for the analysis.
 
 `responses` has one row per answered trial, in the columns of the public contract, under pseudonyms only;
-`listeners` has one row per assignment. Completion codes are in neither, because a marketplace can join them
-to a person.
+`listeners` has one row per assignment; export.json has the SHA-256 of every file, by which an edited one is told.
+Completion codes are in none of them, because a marketplace can join them to a person.
 """
 
 from __future__ import annotations
@@ -20,9 +20,22 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from embeddings.artefacts import Provenance, replacing, write_table
-from server.models import ACTIVE, COMPLETED, Answer, Assignment, Place, PrescreenItem, PrescreenResult, Response, State
+from server.models import (
+    ACTIVE,
+    COMPLETED,
+    Answer,
+    Arrivals,
+    Assignment,
+    Place,
+    PrescreenItem,
+    PrescreenResult,
+    Response,
+    State,
+)
 from server.telemetry import TELEMETRY
 from study.config import Study
+from study.exported import write_manifest
+from study.frozen import read_frozen
 from study.plan import Plan
 from study.prescreen import graded_steps
 from study.questions import BaseQuestion, NumberQuestion
@@ -74,12 +87,13 @@ class Exported:
     csv: Path
     parquet: Path
     listeners: Path
+    manifest: Path
     responses: int
     completed: int
 
 
 def export(session: Session, study: Study, plan: Plan, folder: Path) -> Exported:
-    """Write responses.csv, responses.parquet and listeners.csv into `folder`, each whole or not at all."""
+    """Write responses.csv, responses.parquet, listeners.csv and export.json, each whole or not at all."""
     rows = list(response_rows(session, study, plan))
     people = listener_rows(session, study)
     paths = [folder / name for name in ("responses.csv", "responses.parquet", "listeners.csv")]
@@ -88,7 +102,21 @@ def export(session: Session, study: Study, plan: Plan, folder: Path) -> Exported
     write_table(paths[1], pa.Table.from_pylist(rows, schema=SCHEMA), provenance)
     _write_csv(paths[2], tuple(people[0]) if people else LISTENER_COLUMNS, people)
     completed = len({row["assignment"] for row in rows if row["completed"]})
-    return Exported(paths[0], paths[1], paths[2], len(rows), completed)
+    frozen = read_frozen(study.folder)
+    manifest = write_manifest(
+        folder,
+        study.config.study.name,
+        plan.schedule_fingerprint,
+        frozen.hash if frozen else "",
+        paths,
+        _arrived(session),
+    )
+    return Exported(paths[0], paths[1], paths[2], manifest, len(rows), completed)
+
+
+def _arrived(session: Session) -> dict[str, int]:
+    counted = session.execute(select(Arrivals.shown, func.sum(Arrivals.number)).group_by(Arrivals.shown))
+    return {shown: int(number) for shown, number in counted}
 
 
 def response_rows(session: Session, study: Study, plan: Plan) -> Iterable[dict[str, Any]]:

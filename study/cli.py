@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -175,3 +176,32 @@ def recruiters(as_json: bool) -> None:
         return
     for kind, text in found.items():
         click.echo(f"  {kind:<10} {text}")
+
+
+@cli.command()
+@study_argument
+@click.option("--one-sided", is_flag=True, help="Plan to test for more agreement than chance only.")
+@click.option("--amend", default="", metavar="REASON", help="Replace a plan that is frozen already, and say why.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def freeze(folder: Path, one_sided: bool, amend: str, as_json: bool) -> None:
+    """Preregister a built study: preregistration.md and .json, with a hash that every report prints.
+
+    What hypotheses.md says is taken in. Example: rootnote study freeze my-study
+    """
+    from study.freeze import freeze as freeze_study
+    from study.frozen import HYPOTHESES, JSON, MARKDOWN
+
+    study = load_study(folder)
+    frozen, written = freeze_study(study, datetime.now(UTC), "greater" if one_sided else "two-sided", amend.strip())
+    if as_json:
+        told = {"hash": frozen.hash, "frozen_at": frozen.plan["frozen_at"], "written": written}
+        click.echo(json.dumps(told | {"files": [str(folder / JSON), str(folder / MARKDOWN)]}, indent=2))
+        return
+    if not written:
+        click.echo(f"The plan was frozen at {frozen.plan['frozen_at']} and holds: nothing has changed since.")
+    else:
+        click.echo(f"Wrote {folder / MARKDOWN} and {JSON}.")
+        if not frozen.plan["hypotheses"]:
+            click.echo(f"It states no hypotheses: write {folder / HYPOTHESES} and freeze again with --amend.")
+    click.echo(f"Hash: {frozen.hash}")
+    click.echo("Register it where you cannot change it (OSF, AsPredicted, a colleague's mail) before anyone listens.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from embeddings.artefacts import read_table
 from server import database, responses
 from server.status import count, shown_codes
+from study.exported import read_manifest
 from study.plan import read_plan
 from tests.server.conftest import FakeClock, Site
 
@@ -86,6 +88,18 @@ def test_listeners_and_pseudonyms(site: Site, tmp_path: Path) -> None:
     assert people[0]["duration_seconds"] == "240.0"
     assert people[0]["q_device"] == "Headphones or earbuds"
     assert people[0]["q_remarks"].startswith("'=")
+
+
+def test_an_export_names_the_hashes_of_its_files_and_who_arrived(site: Site, tmp_path: Path) -> None:
+    site.walker().take_part()
+    export(site, tmp_path)
+    found = read_manifest(tmp_path)
+    assert found is not None
+    assert set(found.files) == {"responses.csv", "responses.parquet", "listeners.csv"}
+    for name, sha256 in found.files.items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == sha256
+    assert (found.schedule, found.plan) == (read_plan(site.study).schedule_fingerprint, "")
+    assert found.arrived == {"informed": 1}
 
 
 def test_nobody_yet(site: Site, tmp_path: Path) -> None:

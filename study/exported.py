@@ -1,0 +1,59 @@
+"""An export's own account: export.json beside the files of an export, with their SHA-256.
+
+The server writes it, the analysis reads it: a file whose hash differs was edited since.
+Conventions: hashes are hex; `arrived` counts not persons but how often the information was shown ("informed") or
+somebody was not let in ("not_let_in").
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from embeddings.artefacts import Provenance, RootnoteError, read_json, write_json
+
+MANIFEST = "export.json"
+EXPORT = "rootnote server export"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was exported: the study, its schedule, its frozen plan ("" where there is none), files and their SHA-256."""
+
+    study: str
+    schedule: str
+    plan: str
+    files: Mapping[str, str]
+    arrived: Mapping[str, int]
+
+
+def write_manifest(
+    folder: Path, study: str, schedule: str, plan: str, files: Sequence[Path], arrived: Mapping[str, int]
+) -> Path:
+    """Write export.json for files that lie in `folder`."""
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    content = {"study": study, "arrived": dict(arrived)}
+    write_json(
+        folder / MANIFEST, content, Provenance("export", content, {"schedule": schedule, "plan": plan, **hashes})
+    )
+    return folder / MANIFEST
+
+
+def read_manifest(folder: Path) -> Exported | None:
+    """The account of the export in `folder`, None where there is none.
+
+    Raises:
+        RootnoteError: where it is damaged, or its own hash shows that it was edited.
+    """
+    if not (folder / MANIFEST).is_file():
+        return None
+    _, provenance = read_json(folder / MANIFEST, "export", EXPORT)
+    made_from = dict(provenance.made_from)
+    try:
+        schedule, plan = made_from.pop("schedule"), made_from.pop("plan")
+        arrived = {str(name): int(number) for name, number in provenance.settings["arrived"].items()}
+        return Exported(str(provenance.settings["study"]), schedule, plan, made_from, arrived)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RootnoteError(f"{folder / MANIFEST} lacks or misstates {error}; run `{EXPORT}`.") from error

@@ -1,0 +1,149 @@
+"""Freezing: the plan of a built study as a preregistration, before anybody has listened.
+
+`preregistration.json` holds the plan and its hash, the SHA-256 of the plan in canonical JSON; `preregistration.md` says
+the same for people. The plan names every setting of study.toml, the answers that the schedule gives to each bin pair,
+the exclusions, the tests, the seed, and the fingerprint of every artefact and text. Whoever can edit the file can also
+recompute its hash: it binds once the hash is where its author cannot change it (a registry, a colleague's mail).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from embeddings.artefacts import RootnoteError, digest, read_table, replacing, require_fresh
+from rootnote import VERSION
+from study.bins import read_bins
+from study.check import TEXTS
+from study.config import Study
+from study.exclusions import plan_of
+from study.frozen import (
+    APART,
+    HYPOTHESES,
+    JSON,
+    MARKDOWN,
+    TESTS,
+    Frozen,
+    differences,
+    read_frozen,
+    text_of,
+    to_markdown,
+)
+from study.plan import BUILD, Plan, read_plan
+from study.triplets import triplets_provenance
+
+FORMAT = 1
+
+
+def describe(study: Study, alternative: str = "two-sided") -> dict[str, Any]:
+    """The plan of a built study, without the moment of freezing.
+
+    Raises:
+        RootnoteError: where the study is not built, or an artefact is not of the present study.toml.
+    """
+    plan = read_plan(study)
+    config = study.config
+    bins, fingerprints = {}, {}
+    for name in config.embedding.embedders:
+        fitted, _, provenance = read_bins(study.bins(name))
+        bins[name] = {
+            "centres": {str(number): round(centre, 6) for number, centre in fitted.centres.items()},
+            "half_width": fitted.half_width,
+        }
+        fingerprints[f"vectors {name}"] = provenance.made_from.get("vectors", "")
+        fingerprints[f"bins {name}"] = provenance.fingerprint
+    triplets, made = read_table(study.triplets, "triplets", BUILD)
+    own = {name: fingerprints[f"bins {name}"] for name in config.embedding.embedders}
+    require_fresh(study.triplets, made, triplets_provenance(config, own), BUILD)
+    corpus, corpus_made = read_table(study.corpus, "corpus", BUILD)
+    files = ("study.toml", *TEXTS, HYPOTHESES)
+    return {
+        "format": FORMAT,
+        "rootnote": VERSION,
+        "study": config.study.model_dump(mode="json"),
+        "hypotheses": text_of(study.folder / HYPOTHESES),
+        "corpus": {"clips": corpus.num_rows},
+        "triplets": triplets.num_rows,
+        "bins": bins,
+        "answers": {name: _answers(plan, name) for name in config.embedding.embedders},
+        "exclusions": plan_of(config).as_data(),
+        "tests": TESTS | {"alternative": alternative},
+        "settings": config.model_dump(mode="json", exclude=set(APART)),
+        "fingerprints": {
+            "corpus": corpus_made.fingerprint,
+            **fingerprints,
+            "triplets": made.fingerprint,
+            "schedule": plan.schedule_fingerprint,
+            "stimuli": digest({key: stimulus.sha256 for key, stimulus in plan.stimuli.items()}),
+        },
+        "files": {name: _sha256(study.folder / name) for name in files if (study.folder / name).is_file()},
+    }
+
+
+def _answers(plan: Plan, embedder: str) -> dict[str, Any]:
+    """What the schedule gives to one embedder: listeners, prompts, and answers by bin pair and kind."""
+    trials = [trial for trials in plan.lists.values() for trial in trials if trial.embedder == embedder]
+    scored = [trial for trial in trials if trial.kind == "scored"]
+    pairs = Counter(f"{trial.bin_high}-{trial.bin_low}" for trial in scored)
+    kinds = Counter(trial.kind for trial in trials)
+    return {
+        "listeners": len({trial.list for trial in scored}),
+        "prompts": len({trial.prompt for trial in scored}),
+        "pairs": dict(sorted(pairs.items())),
+        "catch": kinds["catch"],
+        "repeat": kinds["repeat"],
+    }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def freeze(study: Study, now: datetime, alternative: str = "two-sided", amend: str = "") -> tuple[Frozen, bool]:
+    """Write the plan, or find that it is frozen already: (the plan, whether it was written now).
+
+    Args:
+        amend: why a plan that was frozen is to be replaced; the former one is kept under its hash.
+
+    Raises:
+        RootnoteError: where the study is not built, or another plan is frozen and no reason is given.
+    """
+    plan = describe(study, alternative)
+    former = read_frozen(study.folder)
+    if former is not None and not amend:
+        changed = [key for key in differences(former.plan, plan) if key != "rootnote"]
+        if former.intact and former.markdown_intact and not changed:
+            return former, False
+        what = ", ".join(changed[:6]) if changed else "the file itself was edited"
+        raise RootnoteError(
+            f"{study.folder / JSON} holds a plan frozen on {former.plan['frozen_at'][:10]}, and since then changed: "
+            f"{what}; undo that, or freeze a new plan and say why with --amend REASON."
+        )
+    if former is not None:
+        _keep(study.folder, former)
+    plan["frozen_at"] = now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    plan["amends"] = {"hash": former.hash, "reason": amend} if former is not None else None
+    _write(study.folder, plan)
+    frozen = read_frozen(study.folder)
+    assert frozen is not None
+    return frozen, True
+
+
+def _keep(folder: Path, former: Frozen) -> None:
+    """The former plan under its hash, so that a later reader finds what was amended."""
+    for name in (JSON, MARKDOWN):
+        if (folder / name).is_file():
+            stem, suffix = name.split(".")
+            (folder / name).replace(folder / f"{stem}-{former.hash[:12]}.{suffix}")
+
+
+def _write(folder: Path, plan: dict[str, Any]) -> None:
+    text = json.dumps({"hash": digest(plan), "plan": plan}, indent=2, ensure_ascii=False) + "\n"
+    # The JSON last: it is what says that a plan is frozen.
+    for name, content in ((MARKDOWN, to_markdown(plan)), (JSON, text)):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")

@@ -1,0 +1,154 @@
+"""A frozen plan: how preregistration.json is read, compared and said for people; study.freeze writes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from embeddings.artefacts import RootnoteError, digest
+
+JSON, MARKDOWN, HYPOTHESES = "preregistration.json", "preregistration.md", "hypotheses.md"
+# What the analysis will do; analysis.departures states the same of a report and compares.
+TESTS: dict[str, Any] = {
+    "test": "exact binomial",
+    "alternative": "two-sided",
+    "chance": 0.5,
+    "alpha": 0.05,
+    "correction": "Holm, over the bin pairs of one embedder",
+    "interval": "Clopper-Pearson, 95 %",
+}
+# Settings that cannot change what is heard, asked or computed.
+APART = ("rehearsal",)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A frozen plan as it was read; `intact` where its content has the hash it states."""
+
+    plan: Mapping[str, Any]
+    hash: str
+    intact: bool
+    markdown_intact: bool
+
+    @property
+    def frozen_at(self) -> datetime:
+        return datetime.fromisoformat(self.plan["frozen_at"])
+
+
+def read_frozen(folder: Path) -> Frozen | None:
+    """The frozen plan of a study folder, None where there is none.
+
+    Raises:
+        RootnoteError: where the file is there and is no plan.
+    """
+    path = folder / JSON
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        plan, stated = dict(data["plan"]), str(data["hash"])
+        for key in ("study", "answers", "exclusions", "tests", "settings", "fingerprints", "frozen_at"):
+            plan[key]
+        datetime.fromisoformat(plan["frozen_at"])
+        markdown = to_markdown(plan)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RootnoteError(
+            f"{path} is damaged ({type(error).__name__}: {error}); restore it from where it was registered."
+        ) from error
+    return Frozen(plan, stated, digest(plan) == stated, text_of(folder / MARKDOWN) == markdown.strip())
+
+
+def differences(former: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """The keys, dotted, in which two plans differ; not the moment of freezing."""
+    one, other = ({**_flat(each, ""), "frozen_at": "", "amends": ""} for each in (former, plan))
+    return sorted(
+        key for key in {**one, **other} if not key.startswith("amends") and one.get(key, _NO) != other.get(key, _NO)
+    )
+
+
+_NO = object()
+
+
+def _flat(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {name: value}
+    parts = [_flat(part, f"{name}.{key}" if name else str(key)) for key, part in value.items()]
+    return {key: part for each in parts for key, part in each.items()}
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+
+
+# ------------------------------------------------------------------ for people
+
+
+def to_markdown(plan: Mapping[str, Any]) -> str:
+    """The plan as a document; it follows from the JSON alone."""
+    study, tests, settings = plan["study"], plan["tests"], plan["settings"]
+    amends = plan.get("amends")
+    lines = [
+        f"# Preregistration: {study['name']}",
+        "",
+        f"Frozen {plan['frozen_at']} with Rootnote {plan['rootnote']}. Hash: `{digest(plan)}`",
+        "",
+    ]
+    if amends:
+        lines += [f"It replaces the plan `{amends['hash']}`, because: {amends['reason']}", ""]
+    if study["researcher"] or study["contact"]:
+        lines += [f"Researcher: {', '.join(filter(None, (study['researcher'], study['contact'])))}.", ""]
+    if plan["hypotheses"]:
+        lines += ["## Hypotheses", "", plan["hypotheses"], ""]
+    lines += ["## Design", "", *_design(plan), ""]
+    lines += ["## Who does not count", "", *_exclusions(plan["exclusions"]), ""]
+    lines += [
+        "## Tests",
+        "",
+        f"For each embedder and bin pair: {tests['test']} test, {tests['alternative']}, against "
+        f"{100 * tests['chance']:g} %, at α = {tests['alpha']:g}; correction: {tests['correction']}; intervals: "
+        f"{tests['interval']}. All other results are secondary.",
+        "",
+        "## Seed, settings, fingerprints",
+        "",
+        f"Everything that is drawn or shuffled follows from the seed {study['seed']}.",
+        "",
+        "| artefact | fingerprint (SHA-256) |",
+        "|---|---|",
+        *(f"| {name} | `{value}` |" for name, value in plan["fingerprints"].items()),
+        *(f"| {name} | `{value}` |" for name, value in plan["files"].items()),
+        "",
+        "```text",
+        *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in _flat(settings, "").items()),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _design(plan: Mapping[str, Any]) -> list[str]:
+    design = plan["settings"]["design"]
+    lines = [
+        f"Design `{design['kind']}` on {plan['corpus']['clips']:,} clips of "
+        f"{plan['settings']['corpus']['clip_seconds']:g} s; {plan['triplets']:,} triplets.",
+        "",
+        "| embedder | listeners | prompts | answers per bin pair | catch | repeat | bin centres 1 to 4 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, answers in plan["answers"].items():
+        pairs = ", ".join(f"{pair}: {n}" for pair, n in answers["pairs"].items())
+        centres = ", ".join(f"{value:.3f}" for value in plan["bins"][name]["centres"].values())
+        centres += f" (± {plan['bins'][name]['half_width']:g})"
+        lines.append(
+            f"| {name} | {answers['listeners']} | {answers['prompts']} | {pairs} | {answers['catch']} | "
+            f"{answers['repeat']} | {centres} |"
+        )
+    return lines
+
+
+def _exclusions(exclusions: Mapping[str, Any]) -> list[str]:
+    if not exclusions["rules"]:
+        return ["Everybody counts."]
+    return [f"- `{name}`: {says}" for name, says in exclusions["rules"].items()]
