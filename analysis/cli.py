@@ -17,6 +17,8 @@ from analysis.agreement import Alternative, Table1, table1
 from analysis.bins import Bins, misfit, read_bins
 from analysis.comparison import compare_embedders, contrasts_as_data
 from analysis.departures import register
+from analysis.findings import as_data as findings_data
+from analysis.findings import find, frames
 from analysis.ladder import as_data as ladder_data
 from analysis.ladder import climb, to_frame
 from analysis.planned import find_planned
@@ -110,6 +112,7 @@ def report(
         rungs=climb(read, alternative),
         rules_from=planned.source,
         registered=register(read, planned.study, planned.frozen, alternative),
+        findings=find(read),
     )
     paths = _write(folder, content)
     if as_json:
@@ -167,12 +170,21 @@ def _write(folder: Path, content: Report) -> dict[str, Path]:
         "table1.md": to_markdown(content.tables, content.bins),
         "table1.tex": to_latex(content.tables, content.bins),
         "ladder.csv": to_frame(list(content.rungs)).to_csv(index=False),
+        **_numbers(content),
         "report.html": to_html(content),
     }
     for name, text in texts.items():
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return {name: folder / name for name in texts}
+
+
+def _numbers(content: Report) -> dict[str, str]:
+    """Every number as JSON and CSV."""
+    assert content.findings is not None
+    texts = {name: table.to_csv(index=False) for name, table in frames(content.findings).items()}
+    data = findings_data(content.findings) | {"contrasts": contrasts_as_data(content.contrasts)}
+    return texts | {"numbers.json": json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"}
 
 
 def _as_data(content: Report, paths: Mapping[str, Path]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ The variance of a rate is estimated with both groupings at once (Cameron, Gelbac
 Economic Statistics 29, 2011): that clustered on listeners, plus that clustered on prompts, minus that of single
 answers, each with its G / (G - 1). It gives the effective number of answers, p (1 - p) / variance, and from that
 Wilson's interval with a t quantile of G - 1 degrees of freedom, G being the fewer of listeners and prompts. The test
-is the same with the variance at chance. The variance is never taken below half that of independent answers. Why
-this and not another: docs/decisions/0005-dependence.md.
+is the same with the variance at chance. The interval is never shorter than Wilson's of as many independent answers.
+Why this and not another: docs/decisions/0005-dependence.md.
 Conventions: the rate estimated is that of other listeners and other prompts from the same populations; rates lie in
 [0, 1]; listeners and prompts are told apart by their text.
 """
@@ -26,6 +26,7 @@ from analysis.responses import BINS
 Ints = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float64]
 LEVEL = 0.05
+Z = float(stats.norm.ppf(0.975))
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,14 @@ def _of(y: Floats, listener: Ints, prompt: Ints, label: str) -> Dependence:
 
 
 def _from_variance(plain: Dependence, variance: float, df: int, iccs: list[float | None]) -> Dependence:
-    effective = plain.rate * (1 - plain.rate) / variance
+    quantile = float(stats.t.ppf(0.975, df))
+    worth = plain.rate * (1 - plain.rate) / variance
+    # Never shorter than Wilson's of independent answers: what luck takes off the variance is not believed.
+    effective = min(worth, plain.n * (quantile / Z) ** 2)
     low, high = wilson_t(plain.rate, effective, df)
     t = abs(plain.rate - CHANCE) / np.sqrt(CHANCE * (1 - CHANCE) / effective)
     return replace(
-        plain, ci_low=low, ci_high=high, p=float(2 * stats.t.sf(t, df)), df=df, n_effective=float(effective),
+        plain, ci_low=low, ci_high=high, p=float(2 * stats.t.sf(t, df)), df=df, n_effective=float(min(worth, plain.n)),
         icc_listener=iccs[0], icc_prompt=iccs[1],
     )  # fmt: skip
 
@@ -164,7 +168,7 @@ def two_way_variance(y: Floats, listener: Ints, prompt: Ints) -> float:
     by_listener, by_prompt = _clustered(residual, listener), _clustered(residual, prompt)
     single = _clustered(residual, np.arange(len(y)))
     # The difference can fall to nothing in a small sample; answers of any population vary more than that.
-    return max(by_listener + by_prompt - single, single / 2)
+    return max(by_listener + by_prompt - single, single / 4)
 
 
 def _clustered(residual: Floats, groups: Ints) -> float:

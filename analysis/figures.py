@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from analysis.agreement import BIN_PAIRS, CHANCE, Cell, EmbedderTable, Table1
 from analysis.bins import Bins
+from analysis.psychometric import Curve
 from analysis.responses import BINS
 from analysis.tables import COLUMNS, ROWS, one_line, percent
 
@@ -234,4 +235,53 @@ def _describe_table(table: EmbedderTable) -> str:
         f"bins {high} and {low} {percent(table.pairs[high, low])} %"
         for high, low in BIN_PAIRS
         if table.pairs[high, low].n
+    )
+
+
+# One embedder after another: colour, line and marker differ together.
+SERIES = (("#0072B2", "-", "o"), ("#D55E00", "--", "s"), ("#009E73", "-.", "^"), ("#CC79A7", ":", "D"))
+
+
+def draw_curves(curves: Sequence[Curve], as_z: bool = False, prefix: str = "curves") -> str:
+    """The psychometric curves on one axis, with bands, points of answers and thresholds, as SVG."""
+    with styled("none"):
+        return as_svg(plot_curves(curves, as_z), prefix, _describe_curves(curves, as_z), "currentColor")
+
+
+def plot_curves(curves: Sequence[Curve], as_z: bool = False) -> Figure:
+    """The same as a figure, to be saved in any format."""
+    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for number, curve in enumerate(curves):
+        colour, line, marker = SERIES[number % len(SERIES)]
+        unit = curve.spread if as_z else 1.0
+        at = np.array(curve.at) / unit
+        axes.fill_between(
+            at, 100 * np.array(curve.low), 100 * np.array(curve.high), color=colour, alpha=0.18, linewidth=0
+        )
+        axes.plot(at, 100 * np.array(curve.rate), line, color=colour, linewidth=2, label=one_line(curve.embedder))
+        for point in curve.points:
+            x = point.difference / unit
+            axes.plot([x, x], [100 * point.low, 100 * point.high], color=colour, linewidth=1, alpha=0.7)
+            axes.plot([x], [100 * point.agreed / point.n], marker, color=colour, markersize=4.5)
+        if curve.threshold is not None and curve.threshold <= max(curve.at):
+            axes.plot([curve.threshold / unit] * 2, [0, 75], line, color=colour, linewidth=1)
+    axes.axhline(75, color=INK, linewidth=0.7, linestyle=(0, (1, 3)))
+    axes.axhline(50, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    lowest = min([100 * value for curve in curves for value in (*curve.low, *(p.low for p in curve.points))] + [45])
+    axes.set_ylim(10 * np.floor(lowest / 10), 101)
+    axes.set_xlabel("difference in similarity, in standard deviations" if as_z else "difference in cosine similarity")
+    axes.set_ylabel("agreement, %")
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def _describe_curves(curves: Sequence[Curve], as_z: bool) -> str:
+    def threshold(curve: Curve) -> str:
+        if curve.threshold is None:
+            return "never reaches 75 %"
+        return f"75 % at {curve.threshold / (curve.spread if as_z else 1):.3g}"
+
+    return "Agreement by difference in similarity; " + "; ".join(
+        f"{one_line(c.embedder)}: {threshold(c)}" for c in curves
     )

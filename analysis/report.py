@@ -18,7 +18,9 @@ from analysis.agreement import BIN_PAIRS, CHANCE, Cell, EmbedderTable, Table1
 from analysis.bins import Bins
 from analysis.comparison import Contrast, write_difference, write_newcombe
 from analysis.departures import Registered
+from analysis.dependence import Dependence, survival
 from analysis.figures import BIN_COLOURS, draw_forest, draw_histogram
+from analysis.findings import Findings, find
 from analysis.ladder import Rung, in_words
 from analysis.responses import Responses
 from analysis.tables import (
@@ -54,6 +56,7 @@ class Report:
     rungs: Sequence[Rung] = ()
     rules_from: str = ""
     registered: Registered | None = None
+    findings: Findings | None = None
 
 
 def read_in_words(table: EmbedderTable) -> str:
@@ -151,6 +154,25 @@ def rules_in_words(responses: Responses, source: str) -> list[str]:
     ]
 
 
+def conclude(cells: Sequence[Dependence]) -> list[str]:
+    """For every pooled conclusion whether it survives, those alike together; then what had to be done."""
+    groups: dict[str, list[str]] = {}
+    for cell in cells:
+        label = cell.label if "–" in cell.label else "everything" if cell.label == "all" else f"row {cell.label[0]}"
+        groups.setdefault(survival(cell), []).append(label)
+    said = [f"{', '.join(labels)}: {sentence[0].lower()}{sentence[1:]}" for sentence, labels in groups.items()]
+    said = [sentence[0].upper() + sentence[1:] for sentence in said]
+    fallbacks: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.fallback:
+            fallbacks.setdefault(cell.fallback, []).append(cell.label)
+    return said + [f"{', '.join(labels)}: {sentence}" for sentence, labels in fallbacks.items()]
+
+
+def write_icc(value: float | None) -> str:
+    return "–" if value is None else f"{value + 0.0:.2f}".replace("-", "−")
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -179,7 +201,9 @@ def to_html(report: Report) -> str:
         line=one_line,
         difference=write_difference,
         newcombe=write_newcombe,
+        icc=write_icc,
     )
+    findings = report.findings or find(report.responses)
     sections = [
         {
             "table": table,
@@ -202,6 +226,8 @@ def to_html(report: Report) -> str:
         ladder_pairs=BIN_PAIRS,
         ladder_reading=in_words(list(report.rungs), ALPHA) if report.rungs else "",
         many_answers=_many_answers(report.responses),
+        findings=findings,
+        conclusions={name: conclude(cells) for name, cells in findings.dependence.items()},
         versions=versions(),
         legend=LEGEND,
         rows=ROWS,

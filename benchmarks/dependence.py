@@ -90,7 +90,7 @@ def judge(frame: pd.DataFrame, truth: dict[str, float], checks: bool) -> Iterato
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=1000)
-    parser.add_argument("--checked", type=int, default=100, help="studies in which the slow methods run as well")
+    parser.add_argument("--checked", type=int, default=50, help="studies in which the slow methods run as well")
     parser.add_argument("--design", choices=("paper", "robust"), default="paper")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
