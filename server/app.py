@@ -19,7 +19,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as WebResponse
 
 from embeddings.artefacts import RootnoteError
-from server import database, participant, researcher, watch
+from server import database, language, participant, researcher, watch
 from server.door import Door, sha256
 from server.flow import Clock, Experiment, Refused, sync_places, utc_now
 from server.headers import security_headers
@@ -30,22 +30,26 @@ from server.privacy import NEEDED
 from server.reception import Reception
 from server.settings import Settings
 from study.config import Study
+from study.languages import mark
 from study.plan import read_plan
 from study.recruiters import make_recruiter
 from study.storage import open_storage
 
 MAX_REQUEST_BYTES = 64 * 1024
 ERRORS = {
-    400: ("This did not work", "What was sent is not complete; please load the page again."),
-    404: ("There is nothing here", "This page does not exist, or is no longer there."),
-    405: ("There is nothing here", "This address cannot be opened this way."),
-    413: ("This is too much", "What was sent is too long; please shorten it."),
-    416: ("There is nothing here", "That part of the sound does not exist."),
+    400: (mark("This did not work"), mark("What was sent is not complete; please load the page again.")),
+    404: (mark("There is nothing here"), mark("This page does not exist, or is no longer there.")),
+    405: (mark("There is nothing here"), mark("This address cannot be opened this way.")),
+    413: (mark("This is too much"), mark("What was sent is too long; please shorten it.")),
+    416: (mark("There is nothing here"), mark("That part of the sound does not exist.")),
     429: (
-        "One moment, please",
-        "Very many requests came from here at once. Please wait a moment, then load the page again.",
+        mark("One moment, please"),
+        mark("Very many requests came from here at once. Please wait a moment, then load the page again."),
     ),
-    500: ("Something went wrong here", "It is not your fault, and nothing that you answered before is lost."),
+    500: (
+        mark("Something went wrong here"),
+        mark("It is not your fault, and nothing that you answered before is lost."),
+    ),
 }
 ASSETS = ("rootnote.css", "player.js", "rootnote.js", "desk.css", "desk.js")
 METHODS = ("GET", "HEAD", "POST", "OPTIONS")
@@ -84,6 +88,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     app.jinja_env.globals.update(marketplace=_marketplace(app))
     app.jinja_env.globals.update(technical_paid=study.config.pay.screened_out_usd > 0)
     app.jinja_env.globals.update(screened_out_usd=study.config.pay.screened_out_usd)
+    language.install(app, study.config.study.languages)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.register_blueprint(participant.blueprint)
     app.register_blueprint(researcher.blueprint)
@@ -214,8 +219,8 @@ def _error_page(code: int, problem: str | None = None) -> WebResponse:
     page = render_template(
         "desk/error.html" if _is_desk() else "error.html",
         step="error",
-        title=title,
-        problem=problem or text,
+        title=language.gettext(title),
+        problem=language.gettext(problem or text),
         token=token,
         reference=reference,
     )

@@ -41,6 +41,7 @@ from server.models import (
 from server.screening import ItemAnswer, Standing
 from server.telemetry import Telemetry, is_plausible
 from study.config import StudyConfig
+from study.languages import SOURCE
 from study.plan import Plan, PlannedTrial
 from study.storage import LocalStorage, Storage
 
@@ -193,7 +194,7 @@ def _rows(session: Session, statement: Any) -> int:
 # ------------------------------------------------------------------ coming in
 
 
-def consent(session: Session, experiment: Experiment, entry: Entry, token: str) -> Assignment:
+def consent(session: Session, experiment: Experiment, entry: Entry, token: str, language: str = SOURCE) -> Assignment:
     """Make the assignment of someone who consented and hold a place; the same entry gives the same assignment.
 
     Raises:
@@ -202,7 +203,7 @@ def consent(session: Session, experiment: Experiment, entry: Entry, token: str) 
     """
     try:
         with session.begin_nested():
-            assignment = _seat(session, experiment, entry, token)
+            assignment = _seat(session, experiment, entry, token, language)
     except IntegrityError:
         # The entry or the worker came a moment before, perhaps by the same double click.
         earlier = session.scalar(select(Assignment).where(Assignment.entry_hash == entry.hash))
@@ -212,7 +213,7 @@ def consent(session: Session, experiment: Experiment, entry: Entry, token: str) 
     return assignment
 
 
-def _seat(session: Session, experiment: Experiment, entry: Entry, token: str) -> Assignment:
+def _seat(session: Session, experiment: Experiment, entry: Entry, token: str, language: str) -> Assignment:
     listener = Listener(pseudonym=random_pseudonym(), worker_hash=entry.worker_hash)
     assignment = Assignment(
         pseudonym=random_pseudonym(),
@@ -223,6 +224,7 @@ def _seat(session: Session, experiment: Experiment, entry: Entry, token: str) ->
         list_number=-1,
         completion_code=random_code(),
         consent_version=entry.consent,
+        language=language,
         consented_at=experiment.clock(),
     )
     session.add(assignment)

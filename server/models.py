@@ -15,6 +15,8 @@ from sqlalchemy import JSON, DateTime, Dialect, Enum, ForeignKey, Index, MetaDat
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
+from study.languages import SOURCE
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """A time in UTC that comes back aware on every database (SQLite forgets the zone)."""
@@ -106,6 +108,7 @@ class Assignment(Base):
     list_number: Mapped[int]
     completion_code: Mapped[str] = mapped_column(String(16), unique=True)
     consent_version: Mapped[str] = mapped_column(String(64))
+    language: Mapped[str] = mapped_column(String(16), default=SOURCE, server_default=SOURCE)
     consented_at: Mapped[datetime]
     screened_at: Mapped[datetime | None]
     listening_at: Mapped[datetime | None]

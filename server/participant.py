@@ -12,13 +12,14 @@ import io
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from flask import Blueprint, Request, abort, current_app, g, redirect, render_template, request, send_file, url_for
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WebResponse
 
-from server import control, database, flow, screening
+from server import control, database, flow, language, screening
 from server.door import WORKER_LIMIT, Door, Entry
 from server.flow import Experiment, Refused, TrialAnswer, Vacancy
 from server.models import Assignment, PrescreenItem, State
@@ -26,6 +27,7 @@ from server.pages import Pages
 from server.reception import Reception
 from server.screening import ItemAnswer
 from server.telemetry import read_telemetry
+from study.languages import mark
 from study.prescreen import graded_steps, step_config
 from study.prescreens.item import INTERVAL_SPANS, INTERVALS, encode_wav
 from study.prescreens.volume import volume_sound
@@ -39,11 +41,11 @@ MAX_PLAYS = 10_000
 SURENESS = 5
 MAX_RESPONSE_MS = 7 * 24 * 3600 * 1000
 TOKEN_LIMIT = 64
-WHICH = ("interval", 1, INTERVALS, "Please choose one of the three.")
+WHICH = ("interval", 1, INTERVALS, mark("Please choose one of the three."))
 # What a page of the prescreen asks for: the field, the least and the most it may be, and what is said where it is not.
 ASKED = {
-    "volume": ("heard", 1, 1, "Please play the sound to the end first."),
-    "tones": ("count", 0, 99, "Please write how many tones you heard, as a number."),
+    "volume": ("heard", 1, 1, mark("Please play the sound to the end first.")),
+    "tones": ("count", 0, 99, mark("Please write how many tones you heard, as a number.")),
     "huggins": WHICH,
     "antiphase": WHICH,
 }
@@ -55,7 +57,7 @@ class House:
     """Everything the pages need that is the same for all listeners."""
 
     experiment: Experiment
-    pages: Pages
+    texts: dict[str, Pages]  # by language
     door: Door
     volume: bytes
     rehearsal: bool
@@ -63,10 +65,20 @@ class House:
 
     @classmethod
     def of(
-        cls, experiment: Experiment, pages: Pages, door: Door, rehearsal: bool, reception: Reception | None = None
+        cls,
+        experiment: Experiment,
+        texts: dict[str, Pages],
+        door: Door,
+        rehearsal: bool,
+        reception: Reception | None = None,
     ) -> House:
         loudness = experiment.config.stimuli.loudness_lufs
-        return cls(experiment, pages, door, encode_wav(volume_sound(loudness)), rehearsal, reception)
+        return cls(experiment, texts, door, encode_wav(volume_sound(loudness)), rehearsal, reception)
+
+    @property
+    def pages(self) -> Pages:
+        """The texts in the language of the page."""
+        return self.texts[language.present()]
 
 
 def _house() -> House:
@@ -132,6 +144,7 @@ def _receive(reception: Reception) -> WebResponse | str:
 
 def _receive_again(reception: Reception, arrival: Arrival, entry: Entry, assignment: Assignment) -> WebResponse | str:
     """Somebody comes again: reloads the frame, has taken another place, or the same one after giving it back."""
+    language.use(assignment.language)
     if reception.has_handed_in(_session(), assignment, arrival):
         return render_template("taken.html", step="taken")
     lost = flow.current_step(_session(), _house().experiment, assignment) in ("withdrawn", "expired")
@@ -184,8 +197,15 @@ def _consent_page(entry: Entry, arrival: Arrival | None = None, *, again: bool =
         arrival=reception.vault.seal(arrival) if reception and arrival else "",
         again=again,
         text=_house().pages.consent,
+        choices=_languages() if request.method == "GET" else {},
         message=control.control(_session()).message,
     )
+
+
+def _languages() -> dict[str, str]:
+    """Where the same page is in each language that the study offers."""
+    here, offered = url_for("participant.take"), _house().experiment.config.study.languages
+    return {code: f"{here}?{urlencode(request.args.to_dict() | {'lang': code})}" for code in offered}
 
 
 def _full_page(vacancy: Vacancy) -> str:
@@ -196,6 +216,7 @@ def _full_page(vacancy: Vacancy) -> str:
 def consent() -> WebResponse | str | tuple[str, int]:
     """The listener consents: make the assignment, once for one entry."""
     house = _house()
+    language.use(request.form.get("lang"))
     entry = house.door.read(request.form.get("entry", ""))
     if entry is None:
         raise Refused("This page was open for too long; please open the link that you were sent once more.")
@@ -211,7 +232,7 @@ def consent() -> WebResponse | str | tuple[str, int]:
             return _consent_page(Entry(entry.number, house.pages.consent_version, entry.worker_hash), arrival)
     token = house.door.token(entry)
     try:
-        assignment = flow.consent(_session(), house.experiment, entry, token)
+        assignment = flow.consent(_session(), house.experiment, entry, token, language.present())
     except flow.NoPlace:
         return _full_page(flow.vacancy(_session(), house.experiment))
     except flow.TakenPart:
@@ -233,6 +254,7 @@ def _assignment(token: str, *, lock: bool = False) -> Assignment:
     found = flow.find(_session(), token, lock=lock) if len(token) <= TOKEN_LIMIT else None
     if found is None:
         abort(404)
+    language.use(found.language)
     return found
 
 
@@ -306,7 +328,7 @@ def answer_prescreen(token: str) -> WebResponse:
 
 def _read_item(form: Mapping[str, str]) -> ItemAnswer:
     kind, attempt, item = [*form.get("item", "").split("-"), "", ""][:3]
-    strange = "That sound is not one of yours."
+    strange = mark("That sound is not one of yours.")
     if kind not in ASKED:
         raise Refused(strange)
     field, least, most, problem = ASKED[kind]
@@ -331,13 +353,13 @@ def _read_trial(sent: Request) -> TrialAnswer:
     form = sent.form
     if form.get("choice") not in ("A", "B"):
         raise Refused("Please choose A or B.")
-    damaged = "What was sent is not complete; please load the page again."
+    damaged = mark("What was sent is not complete; please load the page again.")
     heard = {name: _whole(form.get(name), 0, MAX_PLAYS, damaged) for name in ("plays_x", "plays_a", "plays_b")}
     position = _whole(form.get("position"), 1, 10_000, damaged)
     taken = _whole(form.get("response_ms"), 0, MAX_RESPONSE_MS, damaged)
     sure = None
     if _house().experiment.config.player.confidence:
-        sure = _whole(form.get("confidence"), 1, SURENESS, f"Please say how sure you are, from 1 to {SURENESS}.")
+        sure = _whole(form.get("confidence"), 1, SURENESS, mark("Please say how sure you are, from 1 to 5."))
     try:
         telemetry = read_telemetry(form, sent.headers.get("User-Agent", ""))
     except ValueError:

@@ -20,9 +20,10 @@ from server.flow import Refused
 from server.models import Assignment, Opening, State, Submission
 from server.privacy import Vault
 from study.config import PayConfig, cents
+from study.languages import mark
 from study.recruiters.base import Arrival, ArrivalError, HandBack, Recruiter
 
-UNKNOWN = "This study does not know the place that you took; please return it, and take another."
+UNKNOWN = mark("This study does not know the place that you took; please return it, and take another.")
 HANDED_IN = ("submitted", "approved", "rejected")
 
 

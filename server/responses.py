@@ -158,7 +158,7 @@ def response_rows(session: Session, study: Study, plan: Plan) -> Iterable[dict[s
 
 LISTENER_COLUMNS = (
     "assignment", "listener", "list", "state", "prescreen", "attempts", "responses", "late_responses",
-    "duration_seconds", "consent_version", "consented_at",
+    "duration_seconds", "consent_version", "language", "consented_at",
 )  # fmt: skip
 
 
@@ -185,6 +185,7 @@ def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
             "late_responses": late,
             "duration_seconds": round((ended - assignment.consented_at).total_seconds(), 1) if ended else None,
             "consent_version": assignment.consent_version,
+            "language": assignment.language,
             "consented_at": _iso(assignment.consented_at),
         }
         for step in graded_steps(study.config):

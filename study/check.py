@@ -11,7 +11,7 @@ from study.config import PAPER_PROMPTS, Study
 from study.plan import Plan, read_plan
 from study.prescreen import chance_of_guessing, graded_steps
 
-TEXTS = ("consent.md", "instructions.md", "debrief.md")
+TEXTS = ("consent", "instructions", "debrief")
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z ,]+\]")
 FEW_PROMPTS = 30
 SCREENED_OUT_SHARE = 0.1  # assumed for the estimate of cost
@@ -77,14 +77,13 @@ def _read_plan(study: Study) -> tuple[Plan | None, list[str]]:
 
 def _text_warnings(study: Study) -> list[str]:
     warnings = []
-    for name in TEXTS:
-        path = study.folder / name
+    for path in [study.text(name, language) for language in study.config.study.languages for name in TEXTS]:
         if not path.is_file():
-            warnings.append(f"{name} is missing.")
+            warnings.append(f"{path.name} is missing.")
             continue
         left = PLACEHOLDER.findall(path.read_text(encoding="utf-8", errors="replace"))
         if left:
-            warnings.append(f"{name} still has {', '.join(dict.fromkeys(left))} to fill in.")
+            warnings.append(f"{path.name} still has {', '.join(dict.fromkeys(left))} to fill in.")
     return warnings
 
 

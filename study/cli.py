@@ -14,7 +14,8 @@ import click
 
 from embeddings.artefacts import RootnoteError, replacing
 from study.check import TEXTS, check_study
-from study.config import load_study
+from study.config import load_study, text_name
+from study.languages import LANGUAGES, SOURCE
 
 study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
 
@@ -28,14 +29,17 @@ def cli() -> None:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--audio", required=True, type=click.Path(path_type=Path), help="The folder of music.")
 @click.option("--name", help="The study's name (default: the folder's).")
-def init(folder: Path, audio: Path, name: str | None) -> None:
+@click.option("--languages", default=SOURCE, show_default=True, help=f"Of {', '.join(LANGUAGES)}, with commas between.")
+def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
     """Make a study folder DIR with study.toml and the texts that listeners read.
 
     Example: rootnote study init my-study --audio ~/Music
     """
     if not audio.is_dir():
         raise RootnoteError(f"{audio} is no folder; give the folder that holds the music with --audio.")
-    taken = [file for file in ("study.toml", *TEXTS) if (folder / file).exists()]
+    offered = [language.strip() for language in languages.split(",")]
+    texts = _texts(offered)
+    taken = [file for file in ("study.toml", *texts) if (folder / file).exists()]
     if taken:
         raise RootnoteError(f"{folder / taken[0]} exists already; nothing was changed.")
     name = name or folder.resolve().name
@@ -43,17 +47,30 @@ def init(folder: Path, audio: Path, name: str | None) -> None:
         raise RootnoteError(f"the study's name has {len(name)} characters; give one of {longest} at most with --name.")
     folder.mkdir(parents=True, exist_ok=True)
     templates = files("study") / "templates"
-    for file in (*TEXTS, "study.toml"):  # study.toml last: a folder without it is no study yet
-        text = (templates / file).read_text(encoding="utf-8")
+    for file, template in (texts | {"study.toml": "study.toml"}).items():  # study.toml last: without it, no study yet
+        text = (templates / template).read_text(encoding="utf-8")
         if file == "study.toml":
+            text = text.replace('languages = ["en"]', f"languages = {json.dumps(offered)}")
             text = text.replace("{name}", _toml(name))
             text = text.replace("{audio}", _toml(_shown(audio, folder)))
         with replacing(folder / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
     load_study(folder)
-    click.echo(f"Made {folder} with study.toml, {', '.join(TEXTS)}.")
+    click.echo(f"Made {folder} with study.toml, {', '.join(texts)}.")
     click.echo("Read study.toml, complete the [PLACEHOLDERS] in the texts, then:")
     click.echo(f"  rootnote study build {folder}")
+
+
+def _texts(languages: list[str]) -> dict[str, str]:
+    """The texts of a study in these languages: file -> the template that it begins as."""
+    unknown = [language for language in languages if language not in LANGUAGES]
+    if unknown or len(set(languages)) < len(languages):
+        raise RootnoteError(f"--languages wants one or more of {', '.join(LANGUAGES)}, separated by commas.")
+    return {
+        text_name(name, language, languages[0]): text_name(name, language, SOURCE)
+        for language in languages
+        for name in TEXTS
+    }
 
 
 def _shown(audio: Path, folder: Path) -> str:

@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from embeddings.artefacts import RootnoteError
-from study.questions import DEFAULT_QUESTIONS, QUESTION_TYPES, Question
+from study.languages import LANGUAGES
+from study.questions import DEFAULT_QUESTIONS, QUESTION_TYPES, Question, lacking
 
 
 class _Section(BaseModel):
@@ -34,6 +35,16 @@ class StudyInfo(_Section):
     seed: int = Field(default=1, ge=0)
     researcher: str = ""
     contact: str = ""
+    languages: list[str] = Field(default=["en"], min_length=1)  # the first is that of study.toml and consent.md
+
+    @model_validator(mode="after")
+    def _known_languages(self) -> StudyInfo:
+        unknown = [language for language in self.languages if language not in LANGUAGES]
+        if unknown:
+            raise ValueError(f"there are no pages in '{unknown[0]}', only in {', '.join(LANGUAGES)}")
+        if len(set(self.languages)) != len(self.languages):
+            raise ValueError("languages must be distinct")
+        return self
 
 
 class CorpusConfig(_Section):
@@ -363,6 +374,8 @@ class StudyConfig(_Section):
         ids = [question.id for question in self.questions]
         if len(set(ids)) != len(ids):
             raise ValueError("question ids must be distinct")
+        for question, language in lacking(self.questions, self.study.languages):
+            raise ValueError(f"question '{question}' needs [questions.translations.{language}], its words there")
         return self
 
 
@@ -405,11 +418,20 @@ class Study:
     def published(self) -> Path:
         return self.build / "published.json"
 
+    def text(self, name: str, language: str) -> Path:
+        """Where a text is in a language: consent.md in the study's first, consent.de.md in another."""
+        return self.folder / text_name(name, language, self.config.study.languages[0])
+
     def vectors(self, embedder: str) -> Path:
         return self.build / f"{embedder}.npy"
 
     def bins(self, embedder: str) -> Path:
         return self.build / f"{embedder}.bins.json"
+
+
+def text_name(name: str, language: str, first: str) -> str:
+    """The file of a text in a language, where the study's first is `first`."""
+    return f"{name}.md" if language == first else f"{name}.{language}.md"
 
 
 def load_study(folder: Path) -> Study:

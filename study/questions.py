@@ -11,9 +11,11 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from study.languages import mark
 
 TEXT_LIMIT = 2000
 NUMBER = re.compile(r"-?[0-9]{1,15}([.,][0-9]{1,15})?")
@@ -30,13 +32,35 @@ class AnswerError(ValueError):
         self.message, self.values = message, values
 
 
+class Translation(BaseModel):
+    """A question's words in another language; `options` are as many as the question's, in the same order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    text: str = Field(min_length=1, max_length=300)
+    options: list[Option] = []
+    unit: str = Field(default="", max_length=40)
+
+
 class BaseQuestion(BaseModel):
-    """What all questions have. A type adds its own settings and says which answers it takes."""
+    """What all questions have. A type adds its own settings and says which answers it takes.
+
+    `text` and `options` are in the study's first language, in which answers are kept.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
     text: str = Field(min_length=1, max_length=300)
     required: bool = False
+    translations: dict[str, Translation] = {}
+
+    @model_validator(mode="after")
+    def _translated_whole(self) -> Self:
+        for language, words in self.translations.items():
+            if len(words.options) != len(self.offered):
+                raise ValueError(
+                    f"question '{self.id}' has {len(self.offered)} options, but in '{language}' {len(words.options)}"
+                )
+        return self
 
     def check(self, sent: Sequence[str]) -> str:
         """The answer as it is kept.
@@ -52,9 +76,14 @@ class BaseQuestion(BaseModel):
         return ""
 
     @property
+    def offered(self) -> list[str]:
+        """The options as study.toml words them; none for types without."""
+        return []
+
+    @property
     def countable(self) -> Sequence[str]:
         """The answers that can be counted one by one; none where they cannot."""
-        return ()
+        return self.offered
 
     def _take(self, given: list[str]) -> str:
         raise NotImplementedError
@@ -86,7 +115,7 @@ class SingleQuestion(BaseQuestion):
         return self
 
     @property
-    def countable(self) -> Sequence[str]:
+    def offered(self) -> list[str]:
         return self.options
 
     def _take(self, given: list[str]) -> str:
@@ -111,7 +140,7 @@ class MultipleQuestion(BaseQuestion):
         return self
 
     @property
-    def countable(self) -> Sequence[str]:
+    def offered(self) -> list[str]:
         return self.options
 
     def _take(self, given: list[str]) -> str:
@@ -135,6 +164,10 @@ class ScaleQuestion(BaseQuestion):
         if len(self.options) not in (0, 2):
             raise ValueError(f"question '{self.id}' needs no options or two, the words at the ends of its scale")
         return self
+
+    @property
+    def offered(self) -> list[str]:
+        return self.options
 
     @property
     def countable(self) -> Sequence[str]:
@@ -179,7 +212,7 @@ class AgeBandQuestion(BaseQuestion):
     """An age as a band, because nobody need tell their age; `ages` are the bands' first years, the last is open."""
 
     type: Literal["age_band"]
-    text: str = Field(default="How old are you?", min_length=1, max_length=300)
+    text: str = Field(default=mark("How old are you?"), min_length=1, max_length=300)
     ages: list[Annotated[int, Field(ge=0, le=120)]] = Field(default=[18, 25, 35, 45, 55, 65], min_length=2)
 
     @model_validator(mode="after")
@@ -275,14 +308,26 @@ DEFAULT_QUESTIONS: list[Question] = [
     SingleQuestion(
         id="device",
         type="single",
-        text="What did you listen with?",
-        options=["Headphones or earbuds", "Laptop or phone speakers", "External loudspeakers"],
+        text=mark("What did you listen with?"),
+        options=[mark("Headphones or earbuds"), mark("Laptop or phone speakers"), mark("External loudspeakers")],
     ),
     SingleQuestion(
         id="music",
         type="single",
-        text="How many years have you played an instrument or sung regularly?",
-        options=["None", "1 to 3", "4 to 10", "More than 10"],
+        text=mark("How many years have you played an instrument or sung regularly?"),
+        options=[mark("None"), mark("1 to 3"), mark("4 to 10"), mark("More than 10")],
     ),
-    TextQuestion(id="remarks", type="text", text="Is there anything we should know? (optional)"),
+    TextQuestion(id="remarks", type="text", text=mark("Is there anything we should know? (optional)")),
 ]
+
+# Known to the catalogues of server/locale, so they need no translation in study.toml.
+TRANSLATED = frozenset(
+    {AgeBandQuestion.model_fields["text"].default}
+    | {words for question in DEFAULT_QUESTIONS for words in (question.text, *question.offered)}
+)
+
+
+def lacking(questions: Sequence[BaseQuestion], languages: Sequence[str]) -> list[tuple[str, str]]:
+    """Which questions have no words in which of a study's further languages: (id, language)."""
+    own = [question for question in questions if not TRANSLATED.issuperset((question.text, *question.offered))]
+    return [(one.id, language) for language in languages[1:] for one in own if language not in one.translations]

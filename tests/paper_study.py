@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -49,12 +50,19 @@ def make_triplets(prompts: int, seed: int) -> list[Triplet]:
 
 
 def make_study(
-    folder: Path, *, prompts: int = 15, listeners: int = 90, trials: int = 10, seconds: float = 0.1, toml: str = ""
+    folder: Path,
+    *,
+    prompts: int = 15,
+    listeners: int = 90,
+    trials: int = 10,
+    seconds: float = 0.1,
+    toml: str = "",
+    languages: Sequence[str] = ("en",),
 ) -> Study:
     """Write the study; clips last `seconds`."""
     (folder / "music").mkdir(parents=True)
     (folder / "study.toml").write_text(
-        '[study]\nname = "Rehearsed study"\n[corpus]\naudio = "music"\n'
+        f'[study]\nname = "Rehearsed study"\nlanguages = {list(languages)}\n[corpus]\naudio = "music"\n'
         f"clip_seconds = {max(seconds, 0.1)}\n"
         f"[design]\nprompts = {prompts}\nlisteners = {listeners}\ntrials = {trials}\n{toml}"
     )

@@ -132,13 +132,25 @@ function paintTime(box, player) {
   const { duration } = player;
   const at = player.run ? player.position() : 0;
   box.querySelector(".played").value = player.run ? at / duration : Number(player.plays > 0);
-  const length = `${duration.toFixed(1)} s`;
-  box.querySelector("[data-time]").textContent = player.run ? `${at.toFixed(1)} / ${length}` : length;
+  const length = seconds(duration);
+  const time = player.run ? word("position", { at: seconds(at), length }) : word("length", { length });
+  box.querySelector("[data-time]").textContent = time;
   for (const part of document.querySelectorAll("[data-from]")) {
     part.classList.toggle("sounding", Boolean(player.run) && at >= part.dataset.from && at < part.dataset.to);
   }
   const meter = box.querySelector("meter");
   if (meter) meter.value = player.run ? speaker.level() : 0;
+}
+
+/* Digits as on the rest of the page, which the server writes. */
+function seconds(number) {
+  return new Intl.NumberFormat(`${document.documentElement.lang}-u-nu-latn`, {
+    minimumFractionDigits: 1, maximumFractionDigits: 1,
+  }).format(number);
+}
+
+function list(names) {
+  return new Intl.ListFormat(document.documentElement.lang, { style: "short", type: "unit" }).format(names);
 }
 
 /* Follow what plays until it ends. What the system interrupts, as a call does, is broken off; a context that says it
@@ -162,7 +174,7 @@ function say(player) {
   const left = step.deck.players.filter((each) => !each.plays).map((each) => each.clip);
   const text = word(player.plays ? "heardName" : "partlyName", { name });
   document.querySelector("[data-say]").textContent = left.length && step.deck.players.length > 1
-    ? `${text} ${word("left", { names: left.join(", ") })}` : text;
+    ? `${text} ${word("left", { names: list(left) })}` : text;
 }
 
 /* What may be done now: choose once everything was heard, go on once everything asked for is chosen. */
@@ -283,7 +295,9 @@ function showKeys() {
 function onKey(event) {
   if (!step || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
   if (!("trial" in (step.form || document.body).dataset) || !keysAreOn()) return;
-  const clip = KEYS[event.key.toLowerCase()];
+  // A keyboard of another script has no X, A and B: there the keys where they would be, and its own digits.
+  const place = /^[\x20-\x7e]$/.test(event.key) ? event.key : event.code.replace(/^(Key|Digit|Numpad)/, "");
+  const clip = KEYS[place.toLowerCase()];
   const player = clip && step.deck.players.find((each) => each.clip === clip);
   if (player) {
     event.preventDefault();
@@ -300,7 +314,8 @@ function onKey(event) {
 function chooseByArrow(event) {
   // Within another question arrows are that question's.
   if (event.target.matches("input") && event.target.name !== "choice") return;
-  const choice = step.form.querySelector(`input[name=choice][value=${event.key === "ArrowLeft" ? "A" : "B"}]`);
+  const first = document.documentElement.dir === "rtl" ? "ArrowRight" : "ArrowLeft"; // A stands where a line begins
+  const choice = step.form.querySelector(`input[name=choice][value=${event.key === first ? "A" : "B"}]`);
   if (choice.disabled) return;
   event.preventDefault();
   choice.checked = true;

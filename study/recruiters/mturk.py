@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
 from study.config import MTurkConfig, Study
+from study.languages import mark
 from study.recruiters.base import (
     Arrival,
     ArrivalError,
@@ -45,8 +46,8 @@ SCHEMA = "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2006-
 ID, WORKER = re.compile(r"[A-Z0-9]{1,64}"), re.compile(r"A[A-Z0-9]{1,63}")
 PAST = datetime(2015, 1, 1, tzinfo=UTC)
 STATUSES: dict[str, Status] = {"Submitted": "submitted", "Approved": "approved", "Rejected": "rejected"}
-ELSEWHERE = "This study is open to workers of Mechanical Turk: please open it from there."
-DAMAGED = "This address is not complete; please open the HIT once more on Mechanical Turk."
+ELSEWHERE = mark("This study is open to workers of Mechanical Turk: please open it from there.")
+DAMAGED = mark("This address is not complete; please open the HIT once more on Mechanical Turk.")
 
 
 def make(study: Study, *, live: bool, endpoint: str) -> MTurkRecruiter:

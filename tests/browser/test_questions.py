@@ -61,7 +61,7 @@ def test_questions_are_answered_by_keyboard_alone(browser: Browser, site: str, s
             page.set_viewport_size(size)  # type: ignore[arg-type]
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             sound(page)
-        expect(page.get_by_role("group", name="Which do you play? (at most 2 answers)")).to_be_visible()
+        expect(page.get_by_role("group", name="Which do you play? (2 answers at most)")).to_be_visible()
         expect(page.get_by_role("radio", name="1 Silent")).to_be_visible()
         # Tab goes from group to group; within one arrows choose, and the space bar ticks boxes.
         for keys in (

@@ -190,7 +190,8 @@ class Walker:
 
     def agree(self) -> Walker:
         """Press the button of the consent page."""
-        reply = self.client.post("/take", data={"entry": self.find(r'name="entry" value="([^"]+)"')})
+        fields = {name: self.find(rf'name="{name}" value="([^"]+)"') for name in ("entry", "lang")}
+        reply = self.client.post("/take", data=fields)
         if reply.status_code == 303:
             self.address = reply.location
             return self.reload()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ TOML = """\
 [study]
 name = "Test study"
 contact = "researcher@example.org"
+languages = {languages}
 [corpus]
 audio = "music"
 clip_seconds = {seconds}
@@ -35,12 +37,13 @@ def make_study(
     toml: str = "",
     catch: bool = False,
     seconds: float = 0.1,
+    languages: Sequence[str] = ("en",),
 ) -> Study:
     """Write a study of `listeners` lists with `trials` trials each (the last one a catch trial if asked)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "music").mkdir(exist_ok=True)
     design = f"[design]\nlisteners = {listeners}\ntrials = {trials}\n"
-    (folder / "study.toml").write_text(TOML.format(seconds=seconds) + design + toml)
+    (folder / "study.toml").write_text(TOML.format(seconds=seconds, languages=list(languages)) + design + toml)
     (folder / "consent.md").write_text("# About this study\n\nYou will compare **sounds**. <script>alert(1)</script>\n")
     study = load_study(folder)
     write_schedule(study, listeners, trials, catch)
