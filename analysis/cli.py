@@ -19,6 +19,8 @@ from analysis.comparison import compare_embedders, contrasts_as_data
 from analysis.departures import register
 from analysis.findings import as_data as findings_data
 from analysis.findings import find, frames
+from analysis.flow import as_data as flow_data
+from analysis.flow import draw_flow, flow_of
 from analysis.ladder import as_data as ladder_data
 from analysis.ladder import climb, to_frame
 from analysis.planned import find_planned
@@ -90,7 +92,7 @@ def report(
     one_sided: bool,
     as_json: bool,
 ) -> None:
-    """Write table1.csv, .json, .md, .tex, ladder.csv and report.html from RESPONSES (.csv or .parquet).
+    """Write table1.csv, .json, .md, .tex, ladder.csv, flow.svg and report.html from RESPONSES (.csv or .parquet).
 
     Needed columns: embedder, listener, prompt, bin_high, bin_low, agreed; of the rest of the export what is
     there is used. Without --study or --bins, the bins are looked for in build/ beside RESPONSES, and the rules of
@@ -111,6 +113,7 @@ def report(
         notes=(*read.notes, *planned.notes, *found.notes),
         rungs=climb(read, alternative),
         rules_from=planned.source,
+        flow=flow_of(read),
         registered=register(read, planned.study, planned.frozen, alternative),
         findings=find(read),
     )
@@ -169,6 +172,7 @@ def _write(folder: Path, content: Report) -> dict[str, Path]:
         "table1.json": to_json(content.tables),
         "table1.md": to_markdown(content.tables, content.bins),
         "table1.tex": to_latex(content.tables, content.bins),
+        **({"flow.svg": draw_flow(content.flow, ink="#1f2328")} if content.flow else {}),
         "ladder.csv": to_frame(list(content.rungs)).to_csv(index=False),
         **_numbers(content),
         "report.html": to_html(content),
@@ -196,6 +200,7 @@ def _as_data(content: Report, paths: Mapping[str, Path]) -> dict[str, Any]:
         "listeners": read.listeners,
         "rules": read.plan.as_data() | {"from": content.rules_from, "not_applied": dict(read.not_applied)},
         "left_out": describe(read.exclusions),
+        "flow": flow_data(content.flow) if content.flow else None,
         "plan": content.registered.as_data() if content.registered else None,
         "ladder": ladder_data(list(content.rungs)),
         "notes": list(content.notes),

@@ -21,6 +21,7 @@ from analysis.departures import Registered
 from analysis.dependence import Dependence, survival
 from analysis.figures import BIN_COLOURS, draw_forest, draw_histogram
 from analysis.findings import Findings, find
+from analysis.flow import Flow, draw_flow
 from analysis.ladder import Rung, in_words
 from analysis.responses import Responses
 from analysis.tables import (
@@ -57,6 +58,7 @@ class Report:
     rules_from: str = ""
     registered: Registered | None = None
     findings: Findings | None = None
+    flow: Flow | None = None
 
 
 def read_in_words(table: EmbedderTable) -> str:
@@ -222,6 +224,8 @@ def to_html(report: Report) -> str:
         excluded=exclusions_in_words(report.responses),
         rules_said=rules_in_words(report.responses, report.rules_from),
         registered=report.registered,
+        flow=report.flow,
+        flow_figure=Markup(draw_flow(report.flow)) if report.flow else None,
         rungs=report.rungs,
         ladder_pairs=BIN_PAIRS,
         ladder_reading=in_words(list(report.rungs), ALPHA) if report.rungs else "",
