@@ -106,7 +106,8 @@ def schedule_provenance(config: StudyConfig, triplets: str) -> Provenance:
 
 def stimuli_provenance(config: StudyConfig, schedule: str, corpus: str) -> Provenance:
     """The provenance of stimuli rendered now for that schedule from that corpus."""
-    settings = {**config.stimuli.model_dump(), "clip_seconds": config.corpus.clip_seconds}
+    # "size": files that were rendered before they were all of one size told too much.
+    settings = {**config.stimuli.model_dump(), "clip_seconds": config.corpus.clip_seconds, "size": "equal"}
     return Provenance("stimuli", settings, {"schedule": schedule, "corpus": corpus})
 
 

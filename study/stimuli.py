@@ -31,6 +31,7 @@ from scipy.signal import resample_poly
 
 from embeddings.audio import read_clips
 from study.config import StimuliConfig
+from study.flac import fill_up, size_for_all
 
 Samples = npt.NDArray[np.float64]
 
@@ -112,8 +113,8 @@ def render_all(
 ) -> dict[str, dict[str, Any]]:
     """Render every source into `folder`, whose earlier content is replaced as a whole at the end.
 
-    Rows in `catch_rows` are rendered a second time with other dither, so that a catch trial's copy of X is not
-    byte-identical with X.
+    All files are of one size. Rows in `catch_rows` are rendered a second time with other dither, so that a catch
+    trial's copy of X is not byte-identical with X.
 
     Returns:
         The index: "row" or "row/catch" -> file, sha256, gain_db, loudness.
@@ -133,6 +134,7 @@ def render_all(
             for job in jobs:
                 index.update(job.result())
                 done(len(index))
+        fill_up_all(temporary, index)
         _swap(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -167,6 +169,16 @@ def _store(folder: Path, rendered: Rendered) -> dict[str, Any]:
         "gain_db": round(rendered.gain_db, 3),
         "loudness": rendered.loudness,
     }
+
+
+def fill_up_all(folder: Path, index: dict[str, dict[str, Any]]) -> None:
+    """Fill every file of an index up to one size, and correct its checksum there."""
+    size = size_for_all([(folder / entry["file"]).stat().st_size for entry in index.values()])
+    for entry in index.values():
+        path = folder / entry["file"]
+        filled = fill_up(path.read_bytes(), size)
+        path.write_bytes(filled)
+        entry["sha256"] = hashlib.sha256(filled).hexdigest()
 
 
 def _swap(new: Path, folder: Path) -> None:

@@ -20,6 +20,7 @@ from embeddings.artefacts import Provenance, write_json, write_table
 from study.config import Study, load_study
 from study.plan import PlannedTrial, schedule_provenance, stimuli_provenance
 from study.schedule import Triplet, make_schedule
+from study.stimuli import fill_up_all
 
 SIMILARITIES = {1: 0.94, 2: 0.72, 3: 0.50, 4: 0.0}
 CLIPS_PER_PROMPT = 5  # the prompt, then its clip in each bin
@@ -93,4 +94,5 @@ def _render(study: Study, planned: list[PlannedTrial], seconds: float) -> dict[s
         soundfile.write(file, sound, 44100, subtype="PCM_16")
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         clips[key] = {"file": file.name, "sha256": digest, "gain_db": 0.0, "loudness": "BS.1770"}
+    fill_up_all(study.stimuli, clips)
     return clips

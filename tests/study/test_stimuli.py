@@ -9,9 +9,12 @@ import numpy as np
 import pyloudnorm
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.signal import resample
 
 from study.config import StimuliConfig
+from study.flac import fill_up, size_for_all
 from study.stimuli import ClipSource, render, render_all
 
 RATE = 44_100
@@ -78,6 +81,7 @@ def test_files_say_nothing_and_are_alike(tmp_path: Path) -> None:
         info = soundfile.info(out / entry["file"])
         assert (info.frames, info.samplerate, info.channels, info.subtype) == (3 * RATE, RATE, 1, "PCM_16")
         assert b"track" not in (out / entry["file"]).read_bytes()
+    assert len({(out / entry["file"]).stat().st_size for entry in first.values()}) == 1
     # A catch trial's copy of X sounds the same and is another file byte by byte.
     x, copy = ((out / first[key]["file"]).read_bytes() for key in ("3", "3/catch"))
     assert first["3"]["sha256"] != first["3/catch"]["sha256"]
@@ -86,3 +90,29 @@ def test_files_say_nothing_and_are_alike(tmp_path: Path) -> None:
     second = render_all(out, sources[:2], set(), CONFIG, 3.0)
     assert {path.name for path in out.iterdir()} == {entry["file"] for entry in second.values()}
     assert [path.name for path in out.parent.iterdir()] == ["stimuli"]
+
+
+# ------------------------------------------------------------------ files of one size
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), loudness=st.floats(0, 0.5), more=st.integers(0, 5000))
+def test_filling_up_leaves_the_sound_and_takes_the_traces(seed: int, loudness: float, more: int) -> None:
+    flac = render(loudness * music(seed, seconds=0.05), CONFIG, np.random.default_rng(seed)).flac
+    size = size_for_all([len(flac), len(flac) // 2]) + more
+    filled = fill_up(flac, size)
+    assert len(filled) == size
+    assert np.array_equal(decode(filled), decode(flac))
+    info = flac[: len(b"fLaC") + 4 + 34]
+    told = [index for index, (one, other) in enumerate(zip(filled, info, strict=False)) if one != other]
+    assert set(told) <= {4, *range(12, 18), *range(26, 42)}
+    assert not any(filled[12:18]), "sizes of frames"
+    assert not any(filled[26:42]), "checksum of the samples"
+    assert fill_up(filled, size + 4).startswith(filled[:4]), "once more is harmless"
+
+
+def test_what_cannot_be_filled_up_is_refused() -> None:
+    flac = render(music(1, seconds=0.05), CONFIG, np.random.default_rng(1)).flac
+    for data, size in ((b"RIFF" + flac, 10**6), (flac[:20], 10**6), (flac, len(flac) + 3), (flac, 1 << 25)):
+        with pytest.raises(ValueError, match=r"no FLAC file|cannot be filled up"):
+            fill_up(data, size)

@@ -1,0 +1,41 @@
+"""FLAC files that tell nothing but their sound: all of one size, and no word in the header about how it was packed.
+
+Packed size follows the sound. Of two clips the one more similar to X is, more often than not, the one nearer to it in
+size, and a catch trial's copy of X is within a few bytes of it: who watches the transfer, or only Content-Length, need
+not listen. So every file is filled up to the largest by a PADDING block, and the sizes of frames and the checksum of
+the samples in STREAMINFO are set to 0, "not known". Format: RFC 9639, Sections 8.1 to 8.3.
+"""
+
+from __future__ import annotations
+
+MARKER = b"fLaC"
+INFO_END = 42  # marker, then the header (4 bytes) and the body (34) of STREAMINFO, which is always first
+FRAME_SIZES = slice(12, 18)
+CHECKSUM = slice(26, 42)
+LAST = 0x80
+PADDING = 1
+SPARE = 4  # the header of a block: no file can be filled up by less
+MOST = (1 << 24) - 1
+
+
+def size_for_all(sizes: list[int]) -> int:
+    """The size, in bytes, that files of these sizes can all be filled up to."""
+    return max(sizes) + SPARE
+
+
+def fill_up(flac: bytes, size: int) -> bytes:
+    """The same sound in a file of exactly `size` bytes.
+
+    Raises:
+        ValueError: where this is no FLAC file, or `size` leaves too little or too much room.
+    """
+    if len(flac) < INFO_END or not flac.startswith(MARKER) or flac[4] & ~LAST:
+        raise ValueError("this is no FLAC file")
+    room = size - len(flac) - SPARE
+    if not 0 <= room <= MOST:
+        raise ValueError(f"{len(flac)} bytes cannot be filled up to {size}")
+    info = bytearray(flac[:INFO_END])
+    info[FRAME_SIZES], info[CHECKSUM] = bytes(6), bytes(16)
+    last = info[4] & LAST
+    info[4] &= ~LAST & 0xFF
+    return bytes(info) + bytes([last | PADDING]) + room.to_bytes(3, "big") + bytes(room) + flac[INFO_END:]
