@@ -68,8 +68,8 @@ def open_subjects(
 def _subject(path: Path, corpus: Provenance, checkpoints: Mapping[str, str], backend: str) -> Subject:
     vectors, provenance = read_vectors(path)
     name = str(provenance.settings.get("embedder"))
-    # logmel runs on numpy alone and takes no backend.
-    options = ModelOptions(checkpoints.get(name), backend="auto" if name == "logmel" else backend)
+    # These run on numpy alone and take no backend.
+    options = ModelOptions(checkpoints.get(name), backend="auto" if name in ("logmel", "melspec") else backend)
     embedder = embedder_of(path, provenance, corpus, options)
     if not np.isfinite(np.asarray(vectors[:1], np.float32)).all():
         raise RootnoteError(f"{path} holds a value that is not finite; embed the corpus again.")

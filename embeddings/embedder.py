@@ -119,9 +119,16 @@ def _musicnn(options: ModelOptions) -> Embedder:
     return load(options)
 
 
+def _melspec(options: ModelOptions) -> Embedder:
+    from embeddings.melspec import load
+
+    return load(options)
+
+
 # name -> loader, which imports what it needs only when called.
 EMBEDDERS: dict[str, Callable[[ModelOptions], Embedder]] = {
     "logmel": _logmel,
+    "melspec": _melspec,
     "clap": _clap,
     "clmr": _clmr,
     "musicnn": _musicnn,

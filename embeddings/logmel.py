@@ -83,7 +83,7 @@ class LogMel:
                 np.full(3 * MEL_BANDS, _scale(centred[:, _SHAPE:]) * TIMBRE_WEIGHT),
             ]
         )
-        variances, axes = _principal(centred * spread, DIM)
+        variances, axes = principal(centred * spread, DIM)
         # Shrinkage keeps components of little variance, which are mostly noise, from counting in full.
         gain = np.where(variances > 0, 1 / np.sqrt(variances + SHRINKAGE * max(variances.mean(), 1e-30)), 0)
         matrix = np.zeros((features.shape[1], DIM), np.float32)
@@ -112,8 +112,8 @@ def _scale(centred: npt.NDArray[np.float64]) -> float:
     return length**-0.5 if length > 0 else 0.0
 
 
-def _principal(data: npt.NDArray[np.float64], count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Variances (descending) and axes `[features, <= count]` of centred data; signs are made definite."""
+def principal(data: npt.NDArray[np.float64], count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Variances (descending) and axes `[features, <= count]` of centred data `[N, features]`; signs are definite."""
     clips, features = data.shape
     wide = clips < features
     # The smaller of the two products has the same eigenvalues.
