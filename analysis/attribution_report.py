@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import soundfile
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -34,14 +33,13 @@ from analysis.attribution import (
     top_share,
 )
 from analysis.attribution_run import Outcome, Run
+from analysis.excerpts import write_excerpt
 from analysis.figures import BAR, BIN_COLOURS, INK, as_svg, styled
 from analysis.pages import render
 from analysis.versions import versions
 from embeddings.artefacts import RootnoteError, replacing
-from embeddings.audio import read_clip
 from embeddings.corpus import audio_dir_of
 
-_AUDIO_RATE = 44_100
 _MOST_SHOWN = 20  # tracks in the page's list of influence
 _PLACES = 3  # resemblances that the page shows of a generation
 _TOPS = (0.01, 0.05, 0.1)
@@ -233,23 +231,11 @@ def _places(run: Run, outcome: Outcome, index: int, folder: Path, audio: Path) -
             {
                 **names, "start": start, "end": start + seconds, "track_end": names["start_s"] + seconds,
                 "similarity": similarity, "where": place_in_bins(similarity, outcome.bins) if outcome.bins else None,
-                "own_audio": _excerpt(run.generations[index].path, start, seconds, folder / "audio" / mine),
-                "track_audio": _excerpt(audio / names["path"], names["start_s"], seconds, folder / "audio" / theirs),
+                "own_audio": write_excerpt(run.generations[index].path, start, seconds, folder, mine),
+                "track_audio": write_excerpt(audio / names["path"], names["start_s"], seconds, folder, theirs),
             }
         )  # fmt: skip
     return places
-
-
-def _excerpt(source: Path, start: float, seconds: float, to: Path) -> str | None:
-    """Write an excerpt to be heard and give its address in the page; None where it cannot be read."""
-    if not to.exists():
-        try:
-            clip = read_clip(source, start, seconds, _AUDIO_RATE)
-        except RootnoteError:
-            return None
-        with replacing(to) as temporary:
-            soundfile.write(temporary, clip / max(1.0, float(np.abs(clip).max())), _AUDIO_RATE, format="FLAC")
-    return f"audio/{to.name}"
 
 
 def _draw_similarities(outcome: Outcome, prefix: str) -> str:

@@ -35,6 +35,7 @@ from study.config import load_study
 _LATER: dict[str, tuple[str, str]] = {
     "robustness": ("analysis.retrieval_cli", "Perturb clips and see whether each is still found."),
     "attribution": ("analysis.retrieval_cli", "Say which clips a model's generations resemble."),
+    "replication": ("analysis.retrieval_cli", "Say which pieces copy something of a training corpus."),
 }
 
 

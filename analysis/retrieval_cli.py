@@ -1,4 +1,4 @@
-"""`rootnote analysis robustness` and `attribution`: what the validated measure is good for."""
+"""`rootnote analysis robustness`, `attribution` and `replication`: what the validated measure is good for."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import attribution_report
+from analysis import attribution_report, replication_report
 from analysis.attribution_run import attribute
 from analysis.bins import Bins, read_bins
 from analysis.manifest import generations_in, read_manifest
 from analysis.pages import percent
 from analysis.perturbations import PERTURBATIONS
 from analysis.pieces import Cutting
+from analysis.replication import Parameters
+from analysis.replication_run import Settings, duplicate_share, read_pairs, replicate
 from analysis.robustness import Plan, Result, run, summarise
 from analysis.robustness_report import as_data, write
-from analysis.subjects import Material, open_subjects
+from analysis.subjects import Material, index_folder, open_subjects
 from embeddings.artefacts import RootnoteError
 from embeddings.audio import TAG_NAMES
-from embeddings.embedder import BACKENDS
+from embeddings.embedder import BACKENDS, EMBEDDERS
 from embeddings.progress import showing
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -197,3 +199,109 @@ def _summary(result: Result) -> Table:
             table.add_row(first.title if first else "", f"{level:g} {PERTURBATIONS[name].unit}", *shown)
             first = None
     return table
+
+
+@click.command("replication")
+@click.argument("generated", type=FOLDER)
+@subject_options
+@click.option("--training", type=FOLDER, help="A folder of training music, indexed under OUT, in place of a corpus.")
+@click.option(
+    "--embedder",
+    "embedder_names",
+    multiple=True,
+    type=click.Choice(sorted(EMBEDDERS)),
+    help="With --training: what to index by; repeatable; default: melspec and logmel.",
+)
+@click.option("--out", "folder", type=FOLDER, required=True, help="Folder for tables and page.")
+@click.option("--manifest", type=FILE, help="As for attribution; default: generations.csv in GENERATED.")
+@click.option("--pairs", "pairs_file", type=FILE, help="Labelled pairs (CSV: piece, reference, copy) to draw τ by.")
+@click.option("--decide", default=None, metavar="EMBEDDER:SCORE", help="What decides; default: melspec:bias.")
+@click.option(
+    "--false-alarms", default=0.01, show_default=True, type=click.FloatRange(0, 1, min_open=True, max_open=True)
+)
+@click.option(
+    "--null",
+    "null_pieces",
+    default=200,
+    show_default=True,
+    type=click.IntRange(10),
+    help="Pieces of the corpus that draw τ.",
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--beta", default=0.5, show_default=True, type=click.FloatRange(0), help="β of the score bias.")
+@click.option("--bias-k", default=50, show_default=True, type=click.IntRange(1), help="K of the score bias.")
+@click.option(
+    "--alpha", default=0.5, show_default=True, type=click.FloatRange(0, min_open=True), help="α of the score ratio."
+)
+@click.option("--ratio-n", default=50, show_default=True, type=click.IntRange(1), help="n of the score ratio.")
+@click.option("--parts", default=4, show_default=True, type=click.IntRange(2, 64), help="C of split and cross.")
+@click.option(
+    "--hop-seconds",
+    default=0.25,
+    show_default=True,
+    type=click.FloatRange(0.01, 600),
+    help="From clip to clip of a piece.",
+)
+@click.option(
+    "--bins", "bins_files", type=FILE, multiple=True, help="An <embedder>.bins.json, for the verdict 'similar'."
+)
+@click.option(
+    "--duplicates",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Count clips of the corpus that are this near to another.",
+)
+@click.option(
+    "--compare", type=FILE, multiple=True, help="replication.json of a run against another size of corpus; repeatable."
+)
+@click.option("--examples", default=20, show_default=True, type=click.IntRange(0), help="Pieces to hear.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def replication(
+    generated: Path, study: Path | None, corpus: Path | None, vectors: tuple[Path, ...], checkpoints: tuple[str, ...],
+    backend: str, training: Path | None, embedder_names: tuple[str, ...], folder: Path, manifest: Path | None,
+    pairs_file: Path | None, decide: str | None, false_alarms: float, null_pieces: int, seed: int, beta: float,
+    bias_k: int, alpha: float, ratio_n: int, parts: int, hop_seconds: float, bins_files: tuple[Path, ...],
+    duplicates: float | None, compare: tuple[Path, ...], examples: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Say which pieces in GENERATED copy something of a training corpus, and what.
+
+    Example: rootnote analysis replication GENERATED --training MUSIC --out replication
+    """
+    generations = generations_in(generated, manifest)
+    if training is not None:
+        if study or corpus or vectors:
+            raise click.UsageError("--training excludes --study, --corpus and --vectors.")
+        corpus, vectors = index_folder(training, embedder_names or ("melspec", "logmel"), folder / "index", checkpoints)
+    opened = open_subjects(study, corpus, vectors, checkpoints, backend)
+    embedder, _, score = (decide or "").partition(":")
+    if decide and not score:
+        raise click.UsageError("--decide takes EMBEDDER:SCORE, such as melspec:bias.")
+    settings = Settings(Parameters(beta, bias_k, alpha, ratio_n, parts), false_alarms, null_pieces, seed)
+    cutting = Cutting(
+        float(opened.table["duration_s"][0].as_py()), hop_seconds, float(opened.corpus.settings["silence_dbfs"])
+    )
+    done = replicate(
+        generations, opened.table, opened.subjects, cutting, settings, showing, bins=_bins(opened, bins_files),
+        pairs=read_pairs(pairs_file) if pairs_file else (), decides=(embedder, score) if decide else None,
+    )  # fmt: skip
+    twice = None
+    if duplicates:
+        subject = next(one for one in opened.subjects if one.name == done.decides[0])
+        clips, groups = duplicate_share(subject, duplicates, showing)
+        twice = {"embedder": subject.name, "threshold": duplicates, "clips": clips, "groups": groups}
+    paths = replication_report.write(done, folder, examples=examples, duplicates=twice, compare=compare)
+    data = replication_report.as_data(done, twice)
+    if as_json:
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    verdicts = ", ".join(f"{count:,} {name}" for name, count in data["verdicts"].items() if count)
+    click.echo(
+        f"{data['pieces']:,} pieces against {data['clips_of_corpus']:,} clips: {verdicts} (by {data['decides']})."
+    )
+    table = Table("embedder", "score", "τ", "flagged", box=SIMPLE_HEAD)
+    for one in data["scores"]:
+        shown = "∞" if one["threshold"] is None else f"{one['threshold']:.3f}"
+        table.add_row(one["embedder"], one["score"], shown, f"{one['flagged']} of {one['tried']}")
+    console.print(table)
+    for path in paths.values():
+        console.print(Text(f"wrote {path}"), soft_wrap=True)

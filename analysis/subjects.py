@@ -14,8 +14,10 @@ import pyarrow as pa
 
 from analysis.robustness import Subject
 from embeddings.artefacts import Provenance, RootnoteError
-from embeddings.corpus import read_corpus
-from embeddings.embedder import ModelOptions, read_projection, read_vectors
+from embeddings.corpus import CutSettings, corpus_provenance, cut, read_corpus, write_corpus
+from embeddings.embedder import ModelOptions, load_embedder, read_projection, read_vectors, vectors_provenance
+from embeddings.pipeline import embed_corpus
+from embeddings.progress import showing
 from embeddings.search import embedder_of
 from study.config import Study, load_study
 
@@ -84,3 +86,30 @@ def _checkpoints(given: Sequence[str]) -> dict[str, str]:
             raise RootnoteError(f"--checkpoint takes EMBEDDER=PATH, such as clmr=clmr.pt, not '{text}'.")
         found[name] = path
     return found
+
+
+def index_folder(
+    folder: Path, embedders: Sequence[str], index: Path, checkpoints: Sequence[str] = ()
+) -> tuple[Path, tuple[Path, ...]]:
+    """Cut and embed a folder of music under `index`, or take what is there already and still true of it.
+
+    Returns:
+        the corpus, and the vectors of each embedder.
+    """
+    corpus = index / "corpus.parquet"
+    settings = CutSettings()
+    given = _checkpoints(checkpoints)
+    if not corpus.exists() or read_corpus(corpus)[1] != corpus_provenance(folder, settings):
+        with showing("Cutting", "files") as progress:
+            write_corpus(corpus, cut(folder, settings, progress=progress))
+    table, provenance = read_corpus(corpus)
+    paths = []
+    for name in embedders:
+        path = index / f"{name}.npy"
+        paths.append(path)
+        embedder = load_embedder(name, ModelOptions(given.get(name)))
+        if path.exists() and read_vectors(path)[1] == vectors_provenance(embedder, provenance):
+            continue
+        with showing(f"Embedding {name}", "clips") as progress:
+            embed_corpus(table, provenance, folder, embedder, path, progress=progress)
+    return corpus, tuple(paths)

@@ -1,0 +1,26 @@
+"""Excerpts: short pieces of audio files that a page plays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from embeddings.artefacts import RootnoteError, replacing
+from embeddings.audio import read_clip
+
+RATE = 44_100
+
+
+def write_excerpt(source: Path, start: float, seconds: float, folder: Path, name: str) -> str | None:
+    """Write `folder`/audio/`name` and give its address in a page in `folder`; None where the source cannot be read."""
+    to = folder / "audio" / name
+    if not to.exists():
+        try:
+            clip = read_clip(source, start, seconds, RATE)
+        except RootnoteError:
+            return None
+        with replacing(to) as temporary:
+            soundfile.write(temporary, clip / max(1.0, float(np.abs(clip).max())), RATE, format="FLAC")
+    return f"audio/{name}"
