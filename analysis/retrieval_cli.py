@@ -69,13 +69,14 @@ def subject_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--paper", is_flag=True, help="Only the paper's own six.")
 @click.option("--outside", type=FOLDER, help="Music that is not in the corpus, for mashup-outside.")
 @click.option("--generations", type=FILE, help="A manifest of generations with prompts, for mashup-generation.")
+@click.option("--by", type=click.Choice(TAG_NAMES), help="Also a table by this tag of the targets' tracks.")
 @click.option("--save", default=0, type=click.IntRange(0), help="Write this many examples of every level as FLAC.")
 @click.option("--list", "listing", is_flag=True, help="Name the perturbations and their levels, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
 def robustness(
     study: Path | None, corpus: Path | None, vectors: tuple[Path, ...], checkpoints: tuple[str, ...], backend: str,
     folder: Path | None, targets: int, seed: int, names: tuple[str, ...], paper: bool, outside: Path | None,
-    generations: Path | None, save: int, listing: bool, as_json: bool,
+    generations: Path | None, by: str | None, save: int, listing: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Perturb clips of a corpus and see whether each is still found (the paper's Figure 1).
 
@@ -97,8 +98,8 @@ def robustness(
         read_manifest(generations) if generations else (),
     )  # fmt: skip
     with showing("Perturbing and looking for the clips", "levels") as progress:
-        result = run(plan, folder, save=save, progress=progress)
-    paths = write(result, plan.settings, folder)
+        result = run(plan, folder, save=save, by=by, progress=progress)
+    paths = write(result, plan.settings, folder, by)
     if as_json:
         click.echo(json.dumps(as_data(result, summarise(result), plan.settings), indent=2, ensure_ascii=False))
         return

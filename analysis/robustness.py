@@ -99,11 +99,18 @@ class Result:
 
 
 def run(
-    plan: Plan, folder: Path, *, save: int = 0, workers: int | None = None, progress: Progress | None = None
+    plan: Plan,
+    folder: Path,
+    *,
+    save: int = 0,
+    by: str | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Try every cell of the plan; parts are kept in `folder` until all are done.
 
     Args:
+        by: a tag of the corpus (genre, say) that the ranks get as a column, of the target's track.
         save: write this many targets of every cell as FLAC files under `folder`/examples.
 
     Raises:
@@ -123,22 +130,27 @@ def run(
     frame = pd.concat([_read(_file(parts, one, level), one, level) for one, level in cells], ignore_index=True)
     if save:
         save_examples(usable, made, plan.seed, folder / "examples", save)
+    if by:
+        values = [value or "(unknown)" for value in plan.table[by].take(frame["target"].to_numpy()).to_pylist()]
+        frame[by] = values
     result = Result(frame, len(tracks), len(np.unique(tracks)), plan.seed, _left_out(plan.perturbations, made))
     shutil.rmtree(parts)
     return result
 
 
-def summarise(result: Result) -> pd.DataFrame:
+def summarise(result: Result, by: str | None = None) -> pd.DataFrame:
     """One row a cell: targets, hit rates at 1, 5 and 10 of clip and track with Wilson's intervals, ranks, similarity.
 
-    Columns: embedder, perturbation, level, targets, then `hit<k>`, `hit<k>_low`, `hit<k>_high`, `track_hit<k>`, …
-    (shares), mean_rank, median_rank, mean_track_rank, mean_similarity.
+    Columns: embedder, perturbation, level, `by`, targets, then `hit<k>`, `hit<k>_low`, `hit<k>_high`,
+    `track_hit<k>`, … (shares), mean_rank, median_rank, mean_track_rank, mean_similarity.
+
+    Args:
+        by: another column of `result.ranks` (the targets' genre, say): one row for each of its values.
     """
+    keys = ["embedder", "perturbation", "level", *([by] if by else [])]
     rows = []
-    for (embedder, name, level), cell in result.ranks.groupby(["embedder", "perturbation", "level"], sort=False):
-        row: dict[str, Any] = {
-            "embedder": embedder, "perturbation": name, "level": level, "targets": len(cell),
-        }  # fmt: skip
+    for values, cell in result.ranks.groupby(keys, sort=False):
+        row: dict[str, Any] = {**dict(zip(keys, values, strict=True)), "targets": len(cell)}
         for prefix, column in (("hit", "rank"), ("track_hit", "track_rank")):
             for k in KS:
                 rate = hit_rate(cell[column].to_numpy(), k)

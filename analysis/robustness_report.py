@@ -23,8 +23,8 @@ from embeddings.artefacts import replacing
 FILES = ("robustness.csv", "robustness.json", "robustness.parquet", "robustness.svg", "robustness.html")
 
 
-def write(result: Result, settings: Mapping[str, Any], folder: Path) -> dict[str, Path]:
-    """Write all files of a run; the table is computed before the first is written."""
+def write(result: Result, settings: Mapping[str, Any], folder: Path, by: str | None = None) -> dict[str, Path]:
+    """Write all files of a run, with `by` also the table by that column; they are computed before they are written."""
     summary = summarise(result)
     texts = {
         "robustness.csv": summary.to_csv(index=False, float_format="%.6g"),
@@ -32,12 +32,14 @@ def write(result: Result, settings: Mapping[str, Any], folder: Path) -> dict[str
         "robustness.svg": draw(summary).replace("currentColor", "#1f2328"),
         "robustness.html": to_html(result, summary, settings),
     }
+    if by:
+        texts[f"robustness_by_{by}.csv"] = summarise(result, by).to_csv(index=False, float_format="%.6g")
     with replacing(folder / "robustness.parquet") as temporary:
         pq.write_table(pa.Table.from_pandas(result.ranks, preserve_index=False), temporary, compression="zstd")
     for name, text in texts.items():
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return {name: folder / name for name in FILES}
+    return {name: folder / name for name in (*FILES, *(name for name in texts if name not in FILES))}
 
 
 def as_data(result: Result, summary: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def table(out: Path) -> pd.DataFrame:
 
 
 def test_what_hardly_changes_is_found_and_what_drowns_is_not(corpus, tmp_path):
-    done = run(corpus, tmp_path, *names("gain", "noise", "mix"), "--save", "1")
+    done = run(corpus, tmp_path, *names("gain", "noise", "mix"), "--save", "1", "--by", "genre")
     assert done.exit_code == 0, (done.output, done.exception)
     found = table(tmp_path)
     assert found.loc[("gain", -12.0), "hit1"] == 1
@@ -53,6 +53,11 @@ def test_what_hardly_changes_is_found_and_what_drowns_is_not(corpus, tmp_path):
     ranks = pd.read_parquet(tmp_path / "robustness.parquet")
     share = (ranks.query("perturbation == 'mix' and level == 6")["rank"] <= 5).mean()
     assert found.loc[("mix", 6.0), "hit5"] == pytest.approx(share)
+    genres = pd.read_csv(tmp_path / "robustness_by_genre.csv")
+    assert set(genres["genre"]) == {"folk", "jazz"}
+    for key, rows in genres.groupby(["perturbation", "level"]):
+        assert rows["targets"].sum() == 8
+        assert (rows["hit1"] * rows["targets"]).sum() / 8 == pytest.approx(found.loc[key, "hit1"])
     data = json.loads((tmp_path / "robustness.json").read_text())
     assert (data["clips"], data["tracks"]) == (30, 6)
     page = (tmp_path / "robustness.html").read_text()
