@@ -24,6 +24,7 @@ from server import database
 from server.settings import show
 
 SUFFIXES = {"postgresql+psycopg": ".dump", "sqlite": ".sqlite3"}
+BY_PROVIDER = "provider"  # ROOTNOTE_BACKUPS where a managed database is backed up by who runs it
 STAMP = "%Y%m%dT%H%M%SZ"
 
 
@@ -33,6 +34,8 @@ def backup(url: URL, folder: Path, keep: int, now: datetime | None = None) -> Pa
     Raises:
         RootnoteError: where the database cannot be read, pg_dump is missing or too old, or the folder is full.
     """
+    if str(folder) == BY_PROVIDER:
+        raise RootnoteError("ROOTNOTE_BACKUPS says that the provider makes the backups; name a folder with --to.")
     if url.drivername == "sqlite" and not Path(str(url.database)).is_file():
         raise RootnoteError(f"the database {show(url)} does not exist yet; there is nothing to back up.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

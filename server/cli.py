@@ -1,4 +1,4 @@
-"""`rootnote server`: the database, the web, recruiting and paying, export, backup."""
+"""`rootnote server`: the database, the web, recruiting and paying, export, backup, doctor."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ LAZY = {
     "user": "server.users_command",
     "backup": "server.backup_command",
     "restore": "server.backup_command",
+    "doctor": "server.doctor.command",
     "vault": "server.vault_command",
     **dict.fromkeys(("sync", "approve", "pay", "close"), "server.recruiting_commands"),
     "open": "server.recruiting_commands:open_",
 }
 ORDER = (
     "migrate", "run", "user", "vault", "rehearse", "open", "status", "sync", "approve", "pay", "close", "links",
-    "codes", "export", "backup", "restore",
+    "codes", "export", "backup", "restore", "doctor",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import os
 import random
 import threading
 from collections import OrderedDict
@@ -203,6 +204,7 @@ def _client() -> Any:
     # A session of its own: the default one keeps the credentials that it found first.
     return boto3.session.Session().client(
         "s3",
+        region_name=os.environ.get("AWS_REGION") or None,  # which every other AWS program reads, and boto3 does not
         config=Config(
             signature_version="s3v4",
             retries=retries,

@@ -1,14 +1,18 @@
-"""The server's fixtures, and PostgreSQL's own client programs."""
+"""The server's fixtures, databases with two roles, and PostgreSQL's own client programs."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy.engine import URL
 
 from tests.server.conftest import clock, database_url, make_site, postgres, site  # noqa: F401
 
@@ -28,3 +32,45 @@ def client_programs(postgres: str, monkeypatch: pytest.MonkeyPatch) -> Path:  # 
             monkeypatch.setenv("PATH", f"{dump.parent}{os.pathsep}{os.environ['PATH']}")
             return dump.parent
     raise AssertionError(f"no pg_dump {version}")
+
+
+ROLES = Path(__file__).parents[2] / "deploy/postgresql/roles.sql"
+
+
+@dataclass
+class Roles:
+    """Makes databases prepared by deploy/postgresql/roles.sql."""
+
+    server: URL
+    made: list[str]
+
+    def prepare(self, name: str) -> tuple[URL, URL]:
+        """A database prepared by roles.sql: (as its owner, as the app)."""
+        with self.administrator() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        self.made.append(name)
+        url = self.server.set(database=name)
+        address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        passwords = ("-v", "owner_password=owner's", "-v", "app_password=app's")
+        psql = ["psql", "--no-psqlrc", "--quiet", *passwords, "-f", str(ROLES), address]
+        done = subprocess.run(psql, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return tuple(url.set(username=f"rootnote_{who}", password=f"{who}'s") for who in ("owner", "app"))  # type: ignore[return-value]
+
+    @contextlib.contextmanager
+    def administrator(self) -> Iterator[Connection]:
+        engine = create_engine(self.server, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            yield connection
+        engine.dispose()
+
+
+@pytest.fixture
+def roles(postgres: str, client_programs: Path) -> Iterator[Roles]:  # noqa: F811
+    roles = Roles(make_url(postgres), [])
+    yield roles
+    with roles.administrator() as connection:
+        for name in roles.made:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        for role in ("rootnote_app", "rootnote_owner"):
+            connection.execute(text(f"DROP ROLE IF EXISTS {role}"))

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ProgrammingError
 
@@ -17,10 +12,10 @@ from server import database
 from server.app import create_app
 from server.backup import backup, restore
 from server.settings import Settings
+from tests.deploy.conftest import Roles
 from tests.server.conftest import SECRET, FakeClock, Site
 from tests.server.fixture_study import make_study
 
-ROLES = Path(__file__).parents[2] / "deploy/postgresql/roles.sql"
 FORBIDDEN = (
     "DROP TABLE responses",
     "ALTER TABLE responses ADD COLUMN more text",
@@ -39,45 +34,6 @@ FORBIDDEN = (
     "SELECT pg_read_file('PG_VERSION')",
     "SET session_replication_role = replica",
 )
-
-
-@dataclass
-class Roles:
-    """Makes databases prepared by deploy/postgresql/roles.sql."""
-
-    server: URL
-    made: list[str]
-
-    def prepare(self, name: str) -> tuple[URL, URL]:
-        """A database prepared by roles.sql: (as its owner, as the app)."""
-        with self.administrator() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        self.made.append(name)
-        url = self.server.set(database=name)
-        address = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        passwords = ("-v", "owner_password=owner's", "-v", "app_password=app's")
-        psql = ["psql", "--no-psqlrc", "--quiet", *passwords, "-f", str(ROLES), address]
-        done = subprocess.run(psql, capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, "")
-        return tuple(url.set(username=f"rootnote_{who}", password=f"{who}'s") for who in ("owner", "app"))  # type: ignore[return-value]
-
-    @contextlib.contextmanager
-    def administrator(self) -> Iterator[Connection]:
-        engine = create_engine(self.server, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            yield connection
-        engine.dispose()
-
-
-@pytest.fixture
-def roles(postgres: str, client_programs: Path) -> Iterator[Roles]:
-    roles = Roles(make_url(postgres), [])
-    yield roles
-    with roles.administrator() as connection:
-        for name in roles.made:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-        for role in ("rootnote_app", "rootnote_owner"):
-            connection.execute(text(f"DROP ROLE IF EXISTS {role}"))
 
 
 def refused(url: URL, statement: str) -> bool:

@@ -20,7 +20,7 @@ BUCKET = "stimuli-of-tests"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
     "AWS_SECRET_ACCESS_KEY": "a secret for tests only",
-    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -57,12 +57,14 @@ def serving_bucket() -> Iterator[Bucket]:
     endpoint = f"http://{host}:{port}"
     with mock.patch.dict(os.environ, ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": endpoint}):
         os.environ.pop("AWS_PROFILE", None)
-        client = boto3.session.Session().client("s3")
+        client = boto3.session.Session().client("s3", region_name="us-east-1")
         client.create_bucket(Bucket=BUCKET)
-        yield Bucket(endpoint, client)
-        client.close()
-    server.stop()
-    logger.setLevel(level)
+        try:
+            yield Bucket(endpoint, client)
+        finally:
+            client.close()
+            server.stop()
+            logger.setLevel(level)
 
 
 def keep_in_bucket(study: Study, delivery: str = "redirect", where: str = f"s3://{BUCKET}/clips") -> Study:

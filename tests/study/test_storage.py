@@ -127,6 +127,7 @@ def test_a_signed_address_gives_the_sound_for_a_time(bucket: Bucket, study: Stud
     query = parse_qs(parts.query)
     assert query["X-Amz-Expires"] == ["120"]
     assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+    assert query["X-Amz-Credential"][0].split("/")[2] == "us-east-1"
     assert httpx.get(address).content == stimulus.file.read_bytes()
     assert open_storage(keep_in_bucket(study, "proxy")).address(stimulus) is None
 
