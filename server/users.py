@@ -116,7 +116,7 @@ def is_password(researcher_hash: str | None, password: str) -> bool:
     """Whether the password is that of the hash; None (an unknown name) takes as long and is never right."""
     nobody = _nobody()  # made for every name, so that the first to be checked takes no longer than another
     try:
-        _hasher.verify(researcher_hash or nobody, password[:PASSWORD_LIMIT])
+        _hasher.verify(researcher_hash or nobody, password[: PASSWORD_LIMIT + 1])
     except (VerificationError, InvalidHashError):
         return False
     return researcher_hash is not None

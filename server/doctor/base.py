@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, text
 
+from embeddings.artefacts import RootnoteError
 from server import database
 from server.doctor.finding import Case, Finding
 from server.models import Researcher, StudyRecord
@@ -75,6 +76,11 @@ def check_role(case: Case) -> Iterator[Finding]:
     """The role that serves can use the tables and do nothing else; nobody reads along."""
     if case.on_sqlite:
         yield from _file_of_its_own(Path(str(case.settings.database.database)))
+        return
+    try:
+        database.check_reachable(case.engine)
+    except RootnoteError:
+        yield Finding("unknown", "Not looked at, because the database cannot be reached.")
         return
     with case.engine.connect() as connection:
         too_much = [what for what, query in TOO_MUCH.items() if connection.scalar(text(query))]

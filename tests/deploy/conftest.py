@@ -34,7 +34,7 @@ def client_programs(postgres: str, monkeypatch: pytest.MonkeyPatch) -> Path:  # 
     raise AssertionError(f"no pg_dump {version}")
 
 
-ROLES = Path(__file__).parents[2] / "deploy/postgresql/roles.sql"
+DEPLOY = Path(__file__).parents[2] / "deploy/postgresql"
 
 
 @dataclass
@@ -50,10 +50,18 @@ class Roles:
             connection.execute(text(f"CREATE DATABASE {name}"))
         self.made.append(name)
         url = self.server.set(database=name)
-        address = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        passwords = ("-v", "owner_password=owner's", "-v", "app_password=app's")
-        psql = ["psql", "--no-psqlrc", "--quiet", *passwords, "-f", str(ROLES), address]
-        done = subprocess.run(psql, capture_output=True, text=True)
+        # As the postgres image runs it when its volume is empty.
+        environment = {
+            **os.environ,
+            "PGHOST": str(url.query["host"]),
+            "POSTGRES_USER": str(url.username),
+            "POSTGRES_DB": name,
+            "ROOTNOTE_OWNER_PASSWORD": "owner's",
+            "ROOTNOTE_APP_PASSWORD": "app's",
+            "ROLES_SQL": str(DEPLOY / "roles.sql"),
+        }
+        script = [str(DEPLOY / "first-start.sh")]
+        done = subprocess.run(script, env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
         return tuple(url.set(username=f"rootnote_{who}", password=f"{who}'s") for who in ("owner", "app"))  # type: ignore[return-value]
 

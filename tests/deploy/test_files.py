@@ -1,0 +1,279 @@
+"""The files under deploy/: what they name exists, what they forbid is forbidden, and what can be started is started."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from click.testing import CliRunner
+from sqlalchemy import make_url
+
+import rootnote
+from server import database
+from server.doctor.examine import CHECKS, examine
+from server.doctor.finding import Case
+from server.settings import read_settings
+from study.config import Study
+from tests.deploy.https import make_certificate
+from tests.server.conftest import SECRET
+from tests.server.fixture_study import make_study
+from tests.server.real_server import RealServer, real_server
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+UNITS = sorted((DEPLOY / "systemd").iterdir())
+SERVICES = [path for path in UNITS if path.suffix == ".service"]
+
+
+def variables(text: str) -> set[str]:
+    return set(re.findall(r"\b(?:ROOTNOTE|AWS)_[A-Z_]+\b", text))
+
+
+def examples(name: str) -> set[str]:
+    """The variables that an example of an environment sets, or shows how to."""
+    return set(re.findall(r"^#?([A-Z_]+)=", (DEPLOY / name).read_text(), re.MULTILINE))
+
+
+# ------------------------------------------------------------------ Compose
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def test_every_variable_is_one_that_something_reads(compose: dict[str, Any]) -> None:
+    documents = (ROOT / "docs/server.md").read_text() + (ROOT / "docs/deploy.md").read_text()
+    for name in ("compose.yaml", "compose.env.example", "rootnote.env.example", "Dockerfile", "Caddyfile"):
+        for variable in variables((DEPLOY / name).read_text()):
+            assert f"`{variable}`" in documents, f"{variable} of {name} is not documented"
+    asked = set(re.findall(r"\$\{(\w+)", (DEPLOY / "compose.yaml").read_text()))
+    assert asked == examples("compose.env.example")
+    code = "".join(path.read_text() for path in [*(ROOT / "server").rglob("*.py"), DEPLOY / "gunicorn.conf.py"])
+    for service in ("migrate", "app", "backup"):
+        for variable in compose["services"][service]["environment"]:
+            assert variable.startswith("AWS_") or f'"{variable}"' in code, variable
+    for variable in examples("rootnote.env.example"):
+        assert variable.startswith("AWS_") or f'"{variable}"' in code, variable
+
+
+def test_secrets_have_no_default(compose: dict[str, Any]) -> None:
+    text = (DEPLOY / "compose.yaml").read_text()
+    for name in (
+        "ROOTNOTE_SECRET",
+        "ROOTNOTE_ADMINISTRATOR_PASSWORD",
+        "ROOTNOTE_OWNER_PASSWORD",
+        "ROOTNOTE_APP_PASSWORD",
+    ):
+        assert f"${{{name}:?" in text
+        assert f"{name}=\n" in (DEPLOY / "compose.env.example").read_text()
+
+
+def test_only_the_proxy_is_reached_from_outside_and_the_database_from_the_server_alone(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert [name for name, service in services.items() if "ports" in service] == ["caddy"]
+    assert services["db"]["networks"] == ["inside"]
+    assert compose["networks"]["inside"]["internal"] is True
+    assert "inside" not in services["caddy"]["networks"]
+    for name in ("migrate", "app", "backup"):
+        assert services[name]["read_only"] is True
+        assert services[name]["cap_drop"] == ["ALL"]
+        assert any(":/study:ro" in volume for volume in services[name]["volumes"])
+    assert "rootnote_owner" in services["migrate"]["environment"]["ROOTNOTE_DATABASE_URL"]
+    for name in ("app", "backup"):
+        assert "rootnote_app" in services[name]["environment"]["ROOTNOTE_DATABASE_URL"]
+    assert all(":" in service["image"] or service["image"] == "rootnote" for service in services.values())
+
+
+def test_mounted_and_copied_files_exist(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        for volume in service["volumes"]:
+            if volume.startswith("./"):
+                assert (DEPLOY / volume.partition(":")[0]).is_file(), volume
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    assert (ROOT / re.findall(r"^COPY (deploy/\S+)", dockerfile, re.MULTILINE)[0]).is_file()
+    assert re.findall(r"^USER (\w+)", dockerfile, re.MULTILINE) == ["rootnote"]
+    let_in = re.findall(r"^!(\S+)", (DEPLOY / "Dockerfile.dockerignore").read_text(), re.MULTILINE)
+    assert all((ROOT / name).exists() for name in let_in)
+    built = re.search(r"^packages = (\[.*\])$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert built is not None
+    assert set(re.findall(r'"(\w+)"', built[1])) | {"rootnote.py", "pyproject.toml", "README.md"} <= set(let_in)
+
+
+def test_commands_that_the_files_run_are_commands(compose: dict[str, Any]) -> None:
+    texts = [path.read_text() for path in [*SERVICES, DEPLOY / "compose.yaml", ROOT / "docs/deploy.md"]]
+    named = {match for text in texts for match in re.findall(r"rootnote[, ]+(server|study)[, ]+([a-z]+)", text)}
+    assert {("server", "migrate"), ("server", "backup"), ("server", "doctor")} <= named
+    for words in named:
+        assert CliRunner().invoke(rootnote.cli, [*words, "--help"]).exit_code == 0, words
+
+
+# ------------------------------------------------------------------ systemd
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)
+def test_services_run_as_nobody_much(path: Path) -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(path)
+    service = unit["Service"]
+    assert (service["User"], service["NoNewPrivileges"], service["ProtectSystem"]) == ("rootnote", "yes", "strict")
+    assert (service["CapabilityBoundingSet"], service["UMask"]) == ("", "0077")
+    assert service["EnvironmentFile"] == "/etc/rootnote/rootnote.env"
+    timer = path.with_suffix(".timer")
+    assert timer.exists() == (service["Type"] == "oneshot")
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    for path in UNITS:
+        # Rootnote itself is not installed where the test runs.
+        (tmp_path / path.name).write_text(re.sub(r"=/opt/rootnote/bin/\S+", "=/bin/true", path.read_text()))
+    command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / path.name) for path in UNITS)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "rootnote" in line]) == (0, [])
+
+
+# ------------------------------------------------------------------ proxies
+
+
+def test_proxies_write_no_addresses_and_believe_none(compose: dict[str, Any]) -> None:
+    nginx, caddy = (DEPLOY / "nginx.conf").read_text(), (DEPLOY / "Caddyfile").read_text()
+    for text in (nginx, caddy):
+        assert text.count("{") == text.count("}")
+    assert nginx.count("access_log off;") == 2
+    assert "error_log /var/log/nginx/rootnote.log crit;" in nginx
+    for line in ("X-Forwarded-For $remote_addr;", "X-Forwarded-Proto $scheme;", "proxy_next_upstream off;"):
+        assert line in nginx
+    assert "add_header" not in nginx
+    assert not re.search(r"^\s*log\b", caddy, re.MULTILINE)
+    assert "trusted_proxies" not in caddy
+
+
+def test_proxies_speak_no_old_tls() -> None:
+    nginx, caddy = (DEPLOY / "nginx.conf").read_text(), (DEPLOY / "Caddyfile").read_text()
+    assert re.findall(r"ssl_protocols ([^;]+);", nginx) == ["TLSv1.2 TLSv1.3"]
+    assert "protocols" not in caddy  # its own choice is 1.2 and 1.3
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[RealServer, Study]]:
+    """gunicorn on SQLite, for a proxy to stand before."""
+    study = make_study(tmp_path / "study", listeners=1)
+    url = f"sqlite:///{tmp_path / 'answers.sqlite3'}"
+    engine = database.connect(make_url(url))
+    database.migrate(engine)
+    engine.dispose()
+    more = {"ROOTNOTE_PUBLIC_URL": "https://localhost", "ROOTNOTE_TRUSTED_PROXIES": "1"}
+    with real_server(study.folder, url, tmp_path / "log", workers=1, more=more) as server:
+        yield server, study
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def doctor_says(study: Study, port: int, proxy: subprocess.Popen[bytes]) -> dict[str, str]:
+    """What the doctor finds of https://localhost:port, once it is there."""
+    environment = {
+        "ROOTNOTE_SECRET": SECRET,
+        "ROOTNOTE_PUBLIC_URL": f"https://localhost:{port}",
+        "ROOTNOTE_TRUSTED_PROXIES": "1",
+    }
+    case = Case(study, read_settings(study, environment), environment)
+    end = time.monotonic() + 20
+    while True:
+        found = {finding.text: finding.state for _, finding in examine(case, set(CHECKS) - {"address"})}
+        if not any("cannot be reached" in text for text in found) or time.monotonic() > end:
+            return found
+        assert proxy.poll() is None, "the proxy ended"
+        time.sleep(0.2)
+
+
+def refuses_much(port: int, certificate: Path) -> bool:
+    import ssl
+
+    context = ssl.create_default_context(cafile=str(certificate))
+    reply = httpx.post(f"https://localhost:{port}/take", content=b"x" * 300_000, verify=context)
+    return reply.status_code in (413, 502)  # Caddy 2.6 says 502
+
+
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+def test_the_doctor_finds_nothing_wrong_behind_nginx(
+    served: tuple[RealServer, Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, study = served
+    certificate, port = make_certificate(tmp_path, 60), free_port()
+    site = (DEPLOY / "nginx.conf").read_text()
+    site = re.sub(r"/etc/letsencrypt/\S+/(fullchain|privkey).pem", str(certificate), site)
+    site = site.replace("/var/log/nginx/rootnote.log", str(tmp_path / "error.log"))
+    site = site.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}").replace("study.example.org", "localhost")
+    site = site.replace("listen 443 ", f"listen 127.0.0.1:{port} ").replace(
+        "listen 80;", f"listen 127.0.0.1:{free_port()};"
+    )
+    site = re.sub(r"^\s*listen \[::\]:.*\n", "", site, flags=re.MULTILINE)
+    (tmp_path / "site.conf").write_text(site)
+    temporary = "".join(
+        f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    main = f"daemon off; pid {tmp_path}/pid; error_log stderr; events {{}} "
+    main += f"http {{ {temporary} include {tmp_path}/site.conf; }}"
+    (tmp_path / "nginx.conf").write_text(main)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with subprocess.Popen(["nginx", "-c", str(tmp_path / "nginx.conf")], stderr=subprocess.DEVNULL) as proxy:
+        try:
+            found = doctor_says(study, port, proxy)
+            assert "wrong" not in found.values(), found
+            assert not any("version" in text for text in found)
+            assert refuses_much(port, certificate)
+        finally:
+            proxy.terminate()
+    assert "/take" not in (tmp_path / "error.log").read_text()
+
+
+@pytest.mark.skipif(not shutil.which("caddy"), reason="Caddy is not installed")
+def test_the_doctor_finds_nothing_wrong_behind_caddy(
+    served: tuple[RealServer, Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, study = served
+    port = free_port()
+    # Caddy makes a certificate for localhost by itself, as it gets one for a public name.
+    alone = "{\n\tadmin off\n\tskip_install_trust\n\tauto_https disable_redirects\n}\n"
+    (tmp_path / "Caddyfile").write_text(alone + (DEPLOY / "Caddyfile").read_text())
+    environment = {
+        **os.environ,
+        "ROOTNOTE_HOST": f"localhost:{port}",
+        "ROOTNOTE_UPSTREAM": f"127.0.0.1:{server.port}",
+        "XDG_DATA_HOME": str(tmp_path / "data"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+    }
+    root = tmp_path / "data/caddy/pki/authorities/local/root.crt"
+    command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile")]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as proxy:
+        try:
+            end = time.monotonic() + 20
+            while not root.exists() and time.monotonic() < end:
+                time.sleep(0.1)
+            monkeypatch.setenv("SSL_CERT_FILE", str(root))
+            found = doctor_says(study, port, proxy)
+            # Its own certificates are good for half a day; public ones for months.
+            wrong = {text for text, state in found.items() if state == "wrong" and "good for" not in text}
+            assert wrong == set(), found
+            assert refuses_much(port, root)
+        finally:
+            proxy.terminate()
