@@ -33,9 +33,9 @@ def doctor(folder: Path, skip: tuple[str, ...], as_json: bool) -> None:
     for name, finding in examine(case, skip):
         found.append((name, finding))
         if not as_json:
-            click.echo(f"{click.style(f'{finding.state:<8}', fg=COLOURS[finding.state])} {name:<9} {finding.text}")
+            click.echo(f"{click.style(f'{finding.state:<8}', fg=COLOURS[finding.state])} {name:<11} {finding.text}")
             if finding.mend:
-                click.echo(f"{'':<18} Mend: {finding.mend}")
+                click.echo(f"{'':<20} Mend: {finding.mend}")
     wrong = sum(finding.state == "wrong" for _, finding in found)
     if as_json:
         findings = [{"check": name, **asdict(finding)} for name, finding in found]

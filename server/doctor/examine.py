@@ -8,6 +8,7 @@ from embeddings.artefacts import RootnoteError
 from server.doctor.base import check_database, check_role
 from server.doctor.finding import Case, Check, Finding
 from server.doctor.host import check_backups, check_clock, check_disk, check_secrets, check_study_files
+from server.doctor.identities import check_identities
 from server.doctor.web import check_address, check_stimuli
 
 CHECKS: dict[str, Check] = {
@@ -16,6 +17,7 @@ CHECKS: dict[str, Check] = {
     "stimuli": check_stimuli,
     "database": check_database,
     "role": check_role,
+    "identities": check_identities,
     "backups": check_backups,
     "address": check_address,
     "clock": check_clock,

@@ -62,7 +62,8 @@ def check_backups(case: Case) -> Iterator[Finding]:
     newest = backups[0].stat()
     hours = (time.time() - newest.st_mtime) / 3600
     state = "ok" if hours <= BACKUP_HOURS and newest.st_size else "wrong"
-    text = f"{len(backups)} backups; the newest, {backups[0].name}, is {_age(hours)} old ({newest.st_size:,} bytes)."
+    number = "1 backup" if len(backups) == 1 else f"{len(backups)} backups"
+    text = f"{number}; the newest, {backups[0].name}, is {_age(hours)} old ({newest.st_size:,} bytes)."
     yield Finding("ok", text) if state == "ok" else Finding("wrong", text, mend)
     if newest.st_mode & 0o077 or folder.stat().st_mode & 0o007:
         yield Finding("wrong", f"Others on this machine may read {folder}.", f"chmod -R go= {folder}")
@@ -71,6 +72,8 @@ def check_backups(case: Case) -> Iterator[Finding]:
 
 
 def _age(hours: float) -> str:
+    if hours < 1:
+        return "less than an hour"
     return f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url, select, text
 
 import rootnote
 from server import database
@@ -20,8 +20,11 @@ from server.app import create_app
 from server.doctor.base import _is_far
 from server.doctor.examine import CHECKS, examine
 from server.doctor.finding import Case
+from server.models import Listener
+from server.privacy import Vault, new_key, remember
 from server.settings import Settings, read_settings
 from study.config import Study, load_study
+from study.recruiters.base import Arrival
 from study.storage import publish
 from tests.deploy.conftest import Roles
 from tests.deploy.https import make_certificate, serving
@@ -149,6 +152,20 @@ def test_the_database(site: Site) -> None:
     with site.app.extensions["rootnote.engine"].begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     assert wrong(found(site.study, "database", **url), "rootnote server migrate")
+
+
+def test_identities(site: Site) -> None:
+    old, new = new_key(), new_key()
+    url = {"ROOTNOTE_DATABASE_URL": site.database_url}
+    assert set(found(site.study, "identities", **url).values()) == {"ok"}
+    site.walker().consent()
+    with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
+        listener = session.scalars(select(Listener)).one()
+        remember(session, Vault([old]), listener, Arrival("A1WORKER"), site.clock.now)
+    for keys in (old, f"{new},{old}"):
+        assert set(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY=keys).values()) == {"ok"}
+    assert wrong(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY=new), "1 of 1", "cannot be paid")
+    assert wrong(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY="none"), "no key")
 
 
 def test_a_database_that_is_not_there_names_no_password(study: Study) -> None:
