@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 from server import database
 from server.app import create_app
 from server.settings import Settings
+from study.config import Study
 from study.storage import publish
 from tests.server.conftest import SECRET, FakeClock, Site
 from tests.server.fixture_study import make_study
@@ -25,13 +26,20 @@ def bucket() -> Iterator[Bucket]:
         yield served
 
 
+@pytest.fixture(scope="module")
+def published(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("published") / "study"
+    study = keep_in_bucket(make_study(folder, listeners=2, trials=3, catch=True))
+    publish(study)
+    return study
+
+
 @pytest.fixture
-def make_bucket_site(tmp_path: Path, clock: FakeClock, bucket: Bucket) -> Iterator[Callable[[str], Site]]:
+def make_bucket_site(tmp_path: Path, clock: FakeClock, published: Study) -> Iterator[Callable[[str], Site]]:
     engines = []
 
     def make(delivery: str) -> Site:
-        study = keep_in_bucket(make_study(tmp_path / "study", listeners=2, trials=3, catch=True), delivery)
-        publish(study)
+        study = keep_in_bucket(published, delivery)
         url = make_url(f"sqlite:///{tmp_path / 'answers.sqlite3'}")
         engine = database.connect(url)
         database.migrate(engine)
