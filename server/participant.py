@@ -31,7 +31,7 @@ from study.languages import mark
 from study.prescreen import graded_steps, step_config
 from study.prescreens.item import INTERVAL_SPANS, INTERVALS, encode_wav
 from study.prescreens.volume import volume_sound
-from study.questions import AnswerError, check_answers
+from study.questions import AnswerError, check_answers, plain_number
 from study.recruiters.base import Arrival
 
 blueprint = Blueprint("participant", __name__)
@@ -332,7 +332,7 @@ def _read_item(form: Mapping[str, str]) -> ItemAnswer:
     if kind not in ASKED:
         raise Refused(strange)
     field, least, most, problem = ASKED[kind]
-    given = _whole(form.get(field), least, most, problem)
+    given = _whole(plain_number(form.get(field, "")), least, most, problem)
     return ItemAnswer(kind, _whole(attempt, 1, 99, strange), _whole(item, 1, 99, strange), given)
 
 

@@ -196,7 +196,7 @@ class NumberQuestion(BaseQuestion):
         return self
 
     def _take(self, given: list[str]) -> str:
-        text = _plain_number(_only(given))
+        text = plain_number(_only(given))
         if not NUMBER.fullmatch(text):
             raise AnswerError("Please write this answer as a number, in digits.")
         number = Decimal(text.replace(",", "."))
@@ -276,7 +276,7 @@ def clean_text(raw: str) -> str:
     return "".join(c for c in text if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs")).strip()
 
 
-def _plain_number(text: str) -> str:
+def plain_number(text: str) -> str:
     """Digits of any script, minus and decimal signs as ASCII; marks that only turn the direction are left out."""
     signs = {"\u2212": "-", "\u066b": "."}
     seen = (c for c in text if unicodedata.category(c) != "Cf")

@@ -16,6 +16,8 @@ from tests.browser.test_player import WCAG
 from tests.paper_study import make_study
 
 pytestmark = pytest.mark.browser
+# Pages with everything that there is on others; of other languages nothing but the words is different.
+TOLD = ("consent", "huggins huggins-1-1", "answered trial", "questions again", "done")
 PHONE, LAPTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 TOML = """
 [player]
@@ -137,7 +139,7 @@ def test_every_page_fits_and_is_accessible(page: Page, site: str, code: str) -> 
         for size in (LAPTOP, PHONE):
             page.set_viewport_size(size)  # type: ignore[arg-type]
             assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth"), (state, size)
-        if code == "ar":  # of the others nothing but the words differs from what is looked at elsewhere
+        if code == "ar" and state in TOLD:
             found = Axe().run(page, options=WCAG).response["violations"]
             assert [f"{one['id']}: {node['html'][:120]}" for one in found for node in one["nodes"]] == [], state
         seen.append(state)
@@ -148,31 +150,24 @@ def test_every_page_fits_and_is_accessible(page: Page, site: str, code: str) -> 
 
 
 def test_from_right_to_left_a_comes_first_on_the_right_and_sound_runs_on_as_it_does(page: Page, site: str) -> None:
-    def begin(code: str) -> None:
-        page.goto(f"{site}/take?lang={code}")
-        page.click("button.primary")
-        page.wait_for_selector("main[data-step=prescreen][data-ready]")
-        address = page.url
-        while page.locator("main").get_attribute("data-step") == "prescreen":
-            pass_item(page, address)
-        page.request.post(f"{address}/instructions")
-        page.goto(address)
-        page.wait_for_selector("main[data-step=trial][data-ready]")
-
-    def left(selector: str) -> float:
-        box = page.locator(selector).first.bounding_box()
-        assert box is not None
-        return box["x"]
-
-    a, b = ".pair .clip:nth-of-type(1)", ".pair .clip:nth-of-type(2)"
-    for code, rightmost in (("en", b), ("ar", a)):
-        begin(code)
-        assert max((a, b), key=left) == rightmost
-        direction = "(selector) => getComputedStyle(document.querySelector(selector)).direction"
-        assert page.evaluate(direction, ".played") == "ltr", "a sound's position"
-        assert page.evaluate(direction, ".progress progress") == LANGUAGES[code].direction, "the way through the study"
-        keys = page.locator(".keys li").nth(1).locator("kbd").all_inner_texts()
-        assert keys == (["←", "→"] if code == "en" else ["→", "←"]), "the key that is named first chooses A"
+    page.goto(f"{site}/take?lang=ar")
+    page.click("button.primary")
+    page.wait_for_selector("main[data-step=prescreen][data-ready]")
+    address = page.url
+    while page.locator("main").get_attribute("data-step") == "prescreen":
+        pass_item(page, address)
+    page.request.post(f"{address}/instructions")
+    page.goto(address)
+    page.wait_for_selector("main[data-step=trial][data-ready]")
+    boxes = [page.locator(f".pair .clip:nth-of-type({number})").bounding_box() for number in (1, 2)]
+    assert boxes[0] and boxes[1] and boxes[0]["x"] > boxes[1]["x"] + boxes[1]["width"]
+    direction = "(selector) => getComputedStyle(document.querySelector(selector)).direction"
+    assert page.evaluate(direction, ".played") == "ltr", "a sound's position"
+    assert page.evaluate(direction, ".progress progress") == "rtl", "the way through the study"
+    keys = page.locator(".keys kbd")
+    places = {name: keys.get_by_text(name, exact=True).bounding_box() for name in ("X", "A", "B", "→", "←")}
+    x = {name: box["x"] for name, box in places.items() if box}
+    assert x["X"] > x["A"] > x["B"] and x["→"] > x["←"], "each comes after the one before; → is named first, for A"
     # A keyboard that writes Arabic: the keys where X, A and B are, and its own digits.
     for code, letter, clip in (("KeyX", "ء", "X"), ("KeyA", "ش", "A"), ("Digit3", "٣", "B")):
         event = "new KeyboardEvent('keydown', { code, key, bubbles: true })"

@@ -23,7 +23,7 @@ from study.check import PLACEHOLDER
 from study.cli import cli
 from study.config import load_study
 from study.languages import LANGUAGES, SOURCE
-from tests.server.conftest import Site, Walker
+from tests.server.conftest import Site, Walker, count_tones
 from tests.server.fixture_study import make_study
 
 ROOT = Path(__file__).parents[2]
@@ -273,6 +273,14 @@ def test_answers_are_kept_in_the_words_of_study_toml(make_whole: Callable[..., S
     assert "Wie alt sind Sie?" in walker.html and "18 bis 24" in walker.html
     assert walker.go("questions", q_plays=["Oud", "Piano"], q_age="18 to 24").step == "done"
     assert dict(site.query("SELECT question, value FROM answers")) == {"plays": "Piano|Oud", "age": "18 to 24"}
+
+
+def test_a_number_of_tones_may_be_written_in_the_languages_own_digits(make_whole: Callable[..., Site]) -> None:
+    walker = make_whole(trials=1).walker().open("?lang=ar").agree()
+    heard = count_tones(walker.hear("tones"))
+    written = str(heard).translate(str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩"))
+    walker.go("prescreen", item=walker.find(r'name="item" value="([^"]+)"'), count=written)
+    assert walker.site.query("SELECT answer FROM prescreen_items WHERE answer IS NOT NULL") == [(heard,)]
 
 
 def test_a_study_of_one_language_offers_no_choice(site: Site) -> None:
