@@ -12,6 +12,7 @@ import fcntl
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ LOCK_NUMBER = 0x726F6F74  # "root"
 BUSY = "another `rootnote server open`, `sync`, `approve`, `pay` or `close` of this study is running; wait for its end."
 COMMAND = "rootnote server"
 Tell = Callable[[str], object]
+MARGIN = timedelta(minutes=1)  # who arrived just now may not be counted as holding a place yet
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Office:
     vault: Vault
     url: str = ""  # where listeners arrive: …/take
     clock: Clock = utc_now
+    margin: timedelta = MARGIN
 
     @property
     def reward(self) -> int:

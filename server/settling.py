@@ -23,7 +23,6 @@ from study.recruiters.base import Submission as Told
 
 LIVE = ("held", "submitted")
 GIVEN_BACK = ("returned", "timed_out")
-MARGIN = timedelta(minutes=1)  # who arrived just now may not be counted as holding a place yet
 THANKS = "Thank you for taking part in our listening study."
 
 
@@ -91,7 +90,7 @@ def _note(session: Session, office: Office, opening: str, standing: Standing, be
         _follow(session, office, row)
         _book(session, office, row)
     held = select(Submission).where(Submission.opening == opening, Submission.status == "held")
-    for row in session.scalars(held.where(Submission.seen_at <= began - MARGIN)):
+    for row in session.scalars(held.where(Submission.seen_at <= began - office.margin)):
         if row.key not in known and (status := _gone(office, row, standing, began)):
             row.status = status
             _follow(session, office, row)

@@ -48,11 +48,11 @@ def money(session: Session, pay: PayConfig) -> dict[str, Any]:
         return {}
     statuses = select(Submission.status, func.count()).group_by(Submission.status)
     openings = select(Opening.settled_at.is_(None), func.count()).group_by(Opening.settled_at.is_(None))
-    under_way = {bool(open_): number for open_, number in session.execute(openings).tuples()}
+    under_way = {bool(open_): number for open_, number in session.execute(openings)}
     kinds = select(Payment.kind, func.sum(Payment.cents)).where(Payment.state == "paid").group_by(Payment.kind)
     fees = select(func.coalesce(func.sum(Payment.fee_cents), 0)).where(Payment.state == "paid")
     durations = desk.durations(session, pay.reward_usd)
-    told: dict[str, Any] = {kind: payments.dollars(amount) for kind, amount in session.execute(kinds).tuples()}
+    told: dict[str, Any] = {kind: payments.dollars(amount) for kind, amount in session.execute(kinds)}
     told |= {
         "fees": payments.dollars(session.scalar(fees) or 0),
         "paid": payments.dollars(payments.paid(session)),
@@ -63,7 +63,11 @@ def money(session: Session, pay: PayConfig) -> dict[str, Any]:
     if durations is not None and durations.usd_per_hour is not None:
         told["wage_an_hour"] = f"${durations.usd_per_hour:.2f}"
     settled = {"openings": under_way.get(True, 0), "openings_settled": under_way.get(False, 0)}
-    return {"marketplace": settled | dict(session.execute(statuses).tuples().all()), "money": told}
+    return {"marketplace": settled | _by_name(session, statuses), "money": told}
+
+
+def _by_name(session: Session, query: Any) -> dict[str, int]:
+    return {str(row[0]): int(row[1]) for row in session.execute(query)}
 
 
 def shown_codes(session: Session, pay: PayConfig) -> Iterator[tuple[str, str, float]]:

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from embeddings.artefacts import RootnoteError
-from server import database
 from server.rehearsal.crowd import Crowd, Summary, send_crowd
 from server.rehearsal.listeners import Memory, Mind
-from server.settings import read_settings
-from study.config import Study, load_study
+from server.rehearsal.own_server import own_server
+from study.config import load_study
 from study.plan import read_plan
 
 PAIRS = tuple(f"{high}-{low}" for high in (1, 2, 3) for low in range(high + 1, 5))
-RESERVATION_SECONDS = 6.0  # those who vanish give their place back within the rehearsal
-LINK = "/take"
+
+
+def _launch(folder: Path, recruiter: str, mind: Mind, seed: int, at_once: int, patience: float, as_json: bool) -> None:
+    from server.rehearsal.launch import Rehearsal, rehearse_launch  # the marketplaces: only here
+
+    outcome = rehearse_launch(folder, recruiter, Rehearsal(seed, mind, at_once, patience), quiet=as_json)
+    if as_json:
+        click.echo(json.dumps(asdict(outcome)))
 
 
 def _rate(name: str, text: str) -> Callable[[Any], Any]:
@@ -41,6 +39,11 @@ def _rate(name: str, text: str) -> Callable[[Any], Any]:
 @click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
 @click.option("--listeners", type=click.IntRange(1), help="How many are to finish (default: all the study's places).")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of the simulated listeners.")
+@click.option(
+    "--recruiter",
+    type=click.Choice(["mturk", "prolific"]),
+    help="Rehearse a whole launch on a marketplace of this machine, to the last payment.",
+)
 @click.option("--url", help="Rehearse on a server that runs (`server run --rehearsal`), not on one of its own.")
 @click.option("--true-rates", metavar="JSON", help='Agreement by bin pair, e.g. \'{"1-2": 0.8, "1-4": 0.97}\'.')
 @click.option("--at-once", default=6, show_default=True, type=click.IntRange(1, 64), help="Listeners at once.")
@@ -61,6 +64,7 @@ def rehearse(
     folder: Path,
     listeners: int | None,
     seed: int,
+    recruiter: str | None,
     url: str | None,
     true_rates: str | None,
     at_once: int,
@@ -70,6 +74,13 @@ def rehearse(
 ) -> None:
     """Send simulated listeners through the real web study, in a database of their own."""
     study = load_study(folder)
+    if recruiter:
+        if url or listeners:
+            raise click.UsageError("--recruiter fills all places of a server of its own: leave out --url, --listeners.")
+        given = {name: rate for name, rate in rates.items() if rate is not None}
+        mind = Mind(study.config.rehearsal.model_copy(update=given), read_true_rates(true_rates))
+        _launch(folder, recruiter, mind, seed, at_once, patience, as_json)
+        return
     plan = read_plan(study)
     given = {name: rate for name, rate in rates.items() if rate is not None}
     mind = Mind(study.config.rehearsal.model_copy(update=given), read_true_rates(true_rates))
@@ -108,79 +119,6 @@ def read_true_rates(text: str | None) -> Mapping[str, float]:
             '\'{"1-2": 0.8, "3-4": 0.6}\'.'
         ) from None
     return {pair: float(rate) for pair, rate in rates.items()}
-
-
-@contextlib.contextmanager
-def own_server(study: Study) -> Iterator[str]:
-    """A server in a child process on a free port, on an emptied rehearsal database; yields its address.
-
-    Raises:
-        RootnoteError: where it does not start, with what it said.
-    """
-    # Rehearsed answers are no one's, so a secret that ends with the rehearsal is good enough.
-    environment = {"ROOTNOTE_RESERVATION_MINUTES": str(RESERVATION_SECONDS / 60), **os.environ}
-    if not environment.get("ROOTNOTE_SECRET"):
-        environment["ROOTNOTE_SECRET"] = secrets.token_hex(32)
-    settings = read_settings(study, environment, rehearsal=True)
-    engine = database.connect(settings.database)
-    database.recreate(engine)
-    engine.dispose()
-    command = [
-        sys.executable,
-        "-m",
-        "rootnote",
-        "server",
-        "run",
-        str(study.folder),
-        "--rehearsal",
-        "--port",
-        "0",
-    ]
-    with tempfile.TemporaryFile("w+") as said, _ending_on_sigterm():
-        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
-        try:
-            assert child.stdout is not None
-            address = _read_address(child.stdout)
-            if address is None:
-                child.wait(timeout=10)
-                said.seek(0)
-                lines = said.read().strip().splitlines()
-                raise RootnoteError(lines[-1].removeprefix("rootnote: ") if lines else "the server did not start.")
-            threading.Thread(target=child.stdout.read, daemon=True).start()  # a full pipe would stop the server
-            yield address
-        finally:
-            _stop(child)
-
-
-def _read_address(stdout: IO[str]) -> str | None:
-    """The address in the line that holds the link; None where the server ends without one."""
-    for line in stdout:
-        word = line.split()[-1] if line.strip() else ""
-        if word.startswith("http") and word.endswith(LINK):
-            return word.removesuffix(LINK)
-    return None
-
-
-@contextlib.contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C, so that the child is stopped too."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _stop(child: subprocess.Popen[str]) -> None:
-    child.terminate()
-    try:
-        child.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
 
 
 @contextlib.contextmanager

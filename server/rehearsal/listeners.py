@@ -32,7 +32,7 @@ from study.plan import Plan, PlannedTrial
 from study.prescreens.item import INTERVALS
 from study.psychometric import p_agree
 
-Outcome = Literal["finished", "screened_out", "withdrawn", "vanished", "expired", "full", "complete"]
+Outcome = Literal["finished", "screened_out", "withdrawn", "vanished", "expired", "full", "complete", "taken"]
 TIMEOUT = 60.0
 MAX_PAGES = 2000  # a study has far fewer; more means that the listener walks in circles
 
@@ -148,8 +148,9 @@ class Walk:
 class SimulatedListener:
     """One listener with a browser of its own; `take` walks the study from the consent page to the end."""
 
-    def __init__(self, url: str, index: int, seed: int, memory: Memory, mind: Mind) -> None:
-        self._take = url.rstrip("/") + "/take"
+    def __init__(self, url: str, index: int, seed: int, memory: Memory, mind: Mind, take: str = "") -> None:
+        """`take`: the whole address to begin at, where it is not just the server's /take."""
+        self._take = take or url.rstrip("/") + "/take"
         self._memory, self._mind = memory, mind
         self._answers = answer_stream(seed, index)
         self._rng = np.random.default_rng([seed, index, 0])
@@ -157,6 +158,7 @@ class SimulatedListener:
         self._ears = LOUDSPEAKERS if self._habits.loudspeakers else HEADPHONES
         self._lists: set[int] | None = None  # those that sound like what was heard so far
         self.walk = Walk(index)
+        self.page = Page()  # the last that was seen
 
     def take(self) -> Walk:
         """Take the study.
@@ -181,6 +183,7 @@ class SimulatedListener:
             "withdrawn": "withdrawn",
             "expired": "expired",
             "full": "full",
+            "taken": "taken",
         }
         if page.step not in ends:
             gives_up = page.step == "trial" and page.position == self._habits.gives_up_at
@@ -188,7 +191,7 @@ class SimulatedListener:
         self.walk.outcome = ends[page.step]
         if page.step == "full":
             self.walk.outcome = "complete" if "data-complete" in page.attributes else "full"
-        elif not page.code:
+        elif page.step != "taken" and not page.code:
             raise WalkError(f"the page '{page.step}' shows no completion code")
         return True
 
@@ -331,7 +334,7 @@ class SimulatedListener:
         page = read_page(response.text)
         if response.status_code != 200:
             raise WalkError(f"the page '{page.step}' answered with status {response.status_code}")
-        self._address = str(response.url)
+        self._address, self.page = str(response.url), page
         return page
 
     def _join(self, address: str) -> str:

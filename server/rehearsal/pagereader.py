@@ -1,7 +1,7 @@
 """Reading a page as a browser would: its step, sounds, forms and completion code.
 
 Only what every listener's browser gets is read: `data-step` on <main>, `data-clip` on <audio>, the fields of forms
-and `data-code`.
+`data-code` and `data-back`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 @dataclass
 class Form:
     """A form: where it posts to, its filled fields, what may be chosen (radio name -> values), and of which fields
-    numbers between two bounds are asked."""
+    numbers between two bounds are asked. A link back to a marketplace is one that has no fields (`method` "get")."""
 
     action: str
     fields: dict[str, str | list[str]] = field(default_factory=dict)
@@ -21,6 +21,7 @@ class Form:
     numbers: dict[str, tuple[float, float]] = field(default_factory=dict)
     several: dict[str, int] = field(default_factory=dict)  # how many boxes of a name are to be ticked at least
     required: set[str] = field(default_factory=set)
+    method: str = "post"
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Page:
     sounds: dict[str, str] = field(default_factory=dict)
     forms: list[Form] = field(default_factory=list)
     code: str = ""
+    back: Form | None = None  # the way back to the marketplace
 
     @property
     def position(self) -> int:
@@ -73,6 +75,9 @@ class _Reader(HTMLParser):
         elif tag == "form":
             self._form = Form(given.get("action", ""))
             self.page.forms.append(self._form)
+            self.page.back = self._form if "data-back" in given else self.page.back
+        elif tag == "a" and "data-back" in given:
+            self.page.back = Form(given.get("href", ""), method="get")
         elif tag == "code":
             self._in_code = "data-code" in given
         elif self._form is not None and given.get("name"):

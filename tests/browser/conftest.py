@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from server.rehearsal.command import _read_address, _stop
+from server.rehearsal.own_server import read_address, stop
 from study.config import Study
 from tests.paper_study import make_study
 
@@ -21,12 +21,16 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 KNOWN = ("chromium", "chromium-browser", "google-chrome")
 
 
+def chromium_path() -> str | None:
+    """Chromium: ROOTNOTE_CHROMIUM or the system's; None: Playwright's own."""
+    return os.environ.get("ROOTNOTE_CHROMIUM") or next(filter(None, map(shutil.which, KNOWN)), None)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium: ROOTNOTE_CHROMIUM, the system's, or Playwright's own; without any the tests fail."""
-    path = os.environ.get("ROOTNOTE_CHROMIUM") or next(filter(None, map(shutil.which, KNOWN)), None)
+    """A headless Chromium; without any the tests fail."""
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        chromium = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         yield chromium
         chromium.close()
 
@@ -56,9 +60,9 @@ def site(study: Study) -> Iterator[str]:
     run = [*command, "run", str(study.folder), "--port", "0"]
     child = subprocess.Popen(run, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
     assert child.stdout is not None
-    address = _read_address(child.stdout)
+    address = read_address(child.stdout)
     assert address, (Path(study.folder) / "server.log").read_text()
     yield address
-    _stop(child)
+    stop(child)
     child.stdout.close()
     log.close()

@@ -143,6 +143,12 @@ def test_more_listeners_than_places_and_a_server_that_is_not_there(tmp_path: Pat
     assert "does not answer" in result.stderr and len(result.stderr.strip().splitlines()) == 1
 
 
+def test_a_launch_fills_all_places_of_a_server_of_its_own(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", prompts=6, listeners=6, trials=6)
+    words = ("server", "rehearse", str(study.folder), "--recruiter", "mturk", "--url", "http://127.0.0.1:9")
+    assert "leave out --url" in rootnote(*words, status=2).stderr
+
+
 def test_ctrl_c_stops_the_server_too(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s", prompts=15, listeners=90, trials=10)
     command = [sys.executable, "-m", "rootnote", "server", "rehearse", str(study.folder)]
@@ -209,8 +215,15 @@ def test_a_page_is_read_as_a_browser_would() -> None:
     assert page.form("/trial").numbers == {"q_years": (-1, 2.5)}
     assert (page.form("/trial").required, page.form("/trial").several) == ({"q_years"}, {"q_plays": 2})
     assert page.form("/trial").fields["position"] == "3"
+    assert page.back is None
     with pytest.raises(LookupError):
         page.form("/nowhere")
+    posted = read_page('<form action="http://h/x" data-back><input type="hidden" name="a" value="b"></form>').back
+    assert posted is not None and (posted.method, posted.action, posted.fields) == ("post", "http://h/x", {"a": "b"})
+    linked = read_page(
+        '<main data-step="done"><a class="primary" href="http://h/y?cc=1" data-back>Back</a></main>'
+    ).back
+    assert linked is not None and (linked.method, linked.action) == ("get", "http://h/y?cc=1")
 
 
 @given(st.floats(-1, 2), st.floats(-1, 2))

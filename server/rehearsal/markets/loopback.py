@@ -338,11 +338,14 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         query = dict(parse_qsl(address.query, keep_blank_values=True))
         request = Request(self.command, address.path, query, headers, body)
+        if address.path == "/favicon.ico":  # browsers ask for it, and would complain
+            return self._reply(Reply(204))
         try:
             administered = address.path.startswith("/_market/")
             self._reply(self.house.administer(request) if administered else self.house.handle(request))
         except Cut:
             self.close_connection = True
+        return None
 
     do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = _serve  # noqa: N815
 
