@@ -23,11 +23,11 @@ from embeddings.artefacts import RootnoteError
 from server import control, database, payments
 from server.door import Door
 from server.flow import Clock, utc_now
-from server.models import ACTIVE, Assignment, Launch, Opening, Place, Submission
+from server.models import ACTIVE, Assignment, Launch, Opening, Payment, Place, Submission
 from server.payments import dollars
 from server.privacy import Vault, recall
 from study.config import StudyConfig, cents
-from study.recruiters.base import Order, Recruiter, RecruiterError, Standing
+from study.recruiters.base import Order, Recruiter, RecruiterError, Standing, UnknownWorkerError
 
 LOCK_NUMBER = 0x726F6F74  # "root"
 BUSY = "another `rootnote server open`, `sync`, `approve`, `pay` or `close` of this study is running; wait for its end."
@@ -242,12 +242,28 @@ def order_places(office: Office, places: int) -> None:
 
 
 def carry_out(office: Office, number: int) -> None:
-    """Place the order of an opening that is written down; one that was placed before is found by its token."""
+    """Place the order of an opening that is written down; one that was placed before is found by its token.
+
+    Raises:
+        UnknownWorkerError: where it was for one worker, whom the marketplace does not know; nothing is owed then.
+    """
     with office.reading() as session:
         order = _order(session, office, session.get_one(Opening, number))
-    market_id = office.recruiter.open(order)
+    try:
+        market_id = office.recruiter.open(order)
+    except UnknownWorkerError:
+        with office.writing() as session:
+            _call_off(session, office, session.get_one(Opening, number))
+        raise
     with office.writing() as session:
         session.get_one(Opening, number).market_id = market_id
+
+
+def _call_off(session: Session, office: Office, opening: Opening) -> None:
+    opening.market_id = f"none-{opening.id}"
+    opening.closed_at = opening.settled_at = office.clock()
+    for payment in session.scalars(select(Payment).where(Payment.opening_id == opening.id)):
+        payment.state = "void"
 
 
 def _order(session: Session, office: Office, opening: Opening) -> Order:

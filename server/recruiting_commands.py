@@ -32,7 +32,7 @@ from server.settling import Due
 from study.config import Study, cents, load_study
 from study.plan import read_plan
 from study.recruiters import make_recruiter
-from study.recruiters.base import RecruiterError
+from study.recruiters.base import RecruiterError, UnknownWorkerError
 
 LINK_BUDGET = 10**9
 study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
@@ -108,15 +108,16 @@ def open_(
 
 def _open(here: Counter, budget: int | None, dry_run: bool, yes: bool) -> None:
     office, at = here.office, here.office.recruiter.terms
+    with office.reading() as session:
+        if (found := payments.launch(session)) is not None:
+            recruiting.require_unchanged(found, office.config)
     recruiting.require_payable(office)
+    balance = office.recruiter.account()
     if not at.by_hand:
         require_reachable(here.settings)
-    balance = office.recruiter.account()
     plan = read_plan(here.study)
     with office.writing() as session:
         flow.sync_places(session, flow.Experiment(office.config, plan, office.clock))
-        if (found := payments.launch(session)) is not None:
-            recruiting.require_unchanged(found, office.config)
     if at.by_hand:
         _open_link(here, plan.schedule_fingerprint, budget)
         return
@@ -332,13 +333,18 @@ def pay(folder: Path, bonus: tuple[str, str] | None, reason: str, dry_run: bool,
             _confirm(yes, f"Have you paid these {len(due)} people {total}? They are written down as paid then")
         else:
             _confirm(yes, f"Pay {len(due)} people {total}?")
+        places, unknown = 0, 0
         for one in due:
-            if one.how == "place":
-                settling.offer_place(here.office, one)
-            else:
+            if one.how != "place":
                 settling.grant(here.office, one.assignment, one.kind, one.cents, "", one.submission)
-        places = sum(one.how == "place" for one in due)
-        click.echo(f"Paid {len(due) - places}." + (f" Made {places} places to be paid by." if places else ""))
+                continue
+            try:
+                settling.offer_place(here.office, one)
+                places += 1
+            except UnknownWorkerError as error:
+                click.echo(f"Assignment {one.pseudonym} is not paid: {error}", err=True)
+                unknown += 1
+        click.echo(f"Paid {len(due) - places - unknown}." + (f" Made {places} places to be paid by." if places else ""))
 
 
 def _codes(session: Session, due: list[Due]) -> dict[int, str]:

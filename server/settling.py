@@ -7,6 +7,7 @@ is doubtful (submitted, but not finished here) is left to a person: `doubtful` l
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from server import flow, payments
 from server.models import ACTIVE, Assignment, Listener, Opening, Payment, Place, State, Submission
 from server.privacy import recall
 from server.recruiting import Office, Tell, carry_out, close_openings, top_up, unplaced
-from study.recruiters.base import Grant, Kind, RecruiterError, Standing
+from study.recruiters.base import Grant, Kind, RecruiterError, Standing, UnknownWorkerError
 from study.recruiters.base import Submission as Told
 
 LIVE = ("held", "submitted")
@@ -219,7 +220,8 @@ def reconcile_openings(office: Office) -> None:
     with office.reading() as session:
         numbers = unplaced(session)
     for number in numbers:
-        carry_out(office, number)
+        with contextlib.suppress(UnknownWorkerError):
+            carry_out(office, number)
 
 
 def reconcile_grants(office: Office) -> int:
@@ -466,6 +468,11 @@ def paid_submission(session: Session, assignment: Assignment) -> int | None:
     return session.scalar(query.order_by(Submission.id.desc()).limit(1))
 
 
+def all_paid(session: Session) -> list[Payment]:
+    """Every payment that was made, oldest first."""
+    return list(session.scalars(select(Payment).where(Payment.state == "paid").order_by(Payment.id)))
+
+
 def is_over(session: Session) -> bool:
     """Whether every place is filled and nothing waits to be paid or settled."""
     waiting = select(Opening.id).where(Opening.settled_at.is_(None)).limit(1)
@@ -483,7 +490,8 @@ def exclude_all(office: Office, sight: Sight) -> None:
     for number, key, assignment in rows:
         worker = _worker(office, sight, key, assignment)
         if worker:
-            office.recruiter.exclude(worker, launch.name)
+            with contextlib.suppress(UnknownWorkerError):  # anybody may write any id into an address
+                office.recruiter.exclude(worker, launch.name)
         with office.writing() as session:
             session.get_one(Submission, number).excluded = True
 

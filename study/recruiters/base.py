@@ -11,6 +11,7 @@ Nothing here rejects work or blocks anybody: that endangers a person's account, 
 
     RecruiterError            one plain sentence that says what is wrong and how to mend it
     ├── ArrivalError          for the listener: this address cannot be right
+    ├── UnknownWorkerError    the marketplace knows nobody by this id, or cannot reach them
     └── UnsureError           no clear answer came: the work may have been done, so ask before doing it again
 """
 
@@ -35,6 +36,10 @@ class RecruiterError(RootnoteError):
 
 class ArrivalError(RecruiterError):
     """Somebody arrived with an address that no marketplace gives."""
+
+
+class UnknownWorkerError(RecruiterError):
+    """The marketplace knows nobody by this id: an address may say anything."""
 
 
 class UnsureError(RecruiterError):
@@ -177,6 +182,7 @@ class Recruiter(Protocol):
 
         Raises:
             RecruiterError: where they cannot be opened, as when another database has launched this study already.
+            UnknownWorkerError: where the order is for one worker alone, whom the marketplace does not know.
         """
 
     def submissions(self, opening: str) -> Standing:
@@ -205,7 +211,11 @@ class Recruiter(Protocol):
         """Whether the marketplace has paid this grant: asked before one that is in doubt is sent again."""
 
     def exclude(self, worker: str, launch: str) -> None:
-        """See to it that this worker is not offered this launch's study again."""
+        """See to it that this worker is not offered this launch's study again.
+
+        Raises:
+            UnknownWorkerError: where there is no such worker.
+        """
 
     def disconnect(self) -> None:
         """Let go of connections; the next call makes new ones."""

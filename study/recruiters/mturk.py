@@ -33,8 +33,9 @@ from study.recruiters.base import (
     Status,
     Submission,
     Terms,
+    UnknownWorkerError,
 )
-from study.recruiters.mturk_client import TurkError, ask, connect, pages
+from study.recruiters.mturk_client import OURS, TurkError, ask, connect, pages
 
 BATCH = 9
 SUBMIT_HOSTS = ("www.mturk.com", "workersandbox.mturk.com")
@@ -196,13 +197,18 @@ class MTurkRecruiter:
         self._associate(self._kind(_marker(launch)), worker, 1, tell=False)
 
     def _associate(self, kind: str, worker: str, value: int, *, tell: bool) -> None:
-        self._ask(
-            "associate_qualification_with_worker",
-            QualificationTypeId=kind,
-            WorkerId=worker,
-            IntegerValue=value,
-            SendNotification=tell,
-        )
+        try:
+            self._ask(
+                "associate_qualification_with_worker",
+                QualificationTypeId=kind,
+                WorkerId=worker,
+                IntegerValue=value,
+                SendNotification=tell,
+            )
+        except TurkError as error:
+            if error.code in OURS:
+                raise
+            raise UnknownWorkerError("Mechanical Turk knows no worker by the id that somebody arrived with.") from None
 
     def close(self, opening: str) -> None:
         try:

@@ -25,6 +25,14 @@ WORDS = {
     "ThrottlingException": "Mechanical Turk asks to slow down; try again in a minute.",
     "RequestExpired": "this machine's clock is wrong, so AWS refuses what it signs; set the clock.",
 }
+# Refusals that say nothing of a worker.
+OURS = (
+    *WORDS,
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    "AccountSuspended",
+    "QualificationTypeDoesNotExist",
+)
 LINK = "the AWS account is not linked to a Mechanical Turk requester account; link it at https://requester.mturk.com/developer."
 
 
@@ -122,7 +130,9 @@ def _refusal(response: dict[str, Any]) -> RecruiterError:
     if kind in ("InvalidSignatureException", "SignatureDoesNotMatch"):
         return TurkError(kind, _signature(message))
     if "suspend" in f"{code} {message}".lower():
-        return TurkError(code, "the Mechanical Turk account is suspended; write to Mechanical Turk's support.")
+        return TurkError(
+            "AccountSuspended", "the Mechanical Turk account is suspended; write to Mechanical Turk's support."
+        )
     if "linked" in message:
         return TurkError(code, LINK)
     return TurkError(code, f"Mechanical Turk refused ({code}): {message}")

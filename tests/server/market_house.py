@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -123,8 +122,7 @@ class TurkWalker(Walker):
         self.client._cookies = None  # third-party cookies are blocked
 
     def arrive(self) -> TurkWalker:
-        parts = urlsplit(self.accepted.external_url)
-        reply = self.client.get("/take", query_string=dict(parse_qsl(parts.query)))
+        reply = self.client.get("/take", query_string=query_of(self.accepted.external_url))
         if reply.status_code == 303:
             self.address = reply.location
             self.reload()
@@ -160,6 +158,11 @@ class TurkWalker(Walker):
         return self
 
 
+def query_of(address: str) -> dict[str, str]:
+    """The parameters with which a worker arrives."""
+    return dict(parse_qsl(urlsplit(address).query))
+
+
 @pytest.fixture
 def make_turk(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Callable[..., Turk]]:
     """Make a study at a market: `make_turk(listeners=2, balance="100.00", toml="[pay]…")`."""
@@ -178,7 +181,3 @@ def make_turk(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Call
             return Turk(site, market, office, clock)
 
         yield make
-
-
-def minutes(number: float) -> timedelta:
-    return timedelta(minutes=number)

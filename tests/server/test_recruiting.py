@@ -11,6 +11,8 @@ from embeddings.artefacts import RootnoteError
 from server import payments, recruiting, settling
 from server.models import Payment
 from server.payments import OverBudget
+from server.rehearsal.mturk import Accepted
+from study.recruiters.base import UnknownWorkerError
 from tests.server.conftest import Site
 from tests.server.market_house import NO_PRESCREEN, Turk, TurkWalker, make_turk
 
@@ -317,3 +319,21 @@ def test_identities_lie_in_the_vault_alone(make_turk: MakeTurk) -> None:
 def _dump(site: Site) -> str:
     tables = ("listeners", "assignments", "submissions", "payments", "openings", "vault", "launch", "log", "answers")
     return "".join(str(site.query(f"SELECT * FROM {table}")) for table in tables)
+
+
+@on_sqlite
+def test_a_forged_worker_id_is_never_paid_and_stops_nothing(make_turk: MakeTurk) -> None:
+    turk = make_turk(listeners=2, trials=1, toml=NO_PRESCREEN)
+    turk.launch()
+    accepted = turk.accept("A1")
+    assert accepted is not None
+    forged = Accepted("3FORGED", accepted.hit_id, "AFORGED", accepted.external_url.replace("A1", "AFORGED"))
+    turk.arrive(forged).take_part()
+    turk.arrive(accepted).take_part().hand_in()
+    turk.wait(24 * 60)
+    assert turk.sync().approved == 1
+    with pytest.raises(UnknownWorkerError, match="knows no worker"):
+        turk.pay()
+    turk.sync()
+    assert turk.pay() == []
+    assert (turk.rewards(), turk.cost, turk.paid) == (["A1"], UNIT, UNIT)
