@@ -302,10 +302,11 @@ def afresh(show: Show, breaker: Breaker) -> None:
     """Another launch in the same house: an empty database and a market where nothing has happened."""
     engine = show.turk.office.engine
     with engine.execution_options(writes=True).begin() as connection:
+        connection.execute(text("UPDATE places SET assignment_id = NULL, expires_at = NULL, filled = false"))
+        connection.execute(text("UPDATE control SET recruiting = true"))
         for table in reversed(Base.metadata.sorted_tables):
             if table.name not in ("study", "places", "control", "log"):
                 connection.execute(table.delete())
-        connection.execute(text("UPDATE places SET assignment_id = NULL, expires_at = NULL, filled = false"))
     market = show.turk.market
     fresh = MTurkMarket("1000.00", clock=show.turk.clock, seed=len(market.calls))
     market.state, market.workers, market.entries = fresh.state, fresh.workers, []
