@@ -129,6 +129,20 @@ class _Words(HTMLParser):
                 self.handle_data(value or "")
 
 
+def test_scripts_say_nothing_in_words_of_their_own() -> None:
+    """What they show comes from `data-words` in base.html, which is translated."""
+    base = (ROOT / "server" / "templates" / "base.html").read_text()
+    template = re.search("<template data-words (.*?)></template>", base)
+    assert template
+    given = {re.sub("-(.)", lambda m: m[1].upper(), name) for name in re.findall(r"data-([\w-]+)=", template[1])}
+    for name in ("player.js", "rootnote.js"):
+        code = (ROOT / "server" / "static" / name).read_text()
+        code = re.sub(r"/\*.*?\*/|(?<![:\w])//[^\n]*", "", code, flags=re.DOTALL)
+        literals = {"".join(found) for found in re.findall(r'"([^"\n]*)"|`([^`]*)`', code)}
+        assert {text for text in literals if re.search(r"[a-z]{2,} [a-z]{2,}", text)} <= {"use strict"}
+        assert set(re.findall(r'word\("(\w+)"', code)) <= given
+
+
 def test_what_is_said_of_an_answer_can_be_extracted() -> None:
     """Refused and AnswerError are raised with a sentence that stands there, or one that `mark` has marked."""
     for folder in ("server", "study"):
