@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from server.desk import minutes_between, standing_column
 from server.flow import Experiment
 from server.models import Answer, Assignment, Listener, PrescreenResult, Response
+from study.languages import LANGUAGES
 from study.plan import PlannedTrial
 from study.prescreen import STEPS
 
@@ -160,7 +161,7 @@ def listener(session: Session, experiment: Experiment, pseudonym: str) -> Detail
         attempts=results[assignment.id],
         trials=[_trial(experiment, assignment, response) for response in given],
         answers=_answers(session, experiment, assignment),
-        browser=_browser(given),
+        browser=_browser(assignment.language, given),
     )
 
 
@@ -188,9 +189,10 @@ def _trial(experiment: Experiment, assignment: Assignment, response: Response) -
     )
 
 
-def _browser(given: list[Response]) -> list[tuple[str, str]]:
+def _browser(language: str, given: list[Response]) -> list[tuple[str, str]]:
     """What the browser told of itself, each value once."""
     told = {
+        "Language": [LANGUAGES[language].name if language in LANGUAGES else language],
         "Browser": [response.agent_class or "" for response in given],
         "Sample rate": [f"{response.sample_rate} Hz" for response in given if response.sample_rate],
         "Output latency": [f"{ms:.0f} ms" for response in given if (ms := response.output_latency_ms) is not None],

@@ -38,7 +38,7 @@ def install(app: Flask, offered: Sequence[str]) -> None:
     app.config[OFFERED] = tuple(offered)
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.jinja_env.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
-    app.jinja_env.globals.update(language=present, direction=direction, said=gettext, wording=wording)
+    app.jinja_env.globals.update(language=present, direction=direction, amount=amount, wording=wording)
     app.jinja_env.globals.update(languages={code: LANGUAGES[code].name for code in offered})
 
 
@@ -66,6 +66,11 @@ def _liked_best(offered: Sequence[str]) -> str:
 
 def direction() -> str:
     return LANGUAGES[present()].direction
+
+
+def amount(money: float) -> str:
+    """An amount of money, without its currency."""
+    return f"{money:.2f}".replace(".", LANGUAGES[present()].decimal)
 
 
 @functools.cache

@@ -297,6 +297,13 @@ def test_a_number_of_tones_may_be_written_in_the_languages_own_digits(make_whole
     assert walker.site.query("SELECT answer FROM prescreen_items WHERE answer IS NOT NULL") == [(heard,)]
 
 
+def test_an_amount_is_written_as_the_language_writes_it(make_whole: Callable[..., Site]) -> None:
+    site = make_whole(trials=1)
+    for code, amount in (("en", "1.50 US dollars"), ("de", "1,50 US-Dollar"), ("ar", "1.50 دولار")):
+        assert amount in site.walker().open(f"?lang={code}").agree().screen(right=False).html
+        site.clock.advance(90)
+
+
 def test_a_study_of_one_language_offers_no_choice(site: Site) -> None:
     page = site.walker().client.get("/take?lang=de", headers={"Accept-Language": "ar"}).text
     assert 'lang="en" dir="ltr"' in page and "hreflang" not in page
