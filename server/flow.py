@@ -42,7 +42,7 @@ from server.screening import ItemAnswer, Standing
 from server.telemetry import Telemetry, is_plausible
 from study.config import StudyConfig
 from study.languages import SOURCE
-from study.plan import Plan, PlannedTrial
+from study.plan import Plan, PlannedTrial, Stimulus
 from study.storage import LocalStorage, Storage
 
 Clock = Callable[[], datetime]
@@ -476,15 +476,14 @@ def rejoin(session: Session, experiment: Experiment, assignment: Assignment) -> 
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound as it is sent: its bytes, or the address in the storage that is told in their place.
+    """A sound that is due: one made here, or a stimulus of the storage.
 
     `unmarked` is the serving to be marked once the sound was sent to its end.
     """
 
-    data: bytes
-    mimetype: str
+    made: bytes = b""
+    stimulus: Stimulus | None = None
     unmarked: int | None = None
-    address: str | None = None
 
 
 def find_sound(session: Session, experiment: Experiment, name: str) -> Sound | None:
@@ -504,9 +503,7 @@ def _trial_sound(session: Session, experiment: Experiment, name: str) -> Sound |
     trial = experiment.trial(assignment, serving.position)
     key = trial.stimulus_key(role_of(serving.slot, trial.high_side))
     unmarked = serving.id if serving.fetched_at is None else None
-    stimulus = experiment.plan.stimuli[key]
-    address = experiment.storage.address(stimulus)
-    return Sound(b"" if address else experiment.storage.read(stimulus), "audio/flac", unmarked, address)
+    return Sound(stimulus=experiment.plan.stimuli[key], unmarked=unmarked)
 
 
 def role_of(slot: str, high_side: str) -> Literal["x", "high", "low"]:
@@ -520,7 +517,7 @@ def _prescreen_sound(session: Session, name: str) -> Sound | None:
     query = select(PrescreenItem).join(Assignment, PrescreenItem.assignment_id == Assignment.id)
     due = (PrescreenItem.answer.is_(None), Assignment.state == State.CONSENTED)
     item = session.scalar(query.where(PrescreenItem.sound == name, *due))
-    return None if item is None else Sound(screening.render(item), "audio/wav")
+    return None if item is None else Sound(screening.render(item))
 
 
 def mark_fetched(session: Session, experiment: Experiment, serving: int) -> None:

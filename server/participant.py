@@ -28,11 +28,13 @@ from server.reception import Reception
 from server.screening import ItemAnswer
 from server.telemetry import read_telemetry
 from study.languages import mark
+from study.plan import Stimulus
 from study.prescreen import graded_steps, step_config
 from study.prescreens.item import INTERVAL_SPANS, INTERVALS, encode_wav
 from study.prescreens.volume import volume_sound
 from study.questions import AnswerError, check_answers, plain_number
 from study.recruiters.base import Arrival
+from study.storage import MIMETYPE
 
 blueprint = Blueprint("participant", __name__)
 log = logging.getLogger(__name__)
@@ -435,12 +437,18 @@ def audio(name: str) -> WebResponse:
     sound = flow.find_sound(_session(), _house().experiment, name) if len(name) <= TOKEN_LIMIT else None
     if sound is None:
         abort(404)
-    # Whether a browser comes to the end of what the storage sends it, the server cannot see.
-    response = redirect(sound.address, 303) if sound.address else _send(sound.data, sound.mimetype)
-    if sound.unmarked is not None and request.method == "GET" and _reaches_end(response, len(sound.data)):
+    _session().commit()  # gives its connection back: nobody waits for the database while this waits for a bucket
+    response = _send(sound.made, "audio/wav") if sound.stimulus is None else _send_stimulus(sound.stimulus)
+    if sound.unmarked is not None and request.method == "GET" and _reaches_end(response):
         with _own_transaction() as session:
             flow.mark_fetched(session, _house().experiment, sound.unmarked)
     return response
+
+
+def _send_stimulus(stimulus: Stimulus) -> WebResponse:
+    storage = _house().experiment.storage
+    address = storage.address(stimulus)
+    return redirect(address, 303) if address else _send(storage.read(stimulus), MIMETYPE)
 
 
 def _send(data: bytes, mimetype: str) -> WebResponse:
@@ -448,7 +456,9 @@ def _send(data: bytes, mimetype: str) -> WebResponse:
     return send_file(io.BytesIO(data), mimetype=mimetype, conditional=True, etag=False, max_age=None)
 
 
-def _reaches_end(response: WebResponse, size: int) -> bool:
+def _reaches_end(response: WebResponse) -> bool:
+    # Whether a browser comes to the end of what a bucket sends it, the server cannot see.
     if response.status_code in (200, 303):
         return True
-    return response.status_code == 206 and response.content_range.stop == size
+    told = response.content_range
+    return response.status_code == 206 and told.stop == told.length

@@ -10,11 +10,13 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
+from embeddings.artefacts import RootnoteError
 from server import database
 from server.app import create_app
 from server.settings import Settings
 from study.config import Study
-from study.storage import publish
+from study.plan import Stimulus
+from study.storage import S3Storage, publish
 from tests.server.conftest import SECRET, FakeClock, Site
 from tests.server.fixture_study import make_study
 from tests.study.bucket import BUCKET, Bucket, keep_in_bucket, serving_bucket
@@ -108,3 +110,37 @@ def test_by_proxy_listeners_never_meet_the_bucket(make_bucket_site: Callable[[st
     assert walker.page is not None
     assert bucket.endpoint not in walker.page.headers["Content-Security-Policy"]
     assert site.query("SELECT count(*) FROM responses") == [(3,)]
+
+
+def test_a_slow_bucket_holds_no_connection(
+    make_bucket_site: Callable[[str], Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_bucket_site("proxy")
+    walker = site.walker().begin()
+    pool, held = site.app.extensions["rootnote.engine"].pool, []
+    read = S3Storage.read
+
+    def slowly(self: S3Storage, stimulus: Stimulus) -> bytes:
+        held.append(pool.checkedout())
+        return read(self, stimulus)
+
+    monkeypatch.setattr(S3Storage, "read", slowly)
+    assert walker.answer().step == "trial"
+    assert held == [0, 0, 0]
+
+
+def test_a_bucket_that_is_gone_is_an_error_the_player_waits_for(
+    make_bucket_site: Callable[[str], Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_bucket_site("proxy")
+    walker = site.walker().begin()
+
+    def refuse(self: S3Storage, key: str) -> bytes:
+        raise RootnoteError("the bucket is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Storage, "_download", refuse)
+        reply = walker.client.get(walker.sound("X"))
+        assert reply.status_code == 500
+        assert "bucket" not in reply.text
+    assert walker.answer().step == "trial"
