@@ -17,6 +17,7 @@ from server.rehearsal.ears import LOUDSPEAKERS
 from server.responses import listener_rows, response_rows
 from study.plan import read_plan
 from tests.server.conftest import Site, Walker
+from tests.server.desk_visit import Visit, add_researcher
 from tests.server.test_http import told
 
 ALL = '[prescreen]\nsteps = ["volume", "tones", "huggins", "antiphase"]\n'
@@ -136,6 +137,28 @@ def test_nothing_but_the_sound_tells_the_answer(make_site: Callable[..., Site], 
 
 
 PARAMS = "SELECT CAST(params AS VARCHAR(200)) FROM prescreen_items"
+
+
+def test_the_desk_shows_outcomes_by_step(make_site: Callable[..., Site]) -> None:
+    """One passes, one fails huggins twice, one passes it later and fails antiphase, one is still at the tones."""
+    short = "huggins = { items = 1 }\nantiphase = { items = 1, threshold = 1, attempts = 1 }\ntones = { items = 1 }\n"
+    site = make_site(listeners=4, toml='[prescreen]\nsteps = ["volume", "tones", "huggins", "antiphase"]\n' + short)
+    site.walker().consent().screen()
+    for pattern in ((True, True, False, False), (True, True, False, True, False), (True,)):
+        walker = site.walker().consent()
+        for right in pattern:
+            walker.answer_item(right)
+    add_researcher(site)
+    visit = Visit(site).signed_in()
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", visit.page()))
+    outcomes = "Passed at the first attempt {} % Passed later {} % Failed {} % Not yet through {} % Left before 0 0 %"
+    assert "Count the tones " + outcomes.format("3 75", "0 0", "0 0", "1 25") in words
+    assert "Huggins pitch " + outcomes.format("1 33", "1 33", "1 33", "0 0") in words
+    assert "Antiphase tones " + outcomes.format("1 50", "0 0", "1 50", "0 0") in words
+    listeners = visit.page("listeners")
+    assert "passed: tones 1 of 1, huggins 1 of 1, antiphase 1 of 1" in listeners
+    assert "failed: tones 1 of 1, huggins 0 of 1 at attempt 2" in listeners
+    assert "failed: tones 1 of 1, huggins 1 of 1 at attempt 2, antiphase 0 of 1" in listeners
 
 
 def test_sounds_of_the_attempt_are_there_until_answered(make_site: Callable[..., Site]) -> None:
