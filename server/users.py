@@ -25,6 +25,13 @@ from server.models import Attempts, Researcher, SignIn
 
 PASSWORD_LENGTH = 12
 PASSWORD_LIMIT = 1024  # hashing takes longer the longer the text
+# What a password may hold but not consist of: words of this place, and those that lists of guesses begin with.
+GUESSED = (
+    "rootnote", "password", "passwort", "research", "listening", "study", "admin", "welcome", "letmein", "iloveyou",
+    "qwertyuiop", "qwerty", "qwertz", "azerty", "asdfgh", "abcdef", "1234567890", "123456", "987654", "12345", "monkey",
+    "dragon", "secret", "football", "sunshine", "princess", "superman", "changeme", "trustno",
+)  # fmt: skip
+DISTINCT = 6  # characters that must be left without them
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 WINDOW = timedelta(minutes=15)
 NAME_ATTEMPTS, ADDRESS_ATTEMPTS = 10, 30
@@ -56,7 +63,7 @@ def add(session: Session, name: str, password: str, now: datetime) -> Researcher
         )
     if find(session, name) is not None:
         raise RootnoteError(f"'{name}' is there already; `rootnote server user passwd {name}` changes the password.")
-    researcher = Researcher(name=name, password_hash=_hash(password), created_at=now)
+    researcher = Researcher(name=name, password_hash=_hash(name, password), created_at=now)
     session.add(researcher)
     session.flush()
     return researcher
@@ -81,7 +88,7 @@ def change_password(session: Session, name: str, password: str) -> None:
         RootnoteError: where there is none of that name or the password will not do.
     """
     researcher = _require(session, name)
-    researcher.password_hash = _hash(password)
+    researcher.password_hash = _hash(name, password)
     sign_out_everywhere(session, researcher)
     session.flush()
 
@@ -100,9 +107,17 @@ def _require(session: Session, name: str) -> Researcher:
     return researcher
 
 
-def _hash(password: str) -> str:
+def _hash(name: str, password: str) -> str:
     if not PASSWORD_LENGTH <= len(password) <= PASSWORD_LIMIT:
         raise RootnoteError(f"the password must have {PASSWORD_LENGTH} to {PASSWORD_LIMIT} characters.")
+    left = password.lower()
+    for word in (*(part for part in re.split(r"[._-]", name) if len(part) > 2), *GUESSED):
+        left = left.replace(word, "")
+    if len(set(left)) < DISTINCT:
+        raise RootnoteError(
+            "the password is easy to guess: it must hold more than common words, the name and a few characters; "
+            "make one with `openssl rand -base64 18`."
+        )
     return _hasher.hash(password)
 
 

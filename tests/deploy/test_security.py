@@ -14,7 +14,7 @@ import pytest
 from werkzeug.test import Client
 
 from embeddings.artefacts import RootnoteError
-from server import logs, users
+from server import database, logs, users
 from server.door import Door, Entry, random_token
 from server.privacy import Vault, new_key
 from study.recruiters.base import Arrival
@@ -172,13 +172,34 @@ def test_password_managers_are_welcome(site: Site) -> None:
     assert "onpaste" not in page
 
 
-@pytest.mark.parametrize("password", [" 密码 with spaces around ", "y" * 1024])
+@pytest.mark.parametrize("password", [" 密码 with spaces around ", "so long" + "y" * 1017])
 def test_passwords_are_taken_as_they_are_typed(password: str) -> None:
-    kept = users._hash(password)
+    kept = users._hash("anna", password)
     assert kept.startswith("$argon2id$v=19$m=65536,t=3,")
     assert users.is_password(kept, password)
     for other in (password[:-1], password.upper(), password + "x", password.strip() + "  "):
         assert other == password or not users.is_password(kept, other)
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "password1234",
+        "PasswordPassword",
+        "rootnote-study",
+        "anna.b-anna.b-1",
+        "123456789012",
+        "qwertyuiop12",
+        "aaaaaaaaaaaaaaa",
+    ],
+)
+def test_passwords_that_are_guessed_first_are_refused(site: Site, password: str) -> None:
+    with database.writing(site.app.extensions["rootnote.engine"]) as session:
+        with pytest.raises(RootnoteError, match="easy to guess"):
+            users.add(session, "anna.b", password, site.clock.now)
+        users.add(session, "anna.b", "a word nobody knows: " + password, site.clock.now)
+        with pytest.raises(RootnoteError, match="easy to guess"):
+            users.change_password(session, "anna.b", password)
 
 
 def test_signing_in_again_is_another_sign_in(site: Site) -> None:
