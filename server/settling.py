@@ -19,7 +19,7 @@ from server import flow, payments
 from server.models import ACTIVE, Assignment, Listener, Opening, Payment, Place, State, Submission
 from server.privacy import recall
 from server.recruiting import Office, Tell, carry_out, close_openings, top_up, unplaced
-from study.recruiters.base import Grant, Kind, RecruiterError, Standing, UnknownWorkerError
+from study.recruiters.base import Grant, Kind, RecruiterError, Standing, UnknownWorkerError, UnsureError
 from study.recruiters.base import Submission as Told
 
 LIVE = ("held", "submitted")
@@ -206,7 +206,7 @@ def synchronise(office: Office, *, approve: bool = True, tell: Tell = print) -> 
         close_openings(office)
     sight = look(office)
     exclude_all(office, sight)
-    granted = reconcile_grants(office)
+    granted = reconcile_grants(office, tell)
     approved = approve_complete(office, sight) if approve else 0
     ordered = top_up(office, sight.standings, tell)
     return Done(approved, granted, ordered)
@@ -224,8 +224,11 @@ def reconcile_openings(office: Office) -> None:
             carry_out(office, number)
 
 
-def reconcile_grants(office: Office) -> int:
-    """Ask about every grant in doubt, and send those that were not paid; how many were sent."""
+def reconcile_grants(office: Office, tell: Tell = print) -> int:
+    """Ask about every grant in doubt, and send those that were not paid; how many were sent.
+
+    One that is refused again is told of, and does not keep the others waiting.
+    """
     with office.reading() as session:
         waiting = timedelta(minutes=office.recruiter.terms.settle_minutes)
         doubtful = [one.id for one in payments.pending(session) if one.opening_id is None]
@@ -234,14 +237,25 @@ def reconcile_grants(office: Office) -> int:
     for number in doubtful:
         if waiting and number in young:
             continue
-        grant = _grant(office, number)
-        if grant is None:
-            continue
-        if not office.recruiter.has_paid(grant):
-            office.recruiter.bonus(grant)
-            sent += 1
-        _paid(office, number)
+        try:
+            sent += _send_in_doubt(office, number)
+        except UnsureError:
+            raise
+        except RecruiterError as error:
+            tell(f"A payment written down earlier was not made: {error}")
     return sent
+
+
+def _send_in_doubt(office: Office, number: int) -> bool:
+    """Send a grant unless it was paid; whether it was sent."""
+    grant = _grant(office, number)
+    if grant is None:
+        return False
+    unpaid = not office.recruiter.has_paid(grant)
+    if unpaid:
+        office.recruiter.bonus(grant)
+    _paid(office, number)
+    return unpaid
 
 
 def _grant(office: Office, number: int) -> Grant | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.orm import Session
 
 from server import flow, payments, recruiting, settling
@@ -103,7 +103,11 @@ class BreakingOffice(Office):
         changed: set[str] = set()
 
         def note(session: Session, context: Any) -> None:
-            changed.update(_describe(row) for row in (*session.new, *session.dirty))
+            earlier = select(func.count()).select_from(Opening)
+            for row in (*session.new, *session.dirty):
+                # A sequence of PostgreSQL skips what was rolled back: an opening is named by its place in the row.
+                rank = session.connection().scalar(earlier.where(Opening.id < row.id)) if is_opening(row) else 0
+                changed.add(f"{_describe(row)} {rank}")
 
         with super().writing() as session:
             event.listen(session, "after_flush", note)
@@ -116,12 +120,16 @@ class BreakingOffice(Office):
             self.breaker(f"after commit {what}")
 
 
+def is_opening(row: Any) -> bool:
+    return isinstance(row, Opening)
+
+
 def _describe(row: Any) -> str:
     match row:
         case Payment():
             return f"payment {row.assignment_id} {row.kind} {row.state}"
         case Opening():
-            return f"opening {row.id} {row.market_id is None} {row.closed_at is None} {row.settled_at is None}"
+            return f"opening {row.market_id is None} {row.closed_at is None} {row.settled_at is None}"
         case Submission():
             return f"submission {row.key[:8]} {row.status} {row.excluded}"
         case Launch():
@@ -274,7 +282,6 @@ def test_a_launch_that_breaks_nowhere(make_turk: MakeTurk) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_launch_that_breaks_off_at_each_point_once(make_turk: MakeTurk) -> None:
     breaker = Breaker()
     show = make_show(make_turk, LISTENERS, breaker)
@@ -307,7 +314,9 @@ def afresh(show: Show, breaker: Breaker) -> None:
         for table in reversed(Base.metadata.sorted_tables):
             if table.name not in ("study", "places", "control", "log"):
                 connection.execute(table.delete())
-    market = show.turk.market
+    market, recruiter = show.turk.market, show.turk.office.recruiter
+    vars(recruiter)["_kinds"].clear()
+    market.faults = type(market.faults)()
     fresh = MTurkMarket("1000.00", clock=show.turk.clock, seed=len(market.calls))
     market.state, market.workers, market.entries = fresh.state, fresh.workers, []
     fresh.state.tell, fresh.state.new_id = market.tell, market.new_id
