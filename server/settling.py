@@ -169,7 +169,12 @@ def _unasked(session: Session, office: Office, row: Submission, opening: Opening
     """What the marketplace paid without us: after its delay it approves by itself, or a person did."""
     assignment = session.get(Assignment, row.assignment_id) if row.assignment_id else None
     kind: Kind = payments.due(assignment.state, office.config.pay)[0] if assignment else "reward"
-    if assignment is not None and payments.find(session, assignment, kind) is not None:
+    earlier = payments.find(session, assignment, kind) if assignment is not None else None
+    if earlier is not None and (earlier.kind, earlier.state, earlier.opening_id) == ("screen_out", "pending", None):
+        # A person approved on the marketplace's page what it had refused to screen out for us.
+        earlier.opening_id, earlier.cents, earlier.fee_cents = opening.id, opening.reward_cents, opening.fee_cents
+        return earlier
+    if earlier is not None:
         assignment = None  # they are paid already, for another submission
     return payments.intend(
         session,
@@ -253,9 +258,16 @@ def _send_in_doubt(office: Office, number: int) -> bool:
         return False
     unpaid = not office.recruiter.has_paid(grant)
     if unpaid:
+        _note_sending(office, number)
         office.recruiter.bonus(grant)
     _paid(office, number)
     return unpaid
+
+
+def _note_sending(office: Office, number: int) -> None:
+    """A grant is sent now: where a payment shows late, whether it was made is not asked sooner after this than then."""
+    with office.writing() as session:
+        session.get_one(Payment, number).intended_at = office.clock()
 
 
 def _grant(office: Office, number: int) -> Grant | None:
@@ -436,15 +448,15 @@ def _approve_owed(office: Office, sight: Sight) -> int:
 
 
 def grant(office: Office, assignment: int, kind: Kind, amount: int, reason: str, submission: int | None) -> None:
-    """Pay a grant: written down, sent, written down again."""
+    """Pay a grant: written down, sent, written down again. One that was written down before is left to `reconcile`."""
     with office.writing() as session:
         row = session.get(Submission, submission) if submission else None
         fee = office.recruiter.fee(amount)
         who = session.get_one(Assignment, assignment)
+        if payments.find(session, who, kind) is not None:
+            return
         payment = payments.intend(session, who, kind, amount, fee, office.clock(), submission=row, reason=reason)
-        number, state = payment.id, payment.state
-    if state != "pending":
-        return
+        number = payment.id
     if not office.recruiter.terms.by_hand and (sent := _grant(office, number)):
         office.recruiter.bonus(sent)
     _paid(office, number)

@@ -232,8 +232,8 @@ class ProlificRecruiter:
         if grant.token in self._paid:
             return True
         told = self._get(grant.submission)
-        if grant.kind == "screen_out" and told["status"] == "SCREENED OUT":
-            return True
+        if grant.kind == "screen_out" and told["status"] in ("SCREENED OUT", "APPROVED"):
+            return True  # where a person approved it instead, the reward was paid
         others = list(self._paid.values()).count((grant.submission.id, grant.cents))
         paid = [round(amount) for amount in told.get("bonus_payments") or []]
         return paid.count(grant.cents) > max(others, grant.alike)

@@ -1,0 +1,229 @@
+"""A launch on the local Prolific that breaks off everywhere: bonuses there bear no token, show late, and pay twice.
+
+The points where a program may die are those of test_crashes; what is different is what must hold at Prolific.
+ROOTNOTE_CRASH_LISTENERS=90 breaks a launch of the paper's size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from embeddings.artefacts import RootnoteError
+from server import payments, recruiting, settling
+from server.door import Door
+from server.privacy import Vault
+from server.recruiting import Office
+from server.rehearsal.markets.money import total
+from server.rehearsal.markets.prolific_studies import ProlificError
+from server.rehearsal.prolific import ProlificMarket
+from study.config import load_study
+from study.recruiters.base import RecruiterError
+from study.recruiters.prolific import ProlificRecruiter
+from tests.server.conftest import SECRET, FakeClock, Site
+from tests.server.market_house import KEY, NO_PRESCREEN, URL, Turk
+from tests.server.test_crashes import LEFT_OPEN, LISTENERS, Breaker, Crash, Show
+
+PROLIFIC = '[recruiter]\nkind = "prolific"\n'
+UNIT = 200
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A submission under the names that a worker of any marketplace goes by in these tests."""
+
+    assignment_id: str
+    external_url: str
+
+
+@dataclass
+class House(Turk):
+    """A study at the local Prolific; people are P1, P2, … by 24 digits."""
+
+    market: Any
+
+    def accept(self, worker: str) -> Taken | None:  # type: ignore[override]
+        who = f"{int.from_bytes(worker.encode()):024x}"
+        if who not in {one.id for one in self.market.participants}:
+            self.market.participants.add(who)
+        for study in list(self.market.state.studies):
+            with contextlib.suppress(ProlificError):
+                held = self.market.take(who, study)
+                return Taken(held.submission_id, held.external_url)
+        return None
+
+
+@pytest.fixture
+def make_house(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Callable[..., House]]:
+    with contextlib.ExitStack() as stack:
+
+        def make(**options: Any) -> House:
+            market = stack.enter_context(ProlificMarket("10000.00", clock=clock))
+            market.state.bonus_delay = timedelta(minutes=3)
+            vault = Vault([KEY])
+            settings = {"vault": vault, "market_url": market.url, "rehearsal": True}
+            toml = PROLIFIC + NO_PRESCREEN + options.pop("toml", "")
+            site = make_site(toml=toml, settings=settings, **options)
+            recruiter = ProlificRecruiter(load_study(site.study.folder), endpoint=market.url)
+            stack.callback(recruiter.disconnect)
+            engine = site.app.extensions["rootnote.engine"]
+            config = load_study(site.study.folder).config
+            office = Office(engine, recruiter, config, Door(SECRET), vault, f"{URL}/take", clock)
+            return House(site, market, office, clock)
+
+        yield make
+
+
+class ProlificShow(Show):
+    """Those who finish and submit, one who leaves, one who hears nothing, one whose time runs out at the end."""
+
+    turk: Any
+
+    def run(self) -> None:
+        turk = self.turk
+        self.command(lambda: turk.launch())
+        for number in range(self.listeners - 1):
+            self.take(f"A{number}", submits=True)
+        self.take("ALEFT", "leave", submits=False)
+        self.take("AMUTE", "technical", submits=True)
+        self.command(turk.sync)
+        self.command(turk.pay)
+        self.take("ALAST", submits=False)
+        for act in (turk.sync, turk.pay, self.bonus, lambda: recruiting.stop(turk.office, "test"), turk.sync):
+            self.command(act)
+        for _ in range(3):  # what is in doubt is asked for once it must show
+            turk.wait(20)
+            self.command(turk.sync)
+
+    def take(self, worker: str, ends: str = "finish", *, submits: bool) -> None:
+        taken = self.turk.accept(worker)
+        assert taken is not None, f"no place for {worker}"
+        self.listen(taken, ends)
+        if submits:
+            self.turk.market.complete(taken.assignment_id, "ANY")
+        elif ends == "leave":
+            self.turk.market.return_(taken.assignment_id)
+        else:
+            self.turk.market.abandon(taken.assignment_id)
+
+    def _new_recruiter(self) -> Any:
+        inner: Any = self.healthy.recruiter
+        inner._paid.clear()  # what a program remembers dies with it
+        return inner
+
+    def check(self) -> None:
+        """No double payment, no unpaid finisher, no study left open, no lost answer; the books agree to the cent."""
+        turk, ledger = self.turk, self.turk.market.ledger()
+        paid = [(entry.kind, entry.amount) for entry in ledger if entry.kind not in ("fee", "tax")]
+        assert sorted(paid) == sorted(
+            [
+                *[("reward", Decimal("1.50"))] * (self.listeners - 1),
+                ("screen-out", Decimal("1.50")),
+                ("bonus", Decimal("1.50")),
+                ("bonus", Decimal("0.25")),
+            ]
+        )
+        assert len({entry.assignment for entry in ledger if entry.kind == "reward"}) == self.listeners - 1
+        assert turk.cost == turk.paid == (self.listeners + 1) * UNIT + 33
+        states = turk.states()
+        assert states.count("paid") == self.listeners
+        assert sorted(set(states)) == ["paid", "technical", "withdrawn"]
+        assert turk.site.query("SELECT count(*) FROM responses") == [(self.listeners,)]
+        published = [study for study in turk.market.state.studies.values() if study.status != "UNPUBLISHED"]
+        assert [(study.status, study.places) for study in published] == [("COMPLETED", self.listeners + 1)]
+        assert turk.market.on_hold == 0
+        assert not any(turk.site.query(f"SELECT * FROM {sql}") for sql in LEFT_OPEN)
+
+
+def a_show(make: Callable[..., House], breaker: Breaker, listeners: int = LISTENERS) -> ProlificShow:
+    return ProlificShow(make(listeners=listeners, trials=1), breaker, listeners)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_launch_that_breaks_nowhere(make_house: Callable[..., House]) -> None:
+    show = a_show(make_house, Breaker(at=0))
+    show.run()
+    show.check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_launch_that_breaks_off_at_each_point_once(make_house: Callable[..., House]) -> None:
+    breaker = Breaker()
+    show = a_show(make_house, breaker)
+    show.run()
+    show.check()
+    assert breaker.crashes == len(set(breaker.points)) >= 14 * LISTENERS
+    print(f"{LISTENERS} listeners, {breaker.crashes} crashes")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_who_could_not_submit_is_paid_once_though_the_program_dies_after_each_sending(
+    make_house: Callable[..., House],
+) -> None:
+    """The payment shows three minutes later; asking sooner would find nothing, and pay again."""
+    house = make_house(listeners=1, trials=1)
+    show = ProlificShow(house, Breaker(), 1)
+    house.launch()
+    taken = house.accept("ALAST")
+    assert taken is not None
+    show.listen(taken, "finish")  # type: ignore[arg-type]
+    house.market.abandon(taken.assignment_id)
+    house.sync()
+    market = house.market
+    market.fail("PayBonuses", 1, "fail")  # not paid; but who knows
+    with pytest.raises(RecruiterError):
+        house.pay()
+    house.wait(16)
+    recruiter: Any = house.office.recruiter
+    sent = recruiter.bonus
+
+    def die_after(grant: Any) -> None:
+        sent(grant)
+        raise Crash
+
+    recruiter.bonus = die_after
+    with pytest.raises(Crash):
+        house.sync()
+    recruiter.bonus = sent
+    recruiter._paid.clear()
+    house.wait(1)
+    house.sync()
+    house.pay()
+    assert total(market.ledger(), "bonus") == 0, "it is on its way"
+    house.wait(20)
+    house.sync()
+    assert total(market.ledger(), "bonus") == Decimal("1.50")
+    assert house.cost == house.paid == UNIT
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_refused_screen_out_that_a_person_approves_is_paid_and_booked_once(make_house: Callable[..., House]) -> None:
+    house = make_house(listeners=1, trials=1)
+    show = ProlificShow(house, Breaker(), 1)
+    house.launch()
+    taken = house.accept("AMUTE")
+    assert taken is not None
+    show.listen(taken, "technical")  # type: ignore[arg-type]
+    house.wait(30)  # $1.50 for half an hour is less than Prolific lets anybody be paid
+    house.market.complete(taken.assignment_id, "ANY")
+    house.sync()
+    with pytest.raises(RootnoteError, match="below the minimum for the median time"):
+        house.pay()
+    house.wait(16)
+    house.sync()
+    assert any("A payment written down earlier was not made" in line for line in house.told)
+    house.market.state.approve(house.market.state.submission(taken.assignment_id))
+    house.sync()
+    house.wait(20)
+    house.sync()
+    assert house.cost == house.paid == UNIT
+    with house.office.reading() as session:
+        assert payments.pending(session) == []
+        assert settling.all_due(session, house.office) == []
