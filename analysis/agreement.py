@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from itertools import combinations
 from typing import Literal
@@ -70,6 +71,8 @@ class EmbedderTable:
 Table1 = dict[str, EmbedderTable]
 
 
+# The ladder asks for the same counts again and again.
+@lru_cache(maxsize=4096)
 def exact_binomial(agreed: int, n: int, chance: float = CHANCE, alternative: Alternative = "two-sided") -> BinomialTest:
     """Test agreement against chance exactly, with Clopper and Pearson's and Wilson's 95 % intervals.
 

@@ -14,9 +14,14 @@ from rich.console import Console
 from rich.text import Text
 
 from analysis.agreement import Alternative, Table1, table1
+from analysis.beside import as_data as beside_data
+from analysis.beside import put_beside, read_study
+from analysis.beside import to_frame as beside_frame
 from analysis.bins import Bins, misfit, read_bins
 from analysis.comparison import compare_embedders, contrasts_as_data
 from analysis.departures import register
+from analysis.dependence import survival
+from analysis.drawings import drawings
 from analysis.findings import as_data as findings_data
 from analysis.findings import find, frames
 from analysis.flow import as_data as flow_data
@@ -27,7 +32,8 @@ from analysis.planned import find_planned
 from analysis.power_command import power
 from analysis.report import Report, exclusions_in_words, rules_in_words, to_html
 from analysis.responses import Responses, describe, read_responses
-from analysis.tables import LEGEND, as_data, to_csv, to_json, to_latex, to_markdown, to_terminal
+from analysis.tables import LEGEND, as_data, one_line, to_csv, to_json, to_latex, to_markdown, to_terminal
+from analysis.versions import versions
 from embeddings.artefacts import RootnoteError, replacing
 from study.config import load_study
 
@@ -82,6 +88,9 @@ cli.add_command(power)
 @click.option("--rules", help='Exclusion rules instead of the study\'s, separated by commas; "none": no rule.')
 @click.option("--note", default="", help="A sentence shown at the top of the report.")
 @click.option("--one-sided", is_flag=True, help="Test for more agreement than chance only, in every binomial test.")
+@click.option(
+    "--compare", multiple=True, metavar="OTHER", help='Put beside: responses, counts, or "paper"; repeatable.'
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
 def report(
     responses: Path,
@@ -91,9 +100,10 @@ def report(
     rules: str | None,
     note: str,
     one_sided: bool,
+    compare: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Write table1.csv, .json, .md, .tex, ladder.csv, flow.svg and report.html from RESPONSES (.csv or .parquet).
+    """Write report.html, Table 1, figures and all numbers from RESPONSES (.csv or .parquet).
 
     Needed columns: embedder, listener, prompt, bin_high, bin_low, agreed; of the rest of the export what is
     there is used. Without --study or --bins, the bins are looked for in build/ beside RESPONSES, and the rules of
@@ -116,7 +126,8 @@ def report(
         rules_from=planned.source,
         flow=flow_of(read),
         registered=register(read, planned.study, planned.frozen, alternative),
-        findings=find(read),
+        findings=find(read, found.bins),
+        beside=put_beside(tables, "this study", [read_study(other) for other in compare]),
     )
     paths = _write(folder, content)
     if as_json:
@@ -168,7 +179,8 @@ def _write(folder: Path, content: Report) -> dict[str, Path]:
     """Compute every file before the first is written, so that an error leaves nothing behind."""
     if folder.exists() and not folder.is_dir():
         raise RootnoteError(f"{folder} is a file; give a folder with --out.")
-    texts = {
+    assert content.findings is not None
+    files: dict[str, str | bytes] = {
         "table1.csv": to_csv(content.tables),
         "table1.json": to_json(content.tables),
         "table1.md": to_markdown(content.tables, content.bins),
@@ -176,19 +188,30 @@ def _write(folder: Path, content: Report) -> dict[str, Path]:
         **({"flow.svg": draw_flow(content.flow, ink="#1f2328")} if content.flow else {}),
         "ladder.csv": to_frame(list(content.rungs)).to_csv(index=False),
         **_numbers(content),
+        **drawings(content.tables, content.bins, content.findings),
         "report.html": to_html(content),
     }
-    for name, text in texts.items():
+    for name, what in files.items():
         with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return {name: folder / name for name in texts}
+            temporary.write_bytes(what.encode() if isinstance(what, str) else what)
+    return {name: folder / name for name in files}
 
 
 def _numbers(content: Report) -> dict[str, str]:
     """Every number as JSON and CSV."""
     assert content.findings is not None
-    texts = {name: table.to_csv(index=False) for name, table in frames(content.findings).items()}
-    data = findings_data(content.findings) | {"contrasts": contrasts_as_data(content.contrasts)}
+    tables = frames(content.findings)
+    if content.beside:
+        tables["beside.csv"] = beside_frame("this study", content.tables, content.beside)
+    texts = {name: table.to_csv(index=False) for name, table in tables.items()}
+    data = {
+        "responses_sha256": content.responses.sha256,
+        "versions": versions("statsmodels", "krippendorff"),
+        "table1": as_data(content.tables),
+        "contrasts": contrasts_as_data(content.contrasts),
+        "beside": beside_data(content.beside),
+        **findings_data(content.findings),
+    }
     return texts | {"numbers.json": json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"}
 
 
@@ -218,9 +241,18 @@ def _show(content: Report, paths: Mapping[str, Path]) -> None:
     for text in (LEGEND, exclusions_in_words(content.responses), *said, *content.notes, content.note):
         if text:
             console.print(Text(text))
-    for path in paths.values():
+    if content.findings:
+        for name, cells in content.findings.dependence.items():
+            everything = next(cell for cell in cells if cell.label == "all")
+            console.print(Text(f"{one_line(name)}, other listeners and prompts: {survival(everything)}"))
+    for name, path in paths.items():
         # Never wrapped: a path is there to be copied.
-        console.print(Text(f"wrote {path}"), soft_wrap=True)
+        if not name.startswith("figures/"):
+            console.print(Text(f"wrote {path}"), soft_wrap=True)
+    figures = next(path.parent for name, path in paths.items() if name.startswith("figures/"))
+    console.print(
+        Text(f"wrote {figures}/ ({sum(name.startswith('figures/') for name in paths)} figures)"), soft_wrap=True
+    )
 
 
 def _show_tables(console: Console, tables: Table1, bins: Mapping[str, Bins]) -> None:

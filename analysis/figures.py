@@ -22,6 +22,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from analysis.agreement import BIN_PAIRS, CHANCE, Cell, EmbedderTable, Table1
 from analysis.bins import Bins
+from analysis.dependence import Dependence
 from analysis.psychometric import Curve
 from analysis.responses import BINS
 from analysis.tables import COLUMNS, ROWS, one_line, percent
@@ -65,14 +66,19 @@ def as_svg(figure: Figure, prefix: str, label: str, ink: str = "currentColor") -
 
 def draw_histogram(bins: Bins, prefix: str = "histogram") -> str:
     """The scores of the nearest clips, the Gaussian fitted to them and the four bins, as SVG."""
+    label = (
+        f"Histogram of the cosine similarity of the nearest clips, mean {bins.mu:.3f}, standard deviation "
+        f"{bins.sigma:.3f}; " + ", ".join(f"bin {number} at {bins.label(number)}" for number in BINS)
+    )
     with styled("none"):
-        figure = Figure(figsize=(5.2, 3.1), layout="constrained")
-        _fill_histogram(figure.subplots(), bins)
-        label = (
-            f"Histogram of the cosine similarity of the nearest clips, mean {bins.mu:.3f}, standard deviation "
-            f"{bins.sigma:.3f}; " + ", ".join(f"bin {number} at {bins.label(number)}" for number in BINS)
-        )
-        return as_svg(figure, prefix, label, "currentColor")
+        return as_svg(plot_histogram(bins), prefix, label, "currentColor")
+
+
+def plot_histogram(bins: Bins) -> Figure:
+    """The same as a figure; call it, and save it, within `styled`."""
+    figure = Figure(figsize=(5.2, 3.1), layout="constrained")
+    _fill_histogram(figure.subplots(), bins)
+    return figure
 
 
 def _fill_histogram(axes: Axes, bins: Bins, font: float = 10) -> None:
@@ -114,24 +120,37 @@ def _range(bins: Bins) -> tuple[float, float]:
     return max(-1.02, min(ends)), min(1.02, max(ends))
 
 
-def draw_forest(table: EmbedderTable, prefix: str = "forest") -> str:
-    """The six rates with their 95 % intervals and the line of chance, as SVG."""
+def draw_forest(table: EmbedderTable, prefix: str = "forest", beyond: Sequence[Dependence] = ()) -> str:
+    """The six rates with their 95 % intervals, those for other listeners and prompts, and chance, as SVG."""
     with styled("none"):
-        figure = Figure(figsize=(5.2, 2.7), layout="constrained")
-        axes = figure.subplots()
-        for row, pair in enumerate(BIN_PAIRS):
-            _draw_rate(axes, -row, table.pairs[pair])
-        axes.axvline(100 * CHANCE, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.set_yticks([-row for row in range(len(BIN_PAIRS))])
-        axes.set_yticklabels([f"{high} – {low}" for high, low in BIN_PAIRS])
-        axes.set_ylim(-len(BIN_PAIRS) + 0.5, 0.5)
-        lowest = min([cell.test.ci_low for cell in table.pairs.values() if cell.test] + [0.4])
-        axes.set_xlim(100 * np.floor(lowest * 10) / 10 - 1, 101)
-        axes.set_ylabel("bins")
-        axes.set_xlabel("agreement, % (dashed: chance)")
-        axes.grid(axis="x", color=BAR, alpha=0.3, linewidth=0.6)
-        axes.set_axisbelow(True)
-        return as_svg(figure, prefix, _describe_forest(table), "currentColor")
+        return as_svg(plot_forest(table, beyond), prefix, _describe_forest(table), "currentColor")
+
+
+def plot_forest(table: EmbedderTable, beyond: Sequence[Dependence] = ()) -> Figure:
+    """The same as a figure; call it, and save it, within `styled`."""
+    figure = Figure(figsize=(5.2, 3.3), layout="constrained")
+    axes = figure.subplots()
+    others = {cell.label: cell for cell in beyond}
+    for row, pair in enumerate(BIN_PAIRS):
+        _draw_rate(axes, -row, table.pairs[pair])
+        cell = others.get(f"{pair[0]}–{pair[1]}")
+        if cell:
+            # Below the pooled one, thin, with ends: told apart without colour.
+            axes.errorbar(
+                [100 * cell.rate], [-row - 0.28], fmt="none", ecolor=INK, elinewidth=1, capsize=2.5,
+                xerr=[[100 * max(cell.rate - cell.ci_low, 0)], [100 * max(cell.ci_high - cell.rate, 0)]],
+            )  # fmt: skip
+    axes.axvline(100 * CHANCE, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_yticks([-row for row in range(len(BIN_PAIRS))])
+    axes.set_yticklabels([f"{high} – {low}" for high, low in BIN_PAIRS])
+    axes.set_ylim(-len(BIN_PAIRS) + 0.4, 0.5)
+    lowest = min([cell.test.ci_low for cell in table.pairs.values() if cell.test] + [c.ci_low for c in beyond] + [0.4])
+    axes.set_xlim(100 * np.floor(lowest * 10) / 10 - 1, 101)
+    axes.set_ylabel("bins")
+    axes.set_xlabel("agreement, % (dashed: chance)")
+    axes.grid(axis="x", color=BAR, alpha=0.3, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure
 
 
 def _draw_rate(axes: Axes, y: float, cell: Cell) -> None:
@@ -163,30 +182,27 @@ def draw_table1(tables: Table1, bins: Mapping[str, Bins]) -> str:
     It stands on a white card with its text as outlines, so it looks the same on a light and a dark page.
     """
     with styled("path"):
-        rows = len(tables)
-        figure = Figure(figsize=(11, 0.35 + 2.75 * rows))
-        figure.patches.append(
-            FancyBboxPatch(
-                (0.006, 0.012),
-                0.988,
-                0.976,
-                boxstyle="round,pad=0,rounding_size=0.015",
-                mutation_aspect=11 / 6,
-                transform=figure.transFigure,
-                facecolor="white",
-                edgecolor="#c9ced6",
-                linewidth=1,
-            )
-        )
-        height = 0.94 / rows
-        for index, (name, table) in enumerate(tables.items()):
-            bottom = 0.97 - (index + 1) * height
-            if name in bins:
-                _fill_histogram(figure.add_axes((0.035, bottom + 0.26 * height, 0.3, 0.52 * height)), bins[name], 8.5)
-            figure.text(0.03, bottom + 0.87 * height, one_line(name), fontsize=15, fontweight="bold", va="center")
-            _draw_layout(figure, table, bins.get(name), bottom, height)
         said = "; ".join(f"{one_line(name)}: {_describe_table(table)}" for name, table in tables.items())
-        return as_svg(figure, "table1", f"Table 1. {said}", "#1f2328")
+        return as_svg(plot_table1(tables, bins), "table1", f"Table 1. {said}", "#1f2328")
+
+
+def plot_table1(tables: Table1, bins: Mapping[str, Bins]) -> Figure:
+    """The same as a figure; call it, and save it, within `styled`."""
+    rows = len(tables)
+    figure = Figure(figsize=(11, 0.35 + 2.75 * rows))
+    card = FancyBboxPatch(
+        (0.006, 0.012), 0.988, 0.976, boxstyle="round,pad=0,rounding_size=0.015", mutation_aspect=11 / 6,
+        transform=figure.transFigure, facecolor="white", edgecolor="#c9ced6", linewidth=1,
+    )  # fmt: skip
+    figure.patches.append(card)
+    height = 0.94 / rows
+    for index, (name, table) in enumerate(tables.items()):
+        bottom = 0.97 - (index + 1) * height
+        if name in bins:
+            _fill_histogram(figure.add_axes((0.035, bottom + 0.26 * height, 0.3, 0.52 * height)), bins[name], 8.5)
+        figure.text(0.03, bottom + 0.87 * height, one_line(name), fontsize=15, fontweight="bold", va="center")
+        _draw_layout(figure, table, bins.get(name), bottom, height)
+    return figure
 
 
 def _draw_layout(figure: Figure, table: EmbedderTable, bins: Bins | None, bottom: float, height: float) -> None:

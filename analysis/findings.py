@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.bins import Bins
 from analysis.dependence import Dependence, dependence_table, item_table, survival, two_way_bootstrap
 from analysis.mixed import MixedModel, fit_mixed
+from analysis.psychometric import Curve, psychometric
+from analysis.reliability import Reliability, reliability
+from analysis.reliability import in_words as reliability_in_words
 from analysis.responses import Responses
+from analysis.scale import Scale, listeners_scale
+from analysis.scale import in_words as scale_in_words
 
 SEED = 20240114
 # Answers × resamples that are weighed for one bootstrap.
@@ -33,10 +39,13 @@ class Findings:
     resamples: int
     mixed: Mapping[str, MixedModel]
     items: pd.DataFrame
+    curves: Sequence[Curve]
+    scales: Sequence[Scale]
+    reliability: Reliability
 
 
-def find(read: Responses, seed: int = SEED) -> Findings:
-    """Everything that the responses allow."""
+def find(read: Responses, bins: Mapping[str, Bins] | None = None, seed: int = SEED) -> Findings:
+    """Everything that the responses allow; the bins, where known, give the spread of an embedder's similarities."""
     frame = read.frame
     parts = {name: frame[frame["embedder"] == name] for name in read.embedders}
     resamples = int(np.clip(WORK // len(frame), 200, 2000))
@@ -47,6 +56,9 @@ def find(read: Responses, seed: int = SEED) -> Findings:
         resamples=resamples,
         mixed={name: fit_mixed(part, seed) for name, part in parts.items()},
         items=item_table(frame),
+        curves=psychometric(frame, {name: one.sigma for name, one in (bins or {}).items()}, resamples // 4, seed),
+        scales=listeners_scale(frame, seed),
+        reliability=reliability(frame, read.kept, read.everything),
     )
 
 
@@ -64,8 +76,18 @@ def as_data(findings: Findings) -> dict[str, Any]:
         "seed": findings.seed,
         "dependence": _plain(dependence),
         "bootstrap": {"resamples": findings.resamples} | _plain(findings.bootstrap),
+        "psychometric": _plain([dataclasses.asdict(curve) for curve in findings.curves]),
+        "scale": _plain([_scale_data(scale) for scale in findings.scales]),
+        "reliability": _plain(dataclasses.asdict(findings.reliability)),
+        "reliability_in_words": reliability_in_words(findings.reliability),
         "mixed": _plain({name: dataclasses.asdict(model) for name, model in findings.mixed.items()}),
     }
+
+
+def _scale_data(scale: Scale) -> dict[str, Any]:
+    """All but the table of prompts, which has a file of its own."""
+    fields = {field.name: getattr(scale, field.name) for field in dataclasses.fields(scale)}
+    return {name: value for name, value in fields.items() if name != "by_prompt"} | {"in_words": scale_in_words(scale)}
 
 
 def frames(findings: Findings) -> dict[str, pd.DataFrame]:
@@ -82,7 +104,28 @@ def frames(findings: Findings) -> dict[str, pd.DataFrame]:
     return {
         "dependence.csv": dependence[[*front, *(name for name in dependence if name not in front)]],
         "items.csv": findings.items,
+        "scale.csv": pd.concat([scale.by_prompt for scale in findings.scales]),
+        **_curve_frames(findings.curves),
     }
+
+
+def _curve_frames(curves: Sequence[Curve]) -> dict[str, pd.DataFrame]:
+    """The curves with their bands, and the points of answers; nothing where there are no similarities."""
+    if not curves:
+        return {}
+    lines = [
+        pd.DataFrame(
+            {"embedder": c.embedder, "difference": c.at, "z": np.array(c.at) / c.spread, "rate": c.rate, "low": c.low,
+             "high": c.high}
+        )
+        for c in curves
+    ]  # fmt: skip
+    points = [
+        {"embedder": c.embedder, "z": point.difference / c.spread} | dataclasses.asdict(point)
+        for c in curves
+        for point in c.points
+    ]
+    return {"curves.csv": pd.concat(lines), "curve_points.csv": pd.DataFrame(points)}
 
 
 def _plain(value: Any) -> Any:

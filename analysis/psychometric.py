@@ -181,21 +181,24 @@ def _outward(theta: Floats) -> Floats:
 
 
 def _climb(where: Floats, k: Floats, n: Floats, theta: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
-    """Fisher scoring with damping (Levenberg and Marquardt), all rows at once."""
+    """Fisher scoring with damping (Levenberg and Marquardt), all rows at once; a row that has arrived is left alone."""
+    theta = theta.copy()
     value = _likelihood(where, k, n, theta)
     damping = np.full(len(k), 1e-2)
+    going = np.arange(len(k))
     for _ in range(150):
-        slope, information = _slopes(where, k, n, theta)
+        slope, information = _slopes(where, k[going], n[going], theta[going])
         scale = np.einsum("bii->bi", information) + 1e-9
-        step = np.linalg.solve(information + damping[:, None, None] * np.eye(3) * scale[:, None, :], slope[:, :, None])
-        new = np.clip(theta + np.clip(step[:, :, 0], -2, 2), low, high)
-        reached = _likelihood(where, k, n, new)
-        better = reached >= value
-        gain = np.where(better, reached - value, np.inf)
-        theta = np.where(better[:, None], new, theta)
-        value = np.where(better, reached, value)
-        damping = np.clip(np.where(better, damping / 4, damping * 6), 1e-8, 1e8)
-        if np.all((gain < 1e-9) | (damping >= 1e8)):
+        damped = information + damping[going, None, None] * np.eye(3) * scale[:, None, :]
+        step = np.linalg.solve(damped, slope[:, :, None])[:, :, 0]
+        new = np.clip(theta[going] + np.clip(step, -2, 2), low, high)
+        reached = _likelihood(where, k[going], n[going], new)
+        better = reached >= value[going]
+        gain = np.where(better, reached - value[going], np.inf)
+        theta[going[better]], value[going[better]] = new[better], reached[better]
+        damping[going] = np.clip(np.where(better, damping[going] / 4, damping[going] * 6), 1e-8, 1e8)
+        going = going[(gain >= 1e-9) & (damping[going] < 1e8)]
+        if not len(going):
             break
     return theta, value
 
@@ -222,7 +225,7 @@ def _slopes(where: Floats, k: Floats, n: Floats, theta: Floats) -> tuple[Floats,
     chance = np.clip(0.5 + (0.5 - lapse) * sign * (1 - fall), 1e-12, 1 - 1e-12)
     weight = 1 / (chance * (1 - chance))
     slope = np.einsum("bd,bdi->bi", (k - n * chance) * weight, by)
-    return slope, np.einsum("bd,bdi,bdj->bij", n * weight, by, by)
+    return slope, (by * (n * weight)[:, :, None]).transpose(0, 2, 1) @ by
 
 
 def _threshold(parameters: Floats) -> Floats:

@@ -15,15 +15,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.agreement import BIN_PAIRS, CHANCE, Cell, EmbedderTable, Table1
+from analysis.beside import Beside
 from analysis.bins import Bins
 from analysis.comparison import Contrast, write_difference, write_newcombe
 from analysis.departures import Registered
-from analysis.dependence import Dependence, survival
-from analysis.figures import BIN_COLOURS, draw_forest, draw_histogram
+from analysis.figures import BIN_COLOURS, draw_curves, draw_forest, draw_histogram
 from analysis.findings import Findings, find
 from analysis.flow import Flow, draw_flow
 from analysis.ladder import Rung, in_words
+from analysis.methods import conclude, count, many_answers, methods, write_figure, write_icc
+from analysis.reliability import in_words as reliability_in_words
 from analysis.responses import Responses
+from analysis.scale import in_words as scale_in_words
 from analysis.tables import (
     COLUMNS,
     LEGEND,
@@ -59,6 +62,7 @@ class Report:
     registered: Registered | None = None
     findings: Findings | None = None
     flow: Flow | None = None
+    beside: Sequence[Beside] = ()
 
 
 def read_in_words(table: EmbedderTable) -> str:
@@ -127,7 +131,7 @@ def _pairs(pairs: Sequence[tuple[int, int]]) -> str:
 
 def exclusions_in_words(responses: Responses) -> str:
     """What was read, what was left out and why, what remains."""
-    read = f"{_count(responses.rows_read, 'response')} of {_count(responses.listeners_read, 'listener')} were read."
+    read = f"{count(responses.rows_read, 'response')} of {count(responses.listeners_read, 'listener')} were read."
     left = [item for item in responses.exclusions if item.rows]
     if not responses.plan.rules and not left:
         return f"{read} No rule of exclusion holds, so all of them count."
@@ -136,12 +140,12 @@ def exclusions_in_words(responses: Responses) -> str:
     if not left:
         return f"{read} None had to be left out."
     said = [
-        f"{_count(item.rows, 'response')}"
-        + (f" and with them {_count(item.listeners, 'listener')}" if item.listeners else "")
+        f"{count(item.rows, 'response')}"
+        + (f" and with them {count(item.listeners, 'listener')}" if item.listeners else "")
         + f" ({item.reason})"
         for item in left
     ]
-    remain = f"{_count(len(responses.frame), 'response')} of {_count(responses.listeners, 'listener')} remain."
+    remain = f"{count(len(responses.frame), 'response')} of {count(responses.listeners, 'listener')} remain."
     return f"{read} Left out, in this order: {'; '.join(said)}. {remain}"
 
 
@@ -154,29 +158,6 @@ def rules_in_words(responses: Responses, source: str) -> list[str]:
         f"Rules of exclusion ({source}): {rules}.",
         *(f"The rule {name} could not be applied, because {why}." for name, why in responses.not_applied.items()),
     ]
-
-
-def conclude(cells: Sequence[Dependence]) -> list[str]:
-    """For every pooled conclusion whether it survives, those alike together; then what had to be done."""
-    groups: dict[str, list[str]] = {}
-    for cell in cells:
-        label = cell.label if "–" in cell.label else "everything" if cell.label == "all" else f"row {cell.label[0]}"
-        groups.setdefault(survival(cell), []).append(label)
-    said = [f"{', '.join(labels)}: {sentence[0].lower()}{sentence[1:]}" for sentence, labels in groups.items()]
-    said = [sentence[0].upper() + sentence[1:] for sentence in said]
-    fallbacks: dict[str, list[str]] = {}
-    for cell in cells:
-        if cell.fallback:
-            fallbacks.setdefault(cell.fallback, []).append(cell.label)
-    return said + [f"{', '.join(labels)}: {sentence}" for sentence, labels in fallbacks.items()]
-
-
-def write_icc(value: float | None) -> str:
-    return "–" if value is None else f"{value + 0.0:.2f}".replace("-", "−")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def versions() -> dict[str, str]:
@@ -204,15 +185,16 @@ def to_html(report: Report) -> str:
         difference=write_difference,
         newcombe=write_newcombe,
         icc=write_icc,
+        figure=write_figure,
     )
-    findings = report.findings or find(report.responses)
+    findings = report.findings or find(report.responses, report.bins)
     sections = [
         {
             "table": table,
             "bins": report.bins.get(name),
             "reading": read_in_words(table),
             "histogram": _histogram(report.bins.get(name), index),
-            "forest": Markup(draw_forest(table, f"forest{index}")),
+            "forest": Markup(draw_forest(table, f"forest{index}", findings.dependence.get(name, ()))),
         }
         for index, (name, table) in enumerate(report.tables.items())
     ]
@@ -229,7 +211,14 @@ def to_html(report: Report) -> str:
         rungs=report.rungs,
         ladder_pairs=BIN_PAIRS,
         ladder_reading=in_words(list(report.rungs), ALPHA) if report.rungs else "",
-        many_answers=_many_answers(report.responses),
+        many_answers=many_answers(report.responses),
+        methods=methods(report.responses, report.tables, report.bins, findings, report.rules_from),
+        curves=Markup(draw_curves(findings.curves)) if findings.curves else "",
+        curves_z=Markup(draw_curves(findings.curves, as_z=True, prefix="curvesz")) if findings.curves else "",
+        scale_words=scale_in_words,
+        reliability_words=reliability_in_words(findings.reliability),
+        beside=report.beside,
+        here={name.lower() for name in report.tables},
         findings=findings,
         conclusions={name: conclude(cells) for name, cells in findings.dependence.items()},
         versions=versions(),
@@ -244,14 +233,3 @@ def to_html(report: Report) -> str:
 
 def _histogram(bins: Bins | None, index: int) -> Markup | None:
     return Markup(draw_histogram(bins, f"histogram{index}")) if bins else None
-
-
-def _many_answers(responses: Responses) -> str:
-    """How far the pooled answers are from independent, in numbers."""
-    frame = responses.frame
-    prompts = frame.groupby("embedder", observed=True)["prompt"].nunique().sum()
-    each = len(frame) / responses.listeners
-    return (
-        f"Here {_count(responses.listeners, 'listener')} gave {each:.1f} answers each on "
-        f"{_count(int(prompts), 'prompt')}"
-    )

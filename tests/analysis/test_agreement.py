@@ -41,7 +41,7 @@ def test_known_intervals() -> None:
     assert exact_binomial(87, 150, alternative="greater").p < 0.05
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_corrections_equal_statsmodels_and_scipy(pvalues: list[float]) -> None:
     assert holm(pvalues) == pytest.approx(multipletests(pvalues, method="holm")[1], **TIGHT)

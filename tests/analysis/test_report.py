@@ -1,0 +1,225 @@
+"""The report: everything in it, from responses that hold everything and from such as hold next to nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from analysis.agreement import BIN_PAIRS, paper_counts
+from analysis.cli import cli
+from analysis.tables import to_latex
+from study.schedule import assign_paper
+
+
+def full(seed: int = 3) -> pd.DataFrame:
+    """Two embedders, the paper's schedule, with catches, a repeat, sides, times and people who failed the prescreen."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for embedder, centres in (("CLAP", (0.95, 0.88, 0.81, 0.51)), ("CLMR", (0.87, 0.78, 0.69, 0.15))):
+        for number, trials in enumerate(np.array(assign_paper(15, 90, 10, rng))):
+            plan = [("scored", *trial) for trial in trials]
+            plan += [("catch", *trials[0]), ("repeat", *trials[1])]
+            for position, (kind, prompt, pair) in enumerate(plan, start=1):
+                high, low = BIN_PAIRS[pair]
+                one, two = (centres[number - 1] + rng.uniform(-0.02, 0.02) for number in (high, low))
+                agreed = int(rng.random() < 0.5 + 0.48 * (1 - np.exp(-((one - two) / 0.1))))
+                side = "AB"[rng.integers(2)]
+                rows.append(
+                    {
+                        "study": "Rehearsed", "embedder": embedder, "assignment": f"{embedder}{number}",
+                        "listener": f"{embedder}{number}", "trial": f"{embedder}{number}-{position}",
+                        "position": position, "kind": kind, "prompt": f"p{prompt}", "bin_high": high, "bin_low": low,
+                        "clip_high": f"{embedder}-{prompt}-{high}", "clip_low": f"{embedder}-{prompt}-{low}",
+                        "similarity_high": round(one, 4), "similarity_low": round(two, 4), "high_side": side,
+                        "choice": side if agreed else "BA"["AB".index(side)], "agreed": agreed,
+                        "response_ms": int(rng.lognormal(9, 0.3)), "passed_prescreen": int(number % 20 > 0),
+                        "completed": 1, "answered_at": "2026-11-10T12:00:00Z",
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def run(frame: pd.DataFrame, folder: Path, *options: str) -> Result:
+    folder.mkdir(exist_ok=True)
+    frame.to_csv(folder / "responses.csv", index=False)
+    return CliRunner().invoke(
+        cli, ["report", str(folder / "responses.csv"), "--out", str(folder / "out"), *options], catch_exceptions=True
+    )
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    result = run(full(), folder, "--compare", "paper")
+    assert result.exit_code == 0, result.output
+    return folder / "out"
+
+
+def test_every_section_is_there_and_the_page_stands_alone(out: Path) -> None:
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for words in (
+        "Table 1", "Embedders against each other", "other listeners and other music", "How far apart must two clips be",
+        "listeners’ own scale", "Reliability and bias", "Beside other studies", "Who counts", "Methods", "Provenance",
+        "Krippendorff’s alpha is", "Side A was chosen", "Listeners with themselves", "survives listeners and prompts",
+    ):  # fmt: skip
+        assert words in page, words
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!#)""", page)
+    assert "<script" not in page
+    assert not re.search(r"\b(nan|inf|None)\b", re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL))
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_the_methods_have_their_numbers(out: Path) -> None:
+    page = (out / "report.html").read_text(encoding="utf-8")
+    methods = page[page.index("<h2>Methods</h2>") :]
+    for words in ("170 listeners", "15 prompts", "90 triplets", "10 scored answers each", "seed 2", "statsmodels 0"):
+        assert words in methods, words
+
+
+def test_all_numbers_are_there_as_json_and_csv(out: Path) -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} in numbers.json")
+
+    numbers = json.loads((out / "numbers.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert set(numbers["dependence"]) == {"CLAP", "CLMR"}
+    cell = numbers["dependence"]["CLAP"]["1-4"]
+    with (out / "dependence.csv").open(encoding="utf-8") as file:
+        (row,) = (row for row in csv.DictReader(file) if (row["embedder"], row["bins"]) == ("CLAP", "1-4"))
+    assert float(row["ci_low"]) == pytest.approx(cell["ci_low"])
+    assert cell["ci_low"] < numbers["table1"]["CLAP"]["pairs"]["1-4"]["rate"] < cell["ci_high"]
+    assert [curve["embedder"] for curve in numbers["psychometric"]] == ["CLAP", "CLMR"]
+    assert numbers["beside"][0]["table1"]["CLMR"]["pairs"]["3-4"]["agreed"] == 113
+    assert len(numbers["responses_sha256"]) == 64
+    assert numbers["seed"] > 0
+    assert "scipy" in numbers["versions"]
+    names = {path.name for path in out.iterdir()}
+    assert {"items.csv", "scale.csv", "curves.csv", "curve_points.csv", "ladder.csv", "beside.csv"} <= names
+
+
+def test_figures_are_svg_and_pdf_and_the_same_twice(out: Path, tmp_path: Path) -> None:
+    names = {path.name for path in (out / "figures").iterdir()}
+    for name in ("table1", "forest-1-CLAP", "forest-2-CLMR", "curves", "curves-z"):
+        assert {f"{name}.svg", f"{name}.pdf"} <= names
+        assert (out / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (out / "figures" / f"{name}.svg").read_text(encoding="utf-8").startswith("<svg")
+    again = run(full(), tmp_path, "--compare", "paper")
+    assert again.exit_code == 0, again.output
+    for path in sorted(out.rglob("*.*")):
+        assert (tmp_path / "out" / path.relative_to(out)).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_latex_is_whole(out: Path) -> None:
+    check_latex((out / "table1.tex").read_text(encoding="utf-8"))
+    from analysis.agreement import tabulate
+
+    counts = paper_counts().assign(embedder=lambda rows: rows["embedder"] + "_50%&$#{x}~^\\")
+    check_latex(to_latex(tabulate(counts)))
+
+
+def check_latex(text: str) -> None:
+    """What a compiler would refuse: unbalanced braces and environments, rows of a wrong length, unknown commands."""
+    text = re.sub(r"(?<!\\)%.*", "", text)
+    bare = re.sub(r"\\[{}%&$#_]", "", text)
+    depth = 0
+    for character in bare:
+        depth += (character == "{") - (character == "}")
+        assert depth >= 0
+    assert depth == 0
+    assert bare.count("$") % 2 == 0
+    stack = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+        if kind == "begin":
+            stack.append(name)
+        else:
+            assert stack.pop() == name
+    assert not stack
+    known = {
+        "begin", "end", "centering", "small", "par", "medskip", "smallskip", "textbf", "toprule", "midrule",
+        "bottomrule", "textbackslash", "caption", "label", "pm", "textasciitilde", "textasciicircum", "textless",
+        "textgreater", "textbar",
+    }  # fmt: skip
+    assert set(re.findall(r"\\([A-Za-z]+)", text)) <= known
+    for columns, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", bare, re.DOTALL):
+        rows = [row for row in body.split(r"\\") if row.replace("\\bottomrule", "").strip()]
+        assert all(row.count("&") == len(columns) - 1 for row in rows), rows
+
+
+def one_embedder() -> pd.DataFrame:
+    frame = full()
+    return frame[frame["embedder"] == "CLAP"]
+
+
+NEEDED = ["embedder", "listener", "prompt", "bin_high", "bin_low", "agreed"]
+ODD: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
+    "needed columns only": (lambda: one_embedder().query("kind == 'scored'")[NEEDED], "does not say who"),
+    "perfect agreement": (lambda: one_embedder().assign(agreed=1)[[*NEEDED, "trial", "kind"]], "answers are the same"),
+    "one listener": (lambda: one_embedder().query("assignment == 'CLAP1'"), "one listener only"),
+    "one prompt": (lambda: one_embedder().query("prompt == 'p1'"), "one prompt only"),
+    "empty cells": (lambda: one_embedder().query("bin_low == 2"), "There are no responses for bin pairs"),
+    "one answer": (lambda: one_embedder().query("assignment == 'CLAP1'").head(1), "nothing can be said"),
+    "separable": (
+        lambda: one_embedder().assign(agreed=lambda f: (f["prompt"] < "p3") * 1)[[*NEEDED, "trial", "kind"]],
+        "separate the answers",
+    ),
+    "unknown columns": (lambda: one_embedder().assign(mood="good"), "does not know were left alone: &#39;mood&#39;"),
+    "mixed studies": (
+        lambda: one_embedder().assign(study=lambda f: np.where(f["position"] < 5, "one", "two")),
+        "Answers of 2 studies are pooled: one, two",
+    ),
+    "no similarity": (lambda: one_embedder().assign(similarity_high="", similarity_low=""), "order of the bins"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_responses_are_reported_in_words(tmp_path: Path, kind: str, recwarn: pytest.WarningsRecorder) -> None:
+    make, words = ODD[kind]
+    result = run(make(), tmp_path)
+    assert result.exit_code == 0, (result.output, result.exception)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert words in page
+    assert "Warning" not in result.output
+    assert not [warning for warning in recwarn if "experimental" not in str(warning.message)]
+    text = (tmp_path / "out" / "numbers.json").read_text(encoding="utf-8")
+    assert not re.search(r"\b(NaN|Infinity)\b", text)
+    for cells in json.loads(text)["dependence"].values():
+        for cell in cells.values():
+            assert 0 <= cell["ci_low"] < cell["ci_high"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none.csv", None, "does not exist"),
+        ("counts.csv", "embedder,bin_high,bin_low,agreed,n\nm,1,2,9,8\n", "row 2"),
+        ("counts.csv", "embedder,bin_high,bin_low,agreed,n\nm,1,7,1,8\n", "no pair of bins"),
+        ("counts.csv", "embedder,bin_high,bin_low,agreed,n\nm,1,2,1,8\nm,1,2,1,8\n", "twice"),
+        ("counts.csv", "embedder,bin_high,bin_low,agreed,n\n", "no counts"),
+        ("other.csv", "a,b\n1,2\n", "lacks the column"),
+    ],
+)
+def test_a_study_that_cannot_be_put_beside_is_refused(
+    tmp_path: Path, name: str, content: str | None, words: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    result = run(one_embedder(), tmp_path, "--compare", str(tmp_path / name))
+    assert result.exit_code == 1
+    assert words in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_reports_own_table_can_be_put_beside_another(out: Path, tmp_path: Path) -> None:
+    result = run(one_embedder(), tmp_path, "--compare", str(out / "table1.csv"))
+    assert result.exit_code == 0, result.output
+    numbers = json.loads((tmp_path / "out" / "numbers.json").read_text(encoding="utf-8"))
+    (beside,) = numbers["beside"]
+    assert all(row["difference"] == 0 for row in beside["contrasts"][0]["rows"].values())
