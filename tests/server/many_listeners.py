@@ -77,7 +77,8 @@ class Browser:
         writer.write("\r\n".join([*head, "", ""]).encode() + body)
         lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
-        data = await reader.readexactly(int(headers.get("content-length", 0)))
+        chunked = headers.get("transfer-encoding", "") == "chunked"
+        data = await (_chunks(reader) if chunked else reader.readexactly(int(headers.get("content-length", 0))))
         if headers.get("connection", "").lower() == "close":
             self.close()
         return Reply(int(lines[0].split()[1]), headers, data)
@@ -86,6 +87,15 @@ class Browser:
         if self._streams is not None:
             self._streams[1].close()
         self._streams = None
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    data = b""
+    while size := int(await reader.readline(), 16):
+        data += await reader.readexactly(size)
+        await reader.readline()
+    await reader.readline()
+    return data
 
 
 @dataclass
