@@ -28,7 +28,7 @@ from analysis.flow import as_data as flow_data
 from analysis.flow import draw_flow, flow_of
 from analysis.ladder import as_data as ladder_data
 from analysis.ladder import climb, to_frame
-from analysis.planned import find_planned
+from analysis.planned import find_planned, hold
 from analysis.power_command import power
 from analysis.report import Report, exclusions_in_words, rules_in_words, to_html
 from analysis.responses import Responses, describe, read_responses
@@ -110,7 +110,7 @@ def report(
     exclusion in the study.toml there.
     """
     planned = find_planned(responses, study, rules)
-    read = read_responses(responses, planned.exclusions)
+    planned, read = hold(planned, read_responses(responses, planned.exclusions), study is not None)
     found = _find_bins(read, study, bins_files)
     alternative: Alternative = "greater" if one_sided else "two-sided"
     tables = table1(read.frame, alternative)

@@ -169,11 +169,12 @@ def _incomplete(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
 
 def _duplicate_person(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
     """All runs of a listener but the one that began first."""
-    run = runs(frame)
+    run, listener = runs(frame), _codes(frame["listener"])
+    if len(np.unique(run)) == len(np.unique(listener)):
+        return np.zeros(len(frame), np.bool_)
     when = frame["answered_at"].astype(str).to_numpy() if "answered_at" in frame else np.full(len(frame), "")
     if (when == "").any():
         when = np.full(len(frame), "")  # the order of the file, where not every answer has a time
-    listener = _codes(frame["listener"])
     order = np.lexsort((np.arange(len(frame)), when, listener))
     first = order[np.concatenate(([True], listener[order][1:] != listener[order][:-1]))]
     first_run = np.zeros(int(listener.max()) + 1, np.int64)

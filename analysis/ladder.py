@@ -134,4 +134,7 @@ def in_words(rungs: list[Rung], alpha: float = 0.05) -> str:
         return (
             "No bin pair gains or loses its significance on any rung: the conclusions do not hang on who is left out."
         )
-    return f"On some rungs significance changes for {', '.join(moved)}: there the conclusion hangs on who is left out."
+    return (
+        f"On some rungs significance changes for {', '.join(moved)}: there the conclusion hangs on who is left out, or "
+        "on how many answers remain."
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from analysis.departures import present_rules, read_plan_of
 from analysis.exclusions import ExclusionPlan, parse_rules
-from analysis.responses import DEFAULT_PLAN
+from analysis.responses import DEFAULT_PLAN, Responses, under_rules
 from embeddings.artefacts import RootnoteError
 from study.config import Study, load_study
 from study.frozen import Frozen
@@ -45,6 +45,23 @@ def find_planned(responses: Path, study: Path | None, rules: str | None) -> Plan
     if chosen is not None:
         exclusions, source = replace(exclusions, rules=chosen), "--rules"
     return Planned(exclusions, source, found, frozen, (*notes, *said))
+
+
+def hold(planned: Planned, read: Responses, named: bool) -> tuple[Planned, Responses]:
+    """The plan and the responses under it; a study that merely lies near responses of others does not hold for them.
+
+    Args:
+        named: whether the study was named, not found.
+    """
+    if named or planned.study is None or not read.studies or planned.study.config.study.name in read.studies:
+        return planned, read
+    note = (
+        f"The study.toml near the responses is of {planned.study.config.study.name}, not of {', '.join(read.studies)}, "
+        "so neither its rules nor its plan hold."
+    )
+    rules = read.plan if planned.source == "--rules" else DEFAULT_PLAN
+    source = planned.source if planned.source == "--rules" else ""
+    return Planned(rules, source, notes=(*planned.notes, note)), under_rules(read, rules)
 
 
 def _find_study(responses: Path, study: Path | None) -> tuple[Study | None, tuple[str, ...]]:

@@ -23,6 +23,7 @@ from study.config import PAPER_PROMPTS, DesignConfig, Study, load_study
 from study.plan import read_plan
 from study.power import (
     CHANCE,
+    MOST_TRIALS,
     SEARCH_SIMULATIONS,
     TESTS,
     Assumptions,
@@ -337,9 +338,10 @@ def _target_in_words(study: Study, target: dict[str, Any], here: Power, loss: fl
     wish = f"{_percent(target['power'])} % power in every bin pair ({WORDS[target['test']]})"
     number = target["listeners"]
     if number is None and any(pair["rate"] == CHANCE for pair in as_data(here)["pairs"]):
-        return f"{wish}: no number of listeners, because there is no effect to be found in every pair."
+        return f"{wish}: no number of listeners, because in one pair at least there is no effect."
     if number is None:
-        return f"{wish}: out of reach with {here.prompts} prompts, however many listeners; more prompts are needed."
+        most = MOST_TRIALS // here.trials
+        return f"{wish}: not reached by up to {most:,} listeners on {here.prompts} prompts; more prompts would help."
     cost = number * _cost_of_one(study, here.trials, loss)
     return (
         f"{wish}: {number:,} listeners on these lists, {target['recruits']:,} recruits with "

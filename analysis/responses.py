@@ -44,6 +44,10 @@ KNOWN = (
 KINDS = ("scored", "catch", "repeat")
 BINS = (1, 2, 3, 4)
 DEFAULT_PLAN = ExclusionPlan()
+MOST_BYTES = 2 << 30
+# How spreadsheets, pandas and R write what is missing, and what is true.
+BLANK = frozenset({"", "NA", "N/A", "NaN", "nan", "None", "null"})
+TRUTH = {"true": 1.0, "false": 0.0}
 
 
 @dataclass(frozen=True)
@@ -144,9 +148,16 @@ def under_rules(read: Responses, plan: ExclusionPlan) -> Responses:
 def _read_bytes(path: Path) -> bytes:
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise RootnoteError(f"{path} is neither .csv nor .parquet; give the file that the export wrote.")
+    if path.is_dir():
+        raise RootnoteError(f"{path} is a folder; name the file of responses in it.")
     if not path.is_file():
         raise RootnoteError(
             f"{path} does not exist; write it with `rootnote server export STUDY`, or name another file."
+        )
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise RootnoteError(
+            f"{path} has {size / 2**30:.1f} GiB, and the analysis holds at most {MOST_BYTES >> 30} GiB in memory; "
+            "split it by embedder or by study."
         )
     content = path.read_bytes()
     if not content:
@@ -293,7 +304,7 @@ class _Columns:
 
     def has(self, name: str) -> bool:
         """Whether the column is there and says anything."""
-        return name in self.coded and any(value for value in self._distinct(name))
+        return name in self.coded and any(value not in BLANK for value in self._distinct(name))
 
     def _distinct(self, name: str) -> list[str]:
         return [str(value) for value in self.coded[name].dictionary.to_pylist()]
@@ -323,7 +334,8 @@ class _Columns:
         return self.text(name)
 
     def whole(self, name: str, allowed: tuple[int, ...], must: str) -> npt.NDArray[np.int8]:
-        parsed = [_number(value) for value in self._distinct(name)]
+        truth = TRUTH if allowed == (0, 1) else {}
+        parsed = [truth.get(value.lower(), _number(value)) for value in self._distinct(name)]
         self._bad(name, np.array([value in allowed for value in parsed], bool), must)
         return np.array(parsed, float).astype(np.int8)[self._codes(name)]
 
@@ -331,7 +343,7 @@ class _Columns:
         """Floats; blank is NaN."""
         distinct = self._distinct(name)
         parsed = np.array([_number(value) for value in distinct], float)
-        blank = np.array([value == "" for value in distinct], bool)
+        blank = np.array([value in BLANK for value in distinct], bool)
         self._bad(name, np.isfinite(parsed) | blank, "a number")
         return parsed[self._codes(name)]
 

@@ -1,4 +1,4 @@
-"""`rootnote study`: init, build, publish, cors, check."""
+"""`rootnote study`: init, build, publish, cors, check, freeze."""
 
 from __future__ import annotations
 

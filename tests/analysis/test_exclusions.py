@@ -254,6 +254,36 @@ def test_the_command_takes_the_rules_of_the_study_nearby(tmp_path: Path, report:
     assert not (tmp_path / "x").exists()
 
 
+def test_a_study_of_another_name_nearby_does_not_hold(tmp_path: Path, report: Callable[..., Done]) -> None:
+    toml = '[study]\nname = "Other"\n[corpus]\naudio = "m"\n[exclusions]\nrules = ["one_side"]\n'
+    (tmp_path / "study.toml").write_text(toml)
+    responses = write(tmp_path / "responses.csv", study_rows())
+    found = json.loads(report(responses, "--out", tmp_path / "out", "--json").stdout)
+    assert (found["responses"], found["plan"]["verdict"]) == (96, None)
+    assert "The study.toml near the responses is of Other, not of S" in " ".join(found["notes"])
+    named = json.loads(report(responses, "--out", tmp_path / "out", "--study", tmp_path, "--json").stdout)
+    assert named["responses"] == 88
+
+
+def test_what_r_and_pandas_write_is_understood(tmp_path: Path) -> None:
+    rows = [row | {"response_ms": "NA" if i % 2 else 9000, "agreed": bool(row["agreed"]), "completed": "TRUE"}
+            for i, row in enumerate(study_rows())]  # fmt: skip
+    read = read_responses(write(tmp_path / "r.csv", rows), ExclusionPlan(("too_fast", "incomplete")))
+    assert len(read.frame) == 96
+    assert read.frame["response_ms"].isna().sum() == 48
+    assert read.frame["agreed"].sum() == sum(row["agreed"] for row in study_rows())
+
+
+def test_folders_and_files_beyond_memory_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(RootnoteError, match=r"folder\.csv is a folder"):
+        read_responses(tmp_path / "folder.csv")
+    with (tmp_path / "huge.csv").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(RootnoteError, match=r"has 3\.0 GiB"):
+        read_responses(tmp_path / "huge.csv")
+
+
 def test_rules_that_leave_nothing_are_said(tmp_path: Path, report: Callable[..., Done]) -> None:
     rows = [row | {"response_ms": 100} for row in study_rows()]
     done = report(write(tmp_path / "r.csv", rows), "--out", tmp_path / "out", "--rules", "too_fast")

@@ -273,7 +273,7 @@ def test_other_schedules_earlier_answers_and_other_studies_are_said(
     path = freeze_and(study, run)
     answer(study, answered_at="2020-03-01T12:00:00Z", study="Another")
     write_manifest(study, "Another", "0" * 64, "", [path], {})
-    assert report(path)["departures"] == [
+    assert report(path, "--study", str(study))["departures"] == [
         "The answers were collected on another schedule than the frozen one.",
         "The answers are of Another; the plan is of Rehearsed study.",
         "The plan was frozen after the first answers had been given (the first on 2020-03-01 12:00 UTC).",
@@ -282,7 +282,7 @@ def test_other_schedules_earlier_answers_and_other_studies_are_said(
     table = pa.Table.from_pylist(list(csv.DictReader(path.read_text().splitlines())))
     write_table(parquet, table, Provenance("responses", {}, {"schedule": "0" * 64}))
     (study / "export.json").unlink()
-    assert "another schedule" in " ".join(report(parquet)["departures"])
+    assert "another schedule" in " ".join(report(parquet, "--study", str(study))["departures"])
 
 
 def test_damaged_plans_and_exports_do_not_stop_a_report(
@@ -313,3 +313,19 @@ def test_the_export_tells_of_itself(study: Path) -> None:
     assert found.files == {"responses.csv": hashlib.sha256(path.read_bytes()).hexdigest()}
     assert found.arrived == {"informed": 14}
     assert read_manifest(study / "build") is None
+
+
+def test_the_commands_of_the_documentation(
+    study: Path, run: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    monkeypatch.chdir(study.parent)
+    found = re.findall(r"^rootnote study freeze .*$", (docs / "study.md").read_text(encoding="utf-8"), re.MULTILINE)
+    found += re.findall(
+        r"^rootnote analysis report .*$", (docs / "analysis.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(found) >= 2
+    shutil.copy(answer(study), "responses.csv")
+    for line in found:
+        done = run(*line.split()[1:])
+        assert done.returncode == 0, line + done.stderr
