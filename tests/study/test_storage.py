@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import boto3
 import httpx
 import pytest
 from click.testing import CliRunner, Result
@@ -207,3 +208,27 @@ def test_boto3_is_not_imported_for_a_folder(study: Study) -> None:
         "import server.app\nassert 'botocore' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program, str(study.folder)], check=True, timeout=60)
+
+
+def test_the_hosts_policy_reads_and_does_not_write(
+    bucket: Bucket, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy as docs/deploy.md gives it, for the credentials of the web host."""
+    publish(study)
+    document = (Path(__file__).parents[2] / "docs/deploy.md").read_text("utf-8")
+    policy = document.split("```json\n")[1].split("```")[0].replace("my-bucket/a-folder", f"{BUCKET}/clips")
+    iam = boto3.session.Session().client("iam", endpoint_url=bucket.endpoint, region_name="us-east-1")
+    iam.create_user(UserName="host")
+    iam.put_user_policy(UserName="host", PolicyName="reads", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="host")["AccessKey"]
+    iam.close()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    storage, stimulus = S3Storage(study.config), next(iter(read_plan(study).stimuli.values()))
+    bucket.require_signatures(True)
+    try:
+        assert storage.read(stimulus) == stimulus.file.read_bytes()
+        with pytest.raises(RootnoteError, match="may not do it"):
+            storage.upload(stimulus)
+    finally:
+        bucket.require_signatures(False)
