@@ -9,7 +9,7 @@ from typing import Any
 from embeddings.artefacts import RootnoteError
 from study.config import PAPER_PROMPTS, Study
 from study.plan import Plan, read_plan
-from study.prescreen import chance_of_guessing, graded_steps
+from study.prescreen import chance_of_guessing, graded_steps, minutes
 
 TEXTS = ("consent", "instructions", "debrief")
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z ,]+\]")
@@ -33,6 +33,7 @@ class StudyCheck:
     screened_out_usd: float
     total_usd: float
     guessing: dict[str, float]  # the probability of passing each graded step of the prescreen by guessing
+    prescreen_minutes: float
     built: bool
     warnings: list[str] = field(default_factory=list)
 
@@ -63,6 +64,7 @@ def check_study(study: Study) -> StudyCheck:
         screened_out_usd=screened_out,
         total_usd=rewards + screened_out,
         guessing={step: chance_of_guessing(step, config) for step in graded_steps(config)},
+        prescreen_minutes=minutes(config),
         built=plan is not None,
         warnings=build_warning + _text_warnings(study) + _design_warnings(study, plan),
     )

@@ -168,7 +168,7 @@ def check(folder: Path, as_json: bool) -> None:
     click.echo(f"  responses   {found.responses_per_pair:g} per bin pair and embedder")
     if found.guessing:
         steps = ", ".join(f"{step} (guessing passes {100 * chance:.2g} %)" for step, chance in found.guessing.items())
-        click.echo(f"  prescreen   {steps}")
+        click.echo(f"  prescreen   {steps}, about {found.prescreen_minutes:.1f} minutes")
     click.echo(f"  time        {found.minutes:g} minutes for ${found.reward_usd:.2f}: ${found.hourly_usd:.2f} an hour")
     click.echo(
         f"  cost        ${found.rewards_usd:,.2f} for those who finish, about ${found.screened_out_usd:,.2f} for "

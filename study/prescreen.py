@@ -16,9 +16,11 @@ import numpy as np
 from study.config import StepConfig, StudyConfig
 from study.prescreens.antiphase import AntiphaseItem
 from study.prescreens.huggins import HugginsItem
-from study.prescreens.item import Item
+from study.prescreens.item import SAMPLE_RATE, Item
 from study.prescreens.tones import ToneItem
 from study.prescreens.volume import VolumeItem
+
+ANSWER_SECONDS = 4.0  # to answer and to begin the next sound
 
 STEPS: dict[str, type[Item]] = {
     "volume": VolumeItem,
@@ -55,6 +57,13 @@ def count_right(items: Sequence[Item], answers: Sequence[int]) -> int:
         ValueError: where items and answers differ in number.
     """
     return sum(answer == item.answer for item, answer in zip(items, answers, strict=True))
+
+
+def minutes(config: StudyConfig) -> float:
+    """How long the steps take somebody who passes each at once: every sound once, and ANSWER_SECONDS for its answer."""
+    rng = np.random.default_rng(0)
+    items = [item for step in config.prescreen.steps for item in draw_attempt(step, rng, config)]
+    return sum(len(item.render()) / SAMPLE_RATE + ANSWER_SECONDS for item in items) / 60
 
 
 def chance_of_guessing(step: str, config: StudyConfig) -> float:

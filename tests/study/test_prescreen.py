@@ -22,6 +22,7 @@ from study.prescreen import (
     count_right,
     draw_attempt,
     graded_steps,
+    minutes,
     step_config,
     stored_item,
 )
@@ -95,7 +96,7 @@ def test_neither_ear_alone_has_the_pitch() -> None:
     """Over many noises the power around 600 Hz in one ear is the same with the pitch and without."""
     rng = np.random.default_rng(11)
     powers: dict[bool, list[float]] = {True: [], False: []}
-    for _ in range(60):
+    for _ in range(40):
         item = HugginsItem.draw(rng, DEFAULT)
         for number, sound in enumerate(intervals(item), start=1):
             frequencies, power = _power(sound[:, 1])
@@ -185,21 +186,21 @@ def passing(step: str, p: float) -> float:
 
 @pytest.mark.parametrize("step", graded_steps(DEFAULT))
 def test_headphones_pass_every_step(step: str) -> None:
-    assert shares_right(step, HEADPHONES, 120) > 0.99
+    assert shares_right(step, HEADPHONES, 60) == 1.0
 
 
 def test_loudspeakers_pass_tones_and_fail_what_needs_two_ears() -> None:
-    assert shares_right("tones", LOUDSPEAKERS, 60) == 1.0
-    assert shares_right("antiphase", LOUDSPEAKERS, 100) == 0.0, "the tone in antiphase is taken for the softest"
-    huggins = shares_right("huggins", LOUDSPEAKERS, 240)
-    assert stats.binomtest(round(240 * huggins), 240, 1 / 3).pvalue > 0.01, "no pitch: a guess"
+    assert shares_right("tones", LOUDSPEAKERS, 30) == 1.0
+    assert shares_right("antiphase", LOUDSPEAKERS, 40) == 0.0, "the tone in antiphase is taken for the softest"
+    huggins = shares_right("huggins", LOUDSPEAKERS, 150)
+    assert stats.binomtest(round(150 * huggins), 150, 1 / 3).pvalue > 0.01, "no pitch: a guess"
 
 
 def test_one_ear_alone_passes_antiphase_and_not_huggins() -> None:
     for only in (0, 1):
-        assert shares_right("antiphase", Ears(only=only), 60) == 1.0
-        huggins = shares_right("huggins", Ears(only=only), 150)
-        assert stats.binomtest(round(150 * huggins), 150, 1 / 3).pvalue > 0.01
+        assert shares_right("antiphase", Ears(only=only), 30) == 1.0
+        huggins = shares_right("huggins", Ears(only=only), 90)
+        assert stats.binomtest(round(90 * huggins), 90, 1 / 3).pvalue > 0.01
 
 
 @pytest.mark.parametrize(
@@ -224,3 +225,10 @@ def test_guessing_passes_as_rarely_as_the_binomial_says(step: str, once: float) 
 def test_thresholds_and_attempts_change_the_chance_as_they_should(threshold: int) -> None:
     told = config(steps=["huggins"], huggins={"threshold": threshold, "attempts": 1})
     assert chance_of_guessing("huggins", told) == pytest.approx(float(stats.binom.sf(threshold - 1, 6, 1 / 3)))
+
+
+def test_the_time_of_all_steps_is_told() -> None:
+    """The volume's 4 s, two sounds of 8 slots and their edges, twelve of three intervals; 4 s for each answer."""
+    seconds = (4 + 4) + 2 * (8 * 0.55 + 0.7 + 4) + 12 * (3 * 1.5 + 4)
+    assert minutes(DEFAULT) == pytest.approx(seconds / 60, abs=0.01)
+    assert minutes(config(steps=[])) == 0
