@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis.agreement import Table1
 from analysis.bins import Bins
-from analysis.dependence import Dependence, survival
+from analysis.dependence import LEVEL, Dependence, survival
 from analysis.findings import Findings
 from analysis.responses import BINS, Responses
 from analysis.tables import one_line, sidedness
@@ -152,6 +152,37 @@ def conclude(cells: Sequence[Dependence]) -> list[str]:
         if cell.fallback:
             fallbacks.setdefault(cell.fallback, []).append(cell.label)
     return said + [f"{', '.join(labels)}: {sentence}" for sentence, labels in fallbacks.items()]
+
+
+def warnings(findings: Findings, departures: int) -> list[str]:
+    """What a reader must know before believing the tables, most weighty first; nothing where there is nothing."""
+    said = []
+    if departures:
+        said.append(f"The analysis departs from the frozen plan in {departures} point{'s' if departures > 1 else ''}.")
+    for name, cells in findings.dependence.items():
+        lost = [cell.label for cell in cells if cell.survives is False]
+        if lost:
+            said.append(
+                f"{one_line(name)}: what pooling finds for {', '.join(lost)} does not survive listeners and prompts as "
+                "random."
+            )
+        said += [
+            f"{one_line(name)}: {text}" for text in dict.fromkeys(cell.fallback for cell in cells if cell.fallback)
+        ]
+        model = findings.mixed[name]
+        said += [
+            f"{one_line(name)}, mixed model: {note}"
+            for note in model.notes
+            if "no estimate" in note or "did not" in note
+        ]
+    reliability = findings.reliability
+    if reliability.side and reliability.side.p < LEVEL:
+        said.append(f"Side A was chosen in {100 * reliability.side.rate:.1f} % of trials: listeners favour one side.")
+    if reliability.order and reliability.order.trend_p < LEVEL:
+        said.append("Agreement changes with the position of a trial.")
+    if reliability.repeats and reliability.repeats.ceiling is None:
+        said.append("Listeners contradict themselves in repeated trials more often than chance would.")
+    return said
 
 
 def write_icc(value: float | None) -> str:

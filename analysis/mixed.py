@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ Ints = npt.NDArray[np.intp]
 PRIOR_SD = 5.0
 SMALLEST, LARGEST = 1e-3, 5.0
 # Above this a fit takes too long to be waited for; a random part of the listeners is fitted instead.
-MOST_WORK = 3e8
+MOST_WORK = 1e8
 MOST_FOR_VARIATIONAL = 250  # random effects
 MOST_FOR_GEE = 20_000  # responses
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
@@ -119,7 +119,8 @@ def _affordable(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFram
     """All responses, or those of as many random listeners as can be fitted in seconds."""
     listeners = frame["listener"].unique()
     columns = frame["prompt"].nunique() + len(BIN_PAIRS)
-    most = max(50, int(MOST_WORK / columns**2))
+    # One step costs the greater number times the square of the smaller.
+    most = max(50, int(MOST_WORK / columns**2), int(min(np.sqrt(MOST_WORK / columns), columns)))
     if len(listeners) <= most:
         return frame
     drawn = np.random.default_rng(seed).choice(np.array(listeners, dtype=object), most, replace=False)
@@ -161,6 +162,10 @@ class CrossedFit:
 def fit_crossed(data: _Data) -> CrossedFit:
     """Maximise the Laplace approximation over both standard deviations; one that nothing informs is nothing."""
     _, listeners, prompts = data.sizes
+    if prompts > listeners:
+        # The effects that are more are the ones to eliminate.
+        turned = fit_crossed(replace(data, listener=data.prompt, prompt=data.listener))
+        return replace(turned, sd_listener=turned.sd_prompt, sd_prompt=turned.sd_listener)
     free = [listeners > 1, prompts > 1]
     state: dict[str, Floats] = {}
 

@@ -22,7 +22,7 @@ from scipy import stats
 
 from analysis.agreement import BIN_PAIRS, BinomialTest, exact_binomial
 from analysis.comparison import two_sample_exact
-from analysis.dependence import Dependence, dependence
+from analysis.dependence import dependence, two_way_variance
 
 Floats = npt.NDArray[np.float64]
 TRIPLET = ("embedder", "prompt", "bin_high", "bin_low", "clip_high", "clip_low")
@@ -49,6 +49,23 @@ class Repeats:
 
     same: BinomialTest
     ceiling: float | None
+
+
+@dataclass(frozen=True)
+class Side:
+    """How often side A is chosen where the more similar clip is on either side equally often, and its p of one half.
+
+    `agreed_a` and `agreed_b` are the rates of agreement with the more similar clip on side A and on side B, None where
+    the file does not say where it was; then the share is that of all answers.
+    """
+
+    n: int
+    rate: float
+    ci_low: float
+    ci_high: float
+    p: float
+    agreed_a: float | None = None
+    agreed_b: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +104,7 @@ class Reliability:
     between: InterListener | None
     repeats: Repeats | None
     catches: BinomialTest | None
-    side: Dependence | None
+    side: Side | None
     order: Order | None
     times: Times | None
     prescreen: Prescreen | None
@@ -200,12 +217,31 @@ def catch_trials(kept: pd.DataFrame) -> BinomialTest | None:
     return exact_binomial(int(caught.sum()), len(caught))
 
 
-def side_bias(frame: pd.DataFrame) -> Dependence | None:
-    """How often side A was chosen, tested against one half with listeners and prompts as random."""
+def side_bias(frame: pd.DataFrame) -> Side | None:
+    """The share of side A, tested against one half with listeners and prompts as random.
+
+    Where sides are not quite balanced, agreement alone would look like a preference for the side that held the more
+    similar clip more often. So the share is the mean of those with that clip on side A and on side B; half the
+    difference of agreement between the two is the bias, with the two-way variance of its linear approximation.
+    """
     if "choice" not in frame:
         return None
     chosen = (frame["choice"] == "A").to_numpy().astype(int)
-    return dependence(frame[["listener", "prompt"]].assign(agreed=chosen), "side A")
+    plain = dependence(frame[["listener", "prompt"]].assign(agreed=chosen), "side A")
+    raw = Side(plain.n, plain.rate, plain.ci_low, plain.ci_high, plain.p)
+    if "high_side" not in frame:
+        return raw
+    agreed, on_a = frame["agreed"].to_numpy(float), (frame["high_side"] == "A").to_numpy()
+    few = min(frame["listener"].nunique(), frame["prompt"].nunique())
+    if on_a.all() or not on_a.any() or few < 2 or agreed.min() == agreed.max():
+        return raw
+    one, two = float(agreed[on_a].mean()), float(agreed[~on_a].mean())
+    influence = len(agreed) * np.where(on_a, (agreed - one) / on_a.sum(), -(agreed - two) / (~on_a).sum())
+    codes = [pd.factorize(frame[name])[0].astype(np.intp) for name in ("listener", "prompt")]
+    error = math.sqrt(two_way_variance(influence, *codes)) / 2
+    share, reach = 0.5 + (one - two) / 2, float(stats.t.ppf(0.975, few - 1)) * error
+    p = float(2 * stats.t.sf(abs(one - two) / 2 / error, few - 1)) if error else 1.0
+    return Side(len(agreed), share, max(0.0, share - reach), min(1.0, share + reach), p, one, two)
 
 
 def order_bias(frame: pd.DataFrame) -> Order | None:
@@ -281,7 +317,7 @@ def in_words(found: Reliability) -> list[str]:
     return [sentence for part in parts for sentence in part]
 
 
-def _percent(test: BinomialTest | Dependence) -> str:
+def _percent(test: BinomialTest | Side) -> str:
     return f"{100 * test.rate:.1f} % of {test.n:,} [{100 * test.ci_low:.1f}, {100 * test.ci_high:.1f}]"
 
 
@@ -324,11 +360,15 @@ def _say_catches(found: BinomialTest | None) -> Sequence[str]:
     return [f"The prompt itself was recognised in {_percent(found)} catch trials."] if found else []
 
 
-def _say_side(found: Dependence | None) -> Sequence[str]:
+def _say_side(found: Side | None) -> Sequence[str]:
     if found is None:
         return []
     verdict = "a bias to one side" if found.p < 0.05 else "no detectable bias to one side"
-    return [f"Side A was chosen in {_percent(found)} trials ({_p(found.p)}): {verdict}."]
+    where = ""
+    if found.agreed_a is not None and found.agreed_b is not None:
+        a, b = 100 * found.agreed_a, 100 * found.agreed_b
+        where = f" Agreement was {a:.1f} % with the more similar clip on side A and {b:.1f} % with it on side B."
+    return [f"Side A was chosen in {_percent(found)} trials, sides weighed alike ({_p(found.p)}): {verdict}.{where}"]
 
 
 def _say_order(found: Order | None) -> Sequence[str]:

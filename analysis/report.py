@@ -23,7 +23,7 @@ from analysis.figures import BIN_COLOURS, draw_curves, draw_forest, draw_histogr
 from analysis.findings import Findings, find
 from analysis.flow import Flow, draw_flow
 from analysis.ladder import Rung, in_words
-from analysis.methods import conclude, count, many_answers, methods, write_figure, write_icc
+from analysis.methods import conclude, count, many_answers, methods, warnings, write_figure, write_icc
 from analysis.reliability import in_words as reliability_in_words
 from analysis.responses import Responses
 from analysis.scale import in_words as scale_in_words
@@ -217,6 +217,7 @@ def to_html(report: Report) -> str:
         curves_z=Markup(draw_curves(findings.curves, as_z=True, prefix="curvesz")) if findings.curves else "",
         scale_words=scale_in_words,
         reliability_words=reliability_in_words(findings.reliability),
+        warnings=warnings(findings, len(report.registered.departures) if report.registered else 0),
         beside=report.beside,
         here={name.lower() for name in report.tables},
         findings=findings,

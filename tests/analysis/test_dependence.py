@@ -148,6 +148,16 @@ def test_the_mixed_model_finds_what_was_put_in_and_statsmodels_agrees() -> None:
         assert abs(pair.marginal - 0.5) <= abs(pair.typical - 0.5) + 1e-9
 
 
+def test_listeners_and_prompts_are_alike_to_the_model() -> None:
+    frame = study(4, [1.0, 0.5, 0.0, 1.0, 0.5, 0.0], 0.7, 0.4)
+    model = fit_mixed(frame, checks=False)
+    turned = fit_mixed(frame.rename(columns={"listener": "prompt", "prompt": "listener"}), checks=False)
+    assert (turned.sd_prompt, turned.sd_listener) == pytest.approx((model.sd_listener, model.sd_prompt), abs=0.02)
+    for name, pair in model.pairs.items():
+        assert turned.pairs[name].effect == pytest.approx(pair.effect, abs=0.01)
+        assert turned.pairs[name].error == pytest.approx(pair.error, rel=0.03)
+
+
 def test_marginal_rates_by_brute_force() -> None:
     draws = np.random.default_rng(1).normal(size=400_000)
     assert marginal_rate(1.2, 0.9) == pytest.approx(expit(1.2 + 0.9 * draws).mean(), abs=0.002)

@@ -114,6 +114,27 @@ def test_a_bias_to_one_side_is_found_and_none_is_not() -> None:
     assert biased.rate > 0.55
 
 
+def test_sides_out_of_balance_are_no_bias_and_a_bias_is_found_beneath_them() -> None:
+    frame = frame_of(n_listeners=120, rate=0.9)
+    rng = np.random.default_rng(6)
+    on_a = rng.random(len(frame)) < 0.65
+    agreed = frame["agreed"].to_numpy() == 1
+    uneven = frame.assign(high_side=np.where(on_a, "A", "B"), choice=np.where(on_a == agreed, "A", "B"))
+    found = side_bias(uneven)
+    assert found is not None
+    assert (uneven["choice"] == "A").mean() > 0.58
+    assert found.rate == pytest.approx(0.5, abs=0.03)
+    assert found.p > 0.05
+    to_b = agreed & ~(on_a & (rng.random(len(frame)) < 0.3))
+    biased = side_bias(uneven.assign(agreed=to_b.astype(int), choice=np.where(on_a == to_b, "A", "B")))
+    assert biased is not None
+    assert biased.p < 0.001
+    assert biased.ci_low < biased.rate < biased.ci_high < 0.5
+    assert biased.agreed_a is not None
+    assert biased.agreed_b is not None
+    assert biased.rate == pytest.approx((biased.agreed_a + 1 - biased.agreed_b) / 2)
+
+
 def test_the_trend_is_statsmodels() -> None:
     rng = np.random.default_rng(3)
     n = rng.integers(20, 60, 10).astype(float)
