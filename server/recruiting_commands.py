@@ -316,7 +316,8 @@ def pay(folder: Path, bonus: tuple[str, str] | None, reason: str, dry_run: bool,
         if not here.office.recruiter.terms.by_hand:
             _require_launched(here)
             settling.look(here.office)
-        settling.reconcile_grants(here.office)
+        if not dry_run:
+            settling.reconcile_grants(here.office, click.echo)
         if bonus:
             _bonus(here, bonus, reason, dry_run, yes)
             return

@@ -76,6 +76,16 @@ def note_all(session: Session, office: Office, standings: Mapping[str, Standing]
     flow.expire_absent(session, began)
     for opening, standing in standings.items():
         _note(session, office, opening, standing, began)
+    _note_late(session, office, set(standings), began)
+
+
+def _note_late(session: Session, office: Office, seen: set[str], began: datetime) -> None:
+    """Note those who hold nothing: their opening was over when they came, by a page left open, or came again."""
+    over = select(Opening.market_id).where(Opening.settled_at.is_not(None), Opening.market_id.not_in(seen))
+    held = select(Submission).where(Submission.status == "held", Submission.opening.in_(over))
+    for row in session.scalars(held.where(Submission.seen_at <= began - office.margin)):
+        row.status = "timed_out"
+        _follow(session, office, row)
 
 
 def _key(office: Office, told: Told) -> str:

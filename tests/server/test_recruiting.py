@@ -131,6 +131,23 @@ def test_who_could_not_submit_is_paid_by_a_place_of_their_own(make_turk: MakeTur
 
 
 @on_sqlite
+def test_who_finishes_on_a_page_left_open_after_the_hit_is_over_is_owed_the_reward(make_turk: MakeTurk) -> None:
+    turk = make_turk(listeners=1, trials=1, toml=NO_PRESCREEN)
+    turk.launch()
+    walker = turk.worker("A1")
+    turk.wait(8 * 24 * 60)  # the HIT's lifetime, and the worker's time
+    turk.sync()
+    walker.arrive().take_part()
+    turk.wait(5)
+    turk.sync()
+    [due] = turk.pay()
+    assert (due.how, due.cents) == ("place", 150)
+    turk.worker("A1").hand_in()
+    turk.sync()
+    assert (turk.rewards(), turk.cost, turk.paid) == (["A1"], UNIT, UNIT)
+
+
+@on_sqlite
 def test_work_handed_in_without_finishing_is_left_to_a_person(make_turk: MakeTurk) -> None:
     turk = make_turk(listeners=2, trials=1, toml=NO_PRESCREEN)
     turk.launch()

@@ -15,7 +15,7 @@ from sqlalchemy import make_url, select
 
 import rootnote
 from embeddings.artefacts import RootnoteError
-from server import database
+from server import database, settling
 from server.models import Listener
 from server.privacy import Vault, recall
 from server.rehearsal.markets import turk_wire
@@ -105,6 +105,23 @@ def test_from_open_to_close(make_turk: MakeTurk, ask: Ask) -> None:
     assert turk.cost == turk.paid == 11 * 180 + 30
     assert turk.market.on_hold == 0
     assert "paid" in ask(turk, "status")[1]
+
+
+@on_sqlite
+def test_a_dry_run_sends_nothing_that_is_in_doubt(make_turk: MakeTurk, ask: Ask) -> None:
+    turk = make_turk(listeners=1, trials=1, toml=NO_PRESCREEN)
+    turk.launch()
+    turk.worker("A1").take_part().hand_in()
+    turk.sync()
+    turk.market.fail("SendBonus", 1, "fail")
+    with pytest.raises(RootnoteError):
+        settling.grant(turk.office, 1, "bonus", 25, "Thank you.", 1)
+    for name in ("pay", "sync", "close"):
+        assert ask(turk, name, "--dry-run")[0] == 0
+    assert made(turk).count("SendBonus") == 1
+    assert ask(turk, "sync")[0] == 0
+    assert made(turk).count("SendBonus") == 2
+    assert turk.cost == turk.paid == 180 + 30
 
 
 @on_sqlite

@@ -29,7 +29,7 @@ from tests.server.market_house import make_turk
 from tests.server.test_crashes import Breaker, MakeTurk, Show, afresh, make_show
 
 __all__ = ["make_turk"]
-SCHEDULES = int(os.environ.get("ROOTNOTE_SCHEDULES", "12"))
+SCHEDULES = int(os.environ.get("ROOTNOTE_SCHEDULES", "6"))
 PLACES, WORKERS = 3, 5
 HOWS = ("", "", "throttle", "fail", "fail_after", "timeout_before", "timeout_after", "twice")
 ASKED = ("CreateHITWithHITType", "ApproveAssignment", "SendBonus", "GetHIT", "AssociateQualificationWithWorker")
