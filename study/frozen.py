@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embeddings.artefacts import RootnoteError, digest
+from study.config import CorpusConfig, StudyConfig, StudyInfo
 
 JSON, MARKDOWN, HYPOTHESES = "preregistration.json", "preregistration.md", "hypotheses.md"
 # What the analysis will do; analysis.departures states the same of a report and compares.
@@ -63,13 +64,22 @@ def read_frozen(folder: Path) -> Frozen | None:
 
 
 def differences(former: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
-    """The keys, dotted, in which two plans differ; not the moment of freezing."""
+    """The keys, dotted, in which two plans differ; not the moment of freezing.
+
+    A setting that the former plan does not know is no difference where it has its default: a later version has more.
+    """
     one, other = ({**_flat(each, ""), "frozen_at": "", "amends": ""} for each in (former, plan))
+    usual = _flat({"settings": _DEFAULTS.model_dump(mode="json")}, "")
     return sorted(
-        key for key in {**one, **other} if not key.startswith("amends") and one.get(key, _NO) != other.get(key, _NO)
+        key
+        for key in {**one, **other}
+        if not key.startswith("amends")
+        and one.get(key, _NO) != other.get(key, _NO)
+        and not (key not in one and key in usual and usual[key] == other[key])
     )
 
 
+_DEFAULTS = StudyConfig(study=StudyInfo(name="-"), corpus=CorpusConfig(audio="-"))
 _NO = object()
 
 

@@ -20,6 +20,7 @@ from rootnote import main
 from study.bins import EDGES, bins_provenance, write_bins
 from study.config import Study, load_study
 from study.exported import read_manifest, write_manifest
+from study.frozen import differences
 from study.plan import read_plan, schedule_provenance, stimuli_provenance
 from study.triplets import triplets_provenance
 from tests.paper_study import make_study
@@ -244,6 +245,17 @@ def test_a_changed_study_toml_keeps_the_frozen_rules_and_is_said(
     assert "answered in less than 2 s: 72" in done.stderr
     answer(study)
     assert report(path)["departures"] == ["study.toml was changed after the plan was frozen: exclusions.rules."]
+
+
+def test_a_setting_of_a_later_version_is_no_difference_at_its_default(study: Path, run: Callable[..., Done]) -> None:
+    assert run("study", "freeze", study).returncode == 0
+    plan = json.loads((study / "preregistration.json").read_text(encoding="utf-8"))["plan"]
+    former = json.loads(json.dumps(plan))
+    del former["settings"]["player"], former["settings"]["exclusions"]["longest_run"]
+    assert differences(former, plan) == []
+    plan["settings"]["player"]["confidence"] = True
+    assert differences(former, plan) == ["settings.player.confidence"]
+    assert differences(plan, former) != []
 
 
 @pytest.mark.parametrize(
