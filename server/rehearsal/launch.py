@@ -95,6 +95,7 @@ def rehearse_launch(
     """
     with contextlib.ExitStack() as stack:
         study = stack.enter_context(as_recruited_by(load_study(folder), kind))
+        stack.enter_context(_naming(study, folder))
         market = stack.enter_context(MARKETS[kind](balance=DEPOSIT))
         environment = _environment(study, folder, market)
         address = stack.enter_context(own_server(study, environment))
@@ -106,6 +107,15 @@ def rehearse_launch(
         _tell(outcome, kind)
     _require_equal(outcome)
     return outcome
+
+
+@contextlib.contextmanager
+def _naming(study: Study, folder: Path) -> Iterator[None]:
+    """Name the study's own folder in what goes wrong, not the one that it is rehearsed in."""
+    try:
+        yield
+    except RootnoteError as error:
+        raise RootnoteError(str(error).replace(str(study.folder), str(folder))) from error
 
 
 @contextlib.contextmanager

@@ -227,3 +227,19 @@ def test_a_refused_screen_out_that_a_person_approves_is_paid_and_booked_once(mak
     with house.office.reading() as session:
         assert payments.pending(session) == []
         assert settling.all_due(session, house.office) == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_who_leaves_is_asked_to_return_and_who_finishes_to_come_back(make_house: Callable[..., House]) -> None:
+    house = make_house(listeners=2, trials=1)
+    house.launch()
+    left = house.worker("ALEFT").agree()
+    left.go("leave", confirm="yes")
+    assert left.step == "withdrawn" and "return your place" in left.html and "One more step" not in left.html
+    assert left.find(r'href="([^"]+)" data-back').endswith("/studies")
+    done = house.worker("ADONE").agree()
+    done.go("instructions")
+    done.listen().finish()
+    assert done.step == "done" and "One more step" in done.html
+    code = house.office.recruiter.code("finished")  # type: ignore[attr-defined]
+    assert done.find(r'href="([^"]+)" data-back').endswith(f"/submissions/complete?cc={code}")
