@@ -5,7 +5,9 @@ proportions (JRSS 85, 1922), with Newcombe's hybrid-score interval of the differ
 method 10). And where a listener's answer to one and the same triplet is there for both embedders: McNemar's exact test
 of the answers on which they differ (Psychometrika 12, 1947).
 Conventions: a difference is first minus second, in [-1, 1]; a triplet is the same where listener, prompt and the two
-clips are, whichever bin each clip is in; Holm's correction is over the bin pairs of one pair of embedders.
+clips are, whichever bin each clip is in; Holm's correction is over the bin pairs of one pair of embedders. These tests
+count answers as independent; beside them stands the difference with listeners and prompts as random, with the two-way
+variance of analysis.dependence (an embedder's listeners and prompts may be the other's as well, or not).
 """
 
 from __future__ import annotations
@@ -16,10 +18,13 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from scipy import stats
 from scipy.stats import binomtest, fisher_exact
 
 from analysis.agreement import BIN_PAIRS, Cell, count_responses, exact_binomial, holm, tabulate
+from analysis.dependence import Z, two_way_variance
 from analysis.responses import BINS
 
 
@@ -39,6 +44,15 @@ class Paired:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """A difference of two rates with listeners and prompts as random: its 95 % interval and p."""
+
+    ci_low: float
+    ci_high: float
+    p: float
+
+
+@dataclass(frozen=True)
 class ContrastRow:
     """One bin pair, row or everything: two cells, their difference with its 95 % interval, and the tests."""
 
@@ -51,6 +65,7 @@ class ContrastRow:
     p: float | None = None
     p_holm: float | None = None
     paired: Paired | None = None
+    both_vary: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,8 @@ def compare_embedders(frame: pd.DataFrame) -> tuple[Contrast, ...]:
     Paired tests need also listener, prompt, clip_high and clip_low.
     """
     contrasts = compare_counts(count_responses(frame))
+    if {"listener", "prompt"} <= set(frame):
+        contrasts = tuple(_let_both_vary(contrast, frame) for contrast in contrasts)
     if not {"listener", "prompt", "clip_high", "clip_low"} <= set(frame):
         return contrasts
     return tuple(_with_pairs(contrast, frame) for contrast in contrasts)
@@ -122,6 +139,48 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     """McNemar's exact two-sided p: of the answers that differ, are as many on either side? 1 where none differ."""
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def _let_both_vary(contrast: Contrast, frame: pd.DataFrame) -> Contrast:
+    some = frame[frame["embedder"].isin([contrast.first, contrast.second])]
+    y = some["agreed"].to_numpy(float)
+    first = (some["embedder"] == contrast.first).to_numpy()
+    listener, prompt = (pd.factorize(some[name])[0].astype(np.intp) for name in ("listener", "prompt"))
+    high, low = some["bin_high"].to_numpy(), some["bin_low"].to_numpy()
+    rows = []
+    for row in contrast.rows:
+        own = np.ones(len(y), bool) if row.label == "all" else high == int(row.label[0])
+        own &= low == int(row.label[2]) if "–" in row.label else True
+        rows.append(replace(row, both_vary=two_way_difference(y[own], first[own], listener[own], prompt[own])))
+    return replace(contrast, rows=tuple(rows))
+
+
+def two_way_difference(
+    y: npt.NDArray[np.float64],
+    first: npt.NDArray[np.bool_],
+    listener: npt.NDArray[np.intp],
+    prompt: npt.NDArray[np.intp],
+) -> Difference | None:
+    """The mean of `y` where `first` minus that elsewhere (all of shape (n,)), listeners and prompts as random.
+
+    Student's t with one degree of freedom fewer than there are listeners or prompts, whichever are fewer. None where
+    one side is empty, there is one listener or prompt only, or nothing varies.
+    """
+    groups = min(len(np.unique(listener)), len(np.unique(prompt))) if len(y) else 0
+    if groups < 2 or first.all() or not first.any():
+        return None
+    one, two = y[first].mean(), y[~first].mean()
+    # How much each answer moves the difference; its variance is that of a mean of these.
+    influence = len(y) * np.where(first, (y - one) / first.sum(), -(y - two) / (~first).sum())
+    quantile = float(stats.t.ppf(0.975, groups - 1))
+    # Never shorter than the interval of independent answers, as for a single rate.
+    independent = float((influence**2).sum()) / len(y) ** 2
+    error = float(np.sqrt(max(two_way_variance(influence, listener, prompt), independent * (Z / quantile) ** 2)))
+    if error == 0:
+        return None
+    reach = quantile * error
+    p = float(2 * stats.t.sf(abs(one - two) / error, groups - 1))
+    return Difference(max(-1.0, float(one - two) - reach), min(1.0, float(one - two) + reach), p)
 
 
 def _with_pairs(contrast: Contrast, frame: pd.DataFrame) -> Contrast:
@@ -202,6 +261,9 @@ def _row_data(row: ContrastRow) -> dict[str, Any]:
         "ci_high": row.ci_high,
         "p": row.p,
         "p_holm": row.p_holm,
+        "both_vary_ci_low": row.both_vary.ci_low if row.both_vary else None,
+        "both_vary_ci_high": row.both_vary.ci_high if row.both_vary else None,
+        "both_vary_p": row.both_vary.p if row.both_vary else None,
         "paired_n": paired.n if paired else None,
         "paired_only_first": paired.only_first if paired else None,
         "paired_only_second": paired.only_second if paired else None,

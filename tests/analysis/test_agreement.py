@@ -7,15 +7,25 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, false_discovery_control
+from scipy.stats import binomtest, false_discovery_control, norm
+from scipy.stats import t as student
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
+from statsmodels.stats.sandwich_covariance import cov_cluster_2groups
 
 from analysis.agreement import benjamini_hochberg, exact_binomial, holm, paper_counts, table1, tabulate
-from analysis.comparison import compare_counts, compare_embedders, mcnemar_exact, newcombe, two_sample_exact
+from analysis.comparison import (
+    compare_counts,
+    compare_embedders,
+    mcnemar_exact,
+    newcombe,
+    two_sample_exact,
+    two_way_difference,
+)
 
 TIGHT = {"rel": 1e-10, "abs": 1e-10}
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -120,6 +130,26 @@ def test_nothing_is_paired_without_clips_or_with_other_listeners() -> None:
     (others,) = compare_embedders(frame)
     assert all(row.paired is None for row in others.rows)
     assert "nothing is paired" in others.pairing
+
+
+def test_the_difference_with_both_varying_is_the_two_way_sandwich_of_a_regression() -> None:
+    rng = np.random.default_rng(7)
+    n = 300
+    first, y = rng.random(n) < 0.45, rng.integers(0, 2, n).astype(float)
+    listener, prompt = np.repeat(np.arange(60), 5), rng.permutation(n) % 20
+    fit = sm.OLS(y, sm.add_constant(first.astype(float))).fit()
+    _, by_listener, by_prompt = cov_cluster_2groups(fit, listener, prompt, use_correction=False)
+    single = fit.get_robustcov_results("HC0").cov_params()[1, 1] * n / (n - 1)
+    variance = max(
+        by_listener[1, 1] * 60 / 59 + by_prompt[1, 1] * 20 / 19 - single,
+        single * (n - 1) / n * (norm.ppf(0.975) / student.ppf(0.975, 19)) ** 2,
+    )
+    found = two_way_difference(y, first, listener, prompt)
+    assert found is not None
+    assert found.p == pytest.approx(2 * student.sf(abs(fit.params[1]) / math.sqrt(variance), 19), rel=1e-9)
+    assert (found.ci_low + found.ci_high) / 2 == pytest.approx(fit.params[1], abs=1e-12)
+    assert two_way_difference(y, first | True, listener, prompt) is None
+    assert two_way_difference(y, first, listener * 0, prompt) is None
 
 
 def test_an_empty_cell_has_no_test() -> None:
