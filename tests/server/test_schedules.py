@@ -23,7 +23,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from embeddings.artefacts import RootnoteError
 from server import recruiting, settling
 from server.flow import Refused
-from server.rehearsal.markets.turk_places import TurkError
 from server.rehearsal.mturk import Accepted
 from tests.server.market_house import make_turk
 from tests.server.test_crashes import Breaker, MakeTurk, Show, afresh, make_show
@@ -67,15 +66,23 @@ class Schedule(RuleBasedStateMachine):
     @rule(worker=workers, complete=st.booleans())
     def hand_in(self, worker: str, complete: bool) -> None:
         if worker in self.held and (self.ended.get(worker) in ("finish", "technical") or not complete):
-            with contextlib.suppress(TurkError):  # their time was over
-                self.market.submit(self.held.pop(worker).assignment_id)
+            accepted = self.held.pop(worker)
+            if self.is_theirs(worker, accepted):
+                self.market.submit(accepted.assignment_id)
                 self.submitted[worker] += 1
 
     @rule(worker=workers, how=st.sampled_from(["return_", "abandon"]))
     def give_back(self, worker: str, how: str) -> None:
         if worker in self.held:
-            with contextlib.suppress(TurkError):
-                getattr(self.market, how)(self.held.pop(worker).assignment_id)
+            accepted = self.held.pop(worker)
+            if self.is_theirs(worker, accepted):
+                getattr(self.market, how)(accepted.assignment_id)
+
+    def is_theirs(self, worker: str, accepted: Accepted) -> bool:
+        """Whether the place is theirs still: their time may be over, and the id another worker's by now."""
+        self.market.tick()
+        place = self.market.state.places[accepted.assignment_id]
+        return (place.worker, place.status) == (worker, "pending")
 
     # ---------------------------------------------------------- the researcher
 
