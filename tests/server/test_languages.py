@@ -161,6 +161,10 @@ def test_what_is_said_of_an_answer_can_be_extracted() -> None:
 # ------------------------------------------------------------------ pages
 
 
+# For what no database can change.
+on_one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
 def brackets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Languages in which every text is put into brackets, so that what is not translated stands out."""
@@ -213,6 +217,7 @@ def make_whole(make_site: Callable[..., Site], tmp_path: Path) -> Callable[..., 
     return make
 
 
+@on_one_database
 def test_a_listener_reads_one_language_alone(make_whole: Callable[..., Site], brackets: None) -> None:
     site = make_whole(trials=1, toml="[player]\nconfidence = true\n")
     seen: dict[str, set[str]] = {}
@@ -243,6 +248,7 @@ def test_a_listener_reads_one_language_alone(make_whole: Callable[..., Site], br
     assert not any(seen.values()), seen
 
 
+@on_one_database
 def test_the_link_then_the_browser_then_the_study_says_the_language(make_whole: Callable[..., Site]) -> None:
     site = make_whole(trials=1)
     client = site.walker().client
@@ -279,6 +285,7 @@ def test_from_consent_on_the_language_is_the_listeners(make_whole: Callable[...,
     assert len({one.consent_version for one in texts.values()}) == len(LANGUAGES)
 
 
+@on_one_database
 def test_answers_are_kept_in_the_words_of_study_toml(make_whole: Callable[..., Site]) -> None:
     site = make_whole(trials=1)
     walker = site.walker().open("?lang=de").agree().screen().go("instructions").answer()
@@ -289,6 +296,7 @@ def test_answers_are_kept_in_the_words_of_study_toml(make_whole: Callable[..., S
     assert dict(site.query("SELECT question, value FROM answers")) == {"plays": "Piano|Oud", "age": "18 to 24"}
 
 
+@on_one_database
 def test_a_number_of_tones_may_be_written_in_the_languages_own_digits(make_whole: Callable[..., Site]) -> None:
     walker = make_whole(trials=1).walker().open("?lang=ar").agree()
     heard = count_tones(walker.hear("tones"))
@@ -297,6 +305,7 @@ def test_a_number_of_tones_may_be_written_in_the_languages_own_digits(make_whole
     assert walker.site.query("SELECT answer FROM prescreen_items WHERE answer IS NOT NULL") == [(heard,)]
 
 
+@on_one_database
 def test_an_amount_is_written_as_the_language_writes_it(make_whole: Callable[..., Site]) -> None:
     site = make_whole(trials=1)
     for code, amount in (("en", "1.50 US dollars"), ("de", "1,50 US-Dollar"), ("ar", "1.50 دولار")):
@@ -304,6 +313,7 @@ def test_an_amount_is_written_as_the_language_writes_it(make_whole: Callable[...
         site.clock.advance(90)
 
 
+@on_one_database
 def test_a_study_of_one_language_offers_no_choice(site: Site) -> None:
     page = site.walker().client.get("/take?lang=de", headers={"Accept-Language": "ar"}).text
     assert 'lang="en" dir="ltr"' in page and "hreflang" not in page

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from server import database
 from server.responses import export
 from study.plan import read_plan
@@ -59,6 +61,7 @@ def at_the_questions(site: Site) -> Walker:
     return walker
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_each_type_is_shown_in_a_group_of_its_own_with_a_name(make_site: Callable[..., Site]) -> None:
     page = at_the_questions(make_site(trials=1, toml=TOML)).html
     assert len(re.findall("<fieldset", page)) == len(re.findall("<legend>", page)) == 4
@@ -70,6 +73,7 @@ def test_each_type_is_shown_in_a_group_of_its_own_with_a_name(make_site: Callabl
     assert "I prefer not to say" in page and "(2 answers at most)" in page
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_what_is_wrong_is_said_at_its_question_and_nothing_is_lost(make_site: Callable[..., Site]) -> None:
     site = make_site(trials=1, toml=TOML)
     walker = at_the_questions(site)
