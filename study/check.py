@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from embeddings.artefacts import RootnoteError
 from study.config import PAPER_PROMPTS, Study
+from study.consent import missing_elements
 from study.plan import Plan, read_plan
 from study.prescreen import chance_of_guessing, graded_steps, minutes
 
@@ -79,11 +81,15 @@ def _read_plan(study: Study) -> tuple[Plan | None, list[str]]:
 
 def _text_warnings(study: Study) -> list[str]:
     warnings = []
-    for path in [study.text(name, language) for language in study.config.study.languages for name in TEXTS]:
+    for language, name in itertools.product(study.config.study.languages, TEXTS):
+        path = study.text(name, language)
         if not path.is_file():
             warnings.append(f"{path.name} is missing.")
             continue
-        left = PLACEHOLDER.findall(path.read_text(encoding="utf-8", errors="replace"))
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if name == "consent" and (unsaid := missing_elements(text)):
+            warnings.append(f"{path.name} seems to say nothing of: {', '.join(unsaid)}.")
+        left = PLACEHOLDER.findall(text)
         if left:
             warnings.append(f"{path.name} still has {', '.join(dict.fromkeys(left))} to fill in.")
     return warnings
