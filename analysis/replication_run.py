@@ -104,10 +104,12 @@ def replicate(
     Args:
         pairs: labelled pairs (piece, reference, whether the one copies the other); where there are some, τ comes
             from them and not from the null.
-        decides: (embedder, score); default: bias of melspec, or of the first embedder.
+        decides: (embedder, score); default: bias of logmel, which found most where copies were forced
+            (docs/evaluation.md), or else of melspec, or of the first embedder.
     """
-    decides = decides or (next((one.name for one in subjects if one.name == "melspec"), subjects[0].name), "bias")
-    if decides[0] not in {one.name for one in subjects} or decides[1] not in settings.names:
+    names = [one.name for one in subjects]
+    decides = decides or (next((name for name in ("logmel", "melspec") if name in names), names[0]), "bias")
+    if decides[0] not in names or decides[1] not in settings.names:
         raise RootnoteError(f"{decides[0]}:{decides[1]} cannot decide: there are no such vectors, or no such score.")
     lines: dict[tuple[str, str], Line] = {}
     embedded: dict[str, Embedded] = {}

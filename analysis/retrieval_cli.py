@@ -211,12 +211,12 @@ def _summary(result: Result) -> Table:
     "embedder_names",
     multiple=True,
     type=click.Choice(sorted(EMBEDDERS)),
-    help="With --training: what to index by; repeatable; default: melspec and logmel.",
+    help="With --training: what to index by; repeatable; default: logmel and melspec.",
 )
 @click.option("--out", "folder", type=FOLDER, required=True, help="Folder for tables and page.")
 @click.option("--manifest", type=FILE, help="As for attribution; default: generations.csv in GENERATED.")
 @click.option("--pairs", "pairs_file", type=FILE, help="Labelled pairs (CSV: piece, reference, copy) to draw τ by.")
-@click.option("--decide", default=None, metavar="EMBEDDER:SCORE", help="What decides; default: melspec:bias.")
+@click.option("--decide", default=None, metavar="EMBEDDER:SCORE", help="What decides; default: logmel:bias.")
 @click.option(
     "--false-alarms", default=0.01, show_default=True, type=click.FloatRange(0, 1, min_open=True, max_open=True)
 )
@@ -271,11 +271,11 @@ def replication(
     if training is not None:
         if study or corpus or vectors:
             raise click.UsageError("--training excludes --study, --corpus and --vectors.")
-        corpus, vectors = index_folder(training, embedder_names or ("melspec", "logmel"), folder / "index", checkpoints)
+        corpus, vectors = index_folder(training, embedder_names or ("logmel", "melspec"), folder / "index", checkpoints)
     opened = open_subjects(study, corpus, vectors, checkpoints, backend)
     embedder, _, score = (decide or "").partition(":")
     if decide and not score:
-        raise click.UsageError("--decide takes EMBEDDER:SCORE, such as melspec:bias.")
+        raise click.UsageError("--decide takes EMBEDDER:SCORE, such as logmel:bias.")
     settings = Settings(Parameters(beta, bias_k, alpha, ratio_n, parts), false_alarms, null_pieces, seed)
     cutting = Cutting(
         float(opened.table["duration_s"][0].as_py()), hop_seconds, float(opened.corpus.settings["silence_dbfs"])
