@@ -21,7 +21,7 @@ from study.questions import BaseQuestion, NumberQuestion
 
 FOLDER = Path(__file__).parent / "locale"
 DOMAIN = "rootnote"
-OFFERED = "ROOTNOTE_LANGUAGES"
+OFFERED = "LANGUAGES_OFFERED"
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,11 @@ import hashlib
 import random
 import time
 from collections import Counter
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from sqlalchemy import create_engine, make_url, text
@@ -31,7 +34,14 @@ id = "remarks"
 type = "text"
 text = "Anything else?"
 """
+Result = TypeVar("Result")
 BROKEN = (OSError, EOFError, asyncio.IncompleteReadError, TimeoutError, ValueError)
+
+
+def run_apart(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine in a thread of its own: a test with a browser before may have left a loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from tests.server.conftest import FakeClock, Site
-from tests.server.many_listeners import Browser, Reply, make_load_study, prepare
+from tests.server.many_listeners import Browser, Reply, make_load_study, prepare, run_apart
 from tests.server.real_server import real_server
 
 SIZES = {"sqlite": (120, 20), "postgresql": (500, 90)}
@@ -46,7 +46,7 @@ def test_more_arrive_at_once_than_there_are_places(tmp_path: Path, database_url:
     # Every tenth comes twice, by two links at once.
     names = [f"worker-{index - index % 10 % 2}" if index % 10 < 2 else "" for index in range(arrivals)]
     with real_server(study.folder, database_url, tmp_path / "log") as server:
-        replies = asyncio.run(arrive(server.port, names))
+        replies = run_apart(arrive(server.port, names))
     seated = [reply for reply in replies if reply.status == 303]
     told = Counter((reply.status, reply.page.step) for reply in replies if reply.status != 303)
     assert len(seated) == places

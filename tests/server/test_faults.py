@@ -17,7 +17,14 @@ import pytest
 from server.door import Door
 from tests.server.conftest import SECRET, FakeClock, Site
 from tests.server.faults import SOCKET, CutLine, Troubles, listen_through, own_postgres
-from tests.server.many_listeners import Booked, ManyListener, compare_with_database, make_load_study, prepare
+from tests.server.many_listeners import (
+    Booked,
+    ManyListener,
+    compare_with_database,
+    make_load_study,
+    prepare,
+    run_apart,
+)
 from tests.server.real_server import RealServer, real_server
 
 WHOLE = {"lost": 0, "changed": 0, "doubled": 0, "overbooked": 0}
@@ -48,7 +55,7 @@ def test_kills_stops_and_cuts_on_postgresql(tmp_path: Path) -> None:
         prepare(url)
         server = RealServer(study.folder, postgres.url(sockets, "faults"), log)
         try:
-            booked = asyncio.run(run(server, sockets))
+            booked = run_apart(run(server, sockets))
         finally:
             server.kill()
         assert_whole(booked, url, least=50)
@@ -69,7 +76,7 @@ def test_kills_on_sqlite(tmp_path: Path) -> None:
             return await listen_through(trouble, faults, 8, hearing=0.01, thinking=0.1, pause=0.3)
 
     with real_server(study.folder, url, tmp_path / "log") as server:
-        booked = asyncio.run(run(server))
+        booked = run_apart(run(server))
     assert_whole(booked, url, least=30)
     assert set(booked.ends) == {"done"}
 
@@ -91,14 +98,14 @@ def test_a_full_disk_loses_no_answer_that_was_acknowledged(tmp_path: Path) -> No
         server = RealServer(study.folder, url, log)
         try:
             server.start(preexec=limit)
-            ends = asyncio.run(listen(server.port))
+            ends = run_apart(listen(server.port))
             assert server.status("/healthz") == 200  # it still answers, and says that it cannot save
         finally:
             server.kill()
     assert any(isinstance(end, AssertionError) for end in ends), "the disk was never full"
     assert_whole(booked, url, least=10)
     with real_server(study.folder, url, tmp_path / "log2") as server:
-        assert asyncio.run(ManyListener(server.port, 99, booked).take()) == "done"
+        assert run_apart(ManyListener(server.port, 99, booked).take()) == "done"
 
 
 def test_an_entry_outlives_a_clock_set_back_but_not_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
