@@ -6,10 +6,8 @@ responses, bins and note give the same page: the only dates in it are those of t
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -40,7 +38,7 @@ from analysis.tables import (
     write_p,
     write_wilson,
 )
-from rootnote import VERSION
+from analysis.versions import versions
 
 ALPHA = 0.05
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
@@ -158,12 +156,6 @@ def rules_in_words(responses: Responses, source: str) -> list[str]:
         f"Rules of exclusion ({source}): {rules}.",
         *(f"The rule {name} could not be applied, because {why}." for name, why in responses.not_applied.items()),
     ]
-
-
-def versions() -> dict[str, str]:
-    """The software that computed the numbers."""
-    packages = ("numpy", "pandas", "scipy", "matplotlib")
-    return {"Rootnote": VERSION, "Python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def to_html(report: Report) -> str:

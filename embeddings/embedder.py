@@ -95,6 +95,19 @@ class ModelOptions:
     backend: str = "auto"
 
 
+def refuse_options(name: str, options: ModelOptions) -> None:
+    """For an embedder without weights and windows that runs on numpy alone.
+
+    Raises:
+        RootnoteError: where an option is given.
+    """
+    for option, value in (("checkpoint", options.checkpoint), ("windows", options.windows)):
+        if value is not None:
+            raise RootnoteError(f"{name} takes no {option}; leave it out.")
+    if options.backend != "auto":
+        raise RootnoteError(f"{name} runs on numpy and has no backend '{options.backend}'; leave --backend out.")
+
+
 def _logmel(options: ModelOptions) -> Embedder:
     from embeddings.logmel import load
 

@@ -25,8 +25,7 @@ import scipy.fft
 import scipy.linalg
 import scipy.sparse
 
-from embeddings.artefacts import RootnoteError
-from embeddings.embedder import ModelOptions, Projection, Vectors
+from embeddings.embedder import ModelOptions, Projection, Vectors, refuse_options
 
 SAMPLE_RATE = 22_050
 DIM = 48
@@ -97,12 +96,7 @@ def load(options: ModelOptions | None = None) -> LogMel:
     Raises:
         RootnoteError: where an option is given: it has no weights, no windows and one backend.
     """
-    given = options or ModelOptions()
-    for option, value in (("checkpoint", given.checkpoint), ("windows", given.windows)):
-        if value is not None:
-            raise RootnoteError(f"logmel takes no {option}; leave it out.")
-    if given.backend != "auto":
-        raise RootnoteError(f"logmel runs on numpy and has no backend '{given.backend}'; leave --backend out.")
+    refuse_options("logmel", options or ModelOptions())
     return LogMel()
 
 

@@ -20,8 +20,7 @@ import scipy
 import scipy.fft
 import scipy.sparse
 
-from embeddings.artefacts import RootnoteError
-from embeddings.embedder import ModelOptions, Projection, Vectors
+from embeddings.embedder import ModelOptions, Projection, Vectors, refuse_options
 from embeddings.logmel import principal
 
 SAMPLE_RATE = 22_050
@@ -78,12 +77,7 @@ def load(options: ModelOptions | None = None) -> MelSpec:
     Raises:
         RootnoteError: where an option is given: it has no weights, no windows and one backend.
     """
-    given = options or ModelOptions()
-    for option, value in (("checkpoint", given.checkpoint), ("windows", given.windows)):
-        if value is not None:
-            raise RootnoteError(f"melspec takes no {option}; leave it out.")
-    if given.backend != "auto":
-        raise RootnoteError(f"melspec runs on numpy and has no backend '{given.backend}'; leave --backend out.")
+    refuse_options("melspec", options or ModelOptions())
     return MelSpec()
 
 
