@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ import click
 study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
 name_argument = click.argument("name")
 rehearsal_option = click.option("--rehearsal", is_flag=True, help="Of the rehearsal's desk.")
-COMMAND_LINE = "(command line)"
 
 
 @click.group()
@@ -27,9 +28,9 @@ def add(name: str, folder: Path, rehearsal: bool) -> None:
     """Add a researcher; the password is asked for, or taken from ROOTNOTE_DESK_PASSWORD."""
     from server import users
 
-    engine = _engine(folder, rehearsal)
-    password = _password()
-    _change(engine, "added", name, lambda session, now: users.add(session, name, password, now))
+    with _engine(folder, rehearsal) as engine:
+        password = _password()
+        _change(engine, "added", name, lambda session, now: users.add(session, name, password, now))
     click.echo(f"'{name}' may sign in at /desk.")
 
 
@@ -41,11 +42,11 @@ def passwd(name: str, folder: Path, rehearsal: bool) -> None:
     """Give a researcher another password; they are signed out everywhere."""
     from server import users
 
-    engine = _engine(folder, rehearsal)
-    password = _password()
-    _change(
-        engine, "changed the password of", name, lambda session, now: users.change_password(session, name, password)
-    )
+    with _engine(folder, rehearsal) as engine:
+        password = _password()
+        _change(
+            engine, "changed the password of", name, lambda session, now: users.change_password(session, name, password)
+        )
     click.echo(f"'{name}' has another password and is signed out everywhere.")
 
 
@@ -57,7 +58,8 @@ def remove(name: str, folder: Path, rehearsal: bool) -> None:
     """Remove a researcher, who is signed out everywhere; what they did stays in the log."""
     from server import users
 
-    _change(_engine(folder, rehearsal), "removed", name, lambda session, now: users.remove(session, name))
+    with _engine(folder, rehearsal) as engine:
+        _change(engine, "removed", name, lambda session, now: users.remove(session, name))
     click.echo(f"'{name}' can sign in no more.")
 
 
@@ -69,9 +71,10 @@ def list_(folder: Path, rehearsal: bool) -> None:
     from sqlalchemy import select
 
     from server import database
+    from server.cli import opened
     from server.models import Researcher
 
-    with database.reading(_engine(folder, rehearsal)) as session:
+    with opened(folder, rehearsal) as (_, engine), database.reading(engine) as session:
         for researcher in session.scalars(select(Researcher).order_by(Researcher.name)):
             click.echo(researcher.name)
 
@@ -81,17 +84,21 @@ def _password() -> str:
     return given or str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
-def _engine(folder: Path, rehearsal: bool) -> Any:
-    from server.cli import open_study
+@contextlib.contextmanager
+def _engine(folder: Path, rehearsal: bool) -> Iterator[Any]:
+    """The database, to be changed: what is done is written into the log."""
+    from server.cli import opened
 
-    return open_study(folder, rehearsal)[1]
+    with opened(folder, rehearsal, secret=True) as (_, engine):
+        yield engine
 
 
 def _change(engine: Any, what: str, name: str, act: Any) -> None:
     """Do it and write it into the log, both or neither."""
     from server import control, database
+    from server.commander import who
     from server.flow import utc_now
 
     with database.writing(engine) as session, session.begin():
         act(session, utc_now())
-        control.write_log(session, COMMAND_LINE, what, utc_now(), detail=name)
+        control.write_log(session, who(), what, utc_now(), detail=name)

@@ -26,7 +26,7 @@ from embeddings.artefacts import RootnoteError
 
 Outcome = Literal["finished", "screened_out", "left"]
 Status = Literal["held", "submitted", "approved", "rejected", "returned", "timed_out", "screened_out"]
-Kind = Literal["reward", "screen_out", "partial", "bonus"]
+Kind = Literal["reward", "screen_out", "partial", "bonus", "lift"]
 TOKEN_LENGTH = 64
 
 
