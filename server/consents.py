@@ -47,9 +47,8 @@ def keep(session: Session, texts: Mapping[str, tuple[str, str]], now: datetime) 
 
 def versions(session: Session) -> list[Version]:
     """All of them, oldest first."""
-    agreed = dict(
-        session.execute(select(Assignment.consent_version, func.count()).group_by(Assignment.consent_version)).tuples()
-    )
+    counted = select(Assignment.consent_version, func.count()).group_by(Assignment.consent_version)
+    agreed = {str(which): int(number) for which, number in session.execute(counted)}
     rows = session.scalars(select(ConsentText).order_by(ConsentText.language, ConsentText.number))
     return [Version(r.hash, r.language, r.number, r.since, agreed.get(r.hash, 0), r.text) for r in rows]
 

@@ -114,9 +114,7 @@ def edit_and_hash(session: Session, rng: np.random.Generator, rows: list[Row[Any
     for row in rows[place:]:
         who = "eve" if row is rows[place] else row.who
         at = row.at if isinstance(row.at, datetime) else datetime.fromisoformat(row.at).replace(tzinfo=UTC)
-        told = chain.LogEntry(
-            number=row.number, at=at, who=who, what=row.what, detail=row.detail, reason=row.reason
-        )
+        told = chain.LogEntry(number=row.number, at=at, who=who, what=row.what, detail=row.detail, reason=row.reason)
         before = chain._hash(told, before)
         new = {"who": who, "hash": before, "id": row.id}
         session.execute(text("UPDATE log SET who = :who, hash = :hash WHERE id = :id"), new)
