@@ -9,6 +9,7 @@ from server.doctor.base import check_database, check_role
 from server.doctor.finding import Case, Check, Finding
 from server.doctor.host import check_backups, check_clock, check_disk, check_secrets, check_study_files
 from server.doctor.identities import check_identities
+from server.doctor.rights import check_log, check_rights
 from server.doctor.web import check_address, check_stimuli
 
 CHECKS: dict[str, Check] = {
@@ -18,6 +19,8 @@ CHECKS: dict[str, Check] = {
     "database": check_database,
     "role": check_role,
     "identities": check_identities,
+    "rights": check_rights,
+    "log": check_log,
     "backups": check_backups,
     "address": check_address,
     "clock": check_clock,
