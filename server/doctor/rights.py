@@ -1,4 +1,4 @@
-"""What people were promised: that erasures are written down, identities go in time, and the log is as it was written."""
+"""What people were promised: erasures are written down, identities go in time, and the log is as it was written."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def check_rights(case: Case) -> Iterator[Finding]:
     """The journal of erasures can be written and read; identities are deleted when they are due."""
     path = case.settings.erasures_of(case.study)
     number = sum(1 for _ in erasure.Journal(path).read())
-    folder = path if path.exists() else path.parent
-    if os.access(folder, os.W_OK):
+    there = next(one for one in (path, *path.resolve().parents) if one.exists())
+    if os.access(there, os.W_OK):
         yield Finding("ok", f"{path} can be written ({number} erasures).")
     else:
         mend = "let the server write it, or name another file in ROOTNOTE_ERASURES: else nobody can have answers erased"
@@ -26,15 +26,15 @@ def check_rights(case: Case) -> Iterator[Finding]:
         return
     with database.reading(case.engine) as session:
         state = retention.look(session, case.study.config, datetime.now(UTC))
-    if state.due is not None and state.kept and state.due < datetime.now(UTC):
-        mend = f"start the server, or run `rootnote server purge {case.command}`"
-        yield Finding(
-            "wrong", f"Who {state.kept} people are was due to be deleted at {state.due:%Y-%m-%d %H:%M}.", mend
-        )
-    elif state.due is not None and state.kept:
-        yield Finding("ok", f"Who {state.kept} people are is deleted at {state.due:%Y-%m-%d %H:%M} UTC.")
-    else:
+    if state.due is None or not state.kept:
         yield Finding("ok", f"Of {state.kept} people it is kept who they are, of {state.purged} it was deleted.")
+        return
+    when = f"{state.due:%Y-%m-%d %H:%M} UTC"
+    if state.due < datetime.now(UTC):
+        mend = f"start the server, or run `rootnote server purge {case.command}`"
+        yield Finding("wrong", f"Who {state.kept} people are was due to be deleted at {when}.", mend)
+    else:
+        yield Finding("ok", f"Who {state.kept} people are is deleted at {when}.")
 
 
 def check_log(case: Case) -> Iterator[Finding]:
