@@ -101,7 +101,7 @@ def _published() -> bool:
 @blueprint.get("/consent")
 def consent_now() -> WebResponse:
     """The consent text as it is now."""
-    return redirect(url_for("rights.consent_text", digest=_house().pages.consent_version), 303)
+    return redirect(url_for("rights.consent_text", digest=_house().pages.consent_version, lang=language.present()), 303)
 
 
 @blueprint.get("/consent/<digest>")
@@ -110,7 +110,8 @@ def consent_text(digest: str) -> str:
     found = _session().get(ConsentText, digest) if len(digest) == HASH_LENGTH else None
     if found is None:
         abort(404)
-    language.use(found.language)
+    if "lang" not in request.args:  # two languages may have the same text
+        language.use(found.language)
     return render_template("consent_text.html", step="text", version=found, text=render_text(found.text))
 
 
