@@ -19,7 +19,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as WebResponse
 
 from embeddings.artefacts import RootnoteError
-from server import database, language, participant, researcher, watch
+from server import account, database, language, participant, people, researcher, watch
 from server.door import Door, sha256
 from server.flow import Clock, Experiment, Refused, sync_places, utc_now
 from server.headers import security_headers
@@ -91,7 +91,8 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     language.install(app, study.config.study.languages)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.register_blueprint(participant.blueprint)
-    app.register_blueprint(researcher.blueprint)
+    for blueprint in (researcher.blueprint, account.blueprint, people.blueprint):
+        app.register_blueprint(blueprint)
     app.register_blueprint(watch.blueprint)
     _keep_logs(app)
     _keep_limits(app, Limits(settings.requests_per_second))
