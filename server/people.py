@@ -18,11 +18,11 @@ from server import account, control, desk_door, desk_page, factors, users
 from server.models import LogEntry, Researcher
 from server.roles import Role
 
-blueprint = Blueprint("people", __name__, url_prefix="/desk/people")
+blueprint = Blueprint("people", __name__, url_prefix="/desk")
 blueprint.before_request(desk_door.guard)
 
 
-@blueprint.get("/")
+@blueprint.get("/people")
 def people() -> WebResponse:
     """Who may sign in."""
     found = list(desk_page.session().scalars(select(Researcher).order_by(Researcher.name)))
@@ -31,10 +31,10 @@ def people() -> WebResponse:
 
 def _last_sign_ins() -> dict[str, datetime]:
     query = select(LogEntry.who, func.max(LogEntry.at)).where(LogEntry.what == "signed in").group_by(LogEntry.who)
-    return dict(desk_page.session().execute(query).tuples().all())
+    return {row[0]: row[1] for row in desk_page.session().execute(query)}
 
 
-@blueprint.get("/<name>")
+@blueprint.get("/people/<name>")
 def person(name: str) -> WebResponse:
     """One of them, and what can be changed."""
     return _person_page(name)
@@ -48,7 +48,7 @@ def _person_page(name: str, problem: str = "", status: int = 200) -> WebResponse
     return desk_page.render("person", status, person=found, roles=Role, problem=problem, recovery_left=left)
 
 
-@blueprint.post("/<name>/role")
+@blueprint.post("/people/<name>/role")
 def change_role(name: str) -> WebResponse:
     given = request.form.get("role", "")
     if given not in [*Role]:
@@ -57,12 +57,12 @@ def change_role(name: str) -> WebResponse:
     return _change(name, "changed the role of", f"{name}: {role}", lambda: users.change_role(_session(), name, role))
 
 
-@blueprint.post("/<name>/factor")
+@blueprint.post("/people/<name>/factor")
 def reset_factor(name: str) -> WebResponse:
     return _change(name, "reset the second factor of", name, lambda: users.drop_factor(_session(), name))
 
 
-@blueprint.post("/<name>/remove")
+@blueprint.post("/people/<name>/remove")
 def remove(name: str) -> WebResponse:
     return _change(name, "removed", name, lambda: users.remove(_session(), name))
 

@@ -29,7 +29,7 @@ RESEARCHERS = {
     "POST /desk/study/message", "POST /desk/study/close",
 }  # fmt: skip
 OWNERS = {
-    "GET /desk/people/", "GET /desk/people/<name>", "POST /desk/people/<name>/role",
+    "GET /desk/people", "GET /desk/people/<name>", "POST /desk/people/<name>/role",
     "POST /desk/people/<name>/factor", "POST /desk/people/<name>/remove",
 }  # fmt: skip
 SIGNED_OUT = {"GET /desk/sign-in", "POST /desk/sign-in", "POST /desk/sign-in/code"}
