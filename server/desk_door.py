@@ -22,6 +22,8 @@ from server.settings import Settings
 
 RENEW = timedelta(minutes=1)  # the desk's use is noted no oftener, so that looking writes little
 FIELD_LIMIT = 128
+NEEDS_ROLE = "This page or action needs another role at this desk; its owner can give it to you."
+NEEDS_FACTOR = "This desk asks everybody for a second factor. Please set yours up first, under your name."
 
 
 def settings() -> Settings:
@@ -107,7 +109,7 @@ def _refused() -> WebResponse:
     page = render_template(
         "desk/error.html",
         title="Not open to you",
-        problem="This page or action needs another role at this desk; its owner can give it to you.",
+        problem=NEEDS_ROLE if is_enrolled() else NEEDS_FACTOR,
         researcher=researcher(),
         form=form_token(),
         now=now(),

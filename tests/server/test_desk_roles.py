@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from server import roles
+from server import database, roles, users
 from server.roles import Role
 from server.users import STRANGERS_TOLD
 from tests.server.conftest import Site
-from tests.server.desk_visit import PASSWORD, Visit, add_researcher, cheapen_argon2
+from tests.server.desk_visit import PASSWORD, Visit, add_researcher, cheapen_argon2, sealed
 from tests.server.fixture_study import make_study
 from tests.server.test_commands import quick
 from tests.server.test_desk import quick_with
@@ -202,6 +202,20 @@ def test_owners_who_remove_each_other_at_once_leave_one(site: Site) -> None:
     for thread in threads:
         thread.join()
     assert site.query("SELECT count(*) FROM researchers WHERE role = 'owner'") == [(1,)]
+
+
+def test_a_new_password_leaves_the_second_factor(site: Site) -> None:
+    visit = Visit(site).signed_in("monitor")
+    app, _ = visit.enrol()
+    with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
+        users.change_password(session, "monitor", "another long password")
+    assert visit.open().status_code == 303, "they are signed out"
+    site.clock.advance(1)
+    assert visit.sign_in("monitor").status_code == 401
+    asked = visit.sign_in("monitor", "another long password")
+    assert visit.open().status_code == 303, "the new password alone opens nothing"
+    code = {"sealed": sealed(asked.text), "code": app.at(site.clock.now)}
+    assert visit.send("sign-in/code", at="sign-in", **code).status_code == 303
 
 
 # ------------------------------------------------------------------ the log
