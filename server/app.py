@@ -20,7 +20,19 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as WebResponse
 
 from embeddings.artefacts import RootnoteError
-from server import chain, consents, database, language, participant, researcher, retention, rights, watch
+from server import (
+    account,
+    chain,
+    consents,
+    database,
+    language,
+    participant,
+    people,
+    researcher,
+    retention,
+    rights,
+    watch,
+)
 from server.door import Door, sha256
 from server.erasure import Journal, replay
 from server.flow import Clock, Experiment, Refused, sync_places, utc_now
@@ -100,7 +112,8 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.register_blueprint(participant.blueprint)
     app.register_blueprint(rights.blueprint)
-    app.register_blueprint(researcher.blueprint)
+    for blueprint in (researcher.blueprint, account.blueprint, people.blueprint):
+        app.register_blueprint(blueprint)
     app.register_blueprint(watch.blueprint)
     _keep_logs(app)
     _keep_limits(app, Limits(settings.requests_per_second))

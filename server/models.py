@@ -272,7 +272,11 @@ class Arrivals(Base):
 
 
 class Researcher(Base):
-    """Someone who may sign in to the desk; `unblinded_at`: when they asked to see agreement early."""
+    """Someone who may sign in to the desk; `unblinded_at`: when they asked to see agreement early.
+
+    `factor`: the second factor's key, encrypted (server.factors); `factor_step`: the last of its steps that was used;
+    `recovery`: the keyed hashes of the recovery codes that are left, as a JSON list.
+    """
 
     __tablename__ = "researchers"
 
@@ -281,6 +285,10 @@ class Researcher(Base):
     password_hash: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[datetime]
     unblinded_at: Mapped[datetime | None]
+    role: Mapped[str] = mapped_column(String(16), server_default="owner")
+    factor: Mapped[str | None] = mapped_column(Text)
+    factor_step: Mapped[int | None]
+    recovery: Mapped[str | None] = mapped_column(Text)
 
 
 class SignIn(Base):

@@ -8,8 +8,9 @@ ROOTNOTE_RESERVATION_MINUTES takes the place of study.toml's, so that those who 
 ROOTNOTE_PUBLIC_URL is where listeners reach the server; ROOTNOTE_TRUSTED_PROXIES says how many proxies before it may
 tell a request's address and scheme (default 0: their headers are not believed); ROOTNOTE_METRICS_TOKEN opens
 /metrics; ROOTNOTE_REQUESTS_PER_SECOND is what one address may send (0: no limit). ROOTNOTE_VAULT_KEY, or the file
-that ROOTNOTE_VAULT_KEY_FILE names, encrypts workers' ids (server.privacy). In a rehearsal alone, ROOTNOTE_MARKET_URL is
-a marketplace on this machine in place of the real one.
+that ROOTNOTE_VAULT_KEY_FILE names, encrypts workers' ids (server.privacy). ROOTNOTE_DESK_SECOND_FACTOR says whether
+researchers may (optional) or must (required) have a second factor. In a rehearsal alone, ROOTNOTE_MARKET_URL is a
+marketplace on this machine in place of the real one.
 
 ROOTNOTE_FORMER_SECRETS, with commas between, are what ROOTNOTE_SECRET was before: `server audit` knows older seals by
 them. ROOTNOTE_ERASURES is the file in which erasures are written down beside the database (server.erasure).
@@ -51,6 +52,7 @@ class Settings:
     vault: Vault | None = field(default=None, repr=False)
     market_url: str = ""
     erasures: str = ""
+    factor_required: bool = False
 
     @property
     def secure(self) -> bool:
@@ -98,7 +100,17 @@ def read_settings(
         _vault(study, environment, key if rehearsal else "") if secret else None,
         _market_url(environment) if rehearsal else "",
         environment.get("ROOTNOTE_ERASURES", ""),
+        _factor_required(environment),
     )
+
+
+def _factor_required(environment: Mapping[str, str]) -> bool:
+    value = environment.get("ROOTNOTE_DESK_SECOND_FACTOR", "") or "optional"
+    if value not in ("optional", "required"):
+        raise RootnoteError(
+            f"the environment variable ROOTNOTE_DESK_SECOND_FACTOR is '{value}', neither 'optional' nor 'required'."
+        )
+    return value == "required"
 
 
 def _vault(study: Study, environment: Mapping[str, str], rehearsal_secret: str) -> Vault | None:

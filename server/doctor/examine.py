@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 
 from embeddings.artefacts import RootnoteError
 from server.doctor.base import check_database, check_role
+from server.doctor.desk import check_desk
 from server.doctor.finding import Case, Check, Finding
 from server.doctor.host import check_backups, check_clock, check_disk, check_secrets, check_study_files
 from server.doctor.identities import check_identities
@@ -18,6 +19,7 @@ CHECKS: dict[str, Check] = {
     "stimuli": check_stimuli,
     "database": check_database,
     "role": check_role,
+    "desk": check_desk,
     "identities": check_identities,
     "rights": check_rights,
     "log": check_log,

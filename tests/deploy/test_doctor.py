@@ -30,7 +30,7 @@ from study.storage import publish
 from tests.deploy.conftest import Roles
 from tests.deploy.https import make_certificate, serving
 from tests.server.conftest import SECRET, FakeClock, Site
-from tests.server.desk_visit import add_researcher
+from tests.server.desk_visit import Visit, add_researcher
 from tests.server.fixture_study import make_study, write_stimuli
 from tests.study.bucket import BUCKET, Bucket, keep_in_bucket, serving_bucket
 
@@ -151,10 +151,6 @@ def test_the_study_and_its_stimuli(study: Study) -> None:
 
 def test_the_database(site: Site) -> None:
     url = {"ROOTNOTE_DATABASE_URL": site.database_url}
-    before = found(site.study, "database", **url)
-    assert "wrong" not in before.values()
-    assert any("rootnote server user add" in text for text, state in before.items() if state == "look")
-    add_researcher(site, "anna")
     assert set(found(site.study, "database", **url).values()) == {"ok"}
     role = found(site.study, "role", **url)
     if site.database_url.startswith("sqlite"):
@@ -171,6 +167,29 @@ def test_the_database(site: Site) -> None:
     with site.app.extensions["rootnote.engine"].begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     assert wrong(found(site.study, "database", **url), "rootnote server migrate")
+
+
+def test_the_desk(site: Site) -> None:
+    url = {"ROOTNOTE_DATABASE_URL": site.database_url}
+    required = url | {"ROOTNOTE_DESK_SECOND_FACTOR": "required"}
+
+    def told(words: str, **environment: str) -> list[str]:
+        return [state for text, state in found(site.study, "desk", **environment).items() if words in text]
+
+    assert told("rootnote server user add", **url) == ["look"]
+    add_researcher(site, "anna")
+    assert told("0 of 1", **url) == ["look"]
+    assert told("0 of 1", **required) == ["ok"]
+    visit = Visit(site).signed_in("anna")
+    visit.enrol()
+    assert set(found(site.study, "desk", **url).values()) == {"ok"}
+    assert told("does not open 1 of 1", **url, ROOTNOTE_SECRET=SECRET[::-1]) == ["wrong"]
+    with site.app.extensions["rootnote.engine"].begin() as connection:
+        connection.execute(text("UPDATE researchers SET role = 'monitor'"))
+    assert told("no owner", **url) == ["wrong"]
+    with site.app.extensions["rootnote.engine"].begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    assert told("", **url) == ["unknown"]
 
 
 def test_identities(site: Site) -> None:
