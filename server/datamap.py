@@ -19,7 +19,7 @@ from study.config import StudyConfig
 
 Tells = Literal["personal", "hash", "pseudonymous", "nothing"]
 About = Literal["listeners", "researchers", "the study"]
-Kept = Literal["identity", "answers", "books", "desk", "study", "host"]
+Kept = Literal["identity", "answers", "books", "desk", "study"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Place:
     seen: str
 
 
-DESK = "researchers at the desk, who administer the server"
+DESK = "researchers at the desk; who administers the server"
 ADMIN = "who administers the server"
 NO_ONE = Column("a number of the row", "nothing")
 RUN = Column("which run it belongs to")
@@ -60,14 +60,13 @@ RUN = Column("which run it belongs to")
 
 def how_long(kept: Kept, config: StudyConfig) -> str:
     """How long data of a kind are kept by this study."""
-    mine = "until the researcher deletes the database; nothing deletes it by itself"
+    mine = "until the researchers delete the database; nothing deletes them by itself"
     return {
-        "identity": mine,
-        "answers": mine,
-        "books": f"{mine} (the record of payments)",
-        "desk": "until the researcher's account or the database is deleted",
-        "study": mine,
-        "host": "as long as the host keeps it",
+        "identity": f"who participants are at the marketplace: {mine}",
+        "answers": f"answers, times and questions, by pseudonym: {mine}",
+        "books": f"the record of what was ordered and paid: {mine}",
+        "desk": "researchers' accounts: until the account is removed; a sign-in twelve hours at most",
+        "study": f"how the study was run, and the log of what researchers did: {mine}",
     }[kept]
 
 
@@ -99,7 +98,7 @@ TABLES: dict[str, Table] = {
         "one run of the study by one listener",
         "listeners",
         "answers",
-        DESK + "; the completion code by the listener and who administers the server, not at the desk",
+        DESK + "; the completion code not at the desk",
         {
             "id": NO_ONE,
             "pseudonym": Column("a random name of the run"),
@@ -182,7 +181,7 @@ TABLES: dict[str, Table] = {
         "the answers to the trials, with how they came about",
         "listeners",
         "answers",
-        DESK + "; which clip was chosen only by who administers the server, until the study is closed",
+        DESK + "; what was chosen not at the desk, until the study is closed",
         {
             "id": NO_ONE,
             "assignment_id": RUN,

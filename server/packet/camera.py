@@ -33,6 +33,12 @@ Width = Literal["laptop", "phone"]
 # empty margins of a laptop's window are cut off.
 WINDOWS: dict[Width, tuple[int, int]] = {"laptop": (1280, 560), "phone": (390, 640)}
 SHOWN = 700
+# Where the last thing on a page ends, with a margin.
+BOTTOM = """() => {
+  const parts = [...document.querySelectorAll("main > *, footer > *")].map((part) => part.getBoundingClientRect());
+  const bottoms = parts.filter((part) => part.height > 1).map((part) => part.bottom + window.scrollY);
+  return Math.min(Math.ceil(Math.max(...bottoms)) + 24, document.documentElement.scrollHeight);
+}"""
 # Every page is met as by somebody who comes anew: what the page before kept in the browser is gone.
 FORGET = "try { sessionStorage.clear(); localStorage.clear(); } catch (forbidden) {}"
 HEADER = (
@@ -54,10 +60,14 @@ class Camera:
         across, down = WINDOWS[width]
         self.page.set_viewport_size({"width": across, "height": down})
         shown = min(across, SHOWN)
-        tall = int(self.page.evaluate("Math.ceil(document.documentElement.scrollHeight)"))
+        tall = int(self.page.evaluate(BOTTOM))
         clip = {"x": (across - shown) / 2, "y": 0, "width": shown, "height": tall}
         taken = self.page.screenshot(
-            type="jpeg", quality=JPEG_QUALITY, full_page=True, animations="disabled", clip=clip  # type: ignore[arg-type]
+            type="jpeg",
+            quality=JPEG_QUALITY,
+            full_page=True,
+            animations="disabled",
+            clip=clip,  # type: ignore[arg-type]
         )
         return taken, shown, tall
 

@@ -28,7 +28,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from server import control, database, flow, screening
 from server.app import create_app
 from server.flow import Experiment, TrialAnswer
-from server.models import Assignment, Opening, Place, PrescreenItem, State, Submission
+from server.models import ACTIVE, Assignment, Opening, Place, PrescreenItem, State, Submission
 from server.participant import House as PageHouse
 from server.privacy import Vault, new_key
 from server.screening import ItemAnswer
@@ -163,7 +163,7 @@ class House:
         """Every place that nobody holds is filled."""
         with self.writing() as session:
             session.execute(update(Place).where(Place.assignment_id.is_(None)).values(filled=True))
-            held = select(Assignment.id).where(Assignment.state.in_(flow.ACTIVE))
+            held = select(Assignment.id).where(Assignment.state.in_(ACTIVE))
             given_up = Place.assignment_id.is_not(None) & Place.assignment_id.not_in(held)
             session.execute(update(Place).where(given_up).values(filled=True))
 

@@ -1,6 +1,6 @@
 """The screens: every page that a listener can meet, and by what it comes about.
 
-A screen is one page in one state; `route` is the address that shows it, `when` says who sees it. `tour` walks the
+A screen is one page in one state; `route` is the address that shows it, `seen` says when or by whom. `tour` walks the
 scratch study through all of them and pictures each in every language of the study, on a laptop and on a telephone.
 """
 
@@ -33,7 +33,7 @@ class Screen:
     """A page in a state."""
 
     title: str
-    when: str
+    seen: str
     route: str
 
 
@@ -51,30 +51,38 @@ class Picture:
 
 Go = Callable[[str], None]  # opens the page in a language
 
-CONSENT = Screen("Information and consent", "everybody who opens the link; nothing is stored yet", TAKE)
-PREVIEW = Screen("Preview", "a worker who looks at the task before accepting it", TAKE)
-INSTRUCTIONS = Screen("Instructions", "after the listening check", OWN)
-TRIAL = Screen("A trial, before listening", "the first trial; all others look the same", OWN)
-HEARD = Screen("A trial, after all three clips were heard", "only now can an answer be given", OWN)
-NO_SOUND = Screen("A trial whose sounds cannot be played", "a browser that cannot play the clips", OWN)
-CUT_OFF = Screen("A trial while the connection is lost", "an answer that could not be sent yet", OWN)
+CONSENT = Screen("Information and consent", "by everybody who opens the link; nothing is stored yet", TAKE)
+PREVIEW = Screen("Preview", "by a worker who looks at the task before accepting it", TAKE)
+INSTRUCTIONS = Screen("Instructions", "before the first trial", OWN)
+TRIAL = Screen("A trial, before listening", "in every trial", OWN)
+HEARD = Screen("A trial, after all three clips were heard", "in every trial; only now can an answer be given", OWN)
+NO_SOUND = Screen("A trial whose sounds cannot be played", "in a browser that cannot play the clips", OWN)
+CUT_OFF = Screen("A trial while the connection is lost", "while an answer cannot be sent", OWN)
 QUESTIONS = Screen("Questions", "after the last trial", OWN)
-WRONG = Screen("Questions, with answers missing", "somebody who left out what is required", OWN)
-LEAVE = Screen("Leave the study?", "who presses “Leave the study”, which every page of the study has", f"{OWN}/leave")
-TECHNICAL = Screen("No sound?", "who presses “No sound?”, which every page with sounds has", f"{OWN}/technical")
-DONE = Screen("The end: finished", "who answered everything", OWN)
-SCREENED_OUT = Screen("The end: listening check not passed", "who failed every attempt at a check", OWN)
-WITHDRAWN = Screen("The end: left the study", "who left before the end", OWN)
-UNHEARD = Screen("The end: no sound", "who could not play the sounds", OWN)
-EXPIRED = Screen("The end: place run out", "who was away too long, so that the place went to somebody else", OWN)
-TAKEN = Screen("Taken part already", "who comes a second time", TAKE)
-FULL = Screen("No place at the moment", "who comes while all places are held", TAKE)
-COMPLETE = Screen("The study is complete", "who comes after the last place was filled", TAKE)
-PAUSED = Screen("The study takes a break", "who comes while the researcher has stopped recruiting", TAKE)
-CLOSED = Screen("The study has ended", "who comes after the researcher has closed the study", TAKE)
-OWED = Screen("A payment that is owed", "a worker for whom a task was made to pay them by", TAKE)
-REFUSED = Screen("An error: what was sent cannot be taken", "for example a page that was open for more than a day", TAKE)
-NOTHING = Screen("An error: no such page", "who mistypes an address", "any other")
+WRONG = Screen("Questions, with answers missing", "by those who left out what is required", OWN)
+LEAVE = Screen(
+    "Leave the study?", "by those who press “Leave the study”, which is on every page of a run", f"{OWN}/leave"
+)
+TECHNICAL = Screen(
+    "No sound?", "by those who press “No sound?”, which is on every page with sounds", f"{OWN}/technical"
+)
+DONE = Screen("The end: finished", "by those who answered everything", OWN)
+SCREENED_OUT = Screen("The end: listening check not passed", "by those who failed every attempt at a check", OWN)
+WITHDRAWN = Screen("The end: left the study", "by those who left before the end", OWN)
+UNHEARD = Screen("The end: no sound", "by those who could not play the sounds", OWN)
+EXPIRED = Screen(
+    "The end: place run out", "by those who were away too long, so that the place went to somebody else", OWN
+)
+TAKEN = Screen("Taken part already", "by those who come a second time", TAKE)
+FULL = Screen("No place at the moment", "by those who come while all places are held", TAKE)
+COMPLETE = Screen("The study is complete", "by those who come after the last place was filled", TAKE)
+PAUSED = Screen("The study takes a break", "by those who come while recruiting is stopped", TAKE)
+CLOSED = Screen("The study has ended", "by those who come after the study was closed", TAKE)
+OWED = Screen("A payment that is owed", "by a worker for whom a task was made to pay them by", TAKE)
+REFUSED = Screen(
+    "An error: what was sent cannot be taken", "for example on a page that was open for more than a day", TAKE
+)
+NOTHING = Screen("An error: no such page", "by those who mistype an address", "any other")
 BROKEN = Screen("An error: the server is at fault", "while something is broken", "any")
 
 
@@ -85,7 +93,7 @@ def check_screens(kind: str) -> tuple[Screen, Screen, Screen]:
     return (
         Screen(title, "after consent", OWN),
         Screen(f"{title}, a later sound", "after the first sound", OWN),
-        Screen(f"{title}, another attempt", "who did not pass the first attempt", OWN),
+        Screen(f"{title}, another attempt", "by those who did not pass the first attempt", OWN),
     )
 
 
@@ -117,9 +125,7 @@ class Tour:
 
     def door(self, person: int, *, place: int = 1, preview: bool = False, **more: str) -> Go:
         """To the first page, as that person."""
-        return lambda language: self.open(
-            self.house.door(person, place=place, preview=preview, **more, lang=language)
-        )
+        return lambda language: self.open(self.house.door(person, place=place, preview=preview, **more, lang=language))
 
     def own(self, token: str, ending: str = "", script: str = "", wait: str = "") -> Go:
         """To a listener's own page; then run `script` there and wait for the element `wait`."""
@@ -181,7 +187,9 @@ def tour(house: House, camera: Camera) -> list[Picture]:
     _take_the_study(walk, token)
     _come_too_late(walk, token)
     order = {screen: number for number, screen in enumerate(_in_order(house))}
-    return sorted(walk.pictures, key=lambda one: (order[one.screen], house.study.config.study.languages.index(one.language)))
+    return sorted(
+        walk.pictures, key=lambda one: (order[one.screen], house.study.config.study.languages.index(one.language))
+    )
 
 
 def _fail_the_checks(walk: Tour) -> None:
