@@ -31,7 +31,8 @@ def stored(facts: Facts) -> Section:
     blocks: list[Block] = [
         Text(
             "This list is complete: a test of the software compares it with the tables that the program makes. Every "
-            "column of them is in the appendix. The software calls participants listeners. All tables lie in one database, on the host of the study."
+            "column of them is in the appendix. The software calls participants listeners. All "
+            "tables lie in one database, on the host of the study."
         ),
         Rows(
             "Tables of the database",

@@ -66,4 +66,4 @@ def render(facts: Facts, pictures: Sequence[Picture]) -> str:
 
 
 def _data_uri(picture: Picture) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(picture.data).decode()
+    return "data:image/png;base64," + base64.b64encode(picture.data).decode()

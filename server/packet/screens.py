@@ -39,7 +39,7 @@ class Screen:
 
 @dataclass(frozen=True)
 class Picture:
-    """A screen as a browser showed it: a JPEG of `across` × `down` pixels."""
+    """A screen as a browser showed it: a PNG of `across` × `down` pixels."""
 
     screen: Screen
     language: str
