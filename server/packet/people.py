@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from markupsafe import Markup
+
 from server.packet.blocks import Block, Prose, Rows, Section, Text
 from server.packet.facts import Facts
 from study.consent import ELEMENTS, missing_elements
@@ -39,7 +43,7 @@ def consent(facts: Facts) -> Section:
         blocks.append(
             Prose(
                 f"Consent text in {language.name}",
-                pages.consent,
+                _lowered(pages.consent),
                 code,
                 language.direction,
                 f"Version (SHA-256): {pages.consent_version}",
@@ -47,6 +51,12 @@ def consent(facts: Facts) -> Section:
         )
     blocks.append(_elements(facts))
     return Section("Consent", blocks)
+
+
+def _lowered(markup: Markup) -> Markup:
+    """A text whose headings stand below the packet's own."""
+    # Raw HTML is off in these texts, so every tag is the renderer's.
+    return Markup(re.sub(r"(</?h)([123])>", lambda found: f"{found[1]}{int(found[2]) + 3}>", markup))
 
 
 def _elements(facts: Facts) -> Rows:
