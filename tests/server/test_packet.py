@@ -18,11 +18,15 @@ import rootnote
 from embeddings.artefacts import RootnoteError
 from server import datamap
 from server.models import Base
+from server.packet import compensation, people, protocol, screens
 from server.packet.diagram import boxes, draw, in_words
 from server.packet.facts import Facts, gather
 from server.packet.page import header, render, sections
 from server.packet.summary import missing
 from study.config import Study, StudyConfig
+from study.prescreen import STEPS
+from study.questions import QUESTION_TYPES
+from study.recruiters import RECRUITERS
 from tests.server.conftest import Site
 from tests.server.fixture_study import make_study
 
@@ -168,6 +172,13 @@ def test_what_is_posted_is_what_the_recruiter_shows(tmp_path: Path) -> None:
     assert "1.50 GBP" in prolific and "Finished £1.50" in prolific
     link = gather(make_study(tmp_path / "l"), {"ROOTNOTE_PUBLIC_URL": "https://study.example.org/"}, NOW)
     assert "https://study.example.org/take" in text_of(render(link, []))
+
+
+def test_every_kind_has_its_words() -> None:
+    """A new recruiter, prescreen step or type of question is told to the board too."""
+    assert people.POSTS.keys() == compensation.HOW.keys() == RECRUITERS.keys()
+    assert protocol.CHECKS.keys() == screens.CHECKS.keys() == STEPS.keys()
+    assert protocol.KINDS.keys() == QUESTION_TYPES.keys()
 
 
 # ------------------------------------------------------------------ measured time
