@@ -52,8 +52,8 @@ class Place:
     seen: str
 
 
-DESK = "researchers at the desk; who administers the server"
-ADMIN = "who administers the server"
+DESK = "researchers at the desk; the server's administrators"
+ADMIN = "the server's administrators"
 NO_ONE = Column("a number of the row", "nothing")
 RUN = Column("which run it belongs to")
 
@@ -429,7 +429,7 @@ def places(config: StudyConfig) -> list[Place]:
                 "provider's own logs where these are switched on. The clips themselves are about no one.",
                 "personal",
                 "as the provider keeps its logs",
-                "who administers the bucket",
+                "the bucket's administrators",
             )
         )
     if config.recruiter.kind != "link":

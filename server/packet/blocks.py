@@ -10,6 +10,8 @@ from markupsafe import Markup
 
 from server.packet.screens import Picture
 
+SHORT = 16  # rows
+
 
 @dataclass(frozen=True)
 class Text:
@@ -24,6 +26,7 @@ class Points:
     """A list."""
 
     points: Sequence[str]
+    ordered: bool = False
     kind: str = "points"
 
 
@@ -36,6 +39,11 @@ class Rows:
     rows: Sequence[Sequence[str]]
     dense: bool = False
     kind: str = "rows"
+
+    @property
+    def short(self) -> bool:
+        """Whether it fits on a page and so is kept on one."""
+        return len(self.rows) <= SHORT
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ It prints in grey: what a box holds is said in words, and colour only repeats it
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,6 +62,7 @@ def boxes(config: StudyConfig) -> dict[str, Box]:
         "researchers": Box(345, 384, "Researchers", ("desk and exports,", "by pseudonym"), "pseudonymous"),
     }
     if config.recruiter.kind != "link":
+        found["backups"] = dataclasses.replace(found["backups"], kind="personal")  # the vault among what they copy
         name = {"mturk": "Mechanical Turk", "prolific": "Prolific"}[config.recruiter.kind]
         found["market"] = Box(20, 384, name, ("knows its workers,", "pays them"), "personal")
         found["vault"] = Box(

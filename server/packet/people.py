@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from server.packet.blocks import Block, Prose, Rows, Section, Text
 from server.packet.facts import Facts
+from server.packet.words import LANGUAGE_NAMES
 from study.consent import ELEMENTS, missing_elements
 from study.languages import LANGUAGES
 
@@ -42,7 +43,7 @@ def consent(facts: Facts) -> Section:
         language = LANGUAGES[code]
         blocks.append(
             Prose(
-                f"Consent text in {language.name}",
+                f"Consent text in {LANGUAGE_NAMES[code]}",
                 _lowered(pages.consent),
                 code,
                 language.direction,
@@ -63,5 +64,5 @@ def _elements(facts: Facts) -> Rows:
     """Which of the elements that consent needs each text seems to speak of."""
     unsaid = {code: missing_elements(text) for code, text in facts.texts.items()}
     rows = [[name, *("not found" if name in unsaid[code] else "found" for code in unsaid)] for name in ELEMENTS]
-    head = ("Element", *(LANGUAGES[code].name for code in unsaid))
+    head = ("Element", *(LANGUAGE_NAMES[code] for code in unsaid))
     return Rows("What consent must speak of (45 CFR 46.116), as looked for by its usual words", head, rows)

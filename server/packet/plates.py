@@ -8,7 +8,7 @@ from server.app import ERRORS
 from server.packet.blocks import Block, Heading, Plate, Rows, Section, Text
 from server.packet.camera import WINDOWS
 from server.packet.screens import Picture
-from study.languages import LANGUAGES
+from server.packet.words import LANGUAGE_NAMES
 
 
 def screens(pictures: Sequence[Picture]) -> Section:
@@ -24,7 +24,7 @@ def screens(pictures: Sequence[Picture]) -> Section:
     ]
     number = 0
     for language in dict.fromkeys(picture.language for picture in pictures):
-        blocks.append(Heading(f"In {LANGUAGES[language].name}"))
+        blocks.append(Heading(f"In {LANGUAGE_NAMES[language]}"))
         own = [picture for picture in pictures if picture.language == language]
         for screen in dict.fromkeys(picture.screen for picture in own):
             number += 1

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from server.packet.blocks import Block, Heading, Points, Rows, Section, Text
 from server.packet.facts import Facts
-from server.packet.words import count, listing, minutes
+from server.packet.words import LANGUAGE_NAMES, count, listing, minutes
 from study.config import StudyConfig
 from study.exclusions import plan_of
-from study.languages import LANGUAGES
 from study.prescreen import STEPS, step_config
 from study.questions import Question
 
@@ -37,7 +36,7 @@ def protocol(facts: Facts) -> Section:
         blocks += [Text("The researchers' hypotheses, as they wrote them:"), Text(facts.hypotheses)]
     blocks += [
         Heading("What a participant does"),
-        Points(_procedure(facts)),
+        Points(_procedure(facts), ordered=True),
         Text(
             f"A run is expected to take {minutes(check.minutes)}; its clips alone last {facts.clips} seconds, each "
             "heard once. There is one visit and no follow-up."
@@ -160,7 +159,7 @@ def _once(config: StudyConfig) -> str:
 def participants(facts: Facts) -> Section:
     """Who takes part, how many, and who may not."""
     config, check = facts.config, facts.check
-    languages = listing([LANGUAGES[code].name for code in config.study.languages])
+    languages = listing([LANGUAGE_NAMES[code] for code in config.study.languages])
     per = f" ({config.design.listener_count} for each of {len(check.embedders)} measures)" * (len(check.embedders) > 1)
     points = [
         f"{check.listeners} people finish the study{per}; the places are counted, and the study ends by itself when "

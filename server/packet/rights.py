@@ -73,7 +73,8 @@ def withdrawal(facts: Facts) -> Section:
 
 def _leaving(config: StudyConfig) -> list[str]:
     return [
-        "Every page has “Leave the study”. It asks once whether that is meant, wants no reason, and ends the run.",
+        "Every page between consent and the end has “Leave the study”. It asks once whether that is meant, wants no "
+        "reason, and ends the run.",
         "Answers given until then are kept under the pseudonym, marked as incomplete"
         + ("" if "incomplete" not in config.exclusions.rules else ", and do not count in the result")
         + ".",
@@ -89,7 +90,7 @@ def _afterwards(facts: Facts) -> list[str]:
     reach = f"Participants can write to {contact}, which every page shows." if contact else "No contact is set yet."
     return [
         reach,
-        "A participant who quotes their completion code can be found by who administers the server, and so be told "
-        "what is kept, or have it deleted in the database. There is no page or command for this yet.",
+        "By the completion code, which every end page shows, the server's administrators can find a participant's "
+        "data, tell what is kept, and delete it in the database. There is no page or command for this yet.",
         "Once answers are exported and published under pseudonyms, copies of others cannot be called back.",
     ]

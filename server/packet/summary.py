@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from server.packet.blocks import Block, Heading, Points, Rows, Section, Text
 from server.packet.compensation import outcomes
 from server.packet.facts import Facts
-from server.packet.words import count, listing, minutes, money
+from server.packet.words import LANGUAGE_NAMES, count, listing, minutes, money
 from study.check import PLACEHOLDER
 from study.consent import missing_elements
-from study.languages import LANGUAGES
 
 # What no file of the study tells.
 ALWAYS = (
@@ -35,7 +34,7 @@ def summary(facts: Facts) -> Section:
         ["What people do", f"listen to music and compare; {count(facts.trials, 'trial')}, {minutes(check.minutes)}"],
         ["How many", f"{check.listeners} who finish"],
         ["Where from", facts.advert.where],
-        ["Languages", listing([LANGUAGES[code].name for code in info.languages])],
+        ["Languages", listing([LANGUAGE_NAMES[code] for code in info.languages])],
         ["Pay", f"{money(check.reward_usd, config)}, {money(check.hourly_usd, config)} an hour as planned"],
         ["Identifying data", _identifying(facts)],
         ["Recording of participants", "none: no camera, no microphone, no location (the pages forbid them)"],
@@ -63,7 +62,7 @@ def missing(facts: Facts) -> list[str]:
     if not info.contact:
         found.append("Whom participants can write to: study.contact in study.toml is empty.")
     for code, text in facts.texts.items():
-        found += _missing_in(text, LANGUAGES[code].name, facts)
+        found += _missing_in(text, LANGUAGE_NAMES[code], facts)
     if facts.check.hourly_usd < config.pay.floor_usd_per_hour:
         found.append("Pay: the planned wage is below the study's own floor.")
     if not any(one.source != "simulation" for one in facts.measured):

@@ -18,12 +18,13 @@ import rootnote
 from embeddings.artefacts import RootnoteError
 from server import datamap
 from server.models import Base
-from server.packet import compensation, people, protocol, screens
+from server.packet import compensation, people, protocol, screens, words
 from server.packet.diagram import boxes, draw, in_words
 from server.packet.facts import Facts, gather
 from server.packet.page import header, render, sections
 from server.packet.summary import missing
 from study.config import Study, StudyConfig
+from study.languages import LANGUAGES
 from study.prescreen import STEPS
 from study.questions import QUESTION_TYPES
 from study.recruiters import RECRUITERS
@@ -108,10 +109,10 @@ def test_the_diagram_is_whole_and_says_itself_in_words(kind: str, delivery: str)
     drawn = ElementTree.fromstring(draw(config))
     space = "{http://www.w3.org/2000/svg}"
     assert drawn.findtext(f"{space}title") and drawn.findtext(f"{space}desc") == " ".join(in_words(config))
-    words = " ".join(node.text or "" for node in drawn.iter(f"{space}text"))
-    assert all(box.name in words for box in boxes(config).values())
-    assert ("Database: vault" in words) == (kind != "link")
-    assert ("private bucket" in words) == bool(delivery)
+    shown = " ".join(node.text or "" for node in drawn.iter(f"{space}text"))
+    assert all(box.name in shown for box in boxes(config).values())
+    assert ("Database: vault" in shown) == (kind != "link")
+    assert ("private bucket" in shown) == bool(delivery)
     _, _, across, down = map(int, drawn.attrib["viewBox"].split())
     for box in drawn.iter(f"{space}rect"):
         x, y, wide, tall = (int(box.attrib[name]) for name in ("x", "y", "width", "height"))
@@ -178,6 +179,7 @@ def test_every_kind_has_its_words() -> None:
     """A new recruiter, prescreen step or type of question is told to the board too."""
     assert people.POSTS.keys() == compensation.HOW.keys() == RECRUITERS.keys()
     assert protocol.CHECKS.keys() == screens.CHECKS.keys() == STEPS.keys()
+    assert words.LANGUAGE_NAMES.keys() == LANGUAGES.keys()
     assert protocol.KINDS.keys() == QUESTION_TYPES.keys()
 
 
@@ -200,8 +202,8 @@ def test_time_is_measured_where_people_took_part(make_site: Callable[..., Site],
     [measured] = facts.measured
     assert (measured.source, measured.n, measured.median, measured.slow) == ("people", 3, 5, 9)
     assert measured.usd_at_median == pytest.approx(18) and measured.usd_at_slow == pytest.approx(10)
-    words = text_of(render(facts, []))
-    assert "$18.00 (BELOW the floor)" in words and "not measured yet" not in words
+    told = text_of(render(facts, []))
+    assert "$18.00 (BELOW the floor)" in told and "not measured yet" not in told
     other = make_study(tmp_path / "other", listeners=1)
     assert gather(other, live, NOW).measured == (), "the database of another study"
 
