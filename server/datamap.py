@@ -60,10 +60,12 @@ RUN = Column("which run it belongs to")
 
 def how_long(kept: Kept, config: StudyConfig) -> str:
     """How long data of a kind are kept by this study."""
-    mine = "until the researchers delete the database; nothing deletes them by itself"
+    mine = "until the researchers delete the database"
+    days = f"{config.privacy.identity_days:g} days after the last payment"
     return {
-        "identity": f"who participants are at the marketplace: {mine}",
-        "answers": f"answers, times and questions, by pseudonym: {mine}",
+        "identity": f"who participants are at the marketplace, and every hash that it follows from: deleted {days}, "
+        "by the server itself",
+        "answers": f"answers, times and questions, by pseudonym: until their participant has them erased, else {mine}",
         "books": f"the record of what was ordered and paid: {mine}",
         "desk": "researchers' accounts: until the account is removed; a sign-in twelve hours at most",
         "study": f"how the study was run, and the log of what researchers did: {mine}",
@@ -114,6 +116,7 @@ TABLES: dict[str, Table] = {
             "screened_at": Column("when the listening check was passed"),
             "listening_at": Column("when the first trial was begun"),
             "ended_at": Column("when the run ended"),
+            "erased_at": Column("when the listener had everything that they answered erased"),
         },
     ),
     "places": Table(
@@ -227,6 +230,21 @@ TABLES: dict[str, Table] = {
             "recruiting": Column("whether people are let in", "nothing"),
             "message": Column("the message", "nothing"),
             "closed_at": Column("when the study was closed", "nothing"),
+            "purged": Column("of how many people the identity was deleted", "nothing"),
+            "purged_at": Column("when that was done last", "nothing"),
+        },
+    ),
+    "consent_texts": Table(
+        "every consent text that was shown",
+        "the study",
+        "study",
+        "everybody, at /consent",
+        {
+            "hash": Column("its version, the SHA-256 of the text", "nothing"),
+            "language": Column("its language", "nothing"),
+            "number": Column("the how manieth in that language", "nothing"),
+            "text": Column("the text", "nothing"),
+            "since": Column("since when it was shown", "nothing"),
         },
     ),
     "arrivals": Table(
@@ -252,6 +270,10 @@ TABLES: dict[str, Table] = {
             "password_hash": Column("the password, as argon2id", "hash"),
             "created_at": Column("when the account was made"),
             "unblinded_at": Column("when somebody asked to see the result early"),
+            "role": Column("owner, researcher or monitor"),
+            "factor": Column("the secret of the second factor, encrypted"),
+            "factor_step": Column("which of its codes was used last"),
+            "recovery": Column("keyed hashes of the recovery codes that are left", "hash"),
         },
     ),
     "sign_ins": Table(
@@ -279,7 +301,7 @@ TABLES: dict[str, Table] = {
         },
     ),
     "log": Table(
-        "what researchers did, when and why; rows can only be added",
+        "what researchers, commands and the server did, when and why; rows can only be added",
         "researchers",
         "study",
         DESK,
@@ -290,6 +312,23 @@ TABLES: dict[str, Table] = {
             "what": Column("what was done"),
             "detail": Column("to what", "personal"),
             "reason": Column("why, in their words", "personal"),
+            "number": Column("which entry of the chain", "nothing"),
+            "hash": Column("hash of the entry and the one before", "nothing"),
+            "seal": Column("keyed hash by which an edit is found", "nothing"),
+            "key": Column("by which secret it was sealed: a hash of that", "nothing"),
+        },
+    ),
+    "log_head": Table(
+        "where the log ends, sealed",
+        "the study",
+        "study",
+        ADMIN,
+        {
+            "id": NO_ONE,
+            "number": Column("the number of the last entry", "nothing"),
+            "hash": Column("its hash", "nothing"),
+            "seal": Column("keyed hash by which a log that was cut off is found", "nothing"),
+            "key": Column("by which secret it was sealed: a hash of that", "nothing"),
         },
     ),
     "launch": Table(

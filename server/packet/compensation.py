@@ -28,7 +28,7 @@ def outcomes(config: StudyConfig) -> list[tuple[str, float]]:
     return [
         ("Finished", paid.reward_usd),
         *checks,
-        ("The sounds could not be played", paid.screened_out_usd),
+        ("Sound could not be used or played", paid.unheard_usd),
         ("Left before the end", paid.withdrawn_usd),
         ("Away for so long that the place was lost", paid.expired_usd),
     ]

@@ -25,11 +25,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from server import control, database, flow, screening
+from server import control, database, erasure, flow, screening
 from server.app import create_app
 from server.flow import Experiment, TrialAnswer
+from server.house import House as PageHouse
 from server.models import ACTIVE, Assignment, Opening, Place, PrescreenItem, State, Submission
-from server.participant import House as PageHouse
 from server.privacy import Vault, new_key
 from server.screening import ItemAnswer
 from server.settings import Settings
@@ -144,6 +144,10 @@ class House:
         with self.listener(token) as (session, assignment):
             flow.leave(session, self.experiment, assignment)
 
+    def erase(self, token: str) -> None:
+        with self.listener(token) as (session, assignment):
+            erasure.erase(session, None, assignment, self.experiment.clock(), erasure.LISTENER)
+
     def end_unheard(self, token: str) -> None:
         with self.listener(token) as (session, assignment):
             flow.end_unheard(session, self.experiment, assignment)
@@ -213,7 +217,9 @@ def open_house(study: Study) -> Iterator[House]:
         database.migrate(engine)
         engine.dispose()
         vault = None if study.config.recruiter.kind == "link" else Vault([new_key()])
-        app = create_app(here, Settings(url, secrets.token_hex(32), requests_per_second=0, vault=vault), clock=clock)
+        journal = str(Path(folder) / "erasures.jsonl")  # not the study's own
+        settings = Settings(url, secrets.token_hex(32), requests_per_second=0, vault=vault, erasures=journal)
+        app = create_app(here, settings, clock=clock)
         server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()

@@ -100,8 +100,10 @@ def _built_in(config: StudyConfig) -> list[str]:
         "bits, of which the database has only a hash.",
         "No cookies for participants, nothing loaded from elsewhere, no network addresses in the database or logs, a "
         "content security policy without exceptions.",
-        "Researchers sign in with a password (argon2id), attempts are limited, and what they do is written to a log "
-        "that the database lets nobody change.",
+        "Researchers sign in with a password (argon2id) and a second factor where it is set up or required; attempts "
+        "are limited. Each has a role: a monitor sees progress, and neither listeners nor results.",
+        "What researchers and commands do is written to a log that the database lets nobody change; each entry is "
+        "chained to the one before and sealed, so that any edit is found (rootnote server audit --verify).",
         "Exports hold pseudonyms only, no completion codes, and carry hashes by which an edited file is told.",
     ]
     if config.recruiter.kind != "link":

@@ -1,21 +1,24 @@
 """Measured time: how long people took, from the study's database and the rehearsals' where there are any.
 
 Simulated listeners do not wait for a sound to end, so a rehearsal of theirs is no measure of time; it is told apart by
-being shorter than the clips alone. The hourly wage is the reward over the time from consent to the end: the one at
-the median time, and the one at the 90th percentile of times, which nine in ten reach.
+being shorter than the clips alone. Time is that at work, and the hourly wage what was paid over it (server.wages): at
+the median, and at the tenth percentile, which nine in ten reach.
 """
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from server import database
-from server.desk import durations
+from server.desk import quantile
 from server.models import StudyRecord
 from server.settings import read_settings
+from server.wages import works
 from study.config import Study
 from study.plan import Plan
 
@@ -58,16 +61,19 @@ def _measure(study: Study, plan: Plan, environment: Mapping[str, str], rehearsal
             record = session.get(StudyRecord, 1)
             if record is None or record.schedule != plan.schedule_fingerprint:
                 return None  # of another schedule: another study
-            taken = durations(session, study.config.pay.reward_usd)
+            found = works(session, study.config.pay)
     finally:
         engine.dispose()
-    if taken is None:
+    if not found:
         return None
+    minutes, hourly = [one.minutes for one in found], [one.hourly for one in found]
+    median = statistics.median(minutes)
     trials = max(len(trials) for trials in plan.lists.values())
     least = trials * CLIPS_OF_A_TRIAL * study.config.corpus.clip_seconds / 60
-    source: Source = "people" if not rehearsal else "rehearsal" if taken.median >= least else "simulation"
-    return Measured(source, taken.n, taken.median, taken.high, *(_wage(study, m) for m in (taken.median, taken.high)))
+    source: Source = "people" if not rehearsal else "rehearsal" if median >= least else "simulation"
+    return Measured(source, len(found), median, quantile(minutes, 0.9), statistics.median(hourly), _least(hourly))
 
 
-def _wage(study: Study, minutes: float) -> float:
-    return 60 * study.config.pay.reward_usd / minutes if minutes > 0 else 0.0
+def _least(hourly: list[float]) -> float:
+    """The wage that nine in ten reach."""
+    return quantile(hourly, 0.1) if math.isfinite(max(hourly)) else min(hourly)

@@ -73,24 +73,30 @@ def withdrawal(facts: Facts) -> Section:
 
 def _leaving(config: StudyConfig) -> list[str]:
     return [
-        "Every page between consent and the end has “Leave the study”. It asks once whether that is meant, wants no "
-        "reason, and ends the run.",
-        "Answers given until then are kept under the pseudonym, marked as incomplete"
-        + ("" if "incomplete" not in config.exclusions.rules else ", and do not count in the result")
-        + ".",
+        "Every page between consent and the end has “Leave the study”. It wants no reason, and ends the run.",
+        "Participants choose then whether the answers given until there are erased, or kept under the pseudonym, "
+        "marked as incomplete" + ("" if "incomplete" not in config.exclusions.rules else ", outside the result") + ".",
         "Closing the window leaves too: the place is given back after "
         f"{minutes(config.recruiter.reservation_minutes)}, and until then the participant can go on where they were.",
-        f"Who leaves early is paid {pay(config.pay.withdrawn_usd, config)}; who cannot play the sounds, "
-        f"{pay(config.pay.screened_out_usd, config)}.",
+        f"Who leaves early is paid {pay(config.pay.withdrawn_usd, config)}. Who cannot use sound at all, or whose "
+        f"device cannot play it, may end there by “No sound?” and is paid {pay(config.pay.unheard_usd, config)}.",
     ]
 
 
 def _afterwards(facts: Facts) -> list[str]:
     contact = facts.config.study.contact
     reach = f"Participants can write to {contact}, which every page shows." if contact else "No contact is set yet."
+    days = f"{facts.config.privacy.identity_days:g} days after the last payment"
     return [
-        reach,
-        "By the completion code, which every end page shows, the server's administrators can find a participant's "
-        "data, tell what is kept, and delete it in the database. There is no page or command for this yet.",
-        "Once answers are exported and published under pseudonyms, copies of others cannot be called back.",
+        "At any time after the end, participants erase everything that they answered by themselves, without writing to "
+        "anybody: by the link on the last page, or at /withdraw with the completion code that the last page shows. "
+        "Payment does not hang on it.",
+        "Erased are choices, times, telemetry, the listening check and the answers to the questions. What stays, under "
+        "the pseudonym, is that somebody consented to which text and when, and how the run ended, because payments "
+        "must be accounted for. An erasure is written down outside the database, so that a backup that is restored "
+        "brings nothing back.",
+        reach + " The researchers can then tell everything that is kept (rootnote server disclose) or erase it "
+        "(rootnote server erase); both are logged.",
+        f"Who participants are is deleted {days}, by itself; their completion code keeps working for erasure.",
+        "What was published without anything that points to a person cannot be called back; the page says so.",
     ]

@@ -60,6 +60,11 @@ NO_SOUND = Screen("A trial whose sounds cannot be played", "in a browser that ca
 CUT_OFF = Screen("A trial while the connection is lost", "while an answer cannot be sent", OWN)
 QUESTIONS = Screen("Questions", "after the last trial", OWN)
 WRONG = Screen("Questions, with answers missing", "by those who left out what is required", OWN)
+TEXT = Screen("The consent text, to print", "by those who press “Print or keep this text”", "/consent/…")
+ACCESS = Screen("Accessibility", "by those who press “Accessibility”, which is on every page", "/accessibility")
+WITHDRAW = Screen("Erase my answers, by code", "by those who come back later", "/withdraw")
+ASKED = Screen("Erase my answers?", "by those who press “Erase my answers”, at the end or later", f"{OWN}/withdraw")
+ERASED = Screen("The end: answers erased", "by those who had their answers erased", OWN)
 LEAVE = Screen(
     "Leave the study?", "by those who press “Leave the study”, which is on every page of a run", f"{OWN}/leave"
 )
@@ -178,6 +183,9 @@ def tour(house: House, camera: Camera) -> list[Picture]:
     if house.study.config.recruiter.kind == "mturk":
         walk.show(PREVIEW, walk.door(STRANGER, preview=True))
     walk.show(CONSENT, walk.door(STRANGER))
+    walk.show(TEXT, lambda language: walk.open(f"{house.address}/consent?lang={language}"))
+    walk.show(ACCESS, lambda language: walk.open(f"{house.address}/accessibility?lang={language}"))
+    walk.show(WITHDRAW, lambda language: walk.open(f"{house.address}/withdraw?lang={language}"))
     stale = walk.press(walk.door(STRANGER), "document.querySelector('main [name=entry]').value = 'old'")
     walk.show(REFUSED, stale)
     walk.show(NOTHING, lambda language: walk.open(f"{house.address}/nothing?lang={language}"))
@@ -218,6 +226,9 @@ def _leave_early(walk: Tour) -> None:
     token = walk.consent()
     walk.house.end_unheard(token)
     walk.show(UNHEARD, walk.own(token))
+    walk.show(ASKED, walk.own(token, "/withdraw"))
+    walk.house.erase(token)
+    walk.show(ERASED, walk.own(token))
 
 
 def _take_the_last_place(walk: Tour) -> str:
@@ -273,6 +284,7 @@ def _in_order(house: House) -> list[Screen]:
     checks = [screen for kind in house.study.config.prescreen.steps for screen in check_screens(kind)]
     return [
         PREVIEW, CONSENT, *checks, INSTRUCTIONS, TRIAL, HEARD, QUESTIONS, WRONG, DONE,
-        LEAVE, WITHDRAWN, SCREENED_OUT, TECHNICAL, UNHEARD, NO_SOUND, CUT_OFF, EXPIRED,
+        LEAVE, WITHDRAWN, ASKED, ERASED, WITHDRAW, TEXT, ACCESS,
+        SCREENED_OUT, TECHNICAL, UNHEARD, NO_SOUND, CUT_OFF, EXPIRED,
         TAKEN, FULL, COMPLETE, PAUSED, CLOSED, OWED, REFUSED, NOTHING, BROKEN,
     ]  # fmt: skip

@@ -17,7 +17,8 @@ ALWAYS = (
     "the institution, the protocol's number at the board, funding and conflicts of interest",
     "who works on the study, with their training in research ethics",
     "where the server stands (country, provider), who may enter it, and who holds the keys",
-    "when identities, answers and backups are destroyed, if there is a date",
+    "when answers and backups are destroyed, if there is a date (identities are deleted by the software, see “What "
+    "is stored”)",
     "for people in the European Union: the legal basis and the data protection officer",
     "whether any clip has words or sounds that may distress, and the right to play the music",
 )

@@ -162,7 +162,7 @@ def test_the_words_follow_from_the_settings(tmp_path: Path) -> None:
     toml = '[prescreen]\nsteps = ["volume", "huggins"]\n[pay]\nwithdrawn_usd = 0.5\n[player]\nconfidence = true\n'
     rich = text_of(render(gathered(tmp_path / "b", toml=toml, catch=True), []))
     assert "6 sounds, all to be right, 2 attempts" in rich and "how sure they are (1 to 5)" in rich
-    assert "Who leaves early is paid $0.50; who cannot play the sounds, $1.50." in rich
+    assert "Who leaves early is paid $0.50. Who cannot use sound at all" in rich
 
 
 def test_what_is_posted_is_what_the_recruiter_shows(tmp_path: Path) -> None:
@@ -187,23 +187,23 @@ def test_every_kind_has_its_words() -> None:
 
 
 def test_time_is_measured_where_people_took_part(make_site: Callable[..., Site], tmp_path: Path) -> None:
-    site = make_site(listeners=3, trials=1, toml="[pay]\nreward_usd = 1.5\nfloor_usd_per_hour = 20\n")
+    site = make_site(listeners=3, trials=1, toml="[pay]\nreward_usd = 1.5\nfloor_usd_per_hour = 40\n")
     live = {"ROOTNOTE_DATABASE_URL": site.database_url}
     assert gather(site.study, live, NOW).measured == ()
     site.walker().take_part()  # on a clock that stands still, as fast as a program
     rehearsed = gather(site.study, {"ROOTNOTE_REHEARSAL_DATABASE_URL": site.database_url}, NOW)
     assert [one.source for one in rehearsed.measured] == ["simulation"]
     assert "A rehearsal with 1 simulated listener went through every page" in text_of(render(rehearsed, []))
-    for minutes in (5, 10):
+    for minutes in (3, 4.5):
         listener = site.walker().begin()
         site.clock.advance(minutes)
         listener.listen().finish()
     facts = gather(site.study, live, NOW)
     [measured] = facts.measured
-    assert (measured.source, measured.n, measured.median, measured.slow) == ("people", 3, 5, 9)
-    assert measured.usd_at_median == pytest.approx(18) and measured.usd_at_slow == pytest.approx(10)
+    assert (measured.source, measured.n, measured.median, measured.slow) == ("people", 3, 3, pytest.approx(4.2))
+    assert measured.usd_at_median == pytest.approx(30) and measured.usd_at_slow == pytest.approx(20)
     told = text_of(render(facts, []))
-    assert "$18.00 (BELOW the floor)" in told and "not measured yet" not in told
+    assert "$30.00 (BELOW the floor)" in told and "not measured yet" not in told
     other = make_study(tmp_path / "other", listeners=1)
     assert gather(other, live, NOW).measured == (), "the database of another study"
 
