@@ -132,7 +132,7 @@ class ProlificShow(Show):
             ]
         )
         assert len({entry.assignment for entry in ledger if entry.kind == "reward"}) == self.listeners - 1
-        assert turk.cost == turk.paid == (self.listeners + 1) * UNIT + 33
+        assert turk.cost == turk.paid == self.listeners * UNIT + 187 + 33  # $1.40 and its fee; 25 cents and its fee
         states = turk.states()
         assert states.count("paid") == self.listeners
         assert sorted(set(states)) == ["paid", "technical", "withdrawn"]
