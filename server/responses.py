@@ -20,6 +20,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from embeddings.artefacts import Provenance, replacing, write_table
+from server import chain
 from server.models import (
     ACTIVE,
     COMPLETED,
@@ -110,6 +111,8 @@ def export(session: Session, study: Study, plan: Plan, folder: Path) -> Exported
         frozen.hash if frozen else "",
         paths,
         _arrived(session),
+        session.scalar(select(func.count()).select_from(Assignment).where(Assignment.erased_at.is_not(None))) or 0,
+        str(chain.end(session)),
     )
     return Exported(paths[0], paths[1], paths[2], manifest, len(rows), completed)
 
@@ -171,7 +174,8 @@ def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
     tried = select(PrescreenItem.assignment_id, func.max(PrescreenItem.attempt)).group_by(PrescreenItem.assignment_id)
     attempts = {row[0]: row[1] for row in session.execute(tried)}
     screened = _screened(session)
-    for assignment in session.scalars(select(Assignment).order_by(Assignment.id)):
+    kept = select(Assignment).where(Assignment.erased_at.is_(None))
+    for assignment in session.scalars(kept.order_by(Assignment.id)):
         count, late = counts.get(assignment.id, (0, 0))
         ended = assignment.ended_at
         row = {

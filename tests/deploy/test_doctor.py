@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from sqlalchemy import make_url, select, text
 
 import rootnote
-from server import database
+from server import control, database
 from server.app import create_app
 from server.doctor.base import _is_far
 from server.doctor.examine import CHECKS, examine
@@ -114,6 +115,24 @@ def test_secrets(study: Study) -> None:
     assert wrong(found(study, "secrets", ROOTNOTE_SECRET=""), "ROOTNOTE_SECRET is not set")
     assert wrong(found(study, "secrets", ROOTNOTE_SECRET="abc" * 20), "can be guessed")
     assert "look" in found(study, "secrets", ROOTNOTE_DESK_PASSWORD="a password").values()
+
+
+def test_rights_and_the_log(site: Site, tmp_path: Path) -> None:
+    url = {"ROOTNOTE_DATABASE_URL": site.database_url}
+    walker = site.walker().consent("?worker=ann")
+    walker.go("withdraw", confirm="yes")
+    assert any("(1 erasures)" in text for text in found(site.study, "rights", **url))
+    assert set(found(site.study, "log", **url).values()) == {"ok"}
+    journal = tmp_path / "journal"
+    journal.write_text("nonsense\nnonsense\n")
+    assert wrong(found(site.study, "rights", **url, ROOTNOTE_ERASURES=str(journal)), "Line 1 of the journal")
+    engine = site.app.extensions["rootnote.engine"]
+    with database.writing(engine) as session, session.begin():
+        control.close(session, "anna", "everybody was heard", datetime.now(UTC) - timedelta(days=31))
+    assert wrong(found(site.study, "rights", **url), "Who 1 people are was due", "rootnote server purge")
+    with database.writing(engine) as session, session.begin():
+        session.execute(text("UPDATE log_head SET hash = 'x'"))
+    assert wrong(found(site.study, "log", **url), "The log is not as it was written", "audit --verify")
 
 
 def test_the_study_and_its_stimuli(study: Study) -> None:

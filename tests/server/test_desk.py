@@ -26,7 +26,7 @@ from server.models import Assignment, State
 from server.users import ADDRESS_ATTEMPTS, NAME_ATTEMPTS
 from study.config import Study
 from tests.paper_study import make_study
-from tests.server.conftest import Site
+from tests.server.conftest import SECRET, Site
 from tests.server.desk_visit import PAGES, PASSWORD, Visit, add_researcher, cheapen_argon2, seen
 from tests.server.fixture_study import make_study as make_small_study
 from tests.server.half_way import ENDS, fill
@@ -418,7 +418,8 @@ def test_no_rate_of_nothing() -> None:
 # ------------------------------------------------------------------ who may sign in
 
 
-def test_researchers_on_the_command_line(tmp_path: Path) -> None:
+def test_researchers_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
     study = make_small_study(tmp_path / "study", listeners=1, trials=1)
     assert quick("server", "migrate", study.folder).exit_code == 0
     password = {"ROOTNOTE_DESK_PASSWORD": "a password of some length"}

@@ -10,7 +10,7 @@ import pytest
 
 from server import database, roles, users
 from server.roles import Role
-from tests.server.conftest import Site
+from tests.server.conftest import SECRET, Site
 from tests.server.desk_visit import ON_SQLITE, PASSWORD, Visit, add_researcher, cheapen_argon2, sealed
 from tests.server.fixture_study import make_study
 from tests.server.test_commands import quick
@@ -259,7 +259,8 @@ def test_an_address_that_is_locked_out_is_logged_without_it(site: Site, monkeypa
 # ------------------------------------------------------------------ the command line
 
 
-def test_roles_on_the_command_line(tmp_path: Path) -> None:
+def test_roles_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
     folder = make_study(tmp_path / "study", listeners=1, trials=1).folder
     quick("server", "migrate", folder)
     first = quick_with(PASSWORD, "server", "user", "add", "anna", folder, "--role", "monitor")
