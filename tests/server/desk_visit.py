@@ -15,6 +15,8 @@ from server import database, users
 from server.roles import Role
 from tests.server.conftest import Site
 
+# For a test that has nothing to do with the database.
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 PASSWORD = "correct horse battery"
 PAGES = ("", "listeners", "listeners?state=finished", "triplets", "questions", "agreement", "study", "log")
 
