@@ -30,10 +30,11 @@ LAZY = {
     "vault": "server.vault_command",
     **dict.fromkeys(("sync", "approve", "pay", "close"), "server.recruiting_commands"),
     "open": "server.recruiting_commands:open_",
+    "anonymize": "server.release.command",
 }
 ORDER = (
     "migrate", "run", "user", "vault", "rehearse", "open", "status", "sync", "approve", "pay", "close", "links",
-    "codes", "export", "backup", "restore", "doctor",
+    "codes", "export", "anonymize", "backup", "restore", "doctor",
 )  # fmt: skip
 
 
@@ -230,7 +231,7 @@ def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> No
     plan = read_plan(study)
     default = study.folder / "rehearsal" if rehearsal else study.folder
     with database.reading(engine) as session:
-        _require_same_schedule(session, plan.schedule_fingerprint)
+        require_same_schedule(session, plan.schedule_fingerprint)
         written = responses.export(session, study, plan, out or default)
     if as_json:
         paths = {name: str(getattr(written, name)) for name in ("csv", "parquet", "listeners", "manifest")}
@@ -253,7 +254,8 @@ def open_study(folder: Path, rehearsal: bool) -> tuple[Study, Any]:
     return study, engine
 
 
-def _require_same_schedule(session: Any, fingerprint: str) -> None:
+def require_same_schedule(session: Any, fingerprint: str) -> None:
+    """Refuse a database that belongs to another schedule."""
     from server.models import StudyRecord
 
     record = session.get(StudyRecord, 1)
