@@ -113,7 +113,7 @@ def _to_withhold(counts: Counter[str], k: int) -> set[str]:
 def _bits(values: Sequence[str]) -> float:
     """What the values tell, in bits over all rows; a withheld one tells nothing."""
     counts = Counter(value for value in values if value != WITHHELD)
-    return sum(number * math.log2(len(values) / number) for number in counts.values())
+    return math.fsum(number * math.log2(len(values) / number) for number in counts.values())  # exact in any order
 
 
 def _numbered(keys: Sequence[tuple[int, str]]) -> list[int]:

@@ -61,21 +61,27 @@ def anonymize(
         raise RootnoteError(f"{out} exists already; name a folder that does not with --out.")
     named = tuple(read_author(author) for author in authors)
     study, engine = open_study(folder, rehearsal)
-    plan = read_plan(study)
-    now = utc_now()
-    closed = rehearsal or _require_publishable(engine, before_closing)
-    name = study.config.study.name
-    wanted = Wanted(
-        title.strip() or f"{name}: listeners' answers", named, licence, k, now.date(), with_clips, rehearsal, closed
-    )
-    with _in_the_making(out) as made:
-        story = _make(study, plan, engine, wanted, made, check=not unchecked)
-        sums = finish(made, story)
-        detail = f"{out.name}: {story.responses} answers, k = {k}, {licence}, SHA256SUMS {sums}"
-        with database.writing(engine) as session, session.begin():
-            control.publish(session, who(), before_closing, now, detail=detail, rehearsal=rehearsal)
-            made.rename(out)
+    try:
+        closed = rehearsal or _require_publishable(engine, before_closing)
+        title = title.strip() or f"{study.config.study.name}: listeners' answers"
+        wanted = Wanted(title, named, licence, k, utc_now().date(), with_clips, rehearsal, closed)
+        story, sums = _release(study, engine, wanted, out, before_closing, check=not unchecked)
+    finally:
+        engine.dispose()
     _tell(out, story, sums, as_json)
+
+
+def _release(study: Study, engine: Engine, wanted: Wanted, out: Path, reason: str, *, check: bool) -> tuple[Story, str]:
+    """Make the folder and note it in the log, both or neither: what it says of itself, and the hash of its hashes."""
+    plan = read_plan(study)
+    with _in_the_making(out) as made:
+        story = _make(study, plan, engine, wanted, made, check=check)
+        sums = finish(made, story)
+        detail = f"{out.name}: {story.responses} answers, k = {story.k}, {story.licence}, SHA256SUMS {sums}"
+        with database.writing(engine) as session, session.begin():
+            control.publish(session, who(), reason, utc_now(), detail=detail, rehearsal=wanted.rehearsal)
+            made.rename(out)
+    return story, sums
 
 
 def _require_publishable(engine: Engine, reason: str) -> bool:

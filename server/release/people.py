@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from server.models import ACTIVE, COMPLETED, State
@@ -20,6 +20,7 @@ from server.responses import guarded
 from study.config import StudyConfig
 from study.questions import (
     NOT_SAID,
+    NUMBER,
     AgeBandQuestion,
     BaseQuestion,
     MultipleQuestion,
@@ -172,11 +173,7 @@ def _from_to(first: int, last: int) -> str:
 
 
 def _decimal(answer: str) -> Decimal | None:
-    try:
-        number = Decimal(answer)
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
+    return Decimal(answer) if NUMBER.fullmatch(answer) and "," not in answer else None
 
 
 def _plain(number: Decimal) -> str:
