@@ -72,6 +72,7 @@ text = "Anything else?"
 """
 ENDS = {State.FINISHED: 20, State.WITHDRAWN: 2, State.EXPIRED: 1, State.SCREENED_OUT: 1}
 WORDS = ("--licence", "CC-BY-4.0", "--author", "Lovelace, Ada, 0000-0002-1825-0097", "--author", "The Listening Lab")
+TITLE = 'Who: "hears"\u2028what?'
 REMARK = "My name is Anna and I live at number 12"
 
 
@@ -156,6 +157,17 @@ def house(empty_house: House) -> House:
     return empty_house
 
 
+@pytest.fixture(scope="module")
+def published(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A closed study on SQLite with a release of it, `folder`/release: for tests that change neither."""
+    folder = tmp_path_factory.mktemp("published")
+    house = open_house(load_study(built), f"sqlite:///{folder / 'answers.sqlite3'}", folder)
+    let_in(house)
+    house.close().release("release", "--title", TITLE)
+    yield house
+    house.engine.dispose()
+
+
 def table(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -184,8 +196,8 @@ def test_answers_are_the_studys_under_new_names_and_coarser(house: House) -> Non
     assert [{name: str(value) for name, value in row.items()} for row in parquet] == rows
 
 
-def test_a_bundle_is_whole_and_names_nobody(house: House) -> None:
-    bundle = house.close().release()
+def test_a_bundle_is_whole_and_names_nobody(published: House) -> None:
+    house, bundle = published, published.folder / "release"
     assert {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()} == {
         "responses.csv", "responses.parquet", "listeners.csv", "dictionary.json", "dictionary.md", "study.toml",
         "build/logmel.bins.json", "README.md", "LICENSE", "CITATION.cff", "SHA256SUMS", "export.json",
@@ -208,12 +220,10 @@ def test_a_bundle_is_whole_and_names_nobody(house: House) -> None:
     assert "`q_remarks` (answered in words)" in said and "CC" in (bundle / "LICENSE").read_text()
 
 
-def test_the_citation_is_a_citation_file(house: House) -> None:
-    found = yaml.safe_load(
-        (house.close().release("r", "--title", 'Who: "hears"\u2028what?') / "CITATION.cff").read_text("utf-8")
-    )
+def test_the_citation_is_a_citation_file(published: House) -> None:
+    found = yaml.safe_load((published.folder / "release" / "CITATION.cff").read_text(encoding="utf-8"))
     assert found["cff-version"] == "1.2.0" and found["type"] == "dataset"
-    assert found["title"] == 'Who: "hears"\u2028what?'
+    assert found["title"] == TITLE
     assert found["authors"] == [
         {"family-names": "Lovelace", "given-names": "Ada", "orcid": "https://orcid.org/0000-0002-1825-0097"},
         {"name": "The Listening Lab"},
@@ -221,9 +231,9 @@ def test_the_citation_is_a_citation_file(house: House) -> None:
     assert found["license"] == "CC-BY-4.0" and len(found["date-released"]) == 10
 
 
-def test_the_design_is_published_without_who_and_where(house: House) -> None:
-    bundle = house.close().release()
-    own, found = house.study.config, load_study(bundle).config
+def test_the_design_is_published_without_who_and_where(published: House) -> None:
+    bundle = published.folder / "release"
+    own, found = published.study.config, load_study(bundle).config
     assert (found.study.contact, found.corpus.audio) == ("", "not-published")
     assert found.embedding.clap is not None and found.embedding.clap.checkpoint == "630k.pt"
     for section in ("design", "bins", "exclusions", "prescreen", "questions", "pay", "stimuli", "player"):
@@ -261,8 +271,8 @@ def test_the_report_from_the_bundle_alone_has_the_studys_table(built: Path, tmp_
 # ------------------------------------------------------------------ what an attacker finds
 
 
-def test_whoever_knows_a_listener_finds_k_who_may_be_them(house: House) -> None:
-    people = pd.read_csv(house.close().release() / "listeners.csv", dtype=str, keep_default_na=False)
+def test_whoever_knows_a_listener_finds_k_who_may_be_them(published: House) -> None:
+    people = pd.read_csv(published.folder / "release" / "listeners.csv", dtype=str, keep_default_na=False)
     finished = people[people["state"] == "finished"]
     told = [name for name in finished if name not in ("assignment", "listener", "state", "prescreen")]
     assert {"q_age", "q_years"} <= set(told) and not [name for name in told if "remarks" in name]
@@ -273,8 +283,8 @@ def test_whoever_knows_a_listener_finds_k_who_may_be_them(house: House) -> None:
     assert "65 or older" not in set(finished["q_age"]) and finished["q_age"].eq("withheld").sum() >= 5
 
 
-def test_two_releases_have_no_name_in_common(house: House) -> None:
-    one, other = (house.close().release("one"), house.release("two", "--licence", "CC0-1.0", "--k", "4"))
+def test_two_releases_have_no_name_in_common(published: House) -> None:
+    one, other = published.folder / "release", published.release("again", "--licence", "CC0-1.0", "--k", "4")
     named = ("listener", "assignment", "trial", "prompt", "clip_high", "clip_low")
     files = [table(folder / "responses.csv") + table(folder / "listeners.csv") for folder in (one, other)]
     names = [{row[name] for row in rows for name in named if name in row} for rows in files]
@@ -364,13 +374,13 @@ def test_a_release_that_cannot_be_noted_is_not_made(house: House, monkeypatch: p
     assert house.refusal("--before-closing", "the journal asked for it") == "the log is full."
 
 
-def test_a_report_that_differs_is_no_release(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_differs_is_no_release(published: House, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[str, Any]] = [
         {"table1": {"n": 1}, "plan": {"as_exported": True}},
         {"table1": {"n": 2}, "plan": None},
     ]
     monkeypatch.setattr("server.release.check._read", lambda process: told.pop(0))
     monkeypatch.setattr("server.release.check._begin", lambda *words: subprocess.Popen(["true"], text=True))
-    done = house.close().anonymize(house.folder / "refused", unchecked=False)
+    done = published.anonymize(published.folder / "refused", unchecked=False)
     assert "Table 1 of the bundle is not that of the study's own data" in str(done.exception)
-    assert not [path for path in house.folder.iterdir() if "refused" in path.name]
+    assert not [path for path in published.folder.iterdir() if "refused" in path.name]
