@@ -78,6 +78,19 @@ class Wanted:
     with_clips: bool = False
     rehearsal: bool = False
     closed: bool = True
+    with_plan: bool = True
+    leave_out: tuple[str, ...] = ()  # ids of questions
+
+
+def require_questions(study: Study, ids: Sequence[str]) -> None:
+    """Refuse ids that are no question's.
+
+    Raises:
+        RootnoteError: naming the first that is none, and those that there are.
+    """
+    asked = [question.id for question in study.config.questions]
+    if unknown := [one for one in ids if one not in asked]:
+        raise RootnoteError(f"study.toml asks no question '{unknown[0]}'; it asks {', '.join(asked) or 'none'}.")
 
 
 def write_bundle(session: Session, study: Study, plan: Plan, wanted: Wanted, folder: Path) -> Story:
@@ -95,7 +108,7 @@ def write_bundle(session: Session, study: Study, plan: Plan, wanted: Wanted, fol
     states = {person["assignment"]: outcome(person["state"]) for person in people}
     kept = publishable(rows, states, rules.rules)
     finished = [person for person in people if states[person["assignment"]] == State.FINISHED]
-    published, dropped = _anonymise(study, finished, rows, wanted.k)
+    published, dropped = _anonymise(study, finished, rows, wanted)
     masks = Masks()
     masked = mask(kept, masks, rules.thresholds.fastest_ms)
     tables = {
@@ -110,7 +123,7 @@ def write_bundle(session: Session, study: Study, plan: Plan, wanted: Wanted, fol
     design, withheld = published_design(study, rules, seed=not public_turns)
     _write(folder, "study.toml", design)
     _copy_bins(folder, study, {row["embedder"] for row in kept})
-    public_plan = None if public_turns else frozen
+    public_plan = frozen if wanted.with_plan and not public_turns else None
     if public_plan is not None:
         _copy_plan(folder, study)
     paths = [folder / name for name in ("responses.csv", "responses.parquet", "listeners.csv")]
@@ -163,7 +176,7 @@ def _rules_of(frozen: Frozen) -> ExclusionPlan:
 
 
 def _anonymise(
-    study: Study, finished: Sequence[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]], k: int
+    study: Study, finished: Sequence[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]], wanted: Wanted
 ) -> tuple[list[Published], dict[str, str]]:
     """What is told of those who finished, and why the rest is not."""
     told: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -171,12 +184,15 @@ def _anonymise(
         told[row["assignment"]].append(row)
     known = [known_of(person, told[person["assignment"]], study.config) for person in finished]
     columns = columns_of(study.config, known)
-    asked: list[Column] = [column for column in columns if any(person[column.name] for person in known)]
-    published = anonymise(asked, known, k)
+    unwanted = [f"q_{one}" for one in wanted.leave_out]
+    asked: list[Column] = [
+        column for column in columns if column.name not in unwanted and any(person[column.name] for person in known)
+    ]
+    published = anonymise(asked, known, wanted.k)
     there = {one.column.name for one in published}
-    dropped = dict.fromkeys(left_out(study.config), "answered in words")
+    dropped = dict.fromkeys(left_out(study.config), "answered in words") | dict.fromkeys(unwanted, "left out")
     dropped |= {
-        column.name: f"no value could be told of {k} or more who are alike"
+        column.name: f"no value could be told of {wanted.k} or more who are alike"
         for column in asked
         if column.name not in there
     }

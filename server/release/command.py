@@ -19,7 +19,7 @@ from server import control, database, responses
 from server.cli import open_study, rehearsal_option, require_same_schedule, study_argument
 from server.flow import utc_now
 from server.recruiting_commands import who
-from server.release.bundle import Wanted, finish, write_bundle
+from server.release.bundle import Wanted, finish, require_questions, write_bundle
 from server.release.check import TABLES, require_same_table
 from server.release.words import LICENCES, Story, read_author
 from study.config import Study
@@ -35,6 +35,8 @@ from study.plan import Plan, read_plan
 )
 @click.option("--title", default="", help="Of the data (default: the study's name).")
 @click.option("--k", default=5, show_default=True, type=click.IntRange(2, 1000), help="Listeners alike, at least.")
+@click.option("--leave-out", multiple=True, metavar="ID", help="A question that is not to be told; repeatable.")
+@click.option("--without-plan", is_flag=True, help="Leave out the frozen plan, which names contact and paths.")
 @click.option("--with-clips", is_flag=True, help="Tell which tracks the clips are from.")
 @click.option("--before-closing", metavar="REASON", default="", help="Publish though the study is not closed.")
 @click.option("--unchecked", is_flag=True, help="Do not make the report again (it needs rootnote[analysis]).")
@@ -47,6 +49,8 @@ def anonymize(
     authors: tuple[str, ...],
     title: str,
     k: int,
+    leave_out: tuple[str, ...],
+    without_plan: bool,
     with_clips: bool,
     before_closing: str,
     unchecked: bool,
@@ -62,9 +66,11 @@ def anonymize(
     named = tuple(read_author(author) for author in authors)
     study, engine = open_study(folder, rehearsal)
     try:
+        require_questions(study, leave_out)
         closed = rehearsal or _require_publishable(engine, before_closing)
         title = title.strip() or f"{study.config.study.name}: listeners' answers"
-        wanted = Wanted(title, named, licence, k, utc_now().date(), with_clips, rehearsal, closed)
+        made, with_plan = utc_now().date(), not without_plan
+        wanted = Wanted(title, named, licence, k, made, with_clips, rehearsal, closed, with_plan, leave_out)
         story, sums = _release(study, engine, wanted, out, before_closing, check=not unchecked)
     finally:
         engine.dispose()
@@ -151,4 +157,8 @@ def _tell(out: Path, story: Story, sums: str, as_json: bool) -> None:
         click.echo(f"  {column}: not told ({why})")
     if story.checked:
         click.echo("The report was made again from it: Table 1 is equal in every digit.")
+    if story.plan:
+        click.echo(
+            "The frozen plan is published as registered, with the contact and paths in it (--without-plan: not)."
+        )
     click.echo(f"Read {out / 'README.md'} as a stranger would before you publish it.")

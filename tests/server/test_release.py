@@ -284,7 +284,12 @@ def test_whoever_knows_a_listener_finds_k_who_may_be_them(published: House) -> N
 
 
 def test_two_releases_have_no_name_in_common(published: House) -> None:
-    one, other = published.folder / "release", published.release("again", "--licence", "CC0-1.0", "--k", "4")
+    words = ("--licence", "CC0-1.0", "--k", "4", "--leave-out", "age", "--with-clips")
+    one, other = published.folder / "release", published.release("again", *words)
+    assert "q_age" in table(one / "listeners.csv")[0] and "q_age" not in table(other / "listeners.csv")[0]
+    assert {row["clip"] for row in table(other / "clips.csv")} == {
+        row[name] for row in table(other / "responses.csv") for name in ("prompt", "clip_high", "clip_low")
+    }
     named = ("listener", "assignment", "trial", "prompt", "clip_high", "clip_low")
     files = [table(folder / "responses.csv") + table(folder / "listeners.csv") for folder in (one, other)]
     names = [{row[name] for row in rows for name in named if name in row} for rows in files]
@@ -360,6 +365,7 @@ def test_refusals_leave_nothing(empty_house: House) -> None:
     done = house.anonymize(house.folder / "there")
     assert "exists already" in str(done.exception)
     assert "is no author" in house.refusal("--author", "Lovelace,")
+    assert "asks no question 'agee'; it asks age, years" in house.refusal("--leave-out", "agee")
     assert "no ORCID iD" in house.refusal("--author", "Lovelace, Ada, 0000")
     assert [entry.what for entry in house.log()] == ["closed the study"]
 
