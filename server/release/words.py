@@ -166,7 +166,10 @@ def dictionary_markdown(described: Mapping[str, Sequence[Entry]]) -> str:
         "",
         "CSV files are UTF-8, with commas and a header. Blank: not asked or not answered.",
     ]
-    lines += [f"`{WITHHELD}`: answered, but not published (README.md)."]
+    lines += [f"`{WITHHELD}`: answered, but not published (README.md).", ""]
+    lines += [
+        'An answer may be the word None: in pandas read with `keep_default_na=False`, in R with `na.strings = ""`.'
+    ]
     for file, entries in described.items():
         title = "responses.csv and responses.parquet" if file == "responses.csv" else file
         lines += ["", f"## {title}", "", "| column | type | unit | values | meaning |", "|---|---|---|---|---|"]
@@ -307,10 +310,14 @@ def _taken_out(story: Story) -> list[str]:
         "their answers.",
         f"- No time of day or date. `response_ms` in steps of {STEP_MS} ms, at most {LONGEST_MS // 1000} s; at most "
         f"{MOST_PLAYS} plays. No telemetry.",
+    ]
+    lines.append(
         f"- What listeners who finished said of themselves is told so that each is one of {story.k} or more who are "
         f"alike in all of it (k-anonymity, k = {story.k}): coarser where need be, and `{WITHHELD}` where that was not "
-        "enough. Of those who did not finish it is not told.",
-    ]
+        "enough. Of those who did not finish it is not told."
+        if story.published
+        else "- Nothing of what listeners said of themselves is told."
+    )
     lines += [
         f"  - `{one.column.name}`: {one.level.says}; {one.withheld:,} of {len(one.values):,} withheld."
         for one in story.published

@@ -284,6 +284,7 @@ def test_whoever_knows_a_listener_finds_k_who_may_be_them(published: House) -> N
 
 
 def test_two_releases_have_no_name_in_common(published: House) -> None:
+    assert "Nothing of what listeners said" in (published.release("none", "--k", "21") / "README.md").read_text()
     words = ("--licence", "CC0-1.0", "--k", "4", "--leave-out", "age", "--with-clips")
     one, other = published.folder / "release", published.release("again", *words)
     assert "q_age" in table(one / "listeners.csv")[0] and "q_age" not in table(other / "listeners.csv")[0]
