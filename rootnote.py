@@ -18,6 +18,12 @@ GROUPS: dict[str, tuple[str, str]] = {
     "server": ("server.cli", "Serve the study to listeners, rehearse it, export responses."),
     "analysis": ("analysis.cli", "Turn responses into Table 1, tests and a report."),
 }
+# Commands that stand in one folder's group and are made in another: group -> name -> (module, function, its help).
+GUESTS: dict[str, dict[str, tuple[str, str, str]]] = {
+    "study": {
+        "irb": ("server.packet.command", "irb", "Make the packet for a review board: packet.html and packet.pdf."),
+    },
+}
 NEEDS = {
     "demo": "all",
     "embeddings": "embeddings",
@@ -25,6 +31,31 @@ NEEDS = {
     "server": "server",
     "analysis": "analysis",
 }
+
+
+class Guest(click.Command):
+    """A command that is imported when it is called; until then only its name and its line of help are known."""
+
+    def __init__(self, name: str, module: str, function: str, text: str) -> None:
+        super().__init__(name, help=text)
+        self._module, self._function = module, function
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        command = _import(self._module, self._function, NEEDS[self._module.partition(".")[0]], str(self.name))
+        return command.make_context(info_name, args, parent, **extra)
+
+
+def _import(module: str, function: str, extra: str, name: str) -> click.Command:
+    try:
+        command = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"'{name}' needs the package '{error.name}': pip install 'rootnote[{extra}]'."
+        ) from error
+    assert isinstance(command, click.Command)
+    return command
 
 
 class LazyGroups(click.Group):
@@ -37,13 +68,10 @@ class LazyGroups(click.Group):
         if name not in GROUPS:
             return None
         module, _ = GROUPS[name]
-        try:
-            command = importlib.import_module(module).cli
-        except ModuleNotFoundError as error:
-            raise click.ClickException(
-                f"'{name}' needs the package '{error.name}': pip install 'rootnote[{NEEDS[name]}]'."
-            ) from error
-        assert isinstance(command, click.Command)
+        command = _import(module, "cli", NEEDS[name], name)
+        for guest, place in GUESTS.get(name, {}).items():
+            assert isinstance(command, click.Group)
+            command.add_command(Guest(guest, *place))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -22,7 +22,7 @@ import pandas as pd
 from analysis.exclusions import Mask, mask_of
 from analysis.responses import Responses
 from embeddings.artefacts import RootnoteError
-from study.exported import read_manifest
+from study.exported import Exported, read_manifest
 
 LISTENERS = "listeners.csv"
 FINISHED = ("finished", "submitted", "approved", "paid")
@@ -57,10 +57,17 @@ def flow_of(read: Responses) -> Flow:
     """The flow behind a file of responses. What lies beside it is used where it belongs to it, else said and left."""
     notes: list[str] = []
     people = _people(read, notes)
-    arrived = _arrived(read)
+    exported = _export_of(read)
+    erased = exported.erased if exported else 0
+    if erased:
+        one = erased == 1
+        notes.append(
+            f"{erased:,} more {'person' if one else 'people'} took part and had everything that "
+            f"{'they' if one else 'each of them'} answered erased; {'they are' if one else 'these are'} in no file."
+        )
     stages: list[Stage] = []
     if people:
-        stages += _before_analysis(people, arrived)
+        stages += _before_analysis(people, exported.arrived if exported else {}, erased)
         finished = {person["listener"] for person in people if person["state"] in FINISHED}
     else:
         finished = set(map(str, read.everything["listener"].unique()))
@@ -102,15 +109,16 @@ def _people(read: Responses, notes: list[str]) -> list[dict[str, str]]:
     return people
 
 
-def _arrived(read: Responses) -> Mapping[str, int]:
+def _export_of(read: Responses) -> Exported | None:
+    """The export's own account, where the file is as it was exported."""
     try:
         exported = read_manifest(read.path.resolve().parent)
     except RootnoteError:
-        return {}  # said where the file is compared with the export
-    return exported.arrived if exported and read.sha256 in exported.files.values() else {}
+        return None  # said where the file is compared with the export
+    return exported if exported and read.sha256 in exported.files.values() else None
 
 
-def _before_analysis(people: Sequence[Mapping[str, str]], arrived: Mapping[str, int]) -> list[Stage]:
+def _before_analysis(people: Sequence[Mapping[str, str]], arrived: Mapping[str, int], erased: int = 0) -> list[Stage]:
     """Arrived (where it was counted), consented, passed the prescreen."""
     passed = [person for person in people if person["prescreen"] == "passed"]
     others = Counter(_why_left(person["state"]) for person in people if person["prescreen"] != "passed")
@@ -119,7 +127,9 @@ def _before_analysis(people: Sequence[Mapping[str, str]], arrived: Mapping[str, 
     if arrived:
         informed = arrived.get("informed", 0)
         gone = [("no place was left", arrived["not_let_in"])] if arrived.get("not_let_in") else []
-        gone += [("did not consent", informed - len(people))] if informed > len(people) else []
+        gone += [("had their answers erased", erased)] if erased else []
+        began = len(people) + erased
+        gone += [("did not consent", informed - began)] if informed > began else []
         stages.append(
             Stage("Arrived", sum(arrived.values()), ("times the page was opened",), "Did not begin", _said(dict(gone)))
         )

@@ -14,18 +14,32 @@ from pathlib import Path
 
 from flask import Flask, g, render_template, request
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, TooManyRequests
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as WebResponse
 
 from embeddings.artefacts import RootnoteError
-from server import database, language, participant, researcher, watch
+from server import (
+    account,
+    chain,
+    consents,
+    database,
+    language,
+    participant,
+    people,
+    researcher,
+    retention,
+    rights,
+    watch,
+)
 from server.door import Door, sha256
+from server.erasure import Journal, replay
 from server.flow import Clock, Experiment, Refused, sync_places, utc_now
 from server.headers import security_headers
+from server.house import House
 from server.limits import Limits
 from server.pages import read_pages
-from server.participant import House
 from server.privacy import NEEDED
 from server.reception import Reception
 from server.settings import Settings
@@ -36,6 +50,7 @@ from study.recruiters import make_recruiter
 from study.storage import open_storage
 
 MAX_REQUEST_BYTES = 64 * 1024
+HOUSEKEEPING_SECONDS = 3600
 ERRORS = {
     400: (mark("This did not work"), mark("What was sent is not complete; please load the page again.")),
     404: (mark("There is nothing here"), mark("This page does not exist, or is no longer there.")),
@@ -64,18 +79,23 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
         RootnoteError: where artefacts are missing or stale, consent.md is missing, or the database is not
             migrated or belongs to another schedule.
     """
-    engine = database.connect(settings.database)
+    engine = database.connect(settings.database, settings.secret)
     mend = f"rootnote server migrate {study.folder}" + (" --rehearsal" if settings.rehearsal else "")
     pages = read_pages(study)
     storage = open_storage(study)
     experiment = Experiment(settings.adjust(study.config), read_plan(study), clock, storage, settings.rehearsal)
     revision = database.require_migrated(engine, mend)
+    journal = Journal(settings.erasures_of(study))
     with database.writing(engine) as session, session.begin():
         sync_places(session, experiment)
+        chain.begin(session, clock())
+        shown = {name: (one.consent_version, one.consent_source) for name, one in pages.items()}
+        consents.keep(session, shown, clock())
+        replay(session, journal, clock())
     app, door = Flask(__name__), Door(settings.secret)
     app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES, MAX_FORM_MEMORY_SIZE=MAX_REQUEST_BYTES)
     app.extensions["rootnote"] = House.of(
-        experiment, pages, door, settings.rehearsal, _reception(study, settings, door)
+        experiment, pages, door, settings.rehearsal, journal, _reception(study, settings, door)
     )
     app.extensions["rootnote.engine"] = engine
     app.extensions["rootnote.revision"] = revision
@@ -86,17 +106,20 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     app.jinja_env.globals.update(study_name=study.config.study.name, rehearsal=settings.rehearsal)
     app.jinja_env.globals.update(contact=study.config.study.contact, assets=_assets_version(app))
     app.jinja_env.globals.update(marketplace=_marketplace(app))
-    app.jinja_env.globals.update(technical_paid=study.config.pay.screened_out_usd > 0)
+    app.jinja_env.globals.update(unheard_usd=study.config.pay.unheard_usd)
     app.jinja_env.globals.update(screened_out_usd=study.config.pay.screened_out_usd)
     language.install(app, study.config.study.languages)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.register_blueprint(participant.blueprint)
-    app.register_blueprint(researcher.blueprint)
+    app.register_blueprint(rights.blueprint)
+    for blueprint in (researcher.blueprint, account.blueprint, people.blueprint):
+        app.register_blueprint(blueprint)
     app.register_blueprint(watch.blueprint)
     _keep_logs(app)
     _keep_limits(app, Limits(settings.requests_per_second))
     _keep_headers(app, study.config.recruiter.kind, settings, storage.origin)
     _keep_transactions(app, engine)
+    _keep_retention(app, engine, experiment, door)
     _answer_errors(app)
     return app
 
@@ -190,6 +213,22 @@ def _keep_transactions(app: Flask, engine: Engine) -> None:
         session = g.pop("session", None)
         if session is not None:
             session.close()
+
+
+def _keep_retention(app: Flask, engine: Engine, experiment: Experiment, door: Door) -> None:
+    """Look once an hour, before a request, whether identities are due to be deleted; several processes may."""
+    looked = [-math.inf]
+
+    @app.before_request
+    def look() -> None:
+        early = time.monotonic() - looked[0] < HOUSEKEEPING_SECONDS
+        if early or request.method != "GET" or request.endpoint == "watch.healthz":
+            return
+        looked[0] = time.monotonic()
+        try:
+            retention.keep_house(engine, experiment.config, door, experiment.clock)
+        except SQLAlchemyError as error:
+            log.warning("identities were not looked at", exc_info=error)  # the next hour's turn
 
 
 def _answer_errors(app: Flask) -> None:

@@ -10,6 +10,7 @@ import click
 
 from server.backup import backup as write_backup
 from server.backup import restore as read_backup
+from server.erasure import Journal
 from server.settings import read_settings, show
 from study.config import load_study
 
@@ -45,13 +46,24 @@ def backup(folder: Path, to: Path, keep: int, as_json: bool) -> None:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @study_argument
-def restore(file: Path, folder: Path) -> None:
+@click.option(
+    "--erasures",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A journal of erasures that was kept elsewhere, to be added to this study's.",
+)
+def restore(file: Path, folder: Path, erasures: Path | None) -> None:
     """Fill an empty database from a backup FILE.
+
+    Who had their answers erased since is erased again when the server starts, by the journal of erasures.
 
     ROOTNOTE_DATABASE_URL says which database; one that holds anything is left alone. Stop the server before.
     Example: rootnote server restore /var/backups/rootnote/rootnote-20260301T020000Z.dump my-study
     """
-    settings = read_settings(load_study(folder), os.environ, secret=False)
+    study = load_study(folder)
+    settings = read_settings(study, os.environ, secret=False)
     read_backup(settings.database, file)
+    journal = Journal(settings.erasures_of(study))
+    if erasures is not None:
+        click.echo(f"{journal.add(Journal(erasures))} erasures were added to {journal.path}.")
     click.echo(f"{show(settings.database)} is as it was in {file.name}.")
     click.echo(f"Next: rootnote server migrate {folder}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,13 @@ LAZY = {
     **dict.fromkeys(("sync", "approve", "pay", "close"), "server.recruiting_commands"),
     "open": "server.recruiting_commands:open_",
     "anonymize": "server.release.command",
+    "audit": "server.audit_command",
+    "consents": "server.audit_command:consents_",
+    **dict.fromkeys(("erase", "disclose", "purge"), "server.rights_commands"),
 }
 ORDER = (
     "migrate", "run", "user", "vault", "rehearse", "open", "status", "sync", "approve", "pay", "close", "links",
-    "codes", "export", "anonymize", "backup", "restore", "doctor",
+    "codes", "export", "anonymize", "erase", "disclose", "purge", "consents", "audit", "backup", "restore", "doctor",
 )  # fmt: skip
 
 
@@ -149,36 +154,36 @@ def status(folder: Path, rehearsal: bool, watch: bool, as_json: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    study, engine = open_study(folder, rehearsal)
-    if as_json:
-        click.echo(json.dumps(_count(study, engine)))
-        return
     console = Console()
-    if not watch:
-        console.print(_status_table(_count(study, engine)))
-        return
-    try:
-        with Live(console=console, auto_refresh=False) as shown:
+    with opened(folder, rehearsal) as (study, engine):
+        if as_json:
+            click.echo(json.dumps(_count(study, engine)))
+            return
+        if not watch:
+            console.print(_status_table(_count(study, engine)))
+            return
+        with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as shown:
             while True:
                 shown.update(_status_table(_count(study, engine)), refresh=True)
                 time.sleep(5)
-    except KeyboardInterrupt:
-        pass
 
 
 def _count(study: Study, engine: Any) -> dict[str, Any]:
     from server import database
-    from server.status import count, money
+    from server.flow import utc_now
+    from server.status import count, identities, money, wage
 
+    config = study.config
     with database.reading(engine) as session:
-        return count(session) | money(session, study.config.pay)
+        told = count(session) | money(session, config.pay)
+        return told | wage(session, config.pay) | identities(session, config, utc_now())
 
 
 def _status_table(counted: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
-    for section in ("places", "listeners", "marketplace", "money"):
+    for section in ("places", "listeners", "marketplace", "money", "wage", "identities"):
         if section in counted:
             table.add_row(section.capitalize(), "", style="bold")
         for name, number in counted.get(section, {}).items():
@@ -210,9 +215,8 @@ def codes(folder: Path, rehearsal: bool) -> None:
     from server import database
     from server.status import shown_codes
 
-    study, engine = open_study(folder, rehearsal)
     click.echo("code,outcome,usd")
-    with database.reading(engine) as session:
+    with opened(folder, rehearsal) as (study, engine), database.reading(engine) as session:
         for code, outcome, usd in shown_codes(session, study.config.pay):
             click.echo(f"{code},{outcome},{usd:.2f}")
 
@@ -224,14 +228,20 @@ def codes(folder: Path, rehearsal: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> None:
     """Write responses.csv, responses.parquet and listeners.csv, under pseudonyms, and export.json with their hashes."""
-    from server import database, responses
+    from server import control, database, responses
+    from server.commander import who
+    from server.flow import utc_now
     from study.plan import read_plan
 
-    study, engine = open_study(folder, rehearsal)
-    plan = read_plan(study)
-    default = study.folder / "rehearsal" if rehearsal else study.folder
-    with database.reading(engine) as session:
+    with (
+        opened(folder, rehearsal, secret=True) as (study, engine),
+        database.writing(engine) as session,
+        session.begin(),
+    ):
+        plan = read_plan(study)
+        default = study.folder / "rehearsal" if rehearsal else study.folder
         require_same_schedule(session, plan.schedule_fingerprint)
+        control.write_log(session, who(), "exported responses", utc_now())
         written = responses.export(session, study, plan, out or default)
     if as_json:
         paths = {name: str(getattr(written, name)) for name in ("csv", "parquet", "listeners", "manifest")}
@@ -242,16 +252,29 @@ def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> No
     click.echo(f"Written: {written.csv}, {others} and {written.manifest.name}.")
 
 
-def open_study(folder: Path, rehearsal: bool) -> tuple[Study, Any]:
-    """A study and its migrated database."""
-    from server import database
+@contextlib.contextmanager
+def opened(folder: Path, rehearsal: bool, *, secret: bool = False) -> Iterator[tuple[Study, Any]]:
+    """A study and its migrated database, let go of at the end.
+
+    Args:
+        secret: whether what is done is written into the log, which needs ROOTNOTE_SECRET. What was erased is then
+            erased again, should the database come from a backup.
+    """
+    from server import database, erasure
+    from server.flow import utc_now
     from server.settings import read_settings
 
     study = load_study(folder)
-    settings = read_settings(study, os.environ, rehearsal=rehearsal, secret=False)
-    engine = database.connect(settings.database)
-    database.require_migrated(engine, f"rootnote server migrate {folder}" + (" --rehearsal" if rehearsal else ""))
-    return study, engine
+    settings = read_settings(study, os.environ, rehearsal=rehearsal, secret=secret)
+    engine = database.connect(settings.database, settings.secret)
+    try:
+        database.require_migrated(engine, f"rootnote server migrate {folder}" + (" --rehearsal" if rehearsal else ""))
+        if secret:
+            with database.writing(engine) as session, session.begin():
+                erasure.replay(session, erasure.Journal(settings.erasures_of(study)), utc_now())
+        yield study, engine
+    finally:
+        engine.dispose()
 
 
 def require_same_schedule(session: Any, fingerprint: str) -> None:

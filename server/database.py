@@ -23,14 +23,21 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from embeddings.artefacts import RootnoteError
+from server import chain
 from server.models import Base
 from server.settings import show
 
 BUSY_MS = 20_000
 
 
-def connect(url: URL) -> Engine:
-    """An engine for `url`; nothing is opened yet."""
+def connect(url: URL, secret: str = "") -> Engine:
+    """An engine for `url`; nothing is opened yet. Only one that was given the secret can write into the log."""
+    engine = _engine(url)
+    engine.update_execution_options(**{chain.OPTION: secret})
+    return engine
+
+
+def _engine(url: URL) -> Engine:
     if url.drivername != "sqlite":
         # The pool is wider than the server's threads, so none waits for another's connection.
         return create_engine(

@@ -1,4 +1,4 @@
-"""The desk's door: who is signed in, by a cookie; and that a form came from a page of ours.
+"""The desk's door: who is signed in, by a cookie; what their role opens; and that a form came from a page of ours.
 
 The cookie goes to /desk alone, is out of scripts' reach and is sent by no other site's link or form (SameSite=Strict);
 by https it is Secure. Every form carries a token made from the cookie, so that no other site can make one. Before
@@ -7,23 +7,23 @@ somebody is signed in, a cookie of the sign-in form takes that place.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from datetime import datetime, timedelta
 
-from flask import abort, current_app, g, redirect, request, url_for
+from flask import abort, current_app, g, redirect, render_template, request, url_for
 from sqlalchemy import Engine
 from werkzeug.wrappers import Response as WebResponse
 
-from server import control, users
+from server import roles, users
 from server.database import reading, writing
 from server.door import random_token
-from server.limits import network
 from server.models import Researcher, SignIn
 from server.settings import Settings
 
 RENEW = timedelta(minutes=1)  # the desk's use is noted no oftener, so that looking writes little
 FIELD_LIMIT = 128
+NEEDS_ROLE = "This page or action needs another role at this desk; its owner can give it to you."
+NEEDS_FACTOR = "This desk asks everybody for a second factor. Please set yours up first, under your name."
 
 
 def settings() -> Settings:
@@ -87,15 +87,45 @@ def require_own_form() -> None:
 
 
 def guard() -> WebResponse | None:
-    """Let only who is signed in pass; others are led to the sign-in page."""
+    """Let only who is signed in pass, to what their role opens; others are led to the sign-in page."""
+    if roles.is_open(request.endpoint):
+        prepare_form()
+        return None
     token = request.cookies.get(_cookie("desk"), "")[:FIELD_LIMIT]
     found = _look_up(token) if token else None
     if found is None:
-        return redirect(url_for("researcher.sign_in"), 303)
+        return redirect(url_for("account.sign_in"), 303)
     g.sign_in, g.desk_cookie = found, token
     if request.method == "POST":
         require_own_form()
-    return None
+    if may(request.endpoint):
+        return None
+    if not is_enrolled() and request.method == "GET":
+        return redirect(url_for("account.account"), 303)
+    return _refused()
+
+
+def _refused() -> WebResponse:
+    page = render_template(
+        "desk/error.html",
+        title="Not open to you",
+        problem=NEEDS_ROLE if is_enrolled() else NEEDS_FACTOR,
+        researcher=researcher(),
+        form=form_token(),
+        now=now(),
+        may=may,
+    )
+    return WebResponse(page, status=403, mimetype="text/html")
+
+
+def may(endpoint: str | None) -> bool:
+    """Whether who is signed in may open a page."""
+    return roles.may(researcher().role, endpoint, enrolled=is_enrolled())
+
+
+def is_enrolled() -> bool:
+    """Whether who is signed in has the second factor, where this server requires one."""
+    return researcher().factor is not None or not settings().factor_required
 
 
 def _look_up(token: str) -> SignIn | None:
@@ -130,48 +160,21 @@ def prepare_form() -> None:
     g.desk_cookie = request.cookies.get(_cookie("form"), "")[:FIELD_LIMIT] or random_token()
 
 
-def try_sign_in(name: str, password: str) -> WebResponse | None:
-    """Sign in: the reply that leads to the desk; None where name or password is wrong.
-
-    The password is looked at outside any transaction, so that its slow hashing holds no lock.
-
-    Raises:
-        TooManyAttemptsError: where too many have failed lately.
-    """
-    moment = now()
-    keys = (_key("name", name), _key("address", network(request.remote_addr)))
-    with writing(engine()) as session, session.begin():
-        users.forget_attempts(session, moment)
-    with writing(engine()) as session:
-        try:
-            users.note_attempt(session, *keys, moment)
-        finally:
-            session.commit()
-    with reading(engine()) as session:
-        known = users.find(session, name)
-        password_hash = known.password_hash if known else None
-    if not users.is_password(password_hash, password):
-        return None
-    with writing(engine()) as session, session.begin():
-        users.forgive(session, keys)
-        known = users.find(session, name)
-        if known is None:
-            return None
-        token = users.sign_in(session, known, moment)
-        control.write_log(session, name, "signed in", moment)
+def let_in(token: str) -> WebResponse:
+    """Give the cookie of a sign-in and lead to the desk."""
     response = redirect(url_for("researcher.overview"), 303)
-    _set_cookie(response, "desk", token)
+    set_sign_in(response, token)
     _drop_cookie(response, "form")
     return response
 
 
+def set_sign_in(response: WebResponse, token: str) -> None:
+    """Give the cookie of another sign-in with a reply."""
+    _set_cookie(response, "desk", token)
+
+
 def leave() -> WebResponse:
     """Take the cookie away and go to the sign-in page."""
-    response = redirect(url_for("researcher.sign_in"), 303)
+    response = redirect(url_for("account.sign_in"), 303)
     _drop_cookie(response, "desk")
     return response
-
-
-def _key(purpose: str, value: str) -> str:
-    keyed = hmac.new(settings().secret.encode(), f"rootnote.attempt.{purpose}:{value}".encode(), hashlib.sha256)
-    return keyed.hexdigest()

@@ -75,8 +75,8 @@ def _row(
     ended = assignment.ended_at
     return Row(
         pseudonym=pseudonym,
-        state=str(state),
-        prescreen=_prescreen(assignment, results),
+        state="erased" if assignment.erased_at else str(state),
+        prescreen="–" if assignment.erased_at else _prescreen(assignment, results),
         consented_at=assignment.consented_at,
         minutes=minutes_between(assignment.consented_at, ended) if ended else None,
         answers=len(given),

@@ -74,6 +74,10 @@ class Door:
         """What the database keeps of a worker's id outside the vault."""
         return self._keyed("worker", worker)
 
+    def hidden_code(self, code: str) -> str:
+        """What is kept of a completion code once nobody is to be found by it: 60 bits of its keyed hash."""
+        return f"~{self._keyed('code', code)[:15]}"
+
     def submission_key(self, worker: str, submission: str) -> str:
         """What it keeps of a marketplace's submission, whose id may come again with another worker."""
         return self._keyed("submission", f"{worker}:{submission}")

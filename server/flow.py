@@ -298,7 +298,7 @@ def _proceed(session: Session, experiment: Experiment, assignment: Assignment, s
     Raises:
         Refused: where an earlier step is still to be done.
     """
-    if assignment.state in ENDED:
+    if assignment.state in ENDED or assignment.erased_at is not None:
         return False
     due = _due(session, experiment, assignment)
     if ORDER.index(step) > ORDER.index(due):
@@ -396,7 +396,7 @@ def answer_trial(session: Session, experiment: Experiment, assignment: Assignmen
         Refused: where the trial is not the current one or its clips were not all heard.
     """
     late = assignment.state is State.EXPIRED
-    if assignment.state in ENDED and not late:
+    if (assignment.state in ENDED and not late) or assignment.erased_at is not None:
         return
     position = answered_trials(session, assignment) + 1
     if answer.position < position:
@@ -475,7 +475,8 @@ def expire_absent(session: Session, now: datetime) -> None:
 def rejoin(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
     """Let somebody go on who gave their place back, or lost it, and came again; False where it is taken."""
     held = session.scalar(select(Place.id).where(Place.assignment_id == assignment.id)) is not None
-    if held or assignment.state not in (*ACTIVE, State.RETURNED, State.EXPIRED):
+    gone = assignment.state not in (*ACTIVE, State.RETURNED, State.EXPIRED) or assignment.erased_at is not None
+    if held or gone:
         return held
     mine = update(Place).where(Place.list_number == assignment.list_number, _claimable(experiment))
     if _rows(session, mine.values(_lease(experiment, assignment))) != 1:

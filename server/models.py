@@ -68,7 +68,7 @@ class State(enum.StrEnum):
 
 ACTIVE = frozenset({State.RESERVED, State.CONSENTED, State.SCREENED, State.LISTENING})
 COMPLETED = frozenset({State.FINISHED, State.SUBMITTED, State.APPROVED, State.PAID})
-TURNED_AWAY = frozenset({State.SCREENED_OUT, State.TECHNICAL})  # both are paid as screened out
+TURNED_AWAY = frozenset({State.SCREENED_OUT, State.TECHNICAL})
 
 
 class StudyRecord(Base):
@@ -113,6 +113,7 @@ class Assignment(Base):
     screened_at: Mapped[datetime | None]
     listening_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]  # everything that they answered was deleted then, at their wish
 
     listener: Mapped[Listener] = relationship()
 
@@ -229,7 +230,10 @@ Index("ix_places_open", Place.filled, Place.turn)
 
 
 class Control(Base):
-    """How the study is run at present; `id` is always 1. Once closed, a study stays closed."""
+    """How the study is run at present; `id` is always 1. Once closed, a study stays closed.
+
+    `purged_at`: when identities were last deleted for good (server.retention), `purged`: of how many people in all.
+    """
 
     __tablename__ = "control"
 
@@ -237,6 +241,20 @@ class Control(Base):
     recruiting: Mapped[bool] = mapped_column(default=True)
     message: Mapped[str] = mapped_column(Text, default="")
     closed_at: Mapped[datetime | None]
+    purged: Mapped[int] = mapped_column(default=0, server_default="0")
+    purged_at: Mapped[datetime | None]
+
+
+class ConsentText(Base):
+    """A consent text as listeners were shown it; `hash` is its SHA-256, which their assignments name."""
+
+    __tablename__ = "consent_texts"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    language: Mapped[str] = mapped_column(String(16))
+    number: Mapped[int]  # 1, 2, … in each language
+    text: Mapped[str] = mapped_column(Text)
+    since: Mapped[datetime]
 
 
 class Arrivals(Base):
@@ -254,7 +272,11 @@ class Arrivals(Base):
 
 
 class Researcher(Base):
-    """Someone who may sign in to the desk; `unblinded_at`: when they asked to see agreement early."""
+    """Someone who may sign in to the desk; `unblinded_at`: when they asked to see agreement early.
+
+    `factor`: the second factor's key, encrypted (server.factors); `factor_step`: the last of its steps that was used;
+    `recovery`: the keyed hashes of the recovery codes that are left, as a JSON list.
+    """
 
     __tablename__ = "researchers"
 
@@ -263,6 +285,10 @@ class Researcher(Base):
     password_hash: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[datetime]
     unblinded_at: Mapped[datetime | None]
+    role: Mapped[str] = mapped_column(String(16), server_default="owner")
+    factor: Mapped[str | None] = mapped_column(Text)
+    factor_step: Mapped[int | None]
+    recovery: Mapped[str | None] = mapped_column(Text)
 
 
 class SignIn(Base):
@@ -290,7 +316,10 @@ class Attempts(Base):
 
 
 class LogEntry(Base):
-    """What a researcher did, and why. Rows are added only: a trigger refuses to change or delete one."""
+    """What a researcher, a command or the server did, and why. Rows are added only: a trigger refuses all else.
+
+    `number`, `hash`, `seal` and `key` chain the rows (server.chain); null in rows from before there was a chain.
+    """
 
     __tablename__ = "log"
 
@@ -300,6 +329,25 @@ class LogEntry(Base):
     what: Mapped[str] = mapped_column(String(32))
     detail: Mapped[str] = mapped_column(Text, default="")
     reason: Mapped[str] = mapped_column(Text, default="")
+    number: Mapped[int | None]
+    hash: Mapped[str | None] = mapped_column(String(64))
+    seal: Mapped[str | None] = mapped_column(String(64))
+    key: Mapped[str | None] = mapped_column(String(16))
+
+
+Index("uq_log_number", LogEntry.number, unique=True)
+
+
+class LogHead(Base):
+    """The end of the log: the last entry's number and hash, sealed; `id` is always 1, and 0 is before the first."""
+
+    __tablename__ = "log_head"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(default=0)
+    hash: Mapped[str] = mapped_column(String(64), default="")
+    seal: Mapped[str] = mapped_column(String(64), default="")
+    key: Mapped[str] = mapped_column(String(16), default="")
 
 
 # ------------------------------------------------------------------ recruiting and paying

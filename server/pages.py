@@ -39,6 +39,7 @@ class Pages:
 
     consent: Markup
     consent_version: str
+    consent_source: str
     instructions: Markup
     debrief: Markup
 
@@ -54,10 +55,11 @@ def read_pages(study: Study) -> dict[str, Pages]:
     instructions, debrief = _read(study, "instructions", INSTRUCTIONS), _read(study, "debrief", DEBRIEF)
     return {
         language: Pages(
-            consent=_render(consent[language]),
+            consent=render_text(consent[language]),
             consent_version=hashlib.sha256(consent[language].encode()).hexdigest(),
-            instructions=_render(instructions[language]),
-            debrief=_render(debrief[language]),
+            consent_source=consent[language],
+            instructions=render_text(instructions[language]),
+            debrief=render_text(debrief[language]),
         )
         for language in study.config.study.languages
     }
@@ -87,7 +89,8 @@ def _read_file(path: Path) -> str:
     return text if text.strip() else ""
 
 
-def _render(text: str) -> Markup:
+def render_text(text: str) -> Markup:
+    """Markdown as safe HTML."""
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     markdown.add_render_rule("link_open", _open_link)
     return Markup(markdown.render(text))  # html is off, so all markup is the renderer's own

@@ -11,27 +11,28 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from flask import Blueprint, Request, abort, current_app, g, redirect, render_template, request, send_file, url_for
+from flask import Blueprint, Request, abort, current_app, redirect, render_template, request, send_file, url_for
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WebResponse
 
-from server import control, database, flow, language, screening
-from server.door import WORKER_LIMIT, Door, Entry
-from server.flow import Experiment, Refused, TrialAnswer, Vacancy
+from server import control, database, erasure, flow, language, screening
+from server.door import WORKER_LIMIT, Entry
+from server.flow import Refused, TrialAnswer, Vacancy
+from server.house import TOKEN_LIMIT
+from server.house import present_assignment as _assignment
+from server.house import present_house as _house
+from server.house import present_session as _session
 from server.models import Assignment, PrescreenItem, State
-from server.pages import Pages
 from server.reception import Reception
 from server.screening import ItemAnswer
 from server.telemetry import read_telemetry
 from study.languages import mark
 from study.plan import Stimulus
 from study.prescreen import graded_steps, step_config
-from study.prescreens.item import INTERVAL_SPANS, INTERVALS, encode_wav
-from study.prescreens.volume import volume_sound
+from study.prescreens.item import INTERVAL_SPANS, INTERVALS
 from study.questions import AnswerError, check_answers, plain_number
 from study.recruiters.base import Arrival
 from study.storage import MIMETYPE
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 MAX_PLAYS = 10_000
 SURENESS = 5
 MAX_RESPONSE_MS = 7 * 24 * 3600 * 1000
-TOKEN_LIMIT = 64
 WHICH = ("interval", 1, INTERVALS, mark("Please choose one of the three."))
 # What a page of the prescreen asks for: the field, the least and the most it may be, and what is said where it is not.
 ASKED = {
@@ -52,46 +52,6 @@ ASKED = {
     "antiphase": WHICH,
 }
 ADDRESS_LIMIT = 512
-
-
-@dataclass(frozen=True)
-class House:
-    """Everything the pages need that is the same for all listeners."""
-
-    experiment: Experiment
-    texts: dict[str, Pages]  # by language
-    door: Door
-    volume: bytes
-    rehearsal: bool
-    reception: Reception | None = None  # None: listeners come by plain links
-
-    @classmethod
-    def of(
-        cls,
-        experiment: Experiment,
-        texts: dict[str, Pages],
-        door: Door,
-        rehearsal: bool,
-        reception: Reception | None = None,
-    ) -> House:
-        loudness = experiment.config.stimuli.loudness_lufs
-        return cls(experiment, texts, door, encode_wav(volume_sound(loudness)), rehearsal, reception)
-
-    @property
-    def pages(self) -> Pages:
-        """The texts in the language of the page."""
-        return self.texts[language.present()]
-
-
-def _house() -> House:
-    house = current_app.extensions["rootnote"]
-    assert isinstance(house, House)
-    return house
-
-
-def _session() -> Session:
-    assert isinstance(g.session, Session)
-    return g.session
 
 
 # ------------------------------------------------------------------ coming in
@@ -199,6 +159,7 @@ def _consent_page(entry: Entry, arrival: Arrival | None = None, *, again: bool =
         arrival=reception.vault.seal(arrival) if reception and arrival else "",
         again=again,
         text=_house().pages.consent,
+        version=entry.consent,
         choices=_languages() if request.method == "GET" else {},
         message=control.control(_session()).message,
     )
@@ -252,14 +213,6 @@ def _address(token: str) -> str:
     return url_for("participant.page", token=token)
 
 
-def _assignment(token: str, *, lock: bool = False) -> Assignment:
-    found = flow.find(_session(), token, lock=lock) if len(token) <= TOKEN_LIMIT else None
-    if found is None:
-        abort(404)
-    language.use(found.language)
-    return found
-
-
 @blueprint.get("/a/<token>")
 def page(token: str) -> str:
     """The step that is due."""
@@ -280,6 +233,7 @@ def page(token: str) -> str:
         return render_template("questions.html", **context, **_questions({}, {}))
     code, reception = assignment.completion_code, _house().reception
     context["back"] = reception.hand_back(_session(), assignment) if reception else None
+    context |= {"version": assignment.consent_version, "erased": assignment.erased_at is not None}
     return render_template("end.html", **context, code=code, text=_house().pages.debrief)
 
 
@@ -391,11 +345,13 @@ def confirm_leave(token: str) -> str | WebResponse:
 
 @blueprint.post("/a/<token>/leave")
 def leave(token: str) -> WebResponse:
-    """Without confirm=yes, ask; with it, leave."""
-    assignment = _assignment(token, lock=True)
+    """Without confirm=yes, ask; with it, leave, and with answers=erase have everything deleted."""
+    assignment, house = _assignment(token, lock=True), _house()
     if request.form.get("confirm") != "yes":
         return redirect(url_for("participant.confirm_leave", token=token), 303)
-    flow.leave(_session(), _house().experiment, assignment)
+    flow.leave(_session(), house.experiment, assignment)
+    if request.form.get("answers") == "erase":
+        erasure.erase(_session(), house.journal, assignment, house.experiment.clock(), erasure.LISTENER)
     return redirect(_address(token), 303)
 
 

@@ -33,9 +33,9 @@ def dollars(amount: int) -> str:
     return f"${amount // 100:,}.{amount % 100:02d}"
 
 
-def outcome(state: State) -> Outcome:
-    """How a run that has ended ended."""
-    if state in COMPLETED:
+def outcome(state: State, pay: PayConfig) -> Outcome:
+    """How a run that has ended ended, as the marketplace is told: who is paid the reward has finished there."""
+    if state in COMPLETED or due(state, pay)[0] == "reward":
         return "finished"
     return "screened_out" if state in TURNED_AWAY else "left"
 
@@ -44,6 +44,9 @@ def due(state: State, pay: PayConfig) -> tuple[Kind, int]:
     """What somebody is owed whose run ended so: the kind and the cents."""
     if state in COMPLETED:
         return "reward", cents(pay.reward_usd)
+    if state is State.TECHNICAL:
+        amount = cents(pay.unheard_usd)
+        return "reward" if amount == cents(pay.reward_usd) else "screen_out", amount
     if state in TURNED_AWAY:
         return "screen_out", cents(pay.screened_out_usd)
     if state is State.EXPIRED:

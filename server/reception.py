@@ -95,7 +95,7 @@ class Reception:
         amount = payments.due(assignment.state, self.pay)[1]
         if arrival is None or (not self.recruiter.terms.pays_unsubmitted and amount < cents(self.pay.reward_usd)):
             return HandBack()
-        outcome = payments.outcome(assignment.state)
+        outcome = payments.outcome(assignment.state, self.pay)
         return self.recruiter.hand_back(arrival, outcome, assignment.completion_code)
 
     def hand_back_owed(self, arrival: Arrival) -> HandBack:

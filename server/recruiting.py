@@ -170,8 +170,8 @@ def require_payable(office: Office) -> None:
         raise RootnoteError(f"pay.reward_usd in study.toml is 0; {at.name} needs a reward.")
     if at.pays_unsubmitted:
         return
-    for name in ("screened_out_usd", "withdrawn_usd", "expired_usd"):
-        if cents(getattr(pay, name)) > office.reward:
+    for name in ("screened_out_usd", "without_sound_usd", "withdrawn_usd", "expired_usd"):
+        if cents(getattr(pay, name) or 0) > office.reward:
             raise RootnoteError(
                 f"pay.{name} in study.toml is above pay.reward_usd; "
                 f"on {at.name} everybody who submits is paid the reward."

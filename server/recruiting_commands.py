@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import ipaddress
 import os
 import socket
@@ -22,7 +21,9 @@ from sqlalchemy.orm import Session
 
 from embeddings.artefacts import RootnoteError
 from server import control, database, flow, payments, recruiting, settling
+from server.commander import who
 from server.door import Door
+from server.lifting import Lift, all_short, lift_all
 from server.models import Assignment, Opening
 from server.payments import dollars
 from server.privacy import Vault, has_keys, read_vault
@@ -56,7 +57,7 @@ def counter(folder: Path, rehearsal: bool, live: bool | None = None) -> Iterator
     """Open the books alone, and connect to the marketplace; `live` None: as the study was launched."""
     study = load_study(folder)
     settings = read_settings(study, os.environ, rehearsal=rehearsal)
-    engine = database.connect(settings.database)
+    engine = database.connect(settings.database, settings.secret)
     database.require_migrated(engine, f"rootnote server migrate {folder}" + (" --rehearsal" if rehearsal else ""))
     try:
         with exclusive(engine):
@@ -150,6 +151,11 @@ def _open(here: Counter, budget: int | None, dry_run: bool, yes: bool) -> None:
         recruiting.begin(session, office, plan.schedule_fingerprint, live=here.live, budget=most)
         _resume(session, office)
     done = settling.synchronise(office, tell=click.echo)
+    _log(
+        office,
+        "opened places",
+        f"{done.ordered} places; budget {dollars(most)}" + ("; real money" if here.live else ""),
+    )
     click.echo(f"Opened {done.ordered} places. Next: rootnote server status {here.study.folder}")
 
 
@@ -245,6 +251,7 @@ def sync(folder: Path, no_approve: bool, watch: bool, every: float, dry_run: boo
             _dry(here)
             return
         done = settling.synchronise(here.office, approve=not no_approve, tell=click.echo)
+        _log_done(here.office, done)
         click.echo(f"Approved {done.approved}, opened {done.ordered} places, sent {done.granted} payments anew.")
         _tell_open_questions(here)
 
@@ -298,6 +305,8 @@ def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bo
             return
         _confirm(yes, f"Approve {len(chosen)} for {dollars(sum(one.cost for one in chosen))}?")
         done = settling.approve_listed(here.office, sight, chosen)
+        named = ", ".join(one.pseudonym for one in chosen) if pseudonyms else ""
+        _log(here.office, "approved anyway" if anyway else "approved", f"{done} submissions", named)
         click.echo(f"Approved {done}.")
 
 
@@ -307,11 +316,20 @@ def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bo
 @click.command()
 @study_argument
 @click.option("--bonus", nargs=2, metavar="ASSIGNMENT USD", help="Pay a bonus to one, by pseudonym.")
+@click.option("--to-floor", is_flag=True, help="Pay everybody who finished what lifts their hour to the floor.")
 @click.option("--reason", default="", help="What the listener reads with a bonus.")
 @dry_option
 @yes_option
 @rehearsal_option
-def pay(folder: Path, bonus: tuple[str, str] | None, reason: str, dry_run: bool, yes: bool, rehearsal: bool) -> None:
+def pay(
+    folder: Path,
+    bonus: tuple[str, str] | None,
+    to_floor: bool,
+    reason: str,
+    dry_run: bool,
+    yes: bool,
+    rehearsal: bool,
+) -> None:
     """Pay everything that is due beside approvals: screen-outs, those who left, those who could not submit."""
     with counter(folder, rehearsal) as here:
         if not here.office.recruiter.terms.by_hand:
@@ -321,6 +339,9 @@ def pay(folder: Path, bonus: tuple[str, str] | None, reason: str, dry_run: bool,
             settling.reconcile_grants(here.office, click.echo)
         if bonus:
             _bonus(here, bonus, reason, dry_run, yes)
+            return
+        if to_floor:
+            _lift(here, reason, dry_run, yes)
             return
         with here.office.reading() as session:
             due = [one for one in settling.all_due(session, here.office) if one.how not in ("approve", "wait")]
@@ -346,6 +367,7 @@ def pay(folder: Path, bonus: tuple[str, str] | None, reason: str, dry_run: bool,
             except UnknownWorkerError as error:
                 click.echo(f"Assignment {one.pseudonym} is not paid: {error}", err=True)
                 unknown += 1
+        _log(here.office, "paid", f"{len(due) - unknown} people, {total}")
         click.echo(f"Paid {len(due) - places - unknown}." + (f" Made {places} places to be paid by." if places else ""))
 
 
@@ -373,7 +395,32 @@ def _bonus(here: Counter, bonus: tuple[str, str], reason: str, dry_run: bool, ye
         return
     _confirm(yes, f"Pay {dollars(amount + here.office.recruiter.fee(amount))}?")
     settling.grant(here.office, found.id, "bonus", amount, reason, submission)
+    _log(here.office, "paid a bonus", f"{dollars(amount)} for {pseudonym}", reason)
     click.echo("Paid 1.")
+
+
+def _lift(here: Counter, reason: str, dry_run: bool, yes: bool) -> None:
+    """Lift everybody who finished to the floor of study.toml."""
+    floor = dollars(cents(here.office.config.pay.floor_usd_per_hour))
+    found = all_short(here.office)
+    _tell_short(found, floor)
+    ready = [one for one in found if one.ready]
+    if dry_run or not ready:
+        return
+    cost = dollars(sum(one.cents + here.office.recruiter.fee(one.cents) for one in ready))
+    by_hand = here.office.recruiter.terms.by_hand
+    _confirm(yes, f"Have you paid these {len(ready)} people {cost}?" if by_hand else f"Pay {cost}, fees included?")
+    paid = lift_all(here.office, ready, reason)
+    _log(here.office, "lifted to the floor", f"{paid} people, {cost}, to {floor} an hour", reason)
+    click.echo(f"Lifted {paid} people to {floor} an hour.")
+
+
+def _tell_short(found: list[Lift], floor: str) -> None:
+    for one in found:
+        wait = "" if one.ready else "  (not paid yet: again later)"
+        click.echo(f"  {one.pseudonym}  {one.minutes:.1f} min  ${one.hourly:.2f} an hour  {dollars(one.cents)}{wait}")
+    if not found:
+        click.echo(f"Everybody who finished has {floor} an hour or more.")
 
 
 @click.command()
@@ -393,6 +440,7 @@ def close(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None:
             return
         _confirm(yes, f"Stop recruiting and pay what is complete, at most {dollars(bound - spent)}?")
         recruiting.stop(here.office, who())
+        _log(here.office, "closed the launch", f"at most {dollars(bound)}")
         done = settling.synchronise(here.office, tell=click.echo)
         click.echo(f"Recruiting has stopped. Approved {done.approved}; answers are kept as they are.")
         _tell_open_questions(here)
@@ -401,12 +449,16 @@ def close(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None:
 # ------------------------------------------------------------------ words
 
 
-def who() -> str:
-    """Who gives a command, for the log."""
-    try:
-        return f"{getpass.getuser()} (command line)"[:64]
-    except (OSError, KeyError):
-        return "command line"
+def _log(office: Office, what: str, detail: str, reason: str = "") -> None:
+    """Write into the log what was done with money; who was paid is in the ledger."""
+    with office.writing() as session:
+        control.write_log(session, who(), what, office.clock(), detail=detail, reason=reason)
+
+
+def _log_done(office: Office, done: settling.Done) -> None:
+    if any((done.approved, done.granted, done.ordered)):
+        told = f"approved {done.approved}, sent {done.granted} payments anew, opened {done.ordered} places"
+        _log(office, "synchronised", told)
 
 
 def _confirm(yes: bool, question: str) -> None:
@@ -476,6 +528,7 @@ def _once(folder: Path, rehearsal: bool, approve: bool) -> bool:
         with counter(folder, rehearsal) as here:
             _require_launched(here)
             done = settling.synchronise(here.office, approve=approve, tell=click.echo)
+            _log_done(here.office, done)
             with here.office.reading() as session:
                 over = settling.is_over(session)
     except RecruiterError as error:

@@ -9,40 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from flask import Blueprint, abort, current_app, g, redirect, render_template, request, url_for
+from flask import Blueprint, abort, current_app, redirect, request, url_for
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WebResponse
 
-from server import control, desk, desk_agreement, desk_door, desk_listeners, desk_questions, users
+from server import control, desk, desk_agreement, desk_door, desk_listeners, desk_page, desk_questions
 from server.control import NotDoneError
 from server.flow import Experiment
-from server.models import LogEntry, Researcher, State
+from server.models import LogEntry, State
 
 blueprint = Blueprint("researcher", __name__, url_prefix="/desk")
+blueprint.before_request(desk_door.guard)
+_session, _render, _present_researcher = desk_page.session, desk_page.render, desk_page.present_researcher
 LOG_PAGE = 50
 PSEUDONYM_LIMIT = 64
 MATRIX_TRIPLETS = 360  # above that many a table of single triplets tells nothing
-OPEN = ("researcher.sign_in", "researcher.send_sign_in")
 
 
 def _experiment() -> Experiment:
     experiment = current_app.extensions["rootnote"].experiment
     assert isinstance(experiment, Experiment)
     return experiment
-
-
-def _session() -> Session:
-    assert isinstance(g.session, Session)
-    return g.session
-
-
-@blueprint.before_request
-def guard() -> WebResponse | None:
-    if request.endpoint in OPEN:
-        desk_door.prepare_form()
-        return None
-    return desk_door.guard()
 
 
 @blueprint.app_template_filter("utc")
@@ -66,68 +53,6 @@ def duration(minutes: float | None) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-
-
-def _render(page: str, status: int = 200, **context: object) -> WebResponse:
-    found = control.control(_session())
-    text = render_template(
-        f"desk/{page}.html",
-        page=page,
-        control=found,
-        researcher=desk_door.researcher(),
-        form=desk_door.form_token(),
-        now=desk_door.now(),
-        **context,
-    )
-    return WebResponse(text, status=status, mimetype="text/html")
-
-
-# ------------------------------------------------------------------ signing in and out
-
-
-@blueprint.get("/sign-in")
-def sign_in() -> WebResponse:
-    return _sign_in_page()
-
-
-def _sign_in_page(problem: str = "", name: str = "") -> WebResponse:
-    page = render_template("desk/sign_in.html", page="sign_in", problem=problem, name=name, form=desk_door.form_token())
-    return desk_door.open_form(page)
-
-
-@blueprint.post("/sign-in")
-def send_sign_in() -> WebResponse:
-    desk_door.require_own_form()
-    name = request.form.get("name", "").strip().lower()[: desk_door.FIELD_LIMIT]
-    try:
-        response = desk_door.try_sign_in(name, request.form.get("password", ""))
-    except users.TooManyAttemptsError as error:
-        problem = (
-            f"Signing in did not work several times in a row. Please wait {error.minutes} "
-            f"{'minute' if error.minutes == 1 else 'minutes'}, then try again."
-        )
-        page = _sign_in_page(problem, name)
-        page.status_code = 429
-        page.headers["Retry-After"] = str(60 * error.minutes)
-        return page
-    if response is None:
-        page = _sign_in_page("This name and password do not go together. Please try again.", name)
-        page.status_code = 401
-        return page
-    return response
-
-
-@blueprint.post("/sign-out")
-def sign_out() -> WebResponse:
-    users.sign_out(_session(), g.sign_in)
-    return desk_door.leave()
-
-
-@blueprint.post("/sign-out-everywhere")
-def sign_out_everywhere() -> WebResponse:
-    users.sign_out_everywhere(_session(), desk_door.researcher())
-    control.write_log(_session(), desk_door.researcher().name, "signed out everywhere", desk_door.now())
-    return desk_door.leave()
 
 
 # ------------------------------------------------------------------ looking
@@ -195,11 +120,6 @@ def _agreement_page(problem: str = "", reason: str = "", status: int = 200) -> W
     blind = control.is_blind(control.control(_session()), _present_researcher())
     seen = None if blind else desk_agreement.agreement(_session(), _experiment())
     return _render("agreement", status, seen=seen, blind=blind, problem=problem, reason=reason)
-
-
-def _present_researcher() -> Researcher:
-    """Who is signed in, as the database has them now."""
-    return _session().get_one(Researcher, desk_door.researcher().id)
 
 
 @blueprint.post("/agreement")

@@ -20,6 +20,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from embeddings.artefacts import Provenance, replacing, write_table
+from server import chain
 from server.models import (
     ACTIVE,
     COMPLETED,
@@ -110,6 +111,8 @@ def export(session: Session, study: Study, plan: Plan, folder: Path) -> Exported
         frozen.hash if frozen else "",
         paths,
         arrived(session),
+        erased(session),
+        str(chain.end(session)),
     )
     return Exported(paths[0], paths[1], paths[2], manifest, len(rows), completed)
 
@@ -118,6 +121,11 @@ def arrived(session: Session) -> dict[str, int]:
     """How often somebody arrived, by what they were shown."""
     counted = session.execute(select(Arrivals.shown, func.sum(Arrivals.number)).group_by(Arrivals.shown))
     return {shown: int(number) for shown, number in counted}
+
+
+def erased(session: Session) -> int:
+    """How many runs were erased: of them nothing is told."""
+    return session.scalar(select(func.count()).select_from(Assignment).where(Assignment.erased_at.is_not(None))) or 0
 
 
 def response_rows(session: Session, study: Study, plan: Plan) -> Iterable[dict[str, Any]]:
@@ -172,7 +180,8 @@ def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
     tried = select(PrescreenItem.assignment_id, func.max(PrescreenItem.attempt)).group_by(PrescreenItem.assignment_id)
     attempts = {row[0]: row[1] for row in session.execute(tried)}
     screened = _screened(session)
-    for assignment in session.scalars(select(Assignment).order_by(Assignment.id)):
+    kept = select(Assignment).where(Assignment.erased_at.is_(None))
+    for assignment in session.scalars(kept.order_by(Assignment.id)):
         count, late = counts.get(assignment.id, (0, 0))
         ended = assignment.ended_at
         row = {

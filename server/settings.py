@@ -8,14 +8,19 @@ ROOTNOTE_RESERVATION_MINUTES takes the place of study.toml's, so that those who 
 ROOTNOTE_PUBLIC_URL is where listeners reach the server; ROOTNOTE_TRUSTED_PROXIES says how many proxies before it may
 tell a request's address and scheme (default 0: their headers are not believed); ROOTNOTE_METRICS_TOKEN opens
 /metrics; ROOTNOTE_REQUESTS_PER_SECOND is what one address may send (0: no limit). ROOTNOTE_VAULT_KEY, or the file
-that ROOTNOTE_VAULT_KEY_FILE names, encrypts workers' ids (server.privacy). In a rehearsal alone, ROOTNOTE_MARKET_URL is
-a marketplace on this machine in place of the real one.
+that ROOTNOTE_VAULT_KEY_FILE names, encrypts workers' ids (server.privacy). ROOTNOTE_DESK_SECOND_FACTOR says whether
+researchers may (optional) or must (required) have a second factor. In a rehearsal alone, ROOTNOTE_MARKET_URL is a
+marketplace on this machine in place of the real one.
+
+ROOTNOTE_FORMER_SECRETS, with commas between, are what ROOTNOTE_SECRET was before: `server audit` knows older seals by
+them. ROOTNOTE_ERASURES is the file in which erasures are written down beside the database (server.erasure).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from sqlalchemy import make_url
@@ -46,11 +51,19 @@ class Settings:
     requests_per_second: float = REQUESTS_PER_SECOND
     vault: Vault | None = field(default=None, repr=False)
     market_url: str = ""
+    erasures: str = ""
+    factor_required: bool = False
 
     @property
     def secure(self) -> bool:
         """Whether listeners come by https."""
         return self.public_url.startswith("https://")
+
+    def erasures_of(self, study: Study) -> Path:
+        """Where erasures are written down; a rehearsal's own, which are no one's, in a file of their own."""
+        if self.rehearsal:
+            return study.folder / "rehearsal.erasures.jsonl"
+        return Path(self.erasures) if self.erasures else study.folder / "erasures.jsonl"
 
     def adjust(self, config: StudyConfig) -> StudyConfig:
         """The study's configuration as this server follows it."""
@@ -58,6 +71,11 @@ class Settings:
             return config
         recruiter = config.recruiter.model_copy(update={"reservation_minutes": self.reservation_minutes})
         return config.model_copy(update={"recruiter": recruiter})
+
+
+def former_secrets(environment: Mapping[str, str]) -> list[str]:
+    """The secrets of before, by which older entries of the log were sealed: ROOTNOTE_FORMER_SECRETS, with commas."""
+    return [one.strip() for one in environment.get("ROOTNOTE_FORMER_SECRETS", "").split(",") if one.strip()]
 
 
 def read_settings(
@@ -81,7 +99,18 @@ def read_settings(
         _number(environment, "ROOTNOTE_REQUESTS_PER_SECOND", 0.0 if rehearsal else REQUESTS_PER_SECOND, 1e6),
         _vault(study, environment, key if rehearsal else "") if secret else None,
         _market_url(environment) if rehearsal else "",
+        environment.get("ROOTNOTE_ERASURES", ""),
+        _factor_required(environment),
     )
+
+
+def _factor_required(environment: Mapping[str, str]) -> bool:
+    value = environment.get("ROOTNOTE_DESK_SECOND_FACTOR", "") or "optional"
+    if value not in ("optional", "required"):
+        raise RootnoteError(
+            f"the environment variable ROOTNOTE_DESK_SECOND_FACTOR is '{value}', neither 'optional' nor 'required'."
+        )
+    return value == "required"
 
 
 def _vault(study: Study, environment: Mapping[str, str], rehearsal_secret: str) -> Vault | None:

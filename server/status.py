@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from server import desk, payments
+from server import payments, retention, wages
 from server.models import (
     ACTIVE,
-    COMPLETED,
-    TURNED_AWAY,
     Assignment,
     Opening,
     Payment,
@@ -22,7 +21,7 @@ from server.models import (
     Submission,
 )
 from server.responses import standing
-from study.config import PayConfig
+from study.config import PayConfig, StudyConfig
 
 
 def count(session: Session) -> dict[str, Any]:
@@ -51,7 +50,6 @@ def money(session: Session, pay: PayConfig) -> dict[str, Any]:
     under_way = {bool(open_): number for open_, number in session.execute(openings)}
     kinds = select(Payment.kind, func.sum(Payment.cents)).where(Payment.state == "paid").group_by(Payment.kind)
     fees = select(func.coalesce(func.sum(Payment.fee_cents), 0)).where(Payment.state == "paid")
-    durations = desk.durations(session, pay.reward_usd)
     told: dict[str, Any] = {kind: payments.dollars(amount) for kind, amount in session.execute(kinds)}
     told |= {
         "fees": payments.dollars(session.scalar(fees) or 0),
@@ -60,10 +58,36 @@ def money(session: Session, pay: PayConfig) -> dict[str, Any]:
         "at_most": payments.dollars(payments.committed(session)),
         "budget": payments.dollars(launch.budget_cents),
     }
-    if durations is not None and durations.usd_per_hour is not None:
-        told["wage_an_hour"] = f"${durations.usd_per_hour:.2f}"
     settled = {"openings": under_way.get(True, 0), "openings_settled": under_way.get(False, 0)}
     return {"marketplace": settled | _by_name(session, statuses), "money": told}
+
+
+def wage(session: Session, pay: PayConfig) -> dict[str, Any]:
+    """What an hour pays, as measured, beside the floor; empty before anybody finished."""
+    found = wages.wages(session, pay)
+    if found is None:
+        return {}
+    told = {
+        "minutes_at_work": f"{found.minutes:.1f}",
+        "median_an_hour": f"${found.median:.2f}",
+        "tenth_percentile": f"${found.tenth:.2f}",
+        "floor": f"${pay.floor_usd_per_hour:.2f}",
+    }
+    if found.below:
+        missing = payments.dollars(found.missing)
+        told["below_the_floor"] = f"{found.below} people, by {missing}; `rootnote server pay --to-floor` lifts them"
+    return {"wage": told}
+
+
+def identities(session: Session, config: StudyConfig, now: datetime) -> dict[str, Any]:
+    """Of how many people it is kept who they are, when that is due to be deleted, and how many are."""
+    found = retention.look(session, config, now)
+    told: dict[str, Any] = {"kept": found.kept}
+    if found.kept:
+        told["due"] = f"{found.due:%Y-%m-%d %H:%M} UTC" if found.due else f"not yet: {found.waiting}"
+    if found.purged_at is not None:
+        told["deleted"] = f"{found.purged}, last at {found.purged_at:%Y-%m-%d %H:%M} UTC"
+    return {"identities": told}
 
 
 def _by_name(session: Session, query: Any) -> dict[str, int]:
@@ -78,8 +102,4 @@ def shown_codes(session: Session, pay: PayConfig) -> Iterator[tuple[str, str, fl
 
 
 def _due(state: State, pay: PayConfig) -> float:
-    if state in COMPLETED:
-        return pay.reward_usd
-    if state is State.EXPIRED:
-        return pay.expired_usd
-    return pay.screened_out_usd if state in TURNED_AWAY else pay.withdrawn_usd
+    return payments.due(state, pay)[1] / 100

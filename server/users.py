@@ -4,6 +4,7 @@ Passwords are kept as argon2id hashes. A name that is not there costs the same w
 of a reply tells nothing. Failed attempts are counted for the name and for the address, each under a keyed hash; after
 so many within a quarter of an hour the rest are refused unread, and the count is forgotten when it is over.
 A sign-in ends 12 hours after it began, an hour after the desk was last used, or when it is signed out.
+The first researcher is an owner, and while there are others one owner is left.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from datetime import datetime, timedelta
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import case, delete, select, update
+from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from embeddings.artefacts import RootnoteError
 from server.door import random_token, sha256
 from server.models import Attempts, Researcher, SignIn
+from server.roles import Role
 
 PASSWORD_LENGTH = 12
 PASSWORD_LIMIT = 1024  # hashing takes longer the longer the text
@@ -35,27 +37,28 @@ DISTINCT = 6  # characters that must be left without them
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 WINDOW = timedelta(minutes=15)
 NAME_ATTEMPTS, ADDRESS_ATTEMPTS = 10, 30
+STRANGERS_TOLD = 30  # failures of unknown names in the log, in one window
 LONGEST, IDLE = timedelta(hours=12), timedelta(hours=1)
 
 _hasher = PasswordHasher()  # RFC 9106's low-memory choice: 64 MiB, 3 passes
 
 
 class TooManyAttemptsError(Exception):
-    """Signing in is refused for `minutes`."""
+    """Signing in is refused for `minutes`; `begun`: the keys that this attempt was the first too many of."""
 
-    def __init__(self, minutes: int) -> None:
+    def __init__(self, minutes: int, begun: tuple[str, ...] = ()) -> None:
         super().__init__(f"refused for {minutes} minutes")
-        self.minutes = minutes
+        self.minutes, self.begun = minutes, begun
 
 
 # ------------------------------------------------------------------ accounts
 
 
-def add(session: Session, name: str, password: str, now: datetime) -> Researcher:
-    """Add a researcher.
+def add(session: Session, name: str, password: str, now: datetime, role: Role | None = None) -> Researcher:
+    """Add somebody; without a role the first is an owner and the others are researchers.
 
     Raises:
-        RootnoteError: where the name or the password will not do, or the name is taken.
+        RootnoteError: where the name or the password will not do, the name is taken, or the first is to be no owner.
     """
     if not NAME.fullmatch(name):
         raise RootnoteError(
@@ -63,7 +66,11 @@ def add(session: Session, name: str, password: str, now: datetime) -> Researcher
         )
     if find(session, name) is not None:
         raise RootnoteError(f"'{name}' is there already; `rootnote server user passwd {name}` changes the password.")
-    researcher = Researcher(name=name, password_hash=_hash(name, password), created_at=now)
+    first = session.scalar(select(Researcher.id).limit(1)) is None
+    if first and role not in (None, Role.OWNER):
+        raise RootnoteError(f"the first who may sign in is the owner; add '{name}' as {role} after them.")
+    given = role or (Role.OWNER if first else Role.RESEARCHER)
+    researcher = Researcher(name=name, password_hash=_hash(name, password), created_at=now, role=given)
     session.add(researcher)
     session.flush()
     return researcher
@@ -73,11 +80,47 @@ def remove(session: Session, name: str) -> None:
     """Remove a researcher, who is signed out everywhere.
 
     Raises:
+        RootnoteError: where there is none of that name, or others would be left without an owner.
+    """
+    researcher = _require(session, name)
+    if session.scalar(select(func.count()).select_from(Researcher)) != 1:
+        _leave_an_owner(session, researcher)
+    sign_out_everywhere(session, researcher)
+    session.delete(researcher)
+    session.flush()
+
+
+def change_role(session: Session, name: str, role: Role) -> None:
+    """Give somebody another role, from their next page on; a monitor is blind again.
+
+    Raises:
+        RootnoteError: where there is none of that name, or no owner would be left.
+    """
+    researcher = _require(session, name)
+    if role is not Role.OWNER:
+        _leave_an_owner(session, researcher)
+    researcher.role = role
+    if role is Role.MONITOR:
+        researcher.unblinded_at = None
+    session.flush()
+
+
+def _leave_an_owner(session: Session, leaving: Researcher) -> None:
+    # Locked in one order, so that two owners who remove each other at once wait, and the second is refused.
+    owners = select(Researcher.id).where(Researcher.role == Role.OWNER).order_by(Researcher.id).with_for_update()
+    if set(session.scalars(owners)) == {leaving.id}:
+        raise RootnoteError(f"'{leaving.name}' is the last owner; make somebody else one first.")
+
+
+def drop_factor(session: Session, name: str) -> None:
+    """Forget somebody's second factor and recovery codes; they are signed out everywhere.
+
+    Raises:
         RootnoteError: where there is none of that name.
     """
     researcher = _require(session, name)
+    researcher.factor = researcher.factor_step = researcher.recovery = None
     sign_out_everywhere(session, researcher)
-    session.delete(researcher)
     session.flush()
 
 
@@ -146,13 +189,20 @@ def note_attempt(session: Session, name_key: str, address_key: str, now: datetim
     Raises:
         TooManyAttemptsError: where the name or the address has had its attempts.
     """
-    waits = []
+    waits, begun = [], []
     for key, most in sorted([(name_key, NAME_ATTEMPTS), (address_key, ADDRESS_ATTEMPTS)]):
         number, since = _count(session, key, now)
         if number > most:
             waits.append(since + WINDOW - now)
+        if number == most + 1:
+            begun.append(key)
     if waits:
-        raise TooManyAttemptsError(max(1, round(max(waits).total_seconds() / 60)))
+        raise TooManyAttemptsError(max(1, round(max(waits).total_seconds() / 60)), tuple(begun))
+
+
+def is_told(session: Session, key: str, now: datetime) -> bool:
+    """Whether one more failure of nobody known goes into the log: strangers must not be able to fill it."""
+    return _count(session, key, now)[0] <= STRANGERS_TOLD
 
 
 def _count(session: Session, key: str, now: datetime) -> tuple[int, datetime]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from embeddings.artefacts import RootnoteError
-from server import database, privacy
-from server.cli import open_study, rehearsal_option, study_argument
+from server import control, database, privacy
+from server.cli import opened, rehearsal_option, study_argument
+from server.commander import who
 from server.flow import utc_now
 from server.settings import read_settings
 
@@ -30,10 +31,11 @@ def new_key() -> None:
 @rehearsal_option
 def rotate(folder: Path, rehearsal: bool) -> None:
     """Encrypt everything anew under the first of the keys in ROOTNOTE_VAULT_KEY."""
-    study, engine = open_study(folder, rehearsal)
-    found = read_settings(study, os.environ, rehearsal=rehearsal).vault
-    if found is None:
-        raise RootnoteError(privacy.NEEDED)
-    with database.writing(engine) as session, session.begin():
-        number = privacy.rotate(session, found, utc_now())
+    with opened(folder, rehearsal, secret=True) as (study, engine):
+        found = read_settings(study, os.environ, rehearsal=rehearsal).vault
+        if found is None:
+            raise RootnoteError(privacy.NEEDED)
+        with database.writing(engine) as session, session.begin():
+            number = privacy.rotate(session, found, utc_now())
+            control.write_log(session, who(), "rotated the vault's key", utc_now(), detail=f"{number} entries")
     click.echo(f"{number} entries are encrypted under the first key; the others may be dropped.")

@@ -258,27 +258,44 @@ class PlayerConfig(_Section):
 
 
 class PayConfig(_Section):
-    """What listeners are paid, by outcome; `budget_usd` is the most that a launch may cost, fees included."""
+    """What listeners are paid, by outcome; `budget_usd` is the most that a launch may cost, fees included.
+
+    `without_sound_usd` is for those who consented and cannot use sound at all; None: the reward.
+    """
 
     reward_usd: float = Field(default=1.50, ge=0, le=1000)
     minutes: float = Field(default=4.0, gt=0)
     screened_out_usd: float = Field(default=1.50, ge=0, le=1000)
+    without_sound_usd: float | None = Field(default=None, ge=0, le=1000)
     withdrawn_usd: float = Field(default=0.0, ge=0, le=1000)
     expired_usd: float = Field(default=0.0, ge=0, le=1000)
     floor_usd_per_hour: float = Field(default=15.0, ge=0)
     budget_usd: float | None = Field(default=None, gt=0, le=1_000_000)
 
-    @field_validator("reward_usd", "screened_out_usd", "withdrawn_usd", "expired_usd", "budget_usd")
+    @field_validator(
+        "reward_usd", "screened_out_usd", "without_sound_usd", "withdrawn_usd", "expired_usd", "budget_usd"
+    )
     @classmethod
     def _whole_cents(cls, value: float | None) -> float | None:
         if value is not None and Decimal(str(value)) * 100 % 1:
             raise ValueError(f"{value:g} is not a whole number of cents")
         return value
 
+    @property
+    def unheard_usd(self) -> float:
+        """What somebody is paid who cannot use sound."""
+        return self.reward_usd if self.without_sound_usd is None else self.without_sound_usd
+
 
 def cents(usd: float) -> int:
     """An amount of study.toml in cents: from here on money is whole cents, never a float."""
     return int(Decimal(str(usd)) * 100)
+
+
+class PrivacyConfig(_Section):
+    """How long it is kept who a listener is: days after the last payment (or the closing, where that came later)."""
+
+    identity_days: float = Field(default=30, ge=1, le=3650)
 
 
 class MTurkConfig(_Section):
@@ -366,6 +383,7 @@ class StudyConfig(_Section):
     player: PlayerConfig = PlayerConfig()
     questions: list[Question] = DEFAULT_QUESTIONS
     pay: PayConfig = PayConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     recruiter: RecruiterConfig = RecruiterConfig()
     rehearsal: RehearsalConfig = RehearsalConfig()
 

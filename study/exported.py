@@ -21,13 +21,19 @@ EXPORT = "rootnote server export"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was exported: the study, its schedule, its frozen plan ("" where there is none), files and their SHA-256."""
+    """What was exported: the study, its schedule, its frozen plan ("" where there is none), files and their SHA-256.
+
+    `erased`: listeners who had their answers erased, and are in no file; `log`: the end of the server's log then, as
+    `rootnote server audit --noted` takes it ("" in exports of before).
+    """
 
     study: str
     schedule: str
     plan: str
     files: Mapping[str, str]
     arrived: Mapping[str, int]
+    erased: int = 0
+    log: str = ""
     withheld: tuple[str, ...] = ()
 
 
@@ -38,11 +44,13 @@ def write_manifest(
     plan: str,
     files: Sequence[Path],
     arrived: Mapping[str, int],
+    erased: int = 0,
+    log: str = "",
     withheld: Sequence[str] = (),
 ) -> Path:
     """Write export.json for files that lie in `folder`."""
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    content: dict[str, Any] = {"study": study, "arrived": dict(arrived)}
+    content: dict[str, Any] = {"study": study, "arrived": dict(arrived), "erased": erased, "log": log}
     if withheld:
         content["withheld"] = list(withheld)
     write_json(
@@ -64,7 +72,8 @@ def read_manifest(folder: Path) -> Exported | None:
     try:
         schedule, plan = made_from.pop("schedule"), made_from.pop("plan")
         arrived = {str(name): int(number) for name, number in provenance.settings["arrived"].items()}
+        erased, log = int(provenance.settings.get("erased", 0)), str(provenance.settings.get("log", ""))
         withheld = tuple(str(key) for key in provenance.settings.get("withheld", ()))
-        return Exported(str(provenance.settings["study"]), schedule, plan, made_from, arrived, withheld)
+        return Exported(str(provenance.settings["study"]), schedule, plan, made_from, arrived, erased, log, withheld)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RootnoteError(f"{folder / MANIFEST} lacks or misstates {error}; run `{EXPORT}`.") from error

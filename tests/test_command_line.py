@@ -34,7 +34,7 @@ def test_help_imports_no_group() -> None:
     [
         "demo", "embeddings", "embeddings cut", "embeddings embed", "embeddings fetch",
         "embeddings duplicates", "embeddings search", "study", "study init", "study build",
-        "study check", "server", "server migrate", "server run", "server rehearse", "server export",
+        "study check", "study irb", "server", "server migrate", "server run", "server rehearse", "server export",
         "server anonymize", "server status", "analysis", "analysis report",
     ],
 )  # fmt: skip

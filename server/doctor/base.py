@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, select, text
 
 from embeddings.artefacts import RootnoteError
 from server import database
 from server.doctor.finding import Case, Finding
-from server.models import Researcher, StudyRecord
+from server.models import StudyRecord
 from server.settings import show
 
 CLOCK_SECONDS = 2.0
@@ -48,15 +48,12 @@ def check_database(case: Case) -> Iterator[Finding]:
     yield Finding("ok", f"{show(url)} is at revision {revision}.")
     with case.engine.connect() as connection:
         schedule = connection.scalar(select(StudyRecord.schedule))
-        researchers = connection.scalar(select(func.count()).select_from(Researcher))
         settings = {} if case.on_sqlite else {name: connection.scalar(text(f"SHOW {name}")) for name in SAFE}
         skew = 0.0 if case.on_sqlite else _skew(connection)
     if schedule not in (None, case.plan.schedule_fingerprint):
         yield Finding(
             "wrong", "The database belongs to another schedule.", "restore the study folder it was begun with"
         )
-    if not researchers:
-        yield Finding("look", "Nobody can sign in at /desk.", f"rootnote server user add NAME {case.command}")
     for name, value in settings.items():
         if value == "off":
             yield Finding(

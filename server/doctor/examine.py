@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterator
 
 from embeddings.artefacts import RootnoteError
 from server.doctor.base import check_database, check_role
+from server.doctor.desk import check_desk
 from server.doctor.finding import Case, Check, Finding
 from server.doctor.host import check_backups, check_clock, check_disk, check_secrets, check_study_files
 from server.doctor.identities import check_identities
+from server.doctor.rights import check_log, check_rights
 from server.doctor.web import check_address, check_stimuli
 
 CHECKS: dict[str, Check] = {
@@ -17,7 +19,10 @@ CHECKS: dict[str, Check] = {
     "stimuli": check_stimuli,
     "database": check_database,
     "role": check_role,
+    "desk": check_desk,
     "identities": check_identities,
+    "rights": check_rights,
+    "log": check_log,
     "backups": check_backups,
     "address": check_address,
     "clock": check_clock,

@@ -36,7 +36,7 @@ from server.release.words import (
     licence_text,
     readme,
 )
-from server.responses import arrived, guarded, listener_rows, response_rows, write_csv
+from server.responses import arrived, erased, guarded, listener_rows, response_rows, write_csv
 from study.config import Study
 from study.exclusions import SAYS, ExclusionPlan, plan_of
 from study.exported import MANIFEST, write_manifest
@@ -129,7 +129,14 @@ def write_bundle(session: Session, study: Study, plan: Plan, wanted: Wanted, fol
     paths = [folder / name for name in ("responses.csv", "responses.parquet", "listeners.csv")]
     hash_of_plan = public_plan.hash if public_plan else ""
     write_manifest(
-        folder, study.config.study.name, plan.schedule_fingerprint, hash_of_plan, paths, arrived(session), withheld
+        folder,
+        study.config.study.name,
+        plan.schedule_fingerprint,
+        hash_of_plan,
+        paths,
+        arrived(session),
+        erased(session),
+        withheld=withheld,
     )
     return Story(
         title=wanted.title,

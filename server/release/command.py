@@ -16,9 +16,9 @@ from sqlalchemy import Engine
 
 from embeddings.artefacts import RootnoteError
 from server import control, database, responses
-from server.cli import open_study, rehearsal_option, require_same_schedule, study_argument
+from server.cli import opened, rehearsal_option, require_same_schedule, study_argument
+from server.commander import who
 from server.flow import utc_now
-from server.recruiting_commands import who
 from server.release.bundle import Wanted, finish, require_questions, write_bundle
 from server.release.check import TABLES, require_same_table
 from server.release.words import LICENCES, Story, read_author
@@ -64,16 +64,13 @@ def anonymize(
     if out.exists():
         raise RootnoteError(f"{out} exists already; name a folder that does not with --out.")
     named = tuple(read_author(author) for author in authors)
-    study, engine = open_study(folder, rehearsal)
-    try:
+    with opened(folder, rehearsal, secret=True) as (study, engine):
         require_questions(study, leave_out)
         closed = rehearsal or _require_publishable(engine, before_closing)
         title = title.strip() or f"{study.config.study.name}: listeners' answers"
         made, with_plan = utc_now().date(), not without_plan
         wanted = Wanted(title, named, licence, k, made, with_clips, rehearsal, closed, with_plan, leave_out)
         story, sums = _release(study, engine, wanted, out, before_closing, check=not unchecked)
-    finally:
-        engine.dispose()
     _tell(out, story, sums, as_json)
 
 

@@ -26,7 +26,7 @@ from embeddings.artefacts import RootnoteError
 
 Outcome = Literal["finished", "screened_out", "left"]
 Status = Literal["held", "submitted", "approved", "rejected", "returned", "timed_out", "screened_out"]
-Kind = Literal["reward", "screen_out", "partial", "bonus"]
+Kind = Literal["reward", "screen_out", "partial", "bonus", "lift"]
 TOKEN_LENGTH = 64
 
 
@@ -157,7 +157,7 @@ class Grant:
 
 
 class Recruiter(Protocol):
-    """Seven verbs, and four questions that are asked before them.
+    """Seven verbs, and five questions that are asked before them.
 
     Making one needs no network and no credentials: the web server has one, to see who arrives and to hand them back.
     All but `arrive` and `hand_back` may raise RecruiterError; doing again what is done already is harmless.
@@ -176,6 +176,12 @@ class Recruiter(Protocol):
 
     def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> HandBack:
         """How somebody gets back whose run ended so; `code` is their completion code."""
+
+    def advert(self, order: Order) -> tuple[tuple[str, str], ...]:
+        """What people there are shown of such an order before they take a place: (what it is, its words).
+
+        It asks nothing of the network, and `open` sends the same words.
+        """
 
     def open(self, order: Order) -> str:
         """Open places; the opening's id. An order that was opened before gives the same id.

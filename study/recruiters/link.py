@@ -24,6 +24,9 @@ class LinkRecruiter:
     def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> HandBack:
         return HandBack()
 
+    def advert(self, order: Order) -> tuple[tuple[str, str], ...]:
+        return (("Address", order.url),)
+
     def open(self, order: Order) -> str:
         return OPENING
 

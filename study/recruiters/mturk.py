@@ -126,16 +126,7 @@ class MTurkRecruiter:
 
     def _create(self, order: Order, kind: str) -> str:
         requirements = [_owes(kind, order.token)] if order.only_for else self._requirements(kind)
-        made = self._ask(
-            "create_hit_type",
-            Title=f"Payment: {self._config.title}"[:128] if order.only_for else self._config.title,
-            Description=self._config.description,
-            Keywords=self._config.keywords,
-            Reward=_dollars(order.reward),
-            AssignmentDurationInSeconds=self._config.assignment_minutes * 60,
-            AutoApprovalDelayInSeconds=round(self._config.auto_approval_days * 86400),
-            QualificationRequirements=requirements,
-        )
+        made = self._ask("create_hit_type", **self._shown(order), QualificationRequirements=requirements)
         try:
             hit = self._ask(
                 "create_hit_with_hit_type",
@@ -151,6 +142,35 @@ class MTurkRecruiter:
                 return earlier
             raise
         return str(hit["HIT"]["HITId"])
+
+    def _shown(self, order: Order) -> dict[str, Any]:
+        """What a HIT type shows to workers."""
+        config = self._config
+        return {
+            "Title": f"Payment: {config.title}"[:128] if order.only_for else config.title,
+            "Description": config.description,
+            "Keywords": config.keywords,
+            "Reward": _dollars(order.reward),
+            "AssignmentDurationInSeconds": config.assignment_minutes * 60,
+            "AutoApprovalDelayInSeconds": round(config.auto_approval_days * 86400),
+        }
+
+    def advert(self, order: Order) -> tuple[tuple[str, str], ...]:
+        shown, config = self._shown(order), self._config
+        who = [f"in {', '.join(config.countries)}"] if config.countries else []
+        who += [f"at least {config.approved_percent} % of work approved"] if config.approved_percent else []
+        who += [f"at least {config.approved_hits:,} HITs approved"] if config.approved_hits else []
+        who += ["Masters"] if config.masters else []
+        return (
+            ("Title", shown["Title"]),
+            ("Description", shown["Description"]),
+            ("Keywords", shown["Keywords"]),
+            ("Reward", f"${shown['Reward']}"),
+            ("Time allotted", f"{shown['AssignmentDurationInSeconds'] // 60} minutes"),
+            ("Expires", f"{config.lifetime_days:g} days after it is posted"),
+            ("Approved by itself", f"after {shown['AutoApprovalDelayInSeconds'] / 86400:g} days"),
+            ("Open to workers", "; ".join([*who, "who have not taken part before"])),
+        )
 
     def _requirements(self, marker: str) -> list[dict[str, Any]]:
         """Who may see, preview and accept the HITs."""

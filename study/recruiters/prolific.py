@@ -133,15 +133,14 @@ class ProlificRecruiter:
         return f"rootnote {order.launch}" + (f" {order.token}" if order.only_for else "")
 
     def _draft(self, order: Order) -> dict[str, Any]:
-        config, minutes = self._config, max(1, round(order.minutes))
+        config = self._config
         review = [{"action": "MANUALLY_REVIEW"}]
         filters = read_filters(config)
         if order.only_for:
             filters = [{"filter_id": "custom_allowlist", "selected_values": [order.only_for]}]
         given = {
-            "name": config.title,
+            **self._shown(order),
             "internal_name": self._name(order),
-            "description": config.description,
             "external_study_url": f"{order.url}{'&' if urlsplit(order.url).query else '?'}{QUERY}",
             "prolific_id_option": "url_parameters",
             "completion_codes": [
@@ -149,15 +148,38 @@ class ProlificRecruiter:
                 {"code": self.code("screened_out"), "code_type": "OTHER", "actor": "participant", "actions": review},
             ],
             "total_available_places": 1 if order.only_for else order.total,
-            "estimated_completion_time": minutes,
-            "maximum_allowed_time": max(config.max_minutes, minutes + 1),
-            "reward": order.reward,
-            "device_compatibility": list(config.devices),
             "peripheral_requirements": ["audio"],
             "filters": filters,
             "is_custom_screening": True,
         }
         return self._api.post("/studies/", given | ({"project": config.project} if config.project else {}))
+
+    def _shown(self, order: Order) -> dict[str, Any]:
+        """What a study shows to people on Prolific."""
+        config, minutes = self._config, max(1, round(order.minutes))
+        return {
+            "name": config.title,
+            "description": config.description,
+            "estimated_completion_time": minutes,
+            "maximum_allowed_time": max(config.max_minutes, minutes + 1),
+            "reward": order.reward,
+            "device_compatibility": list(config.devices),
+        }
+
+    def advert(self, order: Order) -> tuple[tuple[str, str], ...]:
+        shown, config = self._shown(order), self._config
+        filters = [f"{name.replace('-', ' ')}: {', '.join(ids)}" for name, ids in _lists(config).items() if ids]
+        least = [f"at least {config.approved_percent} % of submissions approved"] if config.approved_percent else []
+        least += [f"at least {config.approved:,} submissions approved"] if config.approved else []
+        return (
+            ("Title", shown["name"]),
+            ("Description", shown["description"]),
+            ("Reward", f"{shown['reward'] / 100:.2f} {config.currency}"),
+            ("Estimated time", f"{shown['estimated_completion_time']} minutes"),
+            ("Longest time", f"{shown['maximum_allowed_time']} minutes"),
+            ("Devices", f"{', '.join(shown['device_compatibility'])}; with sound"),
+            ("Open to (Prolific's ids)", "; ".join([*filters, *least]) or "everyone"),
+        )
 
     def _publish(self, study: str) -> None:
         try:
@@ -281,19 +303,23 @@ class ProlificRecruiter:
 
 def read_filters(config: ProlificConfig) -> list[dict[str, Any]]:
     """Who may take part, as Prolific writes it."""
-    lists = {
-        "current-country-of-residence": config.countries,
-        "fluent-languages": config.languages,
-        "previous_studies_blocklist": config.exclude_studies,
-    }
     filters: list[dict[str, Any]] = [
-        {"filter_id": name, "selected_values": list(values)} for name, values in lists.items() if values
+        {"filter_id": name, "selected_values": list(values)} for name, values in _lists(config).items() if values
     ]
     least = {"approval_rate": (config.approved_percent, 100), "approval_numbers": (config.approved, 10_000)}
     for name, (lower, upper) in least.items():
         if lower:
             filters.append({"filter_id": name, "selected_range": {"lower": lower, "upper": upper}})
     return filters
+
+
+def _lists(config: ProlificConfig) -> dict[str, list[str]]:
+    """The filters that choose from lists, by Prolific's ids."""
+    return {
+        "current-country-of-residence": config.countries,
+        "fluent-languages": config.languages,
+        "previous_studies_blocklist": config.exclude_studies,
+    }
 
 
 def _round(value: Fraction) -> int:

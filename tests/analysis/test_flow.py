@@ -120,3 +120,12 @@ def test_a_listeners_file_that_does_not_belong_is_said(read: Responses, content:
 def test_arrivals_of_an_edited_file_are_not_believed(read: Responses) -> None:
     read.path.write_text(read.path.read_text().replace(",9000\n", ",9001\n", 1))
     assert flow_of(read_responses(read.path, RULES)).stages[0].name == "Consented"
+
+
+def test_the_erased_are_counted_and_named_nowhere_else(tmp_path: Path) -> None:
+    path = make_files(tmp_path, [("finished", True, 0), ("withdrawn", True, 0)])
+    write_manifest(tmp_path, "S", "", "", [path], {"informed": 7}, erased=2)
+    flow = flow_of(read_responses(path, RULES))
+    assert dict(flow.stages[0].left) == {"had their answers erased": "2", "did not consent": "2"}
+    adds_up(flow)
+    assert any("2 more people took part and had everything" in note for note in flow.notes)

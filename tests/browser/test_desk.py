@@ -5,25 +5,31 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyotp
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 
-from server import database
+from server import database, users
 from server.models import State
+from server.roles import Role
 from study.config import Study
 from tests.server.half_way import fill
 
 pytestmark = pytest.mark.browser
 PASSWORD = "correct horse battery"
 SIZES = ({"width": 390, "height": 844}, {"width": 1280, "height": 800})
-PAGES = ("", "listeners", "triplets", "questions", "agreement", "study", "log")
+PAGES = (
+    "", "listeners", "triplets", "questions", "agreement", "study", "log", "account", "people", "people/anna",
+    "people/ben",
+)  # fmt: skip
 ENDS = {State.FINISHED: 10, State.SCREENED_OUT: 2, State.WITHDRAWN: 1, State.LISTENING: 2}
 
 
@@ -36,15 +42,20 @@ def desk(site: str, study: Study) -> Iterator[str]:
     command = [sys.executable, "-m", "rootnote", "server", "user", "add", "anna", str(study.folder)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ROOTNOTE_")}
     subprocess.run(command, env=kept | {"ROOTNOTE_DESK_PASSWORD": PASSWORD}, check=True, capture_output=True)
+    engine = database.connect(URL.create("sqlite", database=str(study.folder / "rootnote.sqlite3")))
+    with database.writing(engine) as session, session.begin():
+        users.add(session, "ben", PASSWORD, datetime.now(UTC), Role.MONITOR)
+    engine.dispose()
     yield f"{site}/desk/"
 
 
-def sign_in(page: Page, desk: str) -> None:
+def sign_in(page: Page, desk: str, name: str = "anna") -> None:
     page.goto(desk)
-    page.fill("#name", "anna")
+    page.fill("#name", name)
     page.fill("#password", PASSWORD)
     page.click("button.primary")
-    page.wait_for_selector("main[data-page=overview]")
+    if name == "anna":
+        page.wait_for_selector("main[data-page=overview]")
 
 
 def test_every_page_fits_and_is_accessible(browser: Browser, desk: str) -> None:
@@ -105,6 +116,46 @@ def test_without_a_script(browser: Browser, desk: str) -> None:
         assert page.url.endswith("/desk/sign-in")
         page.goto(desk)
         assert page.url.endswith("/desk/sign-in")
+
+
+def test_a_second_factor_is_set_up_and_asked_for(browser: Browser, desk: str) -> None:
+    """Without a script, on a telephone; with a script the pages are looked at by axe."""
+    problems: list[str] = []
+    with browser.new_context(viewport=SIZES[0]) as context:  # type: ignore[arg-type]
+        page = context.new_page()
+        page.on("console", lambda message: problems.append(message.text))
+
+        def look() -> None:
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), page.url
+            problems.extend(f"{page.url}: {violation['id']}" for violation in Axe().run(page).response["violations"])
+
+        sign_in(page, desk, "ben")
+        expect(page.locator("nav")).not_to_contain_text("Listeners")
+        page.click("header >> text=ben")
+        page.fill("#password-begin", PASSWORD)
+        page.click("text=Set it up")
+        key = page.locator("[data-key]").inner_text().replace(" ", "")
+        assert page.locator(".qr svg").bounding_box()["width"] >= 200  # type: ignore[index]
+        look()
+        app, now = pyotp.TOTP(key), int(time.time())
+        page.fill("#code", app.at(now))
+        page.click("text=Turn it on")
+        expect(page.locator("[data-codes] li")).to_have_count(10)
+        look()
+        page.click("text=I have kept them")
+    with browser.new_context(viewport=SIZES[0], java_script_enabled=False) as context:  # type: ignore[arg-type]
+        page = context.new_page()
+        sign_in(page, desk, "ben")
+        expect(page.locator("h1")).to_have_text("Your second factor")
+        page.fill("#code", app.at(now))
+        page.click("button.primary")
+        expect(page.get_by_role("alert")).to_contain_text("used before")
+        page.fill("#code", app.at(now + 30))
+        page.click("button.primary")
+        expect(page.locator("h1")).to_have_text("Overview")
+        page.goto(f"{desk}listeners")
+        expect(page.locator("h1")).to_have_text("Not open to you")
+    assert problems == []
 
 
 def test_a_browser_opens_no_desk_in_a_frame(browser: Browser, desk: str, tmp_path: Path) -> None:

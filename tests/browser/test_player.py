@@ -394,7 +394,7 @@ def test_no_page_or_state_has_an_axe_violation(page: Page, site: str) -> None:
     for path in ("/technical", "/leave"):
         page.goto(address + path)
         look(path)
-    page.get_by_role("button", name="Yes, leave").click()
+    page.get_by_role("button", name="Leave, and keep my answers").click()
     page.wait_for_selector("main[data-step=withdrawn]")
     look("end")
     page.goto(f"{site}/nothing")

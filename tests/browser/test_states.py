@@ -46,7 +46,7 @@ def steer(site: Site, act: Callable[..., None]) -> None:
 
 def ends(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The pages in a language, by state."""
-    site = make_site(folder / "one", listeners=6)
+    site = make_site(folder / "one", listeners=7)
     query, pages = f"?lang={code}", {}
 
     def walk() -> Walker:
@@ -54,7 +54,10 @@ def ends(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
 
     for name, path, fields in (("withdrawn", "leave", {"confirm": "yes"}), ("technical", "technical", {})):
         pages[name] = walk().go(path, **fields).html
-    pages["consent"] = site.walker().open(query + "&worker=W").html
+    pages |= _rights(walk(), query)
+    consent = site.walker().open(query + "&worker=W")
+    pages["consent"] = consent.html
+    pages["consent text"] = consent.client.get(consent.find(r'href="(/consent/[0-9a-f]{64}[^"]*)"')).text
     site.walker().open(query + "&worker=W").agree()
     pages["taken"] = site.walker().open(query + "&worker=W").agree().html
     slow = walk()
@@ -75,6 +78,20 @@ def ends(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     steer(site, control.close)
     pages["closed"] = site.walker().open(query).html
     site.app.extensions["rootnote.engine"].dispose()
+    return pages
+
+
+def _rights(walker: Walker, query: str) -> dict[str, str]:
+    """What a listener may ask for, and how it ends."""
+    pages = {"leave": walker.client.get(f"{walker.address}/leave").text}
+    walker.go("leave", confirm="yes")
+    pages["withdraw"] = walker.client.get(f"/withdraw{query}").text
+    pages["wrong code"] = walker.client.post(f"/withdraw{query}", data={"code": "nobody's"}).text
+    pages["withdraw here"] = walker.client.get(f"{walker.address}/withdraw").text
+    pages["withdraw asked"] = walker.client.post("/withdraw", data={"code": walker.code}).text
+    pages["access"] = walker.client.get(f"/accessibility{query}").text
+    pages["erased"] = walker.client.post("/withdraw", data={"code": walker.code, "confirm": "yes"}).text
+    pages["erased end"] = walker.reload().html
     return pages
 
 

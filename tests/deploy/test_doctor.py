@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from sqlalchemy import make_url, select, text
 
 import rootnote
-from server import database
+from server import control, database
 from server.app import create_app
 from server.doctor.base import _is_far
 from server.doctor.examine import CHECKS, examine
@@ -29,7 +30,7 @@ from study.storage import publish
 from tests.deploy.conftest import Roles
 from tests.deploy.https import make_certificate, serving
 from tests.server.conftest import SECRET, FakeClock, Site
-from tests.server.desk_visit import add_researcher
+from tests.server.desk_visit import Visit, add_researcher
 from tests.server.fixture_study import make_study, write_stimuli
 from tests.study.bucket import BUCKET, Bucket, keep_in_bucket, serving_bucket
 
@@ -116,6 +117,24 @@ def test_secrets(study: Study) -> None:
     assert "look" in found(study, "secrets", ROOTNOTE_DESK_PASSWORD="a password").values()
 
 
+def test_rights_and_the_log(site: Site, tmp_path: Path) -> None:
+    url = {"ROOTNOTE_DATABASE_URL": site.database_url}
+    walker = site.walker().consent("?worker=ann")
+    walker.go("withdraw", confirm="yes")
+    assert any("(1 erasures)" in text for text in found(site.study, "rights", **url))
+    assert set(found(site.study, "log", **url).values()) == {"ok"}
+    journal = tmp_path / "journal"
+    journal.write_text("nonsense\nnonsense\n")
+    assert wrong(found(site.study, "rights", **url, ROOTNOTE_ERASURES=str(journal)), "Line 1 of the journal")
+    engine = site.app.extensions["rootnote.engine"]
+    with database.writing(engine) as session, session.begin():
+        control.close(session, "anna", "everybody was heard", datetime.now(UTC) - timedelta(days=31))
+    assert wrong(found(site.study, "rights", **url), "Who 1 people are was due", "rootnote server purge")
+    with database.writing(engine) as session, session.begin():
+        session.execute(text("UPDATE log_head SET hash = 'x'"))
+    assert wrong(found(site.study, "log", **url), "The log is not as it was written", "audit --verify")
+
+
 def test_the_study_and_its_stimuli(study: Study) -> None:
     assert "wrong" not in found(study, "study").values()
     (study.folder / "consent.md").write_text("Ask [YOUR NAME].")
@@ -132,10 +151,6 @@ def test_the_study_and_its_stimuli(study: Study) -> None:
 
 def test_the_database(site: Site) -> None:
     url = {"ROOTNOTE_DATABASE_URL": site.database_url}
-    before = found(site.study, "database", **url)
-    assert "wrong" not in before.values()
-    assert any("rootnote server user add" in text for text, state in before.items() if state == "look")
-    add_researcher(site, "anna")
     assert set(found(site.study, "database", **url).values()) == {"ok"}
     role = found(site.study, "role", **url)
     if site.database_url.startswith("sqlite"):
@@ -152,6 +167,29 @@ def test_the_database(site: Site) -> None:
     with site.app.extensions["rootnote.engine"].begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     assert wrong(found(site.study, "database", **url), "rootnote server migrate")
+
+
+def test_the_desk(site: Site) -> None:
+    url = {"ROOTNOTE_DATABASE_URL": site.database_url}
+    required = url | {"ROOTNOTE_DESK_SECOND_FACTOR": "required"}
+
+    def told(words: str, **environment: str) -> list[str]:
+        return [state for text, state in found(site.study, "desk", **environment).items() if words in text]
+
+    assert told("rootnote server user add", **url) == ["look"]
+    add_researcher(site, "anna")
+    assert told("0 of 1", **url) == ["look"]
+    assert told("0 of 1", **required) == ["ok"]
+    visit = Visit(site).signed_in("anna")
+    visit.enrol()
+    assert set(found(site.study, "desk", **url).values()) == {"ok"}
+    assert told("does not open 1 of 1", **url, ROOTNOTE_SECRET=SECRET[::-1]) == ["wrong"]
+    with site.app.extensions["rootnote.engine"].begin() as connection:
+        connection.execute(text("UPDATE researchers SET role = 'monitor'"))
+    assert told("no owner", **url) == ["wrong"]
+    with site.app.extensions["rootnote.engine"].begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    assert told("", **url) == ["unknown"]
 
 
 def test_identities(site: Site) -> None:

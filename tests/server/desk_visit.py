@@ -6,18 +6,30 @@ import html
 import re
 from typing import Any
 
+import pyotp
+import pytest
+from argon2 import PasswordHasher
 from werkzeug.test import Client, TestResponse
 
 from server import database, users
+from server.roles import Role
 from tests.server.conftest import Site
 
 PASSWORD = "correct horse battery"
 PAGES = ("", "listeners", "listeners?state=finished", "triplets", "questions", "agreement", "study", "log")
 
 
-def add_researcher(site: Site, name: str = "anna") -> None:
+def add_researcher(site: Site, name: str = "anna", role: Role | None = None) -> None:
     with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
-        users.add(session, name, PASSWORD, site.clock.now)
+        users.add(session, name, PASSWORD, site.clock.now, role)
+
+
+def cheapen_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make hashing cheap, for tests that sign in often."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(users, "_hasher", cheap)
+    nobody = cheap.hash("nobody's")
+    monkeypatch.setattr(users, "_nobody", lambda: nobody)
 
 
 class Visit:
@@ -47,9 +59,35 @@ class Visit:
     def sign_in(self, name: str = "anna", password: str = PASSWORD) -> TestResponse:
         return self.send("sign-in", name=name, password=password)
 
+    def enrol(self, password: str = PASSWORD) -> tuple[pyotp.TOTP, list[str]]:
+        """Set up a second factor: the app that has its key, and the recovery codes."""
+        offer = self.send("account/factor", at="account", password=password)
+        assert offer.status_code == 200, offer.text
+        app = pyotp.TOTP(find(r"data-key>([A-Z2-7 ]+)<", offer.text).replace(" ", ""))
+        fields = {"sealed": sealed(offer.text), "code": app.at(self.site.clock.now)}
+        done = self.send("account/factor/confirm", at="account", **fields)
+        assert done.status_code == 200, done.text
+        return app, re.findall(r"<li>([A-Z2-7-]{29})</li>", done.text)
+
+    def send_code(self, code: str, name: str = "anna") -> TestResponse:
+        """Sign in with the password, then a code."""
+        asked = self.sign_in(name)
+        assert asked.status_code == 200, asked.text
+        return self.send("sign-in/code", at="sign-in", sealed=sealed(asked.text), code=code)
+
     def signed_in(self, name: str = "anna") -> Visit:
         assert self.sign_in(name).status_code == 303
         return self
+
+
+def find(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    assert found, f"{pattern} not in {text}"
+    return found[1]
+
+
+def sealed(page: str) -> str:
+    return find(r'name="sealed" value="([^"]+)"', page)
 
 
 def seen(text: str) -> str:

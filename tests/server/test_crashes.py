@@ -312,7 +312,7 @@ def afresh(show: Show, breaker: Breaker) -> None:
         connection.execute(text("UPDATE places SET assignment_id = NULL, expires_at = NULL, filled = false"))
         connection.execute(text("UPDATE control SET recruiting = true"))
         for table in reversed(Base.metadata.sorted_tables):
-            if table.name not in ("study", "places", "control", "log"):
+            if table.name not in ("study", "places", "control", "log", "log_head", "consent_texts"):
                 connection.execute(table.delete())
     market, recruiter = show.turk.market, show.turk.office.recruiter
     vars(recruiter)["_kinds"].clear()

@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from argon2 import PasswordHasher
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,8 +26,8 @@ from server.models import Assignment, State
 from server.users import ADDRESS_ATTEMPTS, NAME_ATTEMPTS
 from study.config import Study
 from tests.paper_study import make_study
-from tests.server.conftest import Site
-from tests.server.desk_visit import PAGES, PASSWORD, Visit, add_researcher, seen
+from tests.server.conftest import SECRET, Site
+from tests.server.desk_visit import PAGES, PASSWORD, Visit, add_researcher, cheapen_argon2, seen
 from tests.server.fixture_study import make_study as make_small_study
 from tests.server.half_way import ENDS, fill
 from tests.server.test_commands import command, quick
@@ -156,10 +155,7 @@ def test_guessing_at_once_gains_nothing(site: Site) -> None:
 @pytest.fixture(autouse=True)
 def _cheap_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashing made cheap; test_researchers_on_the_command_line has it as it is."""
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(users, "_hasher", cheap)
-    nobody = cheap.hash("nobody's")
-    monkeypatch.setattr(users, "_nobody", lambda: nobody)
+    cheapen_argon2(monkeypatch)
 
 
 def test_an_unknown_name_costs_the_same_work(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,7 +418,8 @@ def test_no_rate_of_nothing() -> None:
 # ------------------------------------------------------------------ who may sign in
 
 
-def test_researchers_on_the_command_line(tmp_path: Path) -> None:
+def test_researchers_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
     study = make_small_study(tmp_path / "study", listeners=1, trials=1)
     assert quick("server", "migrate", study.folder).exit_code == 0
     password = {"ROOTNOTE_DESK_PASSWORD": "a password of some length"}
@@ -436,7 +433,7 @@ def test_researchers_on_the_command_line(tmp_path: Path) -> None:
         refused = quick_with(given_password, "server", "user", "add", name, study.folder)
         assert refused.exit_code == 1
         assert words in str(refused.exception)
-    assert quick("server", "user", "list", study.folder).output == "anna\n"
+    assert quick("server", "user", "list", study.folder).output == "anna  owner  password alone\n"
     assert quick_with("another password of mine", "server", "user", "passwd", "anna", study.folder).exit_code == 0
     assert quick("server", "user", "remove", "anna", study.folder).exit_code == 0
     assert quick("server", "user", "list", study.folder).output == ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alembic import command
-from sqlalchemy import make_url
+from sqlalchemy import Engine, make_url, text
 
 from server import database
 
@@ -16,3 +16,45 @@ def test_migrated_tables_are_the_models(database_url: str) -> None:
     database.recreate(engine)  # a rehearsal empties its database, triggers and all
     assert database.migrate(engine) == revision
     engine.dispose()
+
+
+def test_whoever_was_there_before_roles_is_an_owner_and_stays_signed_in(database_url: str) -> None:
+    engine = database.connect(make_url(database_url))
+    _move(engine, "0006")
+    now = "'2026-03-01 12:00:00'"
+    _run(
+        engine,
+        "INSERT INTO researchers (id, name, password_hash, created_at) VALUES "
+        f"(1, 'anna', 'x', {now}), (2, 'b', 'x', {now})",
+        "INSERT INTO sign_ins (researcher_id, token_hash, created_at, seen_at) VALUES "
+        f"(1, 'one', {now}, {now}), (2, 'two', {now}, {now})",
+    )
+    _move(engine, "0007")
+    people = "SELECT name, role, factor, factor_step, recovery FROM researchers ORDER BY id"
+    assert _rows(engine, people) == [("anna", "owner", None, None, None), ("b", "owner", None, None, None)]
+    assert _rows(engine, "SELECT count(*) FROM sign_ins") == [(2,)]
+    # Back, a monitor would see everything: they cannot sign in any more.
+    _run(engine, "UPDATE researchers SET role = 'monitor' WHERE id = 2")
+    _move(engine, "0006", back=True)
+    assert _rows(engine, "SELECT name FROM researchers") == [("anna",)]
+    assert _rows(engine, "SELECT researcher_id FROM sign_ins") == [(1,)]
+    database.migrate(engine)
+    with engine.connect() as connection:
+        command.check(database._alembic(connection))
+    engine.dispose()
+
+
+def _move(engine: Engine, revision: str, *, back: bool = False) -> None:
+    with engine.execution_options(writes=True).begin() as connection:
+        (command.downgrade if back else command.upgrade)(database._alembic(connection), revision)
+
+
+def _run(engine: Engine, *statements: str) -> None:
+    with engine.execution_options(writes=True).begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def _rows(engine: Engine, query: str) -> list[tuple[object, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]

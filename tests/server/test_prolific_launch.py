@@ -69,6 +69,8 @@ def make_house(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Cal
             vault = Vault([KEY])
             settings = {"vault": vault, "market_url": market.url, "rehearsal": True}
             toml = PROLIFIC + NO_PRESCREEN + options.pop("toml", "")
+            if "[pay]" not in toml:  # less than the reward, so that who cannot hear is screened out
+                toml += "[pay]\nwithout_sound_usd = 1.40\n"
             site = make_site(toml=toml, settings=settings, **options)
             recruiter = ProlificRecruiter(load_study(site.study.folder), endpoint=market.url)
             stack.callback(recruiter.disconnect)
@@ -124,7 +126,7 @@ class ProlificShow(Show):
         assert sorted(paid) == sorted(
             [
                 *[("reward", Decimal("1.50"))] * (self.listeners - 1),
-                ("screen-out", Decimal("1.50")),
+                ("screen-out", Decimal("1.40")),
                 ("bonus", Decimal("1.50")),
                 ("bonus", Decimal("0.25")),
             ]

@@ -180,6 +180,16 @@ def test_fees_are_whole_cents_and_grow_with_the_sum(house: House) -> None:
     assert fees == sorted(fees)
 
 
+def test_what_is_shown_of_an_order_is_told_without_asking(house: House) -> None:
+    shown = dict(house.recruiter.advert(an_order()))
+    if house.accept is None:
+        assert shown == {"Address": URL}
+        return
+    assert shown["Title"] == "Listen to short clips of music: which two sound more alike?"
+    assert "1.50" in shown["Reward"] and "headphones" in shown["Description"]
+    assert all(shown.values())
+
+
 def test_orders_and_grants_that_make_no_sense_are_refused(house: House) -> None:
     for change in ({"token": ""}, {"token": "x" * 65}, {"places": 0}, {"total": 2}, {"reward": -1}):
         with pytest.raises(ValueError, match=r"token|order"):

@@ -1,0 +1,13 @@
+"""The commander: who gives a command, as the log names them."""
+
+from __future__ import annotations
+
+import getpass
+
+
+def who() -> str:
+    """The name of the user who runs this process."""
+    try:
+        return f"{getpass.getuser()} (command line)"[:64]
+    except (OSError, KeyError):
+        return "command line"

@@ -1,0 +1,168 @@
+"""The data-flow diagram: who sends what to whom, as SVG drawn from the study's settings.
+
+It prints in grey: what a box holds is said in words, and colour only repeats it. Units are pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from markupsafe import Markup, escape
+
+from study.config import StudyConfig
+
+Kind = Literal["personal", "pseudonymous", "plain"]
+FILLS: dict[Kind, str] = {"personal": "#fbeecb", "pseudonymous": "#e3f0ee", "plain": "#ffffff"}
+SAYS: dict[Kind, str] = {
+    "personal": "holds what names a person",
+    "pseudonymous": "pseudonyms only",
+    "plain": "nothing about a person",
+}
+WIDTH, HEIGHT = 900, 500
+TITLE = "Where data of participants flow"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A place where data are: its corner, size, name, and what is in it."""
+
+    x: int
+    y: int
+    name: str
+    lines: tuple[str, ...]
+    kind: Kind
+    width: int = 214
+    height: int = 96
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """What goes from one point to another, written around the point (x, y); `both`: something comes back."""
+
+    start: tuple[int, int]
+    end: tuple[int, int]
+    x: int
+    y: int
+    words: tuple[str, ...]
+    both: bool = False
+
+
+def boxes(config: StudyConfig) -> dict[str, Box]:
+    """The places of this study, by name."""
+    bucket = "a private bucket" if config.storage.stimuli else "a folder of the server"
+    holds = ("holds the secret keys;", "stores nothing itself")
+    found = {
+        "browser": Box(20, 30, "Participant's browser", ("no cookie; an unsent answer", "until it is saved"), "plain"),
+        "server": Box(345, 180, "Web server", holds, "plain"),
+        "clips": Box(345, 20, "Clips of music", (bucket, "under random names"), "plain"),
+        "answers": Box(666, 40, "Database: answers", ("choices, times, questions,", "hashes"), "pseudonymous"),
+        "backups": Box(666, 384, "Backups, on the host", ("copies of the database",), "pseudonymous"),
+        "researchers": Box(345, 384, "Researchers", ("desk and exports,", "by pseudonym"), "pseudonymous"),
+    }
+    if config.recruiter.kind != "link":
+        found["backups"] = dataclasses.replace(found["backups"], kind="personal")  # the vault among what they copy
+        name = {"mturk": "Mechanical Turk", "prolific": "Prolific"}[config.recruiter.kind]
+        found["market"] = Box(20, 384, name, ("knows its workers,", "pays them"), "personal")
+        found["vault"] = Box(
+            666, 180, "Database: vault", ("worker ids, encrypted;", "the key is elsewhere"), "personal"
+        )
+    return found
+
+
+def arrows(config: StudyConfig) -> list[Arrow]:
+    """What goes where in this study."""
+    found = [
+        Arrow((234, 96), (345, 205), 262, 158, ("pages ⇄ answers, times,", "kind of browser"), both=True),
+        Arrow((559, 205), (666, 110), 606, 142, ("answers,", "by pseudonym"), both=True),
+        Arrow((452, 276), (452, 384), 452, 322, ("progress, exports",)),
+    ]
+    if config.storage.stimuli and config.storage.delivery == "redirect":
+        found.append(Arrow((345, 60), (234, 60), 290, 44, ("clips",)))
+    else:
+        found.append(Arrow((452, 116), (452, 180), 452, 150, ("clips",)))
+    if config.recruiter.kind == "link":
+        found.append(Arrow((127, 126), (345, 430), 190, 290, ("completion code,", "by the participant")))
+        found.append(Arrow((773, 136), (773, 384), 773, 330, ("copies",)))
+        return found
+    return [
+        *found,
+        Arrow((127, 384), (127, 126), 110, 290, ("worker's id,", "in the address")),
+        Arrow((559, 240), (666, 232), 612, 262, ("worker's id,", "encrypted")),
+        Arrow((345, 262), (234, 400), 268, 352, ("whom to pay",)),
+        Arrow((773, 276), (773, 384), 773, 330, ("copies, ids", "still encrypted")),
+    ]
+
+
+def in_words(config: StudyConfig) -> list[str]:
+    """The diagram in sentences, for whoever cannot see it."""
+    market = {"mturk": "Mechanical Turk", "prolific": "Prolific", "link": ""}[config.recruiter.kind]
+    straight = config.storage.stimuli and config.storage.delivery == "redirect"
+    sentences = [
+        "The participant's browser gets pages from the web server, and sends answers, times and the kind of browser.",
+        "The browser fetches the clips from a private bucket, under random names and by addresses that soon end."
+        if straight
+        else "The web server sends the clips under random names.",
+        "The web server writes answers and times into the database under a random pseudonym.",
+        "Researchers see progress at the desk and take exports, both by pseudonym.",
+        "Backups are copies of the database on the host.",
+    ]
+    if market:
+        sentences += [
+            f"{market} sends the participant to the study, with the worker's id in the address.",
+            "The web server keeps that id encrypted in the vault, under a key that is not in the database.",
+            f"To pay, the researchers' commands open the vault and tell {market} whom to pay.",
+        ]
+    else:
+        sentences.append("The participant gives the completion code to the researchers, who pay by hand.")
+    return sentences
+
+
+def draw(config: StudyConfig) -> Markup:
+    """The diagram."""
+    parts = [_arrow(arrow) for arrow in arrows(config)]
+    parts += [_box(box) for box in boxes(config).values()]
+    parts += [_words(arrow) for arrow in arrows(config)]
+    return Markup(
+        '<svg viewBox="0 0 {0} {1}" role="img" aria-labelledby="flow-title flow-desc" xmlns="http://www.w3.org/2000/svg">'
+        '<title id="flow-title">{2}</title><desc id="flow-desc">{3}</desc>'
+        '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
+        'orient="auto-start-reverse"><path d="M0 0 10 5 0 10z" fill="#333"/></marker></defs>{4}</svg>'
+    ).format(WIDTH, HEIGHT, TITLE, " ".join(in_words(config)), Markup("").join(parts))
+
+
+def _box(box: Box) -> Markup:
+    middle = box.x + box.width // 2
+    lines = [_line(middle, box.y + 26, box.name, "bold 15px")]
+    lines += [_line(middle, box.y + 46 + 17 * number, text) for number, text in enumerate(box.lines)]
+    lines.append(_line(middle, box.y + box.height - 10, SAYS[box.kind], "italic 12px"))
+    dashes = Markup(' stroke-dasharray="6 4"') if box.kind == "personal" else ""
+    return Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="8" fill="{}" stroke="#333"{}/>{}').format(
+        box.x, box.y, box.width, box.height, FILLS[box.kind], dashes, Markup("").join(lines)
+    )
+
+
+def _arrow(arrow: Arrow) -> Markup:
+    back = Markup(' marker-start="url(#tip)"') if arrow.both else ""
+    return Markup(
+        '<line x1="{}" y1="{}" x2="{}" y2="{}" stroke="#333" stroke-width="1.5" marker-end="url(#tip)"{}/>'
+    ).format(*arrow.start, *arrow.end, back)
+
+
+def _words(arrow: Arrow) -> Markup:
+    """The words on an arrow, on white so that the line does not run through them."""
+    wide = round(6.9 * max(map(len, arrow.words))) + 8
+    tall = 17 * len(arrow.words) + 2
+    ground = Markup('<rect x="{}" y="{}" width="{}" height="{}" fill="#fff"/>').format(
+        arrow.x - wide // 2, arrow.y - 14, wide, tall
+    )
+    return ground + Markup("").join(
+        _line(arrow.x, arrow.y + 17 * number, text, "13px") for number, text in enumerate(arrow.words)
+    )
+
+
+def _line(x: int, y: int, text: str, font: str = "13px") -> Markup:
+    return Markup('<text x="{}" y="{}" text-anchor="middle" style="font: {} sans-serif" fill="#111">{}</text>').format(
+        x, y, font, escape(text)
+    )

@@ -1,0 +1,36 @@
+"""Words: numbers, money and lists as they stand in the packet's sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from study.config import StudyConfig
+
+# What the board calls the languages that participants are met in.
+LANGUAGE_NAMES = {"en": "English", "de": "German", "ar": "Arabic"}
+
+
+def count(number: int, noun: str) -> str:
+    """1 trial, 10 trials."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listing(words: Sequence[str]) -> str:
+    """a, b and c"""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else "none"
+
+
+def minutes(number: float) -> str:
+    """4 minutes, 0.5 minutes."""
+    return f"{number:.3g} minute{'' if number == 1 else 's'}"
+
+
+def pay(amount: float, config: StudyConfig) -> str:
+    """An amount that somebody is paid."""
+    return money(amount, config) if amount else "nothing"
+
+
+def money(amount: float, config: StudyConfig) -> str:
+    """An amount in the currency that the study pays in."""
+    pounds = config.recruiter.kind == "prolific" and config.recruiter.prolific.currency == "GBP"
+    return f"{'£' if pounds else '$'}{amount:,.2f}"
