@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -131,7 +131,7 @@ def _departures(
     plan = frozen.plan
     return [
         *_edited(frozen),
-        *_changed_settings(study, plan),
+        *_changed_settings(study, plan, exported.withheld if exported else ()),
         *_other_exclusions(read, frozen),
         *_other_tests(plan, alternative),
         *_other_schedule(read, plan, exported),
@@ -150,11 +150,13 @@ def _edited(frozen: Frozen) -> list[str]:
     return [] if frozen.markdown_intact else [f"{MARKDOWN} does not say what {JSON} says: it was edited or is missing."]
 
 
-def _changed_settings(study: Study | None, plan: Mapping[str, Any]) -> list[str]:
+def _changed_settings(study: Study | None, plan: Mapping[str, Any], withheld: Sequence[str]) -> list[str]:
+    """Settings that are not as planned; what a public release withholds cannot be compared."""
     if study is None:
         return []
     now = study.config.model_dump(mode="json", exclude=set(APART))
-    changed = differences({"settings": plan["settings"]}, {"settings": now})
+    hidden = {f"settings.{key}" for key in withheld}
+    changed = [key for key in differences({"settings": plan["settings"]}, {"settings": now}) if key not in hidden]
     if not changed:
         return []
     named = ", ".join(key.removeprefix("settings.") for key in changed[:8]) + (", …" if len(changed) > 8 else "")

@@ -83,7 +83,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     mend = f"rootnote server migrate {study.folder}" + (" --rehearsal" if settings.rehearsal else "")
     pages = read_pages(study)
     storage = open_storage(study)
-    experiment = Experiment(settings.adjust(study.config), read_plan(study), clock, storage)
+    experiment = Experiment(settings.adjust(study.config), read_plan(study), clock, storage, settings.rehearsal)
     revision = database.require_migrated(engine, mend)
     journal = Journal(settings.erasures_of(study))
     with database.writing(engine) as session, session.begin():

@@ -32,13 +32,14 @@ LAZY = {
     "vault": "server.vault_command",
     **dict.fromkeys(("sync", "approve", "pay", "close"), "server.recruiting_commands"),
     "open": "server.recruiting_commands:open_",
+    "anonymize": "server.release.command",
     "audit": "server.audit_command",
     "consents": "server.audit_command:consents_",
     **dict.fromkeys(("erase", "disclose", "purge"), "server.rights_commands"),
 }
 ORDER = (
     "migrate", "run", "user", "vault", "rehearse", "open", "status", "sync", "approve", "pay", "close", "links",
-    "codes", "export", "erase", "disclose", "purge", "consents", "audit", "backup", "restore", "doctor",
+    "codes", "export", "anonymize", "erase", "disclose", "purge", "consents", "audit", "backup", "restore", "doctor",
 )  # fmt: skip
 
 
@@ -239,7 +240,7 @@ def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> No
     ):
         plan = read_plan(study)
         default = study.folder / "rehearsal" if rehearsal else study.folder
-        _require_same_schedule(session, plan.schedule_fingerprint)
+        require_same_schedule(session, plan.schedule_fingerprint)
         control.write_log(session, who(), "exported responses", utc_now())
         written = responses.export(session, study, plan, out or default)
     if as_json:
@@ -276,7 +277,8 @@ def opened(folder: Path, rehearsal: bool, *, secret: bool = False) -> Iterator[t
         engine.dispose()
 
 
-def _require_same_schedule(session: Any, fingerprint: str) -> None:
+def require_same_schedule(session: Any, fingerprint: str) -> None:
+    """Refuse a database that belongs to another schedule."""
     from server.models import StudyRecord
 
     record = session.get(StudyRecord, 1)

@@ -103,6 +103,35 @@ def unblind(session: Session, researcher: Researcher, reason: str, now: datetime
     write_log(session, researcher.name, "asked to see agreement", now, reason=written)
 
 
+def may_publish(session: Session, reason: str) -> bool:
+    """Whether the study is closed; one that is not may be published for a reason.
+
+    Raises:
+        NotDoneError: where it is not closed and the reason is missing, or the reason is too long.
+    """
+    _optional(reason)
+    if control(session).closed_at is not None:
+        return True
+    if not reason.strip():
+        raise NotDoneError(
+            "the study is not closed, and its answers tell the result; close it at the desk, or say why it is to be "
+            "published before with --before-closing REASON."
+        )
+    _required(reason)
+    return False
+
+
+def publish(session: Session, who: str, reason: str, now: datetime, *, detail: str, rehearsal: bool = False) -> None:
+    """Note that a public release was made; one of simulated listeners needs neither closing nor reason.
+
+    Raises:
+        NotDoneError: where the study is not closed and the reason is missing.
+    """
+    if not rehearsal:
+        may_publish(session, reason)
+    write_log(session, who, "made a public release", now, detail=detail, reason=_optional(reason))
+
+
 def _open(session: Session) -> Control:
     found = control(session, lock=True)
     if found.closed_at is not None:

@@ -11,6 +11,7 @@ to another, and only then is the assignment over: its answer under way is kept a
 from __future__ import annotations
 
 import enum
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -75,6 +76,7 @@ class Experiment:
     plan: Plan
     clock: Clock = utc_now
     storage: Storage = field(default_factory=LocalStorage)
+    rehearsal: bool = False
 
     @property
     def lease(self) -> timedelta:
@@ -126,10 +128,24 @@ def sync_places(session: Session, experiment: Experiment) -> None:
             )
         return
     numbers = sorted(plan.lists)
-    # Shuffled, so that with several embedders none is heard only by the first to come.
-    turns = np.random.default_rng(experiment.config.study.seed).permutation(len(numbers))
-    session.add_all(Place(list_number=n, turn=int(t)) for n, t in zip(numbers, turns, strict=True))
+    turns = seeded_turns(experiment.config, len(numbers)) if experiment.rehearsal else _secret_turns(len(numbers))
+    session.add_all(Place(list_number=n, turn=t) for n, t in zip(numbers, turns, strict=True))
     session.flush()
+
+
+def seeded_turns(config: StudyConfig, number: int) -> list[int]:
+    """The turns of a rehearsal, by list: the same every time. Real studies had these too, once."""
+    return [int(turn) for turn in np.random.default_rng(config.study.seed).permutation(number)]
+
+
+def _secret_turns(number: int) -> list[int]:
+    """Turns that nothing public tells, by list: published answers show their list, and so would show who came when.
+
+    Shuffled also because with several embedders none is to be heard only by the first to come.
+    """
+    turns = list(range(number))
+    secrets.SystemRandom().shuffle(turns)
+    return turns
 
 
 def _begin_study(session: Session, experiment: Experiment) -> bool:

@@ -125,7 +125,7 @@ class Place(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     list_number: Mapped[int] = mapped_column(unique=True)
-    turn: Mapped[int] = mapped_column(unique=True)  # lists are handed out in a shuffled order
+    turn: Mapped[int] = mapped_column(unique=True)  # lists are handed out in an order that no seed tells
     assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"), unique=True)
     expires_at: Mapped[datetime | None]
     filled: Mapped[bool] = mapped_column(default=False)

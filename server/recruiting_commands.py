@@ -118,7 +118,8 @@ def _open(here: Counter, budget: int | None, dry_run: bool, yes: bool) -> None:
         require_reachable(here.settings)
     plan = read_plan(here.study)
     with office.writing() as session:
-        flow.sync_places(session, flow.Experiment(office.config, plan, office.clock))
+        experiment = flow.Experiment(office.config, plan, office.clock, rehearsal=here.settings.rehearsal)
+        flow.sync_places(session, experiment)
     if at.by_hand:
         _open_link(here, plan.schedule_fingerprint, budget)
         return

@@ -98,10 +98,10 @@ def export(session: Session, study: Study, plan: Plan, folder: Path) -> Exported
     rows = list(response_rows(session, study, plan))
     people = listener_rows(session, study)
     paths = [folder / name for name in ("responses.csv", "responses.parquet", "listeners.csv")]
-    _write_csv(paths[0], COLUMNS, rows)
+    write_csv(paths[0], COLUMNS, rows)
     provenance = Provenance("responses", {"study": study.config.study.name}, {"schedule": plan.schedule_fingerprint})
     write_table(paths[1], pa.Table.from_pylist(rows, schema=SCHEMA), provenance)
-    _write_csv(paths[2], tuple(people[0]) if people else LISTENER_COLUMNS, people)
+    write_csv(paths[2], tuple(people[0]) if people else LISTENER_COLUMNS, people)
     completed = len({row["assignment"] for row in rows if row["completed"]})
     frozen = read_frozen(study.folder)
     manifest = write_manifest(
@@ -110,16 +110,22 @@ def export(session: Session, study: Study, plan: Plan, folder: Path) -> Exported
         plan.schedule_fingerprint,
         frozen.hash if frozen else "",
         paths,
-        _arrived(session),
-        session.scalar(select(func.count()).select_from(Assignment).where(Assignment.erased_at.is_not(None))) or 0,
+        arrived(session),
+        erased(session),
         str(chain.end(session)),
     )
     return Exported(paths[0], paths[1], paths[2], manifest, len(rows), completed)
 
 
-def _arrived(session: Session) -> dict[str, int]:
+def arrived(session: Session) -> dict[str, int]:
+    """How often somebody arrived, by what they were shown."""
     counted = session.execute(select(Arrivals.shown, func.sum(Arrivals.number)).group_by(Arrivals.shown))
     return {shown: int(number) for shown, number in counted}
+
+
+def erased(session: Session) -> int:
+    """How many runs were erased: of them nothing is told."""
+    return session.scalar(select(func.count()).select_from(Assignment).where(Assignment.erased_at.is_not(None))) or 0
 
 
 def response_rows(session: Session, study: Study, plan: Plan) -> Iterable[dict[str, Any]]:
@@ -238,15 +244,16 @@ def _iso(moment: datetime) -> str:
 
 
 def _exported(question: BaseQuestion, answer: str) -> str:
-    return answer if isinstance(question, NumberQuestion) else _guarded(answer)  # a number may be below zero
+    return answer if isinstance(question, NumberQuestion) else guarded(answer)  # a number may be below zero
 
 
-def _guarded(text: str) -> str:
+def guarded(text: str) -> str:
     """A listener's own words, made harmless to a spreadsheet that would run them as a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
 
 
-def _write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    """Write a table as CSV, whole or not at all."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()

@@ -2,7 +2,7 @@
 
 The server writes it, the analysis reads it: a file whose hash differs was edited since.
 Conventions: hashes are hex; `arrived` counts not persons but how often the information was shown ("informed") or
-somebody was not let in ("not_let_in").
+somebody was not let in ("not_let_in"); `withheld` are settings of study.toml, dotted, that a public release leaves out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from embeddings.artefacts import Provenance, RootnoteError, read_json, write_json
 
@@ -33,6 +34,7 @@ class Exported:
     arrived: Mapping[str, int]
     erased: int = 0
     log: str = ""
+    withheld: tuple[str, ...] = ()
 
 
 def write_manifest(
@@ -44,10 +46,13 @@ def write_manifest(
     arrived: Mapping[str, int],
     erased: int = 0,
     log: str = "",
+    withheld: Sequence[str] = (),
 ) -> Path:
     """Write export.json for files that lie in `folder`."""
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    content = {"study": study, "arrived": dict(arrived), "erased": erased, "log": log}
+    content: dict[str, Any] = {"study": study, "arrived": dict(arrived), "erased": erased, "log": log}
+    if withheld:
+        content["withheld"] = list(withheld)
     write_json(
         folder / MANIFEST, content, Provenance("export", content, {"schedule": schedule, "plan": plan, **hashes})
     )
@@ -68,6 +73,7 @@ def read_manifest(folder: Path) -> Exported | None:
         schedule, plan = made_from.pop("schedule"), made_from.pop("plan")
         arrived = {str(name): int(number) for name, number in provenance.settings["arrived"].items()}
         erased, log = int(provenance.settings.get("erased", 0)), str(provenance.settings.get("log", ""))
-        return Exported(str(provenance.settings["study"]), schedule, plan, made_from, arrived, erased, log)
+        withheld = tuple(str(key) for key in provenance.settings.get("withheld", ()))
+        return Exported(str(provenance.settings["study"]), schedule, plan, made_from, arrived, erased, log, withheld)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RootnoteError(f"{folder / MANIFEST} lacks or misstates {error}; run `{EXPORT}`.") from error

@@ -35,7 +35,7 @@ def test_help_imports_no_group() -> None:
         "demo", "embeddings", "embeddings cut", "embeddings embed", "embeddings fetch",
         "embeddings duplicates", "embeddings search", "study", "study init", "study build",
         "study check", "study irb", "server", "server migrate", "server run", "server rehearse", "server export",
-        "server status", "analysis", "analysis report",
+        "server anonymize", "server status", "analysis", "analysis report",
     ],
 )  # fmt: skip
 def test_every_command_explains_itself(command: str) -> None:

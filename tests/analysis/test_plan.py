@@ -29,9 +29,9 @@ TOML = '[exclusions]\nrules = ["incomplete", "too_fast"]\nfastest_seconds = 2\n'
 SIZES = {"prompts": 6, "listeners": 12, "trials": 6}
 
 
-def build(folder: Path) -> Study:
-    """A built study of twelve listeners, with bins."""
-    study = make_study(folder, **SIZES, toml=TOML)
+def build(folder: Path, toml: str = TOML, **sizes: int) -> Study:
+    """A built study of twelve listeners (or other `sizes`), with bins."""
+    study = make_study(folder, **{**SIZES, **sizes}, toml=toml)
     config = study.config
     bins = bins_provenance(config.bins, config.study.seed, "f" * 64)
     content = {

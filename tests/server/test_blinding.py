@@ -53,7 +53,9 @@ def collect(study: Study, folder: Path, listeners: int) -> tuple[np.ndarray, np.
     engine = database.connect(url)
     database.migrate(engine)
     engine.dispose()
-    site = Site(study, create_app(study, Settings(url, SECRET), clock=FakeClock()), FakeClock(), str(url))
+    # As a rehearsal, so that the same lists are heard every time.
+    app = create_app(study, Settings(url, SECRET, rehearsal=True), clock=FakeClock())
+    site = Site(study, app, FakeClock(), str(url))
     plan, rows, labels, owners = read_plan(study), [], [], []
     for listener in range(listeners):
         walker = site.walker().consent().go("instructions")
