@@ -7,9 +7,10 @@ ROOTNOTE_RESERVATION_MINUTES takes the place of study.toml's, so that those who 
 
 ROOTNOTE_PUBLIC_URL is where listeners reach the server; ROOTNOTE_TRUSTED_PROXIES says how many proxies before it may
 tell a request's address and scheme (default 0: their headers are not believed); ROOTNOTE_METRICS_TOKEN opens
-/metrics; ROOTNOTE_REQUESTS_PER_SECOND is what one address may send (0: no limit). ROOTNOTE_VAULT_KEY, or the file
-that ROOTNOTE_VAULT_KEY_FILE names, encrypts workers' ids (server.privacy). In a rehearsal alone, ROOTNOTE_MARKET_URL is
-a marketplace on this machine in place of the real one.
+/metrics; ROOTNOTE_REQUESTS_PER_SECOND is what one address may send (0: no limit); ROOTNOTE_AT_WORK is how many
+requests a process works at (server.gate). ROOTNOTE_VAULT_KEY, or the file that ROOTNOTE_VAULT_KEY_FILE names, encrypts
+workers' ids (server.privacy). In a rehearsal alone, ROOTNOTE_MARKET_URL is a marketplace on this machine in place of
+the real one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 from embeddings.artefacts import RootnoteError
+from server import gate
 from server.privacy import Vault, has_keys, read_vault
 from study.config import Study, StudyConfig
 
@@ -46,6 +48,7 @@ class Settings:
     requests_per_second: float = REQUESTS_PER_SECOND
     vault: Vault | None = field(default=None, repr=False)
     market_url: str = ""
+    at_work: int = gate.AT_WORK
 
     @property
     def secure(self) -> bool:
@@ -81,6 +84,7 @@ def read_settings(
         _number(environment, "ROOTNOTE_REQUESTS_PER_SECOND", 0.0 if rehearsal else REQUESTS_PER_SECOND, 1e6),
         _vault(study, environment, key if rehearsal else "") if secret else None,
         _market_url(environment) if rehearsal else "",
+        int(_number(environment, "ROOTNOTE_AT_WORK", gate.AT_WORK, gate.MOST, least=1, whole=True)),
     )
 
 
@@ -111,7 +115,9 @@ def _public_url(environment: Mapping[str, str]) -> str:
     return value
 
 
-def _number(environment: Mapping[str, str], name: str, default: float, most: float, *, whole: bool = False) -> float:
+def _number(
+    environment: Mapping[str, str], name: str, default: float, most: float, *, least: float = 0, whole: bool = False
+) -> float:
     value = environment.get(name, "")
     if not value:
         return default
@@ -119,8 +125,8 @@ def _number(environment: Mapping[str, str], name: str, default: float, most: flo
         number = int(value) if whole else float(value)
     except ValueError:
         number = -1
-    if not 0 <= number <= most:
-        raise RootnoteError(f"the environment variable {name} is '{value}', not a number from 0 to {most:g}.")
+    if not least <= number <= most:
+        raise RootnoteError(f"the environment variable {name} is '{value}', not a number from {least:g} to {most:g}.")
     return number
 
 
