@@ -51,7 +51,7 @@ def main() -> None:
         study = make_load_study(Path(folder) / "study", 5000, trials=10)
         url = postgres.create("faults")
         prepare(url)
-        server = RealServer(study.folder, postgres.url(sockets, "faults"), log, workers=os.cpu_count() or 1, threads=8)
+        server = RealServer(study.folder, postgres.url(sockets, "faults"), log, workers=os.cpu_count() or 1)
         began = time.monotonic()
         try:
             booked = asyncio.run(run(server, sockets))

@@ -4,7 +4,8 @@
 
 Listeners, server and database share the machine's cores. Every listener fetches 3-second FLAC clips as its browser
 would (three a trial, those of the next trial ahead), hears each once in real time, thinks for 3 s on average, and
-answers; all arrive within the first seconds. Then the database is compared with what was acknowledged.
+answers; all arrive within the first seconds, so each one's first answer is told apart from the later ones. Then the
+database is compared with what was acknowledged.
 `--otree` names the Python of an environment in which oTree 5 or 6 and psycopg2 are installed: its server gets the same
 number of participants who send a page for each trial at the same pace, on the same PostgreSQL. It serves no sound
 there, so it has less to do.
@@ -80,6 +81,15 @@ def show(name: str, seconds: list[float]) -> str:
     return f"{name}: n = {len(seconds):,}, median {p50:.0f} ms, p95 {p95:.0f}, p99 {p99:.0f}, most {most:.0f}"
 
 
+def show_all(booked: Booked) -> None:
+    seconds = booked.seconds
+    print("  " + show("saving an answer", seconds["first"] + seconds["later"]))
+    print("  - " + show("each listener's first, while others arrive", seconds["first"]))
+    print("  - " + show("the later ones", seconds["later"]))
+    for kind, what in (("page", "a page"), ("sound", "a sound"), ("door", "information or consent")):
+        print("  " + show(what, seconds[kind]), flush=True)
+
+
 async def listen(port: int, number: int, hearing: float) -> Booked:
     """All listeners, arriving over the first seconds."""
     booked = Booked()
@@ -97,7 +107,7 @@ def rootnote(postgres: OwnPostgres, number: int, trials: int, pace: float) -> No
         study = make_load_study(Path(name) / "study", number, trials, SECONDS)
         url = postgres.create("load")
         prepare(url)
-        server = RealServer(study.folder, url, log, workers=os.cpu_count() or 1, threads=16)
+        server = RealServer(study.folder, url, log, workers=os.cpu_count() or 1)
         try:
             server.start()
             began = time.monotonic()
@@ -109,8 +119,7 @@ def rootnote(postgres: OwnPostgres, number: int, trials: int, pace: float) -> No
     print(f"Rootnote: {number} listeners, {trials} trials each, in {took:.0f} s; ends {dict(booked.ends)}")
     print(f"  {found['acknowledged']} answers, {found['acknowledged'] / took:.0f} a second; sent again: {booked.again}")
     print("  " + ", ".join(f"{key} {found[key]}" for key in ("lost", "changed", "doubled", "overbooked")))
-    for kind, what in (("answer", "saving an answer"), ("page", "a page"), ("sound", "a sound")):
-        print("  " + show(what, booked.seconds[kind]), flush=True)
+    show_all(booked)
 
 
 def arrivals(postgres: OwnPostgres, number: int, places: int) -> None:
@@ -118,7 +127,7 @@ def arrivals(postgres: OwnPostgres, number: int, places: int) -> None:
         study = make_load_study(Path(name) / "study", places, 1)
         url = postgres.create("arrivals")
         prepare(url)
-        server = RealServer(study.folder, url, log, workers=os.cpu_count() or 1, threads=16)
+        server = RealServer(study.folder, url, log, workers=os.cpu_count() or 1)
         try:
             server.start()
             began = time.monotonic()
@@ -162,8 +171,7 @@ def otree(python: str, postgres: OwnPostgres, number: int, trials: int, pace: fl
                 process.wait()
     print(f"oTree: {number} participants, {trials} trials each, in {took:.0f} s; ends {dict(booked.ends)}")
     print(f"  {booked.acknowledged} answers, {booked.acknowledged / took:.0f} a second; sent again: {booked.again}")
-    for kind, what in (("answer", "saving an answer"), ("page", "a page")):
-        print("  " + show(what, booked.seconds[kind]), flush=True)
+    show_all(booked)
 
 
 def free_port() -> int:
@@ -229,7 +237,8 @@ async def _one(port: int, link: str, index: int, number: int, pace: float, booke
         await ask("GET", path, "page")
         await asyncio.sleep(3 * SECONDS * pace + rng.exponential(THINKING))
         choice = str(rng.choice(["A", "B"]))
-        reply = await ask("POST", path, "answer", {"choice": choice, "response_ms": "9500"})
+        kind = "later" if answers else "first"
+        reply = await ask("POST", path, kind, {"choice": choice, "response_ms": "9500"})
         if reply.status not in (302, 303):
             booked.ends[f"status {reply.status}"] += 1
             break

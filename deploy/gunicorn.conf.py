@@ -1,8 +1,9 @@
 """gunicorn for Rootnote: `gunicorn -c deploy/gunicorn.conf.py`, the study's folder in ROOTNOTE_STUDY.
 
-One process a core, because Python keeps one core busy, and threads in each, because most of a request is waiting
-for the database. A connection that waits for its browser's next request takes no thread. Each thread holds one
-database connection at most: processes × threads must stay below PostgreSQL's max_connections (100 as installed).
+One process a core, because Python keeps one core busy, and in each as many threads as requests may wait at once: at
+the gate (server.gate) only a few are worked at, answers first, and one that waits costs a sleeping thread. A connection
+that waits for its browser's next request takes none. Only who is at work holds a database connection, so processes × 16
+must stay below PostgreSQL's max_connections (100 as installed).
 """
 
 import os
@@ -13,7 +14,7 @@ from server import logs
 wsgi_app = "server.wsgi:make()"
 bind = os.environ.get("ROOTNOTE_BIND", "127.0.0.1:8000")
 workers = int(os.environ.get("WEB_CONCURRENCY") or os.cpu_count() or 1)
-threads = int(os.environ.get("ROOTNOTE_THREADS") or 16)
+threads = int(os.environ.get("ROOTNOTE_THREADS") or 512)
 worker_class = "gthread"
 worker_connections = 2000
 backlog = 2048

@@ -36,6 +36,7 @@ from server import (
 from server.door import Door, sha256
 from server.erasure import Journal, replay
 from server.flow import Clock, Experiment, Refused, sync_places, utc_now
+from server.gate import WAITED, Gate, Gated
 from server.headers import security_headers
 from server.house import House
 from server.limits import Limits
@@ -121,6 +122,8 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     _keep_transactions(app, engine)
     _keep_retention(app, engine, experiment, door)
     _answer_errors(app)
+    app.extensions["rootnote.gate"] = gate = Gate(settings.at_work)
+    app.wsgi_app = Gated(app.wsgi_app, gate, MAX_REQUEST_BYTES)  # type: ignore[method-assign]
     return app
 
 
@@ -164,7 +167,9 @@ def _line(status: int) -> dict[str, object]:
     ms = round(1000 * (time.monotonic() - g.began), 1)
     # A method or a route of the sender's own making is told as none.
     method = request.method if request.method in METHODS else "other"
-    return {"route": request.endpoint, "method": method, "status": status, "ms": ms, "reference": g.reference}
+    waited = round(1000 * request.environ.get(WAITED, 0.0), 1)
+    told = {"route": request.endpoint, "method": method, "status": status, "ms": ms}
+    return told | {"waited_ms": waited, "reference": g.reference}
 
 
 def _keep_limits(app: Flask, limits: Limits) -> None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import secrets
 from datetime import datetime
 
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from server import chain
 from server.models import Arrivals, Control, Researcher
+from server.sql import insert
 
 REASON_LENGTH, REASON_LIMIT = 10, 1000
 MESSAGE_LIMIT = 500
@@ -159,7 +159,6 @@ def _plain(text: str) -> str:
 
 def count_arrival(session: Session, shown: str, now: datetime) -> None:
     """Count that somebody was shown the information ("informed"), or was not let in ("not_let_in")."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    row = insert(Arrivals).values(day=now.date(), shown=shown, shard=secrets.randbelow(SHARDS), number=1)
+    row = insert(session, Arrivals).values(day=now.date(), shown=shown, shard=secrets.randbelow(SHARDS), number=1)
     keys = [Arrivals.day, Arrivals.shown, Arrivals.shard]
     session.execute(row.on_conflict_do_update(index_elements=keys, set_={"number": Arrivals.number + 1}))

@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import enum
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
 import numpy as np
-from sqlalchemy import CursorResult, and_, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import CursorResult, and_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from embeddings.artefacts import RootnoteError
-from server import screening
+from server import screening, statements
 from server.door import Entry, random_code, random_pseudonym, random_token, sha256
 from server.models import (
     ACTIVE,
@@ -33,17 +32,15 @@ from server.models import (
     Assignment,
     Listener,
     Place,
-    PrescreenItem,
-    Response,
-    Serving,
     State,
     StudyRecord,
 )
 from server.screening import ItemAnswer, Standing
+from server.sql import insert
 from server.telemetry import Telemetry, is_plausible
 from study.config import StudyConfig
 from study.languages import SOURCE
-from study.plan import Plan, PlannedTrial, Stimulus
+from study.plan import Plan, PlannedTrial
 from study.storage import LocalStorage, Storage
 
 Clock = Callable[[], datetime]
@@ -62,6 +59,7 @@ ENDED: dict[State, Step] = {
     State.EXPIRED: "expired",
 }
 ORDER: tuple[Step, ...] = ("prescreen", "instructions", "trial", "questions")
+SERVE = statements.serve(SLOTS)
 
 
 def utc_now() -> datetime:
@@ -150,8 +148,7 @@ def _secret_turns(number: int) -> list[int]:
 
 def _begin_study(session: Session, experiment: Experiment) -> bool:
     """Write the study's row; False where it was there. Of servers that start at once, one does and the rest wait."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    row = insert(StudyRecord).values(
+    row = insert(session, StudyRecord).values(
         id=1,
         name=experiment.config.study.name,
         schedule=experiment.plan.schedule_fingerprint,
@@ -189,8 +186,8 @@ def _claim(session: Session, experiment: Experiment, assignment: Assignment) -> 
 
 def _hold(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
     """Renew the lease; False where the place has gone to another."""
-    renewal = update(Place).where(Place.assignment_id == assignment.id, ~Place.filled)
-    return _rows(session, renewal.values(_lease(experiment, assignment))) == 1
+    until = experiment.clock() + experiment.lease
+    return statements.run(session, statements.RENEW, mine=assignment.id, until=until).rowcount == 1
 
 
 def _release(session: Session, assignment: Assignment) -> None:
@@ -257,8 +254,8 @@ def _seat(session: Session, experiment: Experiment, entry: Entry, token: str, la
 
 def find(session: Session, token: str, *, lock: bool = False) -> Assignment | None:
     """The assignment at a listener's address; `lock` where it is about to change."""
-    query = select(Assignment).where(Assignment.token_hash == sha256(token))
-    return session.scalar(query.with_for_update() if lock else query)
+    query = statements.FIND_AND_LOCK if lock else statements.FIND
+    return session.scalar(query, {"hash": sha256(token)})
 
 
 def find_entry(session: Session, entry: Entry) -> Assignment | None:
@@ -273,23 +270,20 @@ def current_step(session: Session, experiment: Experiment, assignment: Assignmen
     """The page that is due now."""
     if assignment.state in ENDED:
         return ENDED[assignment.state]
-    if session.scalar(select(Place.id).where(Place.assignment_id == assignment.id)) is None:
-        return "expired"
-    return _due(session, experiment, assignment)
+    found = statements.run(session, statements.STANDING, mine=assignment.id).one()
+    return _due(experiment, assignment, found.answered) if found.held else "expired"
 
 
-def _due(session: Session, experiment: Experiment, assignment: Assignment) -> Step:
+def _due(experiment: Experiment, assignment: Assignment, answered: int) -> Step:
     if assignment.state is State.CONSENTED:
         return "prescreen"
     if assignment.state is State.SCREENED:
         return "instructions"
-    answered = answered_trials(session, assignment)
     return "trial" if answered < len(experiment.trials(assignment)) else "questions"
 
 
 def answered_trials(session: Session, assignment: Assignment) -> int:
-    query = select(func.count()).select_from(Response).where(Response.assignment_id == assignment.id)
-    return session.scalar(query) or 0
+    return int(statements.run(session, statements.ANSWERED, mine=assignment.id).scalar_one())
 
 
 def _proceed(session: Session, experiment: Experiment, assignment: Assignment, step: Step) -> bool:
@@ -300,7 +294,7 @@ def _proceed(session: Session, experiment: Experiment, assignment: Assignment, s
     """
     if assignment.state in ENDED or assignment.erased_at is not None:
         return False
-    due = _due(session, experiment, assignment)
+    due = _due(experiment, assignment, answered_trials(session, assignment))
     if ORDER.index(step) > ORDER.index(due):
         raise Refused("That page comes later in the study.")
     if due != step:
@@ -342,7 +336,7 @@ def answer_prescreen(session: Session, experiment: Experiment, assignment: Assig
 def _pass_prescreen(session: Session, experiment: Experiment, assignment: Assignment) -> None:
     assignment.state = State.SCREENED
     assignment.screened_at = experiment.clock()
-    _serve(session, experiment, assignment, AHEAD)
+    _serve_ahead(session, experiment, assignment, AHEAD)
 
 
 # ------------------------------------------------------------------ trials
@@ -368,25 +362,54 @@ def begin_listening(session: Session, experiment: Experiment, assignment: Assign
         return
     assignment.state = State.LISTENING
     assignment.listening_at = experiment.clock()
-    _serve(session, experiment, assignment, 1 + AHEAD)
+    _serve_ahead(session, experiment, assignment, 1 + AHEAD)
     session.flush()
 
 
-def _serve(session: Session, experiment: Experiment, assignment: Assignment, until: int) -> None:
-    """Name the clips of the trials up to position `until` that have no names yet."""
-    served = select(func.max(Serving.position)).where(Serving.assignment_id == assignment.id)
-    first, last = (session.scalar(served) or 0) + 1, min(until, len(experiment.trials(assignment)))
-    session.add_all(
-        Serving(assignment_id=assignment.id, position=position, slot=slot, sound=random_token())
-        for position in range(first, last + 1)
-        for slot in SLOTS
-    )
+def _serve_ahead(session: Session, experiment: Experiment, assignment: Assignment, until: int) -> None:
+    """Name the clips up to a position, where nothing is answered yet."""
+    _serve(session, assignment, clips(session, assignment).missing(until, len(experiment.trials(assignment))))
 
 
-def servings(session: Session, assignment: Assignment, position: int) -> dict[str, Serving]:
-    """The three clips of a trial by slot (X, A, B)."""
-    query = select(Serving).where(Serving.assignment_id == assignment.id, Serving.position == position)
-    return {serving.slot: serving for serving in session.scalars(query)}
+def _serve(session: Session, assignment: Assignment, positions: Iterable[int]) -> None:
+    """Name the clips of trials that have no names yet."""
+    for position in positions:
+        names = {slot: random_token() for slot in SLOTS}
+        statements.run(session, SERVE, mine=assignment.id, position=position, **names)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of a trial as it is served to a listener, under a random name; `heard`: it was sent to its end."""
+
+    sound: str
+    heard: bool
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The trial that is to be answered now, and the clips of it and of later ones that are served."""
+
+    position: int
+    served: Mapping[int, Mapping[str, Clip]]  # by position, then by slot (X, A, B)
+
+    def of(self, position: int) -> Mapping[str, Clip]:
+        """The clips of a trial; none where it is not served."""
+        return self.served.get(position, {})
+
+    def missing(self, until: int, trials: int) -> range:
+        """The positions up to `until` whose clips are still to be named."""
+        return range(max(self.served, default=self.position - 1) + 1, min(until, trials) + 1)
+
+
+def clips(session: Session, assignment: Assignment) -> Clips:
+    """Where a listener stands in the trials."""
+    rows = statements.run(session, statements.CLIPS, mine=assignment.id).all()
+    served: dict[int, dict[str, Clip]] = {}
+    for row in rows:
+        if row.position is not None:
+            served.setdefault(row.position, {})[row.slot] = Clip(row.sound, row.fetched_at is not None)
+    return Clips(rows[0].answered + 1, served)
 
 
 def answer_trial(session: Session, experiment: Experiment, assignment: Assignment, answer: TrialAnswer) -> None:
@@ -398,24 +421,26 @@ def answer_trial(session: Session, experiment: Experiment, assignment: Assignmen
     late = assignment.state is State.EXPIRED
     if (assignment.state in ENDED and not late) or assignment.erased_at is not None:
         return
-    position = answered_trials(session, assignment) + 1
-    if answer.position < position:
+    found = clips(session, assignment)
+    if answer.position < found.position:
         return
-    fetched = [serving.fetched_at for serving in servings(session, assignment, position).values()]
-    if answer.position > position or not fetched:
+    present = found.of(found.position)
+    if answer.position > found.position or not present:
         raise Refused("That comparison comes later.")
     plays = (answer.plays_x, answer.plays_a, answer.plays_b)
     heard = is_plausible(plays, answer.response_ms, answer.telemetry, experiment.config.corpus.clip_seconds)
-    if any(moment is None for moment in fetched) or not heard:
+    if not heard or not all(clip.heard for clip in present.values()):
         raise Refused("Please listen to all three sounds to the end before you answer.")
     late = late or not _hold(session, experiment, assignment)
     told = asdict(answer)
     told |= told.pop("telemetry")
-    session.add(Response(assignment_id=assignment.id, late=late, answered_at=experiment.clock(), **told))
+    told |= {"assignment_id": assignment.id, "late": late, "answered_at": experiment.clock()}
+    statements.run(session, statements.ADD_RESPONSE, **told)
     if late and assignment.state is not State.EXPIRED:
         _end(experiment, assignment, State.EXPIRED)
     if not late:
-        _serve(session, experiment, assignment, position + 1 + AHEAD)
+        until = found.position + 1 + AHEAD
+        _serve(session, assignment, found.missing(until, len(experiment.trials(assignment))))
     session.flush()
 
 
@@ -486,58 +511,3 @@ def rejoin(session: Session, experiment: Experiment, assignment: Assignment) -> 
     assignment.ended_at = None
     session.flush()
     return True
-
-
-# ------------------------------------------------------------------ sounds
-
-
-@dataclass(frozen=True)
-class Sound:
-    """A sound that is due: one made here, or a stimulus of the storage.
-
-    `unmarked` is the serving to be marked once the sound was sent to its end.
-    """
-
-    made: bytes = b""
-    stimulus: Stimulus | None = None
-    unmarked: int | None = None
-
-
-def find_sound(session: Session, experiment: Experiment, name: str) -> Sound | None:
-    """The sound behind a random name, while it is due or the next to be; None for any other."""
-    return _trial_sound(session, experiment, name) or _prescreen_sound(session, name)
-
-
-def _trial_sound(session: Session, experiment: Experiment, name: str) -> Sound | None:
-    query = select(Serving, Assignment).join(Assignment, Serving.assignment_id == Assignment.id)
-    row = session.execute(query.where(Serving.sound == name)).one_or_none()
-    if row is None:
-        return None
-    serving, assignment = row
-    ahead = serving.position - answered_trials(session, assignment)
-    if not 1 <= ahead <= REACH.get(assignment.state, 0):
-        return None
-    trial = experiment.trial(assignment, serving.position)
-    key = trial.stimulus_key(role_of(serving.slot, trial.high_side))
-    unmarked = serving.id if serving.fetched_at is None else None
-    return Sound(stimulus=experiment.plan.stimuli[key], unmarked=unmarked)
-
-
-def role_of(slot: str, high_side: str) -> Literal["x", "high", "low"]:
-    """Which clip of a trial sits in a slot."""
-    if slot == "X":
-        return "x"
-    return "high" if slot == high_side else "low"
-
-
-def _prescreen_sound(session: Session, name: str) -> Sound | None:
-    query = select(PrescreenItem).join(Assignment, PrescreenItem.assignment_id == Assignment.id)
-    due = (PrescreenItem.answer.is_(None), Assignment.state == State.CONSENTED)
-    item = session.scalar(query.where(PrescreenItem.sound == name, *due))
-    return None if item is None else Sound(screening.render(item))
-
-
-def mark_fetched(session: Session, experiment: Experiment, serving: int) -> None:
-    """Note that a clip was sent to its end."""
-    first = update(Serving).where(Serving.id == serving, Serving.fetched_at.is_(None))
-    _rows(session, first.values(fetched_at=experiment.clock()))

@@ -1,9 +1,9 @@
 """Logs: one JSON object a line, of what happened and to which kind of page, never to whom.
 
 A line holds the time (UTC), the level, the event, the name of the route (not the path, in which the listener's token
-is), method, status and milliseconds. An error adds the exception's type and where it arose; its message stays out,
-because a driver's message may quote what a listener sent. The reference of a request is random and is shown on the
-error page, so that a listener can tell the researcher which line to look for.
+is), method, status and milliseconds, at work and before that at the gate. An error adds the exception's type and where
+it arose; its message stays out, because a driver's message may quote what a listener sent. The reference of a request
+is random and is shown on the error page, so that a listener can tell the researcher which line to look for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-FIELDS = ("route", "method", "status", "ms", "reference")
+FIELDS = ("route", "method", "status", "ms", "waited_ms", "reference")
 ROOT = str(Path(__file__).resolve().parents[1])
 FOREIGN = ("waitress", "gunicorn.error")  # they have handlers of their own, or make them
 

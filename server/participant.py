@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WebResponse
 
-from server import control, database, erasure, flow, language, screening
+from server import control, database, erasure, flow, language, screening, sounds
 from server.door import WORKER_LIMIT, Entry
 from server.flow import Refused, TrialAnswer, Vacancy
 from server.house import TOKEN_LIMIT
@@ -130,9 +130,9 @@ def _count_arrival(shown: str) -> None:
 
 @contextlib.contextmanager
 def _own_transaction() -> Iterator[Session]:
-    """A transaction that writes, in a request that otherwise reads: no one waits for the lock while a page is made."""
+    """For one statement that writes in a request that otherwise reads: no one waits for a lock while a page is made."""
     _session().commit()  # gives its connection back, so that nobody holds two
-    with database.writing(current_app.extensions["rootnote.engine"]) as session, session.begin():
+    with database.writing_once(current_app.extensions["rootnote.engine"]) as session, session.begin():
         yield session
 
 
@@ -223,7 +223,7 @@ def page(token: str) -> str:
         item = screening.current_item(_session(), assignment)
         return render_template(f"prescreens/{item.kind}.html", **context, **_prescreen(assignment, item))
     if step == "instructions":
-        ahead = _addresses(assignment, 1)
+        ahead = _addresses(flow.clips(_session(), assignment), 1)
         volume_is_set = "volume" in _house().experiment.config.prescreen.steps
         texts = {"text": _house().pages.instructions, "volume_is_set": volume_is_set}
         return render_template("instructions.html", **context, **texts, next=ahead)
@@ -253,21 +253,21 @@ def _prescreen(assignment: Assignment, item: PrescreenItem) -> dict[str, object]
 
 
 def _trial(assignment: Assignment) -> dict[str, object]:
-    position = flow.answered_trials(_session(), assignment) + 1
+    found = flow.clips(_session(), assignment)
     player = _house().experiment.config.player
     return {
-        "position": position,
+        "position": found.position,
         "of": len(_house().experiment.trials(assignment)),
-        "sounds": dict(zip(flow.SLOTS, _addresses(assignment, position), strict=True)),
-        "next": _addresses(assignment, position + 1),
+        "sounds": dict(zip(flow.SLOTS, _addresses(found, found.position), strict=True)),
+        "next": _addresses(found, found.position + 1),
         "switching": player.switching,
         "confidence": player.confidence,
     }
 
 
-def _addresses(assignment: Assignment, position: int) -> list[str]:
+def _addresses(found: flow.Clips, position: int) -> list[str]:
     """Where the clips X, A and B of a trial are fetched; none where it is not served yet."""
-    served = flow.servings(_session(), assignment, position)
+    served = found.of(position)
     return [url_for("participant.audio", name=served[slot].sound) for slot in flow.SLOTS if served]
 
 
@@ -390,14 +390,14 @@ def volume() -> WebResponse:
 @blueprint.get("/audio/<name>")
 def audio(name: str) -> WebResponse:
     """The sound behind a random name, while it is due."""
-    sound = flow.find_sound(_session(), _house().experiment, name) if len(name) <= TOKEN_LIMIT else None
+    sound = sounds.find_sound(_session(), _house().experiment, name) if len(name) <= TOKEN_LIMIT else None
     if sound is None:
         abort(404)
     _session().commit()  # gives its connection back: nobody waits for the database while this waits for a bucket
     response = _send(sound.made, "audio/wav") if sound.stimulus is None else _send_stimulus(sound.stimulus)
     if sound.unmarked is not None and request.method == "GET" and _reaches_end(response):
         with _own_transaction() as session:
-            flow.mark_fetched(session, _house().experiment, sound.unmarked)
+            sounds.mark_fetched(session, _house().experiment, sound.unmarked)
     return response
 
 

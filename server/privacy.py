@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from embeddings.artefacts import RootnoteError
 from server.models import Listener, Sealed
+from server.sql import find_or_add
 from study.recruiters.base import Arrival
 
 NEEDED = (
@@ -105,12 +106,9 @@ def _read_file(name: str) -> str:
 
 def remember(session: Session, vault: Vault, listener: Listener, arrival: Arrival, now: datetime) -> None:
     """Keep who a listener is, and where they arrived last."""
-    row = session.get(Sealed, listener.pseudonym, with_for_update=True)
-    sealed = vault.seal(arrival)
-    if row is None:
-        session.add(Sealed(pseudonym=listener.pseudonym, sealed=sealed, changed_at=now))
-    else:
-        row.sealed, row.changed_at = sealed, now
+    sealed, key = vault.seal(arrival), {"pseudonym": listener.pseudonym}
+    row = find_or_add(session, Sealed, key, {"sealed": sealed, "changed_at": now}, lock=True)
+    row.sealed, row.changed_at = sealed, now
     session.flush()
 
 

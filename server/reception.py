@@ -19,6 +19,7 @@ from server.door import Door, Entry
 from server.flow import Refused
 from server.models import Assignment, Opening, State, Submission
 from server.privacy import Vault
+from server.sql import find_or_add
 from study.config import PayConfig, cents
 from study.languages import mark
 from study.recruiters.base import Arrival, ArrivalError, HandBack, Recruiter
@@ -71,17 +72,9 @@ class Reception:
 
     def note(self, session: Session, assignment: Assignment, arrival: Arrival, now: datetime) -> None:
         """Note the place that a listener holds now, and keep sealed who they are."""
-        row = session.scalar(select(Submission).where(Submission.key == self._key(arrival)).with_for_update())
-        if row is None:
-            row = Submission(
-                key=self._key(arrival),
-                assignment_id=assignment.id,
-                opening=arrival.opening,
-                status="held",
-                seen_at=now,
-                excluded=False,
-            )
-            session.add(row)
+        held = {"assignment_id": assignment.id, "opening": arrival.opening, "status": "held", "seen_at": now}
+        # The same worker may come twice at once, and `server sync` may hear of the place just now.
+        row = find_or_add(session, Submission, {"key": self._key(arrival)}, held, lock=True)
         row.assignment_id, row.seen_at = assignment.id, now
         if row.status not in HANDED_IN:
             row.status = "held"

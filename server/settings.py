@@ -7,10 +7,11 @@ ROOTNOTE_RESERVATION_MINUTES takes the place of study.toml's, so that those who 
 
 ROOTNOTE_PUBLIC_URL is where listeners reach the server; ROOTNOTE_TRUSTED_PROXIES says how many proxies before it may
 tell a request's address and scheme (default 0: their headers are not believed); ROOTNOTE_METRICS_TOKEN opens
-/metrics; ROOTNOTE_REQUESTS_PER_SECOND is what one address may send (0: no limit). ROOTNOTE_VAULT_KEY, or the file
-that ROOTNOTE_VAULT_KEY_FILE names, encrypts workers' ids (server.privacy). ROOTNOTE_DESK_SECOND_FACTOR says whether
-researchers may (optional) or must (required) have a second factor. In a rehearsal alone, ROOTNOTE_MARKET_URL is a
-marketplace on this machine in place of the real one.
+/metrics; ROOTNOTE_REQUESTS_PER_SECOND is what one address may send (0: no limit); ROOTNOTE_AT_WORK is how many
+requests a process works at (server.gate). ROOTNOTE_VAULT_KEY, or the file that ROOTNOTE_VAULT_KEY_FILE names, encrypts
+workers' ids (server.privacy). ROOTNOTE_DESK_SECOND_FACTOR says whether researchers may (optional) or must (required)
+have a second factor. In a rehearsal alone, ROOTNOTE_MARKET_URL is a marketplace on this machine in place of the real
+one.
 
 ROOTNOTE_FORMER_SECRETS, with commas between, are what ROOTNOTE_SECRET was before: `server audit` knows older seals by
 them. ROOTNOTE_ERASURES is the file in which erasures are written down beside the database (server.erasure).
@@ -28,6 +29,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 from embeddings.artefacts import RootnoteError
+from server import gate
 from server.privacy import Vault, has_keys, read_vault
 from study.config import Study, StudyConfig
 
@@ -53,6 +55,7 @@ class Settings:
     market_url: str = ""
     erasures: str = ""
     factor_required: bool = False
+    at_work: int = gate.AT_WORK
 
     @property
     def secure(self) -> bool:
@@ -101,6 +104,7 @@ def read_settings(
         _market_url(environment) if rehearsal else "",
         environment.get("ROOTNOTE_ERASURES", ""),
         _factor_required(environment),
+        int(_number(environment, "ROOTNOTE_AT_WORK", gate.AT_WORK, gate.MOST, least=1, whole=True)),
     )
 
 
@@ -140,7 +144,9 @@ def _public_url(environment: Mapping[str, str]) -> str:
     return value
 
 
-def _number(environment: Mapping[str, str], name: str, default: float, most: float, *, whole: bool = False) -> float:
+def _number(
+    environment: Mapping[str, str], name: str, default: float, most: float, *, least: float = 0, whole: bool = False
+) -> float:
     value = environment.get(name, "")
     if not value:
         return default
@@ -148,8 +154,8 @@ def _number(environment: Mapping[str, str], name: str, default: float, most: flo
         number = int(value) if whole else float(value)
     except ValueError:
         number = -1
-    if not 0 <= number <= most:
-        raise RootnoteError(f"the environment variable {name} is '{value}', not a number from 0 to {most:g}.")
+    if not least <= number <= most:
+        raise RootnoteError(f"the environment variable {name} is '{value}', not a number from {least:g} to {most:g}.")
     return number
 
 

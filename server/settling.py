@@ -19,6 +19,7 @@ from server import flow, payments
 from server.models import ACTIVE, Assignment, Listener, Opening, Payment, Place, State, Submission
 from server.privacy import recall
 from server.recruiting import Office, Tell, carry_out, close_openings, top_up, unplaced
+from server.sql import find_or_add
 from study.recruiters.base import Grant, Kind, RecruiterError, Standing, UnknownWorkerError, UnsureError
 from study.recruiters.base import Submission as Told
 
@@ -112,19 +113,12 @@ def _row(session: Session, office: Office, told: Told) -> Submission:
     """Our row of a submission; made where its worker never came to us."""
     key = _key(office, told)
     row = session.scalar(select(Submission).where(Submission.key == key))
-    if row is None:
-        worker = office.door.worker_hash(told.worker)
-        mine = select(Assignment.id).join(Listener).where(Listener.worker_hash == worker)
-        row = Submission(
-            key=key,
-            assignment_id=session.scalar(mine),
-            opening=told.opening,
-            status=told.status,
-            seen_at=office.clock(),
-        )
-        session.add(row)
-        session.flush()
-    return row
+    if row is not None:
+        return row
+    mine = select(Assignment.id).join(Listener).where(Listener.worker_hash == office.door.worker_hash(told.worker))
+    seen = {"opening": told.opening, "status": told.status, "seen_at": office.clock()}
+    # The worker may arrive in this very moment.
+    return find_or_add(session, Submission, {"key": key}, {"assignment_id": session.scalar(mine), **seen})
 
 
 def _gone(office: Office, row: Submission, standing: Standing, began: datetime) -> str:
@@ -139,7 +133,8 @@ def _follow(session: Session, office: Office, row: Submission) -> None:
     """Let the assignment's state follow its submission."""
     if row.assignment_id is None:
         return
-    assignment = session.get_one(Assignment, row.assignment_id, with_for_update=True)
+    # Locked, but not for who arrives and only refers to it: that one may hold a submission that we are about to note.
+    assignment = session.get_one(Assignment, row.assignment_id, with_for_update={"key_share": True})
     if row.status == "submitted" and assignment.state is State.FINISHED:
         assignment.state = State.SUBMITTED
     if row.status == "approved" and assignment.state in (State.FINISHED, State.SUBMITTED):

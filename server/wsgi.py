@@ -8,6 +8,7 @@ opens its own.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from flask import Flask
@@ -17,6 +18,10 @@ from server import logs
 from server.app import create_app
 from server.settings import read_settings
 from study.config import load_study
+
+# How long a thread that computes keeps the others waiting: an answer takes its turn several times, once after each
+# word with the database, so Python's 5 ms would add up. Seconds.
+SWITCH = 0.001
 
 
 def make(rehearsal: bool = False) -> Flask:
@@ -32,4 +37,5 @@ def make(rehearsal: bool = False) -> Flask:
         raise SystemExit(f"rootnote: {error}") from None
     app.extensions["rootnote.engine"].dispose()
     logs.configure()
+    sys.setswitchinterval(SWITCH)
     return app

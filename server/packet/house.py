@@ -25,11 +25,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from server import control, database, erasure, flow, screening
+from server import control, database, erasure, flow, screening, sounds
 from server.app import create_app
 from server.flow import Experiment, TrialAnswer
 from server.house import House as PageHouse
-from server.models import ACTIVE, Assignment, Opening, Place, PrescreenItem, State, Submission
+from server.models import ACTIVE, Assignment, Opening, Place, PrescreenItem, Serving, State, Submission
 from server.privacy import Vault, new_key
 from server.screening import ItemAnswer
 from server.settings import Settings
@@ -130,8 +130,9 @@ class House:
             taken = round(4000 * self.experiment.config.corpus.clip_seconds)
             sure = 3 if self.experiment.config.player.confidence else None
             for position in range(1, len(self.experiment.trials(assignment)) + 1):
-                for serving in flow.servings(session, assignment, position).values():
-                    flow.mark_fetched(session, self.experiment, serving.id)
+                mine = (Serving.assignment_id == assignment.id, Serving.position == position)
+                for serving in session.scalars(select(Serving.id).where(*mine)):
+                    sounds.mark_fetched(session, self.experiment, serving)
                 session.expire_all()
                 given = TrialAnswer(position, "A", taken, 1, 1, 1, sure)
                 flow.answer_trial(session, self.experiment, assignment, given)

@@ -34,6 +34,7 @@ id = "remarks"
 type = "text"
 text = "Anything else?"
 """
+KINDS = ("first", "later", "page", "sound", "door")
 Result = TypeVar("Result")
 BROKEN = (OSError, EOFError, asyncio.IncompleteReadError, TimeoutError, ValueError)
 
@@ -110,11 +111,14 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
 
 @dataclass
 class Booked:
-    """What the listeners saw: the answers that were acknowledged by token, and how long requests took."""
+    """What the listeners saw: the answers that were acknowledged by token, and how long requests took.
+
+    A listener's first answer is told apart from later ones: it falls into the time in which others still arrive.
+    """
 
     answers: dict[str, dict[int, str]] = field(default_factory=dict)
     ends: Counter[str] = field(default_factory=Counter)
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in ("answer", "page", "sound")})
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in KINDS})
     again: int = 0  # requests that had to be sent again
     began: float = field(default_factory=time.monotonic)
 
@@ -151,10 +155,10 @@ class ManyListener:
         return step
 
     async def _take(self) -> str:
-        page = (await self._ask("GET", f"/take{self.query}")).page
+        page = (await self._ask("GET", f"/take{self.query}", kind="door")).page
         if page.step != "consent":
             return page.step
-        seated = await self._ask("POST", "/take", page.form("/take").fields)
+        seated = await self._ask("POST", "/take", page.form("/take").fields, kind="door")
         if seated.status != 303:
             return seated.page.step
         self._address = seated.headers["location"]
@@ -195,7 +199,8 @@ class ManyListener:
 
     async def _post(self, step: str, fields: dict[str, str]) -> bool:
         """Whether it was acknowledged; a refusal (400) leads back to the page that is due."""
-        reply = await self._ask("POST", f"{self._address}/{step}", fields, kind="answer" if step == "trial" else "")
+        kind = ("later" if self._answers else "first") if step == "trial" else ""
+        reply = await self._ask("POST", f"{self._address}/{step}", fields, kind=kind)
         assert reply.status in (303, 400), reply.status
         return reply.status == 303
 

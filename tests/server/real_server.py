@@ -29,7 +29,7 @@ class RealServer:
     database_url: str
     log: IO[str]
     workers: int = 2
-    threads: int = 8
+    threads: int = 512
     more: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     process: subprocess.Popen[str] | None = None

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import event, func, select, text
 from sqlalchemy.orm import Session
 
-from server import flow, payments, recruiting, settling
+from server import flow, payments, recruiting, settling, sounds
 from server.flow import Experiment, TrialAnswer
 from server.models import Base, Launch, Opening, Payment, Submission
 from server.reception import Reception
@@ -232,8 +232,10 @@ class Show:
                 flow.end_unheard(session, self.experiment, assignment)
             else:
                 flow.begin_listening(session, self.experiment, assignment)
-                for serving in flow.servings(session, assignment, 1).values():
-                    flow.mark_fetched(session, self.experiment, serving.id)
+                for clip in flow.clips(session, assignment).of(1).values():
+                    found = sounds.find_sound(session, self.experiment, clip.sound)
+                    assert found is not None and found.unmarked is not None
+                    sounds.mark_fetched(session, self.experiment, found.unmarked)
                 session.expire_all()
                 flow.answer_trial(session, self.experiment, assignment, TrialAnswer(1, "A", 4000, 1, 1, 1))
                 flow.answer_questions(session, self.experiment, assignment, {})

@@ -268,6 +268,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         ("ROOTNOTE_METRICS_TOKEN", "short"),
         ("ROOTNOTE_REQUESTS_PER_SECOND", "nan"),
         ("ROOTNOTE_REQUESTS_PER_SECOND", "many"),
+        ("ROOTNOTE_AT_WORK", "0"),
+        ("ROOTNOTE_AT_WORK", "1.5"),
     ],
 )
 def test_settings_that_are_none_are_named(study: Study, name: str, value: str) -> None:

@@ -1,0 +1,268 @@
+"""The gate: who is let in when, and that nothing keeps it shut. Nothing here depends on how fast the machine is."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from werkzeug.test import EnvironBuilder
+
+from server.gate import MOST, SHARE, Gate, Gated, Rank, rank_of
+from study.plan import Stimulus
+from study.storage import LocalStorage
+from tests.server.conftest import Site
+
+LONG = 3600.0
+DEADLINE = 120.0
+RANKS = {
+    ("POST", "/a/token/trial"): Rank.ANSWER,
+    ("POST", "/a/token/prescreen"): Rank.STEP,
+    ("POST", "/a/token/questions"): Rank.STEP,
+    ("POST", "/take"): Rank.DOOR,
+    ("GET", "/take"): Rank.DOOR,
+    ("GET", "/a/token"): Rank.PAGE,
+    ("GET", "/a/token/trial"): Rank.PAGE,
+    ("POST", "/desk/sign-in"): Rank.PAGE,
+    ("GET", "/metrics"): Rank.PAGE,
+    ("GET", "/audio/name"): Rank.SOUND,
+    ("GET", "/static/player.js"): Rank.SOUND,
+    ("GET", "/healthz"): None,
+    ("GET", "/readyz"): None,
+}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.001)
+
+
+class Line:
+    """Threads that come to a gate one after the other, and the order in which they were let in."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate, self.order = gate, list[Any]()
+        self._threads: list[threading.Thread] = []
+
+    def come(self, rank: Rank, name: Any = None) -> None:
+        """Somebody comes, and waits."""
+        waiting = self.gate.waiting
+
+        def pass_through() -> None:
+            with self.gate.admitted(rank):
+                self.order.append(rank if name is None else name)
+
+        self.start(pass_through)
+        until(lambda: self.gate.waiting == waiting + 1)
+
+    def start(self, action: Callable[[], object]) -> None:
+        self._threads.append(threading.Thread(target=action))
+        self._threads[-1].start()
+
+    def passed(self) -> list[Any]:
+        for thread in self._threads:
+            thread.join(DEADLINE)
+            assert not thread.is_alive()
+        return self.order
+
+
+@contextmanager
+def shut(gate: Gate) -> Iterator[None]:
+    """Somebody is at work in a gate of one place."""
+    with gate.admitted(Rank.SOUND):
+        yield
+
+
+def test_ranks() -> None:
+    assert {request: rank_of(*request) for request in RANKS} == RANKS
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from(Rank), max_size=8))
+def test_by_rank_and_then_by_arrival(ranks: list[Rank]) -> None:
+    gate = Gate(1, stuck=LONG, patience=LONG)
+    line, comers = Line(gate), list(enumerate(ranks))
+    with shut(gate):
+        for comer in comers:
+            line.come(comer[1], comer)
+    assert line.passed() == sorted(comers, key=lambda comer: comer[1])
+    assert gate.waiting == 0
+
+
+def test_as_many_as_there_is_room_for_are_let_in_at_once() -> None:
+    """Of four places pages and sounds take three, and those at the door two."""
+    gate = Gate(4, stuck=LONG)
+    line = Line(gate)
+    with ExitStack() as stack:
+        for rank, others in ((Rank.DOOR, 2), (Rank.SOUND, 1), (Rank.ANSWER, 1)):
+            for _ in range(others):
+                stack.enter_context(gate.admitted(rank))
+            line.come(rank)
+        assert line.order == []
+    assert sorted(line.passed()) == [Rank.ANSWER, Rank.SOUND, Rank.DOOR]
+
+
+def test_who_has_waited_long_is_let_in_every_few_openings() -> None:
+    now = [0.0]
+    gate = Gate(1, stuck=LONG, patience=10, clock=lambda: now[0])
+    line = Line(gate)
+    with shut(gate):
+        for _ in range(3):
+            line.come(Rank.SOUND)
+        now[0] = 11.0
+        for _ in range(2 * (SHARE - 1)):
+            line.come(Rank.ANSWER)
+    between = [Rank.ANSWER] * (SHARE - 1)
+    assert line.passed() == [Rank.SOUND, *between, Rank.SOUND, *between, Rank.SOUND]
+
+
+def test_who_is_stuck_makes_room_up_to_a_bound() -> None:
+    gate = Gate(1, stuck=0.01)
+    with ExitStack() as stack:
+        for _ in range(MOST - 1):
+            stack.enter_context(gate.admitted(Rank.PAGE))
+        with gate.admitted(Rank.PAGE):
+            line = Line(gate)
+            line.come(Rank.ANSWER)
+            time.sleep(0.05)
+            assert line.order == []
+        assert line.passed() == [Rank.ANSWER]
+
+
+def test_a_failure_gives_its_place_back() -> None:
+    gate = Gate(1, stuck=LONG)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), gate.admitted(Rank.PAGE):
+            raise ZeroDivisionError
+
+    class Body:
+        closed = 0
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"half"
+            raise ZeroDivisionError
+
+        def close(self) -> None:
+            self.closed += 1
+
+    body = Body()
+    gated = Gated(lambda environ, start_response: body, gate, 100)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            gated(EnvironBuilder("/take").get_environ(), lambda *_: lambda data: None)
+    assert body.closed == 3
+
+
+def test_somebody_broken_off_while_waiting_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(1, stuck=LONG)
+
+    def break_off(event: threading.Event, seconds: float) -> bool:
+        raise KeyboardInterrupt
+
+    with shut(gate):
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Event, "wait", break_off)
+            with pytest.raises(KeyboardInterrupt), gate.admitted(Rank.PAGE):
+                pass
+        assert gate.waiting == 0
+    with gate.admitted(Rank.PAGE):
+        pass
+
+
+# ------------------------------------------------------------------ through HTTP
+
+
+@pytest.fixture
+def narrow(site: Site) -> Site:
+    """A site that works at one request at a time."""
+    gated = site.app.wsgi_app
+    assert isinstance(gated, Gated)
+    site.app.wsgi_app = replace(gated, gate=Gate(1, stuck=LONG, patience=LONG))  # type: ignore[method-assign]
+    return site
+
+
+def gate_of(site: Site) -> Gate:
+    assert isinstance(site.app.wsgi_app, Gated)
+    return site.app.wsgi_app.gate
+
+
+def test_an_answer_overtakes(narrow: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sound is under way; another, a page and an answer wait for it."""
+    answering, other = narrow.walker().begin().hear_all(), narrow.walker().begin()
+    begun, go = threading.Event(), threading.Event()
+
+    def read(storage: LocalStorage, stimulus: Stimulus) -> bytes:
+        begun.set()
+        assert go.wait(DEADLINE)
+        return stimulus.file.read_bytes()
+
+    monkeypatch.setattr(LocalStorage, "read", read)
+    caplog.set_level("INFO", "server.app")
+    caplog.clear()
+    gate, replies = gate_of(narrow), dict[str, int]()
+    line = Line(gate)
+
+    def send(name: str, request: Callable[[], Any]) -> None:
+        line.start(lambda: replies.update({name: request().status_code}))
+
+    send("first", lambda: narrow.walker().client.get(other.sound("X")))
+    assert begun.wait(DEADLINE)
+    waiting = {
+        "sound": lambda: narrow.walker().client.get(other.sound("A")),
+        "page": lambda: narrow.walker().client.get(other.address),
+        "answer": lambda: answering.post("trial", **answering.answer_fields()),
+    }
+    for number, (name, request) in enumerate(waiting.items(), start=1):
+        send(name, request)
+        until(lambda number=number: gate.waiting == number)  # type: ignore[misc]
+    assert narrow.walker().client.get("/healthz").status_code == 200
+    assert narrow.walker().client.get("/readyz").status_code == 200
+    go.set()
+    line.passed()
+    assert replies == {"first": 200, "sound": 200, "page": 200, "answer": 303}
+    routes = [getattr(record, "route", "").removeprefix("participant.") for record in caplog.records]
+    assert routes == ["audio", "answer_trial", "page", "audio"]
+    assert len(narrow.query("SELECT * FROM responses")) == 1
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_slow_line_holds_no_place(narrow: Site, chunked: bool) -> None:
+    """Neither somebody who sends slowly, nor somebody who takes a sound slowly or never."""
+    walker = narrow.walker().begin().hear_all()
+    reached, go = threading.Event(), threading.Event()
+
+    class Slowly(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            reached.set()
+            assert go.wait(DEADLINE)
+            return super().read(size)
+
+    sent = EnvironBuilder(f"{walker.address}/trial", method="POST", data=walker.answer_fields()).get_environ()
+    sent["wsgi.input"] = Slowly(sent["wsgi.input"].read())
+    if chunked:
+        del sent["CONTENT_LENGTH"]
+        sent |= {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+    statuses: list[str] = []
+
+    def start_response(status: str, headers: Any, error: Any = None) -> Any:
+        statuses.append(status)
+
+    line = Line(gate_of(narrow))
+    line.start(lambda: b"".join(narrow.app(sent, start_response)))
+    assert reached.wait(DEADLINE)
+    untaken = narrow.app(EnvironBuilder(walker.sound("X")).get_environ(), start_response)
+    assert walker.reload().step == "trial"
+    go.set()
+    line.passed()
+    assert statuses == ["200 OK", "303 SEE OTHER"]
+    assert sum(map(len, untaken)) > 1000
+    assert walker.reload().find(r'data-position="(\d+)"') == "2"
