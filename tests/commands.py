@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from unittest import mock
 
 import rootnote
 
 
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """What a process of `rootnote` with these words would have come to."""
+def run(*words: str | Path, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """What a process of `rootnote` with these words would have come to.
+
+    Args:
+        environment: beside this process's own.
+    """
     args = [str(word) for word in words]
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     status: object = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    around = mock.patch.dict(os.environ, environment or {})
+    with around, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             rootnote.main(args)
         except SystemExit as end:
