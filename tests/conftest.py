@@ -2,56 +2,60 @@
 
 Conventions: one thread a test process, since pytest-xdist runs as many of them as there are cores and each starts
 programs of its own (this is read before numpy, torch and numba are, and those programs inherit it). A file goes to one
-process as a whole, so that what its fixtures make for the file is made once. The longest go first, so that no process
-is left alone with one of them in the end.
+process as a whole, so that what its fixtures make for the file (a study, a browser's server, a Ray cluster) is made
+once. The longest go first, so that no process is left alone with one of them in the end.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-TESTS = Path(__file__).parent
-# Groups by how long they take, the longest first; a group that is not named comes after them.
+# These files share what session fixtures below make: one process takes them all, in this order.
+TOGETHER = ("tests/demo/test_demo.py", "tests/test_readme.py")
+# By how long they take, the longest first; a file that is not named comes after them.
 LONGEST = (
-    "demo",
-    "cluster",
-    "browser/test_marketplaces",
-    "server/test_rehearsal",
-    "analysis/test_robustness",
-    "embeddings/test_clmr",
-    "embeddings/test_clap",
-    "embeddings/test_musicnn",
-    "milvus",
-    "browser/test_player",
-    "browser/test_whole_study",
+    *TOGETHER,
+    "tests/embeddings/test_cluster.py",
+    "tests/browser/test_marketplaces.py",
+    "tests/server/test_rehearsal.py",
+    "tests/analysis/test_robustness.py",
+    "tests/embeddings/test_clap.py",
+    "tests/embeddings/test_clmr.py",
+    "tests/embeddings/test_musicnn.py",
+    "tests/browser/test_player.py",
+    "tests/browser/test_whole_study.py",
 )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config.option, "loadscopereorder"):  # xdist's own order: by the number of tests
-        config.option.loadscopereorder = False
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(file) if (file := _file(item.nodeid)) in LONGEST else len(LONGEST))
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).with_suffix("").as_posix()))
-    items.sort(key=_rank)
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
-def _rank(item: pytest.Item) -> int:
-    marker = item.get_closest_marker("xdist_group")
-    assert marker is not None
-    group = marker.args[0]
-    return LONGEST.index(group) if group in LONGEST else len(LONGEST)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadgroup` by file; xdist 3.8's own takes groups from names that pytest 9.2 no longer lets it change."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-not-found, unused-ignore]
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc, unused-ignore]
+        def _split_scope(self, nodeid: str) -> str:
+            file = _file(nodeid)
+            return TOGETHER[0] if file in TOGETHER else file
+
+    config.option.loadscopereorder = False  # xdist's own order: by the number of tests
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

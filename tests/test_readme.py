@@ -33,7 +33,6 @@ def test_linked_files_exist() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_commands_of_the_readme(tmp_path: Path, demo_music: Path) -> None:
     (tmp_path / "Music").mkdir()
     for track in demo_music.glob("*-[12].flac"):  # two of the four performances are music enough

@@ -75,7 +75,6 @@ def test_a_demo_of_another_seed_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_the_whole_job_and_again(demo_folder: Path) -> None:
     folder = demo_folder
     said = rootnote("demo", "--dir", str(folder)).stdout
