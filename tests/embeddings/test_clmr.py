@@ -200,7 +200,7 @@ def test_every_published_form_gives_the_same_vectors(form: str, saved: Callable[
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_vector_is_the_same_in_every_batch_and_every_run(backend: str, saved: Callable[[str], Path]) -> None:
-    clips = sounds(16)
+    clips = sounds(6)
     made = embedder(saved("plain"), backend=backend)
     together = made.embed(clips)
     assert (together == np.concatenate([made.embed(clip[None]) for clip in clips])).all()
