@@ -21,7 +21,6 @@ import pyarrow as pa
 
 from embeddings.artefacts import Provenance, RootnoteError, read_json, read_table, write_json, write_table
 from embeddings.corpus import CutSettings, corpus_provenance, cut, write_corpus
-from embeddings.duplicates import read_left_out
 from embeddings.embedder import ModelOptions, load_embedder, read_vectors, vectors_provenance
 from embeddings.pipeline import embed_corpus
 from study.bins import (
@@ -39,7 +38,6 @@ from study.bins import (
 from study.config import ClmrConfig, ModelConfig, Study
 from study.plan import ROLES, PlannedTrial, schedule_provenance, stimuli_provenance
 from study.schedule import Triplet, make_schedule
-from study.stimuli import ClipSource, render_all
 from study.triplets import draw_triplets, require_tracks, triplets_provenance, triplets_table
 
 BUILD = "rootnote study build"
@@ -174,6 +172,8 @@ def _left_out(study: Study, table: pa.Table) -> Rows:
     name = study.config.corpus.duplicates
     if not name:
         return NONE
+    from embeddings.duplicates import read_left_out  # brings torch along, which a study without copies does not need
+
     try:
         rows = np.array(sorted(read_left_out(study.folder / name, table)), np.int64)
     except RootnoteError as error:
@@ -300,6 +300,8 @@ def _stimuli(
     started = time.perf_counter()
     fresh = _is_fresh(lambda: _whole_stimuli(study), expected)
     if not fresh:
+        from study.stimuli import ClipSource, render_all  # brings scipy's filters along
+
         keys = {trial.stimulus_key(role) for trial in schedule[1] for role in ROLES}
         catch = {int(key.split("/")[0]) for key in keys if "/" in key}
         wanted = sorted({int(key.split("/")[0]) for key in keys})

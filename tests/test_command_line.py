@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run
+
 
 def rootnote(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -39,7 +41,7 @@ def test_help_imports_no_group() -> None:
     ],
 )  # fmt: skip
 def test_every_command_explains_itself(command: str) -> None:
-    done = rootnote(*command.split(), "--help")
+    done = run(*command.split(), "--help")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Usage: rootnote")
     assert len(done.stdout.splitlines()) > 5

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run
+
 ROOT = Path(__file__).parents[2]
 HEADER = ["embedder", "listener", "prompt", "bin_high", "bin_low", "agreed"]
 GOOD = [["logmel", f"l{i}", "7", "1", "2", str(i % 2)] for i in range(20)]
@@ -22,8 +24,7 @@ def write(path: Path, header: list[str], rows: list[list[str]]) -> Path:
 
 
 def report(responses: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rootnote", "analysis", "report", str(responses), "--out", str(out)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return run("analysis", "report", responses, "--out", out)
 
 
 def without(name: str) -> tuple[list[str], list[list[str]]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+
+from tests.commands import run
 
 # Table 1 as printed: rate in % and n, pairs 1-2 1-3 1-4 2-3 2-4 3-4, then the totals of rows 1, 2 and 3.
 PAIRS = ("1-2", "1-3", "1-4", "2-3", "2-4", "3-4")
@@ -36,8 +36,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for pair, (agreed, n) in zip(PAIRS, counts, strict=True):
                 for i in range(n):
                     writer.writerow([embedder, f"{embedder}{i % 90}", i // 12, *pair.split("-"), int(i < agreed)])
-    command = ["analysis", "report", str(folder / "responses.csv"), "--out", str(folder / "out")]
-    done = subprocess.run([sys.executable, "-m", "rootnote", *command], capture_output=True, text=True, timeout=120)
+    done = run("analysis", "report", folder / "responses.csv", "--out", folder / "out")
     assert done.returncode == 0, done.stderr
     return folder / "out"
 

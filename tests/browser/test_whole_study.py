@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 from server.rehearsal.ears import count_tones
 from study.config import Study
 from study.plan import read_plan
+from tests.commands import run
 
 pytestmark = pytest.mark.browser
 PHONE = {"width": 390, "height": 844}
@@ -181,8 +179,7 @@ def test_a_listener_takes_the_whole_study_on_a_phone(visit: Callable[..., Visit]
 
 def exported(study: Study) -> list[dict[str, str]]:
     out = study.folder / "exported"
-    command = [sys.executable, "-m", "rootnote", "server", "export", str(study.folder), "--out", str(out)]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ})
+    assert run("server", "export", study.folder, "--out", out).returncode == 0
     with (out / "responses.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

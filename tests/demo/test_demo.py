@@ -21,7 +21,7 @@ from demo.sound import RATE
 
 def rootnote(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rootnote", *words]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
     assert result.returncode == status, result.stdout + result.stderr
     return result
 
@@ -75,8 +75,8 @@ def test_a_demo_of_another_seed_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_job_and_again(tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
+def test_the_whole_job_and_again(demo_folder: Path) -> None:
+    folder = demo_folder
     said = rootnote("demo", "--dir", str(folder)).stdout
     assert "simulated" in said and "Bin 1" in said and "$ rootnote study build" in said
     report = folder / "rehearsal" / "report"

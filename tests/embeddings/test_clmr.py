@@ -1,4 +1,4 @@
-"""CLMR against a plain rebuild of the published layers, in every published form of the weights.
+"""CLMR against a plain rebuild of the published layers in float64, in every published form of the weights.
 
 The weights are random, with statistics taken from music so that no layer saturates.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from click.testing import CliRunner
@@ -142,30 +143,48 @@ def embedder(path: Path, windows: str | None = None, backend: str = "torch") -> 
     return made
 
 
-def cosines(ours: Vectors, theirs: Vectors) -> Vectors:
-    return np.sum(unit(ours) * unit(theirs), axis=1)
+def cosines(ours: Vectors, theirs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    found: npt.NDArray[Any] = np.sum(unit(ours) * unit(theirs), axis=1)
+    return found
 
 
-def reference(weights: Weights, clips: Vectors) -> Vectors:
+def reference(weights: Weights, clips: Vectors) -> npt.NDArray[np.float64]:
+    """The published layers in float64, in which no processor's way of adding shows."""
+    exact = {name: tensor.double() for name, tensor in weights.items()}
     with torch.inference_mode():
-        parts = [published_layers(weights, clip[:, :WINDOW]) for clip in torch.from_numpy(clips).split(1)]
+        parts = [published_layers(exact, torch.from_numpy(clip[None, :WINDOW]).double()) for clip in clips]
     return torch.cat(parts).numpy()
 
 
 BACKENDS = ["torch", *(["openvino"] if importlib.util.find_spec("openvino") else [])]
+# How far float32 may be from float64, in lengths of the vector: the errors of a sum of n products, in whatever order a
+# processor adds them, come to a few times sqrt(n) roundings of 2^-24; there are eleven layers, and the widest adds
+# 3 x 512. Float32 was seen to come to a tenth of this, bfloat16 to two hundred times as much.
+ROUNDING = 4 * 11 * np.sqrt(3 * 512) * 2.0**-24
+
+
+def distances(ours: Vectors, theirs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Of each vector from the true one, in lengths of the true one."""
+    found: npt.NDArray[Any] = np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def many(weights: Weights) -> tuple[Vectors, npt.NDArray[np.float64]]:
+    """Clips and their true vectors."""
+    clips = sounds(24)
+    return clips, reference(weights, clips)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_vectors_are_those_of_the_published_layers(
-    backend: str, saved: Callable[[str], Path], weights: Weights
+    backend: str, saved: Callable[[str], Path], many: tuple[Vectors, npt.NDArray[np.float64]]
 ) -> None:
-    clips = sounds(100)
-    expected = reference(weights, clips)
+    clips, expected = many
     found = embedder(saved("plain"), backend=backend).embed(clips)
-    assert found.shape == (100, 512) and found.dtype == np.float32
-    assert cosines(found, expected).min() >= 0.99999
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert found.shape == (24, 512) and found.dtype == np.float32
+    assert distances(found, expected).max() <= ROUNDING
     # The clips do differ, so the agreement says something.
     assert np.quantile(unit(expected) @ unit(expected).T, 0.5) < 0.9
 
@@ -175,13 +194,13 @@ def test_every_published_form_gives_the_same_vectors(form: str, saved: Callable[
     clips = sounds(2)
     path = saved(form)
     made = embedder(path)
-    assert cosines(made.embed(clips), reference(weights, clips)).min() >= 0.99999
+    assert distances(made.embed(clips), reference(weights, clips)).max() <= ROUNDING
     assert made.settings()["checkpoint"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_vector_is_the_same_in_every_batch_and_every_run(backend: str, saved: Callable[[str], Path]) -> None:
-    clips = sounds(16)
+    clips = sounds(6)
     made = embedder(saved("plain"), backend=backend)
     together = made.embed(clips)
     assert (together == np.concatenate([made.embed(clip[None]) for clip in clips])).all()
@@ -192,7 +211,7 @@ def test_a_vector_is_the_same_in_every_batch_and_every_run(backend: str, saved: 
 @pytest.mark.slow
 @pytest.mark.skipif("openvino" not in BACKENDS, reason="OpenVINO is not installed")
 def test_openvino_finds_the_same_neighbours(saved: Callable[[str], Path]) -> None:
-    clips = sounds(150, seed=500)
+    clips = sounds(60, seed=500)
     made = [embedder(saved("plain"), backend=backend) for backend in BACKENDS]
     slow, fast = (unit(one.embed(clips)) for one in made)
     assert cosines(slow, fast).min() >= 0.9995
@@ -225,7 +244,8 @@ def test_the_mean_of_windows_is_of_the_first_and_the_last(saved: Callable[[str],
 def test_a_short_clip_is_followed_by_silence(windows: str, saved: Callable[[str], Path], weights: Weights) -> None:
     short = sounds(2, seconds=1.0)
     padded = np.pad(short, [(0, 0), (0, WINDOW - RATE)])
-    assert cosines(embedder(saved("plain"), windows).embed(short), reference(weights, padded)).min() >= 0.99999
+    found, expected = embedder(saved("plain"), windows).embed(short), reference(weights, padded)
+    assert distances(unit(found), unit(expected)).max() <= ROUNDING
 
 
 def test_silence_has_a_vector(saved: Callable[[str], Path]) -> None:

@@ -33,7 +33,6 @@ from tests.embeddings.sounds import melody, write
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("cluster"),  # one Ray, not one a test process
     # Ray's own settings warn of each other as they are made.
     pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning:ray"),
 ]

@@ -31,7 +31,7 @@ from embeddings.artefacts import Provenance, RootnoteError
 from embeddings.index import nearest
 from embeddings.milvus import nearest_in, put_vectors
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("milvus")]
+pytestmark = pytest.mark.slow
 
 DIM, ROWS, BLOCK = 32, 3000, 700
 OURS = Provenance("vectors", {"embedder": "test"}, {"corpus": "one"})

@@ -22,6 +22,7 @@ from embeddings.artefacts import RootnoteError
 from embeddings.corpus import CutSettings, cut, read_corpus, write_corpus
 from embeddings.embedder import Projection, Vectors, read_vectors
 from embeddings.pipeline import embed_corpus, embed_rows
+from tests.commands import run
 from tests.embeddings.sounds import melody, write
 
 BATCH = 4
@@ -268,11 +269,9 @@ def test_many_channels_and_unusual_rates(rate: int, channels: int, tmp_path: Pat
     sound = melody(6, seed=1, rate=rate)
     soundfile.write(tmp_path / "a.flac", np.stack([sound] * channels, axis=1), rate, subtype="PCM_24")
     write(tmp_path / "b.flac", melody(6, seed=1, rate=44_100))
-    ran = [sys.executable, "-m", "rootnote", "embeddings"]
     corpus, out = tmp_path / "corpus.parquet", tmp_path / "v.npy"
-    subprocess.run([*ran, "cut", tmp_path, "--out", corpus], check=True, capture_output=True)
-    embedded = [*ran, "embed", "--corpus", corpus, "--embedder", "logmel", "--out", out]
-    subprocess.run(embedded, check=True, capture_output=True)
+    assert run("embeddings", "cut", tmp_path, "--out", corpus).returncode == 0
+    assert run("embeddings", "embed", "--corpus", corpus, "--embedder", "logmel", "--out", out).returncode == 0
     table, _ = read_corpus(corpus)
     assert table["path"].to_pylist() == ["a.flac"] * 2 + ["b.flac"] * 2
     assert np.isfinite(np.load(out)).all()

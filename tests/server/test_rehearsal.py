@@ -30,6 +30,7 @@ from study.plan import read_plan
 from study.prescreens.item import encode_wav
 from study.prescreens.tones import ToneItem
 from study.psychometric import p_agree
+from tests.commands import run
 from tests.paper_study import make_study
 from tests.rehearse_in_process import list_order, walk_in_process
 
@@ -39,15 +40,8 @@ CALM = ("--fail-prescreen", "0", "--abandon", "0", "--reload", "0", "--double-su
 
 
 def rootnote(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(
-        [sys.executable, "-m", "rootnote", *words],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        # A short reservation: the places of those who vanish come back while the test waits.
-        env={**os.environ, "ROOTNOTE_SECRET": SECRET, "ROOTNOTE_RESERVATION_MINUTES": "0.04"},
-        check=False,
-    )
+    # A short reservation: the places of those who vanish come back while the test waits.
+    result = run(*words, environment={"ROOTNOTE_SECRET": SECRET, "ROOTNOTE_RESERVATION_MINUTES": "0.04"})
     assert result.returncode == status, result.stdout + result.stderr
     return result
 
@@ -156,17 +150,17 @@ def test_ctrl_c_stops_the_server_too(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s", prompts=15, listeners=90, trials=10)
     command = [sys.executable, "-m", "rootnote", "server", "rehearse", str(study.folder)]
     environment = {**os.environ, "ROOTNOTE_SECRET": SECRET}
-    run = subprocess.Popen(
+    process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    assert run.stderr is not None
-    assert "listeners finished" in run.stderr.readline()
-    run.send_signal(signal.SIGTERM)
-    run.wait(timeout=20)
-    run.stderr.close()
+    assert process.stderr is not None
+    assert "listeners finished" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=20)
+    process.stderr.close()
     with pytest.raises(ProcessLookupError):
         for _ in range(50):  # the group is gone when its last process is
-            os.killpg(run.pid, 0)
+            os.killpg(process.pid, 0)
             time.sleep(0.1)
 
 

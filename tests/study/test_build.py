@@ -19,24 +19,15 @@ import soundfile
 from embeddings.artefacts import RootnoteError, read_table
 from study.config import load_study
 from study.plan import read_plan
+from tests.commands import refusal, run
 
 RATE = 22_050
 
 
-def rootnote(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rootnote", *map(str, args)], capture_output=True, text=True, timeout=120
-    )
-
-
-def refused(*args: str | Path) -> str:
-    """The one sentence with which a command exits 1."""
-    done = rootnote(*args)
-    assert done.returncode == 1, done.stdout + done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("rootnote: ")
-    return lines[0]
+def process(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """A process of its own, as a person starts it."""
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def write_music(folder: Path, tracks: int, seconds: float = 24, seed: int = 1) -> None:
@@ -59,12 +50,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small study, built through the command line."""
     base = tmp_path_factory.mktemp("built")
     write_music(base / "music", 24)
-    assert (
-        rootnote("study", "init", base / "study", "--audio", base / "music", "--name", 'A "quoted" study').returncode
-        == 0
+    done = process(
+        "-m", "rootnote", "study", "init", base / "study", "--audio", base / "music", "--name", 'A "quoted" study'
     )
+    assert done.returncode == 0, done.stderr
     small(base / "study")
-    done = rootnote("study", "build", base / "study")
+    done = run("study", "build", base / "study")
     assert done.returncode == 0, done.stdout + done.stderr
     return base / "study"
 
@@ -102,7 +93,7 @@ def test_init_writes_the_defaults_of_the_model(tmp_path: Path) -> None:
     from study.config import CorpusConfig, StudyConfig, StudyInfo
 
     write_music(tmp_path / "music", 1, seconds=1)
-    assert rootnote("study", "init", tmp_path / "s", "--audio", tmp_path / "music").returncode == 0
+    assert run("study", "init", tmp_path / "s", "--audio", tmp_path / "music").returncode == 0
     written = load_study(tmp_path / "s").config
     expected = StudyConfig(study=StudyInfo(name="s", seed=1), corpus=CorpusConfig(audio="../music"))
     assert written == expected
@@ -123,9 +114,18 @@ def test_every_artefact_is_there_and_belongs_together(built: Path) -> None:
     assert leftovers == []
 
 
+# What takes long to load, and what a build with nothing to make has no use for.
+HEAVY = """
+import sys, rootnote
+try: rootnote.main()
+finally: print("loaded", sorted({"torch", "faiss", "numba", "soundfile", "pyloudnorm"} & set(sys.modules)))
+"""
+
+
 def test_a_second_build_finds_all_up_to_date(study: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (study / "build").rglob("*") if path.is_file()}
-    done = rootnote("study", "build", study)
+    done = process("-c", HEAVY, "study", "build", study)
+    assert done.stdout.splitlines()[-1] == "loaded []"
     assert done.stdout.count("(up to date)") == 6
     assert before == {path: path.stat().st_mtime_ns for path in (study / "build").rglob("*") if path.is_file()}
 
@@ -136,7 +136,7 @@ def test_a_changed_setting_rebuilds_what_depends_on_it(study: Path) -> None:
         RootnoteError, match=r"stimuli\.json is stale \(fade_ms changed since\); run `rootnote study build`"
     ):
         read_plan(load_study(study))
-    done = rootnote("study", "build", study)
+    done = run("study", "build", study)
     assert done.stdout.count("(up to date)") == 5
     assert read_plan(load_study(study)).lists
 
@@ -167,7 +167,7 @@ def test_a_study_may_move_and_change_its_words(study: Path) -> None:
 
 def test_new_music_rebuilds_everything(study: Path) -> None:
     write_music(study.parent / "music", 25, seed=1)
-    done = rootnote("study", "build", study)
+    done = run("study", "build", study)
     assert done.returncode == 0, done.stderr
     assert "25 tracks" in done.stdout
     assert "up to date" not in done.stdout
@@ -179,10 +179,10 @@ def test_duplicates_are_left_out_where_the_study_names_them(study: Path) -> None
         shutil.copyfile(music / f"t{number:02}.flac", music / f"z{number:02}.flac")
     edit(study, 'duplicates = "" ', 'duplicates = "duplicates.csv" ')
     # The corpus must be cut before its duplicates can be looked for.
-    assert "corpus.duplicates: " in refused("study", "build", study)
-    done = rootnote("embeddings", "duplicates", "--corpus", study / "build" / "corpus.parquet", "--out", found)
+    assert "corpus.duplicates: " in refusal("study", "build", study)
+    done = run("embeddings", "duplicates", "--corpus", study / "build" / "corpus.parquet", "--out", found)
     assert done.returncode == 0, done.stderr
-    built = rootnote("study", "build", study)
+    built = run("study", "build", study)
     assert built.returncode == 0, built.stderr
     assert json.loads((study / "build" / "logmel.bins.json").read_text())["left_out"] == 24
     corpus, _ = read_table(study / "build" / "corpus.parquet", "corpus", "")
@@ -192,7 +192,7 @@ def test_duplicates_are_left_out_where_the_study_names_them(study: Path) -> None
     assert len(copies) == 24
     assert not used & copies
     found.write_text(found.read_text().replace("t01.flac", "t99.flac"))
-    assert "duplicates of another corpus" in refused("study", "build", study)
+    assert "duplicates of another corpus" in refusal("study", "build", study)
 
 
 @pytest.mark.parametrize("harm", ["lose", "cut short"])
@@ -203,7 +203,7 @@ def test_a_lost_or_half_written_artefact_is_made_again(study: Path, broken: str,
     path = next((study / "build").glob(broken))
     half = path.read_bytes()[: path.stat().st_size // 2]
     path.unlink() if harm == "lose" else path.write_bytes(half)
-    done = rootnote("study", "build", study)
+    done = run("study", "build", study)
     assert done.returncode == 0, done.stderr
     plan = read_plan(load_study(study))
     for stimulus in plan.stimuli.values():
@@ -222,7 +222,7 @@ def test_a_killed_build_goes_on_where_it_stopped(study: Path) -> None:
     assert not (study / "build/stimuli.json").exists()
     (study / "build/.stimuli-killed").mkdir()  # as a kill during rendering leaves it
     (study / "build/.stimuli-killed/half.flac").write_bytes(b"fLaC")
-    done = rootnote("study", "build", study)
+    done = run("study", "build", study)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].endswith("(up to date)")
     assert whole == {name: (study / "build" / name).read_bytes() for name in whole}
@@ -232,7 +232,7 @@ def test_a_killed_build_goes_on_where_it_stopped(study: Path) -> None:
 def test_a_schedule_of_another_corpus_is_refused(study: Path, tmp_path: Path) -> None:
     own = (study / "build/schedule.parquet").read_bytes()
     edit(study, "seed = 1 ", "seed = 2 ")
-    assert rootnote("study", "build", study).returncode == 0
+    assert run("study", "build", study).returncode == 0
     (study / "build/schedule.parquet").write_bytes(own)
     with pytest.raises(RootnoteError, match=r"schedule\.parquet is stale \(.*seed.*triplets.* changed since\)"):
         read_plan(load_study(study))
@@ -241,11 +241,11 @@ def test_a_schedule_of_another_corpus_is_refused(study: Path, tmp_path: Path) ->
 def test_two_builds_at_once_are_refused(study: Path) -> None:
     with (study / "build/.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        assert "another build is at work" in refused("study", "build", study)
+        assert "another build is at work" in refusal("study", "build", study)
 
 
 def test_check_counts_and_warns(built: Path) -> None:
-    found = json.loads(rootnote("study", "check", built, "--json").stdout)
+    found = json.loads(run("study", "check", built, "--json").stdout)
     assert found["listeners"] == 6
     assert found["responses_per_pair"] == 6
     assert found["hourly_usd"] == 22.5
@@ -255,14 +255,14 @@ def test_check_counts_and_warns(built: Path) -> None:
     assert "[RESEARCHER]" in warnings
     assert "study.contact" in warnings
     assert "6 prompts" in warnings
-    shown = rootnote("study", "check", built).stdout
+    shown = run("study", "check", built).stdout
     assert "$22.50 an hour" in shown
 
 
 def test_check_before_the_build_says_so(tmp_path: Path) -> None:
     write_music(tmp_path / "music", 1, seconds=1)
-    rootnote("study", "init", tmp_path / "s", "--audio", tmp_path / "music")
-    assert "Not ready to serve" in rootnote("study", "check", tmp_path / "s").stdout
+    run("study", "init", tmp_path / "s", "--audio", tmp_path / "music")
+    assert "Not ready to serve" in run("study", "check", tmp_path / "s").stdout
 
 
 def spoil_key(study: Path) -> None:
@@ -326,7 +326,7 @@ def few_clips(study: Path) -> None:
 )
 def test_bad_input_is_one_sentence(study: Path, spoil: Callable[[Path], None], words: str) -> None:
     spoil(study)
-    assert words in refused("study", "build", study)
+    assert words in refusal("study", "build", study)
     leftovers = [
         path.name for path in (study / "build").iterdir() if path.name.startswith(".") and path.name != ".lock"
     ]
@@ -335,11 +335,11 @@ def test_bad_input_is_one_sentence(study: Path, spoil: Callable[[Path], None], w
 
 def test_init_overwrites_nothing(study: Path) -> None:
     before = (study / "study.toml").read_text()
-    assert "exists already" in refused("study", "init", study, "--audio", study.parent / "music")
+    assert "exists already" in refusal("study", "init", study, "--audio", study.parent / "music")
     assert (study / "study.toml").read_text() == before
-    assert "no folder" in refused("study", "init", study.parent / "new", "--audio", study / "nowhere")
+    assert "no folder" in refusal("study", "init", study.parent / "new", "--audio", study / "nowhere")
     assert not (study.parent / "new").exists()
-    long = refused("study", "init", study.parent / "new", "--audio", study.parent / "music", "--name", "x" * 81)
+    long = refusal("study", "init", study.parent / "new", "--audio", study.parent / "music", "--name", "x" * 81)
     assert "81 characters" in long
     assert not (study.parent / "new").exists()
 
@@ -348,4 +348,4 @@ def test_init_overwrites_nothing(study: Path) -> None:
 def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
     write_music(tmp_path / "music", 1, seconds=1)
     tmp_path.chmod(0o500)
-    assert "ermission" in refused("study", "init", tmp_path / "s", "--audio", tmp_path / "music")
+    assert "ermission" in refusal("study", "init", tmp_path / "s", "--audio", tmp_path / "music")
