@@ -28,11 +28,12 @@ from analysis.flow import as_data as flow_data
 from analysis.flow import draw_flow, flow_of
 from analysis.ladder import as_data as ladder_data
 from analysis.ladder import climb, to_frame
+from analysis.latex import to_latex
 from analysis.planned import find_planned, hold
 from analysis.power_command import power
 from analysis.report import Report, exclusions_in_words, rules_in_words, to_html
 from analysis.responses import Responses, describe, read_responses
-from analysis.tables import LEGEND, as_data, one_line, to_csv, to_json, to_latex, to_markdown, to_terminal
+from analysis.tables import LEGEND, as_data, one_line, to_csv, to_json, to_markdown, to_terminal
 from analysis.versions import versions
 from embeddings.artefacts import RootnoteError, replacing
 from study.config import load_study

@@ -13,9 +13,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from analysis.agreement import BIN_PAIRS, paper_counts
+from analysis.agreement import BIN_PAIRS
 from analysis.cli import cli
-from analysis.tables import to_latex
 from study.schedule import assign_paper
 
 
@@ -115,42 +114,6 @@ def test_figures_are_svg_and_pdf_and_the_same_twice(out: Path, tmp_path: Path) -
     assert again.exit_code == 0, again.output
     for path in sorted(out.rglob("*.*")):
         assert (tmp_path / "out" / path.relative_to(out)).read_bytes() == path.read_bytes(), path.name
-
-
-def test_the_latex_is_whole(out: Path) -> None:
-    check_latex((out / "table1.tex").read_text(encoding="utf-8"))
-    from analysis.agreement import tabulate
-
-    counts = paper_counts().assign(embedder=lambda rows: rows["embedder"] + "_50%&$#{x}~^\\")
-    check_latex(to_latex(tabulate(counts)))
-
-
-def check_latex(text: str) -> None:
-    """What a compiler would refuse: unbalanced braces and environments, rows of a wrong length, unknown commands."""
-    text = re.sub(r"(?<!\\)%.*", "", text)
-    bare = re.sub(r"\\[{}%&$#_]", "", text)
-    depth = 0
-    for character in bare:
-        depth += (character == "{") - (character == "}")
-        assert depth >= 0
-    assert depth == 0
-    assert bare.count("$") % 2 == 0
-    stack = []
-    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
-        if kind == "begin":
-            stack.append(name)
-        else:
-            assert stack.pop() == name
-    assert not stack
-    known = {
-        "begin", "end", "centering", "small", "par", "medskip", "smallskip", "textbf", "toprule", "midrule",
-        "bottomrule", "textbackslash", "caption", "label", "pm", "textasciitilde", "textasciicircum", "textless",
-        "textgreater", "textbar",
-    }  # fmt: skip
-    assert set(re.findall(r"\\([A-Za-z]+)", text)) <= known
-    for columns, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", bare, re.DOTALL):
-        rows = [row for row in body.split(r"\\") if row.replace("\\bottomrule", "").strip()]
-        assert all(row.count("&") == len(columns) - 1 for row in rows), rows
 
 
 def one_embedder() -> pd.DataFrame:
