@@ -30,7 +30,7 @@ import soxr
 
 from analysis.manifest import Generation
 from analysis.perturbations import PERTURBATIONS, Partner, Perturbation, Samples, rng_for
-from analysis.retrieval import KS, Found, hit_rate, ranks
+from analysis.retrieval import KS, Found, hit_rate, ranks, sharing
 from analysis.targets import RATE, Pool, pools
 from embeddings.artefacts import Provenance, RootnoteError, digest, replacing
 from embeddings.corpus import audio_dir_of, cores, require_audio
@@ -38,7 +38,7 @@ from embeddings.embedder import Embedder, Projection, Vectors, embed_clips
 
 Progress = Callable[[int, int], None]
 
-VERSION = 1
+VERSION = 2
 _AT_ONCE = 16  # targets that a process perturbs at a time
 
 
@@ -88,7 +88,8 @@ class Plan:
 class Result:
     """Ranks by target, and what could not be tried.
 
-    `ranks` has the columns embedder, perturbation, level, target (row of the corpus), similarity, rank, track_rank.
+    `ranks` has the columns embedder, perturbation, level, target (row of the corpus), similarity, rank, track_rank;
+    `seconds` and `hop_seconds` say how the corpus is cut.
     """
 
     ranks: pd.DataFrame
@@ -96,6 +97,13 @@ class Result:
     tracks: int
     seed: int
     left_out: Mapping[str, str]
+    seconds: float = 3.0
+    hop_seconds: float = 3.0
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether clips of the corpus share seconds, so that several may count as a target."""
+        return self.hop_seconds < self.seconds
 
 
 def run(
@@ -133,7 +141,10 @@ def run(
     if by:
         values = [value or "(unknown)" for value in plan.table[by].take(frame["target"].to_numpy()).to_pylist()]
         frame[by] = values
-    result = Result(frame, len(tracks), len(np.unique(tracks)), plan.seed, _left_out(plan.perturbations, made))
+    result = Result(
+        frame, len(tracks), len(np.unique(tracks)), plan.seed, _left_out(plan.perturbations, made),
+        float(plan.corpus.settings["clip_seconds"]), float(plan.corpus.settings["hop_seconds"]),
+    )  # fmt: skip
     shutil.rmtree(parts)
     return result
 
@@ -223,7 +234,9 @@ def _fill(
             found = {}
             for subject in plan.subjects:
                 clips = [clip for chunk in chunks for clip in chunk[subject.embedder.sample_rate]]
-                found[subject.name] = ranks(subject.vectors, tracks, _embed(subject, clips), rows)
+                found[subject.name] = ranks(
+                    subject.vectors, tracks, _embed(subject, clips), rows, sharing(plan.table, rows)
+                )
             _write(_file(parts, one, level), rows, found)
             done += 1
             if progress:

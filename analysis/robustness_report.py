@@ -47,6 +47,8 @@ def as_data(result: Result, summary: pd.DataFrame, settings: Mapping[str, Any]) 
     return {
         "clips": result.clips,
         "tracks": result.tracks,
+        "clip_seconds": result.seconds,
+        "hop_seconds": result.hop_seconds,
         "cells": summary.to_dict(orient="records"),
         "left_out": dict(result.left_out),
         "settings": dict(settings),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from analysis import retrieval
-from analysis.retrieval import TIE, hit_rate, ranks, share
+from analysis.retrieval import TIE, hit_rate, ranks, share, sharing
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -59,6 +60,32 @@ def test_a_clip_of_its_own_track_pushes_a_clip_down_and_not_its_track():
     vectors = unit(np.array([[1.0, 0.2], [1.0, 0.0], [0.0, 1.0]]))
     found = ranks(vectors, np.array([0, 0, 1]), vectors[[1]], np.array([0]))
     assert (found.rank.tolist(), found.track_rank.tolist()) == ([2], [1])
+
+
+def overlapping(starts: list[list[float]]) -> pa.Table:
+    rows = [(track, start, 3.0) for track, own in enumerate(starts) for start in own]
+    return pa.table(dict(zip(("track", "start_s", "duration_s"), map(list, zip(*rows, strict=True)), strict=True)))
+
+
+def test_clips_that_share_half_their_seconds_count_as_the_target():
+    table = overlapping([[0, 1.5, 3.0], [0.5, 1.5, 2.75, 3.01, 9], [1.5]])
+    first, last = sharing(table, np.array([0, 1, 3, 4, 7, 8]))
+    assert [list(range(*ends)) for ends in zip(first, last, strict=True)] == [
+        [0, 1], [0, 1, 2], [3, 4], [3, 4, 5], [7], [8],
+    ]  # fmt: skip
+    assert [list(range(*ends)) for ends in zip(*sharing(overlapping([[0, 3, 6]]), np.arange(3)), strict=True)] == [
+        [0], [1], [2],
+    ]  # fmt: skip
+
+
+def test_the_best_of_them_has_the_targets_rank():
+    vectors = unit(np.array([[1, 0.5, 0], [1, 0.1, 0], [1, 0.3, 0], [1, 0.2, 0], [0, 0, 1.0]]))
+    tracks, query = np.array([0, 0, 0, 1, 1]), unit(np.array([[1.0, 0, 0]]))
+    alone = ranks(vectors, tracks, query, np.array([0]))
+    shared = ranks(vectors, tracks, query, np.array([0]), (np.array([0]), np.array([2])))
+    assert (alone.rank.tolist(), shared.rank.tolist()) == ([4], [1])
+    assert alone.track_rank.tolist() == shared.track_rank.tolist() == [1]
+    assert alone.similarity == shared.similarity == pytest.approx(vectors[0] @ query[0])
 
 
 def test_shapes_that_disagree_are_refused():
