@@ -122,10 +122,19 @@ def one_embedder() -> pd.DataFrame:
 
 
 NEEDED = ["embedder", "listener", "prompt", "bin_high", "bin_low", "agreed"]
+# Three listeners who cannot disagree on bins 1 and 2, since one alone heard them: a singular matrix in the GEE.
+LONE = [
+    ("m", "a", "p", 1, 3, 0), ("m", "b", "p", 1, 4, 1), ("m", "b", "q", 1, 3, 1), ("m", "b", "r", 1, 3, 1),
+    ("m", "c", "p", 1, 2, 1), ("m", "c", "q", 1, 2, 0),
+]  # fmt: skip
 ODD: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
     "needed columns only": (lambda: one_embedder().query("kind == 'scored'")[NEEDED], "does not say who"),
     "perfect agreement": (lambda: one_embedder().assign(agreed=1)[[*NEEDED, "trial", "kind"]], "answers are the same"),
     "one listener": (lambda: one_embedder().query("assignment == 'CLAP1'"), "one listener only"),
+    "a bin pair of one listener": (
+        lambda: pd.DataFrame(LONE, columns=NEEDED),
+        "Left out, because one listener alone answered there: bins 1–2",
+    ),
     "one prompt": (lambda: one_embedder().query("prompt == 'p1'"), "one prompt only"),
     "empty cells": (lambda: one_embedder().query("bin_low == 2"), "There are no responses for bin pairs"),
     "one answer": (lambda: one_embedder().query("assignment == 'CLAP1'").head(1), "nothing can be said"),
