@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from analysis.agreement import Cell, EmbedderTable, Table1
 from analysis.bins import Bins
-from analysis.tables import COLUMNS, ROWS, one_line, percent, sidedness, stars
+from analysis.tables import COLUMNS, ROWS, SIMULATED, one_line, percent, sidedness, stars
 
 _LONG = 30  # letters
 # Defined in the file, for characters without a command.
@@ -23,7 +23,7 @@ _CHARACTER = (
 )
 
 
-def to_latex(tables: Table1, bins: Mapping[str, Bins] | None = None) -> str:
+def to_latex(tables: Table1, bins: Mapping[str, Bins] | None = None, rehearsed: bool = False) -> str:
     r"""A `table` environment to be \input into a paper that has \usepackage{booktabs}."""
     names = {name: escape(name) for name in tables}
     parts = [
@@ -44,6 +44,7 @@ def to_latex(tables: Table1, bins: Mapping[str, Bins] | None = None) -> str:
         r"50\,\%, Holm's correction over the bin pairs of one embedder: "
         r"$^{*}p<0.05$, $^{**}p<0.01$, $^{***}p<0.001$."
     )
+    caption += f" {SIMULATED}" if rehearsed else ""
     parts += [rf"\caption{{{caption}}}", r"\label{tab:agreement}", r"\end{table}", ""]
     return "\n".join(parts)
 

@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.exclusions import Exclusion, ExclusionPlan, apply
+from analysis.rehearsed import is_rehearsed
 from analysis.response_checks import BINS as BINS
 from analysis.response_checks import check
 from analysis.response_files import read_bytes, read_text_columns
@@ -35,7 +36,8 @@ class Responses:
     `frame` holds the rows that count, one per scored trial, with at least the needed columns: embedder,
     listener and prompt as text, bin_high, bin_low and agreed as integers, and where the file has them
     similarity_high, similarity_low, response_ms, plays_* and confidence as floats (blank is NaN).
-    `kept` also has the catch and repeat trials of those who count, `everything` is all that was read.
+    `kept` also has the catch and repeat trials of those who count, `everything` is all that was read;
+    `rehearsed` says that the listeners are simulated.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Responses:
     file_notes: tuple[str, ...]
     studies: tuple[str, ...]
     dates: tuple[str, str] | None
+    rehearsed: bool = False
 
     @property
     def embedders(self) -> list[str]:
@@ -95,6 +98,7 @@ def read_responses(path: Path, plan: ExclusionPlan = DEFAULT_PLAN) -> Responses:
         file_notes=tuple(notes),
         studies=(),
         dates=None,
+        rehearsed=is_rehearsed(path),
     )
     return under_rules(checked, plan)
 

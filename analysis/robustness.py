@@ -111,14 +111,14 @@ def run(
     folder: Path,
     *,
     save: int = 0,
-    by: str | None = None,
+    by: Mapping[str, npt.NDArray[Any]] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Try every cell of the plan; parts are kept in `folder` until all are done.
 
     Args:
-        by: a tag of the corpus (genre, say) that the ranks get as a column, of the target's track.
+        by: columns (genre, say) that the ranks get, of each target: name and value for every clip of the corpus.
         save: write this many targets of every cell as FLAC files under `folder`/examples.
 
     Raises:
@@ -138,9 +138,8 @@ def run(
     frame = pd.concat([_read(_file(parts, one, level), one, level) for one, level in cells], ignore_index=True)
     if save:
         save_examples(usable, made, plan.seed, folder / "examples", save)
-    if by:
-        values = [value or "(unknown)" for value in plan.table[by].take(frame["target"].to_numpy()).to_pylist()]
-        frame[by] = values
+    for name, values in (by or {}).items():
+        frame[name] = values[frame["target"].to_numpy()]
     result = Result(
         frame, len(tracks), len(np.unique(tracks)), plan.seed, _left_out(plan.perturbations, made),
         float(plan.corpus.settings["clip_seconds"]), float(plan.corpus.settings["hop_seconds"]),

@@ -116,8 +116,12 @@ def _pair_data(cell: Cell) -> dict[str, Any]:
     return _tested_data(cell) | {"p_holm": cell.p_holm, "p_bh": cell.p_bh}
 
 
-def to_json(tables: Table1) -> str:
-    return json.dumps(as_data(tables), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def to_json(tables: Table1, rehearsed: bool = False) -> str:
+    """As `table1.json`; where listeners are simulated each embedder's table says so."""
+    data = as_data(tables)
+    if rehearsed:
+        data = {name: {"rehearsed": True, **own} for name, own in data.items()}
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 _CSV_COLUMNS = (
@@ -143,9 +147,12 @@ def _csv_values(cell: Mapping[str, Any]) -> list[Any]:
     return [cell.get(key) for key in _CSV_COLUMNS]
 
 
-def to_markdown(tables: Table1, bins: Mapping[str, Bins] | None = None) -> str:
+SIMULATED = "The listeners were simulated, in a rehearsal of the study."
+
+
+def to_markdown(tables: Table1, bins: Mapping[str, Bins] | None = None, rehearsed: bool = False) -> str:
     """Both tables of every embedder: the paper's layout, and the tests."""
-    parts = ["# Table 1", ""]
+    parts = ["# Table 1", "", *([SIMULATED, ""] if rehearsed else [])]
     for name, table in tables.items():
         own = (bins or {}).get(name)
         parts += [f"## {_markdown(name)}", "", *_markdown_layout(table, own), "", *_markdown_tests(table), ""]

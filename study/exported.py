@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from embeddings.artefacts import Provenance, RootnoteError, read_json, write_json
 
@@ -20,21 +21,33 @@ EXPORT = "rootnote server export"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was exported: the study, its schedule, its frozen plan ("" where there is none), files and their SHA-256."""
+    """What was exported: the study, its schedule, its frozen plan ("" where there is none), files and their SHA-256.
+
+    `rehearsal`: the answers are of simulated listeners.
+    """
 
     study: str
     schedule: str
     plan: str
     files: Mapping[str, str]
     arrived: Mapping[str, int]
+    rehearsal: bool = False
 
 
 def write_manifest(
-    folder: Path, study: str, schedule: str, plan: str, files: Sequence[Path], arrived: Mapping[str, int]
+    folder: Path,
+    study: str,
+    schedule: str,
+    plan: str,
+    files: Sequence[Path],
+    arrived: Mapping[str, int],
+    rehearsal: bool = False,
 ) -> Path:
     """Write export.json for files that lie in `folder`."""
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    content = {"study": study, "arrived": dict(arrived)}
+    content: dict[str, Any] = {"study": study, "arrived": dict(arrived)}
+    if rehearsal:
+        content["rehearsal"] = True
     write_json(
         folder / MANIFEST, content, Provenance("export", content, {"schedule": schedule, "plan": plan, **hashes})
     )
@@ -54,6 +67,7 @@ def read_manifest(folder: Path) -> Exported | None:
     try:
         schedule, plan = made_from.pop("schedule"), made_from.pop("plan")
         arrived = {str(name): int(number) for name, number in provenance.settings["arrived"].items()}
-        return Exported(str(provenance.settings["study"]), schedule, plan, made_from, arrived)
+        rehearsal = bool(provenance.settings.get("rehearsal", False))
+        return Exported(str(provenance.settings["study"]), schedule, plan, made_from, arrived, rehearsal)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RootnoteError(f"{folder / MANIFEST} lacks or misstates {error}; run `{EXPORT}`.") from error

@@ -15,6 +15,8 @@ from click.testing import CliRunner, Result
 
 from analysis.agreement import BIN_PAIRS
 from analysis.cli import cli
+from analysis.rehearsed import is_rehearsed
+from study.exported import write_manifest
 from study.schedule import assign_paper
 
 
@@ -165,6 +167,34 @@ def test_odd_responses_are_reported_in_words(tmp_path: Path, kind: str, recwarn:
     for cells in json.loads(text)["dependence"].values():
         for cell in cells.values():
             assert 0 <= cell["ci_low"] < cell["ci_high"] <= 1
+
+
+def test_a_rehearsal_is_called_one_everywhere(out: Path, tmp_path: Path) -> None:
+    responses = tmp_path / "responses.csv"
+    frame = pd.DataFrame(LONE, columns=NEEDED)
+    frame.to_csv(responses, index=False)
+    write_manifest(tmp_path, "S", "", "", [responses], {}, rehearsal=True)
+    result = run(frame, tmp_path)
+    assert result.exit_code == 0, result.output
+    said = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*.*")}
+    assert "the listeners are simulated" in result.output
+    assert "Simulated listeners.</strong> These responses come from a rehearsal" in said["report.html"]
+    assert "3 simulated listeners heard a prompt" in said["report.html"]
+    for name in ("table1.tex", "table1.md"):
+        assert "The listeners were simulated" in said[name]
+    assert json.loads(said["table1.json"])["m"]["rehearsed"] is True
+    assert json.loads(said["numbers.json"])["rehearsed"] is True
+    for path in out.glob("*.*"):
+        assert "imulated" not in path.read_text(encoding="utf-8"), path
+    assert json.loads((out / "numbers.json").read_text(encoding="utf-8"))["rehearsed"] is False
+
+
+def test_an_export_into_the_folder_of_rehearsals_is_one(tmp_path: Path) -> None:
+    (tmp_path / "rehearsal").mkdir()
+    assert not is_rehearsed(tmp_path / "rehearsal" / "responses.csv")
+    (tmp_path / "study.toml").touch()
+    assert is_rehearsed(tmp_path / "rehearsal" / "responses.csv")
+    assert not is_rehearsed(tmp_path / "responses.csv")
 
 
 @pytest.mark.parametrize(

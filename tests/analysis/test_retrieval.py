@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from analysis import retrieval
 from analysis.retrieval import TIE, hit_rate, ranks, share, sharing
+from analysis.subjects import open_subjects
+from embeddings.artefacts import RootnoteError
+from tests.analysis.corpus import call, make_corpus
+from tests.embeddings.test_clmr import plain, weights  # noqa: F401
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -107,3 +114,28 @@ def test_a_hit_is_a_rank_of_at_most_k():
     assert (rate.hits, rate.n, rate.rate) == (3, 4, 0.75)
     with pytest.raises(ValueError, match="n > 0"):
         hit_rate(np.array([], int), 1)
+
+
+def test_a_studys_own_checkpoint_is_found(weights, tmp_path, monkeypatch):  # noqa: F811
+    """study.toml names weights beside it; the vectors were made with them, and no --checkpoint is given."""
+    make_corpus(tmp_path, tracks=2, seconds=4)
+    made = call("study", "init", tmp_path / "study", "--audio", tmp_path / "music")
+    assert made.exit_code == 0, made.output
+    study = tmp_path / "study"
+    torch.save(plain(weights), study / "weights.pt")
+    text = (study / "study.toml").read_text().replace('embedders = ["logmel"]', 'embedders = ["clmr"]')
+    text = text.replace("# [embedding.clap]", "[embedding.clmr]\ncheckpoint = 'weights.pt'\nwindows = 'mean'\n\n#")
+    (study / "study.toml").write_text(text)
+    corpus, out = tmp_path / "corpus.parquet", study / "build" / "clmr.npy"
+    out.parent.mkdir()
+    corpus.rename(out.parent / "corpus.parquet")
+    options = ("--embedder", "clmr", "--windows", "mean", "--checkpoint", study / "weights.pt", "--backend", "torch")
+    done = call("embeddings", "embed", "--corpus", out.parent / "corpus.parquet", "--out", out, *options)
+    assert done.exit_code == 0, (done.output, done.exception)
+    monkeypatch.chdir(tmp_path)
+    opened = open_subjects(Path("study"), None, (), backend="torch")
+    assert [one.name for one in opened.subjects] == ["clmr"]
+    with pytest.raises(RootnoteError, match="needs its weights"):
+        (study / "weights.pt").rename(study / "other.pt")
+        (study / "study.toml").write_text(text.replace("weights.pt", "nowhere.pt"))
+        open_subjects(None, out.parent / "corpus.parquet", (out,), backend="torch")

@@ -59,6 +59,8 @@ def test_what_hardly_changes_is_found_and_what_drowns_is_not(corpus, tmp_path):
         assert rows["targets"].sum() == 8
         assert (rows["hit1"] * rows["targets"]).sum() / 8 == pytest.approx(found.loc[key, "hit1"])
     data = json.loads((tmp_path / "robustness.json").read_text())
+    assert (data["by"]["column"], len(data["by"]["cells"])) == ("genre", len(genres))
+    assert "Hit at 1 by genre" in (tmp_path / "robustness.html").read_text()
     assert (data["clips"], data["tracks"]) == (30, 6)
     page = (tmp_path / "robustness.html").read_text()
     assert "<svg" in page
