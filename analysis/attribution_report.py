@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from analysis import heard
 from analysis.attribution import (
@@ -33,9 +32,9 @@ from analysis.attribution import (
     table3,
     top_share,
 )
+from analysis.attribution_figures import draw_concentration, draw_similarities
 from analysis.attribution_run import Outcome, Run
 from analysis.excerpts import write_excerpt
-from analysis.figures import BAR, BIN_COLOURS, INK, as_svg, styled
 from analysis.grouping import Values
 from analysis.heard import Evidence
 from analysis.pages import render
@@ -140,8 +139,8 @@ def to_html(run: Run, data: Mapping[str, Any], examples: Mapping[str, Any], by: 
                 "name": outcome.name,
                 "data": own,
                 "bins": outcome.bins,
-                "histogram": Markup(_draw_similarities(outcome, f"similar-{outcome.name}")),
-                "curve": Markup(_draw_concentration(run, outcome, f"share-{outcome.name}")),
+                "histogram": Markup(draw_similarities(outcome, f"similar-{outcome.name}")),
+                "curve": Markup(draw_concentration(run, outcome, f"share-{outcome.name}")),
                 "tracks": rows.head(_MOST_SHOWN).to_dict(orient="records"),
                 "artists": _artists(rows),
                 "examples": examples.get(outcome.name, []),
@@ -260,44 +259,6 @@ def _places(run: Run, outcome: Outcome, index: int, folder: Path, audio: Path) -
             }
         )  # fmt: skip
     return places
-
-
-def _draw_similarities(outcome: Outcome, prefix: str) -> str:
-    """Histograms of the similarity with the nearest clip and with the prompt, over the bins."""
-    near, prompt = outcome.attributed.scores[:, 0], outcome.attributed.prompt
-    near, prompt = near[~np.isnan(near)], prompt[~np.isnan(prompt)]
-    low = min(0.0, float(np.floor(10 * min([*near, *prompt])) / 10))
-    with styled():
-        figure = Figure(figsize=(5.4, 2.9), layout="constrained")
-        axes = figure.subplots()
-        edges = np.linspace(low, 1, 41).tolist()
-        axes.hist(near, edges, color="#0072B2", alpha=0.75, label="nearest clip")
-        if len(prompt):
-            axes.hist(prompt, edges, histtype="step", color="#D55E00", linewidth=1.8, label="prompt")
-        for number, centre in (outcome.bins.centres if outcome.bins else {}).items():
-            axes.axvline(centre, color=BIN_COLOURS[number], linewidth=1.6, linestyle=(0, (4, 2)))
-            axes.text(centre, axes.get_ylim()[1], str(number), ha="center", va="bottom", fontsize=9)
-        axes.set_xlabel("cosine similarity of a generation (dashed: centres of the bins)", fontsize=9)
-        axes.set_ylabel("generations", fontsize=9)
-        axes.legend(frameon=False, fontsize=9, loc="upper left")
-        label = f"Similarity of {len(near)} generations with their nearest clip, median {np.median(near):.3f}"
-        return as_svg(figure, prefix, label)
-
-
-def _draw_concentration(run: Run, outcome: Outcome, prefix: str) -> str:
-    counts = influence(outcome.attributed, run.tracks, k=run.k)
-    nearest = np.zeros(int(run.tracks.max()) + 1)
-    nearest[counts["track"]] = counts["nearest"]
-    x, y = top_share(nearest)
-    with styled():
-        figure = Figure(figsize=(5.4, 2.9), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(100 * x, 100 * y, color="#0072B2", linewidth=2)
-        axes.plot([0, 100], [0, 100], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.set_xlabel("most influential tracks, % of the corpus (dashed: all alike)", fontsize=9)
-        axes.set_ylabel("generations, %", fontsize=9)
-        axes.grid(color=BAR, alpha=0.3, linewidth=0.6)
-        return as_svg(figure, prefix, f"Concentration of influence, Gini {gini(nearest):.2f}")
 
 
 def sentences(data: Mapping[str, Any], thresholds: Sequence[float]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def _figure1(ours: paper.Ours) -> Mapping[str, Any]:
     left_out = [one.title for one in PERTURBATIONS.values() if one.in_paper and one.name not in names]
     return {
         "figure": Markup(draw(ours.robustness, prefix="figure1", spans=spans)),  # noqa: S704 – our own drawing
-        "rows": paper.compare(ours.robustness),
+        "claims": [
+            (claim, list(rows)) for claim, rows in groupby(paper.compare(ours.robustness), lambda row: row.claim)
+        ],
         "titles": {name: one.title for name, one in PERTURBATIONS.items()},
         "units": {name: one.unit for name, one in PERTURBATIONS.items()},
         "left_out": left_out,
