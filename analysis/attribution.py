@@ -11,15 +11,15 @@ Conventions: cosines in [-1, 1]; standard deviations have n - 1; shares lie in [
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
+from scipy import stats
 
 from analysis.bins import Bins
 from analysis.responses import BINS
@@ -228,39 +228,56 @@ def _reference(name: str) -> pd.DataFrame:
         return pd.read_csv(handle)
 
 
-def grouped(
-    attributed: Attributed, table: pa.Table, column: str, thresholds: Sequence[float]
-) -> pd.DataFrame:  # fmt: skip
-    """Tables 2 and 3 by a column of the corpus (genre, say): generations by the value of their nearest clip's track.
+def grouped(attributed: Attributed, values: npt.NDArray[Any], thresholds: Sequence[float]) -> pd.DataFrame:
+    """Tables 2 and 3 by a metadata column (genre, say): generations by the value of their nearest clip.
 
-    Columns: `column`, n, mean, median, sd (similarity with the nearest clip), then for each threshold `share_<t>`
-    with `low_<t>` and `high_<t>`. Values that are missing come as "(unknown)".
+    Args:
+        values: `[N]` the column's value for each clip of the corpus.
+
+    Returns:
+        columns value, n; mean with mean_low and mean_high (95 %, Student's t), median, sd of the similarity with the
+        nearest clip; prompt_n, prompt_mean, prompt_mean_low, prompt_mean_high of that with the prompt; then for each
+        threshold `share_<t>` with `low_<t>` and `high_<t>` (k = 1, Wilson) and `share10_<t>` (k = 10).
     """
-    values = np.array([value or "(unknown)" for value in table[column].to_pylist()], dtype=object)
-    known = attributed.rows[:, 0] >= 0
-    near, scores = values[attributed.rows[known, 0]], attributed.scores[known, 0]
+    known = np.flatnonzero(attributed.rows[:, 0] >= 0)
+    near = values[attributed.rows[known, 0]]
     rows = []
     for value in sorted(set(near)):
-        ours = scores[near == value]
-        said = describe(ours)
-        assert said is not None
-        row: dict[str, Any] = {column: value, "n": said.n, "mean": said.mean, "median": said.median, "sd": said.sd}
-        for threshold in thresholds:
-            rate = share(int((ours >= threshold).sum()), len(ours))
-            name = f"{threshold:.3f}"
-            row |= {f"share_{name}": rate.rate, f"low_{name}": rate.low, f"high_{name}": rate.high}
-        rows.append(row)
-    return pd.DataFrame(rows).sort_values("n", ascending=False, ignore_index=True)
+        ours = known[near == value]
+        own = replace(attributed, rows=attributed.rows[ours], scores=attributed.scores[ours],
+                      clips=attributed.clips[ours], prompt=attributed.prompt[ours])  # fmt: skip
+        rows.append({"value": value, **_described(own), **_shares(own, thresholds)})
+    return pd.DataFrame(rows).sort_values(["n", "value"], ascending=[False, True], ignore_index=True)
 
 
-def evidence_in_words(evidence: Mapping[str, Any] | None, embedder: str, number: int = 1) -> str | None:
-    """What listeners said of a bin, from `table1.json`: how often its clips were heard as the more similar ones."""
-    if not evidence or embedder not in evidence:
-        return None
-    total = evidence[embedder].get("totals", {}).get(str(number))
-    if not total or not total.get("n"):
-        return None
-    return (
-        f"clips of bin {number} were heard as more similar to the prompt than clips of less similar bins in "
-        f"{100 * total['agreed'] / total['n']:.1f} % of {total['n']:,} trials"
-    )
+def _described(own: Attributed) -> dict[str, Any]:
+    near, prompt = describe(own.scores[:, 0]), describe(own.prompt)
+    assert near is not None
+    low, high = mean_interval(near)
+    prompt_low, prompt_high = mean_interval(prompt) if prompt else (np.nan, np.nan)
+    return {
+        "n": near.n, "mean": near.mean, "mean_low": low, "mean_high": high, "median": near.median, "sd": near.sd,
+        "prompt_n": prompt.n if prompt else 0, "prompt_mean": prompt.mean if prompt else np.nan,
+        "prompt_mean_low": prompt_low, "prompt_mean_high": prompt_high,
+    }  # fmt: skip
+
+
+def mean_interval(one: Description) -> tuple[float, float]:
+    """The 95 % interval of a mean by Student's t; NaN where there is one value alone."""
+    if one.n < 2:
+        return float("nan"), float("nan")
+    reach = float(stats.t.ppf(0.975, one.n - 1)) * one.sd / np.sqrt(one.n)
+    return one.mean - reach, one.mean + reach
+
+
+def _shares(own: Attributed, thresholds: Sequence[float]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    if not thresholds:
+        return found
+    for row in table3(own, thresholds).to_dict(orient="records"):
+        name = f"{row['threshold']:.3f}"
+        if row["k"] == 1:
+            found |= {f"share_{name}": row["share"], f"low_{name}": row["low"], f"high_{name}": row["high"]}
+        else:
+            found[f"share{row['k']}_{name}"] = row["share"]
+    return found

@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
+from analysis import heard
 from analysis.attribution import (
     KS,
     Description,
-    evidence_in_words,
     gini,
     grouped,
     influence,
@@ -32,20 +32,31 @@ from analysis.attribution import (
     table3,
     top_share,
 )
+from analysis.attribution_figures import draw_concentration, draw_similarities
 from analysis.attribution_run import Outcome, Run
 from analysis.excerpts import write_excerpt
-from analysis.figures import BAR, BIN_COLOURS, INK, as_svg, styled
+from analysis.grouping import Values
+from analysis.heard import Evidence
 from analysis.pages import render
 from analysis.versions import versions
-from embeddings.artefacts import RootnoteError, replacing
+from embeddings.artefacts import replacing
 from embeddings.corpus import audio_dir_of
+
+
+@dataclass(frozen=True)
+class By:
+    """A metadata column to make tables by: its name, and its value for each clip of the corpus."""
+
+    column: str
+    values: Values
+
 
 _MOST_SHOWN = 20  # tracks in the page's list of influence
 _PLACES = 3  # resemblances that the page shows of a generation
 _TOPS = (0.01, 0.05, 0.1)
 
 
-def write(run: Run, folder: Path, *, examples: int = 20, by: str | None = None) -> dict[str, Path]:
+def write(run: Run, folder: Path, *, examples: int = 20, by: By | None = None) -> dict[str, Path]:
     """Write all files of a run; the audio of `examples` generations, those most like something in the corpus."""
     data = as_data(run, by)
     texts = {
@@ -71,6 +82,7 @@ def resemblances(run: Run) -> pd.DataFrame:
         rows = outcome.attributed.rows[generation, place]
         begins = outcome.embedded.starts[outcome.attributed.clips[generation, place]]
         scores = outcome.attributed.scores[generation, place]
+        evidence = run.evidence.get(outcome.name)
         frames.append(
             pd.DataFrame(
                 {
@@ -85,6 +97,7 @@ def resemblances(run: Run) -> pd.DataFrame:
                     "track_end_s": starts[rows] + run.cutting.seconds,
                     "similarity": scores,
                     "bin": [place_in_bins(score, outcome.bins) for score in scores] if outcome.bins else "",
+                    "listeners": [heard.beside(score, outcome.bins, evidence) or "" for score in scores],
                 }
             )
         )
@@ -103,7 +116,7 @@ def influences(run: Run) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def as_data(run: Run, by: str | None = None) -> dict[str, Any]:
+def as_data(run: Run, by: By | None = None) -> dict[str, Any]:
     """The tables as JSON-able data."""
     return {
         "generations": len(run.generations),
@@ -114,7 +127,7 @@ def as_data(run: Run, by: str | None = None) -> dict[str, Any]:
     }
 
 
-def to_html(run: Run, data: Mapping[str, Any], examples: Mapping[str, Any], by: str | None) -> str:
+def to_html(run: Run, data: Mapping[str, Any], examples: Mapping[str, Any], by: By | None) -> str:
     """The page."""
     sections = []
     influential = influences(run)
@@ -126,8 +139,8 @@ def to_html(run: Run, data: Mapping[str, Any], examples: Mapping[str, Any], by: 
                 "name": outcome.name,
                 "data": own,
                 "bins": outcome.bins,
-                "histogram": Markup(_draw_similarities(outcome, f"similar-{outcome.name}")),
-                "curve": Markup(_draw_concentration(run, outcome, f"share-{outcome.name}")),
+                "histogram": Markup(draw_similarities(outcome, f"similar-{outcome.name}")),
+                "curve": Markup(draw_concentration(run, outcome, f"share-{outcome.name}")),
                 "tracks": rows.head(_MOST_SHOWN).to_dict(orient="records"),
                 "artists": _artists(rows),
                 "examples": examples.get(outcome.name, []),
@@ -140,7 +153,7 @@ def to_html(run: Run, data: Mapping[str, Any], examples: Mapping[str, Any], by: 
             "title": "What the generations resemble",
             "run": run,
             "sections": sections,
-            "by": by,
+            "by": by.column if by else None,
             "ks": KS,
             "paper2": _records(paper_table2()),
             "paper3": _records(paper_table3()),
@@ -150,8 +163,8 @@ def to_html(run: Run, data: Mapping[str, Any], examples: Mapping[str, Any], by: 
     )
 
 
-def _outcome_data(run: Run, outcome: Outcome, by: str | None) -> dict[str, Any]:
-    attributed = outcome.attributed
+def _outcome_data(run: Run, outcome: Outcome, by: By | None) -> dict[str, Any]:
+    attributed, evidence = outcome.attributed, run.evidence.get(outcome.name)
     counts = influence(attributed, run.tracks, k=run.k)
     tracks = int(run.tracks.max()) + 1
     nearest = np.zeros(tracks)
@@ -160,8 +173,9 @@ def _outcome_data(run: Run, outcome: Outcome, by: str | None) -> dict[str, Any]:
     _, shares = top_share(nearest)
     return {
         "table2": {name: _description(one) for name, one in table2(attributed).items()},
-        "table3": _records(table3(attributed, outcome.thresholds)) if outcome.thresholds else [],
-        "evidence": evidence_in_words(run.evidence, outcome.name),
+        "table3": _table3(outcome, evidence),
+        "evidence": heard.in_words(evidence),
+        "heard": heard.as_data(evidence),
         "gini": gini(nearest),
         "top_share": {f"{top:g}": float(shares[max(1, round(top * tracks))]) for top in _TOPS},
         "tracks_found": int((nearest > 0).sum()),
@@ -171,8 +185,16 @@ def _outcome_data(run: Run, outcome: Outcome, by: str | None) -> dict[str, Any]:
             str(k): count for k, count in prompt_places(attributed, run.tracks, run.prompt_tracks).items()
         },
         "left_out": {run.generations[index].id: why for index, why in outcome.embedded.left_out.items()},
-        "by": _records(grouped(attributed, run.table, by, outcome.thresholds)) if by else [],
+        "by": _records(grouped(attributed, by.values, outcome.thresholds)) if by else [],
     }
+
+
+def _table3(outcome: Outcome, evidence: Evidence | None) -> list[dict[str, Any]]:
+    """Table 3, with what listeners say of each threshold."""
+    if not outcome.thresholds:
+        return []
+    rows = _records(table3(outcome.attributed, outcome.thresholds))
+    return [row | {"listeners": heard.beside(row["threshold"], outcome.bins, evidence)} for row in rows]
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -231,64 +253,12 @@ def _places(run: Run, outcome: Outcome, index: int, folder: Path, audio: Path) -
             {
                 **names, "start": start, "end": start + seconds, "track_end": names["start_s"] + seconds,
                 "similarity": similarity, "where": place_in_bins(similarity, outcome.bins) if outcome.bins else None,
+                "listeners": heard.beside(similarity, outcome.bins, run.evidence.get(outcome.name)),
                 "own_audio": write_excerpt(run.generations[index].path, start, seconds, folder, mine),
                 "track_audio": write_excerpt(audio / names["path"], names["start_s"], seconds, folder, theirs),
             }
         )  # fmt: skip
     return places
-
-
-def _draw_similarities(outcome: Outcome, prefix: str) -> str:
-    """Histograms of the similarity with the nearest clip and with the prompt, over the bins."""
-    near, prompt = outcome.attributed.scores[:, 0], outcome.attributed.prompt
-    near, prompt = near[~np.isnan(near)], prompt[~np.isnan(prompt)]
-    low = min(0.0, float(np.floor(10 * min([*near, *prompt])) / 10))
-    with styled():
-        figure = Figure(figsize=(5.4, 2.9), layout="constrained")
-        axes = figure.subplots()
-        edges = np.linspace(low, 1, 41).tolist()
-        axes.hist(near, edges, color="#0072B2", alpha=0.75, label="nearest clip")
-        if len(prompt):
-            axes.hist(prompt, edges, histtype="step", color="#D55E00", linewidth=1.8, label="prompt")
-        for number, centre in (outcome.bins.centres if outcome.bins else {}).items():
-            axes.axvline(centre, color=BIN_COLOURS[number], linewidth=1.6, linestyle=(0, (4, 2)))
-            axes.text(centre, axes.get_ylim()[1], str(number), ha="center", va="bottom", fontsize=9)
-        axes.set_xlabel("cosine similarity of a generation (dashed: centres of the bins)", fontsize=9)
-        axes.set_ylabel("generations", fontsize=9)
-        axes.legend(frameon=False, fontsize=9, loc="upper left")
-        label = f"Similarity of {len(near)} generations with their nearest clip, median {np.median(near):.3f}"
-        return as_svg(figure, prefix, label)
-
-
-def _draw_concentration(run: Run, outcome: Outcome, prefix: str) -> str:
-    counts = influence(outcome.attributed, run.tracks, k=run.k)
-    nearest = np.zeros(int(run.tracks.max()) + 1)
-    nearest[counts["track"]] = counts["nearest"]
-    x, y = top_share(nearest)
-    with styled():
-        figure = Figure(figsize=(5.4, 2.9), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(100 * x, 100 * y, color="#0072B2", linewidth=2)
-        axes.plot([0, 100], [0, 100], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.set_xlabel("most influential tracks, % of the corpus (dashed: all alike)", fontsize=9)
-        axes.set_ylabel("generations, %", fontsize=9)
-        axes.grid(color=BAR, alpha=0.3, linewidth=0.6)
-        return as_svg(figure, prefix, f"Concentration of influence, Gini {gini(nearest):.2f}")
-
-
-def read_evidence(path: Path) -> dict[str, Any]:
-    """Read `table1.json`, which `analysis report` wrote.
-
-    Raises:
-        RootnoteError: where it cannot be read or holds no Table 1.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RootnoteError(f"{path} is not a table1.json that `rootnote analysis report` wrote.") from error
-    if not isinstance(content, dict) or not all(isinstance(one, dict) and "totals" in one for one in content.values()):
-        raise RootnoteError(f"{path} is not a table1.json that `rootnote analysis report` wrote.")
-    return content
 
 
 def sentences(data: Mapping[str, Any], thresholds: Sequence[float]) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from analysis.attribution import Attributed, best_of, prompt_similarity, thresholds_of
 from analysis.bins import Bins
+from analysis.heard import Evidence
 from analysis.manifest import Generation
 from analysis.pieces import Cutting, Embedded, Piece, embed_pieces
 from analysis.robustness import Subject
@@ -50,7 +50,7 @@ class Run:
     cutting: Cutting
     outcomes: Sequence[Outcome]
     prompt_tracks: Rows
-    evidence: Mapping[str, Any] | None
+    evidence: Mapping[str, Evidence]
     k: int
 
     @property
@@ -69,7 +69,7 @@ def attribute(
     showing: Showing,
     *,
     thresholds: Sequence[float] = (),
-    evidence: Mapping[str, Any] | None = None,
+    evidence: Mapping[str, Evidence] | None = None,
     k: int = 10,
 ) -> Run:
     """Attribute every generation with every embedder.
@@ -89,7 +89,7 @@ def attribute(
     rows = [prompt_row(table, audio, one) for one in generations]
     tracks = table["track"].to_numpy()
     prompts = np.array([-1 if row is None else int(tracks[row]) for row in rows], np.int64)
-    return Run(generations, table, cutting, outcomes, prompts, evidence, k)
+    return Run(generations, table, cutting, outcomes, prompts, evidence or {}, k)
 
 
 def _attribute(

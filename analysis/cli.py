@@ -28,11 +28,13 @@ from analysis.flow import as_data as flow_data
 from analysis.flow import draw_flow, flow_of
 from analysis.ladder import as_data as ladder_data
 from analysis.ladder import climb, to_frame
+from analysis.latex import to_latex
 from analysis.planned import find_planned, hold
 from analysis.power_command import power
+from analysis.rehearsed import SAID
 from analysis.report import Report, exclusions_in_words, rules_in_words, to_html
 from analysis.responses import Responses, describe, read_responses
-from analysis.tables import LEGEND, as_data, one_line, to_csv, to_json, to_latex, to_markdown, to_terminal
+from analysis.tables import LEGEND, as_data, one_line, to_csv, to_json, to_markdown, to_terminal
 from analysis.versions import versions
 from embeddings.artefacts import RootnoteError, replacing
 from study.config import load_study
@@ -42,6 +44,7 @@ _LATER: dict[str, tuple[str, str]] = {
     "robustness": ("analysis.retrieval_cli", "Perturb clips and see whether each is still found."),
     "attribution": ("analysis.retrieval_cli", "Say which clips a model's generations resemble."),
     "replication": ("analysis.retrieval_cli", "Say which pieces copy something of a training corpus."),
+    "beside": ("analysis.paper_command", "Lay the paper's tables and Figure 1 beside ours, in one page."),
 }
 
 
@@ -182,9 +185,9 @@ def _write(folder: Path, content: Report) -> dict[str, Path]:
     assert content.findings is not None
     files: dict[str, str | bytes] = {
         "table1.csv": to_csv(content.tables),
-        "table1.json": to_json(content.tables),
-        "table1.md": to_markdown(content.tables, content.bins),
-        "table1.tex": to_latex(content.tables, content.bins),
+        "table1.json": to_json(content.tables, content.responses.rehearsed),
+        "table1.md": to_markdown(content.tables, content.bins, content.responses.rehearsed),
+        "table1.tex": to_latex(content.tables, content.bins, content.responses.rehearsed),
         **({"flow.svg": draw_flow(content.flow, ink="#1f2328")} if content.flow else {}),
         "ladder.csv": to_frame(list(content.rungs)).to_csv(index=False),
         **_numbers(content),
@@ -206,6 +209,7 @@ def _numbers(content: Report) -> dict[str, str]:
     texts = {name: table.to_csv(index=False) for name, table in tables.items()}
     data = {
         "responses_sha256": content.responses.sha256,
+        "rehearsed": content.responses.rehearsed,
         "versions": versions("statsmodels", "krippendorff"),
         "table1": as_data(content.tables),
         "contrasts": contrasts_as_data(content.contrasts),
@@ -222,6 +226,7 @@ def _as_data(content: Report, paths: Mapping[str, Path]) -> dict[str, Any]:
         "contrasts": contrasts_as_data(content.contrasts),
         "responses": len(read.frame),
         "listeners": read.listeners,
+        "rehearsed": read.rehearsed,
         "rules": read.plan.as_data() | {"from": content.rules_from, "not_applied": dict(read.not_applied)},
         "left_out": describe(read.exclusions),
         "flow": flow_data(content.flow) if content.flow else None,
@@ -235,7 +240,8 @@ def _as_data(content: Report, paths: Mapping[str, Path]) -> dict[str, Any]:
 def _show(content: Report, paths: Mapping[str, Path]) -> None:
     console = Console(highlight=False, soft_wrap=False)
     _show_tables(console, content.tables, content.bins)
-    said = rules_in_words(content.responses, content.rules_from)
+    said = [SAID] if content.responses.rehearsed else []
+    said += rules_in_words(content.responses, content.rules_from)
     if content.registered:
         said += content.registered.in_words()
     for text in (LEGEND, exclusions_in_words(content.responses), *said, *content.notes, content.note):

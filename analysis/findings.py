@@ -19,7 +19,7 @@ from analysis.dependence import Dependence, dependence_table, item_table, surviv
 from analysis.mixed import MixedModel, fit_mixed
 from analysis.psychometric import Curve, psychometric
 from analysis.reliability import Reliability, reliability
-from analysis.reliability import in_words as reliability_in_words
+from analysis.reliability_words import in_words as reliability_in_words
 from analysis.responses import Responses
 from analysis.scale import Scale, listeners_scale
 from analysis.scale import in_words as scale_in_words

@@ -49,15 +49,16 @@ def _who(read: Responses) -> str:
             f"{count(triplets, 'triplet')}, "
             f"{count(len(own), 'answer')} of {count(int(own['listener'].nunique()), 'listener')}"
         )
+    who = "simulated listener" if read.rehearsed else "listener"
     return (
-        f"{count(read.listeners, 'listener')} heard a prompt and two clips in each trial and chose the clip that "
+        f"{count(read.listeners, who)} heard a prompt and two clips in each trial and chose the clip that "
         f"sounded more similar to the prompt (two-alternative forced choice){when}; {per} scored answers each "
         f"({'; '.join(parts)})."
     )
 
 
 def _bins(bins: Bins) -> str:
-    centres = ", ".join(f"{bins.centres[number]:.3f}" for number in BINS)
+    centres = ", ".join(f"{round(bins.centres[number], 3) + 0.0:.3f}" for number in BINS)
     return (
         f"For {one_line(bins.embedder)} the clips came from four bins of cosine similarity to the prompt, centred on "
         f"{centres} (bin 1 to 4), each ± {bins.half_width:g}; the nearest clips’ similarities had mean {bins.mu:.3f} "

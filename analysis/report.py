@@ -22,7 +22,8 @@ from analysis.findings import Findings, find
 from analysis.flow import Flow, draw_flow
 from analysis.ladder import Rung, in_words
 from analysis.methods import conclude, count, many_answers, methods, warnings, write_figure, write_icc
-from analysis.reliability import in_words as reliability_in_words
+from analysis.rehearsed import SAID
+from analysis.reliability_words import in_words as reliability_in_words
 from analysis.responses import Responses
 from analysis.scale import in_words as scale_in_words
 from analysis.tables import (
@@ -191,6 +192,7 @@ def to_html(report: Report) -> str:
         for index, (name, table) in enumerate(report.tables.items())
     ]
     return environment.get_template("report.html.j2").render(
+        rehearsal_said=SAID,
         title=one_line(report.study) or "Listening study",
         report=report,
         responses=report.responses,

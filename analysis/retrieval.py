@@ -3,6 +3,8 @@
 A query is a changed clip; its target is the row of the corpus it was made from, which is indexed unchanged, while
 the query itself is not. The **rank** of a target is 1 plus the number of rows more similar to the query than it;
 its track's rank is 1 plus the number of other tracks with a clip more similar than the target track's best one.
+Where clips overlap, several rows hold most of what the target holds: those that share at least half their seconds
+with it count as the target, and the most similar of them has its rank (`sharing`).
 Ties and duplicates: a row counts as more similar only where its cosine exceeds the target's by more than `TIE`, so
 neither an exact copy elsewhere in the corpus nor the last digit of a sum turns a hit into a miss.
 Conventions: cosines of unit rows in float32; a **hit at k** is a rank of at most k; rates have Wilson's 95 % interval.
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from scipy.stats import binomtest
 
 Vectors = npt.NDArray[np.float32]
@@ -46,7 +49,29 @@ class Rate:
     high: float
 
 
-def ranks(vectors: npt.NDArray[Any], tracks: Rows, queries: Vectors, targets: Rows) -> Found:
+def sharing(table: pa.Table, targets: Rows) -> tuple[Rows, Rows]:
+    """The rows that count as each target, `first` and `last` `[Q]` (without it): those of its track that share at
+    least half their seconds with it. Without overlap that is the target alone.
+
+    Args:
+        table: the corpus; a track's clips follow one another in the order of their starts.
+    """
+    track, start = table["track"].to_numpy(), table["start_s"].to_numpy()
+    reach = float(table["duration_s"][0].as_py()) / 2 + 1e-3
+    # Tracks far apart on one line, so that a search by seconds stays within its own.
+    line = start + track * (2 * float(start.max()) + 4 * reach)
+    first = np.searchsorted(line, line[targets] - reach)
+    last = np.searchsorted(line, line[targets] + reach)
+    return first.astype(np.int64), last.astype(np.int64)
+
+
+def ranks(
+    vectors: npt.NDArray[Any],
+    tracks: Rows,
+    queries: Vectors,
+    targets: Rows,
+    alike: tuple[Rows, Rows] | None = None,
+) -> Found:
     """Rank each query's target and its track among all rows, exactly, in one pass over the corpus.
 
     Args:
@@ -54,6 +79,7 @@ def ranks(vectors: npt.NDArray[Any], tracks: Rows, queries: Vectors, targets: Ro
         tracks: `[N]` the track of each row; the rows of a track follow one another.
         queries: `[Q, dim]` float32 unit rows.
         targets: `[Q]` the row that each query was made from.
+        alike: of each target the first of the rows that count as it, and the first after them; default: itself alone.
 
     Raises:
         ValueError: where shapes disagree.
@@ -63,12 +89,18 @@ def ranks(vectors: npt.NDArray[Any], tracks: Rows, queries: Vectors, targets: Ro
     starts = np.flatnonzero(np.diff(tracks, prepend=tracks[0] - 1))
     owner = np.searchsorted(starts, targets, side="right") - 1
     similarity = np.einsum("qd,qd->q", queries, np.asarray(vectors[targets], np.float32))
-    best = np.array([_best(vectors, starts, int(track), query) for track, query in zip(owner, queries, strict=True)])
+    best = np.array([
+        _best(vectors, starts[track], _end(starts, track + 1, len(vectors)), query)
+        for track, query in zip(owner, queries, strict=True)
+    ])  # fmt: skip
+    own = similarity
+    if alike is not None:
+        own = np.array([_best(vectors, first, last, query) for first, last, query in zip(*alike, queries, strict=True)])
     above = np.zeros(len(queries), np.int64)
     tracks_above = np.zeros(len(queries), np.int64)
     for first, last in _blocks(starts, len(vectors)):
         scores = queries @ np.asarray(vectors[starts[first] : _end(starts, last, len(vectors))], np.float32).T
-        above += (scores > (similarity + np.float32(TIE))[:, None]).sum(axis=1)
+        above += (scores > (own + np.float32(TIE))[:, None]).sum(axis=1)
         tops = np.maximum.reduceat(scores, starts[first:last] - starts[first], axis=1)
         others = np.arange(first, last)[None] != owner[:, None]
         tracks_above += ((tops > (best + np.float32(TIE))[:, None]) & others).sum(axis=1)
@@ -96,8 +128,8 @@ def share(hits: int, n: int) -> Rate:
     return Rate(hits, n, hits / n, float(interval.low), float(interval.high))
 
 
-def _best(vectors: npt.NDArray[Any], starts: Rows, track: int, query: Vectors) -> np.float32:
-    rows = np.asarray(vectors[starts[track] : _end(starts, track + 1, len(vectors))], np.float32)
+def _best(vectors: npt.NDArray[Any], first: int, last: int, query: Vectors) -> np.float32:
+    rows = np.asarray(vectors[first:last], np.float32)
     best: np.float32 = (rows @ query).max()
     return best
 

@@ -17,6 +17,8 @@ from rich.text import Text
 from analysis import attribution_report, replication_report
 from analysis.attribution_run import attribute
 from analysis.bins import Bins, read_bins
+from analysis.grouping import values_of
+from analysis.heard import read_evidence
 from analysis.manifest import generations_in, read_manifest
 from analysis.pages import percent
 from analysis.perturbations import PERTURBATIONS
@@ -27,7 +29,6 @@ from analysis.robustness import Plan, Result, run, summarise
 from analysis.robustness_report import as_data, write
 from analysis.subjects import Material, index_folder, open_subjects
 from embeddings.artefacts import RootnoteError
-from embeddings.audio import TAG_NAMES
 from embeddings.embedder import BACKENDS, EMBEDDERS
 from embeddings.progress import showing
 
@@ -53,6 +54,16 @@ def subject_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def by_options(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options that say by which column tables are made."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        file = click.option("--metadata", type=FILE, help="A CSV file with path and the column of --by.")
+        return click.option("--by", metavar="COLUMN", help=text)(file(command))
+
+    return decorate
+
+
 @click.command("robustness")
 @subject_options
 @click.option("--out", "folder", type=FOLDER, help="Folder for tables, figure and page.")
@@ -69,14 +80,14 @@ def subject_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--paper", is_flag=True, help="Only the paper's own six.")
 @click.option("--outside", type=FOLDER, help="Music that is not in the corpus, for mashup-outside.")
 @click.option("--generations", type=FILE, help="A manifest of generations with prompts, for mashup-generation.")
-@click.option("--by", type=click.Choice(TAG_NAMES), help="Also a table by this tag of the targets' tracks.")
+@by_options("Also tables by this column (genre, artist, …) of the targets' tracks.")
 @click.option("--save", default=0, type=click.IntRange(0), help="Write this many examples of every level as FLAC.")
 @click.option("--list", "listing", is_flag=True, help="Name the perturbations and their levels, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
 def robustness(
     study: Path | None, corpus: Path | None, vectors: tuple[Path, ...], checkpoints: tuple[str, ...], backend: str,
     folder: Path | None, targets: int, seed: int, names: tuple[str, ...], paper: bool, outside: Path | None,
-    generations: Path | None, by: str | None, save: int, listing: bool, as_json: bool,
+    generations: Path | None, by: str | None, metadata: Path | None, save: int, listing: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Perturb clips of a corpus and see whether each is still found (the paper's Figure 1).
 
@@ -97,11 +108,12 @@ def robustness(
         opened.table, opened.corpus, opened.subjects, chosen, targets, seed, outside,
         read_manifest(generations) if generations else (),
     )  # fmt: skip
+    groups = {by: values_of(opened.table, by, metadata)} if by else {}
     with showing("Perturbing and looking for the clips", "levels") as progress:
-        result = run(plan, folder, save=save, by=by, progress=progress)
+        result = run(plan, folder, save=save, by=groups, progress=progress)
     paths = write(result, plan.settings, folder, by)
     if as_json:
-        click.echo(json.dumps(as_data(result, summarise(result), plan.settings), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(as_data(result, summarise(result), plan.settings, by), indent=2, ensure_ascii=False))
         return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(_summary(result))
@@ -127,13 +139,14 @@ def robustness(
 )
 @click.option("--k", default=10, show_default=True, type=click.IntRange(10, 1000), help="Nearest clips to keep.")
 @click.option("--hop-seconds", type=click.FloatRange(0.1, 600), help="From clip to clip; default: the clip length.")
-@click.option("--by", type=click.Choice(TAG_NAMES), help="Tables by this tag of the nearest clip's track.")
+@by_options("Tables by this column (genre, artist, …) of the nearest clip's track.")
 @click.option("--examples", default=20, show_default=True, type=click.IntRange(0), help="Generations to hear.")
 @click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
 def attribution(
     generated: Path, study: Path | None, corpus: Path | None, vectors: tuple[Path, ...], checkpoints: tuple[str, ...],
     backend: str, folder: Path, manifest: Path | None, bins_files: tuple[Path, ...], evidence: Path | None,
-    thresholds: tuple[float, ...], k: int, hop_seconds: float | None, by: str | None, examples: int, as_json: bool,
+    thresholds: tuple[float, ...], k: int, hop_seconds: float | None, by: str | None, metadata: Path | None,
+    examples: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Say which clips of a corpus the pieces in GENERATED resemble (the paper's Tables 2 and 3).
 
@@ -142,14 +155,15 @@ def attribution(
     generations = generations_in(generated, manifest)
     opened = open_subjects(study, corpus, vectors, checkpoints, backend)
     bins = _bins(opened, bins_files)
-    told = attribution_report.read_evidence(evidence) if evidence else None
+    told = read_evidence(evidence) if evidence else None
+    groups = attribution_report.By(by, values_of(opened.table, by, metadata)) if by else None
     seconds = float(opened.table["duration_s"][0].as_py())
     cutting = Cutting(seconds, hop_seconds or seconds, float(opened.corpus.settings["silence_dbfs"]))
     done = attribute(
         generations, opened.table, opened.subjects, cutting, bins, showing, thresholds=thresholds, evidence=told, k=k
     )
-    paths = attribution_report.write(done, folder, examples=examples, by=by)
-    data = attribution_report.as_data(done, by)
+    paths = attribution_report.write(done, folder, examples=examples, by=groups)
+    data = attribution_report.as_data(done, groups)
     if as_json:
         click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
         return

@@ -30,7 +30,7 @@ import soxr
 
 from analysis.manifest import Generation
 from analysis.perturbations import PERTURBATIONS, Partner, Perturbation, Samples, rng_for
-from analysis.retrieval import KS, Found, hit_rate, ranks
+from analysis.retrieval import KS, Found, hit_rate, ranks, sharing
 from analysis.targets import RATE, Pool, pools
 from embeddings.artefacts import Provenance, RootnoteError, digest, replacing
 from embeddings.corpus import audio_dir_of, cores, require_audio
@@ -38,7 +38,7 @@ from embeddings.embedder import Embedder, Projection, Vectors, embed_clips
 
 Progress = Callable[[int, int], None]
 
-VERSION = 1
+VERSION = 2
 _AT_ONCE = 16  # targets that a process perturbs at a time
 
 
@@ -88,7 +88,8 @@ class Plan:
 class Result:
     """Ranks by target, and what could not be tried.
 
-    `ranks` has the columns embedder, perturbation, level, target (row of the corpus), similarity, rank, track_rank.
+    `ranks` has the columns embedder, perturbation, level, target (row of the corpus), similarity, rank, track_rank;
+    `seconds` and `hop_seconds` say how the corpus is cut.
     """
 
     ranks: pd.DataFrame
@@ -96,6 +97,13 @@ class Result:
     tracks: int
     seed: int
     left_out: Mapping[str, str]
+    seconds: float = 3.0
+    hop_seconds: float = 3.0
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether clips of the corpus share seconds, so that several may count as a target."""
+        return self.hop_seconds < self.seconds
 
 
 def run(
@@ -103,14 +111,14 @@ def run(
     folder: Path,
     *,
     save: int = 0,
-    by: str | None = None,
+    by: Mapping[str, npt.NDArray[Any]] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Try every cell of the plan; parts are kept in `folder` until all are done.
 
     Args:
-        by: a tag of the corpus (genre, say) that the ranks get as a column, of the target's track.
+        by: columns (genre, say) that the ranks get, of each target: name and value for every clip of the corpus.
         save: write this many targets of every cell as FLAC files under `folder`/examples.
 
     Raises:
@@ -130,10 +138,12 @@ def run(
     frame = pd.concat([_read(_file(parts, one, level), one, level) for one, level in cells], ignore_index=True)
     if save:
         save_examples(usable, made, plan.seed, folder / "examples", save)
-    if by:
-        values = [value or "(unknown)" for value in plan.table[by].take(frame["target"].to_numpy()).to_pylist()]
-        frame[by] = values
-    result = Result(frame, len(tracks), len(np.unique(tracks)), plan.seed, _left_out(plan.perturbations, made))
+    for name, values in (by or {}).items():
+        frame[name] = values[frame["target"].to_numpy()]
+    result = Result(
+        frame, len(tracks), len(np.unique(tracks)), plan.seed, _left_out(plan.perturbations, made),
+        float(plan.corpus.settings["clip_seconds"]), float(plan.corpus.settings["hop_seconds"]),
+    )  # fmt: skip
     shutil.rmtree(parts)
     return result
 
@@ -223,7 +233,9 @@ def _fill(
             found = {}
             for subject in plan.subjects:
                 clips = [clip for chunk in chunks for clip in chunk[subject.embedder.sample_rate]]
-                found[subject.name] = ranks(subject.vectors, tracks, _embed(subject, clips), rows)
+                found[subject.name] = ranks(
+                    subject.vectors, tracks, _embed(subject, clips), rows, sharing(plan.table, rows)
+                )
             _write(_file(parts, one, level), rows, found)
             done += 1
             if progress:

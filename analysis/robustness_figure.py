@@ -7,7 +7,7 @@ Conventions: rates in per cent; whiskers are Wilson's 95 % intervals of hits at 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,21 @@ _LINES: dict[int, Any] = {1: "-", 5: (0, (5, 2)), 10: (0, (1, 1.5))}
 _ACROSS = 3
 
 
-def draw(summary: pd.DataFrame, *, track: bool = False, prefix: str = "robustness") -> str:
-    """The panels of `robustness.summarise`'s table as SVG; with `track`, hits of the target's track."""
+Span = tuple[float, float, str]  # from a level to a level, and whose
+
+
+def draw(
+    summary: pd.DataFrame,
+    *,
+    track: bool = False,
+    prefix: str = "robustness",
+    spans: Mapping[str, Sequence[Span]] | None = None,
+) -> str:
+    """The panels of `robustness.summarise`'s table as SVG; with `track`, hits of the target's track.
+
+    Args:
+        spans: ranges of levels to be shaded, by perturbation; a second one is bounded by dotted lines.
+    """
     names = list(summary["perturbation"].unique())
     embedders = list(summary["embedder"].unique())
     down = math.ceil(len(names) / _ACROSS)
@@ -38,6 +51,7 @@ def draw(summary: pd.DataFrame, *, track: bool = False, prefix: str = "robustnes
         grid = figure.subplots(down, _ACROSS, squeeze=False).flatten()
         for axes, name in zip(grid, names, strict=False):
             _panel(axes, summary[summary["perturbation"] == name], PERTURBATIONS[name], embedders, track)
+            _shade(axes, (spans or {}).get(name, ()))
         for axes in grid[len(names) :]:
             axes.set_axis_off()
         figure.legend(handles=_legend(embedders), loc="outside upper center", ncols=6, frameon=False, fontsize=10)
@@ -64,6 +78,15 @@ def _panel(axes: Axes, cells: pd.DataFrame, one: Perturbation, embedders: Sequen
     axes.tick_params(labelsize=9)
     axes.grid(axis="y", color=BAR, alpha=0.3, linewidth=0.6)
     _ticks(axes, one)
+
+
+def _shade(axes: Axes, spans: Sequence[Span]) -> None:
+    for number, (low, high, whose) in enumerate(spans):
+        if not number:
+            axes.axvspan(low, high, color=BAR, alpha=0.25, linewidth=0, zorder=0)
+        else:
+            axes.axvline(low, color=INK, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
+        axes.text(low, 2 + 11 * number, f" {whose}", fontsize=8, ha="left", va="bottom")
 
 
 def _ticks(axes: Axes, one: Perturbation) -> None:

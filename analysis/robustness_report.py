@@ -20,6 +20,7 @@ from analysis.robustness_figure import draw
 from analysis.versions import versions
 from embeddings.artefacts import replacing
 
+_MOST_COLUMNS = 8
 FILES = ("robustness.csv", "robustness.json", "robustness.parquet", "robustness.svg", "robustness.html")
 
 
@@ -28,9 +29,9 @@ def write(result: Result, settings: Mapping[str, Any], folder: Path, by: str | N
     summary = summarise(result)
     texts = {
         "robustness.csv": summary.to_csv(index=False, float_format="%.6g"),
-        "robustness.json": json.dumps(as_data(result, summary, settings), indent=2, ensure_ascii=False) + "\n",
+        "robustness.json": json.dumps(as_data(result, summary, settings, by), indent=2, ensure_ascii=False) + "\n",
         "robustness.svg": draw(summary).replace("currentColor", "#1f2328"),
-        "robustness.html": to_html(result, summary, settings),
+        "robustness.html": to_html(result, summary, settings, by),
     }
     if by:
         texts[f"robustness_by_{by}.csv"] = summarise(result, by).to_csv(index=False, float_format="%.6g")
@@ -42,26 +43,33 @@ def write(result: Result, settings: Mapping[str, Any], folder: Path, by: str | N
     return {name: folder / name for name in (*FILES, *(name for name in texts if name not in FILES))}
 
 
-def as_data(result: Result, summary: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
+def as_data(
+    result: Result, summary: pd.DataFrame, settings: Mapping[str, Any], by: str | None = None
+) -> dict[str, Any]:
     """The run as JSON-able data."""
     return {
         "clips": result.clips,
         "tracks": result.tracks,
+        "clip_seconds": result.seconds,
+        "hop_seconds": result.hop_seconds,
         "cells": summary.to_dict(orient="records"),
+        "by": {"column": by, "cells": summarise(result, by).to_dict(orient="records")} if by else None,
         "left_out": dict(result.left_out),
         "settings": dict(settings),
         "versions": versions("librosa", "pedalboard", "soxr", "av"),
     }
 
 
-def to_html(result: Result, summary: pd.DataFrame, settings: Mapping[str, Any]) -> str:
+def to_html(result: Result, summary: pd.DataFrame, settings: Mapping[str, Any], by: str | None = None) -> str:
     """The page: what was done, the figure by clip and by track, all numbers, what was left out."""
+    groups = summarise(result, by) if by else pd.DataFrame()
     panels = [
         {
             "name": name,
             "title": PERTURBATIONS[name].title,
             "unit": PERTURBATIONS[name].unit,
             "rows": summary[summary["perturbation"] == name].to_dict(orient="records"),
+            "by": _by_value(groups[groups["perturbation"] == name], by) if by else {},
         }
         for name in summary["perturbation"].unique()
     ]
@@ -72,6 +80,8 @@ def to_html(result: Result, summary: pd.DataFrame, settings: Mapping[str, Any]) 
             "result": result,
             "targets": int(summary["targets"].max()),
             "panels": panels,
+            "by": by,
+            "values": _most_frequent(result, by) if by else [],
             "ks": KS,
             "embedders": list(summary["embedder"].unique()),
             "by_clip": Markup(draw(summary, prefix="by-clip")),
@@ -81,3 +91,17 @@ def to_html(result: Result, summary: pd.DataFrame, settings: Mapping[str, Any]) 
             "versions": versions("librosa", "pedalboard", "soxr", "av"),
         },
     )
+
+
+def _most_frequent(result: Result, by: str) -> list[str]:
+    """The values that most targets have, as many as a page is wide."""
+    counts = result.ranks.drop_duplicates(["embedder", "perturbation", "target"])[by].value_counts()
+    return [str(value) for value in counts.index[:_MOST_COLUMNS]]
+
+
+def _by_value(groups: pd.DataFrame, by: str) -> dict[tuple[float, str], dict[str, dict[str, Any]]]:
+    """Rows by level and embedder, then by value."""
+    found: dict[tuple[float, str], dict[str, dict[str, Any]]] = {}
+    for row in groups.to_dict(orient="records"):
+        found.setdefault((row["level"], row["embedder"]), {})[str(row[by])] = {str(key): row[key] for key in row}
+    return found

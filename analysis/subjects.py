@@ -6,7 +6,7 @@ They come from a study folder (`--study`), or from files (`--corpus`, and `--vec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from embeddings.pipeline import embed_corpus
 from embeddings.progress import showing
 from embeddings.search import embedder_of
 from study.config import Study, load_study
+from study.pipeline import model_options
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def open_subjects(
     """Open what a command was given.
 
     Args:
-        checkpoints: `EMBEDDER=PATH`, for weights that are not in the cache.
+        checkpoints: `EMBEDDER=PATH`, for weights that neither study.toml names nor the cache holds.
 
     Raises:
         RootnoteError: where files are missing, do not belong together, or an embedder comes twice.
@@ -57,7 +58,7 @@ def open_subjects(
         )
     table, provenance = read_corpus(corpus)
     given = _checkpoints(checkpoints)
-    subjects = [_subject(path, provenance, given, backend) for path in vectors]
+    subjects = [_subject(path, provenance, given, backend, loaded) for path in vectors]
     names = [one.name for one in subjects]
     if len(set(names)) < len(names):
         raise RootnoteError(f"two of the vectors are of {names[0]}; give each embedder once.")
@@ -67,11 +68,16 @@ def open_subjects(
     return Material(table, provenance, subjects, loaded)
 
 
-def _subject(path: Path, corpus: Provenance, checkpoints: Mapping[str, str], backend: str) -> Subject:
+def _subject(
+    path: Path, corpus: Provenance, checkpoints: Mapping[str, str], backend: str, study: Study | None
+) -> Subject:
     vectors, provenance = read_vectors(path)
     name = str(provenance.settings.get("embedder"))
+    # What study.toml names was good enough to build the study with.
+    planned = model_options(study, name) if study else ModelOptions()
     # These run on numpy alone and take no backend.
-    options = ModelOptions(checkpoints.get(name), backend="auto" if name in ("logmel", "melspec") else backend)
+    chosen = "auto" if name in ("logmel", "melspec") else backend
+    options = replace(planned, checkpoint=checkpoints.get(name, planned.checkpoint), backend=chosen)
     embedder = embedder_of(path, provenance, corpus, options)
     if not np.isfinite(np.asarray(vectors[:1], np.float32)).all():
         raise RootnoteError(f"{path} holds a value that is not finite; embed the corpus again.")

@@ -1,4 +1,4 @@
-"""Tables: Table 1 as CSV, JSON, Markdown, LaTeX and on a terminal.
+"""Tables: Table 1 as CSV, JSON, Markdown and on a terminal (as LaTeX: analysis.latex).
 
 Conventions: the paper's layout has a row per more similar bin (1 to 3) and a column per less similar bin
 (2 to 4) and a total; a percentage has one decimal, rounded half up from the whole counts; p in words has
@@ -116,8 +116,12 @@ def _pair_data(cell: Cell) -> dict[str, Any]:
     return _tested_data(cell) | {"p_holm": cell.p_holm, "p_bh": cell.p_bh}
 
 
-def to_json(tables: Table1) -> str:
-    return json.dumps(as_data(tables), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def to_json(tables: Table1, rehearsed: bool = False) -> str:
+    """As `table1.json`; where listeners are simulated each embedder's table says so."""
+    data = as_data(tables)
+    if rehearsed:
+        data = {name: {"rehearsed": True, **own} for name, own in data.items()}
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 _CSV_COLUMNS = (
@@ -143,9 +147,12 @@ def _csv_values(cell: Mapping[str, Any]) -> list[Any]:
     return [cell.get(key) for key in _CSV_COLUMNS]
 
 
-def to_markdown(tables: Table1, bins: Mapping[str, Bins] | None = None) -> str:
+SIMULATED = "The listeners were simulated, in a rehearsal of the study."
+
+
+def to_markdown(tables: Table1, bins: Mapping[str, Bins] | None = None, rehearsed: bool = False) -> str:
     """Both tables of every embedder: the paper's layout, and the tests."""
-    parts = ["# Table 1", ""]
+    parts = ["# Table 1", "", *([SIMULATED, ""] if rehearsed else [])]
     for name, table in tables.items():
         own = (bins or {}).get(name)
         parts += [f"## {_markdown(name)}", "", *_markdown_layout(table, own), "", *_markdown_tests(table), ""]
@@ -207,69 +214,6 @@ def rows_of(table: EmbedderTable) -> list[tuple[str, Cell]]:
     """What is tested, in reading order: the bin pairs, the rows, everything."""
     pairs = [(f"{high}–{low}", table.pairs[high, low]) for high, low in BIN_PAIRS]
     return [*pairs, *((f"{high}, total", table.totals[high]) for high in ROWS), ("all", table.overall)]
-
-
-def to_latex(tables: Table1, bins: Mapping[str, Bins] | None = None) -> str:
-    """A `table` environment to be \\input into a paper that has \\usepackage{booktabs}."""
-    parts = [
-        r"% Table 1, written by Rootnote. In the preamble: \usepackage{booktabs}",
-        r"\begin{table}[htbp]",
-        r"\centering",
-        r"\small",
-    ]
-    for number, (name, table) in enumerate(tables.items()):
-        parts += [r"\par\medskip"] if number else []
-        parts += [rf"\textbf{{{_latex(name)}}}\par\smallskip", *_latex_layout(table, (bins or {}).get(name))]
-    caption = (
-        r"How often listeners rated the clip of the more similar bin (A, rows) as more similar to the prompt "
-        r"than the clip of the less similar bin (B, columns). Exact binomial tests ("
-        + sidedness(tables)
-        + r") against "
-        r"50\,\%, Holm's correction over the bin pairs of one embedder: "
-        r"$^{*}p<0.05$, $^{**}p<0.01$, $^{***}p<0.001$."
-    )
-    parts += [rf"\caption{{{caption}}}", r"\label{tab:agreement}", r"\end{table}", ""]
-    return "\n".join(parts)
-
-
-def _latex_layout(table: EmbedderTable, bins: Bins | None) -> list[str]:
-    def centre(number: int) -> str:
-        return rf"${round(bins.centres[number], 3) + 0.0:.3f} \pm {bins.half_width:g}$" if bins else ""
-
-    lines = [
-        r"\begin{tabular}{l" + "c" * (len(COLUMNS) + 1) + "}",
-        r"\toprule",
-        " & ".join([r"A \textbackslash{} B", *(rf"\textbf{{Bin {low}}}" for low in COLUMNS), r"\textbf{Total}"])
-        + r" \\",
-    ]
-    if bins:
-        lines.append(" & ".join(["", *map(centre, COLUMNS), "(all trials)"]) + r" \\")
-    lines.append(r"\midrule")
-    for high in ROWS:
-        cells = [table.pairs[high, low] if low > high else None for low in COLUMNS] + [table.totals[high]]
-        rates = [_latex_rate(cell) if cell else "" for cell in cells]
-        counts = [f"($n = {cell.n}$)" if cell else "" for cell in cells]
-        lines.append(" & ".join([rf"\textbf{{Bin {high}}}", *rates]) + r" \\")
-        lines.append(" & ".join([centre(high), *counts]) + r" \\")
-    return [*lines, r"\bottomrule", r"\end{tabular}"]
-
-
-def _latex_rate(cell: Cell) -> str:
-    if not cell.n:
-        return "--"
-    mark = stars(cell)
-    return rf"{percent(cell)}\,\%" + (f"$^{{{mark}}}$" if mark else "")
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", "[": r"{[}", "]": r"{]}",
-}  # fmt: skip
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in one_line(text))
 
 
 def to_terminal(table: EmbedderTable, bins: Bins | None = None) -> Table:

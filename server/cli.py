@@ -242,7 +242,7 @@ def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> No
         default = study.folder / "rehearsal" if rehearsal else study.folder
         require_same_schedule(session, plan.schedule_fingerprint)
         control.write_log(session, who(), "exported responses", utc_now())
-        written = responses.export(session, study, plan, out or default)
+        written = responses.export(session, study, plan, out or default, rehearsal=rehearsal)
     if as_json:
         paths = {name: str(getattr(written, name)) for name in ("csv", "parquet", "listeners", "manifest")}
         click.echo(json.dumps(paths | {"responses": written.responses, "completed": written.completed}))

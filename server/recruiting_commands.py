@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -516,11 +518,24 @@ def _tell_open_questions(here: Counter) -> None:
 
 
 def _watch(folder: Path, rehearsal: bool, every: float, *, approve: bool = True) -> None:
-    """Synchronise now and then, until every place is filled and nothing waits; Ctrl-C stops it."""
-    with contextlib.suppress(KeyboardInterrupt):
+    """Synchronise now and then, until every place is filled and nothing waits; Ctrl-C or SIGTERM stops it."""
+    with contextlib.suppress(KeyboardInterrupt), _ended_by_sigterm():
         while not _once(folder, rehearsal, approve):
             time.sleep(every)
         click.echo("The study is complete. Next: rootnote server pay, then rootnote server close.")
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end it as Ctrl-C does: a service manager sends it, and so does a rehearsed launch."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _once(folder: Path, rehearsal: bool, approve: bool) -> bool:

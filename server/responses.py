@@ -93,8 +93,12 @@ class Exported:
     completed: int
 
 
-def export(session: Session, study: Study, plan: Plan, folder: Path) -> Exported:
-    """Write responses.csv, responses.parquet, listeners.csv and export.json, each whole or not at all."""
+def export(session: Session, study: Study, plan: Plan, folder: Path, *, rehearsal: bool = False) -> Exported:
+    """Write responses.csv, responses.parquet, listeners.csv and export.json, each whole or not at all.
+
+    Args:
+        rehearsal: whether the listeners were simulated, which export.json then says.
+    """
     rows = list(response_rows(session, study, plan))
     people = listener_rows(session, study)
     paths = [folder / name for name in ("responses.csv", "responses.parquet", "listeners.csv")]
@@ -113,6 +117,7 @@ def export(session: Session, study: Study, plan: Plan, folder: Path) -> Exported
         arrived(session),
         erased(session),
         str(chain.end(session)),
+        rehearsal=rehearsal,
     )
     return Exported(paths[0], paths[1], paths[2], manifest, len(rows), completed)
 

@@ -24,7 +24,8 @@ class Exported:
     """What was exported: the study, its schedule, its frozen plan ("" where there is none), files and their SHA-256.
 
     `erased`: listeners who had their answers erased, and are in no file; `log`: the end of the server's log then, as
-    `rootnote server audit --noted` takes it ("" in exports of before).
+    `rootnote server audit --noted` takes it ("" in exports of before). `rehearsal`: the answers are of simulated
+    listeners.
     """
 
     study: str
@@ -35,6 +36,7 @@ class Exported:
     erased: int = 0
     log: str = ""
     withheld: tuple[str, ...] = ()
+    rehearsal: bool = False
 
 
 def write_manifest(
@@ -47,12 +49,15 @@ def write_manifest(
     erased: int = 0,
     log: str = "",
     withheld: Sequence[str] = (),
+    rehearsal: bool = False,
 ) -> Path:
     """Write export.json for files that lie in `folder`."""
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     content: dict[str, Any] = {"study": study, "arrived": dict(arrived), "erased": erased, "log": log}
     if withheld:
         content["withheld"] = list(withheld)
+    if rehearsal:
+        content["rehearsal"] = True
     write_json(
         folder / MANIFEST, content, Provenance("export", content, {"schedule": schedule, "plan": plan, **hashes})
     )
@@ -72,8 +77,10 @@ def read_manifest(folder: Path) -> Exported | None:
     try:
         schedule, plan = made_from.pop("schedule"), made_from.pop("plan")
         arrived = {str(name): int(number) for name, number in provenance.settings["arrived"].items()}
-        erased, log = int(provenance.settings.get("erased", 0)), str(provenance.settings.get("log", ""))
-        withheld = tuple(str(key) for key in provenance.settings.get("withheld", ()))
-        return Exported(str(provenance.settings["study"]), schedule, plan, made_from, arrived, erased, log, withheld)
+        told = provenance.settings
+        name, erased, log = str(told["study"]), int(told.get("erased", 0)), str(told.get("log", ""))
+        withheld = tuple(str(key) for key in told.get("withheld", ()))
+        rehearsal = bool(told.get("rehearsal", False))
+        return Exported(name, schedule, plan, made_from, arrived, erased, log, withheld, rehearsal)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RootnoteError(f"{folder / MANIFEST} lacks or misstates {error}; run `{EXPORT}`.") from error

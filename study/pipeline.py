@@ -183,7 +183,7 @@ def _left_out(study: Study, table: pa.Table) -> Rows:
 
 def _vectors(study: Study, name: str, corpus: Provenance, table: pa.Table, reporter: Reporter) -> Provenance:
     path = study.vectors(name)
-    embedder = load_embedder(name, _options(study, name))
+    embedder = load_embedder(name, model_options(study, name))
     expected = vectors_provenance(embedder, corpus)
     started = time.perf_counter()
     fresh = _is_fresh(lambda: read_vectors(path, BUILD)[1], expected)
@@ -202,7 +202,7 @@ def _vectors(study: Study, name: str, corpus: Provenance, table: pa.Table, repor
     return expected
 
 
-def _options(study: Study, name: str) -> ModelOptions:
+def model_options(study: Study, name: str) -> ModelOptions:
     """What study.toml says of a model; the backend is this machine's fastest and no part of the design."""
     model = getattr(study.config.embedding, name, None)
     if not isinstance(model, ModelConfig):

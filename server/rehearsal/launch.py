@@ -12,7 +12,6 @@ import importlib.util
 import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -279,7 +278,7 @@ def _launch(desk: Desk, staff: Staff, at_once: int, guest: Guest | None) -> None
         if guest is not None:
             staff.add(guest(staff.workplace))
         send_workers(staff, at_once, is_over)
-        child.send_signal(signal.SIGINT)
+        child.terminate()  # not by SIGINT, which programs begun in a shell's background do not hear
         child.wait()
     said = desk.type("sync")
     for pseudonym in DOUBTFUL.findall(said):

@@ -137,6 +137,7 @@ def write_bundle(session: Session, study: Study, plan: Plan, wanted: Wanted, fol
         arrived(session),
         erased(session),
         withheld=withheld,
+        rehearsal=wanted.rehearsal,
     )
     return Story(
         title=wanted.title,

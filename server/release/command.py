@@ -125,7 +125,7 @@ def _make(study: Study, plan: Plan, engine: Engine, wanted: Wanted, made: Path, 
             require_same_schedule(session, plan.schedule_fingerprint)
             story = write_bundle(session, study, plan, wanted, made)
             if check:
-                responses.export(session, study, plan, scratch / "own")
+                responses.export(session, study, plan, scratch / "own", rehearsal=wanted.rehearsal)
         if not check:
             return story
         report = require_same_table(made, scratch / "own", study.folder, scratch)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from analysis.attribution import (
     Attributed,
@@ -32,7 +33,9 @@ from analysis.attribution import (
     top_share,
 )
 from analysis.bins import Bins, paper_bins
+from analysis.grouping import UNKNOWN, values_of
 from embeddings.artefacts import RootnoteError
+from embeddings.corpus import read_corpus
 from embeddings.index import Neighbours, nearest
 from tests.analysis.corpus import call, make_corpus
 from tests.embeddings.sounds import melody, write
@@ -173,12 +176,37 @@ def test_the_best_of_a_generation_is_the_plain_answer(seed, count, k):
         assert (owner[clips[one]] == one).all()
 
 
-def test_tables_by_genre():
-    table = pa.table({"genre": ["folk", "folk", "jazz", "jazz", None, None]})
-    frame = grouped(planted(), table, "genre", [0.94]).set_index("genre")
+def test_tables_by_a_column_by_hand_with_intervals():
+    """The nearest clips are 0, 3 and 2: folk, jazz, jazz; scores 0.95, 0.93, 0.97; prompts 0.4, none, 0.2."""
+    values = np.array(["folk", "folk", "jazz", "jazz", UNKNOWN, UNKNOWN], dtype=object)
+    frame = grouped(planted(), values, [0.94]).set_index("value")
     assert frame["n"].to_dict() == {"jazz": 2, "folk": 1}
-    assert frame.loc["jazz", "mean"] == pytest.approx(0.95)
-    assert frame.loc["jazz", "share_0.940"] == pytest.approx(0.5)
+    jazz, folk = frame.loc["jazz"], frame.loc["folk"]
+    assert (jazz["mean"], jazz["median"], jazz["sd"]) == pytest.approx((0.95, 0.95, 0.02 * 2**0.5))
+    low, high = stats.t.interval(0.95, 1, loc=0.95, scale=0.02)
+    assert (jazz["mean_low"], jazz["mean_high"]) == pytest.approx((low, high))
+    assert np.isnan(folk["mean_low"])
+    assert (jazz["prompt_n"], jazz["prompt_mean"], folk["prompt_mean"]) == (1, 0.2, 0.4)
+    assert (jazz["share_0.940"], folk["share_0.940"]) == (0.5, 1)
+    assert (jazz["low_0.940"], jazz["high_0.940"]) == pytest.approx(proportion_confint(1, 2, method="wilson"))
+    # Of the three nearest clips of each: 0.93, 0.6, 0.5 and 0.97, 0.96, 0.4.
+    assert jazz["share10_0.940"] == pytest.approx(2 / 6)
+
+
+def test_values_come_from_the_corpus_or_from_a_file(corpus, tmp_path):
+    table, _ = read_corpus(corpus / "corpus.parquet")
+    assert list(values_of(table, "genre")[[0, 5]]) == ["folk", "jazz"]
+    (tmp_path / "m.csv").write_text("path,mood\n0.flac,glad\n1.flac,\n")
+    assert list(values_of(table, "mood", tmp_path / "m.csv")[[0, 5, 10]]) == ["glad", UNKNOWN, UNKNOWN]
+    for column, content, words in (
+        ("mood", None, "has no column 'mood', only"),
+        ("mood", "path,x\n0.flac,1\n", "lacks the column 'mood'"),
+        ("mood", "path,mood\nz.flac,1\n", "names no track of the corpus"),
+        ("rank", "path,rank\n0.flac,1\n", "another name"),
+    ):
+        (tmp_path / "m.csv").write_text(content or "")
+        with pytest.raises(RootnoteError, match=words):
+            values_of(table, column, tmp_path / "m.csv" if content else None)
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +256,7 @@ def test_an_excerpt_of_the_corpus_is_found_to_the_second_and_the_prompts_seconds
     assert data["table2"]["prompt"]["n"] == 2
     assert [row["count"] for row in data["table3"] if row["k"] == 1] == [1]
     assert data["prompt_in_corpus"] == 2
-    assert {row["genre"] for row in data["by"]} <= {"folk", "jazz"}
+    assert {row["value"] for row in data["by"]} <= {"folk", "jazz"}
     influential = pd.read_csv(out / "influence.csv")
     assert influential["nearest"].sum() == 2
     page = (out / "attribution.html").read_text()
@@ -245,7 +273,8 @@ def test_bins_and_evidence_come_with_the_thresholds(corpus, generated, tmp_path)
     content = {"embedder": "logmel", "mu": 0.6, "sigma": 0.1, "half_width": 0.02,
                "centres": {"1": 0.8, "2": 0.7, "3": 0.6, "4": 0.0}}  # fmt: skip
     write_json(tmp_path / "logmel.bins.json", content, Provenance("bins"))
-    evidence = {"logmel": {"totals": {"1": {"agreed": 97, "n": 100}}}}
+    pairs = {"1-2": {"agreed": 45, "n": 50}, "1-3": {"agreed": 52, "n": 50 + 3}, "1-4": {"agreed": 0, "n": 0}}
+    evidence = {"logmel": {"rehearsed": True, "pairs": pairs, "totals": {"1": {"agreed": 97, "n": 103}}}}
     (tmp_path / "table1.json").write_text(json.dumps(evidence))
     out = tmp_path / "out"
     done = run(
@@ -261,8 +290,17 @@ def test_bins_and_evidence_come_with_the_thresholds(corpus, generated, tmp_path)
     assert done.exit_code == 0, (done.output, done.exception)
     data = json.loads(done.stdout)["embedders"]["logmel"]
     assert sorted({row["threshold"] for row in data["table3"]}) == [0.8, 0.82, 0.84, 0.86, 0.88]
-    assert "97.0 % of 100 trials" in data["evidence"]
-    assert "97.0 % of 100 trials" in (out / "attribution.html").read_text()
+    assert "simulated listeners heard" in data["evidence"]
+    assert "94.2 % of 103 trials (than bin 2 in 90 %, than bin 3 in 98 %)" in data["evidence"]
+    assert [(one["than_bin"], one["n"]) for one in data["heard"]] == [(2, 50), (3, 53), (None, 103)]
+    said = {row["threshold"]: row["listeners"] for row in data["table3"]}
+    heard = "heard by simulated listeners as more similar than bin 2 in 90 %, bin 3 in 98 % of trials"
+    assert said[0.8] == f"bin 1, {heard}"
+    assert said[0.84] == f"beyond bin 1, which was {heard}"
+    page = (out / "attribution.html").read_text()
+    for words in ("94.2 % of 103 trials", heard, "What listeners heard of each bin", "90.0 [78.2, 96.7]"):
+        assert words in page
+    assert f"beyond bin 1, which was {heard}" in set(pd.read_csv(out / "attribution.csv")["listeners"])
     assert set(pd.read_csv(out / "attribution.csv")["bin"]) & {"above bin 1"}
 
 
@@ -313,6 +351,7 @@ def test_a_folder_without_manifest_and_nothing_that_can_be_used(corpus, tmp_path
 
 
 def test_evidence_that_is_none_is_refused(corpus, generated, tmp_path):
-    (tmp_path / "table1.json").write_text("[1]")
-    done = run(corpus, generated, tmp_path / "out", "--evidence", tmp_path / "table1.json")
-    assert "is not a table1.json" in str(done.exception)
+    for content in ("[1]", '{"m": {"totals": 3}}', '{"m": {"totals": {"1": {"n": 2, "agreed": 3}}}}', "{"):
+        (tmp_path / "table1.json").write_text(content)
+        done = run(corpus, generated, tmp_path / "out", "--evidence", tmp_path / "table1.json")
+        assert "is not a table1.json" in str(done.exception)

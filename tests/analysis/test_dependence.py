@@ -255,3 +255,41 @@ def test_the_item_table() -> None:
     low, high = proportion_confint(table["agreed"], table["n"], method="wilson")
     assert np.allclose(table["low"], low, atol=1e-12)
     assert np.allclose(table["high"], high, atol=1e-12)
+
+
+SINGULAR = {
+    "one pair of two is one listener's": [("a", "p", 1, 2, 1), ("a", "q", 1, 2, 0), ("b", "p", 1, 3, 0),
+                                          ("b", "q", 1, 3, 1), ("c", "p", 1, 3, 0)],
+    "each listener has a pair": [("a", "p", 1, 2, 1), ("a", "q", 1, 2, 0), ("b", "p", 1, 3, 0), ("b", "q", 1, 3, 1),
+                                 ("c", "p", 3, 4, 0), ("c", "q", 3, 4, 1)],
+    "prompts separate": [(who, what, 1, 2, int(what == "p")) for who in "abcd" for what in "pq"],
+    "listeners separate": [(who, what, 1, 2, int(who < "c")) for who in "abcd" for what in "pq"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_a_check_without_a_solution_is_said_and_stops_nothing(name: str) -> None:
+    columns = ["listener", "prompt", "bin_high", "bin_low", "agreed"]
+    model = fit_mixed(pd.DataFrame(SINGULAR[name], columns=columns))
+    for pair in model.pairs.values():
+        assert 0 < pair.ci_low < pair.marginal < pair.ci_high < 1
+    assert model.gee is not None
+    if "pair" in name:
+        assert "one listener alone answered there" in model.gee.said or "several listeners" in model.gee.said
+        assert "1–2" not in model.gee.effects
+
+
+def test_whatever_matrix_is_singular(monkeypatch: pytest.MonkeyPatch) -> None:
+    from statsmodels.genmod.generalized_estimating_equations import GEE
+
+    def fail(*_: object, **__: object) -> None:
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    monkeypatch.setattr(GEE, "fit", fail)
+    model = fit_mixed(study(1, [0.5] * 6, 0.3, 0.3))
+    assert model.gee is not None
+    assert model.gee.effects == {}
+    assert "ended in a singular matrix" in model.gee.said
+    assert "stand without this check" in model.gee.said
+    assert model.variational is not None
+    assert model.variational.effects

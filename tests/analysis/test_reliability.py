@@ -10,17 +10,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import Table
 
-from analysis.reliability import (
-    fleiss,
-    in_words,
-    inter_listener,
-    krippendorff_alpha,
-    order_bias,
-    reliability,
-    repeat_consistency,
-    side_bias,
-    trend,
-)
+from analysis.biases import order_bias, side_bias, trend
+from analysis.reliability import fleiss, inter_listener, krippendorff_alpha, reliability, repeat_consistency
+from analysis.reliability_words import in_words
 
 
 def test_krippendorffs_own_example() -> None:

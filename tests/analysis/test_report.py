@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from analysis.agreement import BIN_PAIRS, paper_counts
+from analysis.agreement import BIN_PAIRS
 from analysis.cli import cli
-from analysis.tables import to_latex
+from analysis.rehearsed import is_rehearsed
+from study.exported import write_manifest
 from study.schedule import assign_paper
 
 
@@ -117,52 +118,25 @@ def test_figures_are_svg_and_pdf_and_the_same_twice(out: Path, tmp_path: Path) -
         assert (tmp_path / "out" / path.relative_to(out)).read_bytes() == path.read_bytes(), path.name
 
 
-def test_the_latex_is_whole(out: Path) -> None:
-    check_latex((out / "table1.tex").read_text(encoding="utf-8"))
-    from analysis.agreement import tabulate
-
-    counts = paper_counts().assign(embedder=lambda rows: rows["embedder"] + "_50%&$#{x}~^\\")
-    check_latex(to_latex(tabulate(counts)))
-
-
-def check_latex(text: str) -> None:
-    """What a compiler would refuse: unbalanced braces and environments, rows of a wrong length, unknown commands."""
-    text = re.sub(r"(?<!\\)%.*", "", text)
-    bare = re.sub(r"\\[{}%&$#_]", "", text)
-    depth = 0
-    for character in bare:
-        depth += (character == "{") - (character == "}")
-        assert depth >= 0
-    assert depth == 0
-    assert bare.count("$") % 2 == 0
-    stack = []
-    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
-        if kind == "begin":
-            stack.append(name)
-        else:
-            assert stack.pop() == name
-    assert not stack
-    known = {
-        "begin", "end", "centering", "small", "par", "medskip", "smallskip", "textbf", "toprule", "midrule",
-        "bottomrule", "textbackslash", "caption", "label", "pm", "textasciitilde", "textasciicircum", "textless",
-        "textgreater", "textbar",
-    }  # fmt: skip
-    assert set(re.findall(r"\\([A-Za-z]+)", text)) <= known
-    for columns, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", bare, re.DOTALL):
-        rows = [row for row in body.split(r"\\") if row.replace("\\bottomrule", "").strip()]
-        assert all(row.count("&") == len(columns) - 1 for row in rows), rows
-
-
 def one_embedder() -> pd.DataFrame:
     frame = full()
     return frame[frame["embedder"] == "CLAP"]
 
 
 NEEDED = ["embedder", "listener", "prompt", "bin_high", "bin_low", "agreed"]
+# Three listeners who cannot disagree on bins 1 and 2, since one alone heard them: a singular matrix in the GEE.
+LONE = [
+    ("m", "a", "p", 1, 3, 0), ("m", "b", "p", 1, 4, 1), ("m", "b", "q", 1, 3, 1), ("m", "b", "r", 1, 3, 1),
+    ("m", "c", "p", 1, 2, 1), ("m", "c", "q", 1, 2, 0),
+]  # fmt: skip
 ODD: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
     "needed columns only": (lambda: one_embedder().query("kind == 'scored'")[NEEDED], "does not say who"),
     "perfect agreement": (lambda: one_embedder().assign(agreed=1)[[*NEEDED, "trial", "kind"]], "answers are the same"),
     "one listener": (lambda: one_embedder().query("assignment == 'CLAP1'"), "one listener only"),
+    "a bin pair of one listener": (
+        lambda: pd.DataFrame(LONE, columns=NEEDED),
+        "Left out, because one listener alone answered there: bins 1–2",
+    ),
     "one prompt": (lambda: one_embedder().query("prompt == 'p1'"), "one prompt only"),
     "empty cells": (lambda: one_embedder().query("bin_low == 2"), "There are no responses for bin pairs"),
     "one answer": (lambda: one_embedder().query("assignment == 'CLAP1'").head(1), "nothing can be said"),
@@ -193,6 +167,34 @@ def test_odd_responses_are_reported_in_words(tmp_path: Path, kind: str, recwarn:
     for cells in json.loads(text)["dependence"].values():
         for cell in cells.values():
             assert 0 <= cell["ci_low"] < cell["ci_high"] <= 1
+
+
+def test_a_rehearsal_is_called_one_everywhere(out: Path, tmp_path: Path) -> None:
+    responses = tmp_path / "responses.csv"
+    frame = pd.DataFrame(LONE, columns=NEEDED)
+    frame.to_csv(responses, index=False)
+    write_manifest(tmp_path, "S", "", "", [responses], {}, rehearsal=True)
+    result = run(frame, tmp_path)
+    assert result.exit_code == 0, result.output
+    said = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*.*")}
+    assert "the listeners are simulated" in result.output
+    assert "Simulated listeners.</strong> These responses come from a rehearsal" in said["report.html"]
+    assert "3 simulated listeners heard a prompt" in said["report.html"]
+    for name in ("table1.tex", "table1.md"):
+        assert "The listeners were simulated" in said[name]
+    assert json.loads(said["table1.json"])["m"]["rehearsed"] is True
+    assert json.loads(said["numbers.json"])["rehearsed"] is True
+    for path in out.glob("*.*"):
+        assert "imulated" not in path.read_text(encoding="utf-8"), path
+    assert json.loads((out / "numbers.json").read_text(encoding="utf-8"))["rehearsed"] is False
+
+
+def test_an_export_into_the_folder_of_rehearsals_is_one(tmp_path: Path) -> None:
+    (tmp_path / "rehearsal").mkdir()
+    assert not is_rehearsed(tmp_path / "rehearsal" / "responses.csv")
+    (tmp_path / "study.toml").touch()
+    assert is_rehearsed(tmp_path / "rehearsal" / "responses.csv")
+    assert not is_rehearsed(tmp_path / "responses.csv")
 
 
 @pytest.mark.parametrize(

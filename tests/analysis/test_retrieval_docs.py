@@ -23,10 +23,11 @@ def test_commands_of_the_page(tmp_path: Path, monkeypatch) -> None:
     assert call("embeddings", "embed", *corpus, "--embedder", "logmel", "--out", build / "logmel.npy").exit_code == 0
     write(tmp_path / "GENERATED" / "one.flac", melody(3.1, 9))
     lines = commands(ROOT / "docs" / "retrieval.md")
-    assert [line.split()[2] for line in lines] == ["robustness", "attribution", "replication"]
+    assert [line.split()[2] for line in lines] == ["robustness", "attribution", "replication", "beside"]
     for line in lines:
         done = call(*shlex.split(line)[1:])
         assert done.exit_code == 0, (line, done.output, done.exception)
     assert len(json.loads((tmp_path / "robustness" / "robustness.json").read_text())["cells"]) == 104
     assert (tmp_path / "attribution" / "attribution.html").is_file()
     assert (tmp_path / "replication" / "replication.html").is_file()
+    assert "Figure 1" in (tmp_path / "paper.html").read_text(encoding="utf-8")

@@ -59,6 +59,8 @@ def test_what_hardly_changes_is_found_and_what_drowns_is_not(corpus, tmp_path):
         assert rows["targets"].sum() == 8
         assert (rows["hit1"] * rows["targets"]).sum() / 8 == pytest.approx(found.loc[key, "hit1"])
     data = json.loads((tmp_path / "robustness.json").read_text())
+    assert (data["by"]["column"], len(data["by"]["cells"])) == ("genre", len(genres))
+    assert "Hit at 1 by genre" in (tmp_path / "robustness.html").read_text()
     assert (data["clips"], data["tracks"]) == (30, 6)
     page = (tmp_path / "robustness.html").read_text()
     assert "<svg" in page
@@ -162,6 +164,21 @@ def test_vectors_of_another_corpus_are_refused(corpus, tmp_path):
         "analysis", "robustness", "--corpus", other / "corpus.parquet", "--vectors", corpus / "v.npy", "--out", tmp_path
     )
     assert "is stale (corpus changed since)" in str(done.exception)
+
+
+def test_a_late_clip_is_found_where_the_corpus_is_cut_with_overlap_and_the_rule_is_stated(corpus, tmp_path):
+    given = ("--corpus", tmp_path / "corpus.parquet")
+    made = [call("embeddings", "cut", corpus / "music", "--out", given[1], "--hop-seconds", 0.75),
+            call("embeddings", "embed", *given, "--embedder", "logmel", "--out", tmp_path / "v.npy")]  # fmt: skip
+    assert [done.exit_code for done in made] == [0, 0]
+    options = ("--vectors", tmp_path / "v.npy", "--out", tmp_path, "--targets", 8, *names("late"))
+    done = call("analysis", "robustness", *given, *options)
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert table(tmp_path).loc[("late", 0.7), "hit1"] == 1
+    assert json.loads((tmp_path / "robustness.json").read_text())["hop_seconds"] == 0.75
+    assert "share at least half their seconds" in (tmp_path / "robustness.html").read_text()
+    run(corpus, tmp_path / "apart", *names("gain"))
+    assert "share at least half" not in (tmp_path / "apart" / "robustness.html").read_text()
 
 
 def test_the_list_names_every_perturbation():
