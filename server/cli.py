@@ -233,16 +233,14 @@ def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> No
     from server.flow import utc_now
     from study.plan import read_plan
 
-    with (
-        opened(folder, rehearsal, secret=True) as (study, engine),
-        database.writing(engine) as session,
-        session.begin(),
-    ):
+    with opened(folder, rehearsal, secret=True) as (study, engine):
         plan = read_plan(study)
         default = study.folder / "rehearsal" if rehearsal else study.folder
-        require_same_schedule(session, plan.schedule_fingerprint)
-        control.write_log(session, who(), "exported responses", utc_now())
-        written = responses.export(session, study, plan, out or default, rehearsal=rehearsal)
+        with database.writing(engine) as session, session.begin():  # by itself: nobody who answers waits for an export
+            require_same_schedule(session, plan.schedule_fingerprint)
+            control.write_log(session, who(), "exported responses", utc_now())
+        with database.reading(engine) as session:
+            written = responses.export(session, study, plan, out or default, rehearsal=rehearsal)
     if as_json:
         paths = {name: str(getattr(written, name)) for name in ("csv", "parquet", "listeners", "manifest")}
         click.echo(json.dumps(paths | {"responses": written.responses, "completed": written.completed}))

@@ -30,6 +30,7 @@ from server.models import (
     Response,
     State,
 )
+from server.wages import Wages, wages
 from study.prescreen import STEPS
 
 HOURS = 48
@@ -62,13 +63,12 @@ class FunnelStep:
 
 @dataclass(frozen=True)
 class Durations:
-    """Minutes from consent to the end of those who completed, and what an hour of that pays at the median."""
+    """Minutes from consent to the end of those who completed."""
 
     n: int
     low: float
     median: float
     high: float
-    usd_per_hour: float | None
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class Overview:
     pairs: dict[tuple[str, int, int], Progress]
     hours: list[Hour]
     durations: Durations | None
+    wages: Wages | None
     floor: float
     reward: float
 
@@ -111,7 +112,8 @@ def overview(session: Session, experiment: Experiment) -> Overview:
         screening=_screening(session),
         pairs=by_pair(progress),
         hours=hours(session, experiment.clock()),
-        durations=durations(session, pay.reward_usd),
+        durations=durations(session),
+        wages=wages(session, pay),
         floor=pay.floor_usd_per_hour,
         reward=pay.reward_usd,
     )
@@ -299,7 +301,7 @@ def hours(session: Session, now: datetime) -> list[Hour]:
     return [Hour(start, numbers[start]) for start in (first + timedelta(hours=step) for step in range(HOURS))]
 
 
-def durations(session: Session, reward_usd: float) -> Durations | None:
+def durations(session: Session) -> Durations | None:
     """How long those who completed took; None before the first."""
     query = select(Assignment.consented_at, Assignment.ended_at).where(
         Assignment.state.in_(COMPLETED), Assignment.ended_at.is_not(None)
@@ -308,8 +310,7 @@ def durations(session: Session, reward_usd: float) -> Durations | None:
     if not minutes:
         return None
     median = statistics.median(minutes)
-    hourly = reward_usd / (median / 60) if median > 0 else None
-    return Durations(len(minutes), quantile(minutes, 0.1), median, quantile(minutes, 0.9), hourly)
+    return Durations(len(minutes), quantile(minutes, 0.1), median, quantile(minutes, 0.9))
 
 
 def minutes_between(begun: datetime, ended: datetime) -> float:
