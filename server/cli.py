@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import os
+import secrets
 import signal
 import time
 from collections.abc import Iterator
@@ -255,15 +256,16 @@ def opened(folder: Path, rehearsal: bool, *, secret: bool = False) -> Iterator[t
     """A study and its migrated database, let go of at the end.
 
     Args:
-        secret: whether what is done is written into the log, which needs ROOTNOTE_SECRET. What was erased is then
-            erased again, should the database come from a backup.
+        secret: whether what is done is written into the log, which needs ROOTNOTE_SECRET (a rehearsal's, which is no
+            one's, does not). What was erased is then erased again, should the database come from a backup.
     """
     from server import database, erasure
     from server.flow import utc_now
     from server.settings import read_settings
 
     study = load_study(folder)
-    settings = read_settings(study, os.environ, rehearsal=rehearsal, secret=secret)
+    passing = {"ROOTNOTE_SECRET": secrets.token_hex(32)} if rehearsal and not os.environ.get("ROOTNOTE_SECRET") else {}
+    settings = read_settings(study, {**os.environ, **passing}, rehearsal=rehearsal, secret=secret)
     engine = database.connect(settings.database, settings.secret)
     try:
         database.require_migrated(engine, f"rootnote server migrate {folder}" + (" --rehearsal" if rehearsal else ""))

@@ -21,6 +21,7 @@ from server import database, users
 from server.models import State
 from server.roles import Role
 from study.config import Study
+from tests.browser.conftest import SECRET
 from tests.server.half_way import fill
 
 pytestmark = pytest.mark.browser
@@ -41,7 +42,12 @@ def desk(site: str, study: Study) -> Iterator[str]:
     engine.dispose()
     command = [sys.executable, "-m", "rootnote", "server", "user", "add", "anna", str(study.folder)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ROOTNOTE_")}
-    subprocess.run(command, env=kept | {"ROOTNOTE_DESK_PASSWORD": PASSWORD}, check=True, capture_output=True)
+    subprocess.run(
+        command,
+        env=kept | {"ROOTNOTE_SECRET": SECRET, "ROOTNOTE_DESK_PASSWORD": PASSWORD},
+        check=True,
+        capture_output=True,
+    )
     engine = database.connect(URL.create("sqlite", database=str(study.folder / "rootnote.sqlite3")))
     with database.writing(engine) as session, session.begin():
         users.add(session, "ben", PASSWORD, datetime.now(UTC), Role.MONITOR)

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 from server.rehearsal.ears import count_tones
 from study.config import Study
 from study.plan import read_plan
+from tests.browser.conftest import SECRET
 from tests.commands import run
 
 pytestmark = pytest.mark.browser
@@ -179,7 +180,8 @@ def test_a_listener_takes_the_whole_study_on_a_phone(visit: Callable[..., Visit]
 
 def exported(study: Study) -> list[dict[str, str]]:
     out = study.folder / "exported"
-    assert run("server", "export", study.folder, "--out", out).returncode == 0
+    done = run("server", "export", study.folder, "--out", out, environment={"ROOTNOTE_SECRET": SECRET})
+    assert done.returncode == 0, done.stderr
     with (out / "responses.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
