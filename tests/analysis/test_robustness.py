@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -108,11 +109,12 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_numbers(corpus, tm
         "analysis", "robustness", "--corpus", corpus / "corpus.parquet", "--vectors", corpus / "v.npy", "--out", out,
         *chosen,
     ]  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-m", "rootnote", *map(str, options)], stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "rootnote", *map(str, options)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 60
     while not list(out.glob("*.part/noise_*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)  # with its workers, which would wait for ever
     process.wait()
     done = len(list(out.glob("*.part/*.json")))
     assert 0 < done < 19
