@@ -92,6 +92,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
         chain.begin(session, clock())
         shown = {name: (one.consent_version, one.consent_source) for name, one in pages.items()}
         consents.keep(session, shown, clock())
+    with database.writing(engine) as session, session.begin():  # by itself: runs are locked before the log is
         replay(session, journal, clock())
     app, door = Flask(__name__), Door(settings.secret)
     app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES, MAX_FORM_MEMORY_SIZE=MAX_REQUEST_BYTES)

@@ -16,6 +16,8 @@ from server.chain import End
 from server.cli import opened, rehearsal_option, study_argument
 from server.models import LogEntry
 from server.settings import former_secrets
+from study.config import Study
+from study.exported import read_manifest
 
 SHOWN = 20
 
@@ -30,12 +32,14 @@ SHOWN = 20
 def audit(folder: Path, rehearsal: bool, verify: bool, noted: str | None, everything: bool, as_json: bool) -> None:
     """Show the log of what researchers and commands did, with its end to be noted elsewhere, or --verify it.
 
-    Example: rootnote server audit my-study --verify --noted 41:9f86d081884c7d65
+    Without --noted it looks for the end that export.json in the study's folder holds, where there is one.
+    Example: rootnote server audit my-study --verify --noted "$(cat noted.txt)"
     """
-    with opened(folder, rehearsal, secret=True) as (_, engine), database.reading(engine) as session:
+    with opened(folder, rehearsal, secret=True) as (study, engine), database.snapshot(engine) as session:
         secrets = [str(engine.get_execution_options()[chain.OPTION]), *former_secrets(os.environ)]
         if verify or noted:
-            _tell(chain.verify(session, secrets, _read_end(noted)), as_json)
+            found = _read_end(noted) if noted or rehearsal else _exported_end(study)
+            _tell(chain.verify(session, secrets, found), as_json)
             return
         last = select(LogEntry).order_by(LogEntry.id.desc()).limit(None if everything else SHOWN)
         rows, end = list(session.scalars(last))[::-1], chain.end(session)
@@ -62,9 +66,15 @@ def _read_end(noted: str | None) -> End | None:
     if noted is None:
         return None
     number, _, digest = noted.partition(":")
-    if not number.isdigit() or len(digest) != 64:
+    if not (number.isascii() and number.isdigit()) or len(digest) != 64:
         raise RootnoteError(f"--noted is '{noted}', not NUMBER:HASH as `rootnote server audit` prints it.")
     return End(int(number), digest)
+
+
+def _exported_end(study: Study) -> End | None:
+    """The end that the last export noted beside the study."""
+    exported = read_manifest(study.folder)
+    return _read_end(exported.log) if exported and exported.log and not exported.log.startswith("0:") else None
 
 
 def _tell(verdict: chain.Verdict, as_json: bool) -> None:
@@ -75,7 +85,9 @@ def _tell(verdict: chain.Verdict, as_json: bool) -> None:
     if verdict.faults:
         raise RootnoteError(f"the log is not as it was written: {len(verdict.faults)} faults.")
     if not as_json:
+        began = f"{verdict.began:%Y-%m-%d %H:%M} UTC" if verdict.began else "not yet"
         click.echo(f"All {verdict.entries} entries are as they were written. The log ends at {verdict.end}.")
+        click.echo(f"It was begun {began}, with {verdict.unsealed} entries from before.")
 
 
 @click.command(name="consents")

@@ -1,12 +1,13 @@
 """The chain of the log: every entry holds the hash of the one before, and is sealed under the server's secret.
 
-An entry's hash is the SHA-256 of its number, time, author, words and the hash before it; its seal is an HMAC of the
-hash under a key made of ROOTNOTE_SECRET, so that whoever can write to the database alone can forge neither. The head
-(one row) holds the last number and hash under a seal of its own kind, so that entries cut off at the end are missed.
-Who puts back both an old end and the head that went with it, from a backup, is found by an end that was noted
-elsewhere: `server audit` prints it, and every export holds it.
+An entry's hash is the SHA-256 of its number, time, author, words, the hash before it and the seal of the head that it
+was added to; its own seal is an HMAC of the hash under a key made of ROOTNOTE_SECRET, so that whoever can write to the
+database alone can forge neither. The head (one row) holds the last number and hash under a seal of its own kind, so
+that entries cut off at the end are missed, also once more were added.
 
-Entries from before there was a chain are bound into it by the first one, which holds their number and their hash.
+Entries from before there was a chain are bound into it by the first one, which holds their number and their hash. Who
+owns the database may put it all back to a state of before: an old end with the head that went with it, or the time
+before the chain. That is found by an end that was noted elsewhere: `server audit` prints it, every export holds it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from embeddings.artefacts import RootnoteError
-from server.models import LogEntry, LogHead
+from server.models import Assignment, ConsentText, LogEntry, LogHead
 
 BEGAN = "began the log"
 OPTION = "rootnote_secret"  # the execution option of an engine by which its sessions know the secret
@@ -41,11 +42,16 @@ class End:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the check of a log found: how many entries, where it ends, and every fault in one sentence each."""
+    """What the check of a log found: how many entries, where it ends, and every fault in one sentence each.
+
+    `began`: when the chain did, None where it has not; `unsealed`: how many entries are from before.
+    """
 
     entries: int
     end: End
     faults: tuple[str, ...]
+    began: datetime | None = None
+    unsealed: int = 0
 
 
 class Seals:
@@ -104,7 +110,7 @@ def end(session: Session) -> End:
 def _add(session: Session, seals: Seals, head: LogHead, told: tuple[str, str, datetime, str, str]) -> LogEntry:
     who, what, at, detail, reason = told
     entry = LogEntry(at=at, who=who, what=what, detail=detail, reason=reason, number=head.number + 1, key=seals.name)
-    entry.hash = _hash(entry, head.hash)
+    entry.hash = _hash(entry, head.hash, head.seal)
     entry.seal = seals.entry(entry.hash)
     session.add(entry)
     session.flush()
@@ -114,8 +120,8 @@ def _add(session: Session, seals: Seals, head: LogHead, told: tuple[str, str, da
     return entry
 
 
-def _hash(entry: LogEntry, before: str) -> str:
-    told = [entry.number, _moment(entry.at), entry.who, entry.what, entry.detail, entry.reason, before]
+def _hash(entry: LogEntry, before: str, head: str) -> str:
+    told = [entry.number, _moment(entry.at), entry.who, entry.what, entry.detail, entry.reason, before, head]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
@@ -138,7 +144,7 @@ def _account(rows: Sequence[LogEntry]) -> str:
 
 
 def verify(session: Session, secrets: Sequence[str], noted: End | None = None) -> Verdict:
-    """Read the whole log and name everything in it that is not as it was written.
+    """Read the whole log, in one snapshot, and name everything in it that is not as it was written.
 
     Args:
         secrets: the present one first, then those of before.
@@ -147,7 +153,13 @@ def verify(session: Session, secrets: Sequence[str], noted: End | None = None) -
     rows = list(session.scalars(select(LogEntry).order_by(LogEntry.id)))
     seals = {one.name: one for one in map(Seals, secrets)}
     faults = [*_row_faults(rows, seals), *_head_faults(session, rows, seals), *_noted_faults(rows, noted)]
-    return Verdict(len(rows), end(session) if session.get(LogHead, 1) else End(0, ""), tuple(faults))
+    first = next((row for row in rows if row.number == 1), None)
+    shown = session.scalar(select(func.min(ConsentText.since)))
+    if first is not None and shown is not None and shown < first.at:
+        faults.append(f"The log was begun anew at {_moment(first.at)}, when the study was served already.")
+    found = end(session) if session.get(LogHead, 1) else End(0, "")
+    unsealed = sum(row.number is None for row in rows)
+    return Verdict(len(rows), found, tuple(faults), first.at if first else None, unsealed)
 
 
 def _row_faults(rows: Sequence[LogEntry], seals: dict[str, Seals]) -> Iterator[str]:
@@ -158,18 +170,20 @@ def _row_faults(rows: Sequence[LogEntry], seals: dict[str, Seals]) -> Iterator[s
         return
     if chained and (chained[0].what != BEGAN or chained[0].detail != _account(loose)):
         yield "The entries from before the chain are not those that its first entry speaks of."
-    before = ""
+    before, head = "", ""
     for expected, row in enumerate(chained, start=1):
         if row.number != expected:
             yield f"Entry {expected} is missing or out of its order (entry {row.number} stands there)."
             return  # what follows hangs on it
-        if row.hash != _hash(row, before):
+        if row.hash != _hash(row, before, head):
             yield f"Entry {expected} was changed ({_moment(row.at)})."
         elif row.key not in seals:
             yield f"Entry {expected} was sealed under another secret (ROOTNOTE_FORMER_SECRETS names those of before)."
         elif not hmac.compare_digest(row.seal or "", seals[row.key or ""].entry(row.hash or "")):
             yield f"Entry {expected} was not written by Rootnote: its seal is wrong."
         before = row.hash or ""
+        sealed = seals.get(row.key or "")
+        head = sealed.head(End(expected, before)) if sealed else ""
 
 
 def _head_faults(session: Session, rows: Sequence[LogEntry], seals: dict[str, Seals]) -> Iterator[str]:
@@ -183,8 +197,9 @@ def _head_faults(session: Session, rows: Sequence[LogEntry], seals: dict[str, Se
         yield f"The log ends at entry {found.number}, and was written to entry {head.number}."
         return
     if head.number == 0:
-        if rows or head.seal or head.key:
-            yield "The log was never begun."
+        served = session.scalar(select(ConsentText.hash).limit(1)) or session.scalar(select(Assignment.id).limit(1))
+        if rows or head.seal or head.key or served:
+            yield "There is no chain: the server was never started with it, or the log was emptied."
         return
     sealed = seals.get(head.key)
     if sealed is None or not hmac.compare_digest(head.seal, sealed.head(found)):

@@ -240,7 +240,7 @@ def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> No
         with database.writing(engine) as session, session.begin():  # by itself: nobody who answers waits for an export
             require_same_schedule(session, plan.schedule_fingerprint)
             control.write_log(session, who(), "exported responses", utc_now())
-        with database.reading(engine) as session:
+        with database.snapshot(engine) as session:
             written = responses.export(session, study, plan, out or default, rehearsal=rehearsal)
     if as_json:
         paths = {name: str(getattr(written, name)) for name in ("csv", "parquet", "listeners", "manifest")}

@@ -60,6 +60,8 @@ def resume(session: Session, who: str, reason: str, now: datetime) -> None:
         NotDoneError: where the study is closed.
     """
     found, written = _open(session), _optional(reason)
+    if found.purged_at is not None:
+        raise NotDoneError("Identities are deleted, so nobody new can be told from who took part; take a new database.")
     if not found.recruiting:
         found.recruiting = True
         write_log(session, who, "resumed recruiting", now, reason=written)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from server import consents, privacy, retention
@@ -45,13 +45,13 @@ def find(session: Session, door: Door, wanted: str, *, worker: bool = False) -> 
     return found or session.scalar(runs.where((Assignment.pseudonym == wanted) | (Listener.pseudonym == wanted)))
 
 
-def find_code(session: Session, door: Door, code: str) -> Assignment | None:
-    """The run of a completion code, as somebody types it."""
+def find_code(session: Session, door: Door, code: str, *, lock: bool = False) -> Assignment | None:
+    """The run of a completion code, as somebody types it; `lock` where it is about to change."""
     plain = "".join(code.upper().split()).replace("-", "")
-    if not plain or plain.startswith("~"):
+    if not (plain.isascii() and plain.isalnum()):
         return None
-    codes = (plain, door.hidden_code(plain))
-    return session.scalar(select(Assignment).where(Assignment.completion_code.in_(codes)))
+    query = select(Assignment).where(Assignment.completion_code.in_((plain, door.hidden_code(plain))))
+    return session.scalar(query.with_for_update() if lock else query)
 
 
 def account(
@@ -83,15 +83,26 @@ def account(
         "prescreen_results": [_row(one) for one in _all(session, PrescreenResult, number)],
         "responses": [_row(one) for one in _all(session, Response, number)],
         "answers": [_row(one) for one in _all(session, Answer, number)],
-        "submissions": [{"opening": one.opening, "status": one.status} for one in _all(session, Submission, number)],
-        "payments": [
-            {"kind": one.kind, "usd": one.cents / 100, "state": one.state, "at": _iso(one.paid_at)} for one in payments
+        "submissions": [
+            {"opening": one.opening, "status": one.status, "seen": _iso(one.seen_at)}
+            for one in _all(session, Submission, number)
         ],
+        "payments": [_payment(one) for one in payments],
         "log": [
-            {"at": _iso(one.at), "what": one.what, "reason": one.reason}
-            for one in session.scalars(select(LogEntry).where(LogEntry.detail == assignment.pseudonym))
+            {"at": _iso(one.at), "what": one.what, "detail": one.detail, "reason": one.reason}
+            for one in session.scalars(select(LogEntry).where(_names(assignment)))
         ],
     }
+
+
+def _payment(one: Payment) -> dict[str, Any]:
+    told = {"kind": one.kind, "usd": one.cents / 100, "state": one.state, "reason": one.reason}
+    return told | {"at": _iso(one.paid_at)}
+
+
+def _names(assignment: Assignment) -> ColumnElement[bool]:
+    """The entries of the log that speak of one run."""
+    return or_(LogEntry.detail.contains(assignment.pseudonym), LogEntry.reason.contains(assignment.pseudonym))
 
 
 def _identity(session: Session, vault: Vault | None, assignment: Assignment) -> dict[str, Any] | None:

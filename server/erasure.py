@@ -5,13 +5,15 @@ of consent and how it ended, because payments hang on it; the worker's id stays 
 and the keyed hash that lets nobody take part twice until identities are purged (server.retention).
 
 Every erasure is first written into a journal outside the database, by the run's random pseudonym. A backup knows
-nothing of what was erased after it was made, so the journal is replayed whenever the server starts or a command opens
-the study: the erased stay erased. ROOTNOTE_ERASURES says where the journal lies (default: erasures.jsonl in the
-study's folder); it belongs beside the backups.
+nothing of what was erased after it was made, so the journal is replayed whenever the server starts, or a command opens
+the study that writes into the log: the erased stay erased. ROOTNOTE_ERASURES says where the journal lies (default:
+erasures.jsonl in the study's folder); it belongs beside the backups.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -58,12 +60,17 @@ class Journal:
         Raises:
             RootnoteError: where the file cannot be written; nothing may be erased then.
         """
-        line = json.dumps({"assignment": pseudonym, "at": at.astimezone(UTC).isoformat()})
+        line = f"{json.dumps({'assignment': pseudonym, 'at': at.astimezone(UTC).isoformat()})}\n".encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             try:
-                os.write(number, f"{_line_break(number)}{line}\n".encode())
+                fcntl.flock(number, fcntl.LOCK_EX)
+                _belong_to_folder(number, self.path)
+                whole = _cut_tail(number)
+                if os.write(number, line) != len(line):
+                    os.ftruncate(number, whole)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(number)
             finally:
                 os.close(number)
@@ -104,10 +111,20 @@ class Journal:
         return len(missing)
 
 
-def _line_break(number: int) -> str:
-    """A line that was cut short gets its end first, so that it spoils no other."""
+def _cut_tail(number: int) -> int:
+    """Take away a last line that was cut short, whose erasure was never confirmed; the size that remains."""
     size = os.fstat(number).st_size
-    return "" if size == 0 or os.pread(number, 1, size - 1) == b"\n" else "\n"
+    whole = os.pread(number, size, 0).rfind(b"\n") + 1
+    if whole != size:
+        os.ftruncate(number, whole)
+    return whole
+
+
+def _belong_to_folder(number: int, path: Path) -> None:
+    """A file that root makes belongs to whose folder it is in, so that the server can go on writing it."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.fchown(number, owner.st_uid, owner.st_gid)
 
 
 # ------------------------------------------------------------------ erasing
@@ -151,6 +168,7 @@ def replay(session: Session, journal: Journal, now: datetime) -> int:
     if not wanted:
         return 0
     again = select(Assignment).where(Assignment.pseudonym.in_(wanted), Assignment.erased_at.is_(None))
+    again = again.order_by(Assignment.id).with_for_update()
     return sum(erase(session, None, one, now, REPLAYED) for one in session.scalars(again).all())
 
 
@@ -174,7 +192,7 @@ def is_settled(session: Session, assignment: Assignment, pay: PayConfig) -> bool
     if assignment.state in ACTIVE or session.scalar(mine.limit(1)) is not None:
         return False
     booked = list(session.scalars(select(Payment).where(Payment.assignment_id == assignment.id)))
-    kind, amount = payments.due(assignment.state, pay)
     if any(one.state == "pending" for one in booked):
         return False
-    return amount == 0 or any(one.kind == kind for one in booked)
+    kinds = payments.settles(assignment.state, pay)
+    return payments.due(assignment.state, pay)[1] == 0 or any(one.kind in kinds for one in booked)

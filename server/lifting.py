@@ -23,6 +23,7 @@ class Lift:
 
     assignment: int
     pseudonym: str
+    code: str
     minutes: float
     hourly: float
     cents: int
@@ -41,7 +42,8 @@ def all_short(office: Office) -> list[Lift]:
                 continue
             submission = settling.paid_submission(session, assignment)
             ready = office.recruiter.terms.by_hand or submission is not None
-            found.append(Lift(work.assignment, work.pseudonym, work.minutes, work.hourly, short, submission, ready))
+            who = (work.assignment, work.pseudonym, assignment.completion_code)
+            found.append(Lift(*who, work.minutes, work.hourly, short, submission, ready))
     return found
 
 

@@ -109,6 +109,8 @@ def _receive_again(reception: Reception, arrival: Arrival, entry: Entry, assignm
     language.use(assignment.language)
     if reception.has_handed_in(_session(), assignment, arrival):
         return render_template("taken.html", step="taken")
+    if assignment.erased_at is not None:  # who they are is not written down again
+        return redirect(_address(_house().door.token(entry)), 303)
     lost = flow.current_step(_session(), _house().experiment, assignment) in ("withdrawn", "expired")
     number, left = assignment.id, assignment.state is State.WITHDRAWN
     _session().commit()  # gives its connection back, so that nobody holds two

@@ -54,6 +54,11 @@ def due(state: State, pay: PayConfig) -> tuple[Kind, int]:
     return "partial", cents(pay.withdrawn_usd) if state in LEFT else 0
 
 
+def settles(state: State, pay: PayConfig) -> tuple[Kind, ...]:
+    """The kinds of payment by which what is due is paid; who could not hear was screened out in earlier versions."""
+    return ("reward", "screen_out") if state is State.TECHNICAL else (due(state, pay)[0],)
+
+
 # ------------------------------------------------------------------ rows
 
 
@@ -62,8 +67,10 @@ def new_token(purpose: str) -> str:
     return f"{purpose}-{secrets.token_hex(12)}"
 
 
-def find(session: Session, assignment: Assignment, kind: Kind) -> Payment | None:
-    return session.scalar(select(Payment).where(Payment.assignment_id == assignment.id, Payment.kind == kind))
+def find(session: Session, assignment: Assignment, *kinds: Kind) -> Payment | None:
+    """The payment of one of these kinds that is written down for an assignment."""
+    mine = select(Payment).where(Payment.assignment_id == assignment.id, Payment.kind.in_(kinds))
+    return session.scalar(mine.order_by(Payment.id).limit(1))
 
 
 def intend(

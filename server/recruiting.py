@@ -112,6 +112,11 @@ def begin(session: Session, office: Office, schedule: str, *, live: bool, budget
         RootnoteError: where the one there is differs from this.
     """
     found = payments.launch(session, lock=True)
+    if control.control(session).purged_at is not None:
+        raise RootnoteError(
+            "identities of this study are deleted, so nobody new can be told from who took part or was paid; "
+            "set ROOTNOTE_DATABASE_URL to a new database."
+        )
     if found is None:
         name = f"{schedule[:16]}-{secrets.token_hex(4)}"
         found = Launch(

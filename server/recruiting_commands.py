@@ -22,11 +22,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from embeddings.artefacts import RootnoteError
-from server import control, database, flow, payments, recruiting, settling
+from server import control, database, erasure, flow, payments, recruiting, settling
 from server.commander import who
 from server.door import Door
 from server.lifting import Lift, all_short, lift_all
 from server.models import Assignment, Opening
+from server.money_log import noted
 from server.payments import dollars
 from server.privacy import Vault, has_keys, read_vault
 from server.recruiting import Office, exclusive
@@ -63,6 +64,8 @@ def counter(folder: Path, rehearsal: bool, live: bool | None = None) -> Iterator
     database.require_migrated(engine, f"rootnote server migrate {folder}" + (" --rehearsal" if rehearsal else ""))
     try:
         with exclusive(engine):
+            with database.writing(engine) as session, session.begin():
+                erasure.replay(session, erasure.Journal(settings.erasures_of(study)), flow.utc_now())
             with database.reading(engine) as session:
                 launch = payments.launch(session)
             real = bool(launch and launch.live) if live is None else live
@@ -152,12 +155,8 @@ def _open(here: Counter, budget: int | None, dry_run: bool, yes: bool) -> None:
     with office.writing() as session:
         recruiting.begin(session, office, plan.schedule_fingerprint, live=here.live, budget=most)
         _resume(session, office)
-    done = settling.synchronise(office, tell=click.echo)
-    _log(
-        office,
-        "opened places",
-        f"{done.ordered} places; budget {dollars(most)}" + ("; real money" if here.live else ""),
-    )
+    with noted(office, "opened places", f"{kind}, budget {dollars(most)}"):
+        done = settling.synchronise(office, tell=click.echo)
     click.echo(f"Opened {done.ordered} places. Next: rootnote server status {here.study.folder}")
 
 
@@ -252,8 +251,8 @@ def sync(folder: Path, no_approve: bool, watch: bool, every: float, dry_run: boo
         if dry_run:
             _dry(here)
             return
-        done = settling.synchronise(here.office, approve=not no_approve, tell=click.echo)
-        _log_done(here.office, done)
+        with noted(here.office, "synchronised"):
+            done = settling.synchronise(here.office, approve=not no_approve, tell=click.echo)
         click.echo(f"Approved {done.approved}, opened {done.ordered} places, sent {done.granted} payments anew.")
         _tell_open_questions(here)
 
@@ -306,9 +305,9 @@ def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bo
         if dry_run or not chosen:
             return
         _confirm(yes, f"Approve {len(chosen)} for {dollars(sum(one.cost for one in chosen))}?")
-        done = settling.approve_listed(here.office, sight, chosen)
         named = ", ".join(one.pseudonym for one in chosen) if pseudonyms else ""
-        _log(here.office, "approved anyway" if anyway else "approved", f"{done} submissions", named)
+        with noted(here.office, "approved anyway" if anyway else "approved", named):
+            done = settling.approve_listed(here.office, sight, chosen)
         click.echo(f"Approved {done}.")
 
 
@@ -358,19 +357,25 @@ def pay(
             _confirm(yes, f"Have you paid these {len(due)} people {total}? They are written down as paid then")
         else:
             _confirm(yes, f"Pay {len(due)} people {total}?")
-        places, unknown = 0, 0
-        for one in due:
-            if one.how != "place":
-                settling.grant(here.office, one.assignment, one.kind, one.cents, "", one.submission)
-                continue
-            try:
-                settling.offer_place(here.office, one)
-                places += 1
-            except UnknownWorkerError as error:
-                click.echo(f"Assignment {one.pseudonym} is not paid: {error}", err=True)
-                unknown += 1
-        _log(here.office, "paid", f"{len(due) - unknown} people, {total}")
+        with noted(here.office, "paid"):
+            places, unknown = _pay_all(here.office, due)
         click.echo(f"Paid {len(due) - places - unknown}." + (f" Made {places} places to be paid by." if places else ""))
+
+
+def _pay_all(office: Office, due: list[Due]) -> tuple[int, int]:
+    """Pay these: how many by places made for them, and how many the marketplace does not know."""
+    places, unknown = 0, 0
+    for one in due:
+        if one.how != "place":
+            settling.grant(office, one.assignment, one.kind, one.cents, "", one.submission)
+            continue
+        try:
+            settling.offer_place(office, one)
+            places += 1
+        except UnknownWorkerError as error:
+            click.echo(f"Assignment {one.pseudonym} is not paid: {error}", err=True)
+            unknown += 1
+    return places, unknown
 
 
 def _codes(session: Session, due: list[Due]) -> dict[int, str]:
@@ -396,8 +401,8 @@ def _bonus(here: Counter, bonus: tuple[str, str], reason: str, dry_run: bool, ye
     if dry_run:
         return
     _confirm(yes, f"Pay {dollars(amount + here.office.recruiter.fee(amount))}?")
-    settling.grant(here.office, found.id, "bonus", amount, reason, submission)
-    _log(here.office, "paid a bonus", f"{dollars(amount)} for {pseudonym}", reason)
+    with noted(here.office, "paid a bonus", pseudonym, reason):
+        settling.grant(here.office, found.id, "bonus", amount, reason, submission)
     click.echo("Paid 1.")
 
 
@@ -410,10 +415,12 @@ def _lift(here: Counter, reason: str, dry_run: bool, yes: bool) -> None:
     if dry_run or not ready:
         return
     cost = dollars(sum(one.cents + here.office.recruiter.fee(one.cents) for one in ready))
-    by_hand = here.office.recruiter.terms.by_hand
+    if by_hand := here.office.recruiter.terms.by_hand:
+        for one in ready:
+            click.echo(f"  {one.code}  {dollars(one.cents)}")
     _confirm(yes, f"Have you paid these {len(ready)} people {cost}?" if by_hand else f"Pay {cost}, fees included?")
-    paid = lift_all(here.office, ready, reason)
-    _log(here.office, "lifted to the floor", f"{paid} people, {cost}, to {floor} an hour", reason)
+    with noted(here.office, "lifted to the floor", f"{floor} an hour", reason):
+        paid = lift_all(here.office, ready, reason)
     click.echo(f"Lifted {paid} people to {floor} an hour.")
 
 
@@ -442,25 +449,17 @@ def close(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None:
             return
         _confirm(yes, f"Stop recruiting and pay what is complete, at most {dollars(bound - spent)}?")
         recruiting.stop(here.office, who())
-        _log(here.office, "closed the launch", f"at most {dollars(bound)}")
-        done = settling.synchronise(here.office, tell=click.echo)
+        with here.office.writing() as session:
+            control.write_log(
+                session, who(), "closed the launch", here.office.clock(), detail=f"at most {dollars(bound)}"
+            )
+        with noted(here.office, "synchronised"):
+            done = settling.synchronise(here.office, tell=click.echo)
         click.echo(f"Recruiting has stopped. Approved {done.approved}; answers are kept as they are.")
         _tell_open_questions(here)
 
 
 # ------------------------------------------------------------------ words
-
-
-def _log(office: Office, what: str, detail: str, reason: str = "") -> None:
-    """Write into the log what was done with money; who was paid is in the ledger."""
-    with office.writing() as session:
-        control.write_log(session, who(), what, office.clock(), detail=detail, reason=reason)
-
-
-def _log_done(office: Office, done: settling.Done) -> None:
-    if any((done.approved, done.granted, done.ordered)):
-        told = f"approved {done.approved}, sent {done.granted} payments anew, opened {done.ordered} places"
-        _log(office, "synchronised", told)
 
 
 def _confirm(yes: bool, question: str) -> None:
@@ -542,8 +541,8 @@ def _once(folder: Path, rehearsal: bool, approve: bool) -> bool:
     try:
         with counter(folder, rehearsal) as here:
             _require_launched(here)
-            done = settling.synchronise(here.office, approve=approve, tell=click.echo)
-            _log_done(here.office, done)
+            with noted(here.office, "synchronised"):
+                done = settling.synchronise(here.office, approve=approve, tell=click.echo)
             with here.office.reading() as session:
                 over = settling.is_over(session)
     except RecruiterError as error:

@@ -47,27 +47,35 @@ def look(session: Session, config: StudyConfig, now: datetime) -> Retention:
     return Retention(len(_named(session)), due, waiting, found.purged, found.purged_at)
 
 
-def _waiting_for(session: Session, config: StudyConfig, now: datetime) -> str:
-    """What must happen before identities can go; "" where nothing must."""
-    launch = payments.launch(session)
-    if control.control(session).closed_at is None and (launch is None or launch.closed_at is None):
+def blocked(session: Session, now: datetime) -> str:
+    """Why identities may not go at all, whoever asks: something is under way that needs them; "" where nothing is."""
+    found, launch = control.control(session), payments.launch(session)
+    if found.recruiting or (found.closed_at is None and (launch is None or launch.closed_at is None)):
         return "the study is not closed"
     held = select(Place.id).where(Place.assignment_id.is_not(None), ~Place.filled, Place.expires_at > now)
     if session.scalar(held.limit(1)) is not None:
         return "somebody is listening still"
-    if launch is None or not _at_marketplace(session):
-        return ""
     if payments.pending(session):
         return "payments are in doubt (`rootnote server sync`)"
     if session.scalar(select(Opening.id).where(Opening.settled_at.is_(None)).limit(1)) is not None:
         return "openings at the marketplace are not settled (`rootnote server sync`)"
-    ended = session.scalars(select(Assignment).where(Assignment.state.not_in(ACTIVE)))
-    owed = sum(not erasure.is_settled(session, one, config.pay) for one in ended)
-    return f"{owed} people are not paid (`rootnote server pay`)" if owed else ""
+    return ""
 
 
-def _at_marketplace(session: Session) -> bool:
-    return session.scalar(select(Opening.id).limit(1)) is not None
+def owed(session: Session, config: StudyConfig) -> int:
+    """How many people of the launch are not paid; without a launch nobody is in our books."""
+    if payments.launch(session) is None:
+        return 0
+    ended = session.scalars(select(Assignment).where(Assignment.state.not_in(ACTIVE))).all()
+    return sum(not erasure.is_settled(session, one, config.pay) for one in ended)
+
+
+def _waiting_for(session: Session, config: StudyConfig, now: datetime) -> str:
+    """What must happen before identities are due; "" where nothing must."""
+    if found := blocked(session, now):
+        return found
+    number = owed(session, config)
+    return f"{number} people are not paid (`rootnote server pay`)" if number else ""
 
 
 def _last_event(session: Session) -> datetime:
@@ -94,6 +102,7 @@ def _named(session: Session) -> list[Listener]:
 
 def purge(session: Session, door: Door, now: datetime, who: str, reason: str = "") -> int:
     """Delete everything that tells who anybody is; of how many people it was."""
+    found = control.control(session, lock=True)
     people = _named(session)
     numbers = {one.id for one in people}
     session.execute(delete(Sealed))
@@ -101,16 +110,27 @@ def purge(session: Session, door: Door, now: datetime, who: str, reason: str = "
         listener.worker_hash = None
     for row in session.scalars(select(Submission)):
         row.key = secrets.token_hex(32)
+    _unname_payments(session)
     for assignment in session.scalars(select(Assignment)):
         if assignment.listener_id in numbers:  # an address that follows from a name; others are random
             assignment.entry_hash, assignment.token_hash = secrets.token_hex(32), secrets.token_hex(32)
         if not assignment.completion_code.startswith("~"):
             assignment.completion_code = door.hidden_code(assignment.completion_code)
-    found = control.control(session, lock=True)
     found.purged, found.purged_at = found.purged + len(people), now
     control.write_log(session, who, "purged identities", now, detail=f"{len(people)} people", reason=reason)
     session.flush()
     return len(people)
+
+
+def _unname_payments(session: Session) -> None:
+    """Draw anew what a marketplace shows beside a worker's id: marks of payments, and of places made for one worker."""
+    for payment in session.scalars(select(Payment)):
+        payment.token = f"paid-{secrets.token_hex(12)}"
+    for opening in session.scalars(select(Opening).where(Opening.owed_to.is_not(None))):
+        other = f"gone-{secrets.token_hex(12)}"
+        for row in session.scalars(select(Submission).where(Submission.opening == opening.market_id)):
+            row.opening = other
+        opening.token = opening.market_id = other
 
 
 def keep_house(engine: Engine, config: StudyConfig, door: Door, clock: Clock) -> int:
@@ -119,6 +139,7 @@ def keep_house(engine: Engine, config: StudyConfig, door: Door, clock: Clock) ->
         if not _has_work(session, config, clock()):
             return 0
     with database.writing(engine) as session, session.begin():
+        control.control(session, lock=True)  # of several processes one does it, and the rest find it done
         gone = erasure.forget_the_erased(session, config.pay)
         state = look(session, config, clock())
         if state.due is not None and state.due <= clock() and state.kept:
@@ -131,5 +152,7 @@ def _has_work(session: Session, config: StudyConfig, now: datetime) -> bool:
     erased = select(Sealed.pseudonym).join(Listener, Listener.pseudonym == Sealed.pseudonym).join(Assignment)
     if session.scalar(erased.where(Assignment.erased_at.is_not(None)).limit(1)) is not None:
         return True
+    if not _named(session):
+        return False
     state = look(session, config, now)
     return state.due is not None and state.due <= now and state.kept > 0

@@ -7,6 +7,8 @@ its code is one.
 
 from __future__ import annotations
 
+import re
+
 from flask import Blueprint, abort, redirect, render_template, request, url_for
 from sqlalchemy import func, select
 from werkzeug.wrappers import Response as WebResponse
@@ -20,7 +22,7 @@ from server.pages import render_text
 from study.languages import mark
 
 blueprint = Blueprint("rights", __name__)
-HASH_LENGTH = 64
+HASH = re.compile(r"[0-9a-f]{64}")
 CODE_LIMIT = 40
 PUBLISHED = "made a public release"  # what the log says of it
 UNKNOWN_CODE = mark("There is no run with this code. Please look at it once more; it has ten letters and digits.")
@@ -39,12 +41,13 @@ def withdraw() -> str:
 def withdraw_by_code() -> WebResponse | str | tuple[str, int]:
     """Without confirm=yes, ask once more; with it, erase."""
     code = request.form.get("code", "")[:CODE_LIMIT]
-    assignment = disclosure.find_code(_session(), _house().door, code)
+    confirmed = request.form.get("confirm") == "yes"
+    assignment = disclosure.find_code(_session(), _house().door, code, lock=confirmed)
     if assignment is None:
         problem = language.gettext(UNKNOWN_CODE)
         return render_template("withdraw.html", step="withdraw", problem=problem, code=code), 400
     language.use(assignment.language)
-    if assignment.erased_at is None and request.form.get("confirm") != "yes":
+    if assignment.erased_at is None and not confirmed:
         return _ask(assignment, url_for("rights.withdraw_by_code"), code)
     _erase(assignment)
     return render_template("erased.html", step="erased", published=_published())
@@ -107,7 +110,7 @@ def consent_now() -> WebResponse:
 @blueprint.get("/consent/<digest>")
 def consent_text(digest: str) -> str:
     """A version of the consent text, to read, print or save as PDF."""
-    found = _session().get(ConsentText, digest) if len(digest) == HASH_LENGTH else None
+    found = _session().get(ConsentText, digest) if HASH.fullmatch(digest) else None
     if found is None:
         abort(404)
     if "lang" not in request.args:  # two languages may have the same text

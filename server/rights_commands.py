@@ -94,7 +94,7 @@ def _find(session: Any, settings: Settings, whom: str, worker: bool) -> Assignme
 
 @click.command()
 @study_argument
-@click.option("--now", "at_once", is_flag=True, help="Though they are not due yet; nobody can be paid afterwards.")
+@click.option("--now", "at_once", is_flag=True, help="Though they are not due yet, and though somebody is not paid.")
 @click.option("--reason", default="", help="Why, for the log.")
 @yes_option
 @rehearsal_option
@@ -104,11 +104,17 @@ def purge(folder: Path, at_once: bool, reason: str, yes: bool, rehearsal: bool) 
         settings = read_settings(study, os.environ, rehearsal=rehearsal)
         with database.reading(engine) as session:
             state = retention.look(session, study.config, utc_now())
+            blocked, owed = retention.blocked(session, utc_now()), retention.owed(session, study.config)
         if not at_once and _tell_not_due(study, state):
             return
+        if blocked:
+            raise RootnoteError(f"identities are needed still: {blocked}.")
         if at_once and not yes:
-            click.confirm(f"Delete for good who {state.kept} people are? Nobody can be paid afterwards", abort=True)
+            unpaid = f" {owed} are not paid, and cannot be paid afterwards." if owed else ""
+            click.confirm(f"Delete for good who {state.kept} people are?{unpaid}", abort=True)
         with database.writing(engine) as session, session.begin():
+            if found := retention.blocked(session, utc_now()):
+                raise RootnoteError(f"identities are needed still: {found}.")
             gone = retention.purge(session, Door(settings.secret), utc_now(), who(), reason)
     click.echo(f"Who {gone} people are is deleted. Backups made before hold it still: delete them too.")
 

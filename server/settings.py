@@ -66,7 +66,7 @@ class Settings:
         """Where erasures are written down; a rehearsal's own, which are no one's, in a file of their own."""
         if self.rehearsal:
             return study.folder / "rehearsal.erasures.jsonl"
-        return Path(self.erasures) if self.erasures else study.folder / "erasures.jsonl"
+        return study.folder / (self.erasures or "erasures.jsonl")
 
     def adjust(self, config: StudyConfig) -> StudyConfig:
         """The study's configuration as this server follows it."""

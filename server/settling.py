@@ -174,7 +174,8 @@ def _unasked(session: Session, office: Office, row: Submission, opening: Opening
     """What the marketplace paid without us: after its delay it approves by itself, or a person did."""
     assignment = session.get(Assignment, row.assignment_id) if row.assignment_id else None
     kind: Kind = payments.due(assignment.state, office.config.pay)[0] if assignment else "reward"
-    earlier = payments.find(session, assignment, kind) if assignment is not None else None
+    kinds = payments.settles(assignment.state, office.config.pay) if assignment else ()
+    earlier = payments.find(session, assignment, *kinds) if assignment is not None else None
     if earlier is not None and (earlier.kind, earlier.state, earlier.opening_id) == ("screen_out", "pending", None):
         # A person approved on the marketplace's page what it had refused to screen out for us.
         earlier.opening_id, earlier.cents, earlier.fee_cents = opening.id, opening.reward_cents, opening.fee_cents
@@ -336,7 +337,8 @@ def all_due(session: Session, office: Office) -> list[Due]:
     found = []
     for assignment in session.scalars(select(Assignment).order_by(Assignment.id)):
         kind, amount = payments.due(assignment.state, office.config.pay)
-        if amount and (assignment.id, kind) not in settled:
+        kinds = payments.settles(assignment.state, office.config.pay)
+        if amount and not any((assignment.id, one) in settled for one in kinds):
             found.append(_due(session, office, assignment, kind, amount))
     return found
 

@@ -42,7 +42,7 @@ def check_log(case: Case) -> Iterator[Finding]:
     if not _is_reachable(case):
         return
     secret = read_settings(case.study, case.environment).secret
-    with database.reading(case.engine) as session:
+    with database.snapshot(case.engine) as session:
         verdict = chain.verify(session, [secret, *former_secrets(case.environment)])
     if verdict.end.number == 0 and not verdict.entries:
         yield Finding("ok", "The log begins when the server starts.")

@@ -77,11 +77,15 @@ def anonymize(
 def _release(study: Study, engine: Engine, wanted: Wanted, out: Path, reason: str, *, check: bool) -> tuple[Story, str]:
     """Make the folder and note it in the log, both or neither: what it says of itself, and the hash of its hashes."""
     plan = read_plan(study)
+    with database.reading(engine) as session:
+        gone = responses.erased(session)
     with _in_the_making(out) as made:
         story = _make(study, plan, engine, wanted, made, check=check)
         sums = finish(made, story)
         detail = f"{out.name}: {story.responses} answers, k = {story.k}, {story.licence}, SHA256SUMS {sums}"
         with database.writing(engine) as session, session.begin():
+            if responses.erased(session) != gone:
+                raise RootnoteError("somebody had their answers erased meanwhile; make the release once more.")
             control.publish(session, who(), reason, utc_now(), detail=detail, rehearsal=wanted.rehearsal)
             made.rename(out)
     return story, sums
@@ -121,7 +125,7 @@ def _not_written(out: Path, error: OSError) -> RootnoteError:
 def _make(study: Study, plan: Plan, engine: Engine, wanted: Wanted, made: Path, *, check: bool) -> Story:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        with database.reading(engine) as session:
+        with database.snapshot(engine) as session:
             require_same_schedule(session, plan.schedule_fingerprint)
             story = write_bundle(session, study, plan, wanted, made)
             if check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import Engine, Row, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from embeddings.artefacts import RootnoteError
 from server import chain, control, database
 from server.chain import End, Seals
+from server.models import ConsentText
 from study.config import Study
 from tests.server.conftest import SECRET
 from tests.server.fixture_study import make_study
@@ -110,12 +112,12 @@ def edit(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> No
 def edit_and_hash(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> None:
     """Another value, with every hash made anew from there on: all that needs no secret."""
     place = int(rng.integers(len(rows)))
-    before = rows[place - 1].hash if place else ""
+    before, head = rows[place - 1].hash if place else "", ""
     for row in rows[place:]:
         who = "eve" if row is rows[place] else row.who
         at = row.at if isinstance(row.at, datetime) else datetime.fromisoformat(row.at).replace(tzinfo=UTC)
         told = chain.LogEntry(number=row.number, at=at, who=who, what=row.what, detail=row.detail, reason=row.reason)
-        before = chain._hash(told, before)
+        before, head = chain._hash(told, before, head), ""  # the seal of the head needs the secret
         new = {"who": who, "hash": before, "id": row.id}
         session.execute(text("UPDATE log SET who = :who, hash = :hash WHERE id = :id"), new)
     session.execute(text("UPDATE log_head SET hash = :hash"), {"hash": before})
@@ -167,7 +169,7 @@ def insert(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> 
     """A row that nobody wrote, at the end, with a hash that is right and a seal of another secret."""
     last, seals = rows[-1], Seals(OTHER)
     entry = chain.LogEntry(at=NOW, who="anna", what="signed in", detail="", reason="", number=last.number + 1)
-    entry.hash = chain._hash(entry, last.hash)
+    entry.hash = chain._hash(entry, last.hash, "")
     entry.seal, entry.key = seals.entry(entry.hash), str(rng.choice([seals.name, last.key]))
     session.add(entry)
     session.flush()
@@ -176,11 +178,30 @@ def insert(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> 
     session.execute(text("UPDATE log_head SET number = :n, hash = :h, seal = :s, key = :k"), new)
 
 
-WAYS: tuple[Tampering, ...] = (edit, edit_and_hash, delete, cut_off, renumber, swap, swap_words, insert)
+def empty(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> None:
+    """All of it taken away, as if it had never begun; the study has been served."""
+    session.execute(text("DELETE FROM log"))
+    session.execute(text("UPDATE log_head SET number = 0, hash = '', seal = '', key = ''"))
+
+
+def unchain(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> None:
+    """A row edited, and the whole put back to the time before there was a chain."""
+    session.execute(text("DELETE FROM log WHERE number = 1"))
+    session.execute(text("UPDATE log SET who = 'eve' WHERE id = :id"), {"id": _some(rng, rows[1:]).id})
+    session.execute(text("UPDATE log SET number = NULL, hash = NULL, seal = NULL, key = NULL"))
+    session.execute(text("UPDATE log_head SET number = 0, hash = '', seal = '', key = ''"))
+
+
+WAYS: tuple[Tampering, ...] = (
+    edit, edit_and_hash, delete, cut_off, renumber, swap, swap_words, insert, empty, unchain,
+)  # fmt: skip
 
 
 def test_every_random_tampering_is_found(engine: Engine) -> None:
+    """Of ten kinds, each also with an entry written after it."""
     write(engine)
+    with database.writing(engine) as session, session.begin():  # the study is served
+        session.add(ConsentText(hash="0" * 64, language="en", number=1, text="", since=NOW + timedelta(days=1)))
     unlock(engine)
     rng, missed = np.random.default_rng(8), []
     with database.writing(engine) as session:
@@ -190,6 +211,10 @@ def test_every_random_tampering_is_found(engine: Engine) -> None:
             way = WAYS[number % len(WAYS)]
             way(session, rng, rows)
             session.expire_all()
+            if number // len(WAYS) % 2:  # and then somebody writes, who knows nothing of it
+                with contextlib.suppress(IntegrityError):  # a number that is taken: the log can go on no more
+                    control.write_log(session, "ben", "signed in", NOW + timedelta(days=500))
+                    session.expire_all()
             if not chain.verify(session, [SECRET]).faults:
                 missed.append((number, way.__name__))
             session.rollback()
@@ -245,7 +270,8 @@ def test_audit(study: Study) -> None:
     assert "exported responses" in shown
     noted = shown.split("The log ends at ")[1].split(";")[0]
     told = quick("server", "audit", "--verify", "--noted", noted, study.folder).output
-    assert told == f"All 2 entries are as they were written. The log ends at {noted}.\n"
+    assert told.startswith(f"All 2 entries are as they were written. The log ends at {noted}.\nIt was begun 20")
+    assert told.endswith("with 0 entries from before.\n")
     manifest = json.loads((study.folder / "export.json").read_text())
     assert noted in json.dumps(manifest)  # an export notes the end
     assert json.loads(quick("server", "audit", "--json", study.folder).output)["end"] == noted
@@ -266,3 +292,12 @@ def test_audit_of_a_log_that_was_changed(study: Study) -> None:
     again = quick("server", "audit", "--verify", "--json", study.folder)
     assert len(json.loads(again.output)["faults"]) == 1
     assert again.exit_code == 1
+
+
+def test_an_export_notes_the_end_that_is_looked_for(study: Study) -> None:
+    assert quick("server", "export", study.folder).exit_code == 0
+    (study.folder / "rootnote.sqlite3").unlink()
+    assert quick("server", "migrate", study.folder).exit_code == 0
+    found = quick("server", "audit", "--verify", study.folder)  # a log that is whole, and not the one of the export
+    assert found.output == "Entry 2 is not the one that was noted.\n"
+    assert found.exit_code == 1

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, inspect, make_url, select, text
+from sqlalchemy.orm import Session
 from werkzeug.test import Client
 
 from server import backup, control, database, erasure, retention
 from server.logs import JsonLines
-from server.models import Assignment, Listener, Sealed, Submission
+from server.models import Assignment, Launch, Listener, Payment, Sealed, Submission
 from tests.deploy.conftest import client_programs  # noqa: F401 (a fixture)
+from tests.server.conftest import FakeClock, Site
 from tests.server.desk_visit import PAGES, Visit, add_researcher
 from tests.server.market_house import NO_PRESCREEN, Turk, make_turk
 from tests.server.test_commands import quick
@@ -126,6 +128,12 @@ def engine_of(turk: Turk) -> Engine:
     return engine
 
 
+def marks(session: Session) -> set[str]:
+    """What a marketplace, or who knows the secret, could join to a worker."""
+    columns = (Assignment.token_hash, Assignment.entry_hash, Submission.key, Payment.token)
+    return {str(mark) for column in columns for mark in session.scalars(select(column))}
+
+
 # ------------------------------------------------------------------ retention
 
 
@@ -152,6 +160,9 @@ def test_identities_go_thirty_days_after_the_last_payment(make_turk: MakeTurk) -
         control.close(session, "anna", "it is complete", turk.clock())
     state = look(turk)
     assert (state.kept, state.waiting) == (2, "")
+    with database.reading(engine_of(turk)) as session:
+        keys = marks(session)
+    assert len(keys) > 4
     assert state.due == turk.clock() + timedelta(days=30)
     turk.wait(30 * 24 * 60 - 1)
     assert keep_house(turk) == 0
@@ -163,8 +174,7 @@ def test_identities_go_thirty_days_after_the_last_payment(make_turk: MakeTurk) -
         assert session.scalar(select(Sealed)) is None
         assert session.scalars(select(Listener.worker_hash)).all() == [None, None]
         kept = " ".join(session.scalars(select(Assignment.completion_code)))
-        keys = {turk.office.door.submission_key(worker, "x")[:8] for worker in WORKERS}
-        assert not keys & {key[:8] for key in session.scalars(select(Submission.key))}
+        assert not keys & marks(session)
     assert not any(code in kept for code in codes)
     # Their owner, and nobody else, can have their answers erased still.
     reply = Client(turk.site.app).post("/withdraw", data={"code": codes[0], "confirm": "yes"})
@@ -205,19 +215,48 @@ def test_who_was_erased_and_is_paid_is_forgotten_at_once(make_turk: MakeTurk) ->
 
 
 def test_purge_by_command(make_turk: MakeTurk, ask: Ask) -> None:
-    turk = make_turk(listeners=2, trials=1, toml=NO_PRESCREEN)
+    turk = make_turk(listeners=1, trials=1, toml=NO_PRESCREEN)
     assert ask(turk, "open", "--yes")[0] == 0
     turk.worker(WORKERS[0]).take_part().hand_in()
-    assert ask(turk, "sync")[0] == 0
     assert ask(turk, "purge") == (0, "Nothing is due: the study is not closed.\n")
+    assert ask(turk, "purge", "--now", "--yes") == (1, "identities are needed still: the study is not closed.")
+    assert ask(turk, "close", "--yes")[0] == 0
+    assert ask(turk, "sync")[0] == 0
     told = json.loads(ask(turk, "status", "--json")[1])["identities"]
-    assert told == {"kept": 1, "due": "not yet: the study is not closed"}
-    assert "Nobody can be paid afterwards" in ask(turk, "purge", "--now")[1]
+    assert told["kept"] == 1
+    assert told["due"].endswith(" UTC")
+    assert "Delete for good who 1 people are?" in ask(turk, "purge", "--now")[1]
     status, said = ask(turk, "purge", "--now", "--yes", "--reason", "the board asked for it")
     assert (status, said.split(".")[0]) == (0, "Who 1 people are is deleted")
     assert ask(turk, "purge") == (0, "Nothing is kept that tells who anybody is.\n")
     assert json.loads(ask(turk, "status", "--json")[1])["identities"]["kept"] == 0
     assert "the board asked for it" in ask(turk, "audit")[1]
+    paid = turk.paid
+    assert ask(turk, "sync")[0] == 0
+    assert turk.paid == paid  # nothing is booked a second time
+    assert "take a new database" in ask(turk, "open", "--yes")[1] or "are deleted" in ask(turk, "open", "--yes")[1]
+
+
+def test_people_of_plain_links_are_waited_for_too(site: Site, clock: FakeClock) -> None:
+    """Those who are paid by hand, by their codes: what `server open` began is in the books."""
+    site.walker().consent("?worker=ann").screen().hear("volume")
+    walker = site.walker().begin().listen().finish()
+    engine, config = site.app.extensions["rootnote.engine"], site.study.config
+    door = site.app.extensions["rootnote"].door
+    with database.writing(engine) as session, session.begin():
+        terms: dict[str, str] = {}
+        session.add(Launch(id=1, name="x", live=False, terms=terms, budget_cents=1000, began_at=clock()))
+        control.close(session, "anna", "everybody was heard", clock())
+    clock.advance(60 * 24 * 40)
+    assert retention.keep_house(engine, config, door, clock) == 0
+    with database.writing(engine) as session, session.begin():
+        assert "1 people are not paid" in retention.look(session, config, clock()).waiting
+        run = session.scalars(select(Assignment).where(Assignment.completion_code == walker.code)).one()
+        paid = {"cents": 150, "fee_cents": 0, "state": "paid", "intended_at": clock(), "paid_at": clock()}
+        session.add(Payment(token="t", assignment_id=run.id, kind="reward", **paid))
+    assert retention.keep_house(engine, config, door, clock) == 0
+    clock.advance(60 * 24 * 31)
+    assert retention.keep_house(engine, config, door, clock) == 1
 
 
 # ------------------------------------------------------------------ asked for by e-mail, with the worker's id

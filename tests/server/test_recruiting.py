@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import text
 
 from embeddings.artefacts import RootnoteError
 from server import payments, recruiting, settling
@@ -354,3 +355,20 @@ def test_a_forged_worker_id_is_never_paid_and_stops_nothing(make_turk: MakeTurk)
     turk.sync()
     assert turk.pay() == []
     assert (turk.rewards(), turk.cost, turk.paid) == (["A1"], UNIT, UNIT)
+
+
+def test_who_could_not_hear_and_was_paid_by_an_earlier_version_is_not_paid_again(make_turk: MakeTurk) -> None:
+    """They were booked as screened out then; the reward that they are due now is the same money."""
+    turk = make_turk(listeners=1, trials=1, toml=NO_PRESCREEN)
+    turk.launch()
+    walker = turk.worker("AMUTE").agree()
+    walker.go("technical").hand_in()
+    turk.sync()
+    assert turk.rewards() == ["AMUTE"]
+    with turk.office.writing() as session:
+        session.execute(text("UPDATE payments SET kind = 'screen_out'"))
+    for _ in range(2):
+        turk.sync()
+        assert turk.pay() == []
+    assert turk.rewards() == ["AMUTE"]
+    assert turk.cost == turk.paid

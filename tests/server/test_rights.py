@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,14 @@ import pytest
 from sqlalchemy import Engine, select, text
 from werkzeug.test import Client
 
+from embeddings.artefacts import RootnoteError
 from server import backup, database
 from server.app import create_app
-from server.erasure import DELETED
+from server.erasure import DELETED, Journal
 from server.models import Assignment, Place
 from server.settings import Settings
 from tests.deploy.conftest import client_programs  # noqa: F401 (a fixture)
-from tests.server.conftest import SECRET, Site, Walker
+from tests.server.conftest import SECRET, FakeClock, Site, Walker
 from tests.server.test_commands import quick
 
 TELL_TALE = "a very particular remark"
@@ -81,7 +84,7 @@ def test_erasing_by_code_after_the_end(site: Site) -> None:
 
 def test_a_code_that_is_none(site: Site) -> None:
     finished(site)
-    for code in ("", "ABCDEFGHJK", "~" * 15, "x" * 4000, "' OR 1=1 --"):
+    for code in ("", "ABCDEFGHJK", "~" * 15, "x" * 4000, "' OR 1=1 --", "\0", "AB\0CDEFGHJ", "ÄÖÜ"):
         page = ask(site, code, confirm="yes")
         assert page.status_code == 400
         assert "no run with this code" in page.text or not code
@@ -149,6 +152,28 @@ def test_where_the_journal_cannot_be_written_nothing_is_erased(make_site: Callab
     assert one(site).erased_at is None
 
 
+def test_a_full_disk_leaves_the_journal_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.note("one", FakeClock().now)
+    whole, write = journal.path.read_bytes(), os.write
+    monkeypatch.setattr(os, "write", lambda number, line: write(number, line[:7]))  # there was room for seven bytes
+    with pytest.raises(RootnoteError, match="No space left"):
+        journal.note("two", FakeClock().now)
+    monkeypatch.undo()
+    assert journal.path.read_bytes() == whole
+    journal.note("two", FakeClock().now)
+    assert [pseudonym for pseudonym, _ in journal.read()] == ["one", "two"]
+
+
+def test_two_confirm_at_once(site: Site) -> None:
+    code = finished(site).code
+    with ThreadPoolExecutor(6) as pool:
+        pages = list(pool.map(lambda _: ask(site, code, confirm="yes"), range(6)))
+    assert {page.status_code for page in pages} == {200}
+    assert len((site.study.folder / "erasures.jsonl").read_text().splitlines()) == 1
+    assert site.query("SELECT count(*) FROM log WHERE what LIKE 'erased%'") == [(1,)]
+
+
 # ------------------------------------------------------------------ yesterday's backup
 
 
@@ -189,7 +214,7 @@ def test_the_consent_text_can_be_kept(site: Site) -> None:
     assert (shown.status_code, "You will compare" in shown.text, "<script>alert" in shown.text) == (200, True, False)
     assert "Version 1 of this text" in shown.text
     assert page.client.get("/consent").location == address
-    for strange in ("0" * 64, "x", "../" * 5):
+    for strange in ("0" * 64, "x", "../" * 5, "%00" * 64, "a" * 63 + "%00"):
         assert page.client.get(f"/consent/{strange}").status_code == 404
 
 
@@ -299,7 +324,9 @@ def test_a_damaged_journal_stops_the_server_and_the_commands(commanded: Site) ->
     assert quick("server", "export", commanded.study.folder).exit_code == 0
     finished_too = finished(commanded)
     quick("server", "erase", finished_too.code, commanded.study.folder, "--yes")
-    assert len(journal.read_text().splitlines()) == 3  # the cut line spoils no other
+    assert len(journal.read_text().splitlines()) == 2  # the cut line spoils no other, and is gone
+    assert quick("server", "export", commanded.study.folder).exit_code == 0
+    assert all(json.loads(line)["assignment"] for line in journal.read_text().splitlines())
     journal.write_text("nonsense\n" + good)
     refused = quick("server", "export", commanded.study.folder)
     assert "line 1 of the journal of erasures" in str(refused.exception)
