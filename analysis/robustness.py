@@ -2,22 +2,17 @@
 
 Targets are drawn from the corpus, each is changed by every perturbation at every level, embedded as the corpus was,
 and looked for among all clips; `analysis.retrieval` says what a rank and a hit are.
-Processes perturb while this one embeds. A **cell** is one perturbation at one level; each is kept as soon as it is
-done, so a run that was broken off goes on where it was. The same seed gives the same targets, changes and ranks.
+Processes perturb, and embed where the embedder runs on numpy alone; networks run in this process meanwhile
+(analysis.perturbing). A **cell** is one perturbation at one level; each is kept as soon as it is done, so a run that
+was broken off goes on where it was. The same seed gives the same targets, changes and ranks.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
-import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,20 +21,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import soxr
 
 from analysis.manifest import Generation
-from analysis.perturbations import PERTURBATIONS, Partner, Perturbation, Samples, rng_for
+from analysis.perturbations import Partner, Perturbation, Samples
+from analysis.perturbing import AT_ONCE, Chunk, Task, embed, in_order, perturbed, processes
 from analysis.retrieval import KS, Found, hit_rate, ranks, sharing
 from analysis.targets import RATE, Pool, pools
-from embeddings.artefacts import Provenance, RootnoteError, digest, replacing
+from embeddings.artefacts import Provenance, digest, replacing
 from embeddings.corpus import audio_dir_of, cores, require_audio
-from embeddings.embedder import Embedder, Projection, Vectors, embed_clips
+from embeddings.embedder import Embedder, Projection, Vectors
 
 Progress = Callable[[int, int], None]
 
 VERSION = 2
-_AT_ONCE = 16  # targets that a process perturbs at a time
+LIGHT = ("logmel", "melspec")
+_AHEAD = 8  # tasks for each process, so that none waits while this one embeds what has come
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,11 @@ class Subject:
     @property
     def name(self) -> str:
         return self.embedder.name
+
+    @property
+    def light(self) -> bool:
+        """Whether it runs on numpy alone, and so in any process."""
+        return self.name in LIGHT
 
 
 @dataclass(frozen=True)
@@ -173,17 +174,6 @@ def summarise(result: Result, by: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def perturbed(perturbation: Perturbation, level: float, pool: Pool, indices: Iterable[int], seed: int) -> list[Samples]:
-    """The changed clips of these targets, at `RATE`."""
-    clips, others = pool.opened()
-    return [
-        perturbation.apply(
-            pool.material(index, clips, others), level, rng_for(seed, perturbation.name, level, int(pool.rows[index]))
-        )
-        for index in indices
-    ]
-
-
 def save_examples(
     perturbations: Sequence[Perturbation], made: Mapping[Partner | None, Pool], seed: int, folder: Path, count: int
 ) -> None:
@@ -216,93 +206,37 @@ def _fill(
     progress: Progress | None,
 ) -> None:
     todo = [cell for cell in cells if not _file(parts, *cell).exists()]
-    rates = sorted({one.embedder.sample_rate for one in plan.subjects})
+    inside = tuple((one.embedder, one.projection) for one in plan.subjects if one.light)
+    rates = sorted({one.embedder.sample_rate for one in plan.subjects if not one.light})
     tasks = [
-        _Task(one.name, level, made[one.partner], begin, plan.seed, rates)
+        Task(one.name, level, made[one.partner], begin, plan.seed, rates)
         for one, level in todo
-        for begin in range(0, len(made[one.partner].rows), _AT_ONCE)
+        for begin in range(0, len(made[one.partner].rows), AT_ONCE)
     ]
     done = len(cells) - len(todo)
     if progress:
         progress(done, len(cells))
-    with _processes(min(workers, max(1, len(tasks)))) as pool:
-        results = _in_order(pool, tasks, 2 * workers)
+    with processes(min(workers, max(1, len(tasks))), inside) as pool:
+        results = in_order(pool, tasks, _AHEAD * workers)
         for one, level in todo:
             rows = made[one.partner].rows
-            chunks = list(itertools.islice(results, -(-len(rows) // _AT_ONCE)))
+            chunks = list(itertools.islice(results, -(-len(rows) // AT_ONCE)))
             found = {}
             for subject in plan.subjects:
-                clips = [clip for chunk in chunks for clip in chunk[subject.embedder.sample_rate]]
-                found[subject.name] = ranks(
-                    subject.vectors, tracks, _embed(subject, clips), rows, sharing(plan.table, rows)
-                )
+                queries = _vectors(subject, chunks)
+                found[subject.name] = ranks(subject.vectors, tracks, queries, rows, sharing(plan.table, rows))
             _write(_file(parts, one, level), rows, found)
             done += 1
             if progress:
                 progress(done, len(cells))
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A few targets of one cell, to be perturbed and resampled by another process."""
-
-    name: str
-    level: float
-    pool: Pool
-    begin: int
-    seed: int
-    rates: Sequence[int]
-
-    def __call__(self) -> dict[int, list[Samples]]:
-        indices = range(self.begin, min(self.begin + _AT_ONCE, len(self.pool.rows)))
-        changed = perturbed(PERTURBATIONS[self.name], self.level, self.pool, indices, self.seed)
-        return {rate: [_resampled(clip, rate) for clip in changed] for rate in self.rates}
-
-
-def _do(task: _Task) -> dict[int, list[Samples]]:
-    return task()
-
-
-@contextmanager
-def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes, each with one thread for linear algebra: they share the cores among themselves."""
-    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    os.environ.update(dict.fromkeys(before, "1"))
-    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield pool
-    except BrokenProcessPool as error:
-        raise RootnoteError("a process that perturbs clips died; run the same command again to go on.") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[_Task], ahead: int) -> Iterator[dict[int, list[Samples]]]:
-    waiting: deque[Future[dict[int, list[Samples]]]] = deque()
-    for task in tasks:
-        waiting.append(pool.submit(_do, task))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _embed(subject: Subject, clips: Sequence[Samples]) -> Vectors:
-    """Unit vectors of clips of one length (the last sample may be missing where rounding left it out)."""
-    length = max(len(clip) for clip in clips)
-    batch = np.stack([np.pad(clip, (0, length - len(clip))) for clip in clips])
-    size = subject.embedder.batch_size
-    parts = [batch[begin : begin + size] for begin in range(0, len(batch), size)]
-    return np.concatenate([embed_clips(subject.embedder, subject.projection, part) for part in parts])
-
-
-def _resampled(clip: Samples, rate: int) -> Samples:
-    return clip if rate == RATE else soxr.resample(clip, RATE, rate)
+def _vectors(subject: Subject, chunks: Sequence[Chunk]) -> Vectors:
+    """Unit vectors of a cell's clips: those that the processes made, or by a network here."""
+    if subject.light:
+        return np.concatenate([chunk.vectors[subject.name] for chunk in chunks])
+    clips = [clip for chunk in chunks for clip in chunk.clips[subject.embedder.sample_rate]]
+    return embed(subject.embedder, subject.projection, clips)
 
 
 def _file(parts: Path, perturbation: Perturbation, level: float) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from analysis.robustness import Subject
+from analysis.robustness import LIGHT, Subject
 from embeddings.artefacts import Provenance, RootnoteError
 from embeddings.corpus import CutSettings, corpus_provenance, cut, read_corpus, write_corpus
 from embeddings.embedder import ModelOptions, load_embedder, read_projection, read_vectors, vectors_provenance
@@ -76,7 +76,7 @@ def _subject(
     # What study.toml names was good enough to build the study with.
     planned = model_options(study, name) if study else ModelOptions()
     # These run on numpy alone and take no backend.
-    chosen = "auto" if name in ("logmel", "melspec") else backend
+    chosen = "auto" if name in LIGHT else backend
     options = replace(planned, checkpoint=checkpoints.get(name, planned.checkpoint), backend=chosen)
     embedder = embedder_of(path, provenance, corpus, options)
     if not np.isfinite(np.asarray(vectors[:1], np.float32)).all():

@@ -14,13 +14,13 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from analysis import robustness
 from analysis.perturbations import PERTURBATIONS
+from analysis.perturbing import AT_ONCE, Task, in_order, processes
 from analysis.robustness import Plan, run
 from analysis.subjects import open_subjects
 from embeddings.corpus import cores
 
-NAMES = ("pitch", "stretch", "noise", "mashup", "mp3", "speed", "mix")  # 62 levels
+NAMES = ("pitch", "stretch", "noise", "mashup", "mp3", "speed", "mix")  # 66 levels
 
 
 def main() -> None:
@@ -68,13 +68,13 @@ def perturb_alone(plan: Plan) -> tuple[float, float]:
                      plan.seed, Path(folder))  # fmt: skip
         rates = sorted({one.embedder.sample_rate for one in plan.subjects})
         tasks = [
-            robustness._Task(one.name, level, made[one.partner], first, plan.seed, rates)
+            Task(one.name, level, made[one.partner], first, plan.seed, rates)
             for one in plan.perturbations
             for level in one.levels
-            for first in range(0, len(made[one.partner].rows), robustness._AT_ONCE)
+            for first in range(0, len(made[one.partner].rows), AT_ONCE)
         ]
-        with robustness._processes(cores()) as pool:
-            for _ in robustness._in_order(pool, tasks, 2 * cores()):
+        with processes(cores()) as pool:
+            for _ in in_order(pool, tasks, 8 * cores()):
                 pass
         return since(begin)
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from click.testing import Result
 
-from analysis import robustness
+from analysis import perturbing, robustness
 from analysis.retrieval import ranks
 from embeddings.artefacts import RootnoteError
 from embeddings.corpus import read_corpus
@@ -127,7 +127,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_numbers(corpus, tm
 
 
 def test_a_process_that_dies_is_said_and_what_was_done_is_kept(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(robustness, "_do", _die)
+    monkeypatch.setattr(perturbing, "_do", _die)
     done = run(corpus, tmp_path, *names("gain"))
     assert isinstance(done.exception, RootnoteError)
     assert "a process that perturbs clips died; run the same command again" in str(done.exception)
