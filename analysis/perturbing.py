@@ -14,6 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.queues import Queue
 
 import numpy as np
 import soxr
@@ -28,9 +29,9 @@ Fitted = tuple[Embedder, Projection | None]
 _inside: tuple[Fitted, ...] = ()  # of a process: the embedders that run in it
 
 
-def _begin(inside: tuple[Fitted, ...]) -> None:
+def _begin(waiting: Queue[tuple[Fitted, ...]]) -> None:
     global _inside
-    _inside = inside
+    _inside = waiting.get()
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,21 @@ def processes(count: int, inside: Sequence[Fitted] = ()) -> Iterator[ProcessPool
     """
     before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     os.environ.update(dict.fromkeys(before, "1"))
-    pool = ProcessPoolExecutor(
-        count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(tuple(inside),)
-    )
+    context = multiprocessing.get_context("spawn")
+    # By a queue: what a process is given to begin with goes through a pipe that it reads only when it has imported
+    # everything, and until then none is started after it.
+    waiting: Queue[tuple[Fitted, ...]] = context.Queue()
+    waiting.cancel_join_thread()
+    for _ in range(count):
+        waiting.put(tuple(inside))
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(waiting,))
     try:
         yield pool
     except BrokenProcessPool as error:
         raise RootnoteError("a process that perturbs clips died; run the same command again to go on.") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        waiting.close()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
