@@ -157,7 +157,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, load before {os.getloadavg()[0]:.1f}", flush=True)
     with own_postgres() as postgres, tempfile.TemporaryDirectory() as name:
         app = make(Path(name), postgres, "timed", options.listeners + 5, options.trials)
-        pid = int((Path(postgres.server.pgdata) / "postmaster.pid").read_text().split()[0])
+        pid = int((Path(postgres.sockets) / "postmaster.pid").read_text().split()[0])
         timed = Timed(psutil.Process(pid))
         warm = Caller(app, Timed(timed.postgres))
         for _ in range(5):  # statements compiled, templates read, connections open
