@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,7 +30,7 @@ from server.models import (
     Response,
     State,
 )
-from server.wages import Wages, wages
+from server.wages import Wages, quantile, wages
 from study.prescreen import STEPS
 
 HOURS = 48
@@ -315,15 +315,6 @@ def durations(session: Session) -> Durations | None:
 
 def minutes_between(begun: datetime, ended: datetime) -> float:
     return (ended - begun).total_seconds() / 60
-
-
-def quantile(values: Sequence[float], q: float) -> float:
-    """The q-quantile by linear interpolation (numpy's default)."""
-    ordered = sorted(values)
-    at = q * (len(ordered) - 1)
-    low = int(at)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (at - low) * (ordered[high] - ordered[low])
 
 
 # ------------------------------------------------------------------ states, as SQL

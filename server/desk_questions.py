@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from server.desk import quantile, share
+from server.desk import share
 from server.flow import Experiment
 from server.models import COMPLETED, Answer, Assignment
+from server.wages import quantile
 from study.questions import BaseQuestion, NumberQuestion, split_answer
 
 

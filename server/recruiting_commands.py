@@ -22,7 +22,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from embeddings.artefacts import RootnoteError
-from server import control, database, erasure, flow, payments, recruiting, settling
+from server import control, database, flow, payments, recruiting, settling
+from server.cli import opened
 from server.commander import who
 from server.door import Door
 from server.lifting import Lift, all_short, lift_all
@@ -58,29 +59,21 @@ class Counter:
 @contextlib.contextmanager
 def counter(folder: Path, rehearsal: bool, live: bool | None = None) -> Iterator[Counter]:
     """Open the books alone, and connect to the marketplace; `live` None: as the study was launched."""
-    study = load_study(folder)
-    settings = read_settings(study, os.environ, rehearsal=rehearsal)
-    engine = database.connect(settings.database, settings.secret)
-    database.require_migrated(engine, f"rootnote server migrate {folder}" + (" --rehearsal" if rehearsal else ""))
-    try:
-        with exclusive(engine):
-            with database.writing(engine) as session, session.begin():
-                erasure.replay(session, erasure.Journal(settings.erasures_of(study)), flow.utc_now())
-            with database.reading(engine) as session:
-                launch = payments.launch(session)
-            real = bool(launch and launch.live) if live is None else live
-            recruiter = make_recruiter(study, live=real, endpoint=settings.market_url)
-            url = f"{settings.public_url}/take"
-            vault = settings.vault or _no_vault()
-            office = Office(engine, recruiter, settings.adjust(study.config), Door(settings.secret), vault, url)
-            if settings.market_url:  # a marketplace of this machine counts at once, and a rehearsal is short
-                office = replace(office, margin=timedelta(seconds=1))
-            try:
-                yield Counter(office, study, settings, real)
-            finally:
-                recruiter.disconnect()
-    finally:
-        engine.dispose()
+    settings = read_settings(load_study(folder), os.environ, rehearsal=rehearsal)
+    with opened(folder, rehearsal, secret=True) as (study, engine), exclusive(engine):
+        with database.reading(engine) as session:
+            launch = payments.launch(session)
+        real = bool(launch and launch.live) if live is None else live
+        recruiter = make_recruiter(study, live=real, endpoint=settings.market_url)
+        url = f"{settings.public_url}/take"
+        vault = settings.vault or _no_vault()
+        office = Office(engine, recruiter, settings.adjust(study.config), Door(settings.secret), vault, url)
+        if settings.market_url:  # a marketplace of this machine counts at once, and a rehearsal is short
+            office = replace(office, margin=timedelta(seconds=1))
+        try:
+            yield Counter(office, study, settings, real)
+        finally:
+            recruiter.disconnect()
 
 
 def _no_vault() -> Vault:

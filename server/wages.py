@@ -11,7 +11,7 @@ import itertools
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -100,18 +100,20 @@ def wages(session: Session, pay: PayConfig) -> Wages | None:
     found = works(session, pay)
     if not found:
         return None
-    hourly, short = sorted(one.hourly for one in found), [one.short(pay.floor_usd_per_hour) for one in found]
+    hourly, short = [one.hourly for one in found], [one.short(pay.floor_usd_per_hour) for one in found]
     return Wages(
         n=len(found),
         minutes=statistics.median(one.minutes for one in found),
         median=statistics.median(hourly),
-        tenth=_quantile(hourly, 0.1),
+        tenth=quantile(hourly, 0.1),
         below=sum(cents > 0 for cents in short),
         missing=sum(short),
     )
 
 
-def _quantile(ordered: list[float], q: float) -> float:
+def quantile(values: Sequence[float], q: float) -> float:
+    """The q-quantile by linear interpolation (numpy's default); values may be infinite."""
+    ordered = sorted(values)
     at = q * (len(ordered) - 1)
     low, high = math.floor(at), math.ceil(at)
     if ordered[low] == ordered[high]:

@@ -7,7 +7,6 @@ the median, and at the tenth percentile, which nine in ten reach.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from server import database
-from server.desk import quantile
 from server.models import StudyRecord
 from server.settings import read_settings
-from server.wages import works
+from server.wages import quantile, works
 from study.config import Study
 from study.plan import Plan
 
@@ -71,9 +69,6 @@ def _measure(study: Study, plan: Plan, environment: Mapping[str, str], rehearsal
     trials = max(len(trials) for trials in plan.lists.values())
     least = trials * CLIPS_OF_A_TRIAL * study.config.corpus.clip_seconds / 60
     source: Source = "people" if not rehearsal else "rehearsal" if median >= least else "simulation"
-    return Measured(source, len(found), median, quantile(minutes, 0.9), statistics.median(hourly), _least(hourly))
-
-
-def _least(hourly: list[float]) -> float:
-    """The wage that nine in ten reach."""
-    return quantile(hourly, 0.1) if math.isfinite(max(hourly)) else min(hourly)
+    return Measured(
+        source, len(found), median, quantile(minutes, 0.9), statistics.median(hourly), quantile(hourly, 0.1)
+    )

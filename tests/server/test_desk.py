@@ -21,9 +21,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 import rootnote
 from server import desk_agreement, users
-from server.desk import quantile
 from server.models import Assignment, State
 from server.users import ADDRESS_ATTEMPTS, NAME_ATTEMPTS
+from server.wages import quantile
 from study.config import Study
 from tests.paper_study import make_study
 from tests.server.conftest import SECRET, Site

@@ -201,7 +201,7 @@ def test_time_is_measured_where_people_took_part(make_site: Callable[..., Site],
     facts = gather(site.study, live, NOW)
     [measured] = facts.measured
     assert (measured.source, measured.n, measured.median, measured.slow) == ("people", 3, 3, pytest.approx(4.2))
-    assert measured.usd_at_median == pytest.approx(30) and measured.usd_at_slow == pytest.approx(20)
+    assert measured.usd_at_median == pytest.approx(30) and measured.usd_at_slow == pytest.approx(22)
     told = text_of(render(facts, []))
     assert "$30.00 (BELOW the floor)" in told and "not measured yet" not in told
     other = make_study(tmp_path / "other", listeners=1)
