@@ -16,14 +16,21 @@ from werkzeug.test import Client
 from embeddings.artefacts import RootnoteError
 from server import backup, database
 from server.app import create_app
-from server.erasure import DELETED, Journal
-from server.models import Assignment, Place
+from server.erasure import Journal
+from server.models import Assignment, Base, Place
 from server.settings import Settings
 from tests.deploy.conftest import client_programs  # noqa: F401 (a fixture)
 from tests.server.conftest import SECRET, FakeClock, Site, Walker
 from tests.server.test_commands import quick
 
 TELL_TALE = "a very particular remark"
+# Whatever hangs on a run, but for the books: told by the tables themselves, so that none is forgotten.
+BOOKS = {"places", "submissions", "payments"}
+ANSWERED = [
+    mapper.class_
+    for mapper in Base.registry.mappers
+    if "assignment_id" in mapper.columns and mapper.class_.__tablename__ not in BOOKS
+]
 
 
 def engine_of(site: Site) -> Engine:
@@ -35,7 +42,7 @@ def engine_of(site: Site) -> Engine:
 def kept(site: Site) -> dict[str, int]:
     """How many rows there are of everything that a listener answers."""
     with database.reading(engine_of(site)) as session:
-        return {table.__tablename__: len(list(session.scalars(select(table)))) for table in DELETED}
+        return {table.__tablename__: len(list(session.scalars(select(table)))) for table in ANSWERED}
 
 
 def one(site: Site) -> Assignment:
@@ -68,7 +75,7 @@ def test_erasing_by_code_after_the_end(site: Site) -> None:
     assert "Your answers are erased" in ask(site, code, confirm="yes").text
     with database.reading(engine_of(site)) as session:
         left = session.scalars(select(Assignment).order_by(Assignment.id)).all()
-        for table in DELETED:
+        for table in ANSWERED:
             assert {row.assignment_id for row in session.scalars(select(table))} <= {left[1].id}
         place = session.scalar(select(Place).where(Place.assignment_id == left[0].id))
         assert place is not None
@@ -199,7 +206,7 @@ def test_the_erased_stay_erased_when_a_backup_is_restored(site: Site, tmp_path: 
     with database.reading(engine_of(again)) as session:
         rows = session.scalars(select(Assignment).order_by(Assignment.id)).all()
         assert [row.erased_at is not None for row in rows] == [True, False]
-        assert {row.assignment_id for table in DELETED for row in session.scalars(select(table))} == {rows[1].id}
+        assert {row.assignment_id for table in ANSWERED for row in session.scalars(select(table))} == {rows[1].id}
     assert Client(again.app).get(stays.address).status_code == 200
     engine_of(again).dispose()
 
