@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,20 +14,15 @@ from tests.server.conftest import FakeClock, Site, Walker, count_tones
 
 
 def run_together(number: int, action: Callable[[int], Any]) -> list[Any]:
-    """Run `action` in `number` threads that set off at once."""
+    """Run `action` in `number` threads that set off at once; what one of them raises is raised here."""
     barrier = threading.Barrier(number)
-    results: list[Any] = [None] * number
 
-    def run(index: int) -> None:
+    def run(index: int) -> Any:
         barrier.wait()
-        results[index] = action(index)
+        return action(index)
 
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
+    with ThreadPoolExecutor(number) as threads:
+        return list(threads.map(run, range(number)))
 
 
 def test_whole_study(site: Site) -> None:

@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 
 from sqlalchemy import create_engine, make_url, text
 
 from server import database
-from server.app import create_app
-from server.settings import Settings
 from tests.server.conftest import SECRET, Site
 from tests.server.fixture_study import make_study
 from tests.server.real_server import CONFIG, ROOT, real_server
 from tests.server.test_flow import run_together
 
+# A server that is ready, and starts when it is told to.
+STARTS = """
+import sys
+from pathlib import Path
+from sqlalchemy import make_url
+from server.app import create_app
+from server.settings import Settings
+from study.config import load_study
+folder, url, secret = sys.argv[1:]
+study = load_study(Path(folder))
+print("ready", flush=True)
+sys.stdin.readline()
+create_app(study, Settings(make_url(url), secret)).extensions["rootnote.engine"].dispose()
+"""
+
 
 def test_servers_that_start_at_once_make_the_places_once(tmp_path: Path, database_url: str) -> None:
+    # Processes, as they are when deployed: CPython 3.11 compiles an application's routes wrongly in threads now and
+    # then ("AST constructor recursion depth mismatch").
     study, url = make_study(tmp_path / "study", listeners=30), make_url(database_url)
     engine = database.connect(url)
     database.migrate(engine)
-    apps = run_together(6, lambda _: create_app(study, Settings(url, SECRET)))
+    command = [sys.executable, "-c", STARTS, str(study.folder), database_url, SECRET]
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(subprocess.Popen(command, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True))
+            for _ in range(4)
+        ]
+        for server in servers:
+            assert server.stdout is not None and server.stdout.readline() == "ready\n"
+        for server in servers:
+            assert server.stdin is not None
+            server.stdin.write("\n")
+            server.stdin.flush()
+        assert [server.wait(timeout=60) for server in servers] == [0] * 4
     with engine.connect() as connection:
         numbers = connection.execute(text("SELECT list_number FROM places ORDER BY 1")).scalars().all()
+        begun = connection.execute(text("SELECT count(*) FROM log WHERE number = 1")).scalar()
+    engine.dispose()
     assert numbers == list(range(30))
-    for each in (engine, *(app.extensions["rootnote.engine"] for app in apps)):
-        each.dispose()
+    assert begun == 1
 
 
 def test_gunicorn_serves_from_several_processes_and_stops_in_order(tmp_path: Path, database_url: str) -> None:
