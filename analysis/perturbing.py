@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -31,7 +32,16 @@ _inside: tuple[Fitted, ...] = ()  # of a process: the embedders that run in it
 
 def _begin(waiting: Queue[tuple[Fitted, ...]]) -> None:
     global _inside
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     _inside = waiting.get()
+
+
+def _end_with_the_parent() -> None:
+    """Where the parent is killed nobody tells this process to end: it would wait for its next task for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @dataclass(frozen=True)

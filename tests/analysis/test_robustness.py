@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from click.testing import Result
 
@@ -110,12 +109,17 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_numbers(corpus, tm
         *chosen,
     ]  # fmt: skip
     command = [sys.executable, "-m", "rootnote", *map(str, options)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(out.glob("*.part/noise_*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)  # with its workers, which would wait for ever
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
     process.wait()
+    deadline = time.monotonic() + 30
+    while any(map(is_at_work, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(workers) >= 2 and not any(map(is_at_work, workers)), "none is left behind"
     done = len(list(out.glob("*.part/*.json")))
     assert 0 < done < 19
     computed = []
@@ -124,6 +128,13 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_numbers(corpus, tm
     assert len(computed) == 19 - done
     assert run(corpus, whole, *chosen).exit_code == 0
     assert (out / "robustness.csv").read_bytes() == (whole / "robustness.csv").read_bytes()
+
+
+def is_at_work(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_process_that_dies_is_said_and_what_was_done_is_kept(corpus, tmp_path, monkeypatch):
