@@ -58,7 +58,7 @@ class InFrame(Visit):
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    toml = "[prescreen]\nmin_tones = 1\nmax_tones = 3\n[rehearsal]\nfail_prescreen = 0\nabandon = 0\n"
+    toml = "[prescreen]\nitems = 1\nmin_tones = 1\nmax_tones = 3\n[rehearsal]\nfail_prescreen = 0\nabandon = 0\n"
     return make_study(tmp_path / "study", prompts=6, listeners=6, trials=TRIALS, seconds=0.25, toml=toml)
 
 
