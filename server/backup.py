@@ -140,8 +140,13 @@ def _check_sqlite(path: Path) -> None:
 
 
 def _restore_sqlite(path: Path, target: Path) -> None:
-    if target.exists():
-        raise RootnoteError(f"{target} exists already; move it away, or name another in ROOTNOTE_DATABASE_URL.")
+    # Beside a database that was not closed lie its latest answers; beside another one they would spoil it.
+    beside = [target.with_name(f"{target.name}{ending}") for ending in ("", "-wal", "-shm", "-journal")]
+    if found := [path.name for path in beside if path.exists()]:
+        raise RootnoteError(
+            f"{' and '.join(found)} in {target.parent}: a database is there already; move it away, all of it together, "
+            "or name another in ROOTNOTE_DATABASE_URL."
+        )
     with replacing(target) as temporary:
         shutil.copyfile(path, temporary)
         try:

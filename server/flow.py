@@ -31,6 +31,7 @@ from server.models import (
     Answer,
     Assignment,
     Listener,
+    Payment,
     Place,
     State,
     StudyRecord,
@@ -497,11 +498,19 @@ def expire_absent(session: Session, now: datetime) -> None:
     session.flush()
 
 
+def _was_paid_for_leaving(session: Session, assignment: Assignment) -> bool:
+    mine = (Payment.assignment_id == assignment.id, Payment.kind == "partial", Payment.state != "void")
+    return session.scalar(select(Payment.id).where(*mine).limit(1)) is not None
+
+
 def rejoin(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
-    """Let somebody go on who gave their place back, or lost it, and came again; False where it is taken."""
+    """Let somebody go on who gave their place back, or lost it, and came again; False where it is taken.
+
+    Who was paid for what they did until they left has ended: they would be paid twice for it.
+    """
     held = session.scalar(select(Place.id).where(Place.assignment_id == assignment.id)) is not None
     gone = assignment.state not in (*ACTIVE, State.RETURNED, State.EXPIRED) or assignment.erased_at is not None
-    if held or gone:
+    if held or gone or _was_paid_for_leaving(session, assignment):
         return held
     mine = update(Place).where(Place.list_number == assignment.list_number, _claimable(experiment))
     if _rows(session, mine.values(_lease(experiment, assignment))) != 1:

@@ -49,6 +49,7 @@ def all_short(office: Office) -> list[Lift]:
 
 def lift_all(office: Office, found: Sequence[Lift], reason: str = "") -> int:
     """Pay these; how many were."""
-    for one in found:
-        settling.grant(office, one.assignment, "lift", one.cents, reason or REASON, one.submission)
-    return len(found)
+    why = reason or REASON
+    if office.recruiter.terms.by_hand:
+        return settling.note_paid(office, [(one.assignment, "lift", one.cents, why) for one in found])
+    return sum(settling.grant(office, one.assignment, "lift", one.cents, why, one.submission) for one in found)

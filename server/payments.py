@@ -2,7 +2,8 @@
 
 A payment is written `pending` before the marketplace is asked and `paid` after, so whatever breaks in between leaves a
 row that says what to ask about. Kinds: `reward` for those who finish, `screen_out` for those who failed the prescreen
-or could not hear, `partial` for those who left, `bonus` for what a researcher adds. Money is whole cents.
+or could not hear, `partial` for those who left, `bonus` for what a researcher adds, `lift` up to the floor,
+`paid_again` where a marketplace paid for work that a grant was paid for already. Money is whole cents.
 
 What a launch is bound to cost is counted so that it can only be too high: every place of an opening that may still be
 taken or paid counts in full, with its fee, and so does every payment beside those.
@@ -11,6 +12,7 @@ taken or paid counts in full, with its fee, and so does every payment beside tho
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, func, select
@@ -57,6 +59,28 @@ def due(state: State, pay: PayConfig) -> tuple[Kind, int]:
 def settles(state: State, pay: PayConfig) -> tuple[Kind, ...]:
     """The kinds of payment by which what is due is paid; who could not hear was screened out in earlier versions."""
     return ("reward", "screen_out") if state is State.TECHNICAL else (due(state, pay)[0],)
+
+
+def covers(payment: Payment, kinds: Collection[Kind], amount: int) -> bool:
+    """Whether nothing more is due beside this payment: one of these kinds, or a place's reward, whatever for.
+
+    Who was approved before they had finished, and goes on to the end, has had the reward.
+    """
+    whole = payment.opening_id is not None and payment.state != "void" and payment.cents >= amount
+    return payment.kind in kinds or whole
+
+
+def is_rejected(submissions: Sequence[Submission]) -> bool:
+    """Whether a person has rejected what a listener handed in (latest first) and nothing of theirs is open."""
+    latest = submissions[0] if submissions else None
+    is_open = any(one.status in ("held", "submitted") for one in submissions)
+    return latest is not None and latest.status == "rejected" and not is_open
+
+
+def submissions_of(session: Session, assignment: Assignment) -> list[Submission]:
+    """What a listener holds or has held at the marketplace, latest first."""
+    mine = select(Submission).where(Submission.assignment_id == assignment.id)
+    return list(session.scalars(mine.order_by(Submission.id.desc())))
 
 
 # ------------------------------------------------------------------ rows

@@ -71,7 +71,10 @@ class Reception:
         return session.scalar(select(Submission.id).where(*same).limit(1)) is not None
 
     def note(self, session: Session, assignment: Assignment, arrival: Arrival, now: datetime) -> None:
-        """Note the place that a listener holds now, and keep sealed who they are."""
+        """Note the place that a listener holds now, and keep sealed who they are; nothing of who had it erased."""
+        session.refresh(assignment, ["erased_at"], with_for_update={"read": True, "key_share": True})
+        if assignment.erased_at is not None:
+            return
         held = {"assignment_id": assignment.id, "opening": arrival.opening, "status": "held", "seen_at": now}
         # The same worker may come twice at once, and `server sync` may hear of the place just now.
         row = find_or_add(session, Submission, {"key": self._key(arrival)}, held, lock=True)

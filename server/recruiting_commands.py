@@ -37,7 +37,7 @@ from server.settling import Due
 from study.config import Study, cents, load_study
 from study.plan import read_plan
 from study.recruiters import make_recruiter
-from study.recruiters.base import RecruiterError, UnknownWorkerError
+from study.recruiters.base import NotTheirsError, RecruiterError, UnknownWorkerError
 
 LINK_BUDGET = 10**9
 study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
@@ -345,30 +345,38 @@ def pay(
             return
         total = dollars(sum(one.cost for one in due))
         if here.office.recruiter.terms.by_hand:
+            _require_room(here.office, sum(one.cost for one in due))
             for one in due:
                 click.echo(f"  {codes[one.assignment]}  {dollars(one.cents)}  {one.kind.replace('_', ' ')}")
             _confirm(yes, f"Have you paid these {len(due)} people {total}? They are written down as paid then")
         else:
             _confirm(yes, f"Pay {len(due)} people {total}?")
         with noted(here.office, "paid"):
-            places, unknown = _pay_all(here.office, due)
-        click.echo(f"Paid {len(due) - places - unknown}." + (f" Made {places} places to be paid by." if places else ""))
+            paid, places = _pay_all(here.office, due)
+        click.echo(f"Paid {paid}." + (f" Made {places} places to be paid by." if places else ""))
+
+
+def _require_room(office: Office, amount: int) -> None:
+    """What is paid by hand is paid before it is written down: whether there is room for it is asked before that."""
+    with office.writing() as session:
+        payments.require_budget(session, amount)
 
 
 def _pay_all(office: Office, due: list[Due]) -> tuple[int, int]:
-    """Pay these: how many by places made for them, and how many the marketplace does not know."""
-    places, unknown = 0, 0
+    """Pay these: how many were paid, and how many places made for others; neither for who came by a false name."""
+    if office.recruiter.terms.by_hand:
+        return settling.note_paid(office, [(one.assignment, one.kind, one.cents, "") for one in due]), 0
+    paid, places = 0, 0
     for one in due:
-        if one.how != "place":
-            settling.grant(office, one.assignment, one.kind, one.cents, "", one.submission)
-            continue
         try:
-            settling.offer_place(office, one)
-            places += 1
-        except UnknownWorkerError as error:
+            if one.how == "place":
+                settling.offer_place(office, one)
+                places += 1
+            else:
+                paid += settling.grant(office, one.assignment, one.kind, one.cents, "", one.submission)
+        except (UnknownWorkerError, NotTheirsError) as error:
             click.echo(f"Assignment {one.pseudonym} is not paid: {error}", err=True)
-            unknown += 1
-    return places, unknown
+    return paid, places
 
 
 def _codes(session: Session, due: list[Due]) -> dict[int, str]:
@@ -409,6 +417,7 @@ def _lift(here: Counter, reason: str, dry_run: bool, yes: bool) -> None:
         return
     cost = dollars(sum(one.cents + here.office.recruiter.fee(one.cents) for one in ready))
     if by_hand := here.office.recruiter.terms.by_hand:
+        _require_room(here.office, sum(one.cents for one in ready))
         for one in ready:
             click.echo(f"  {one.code}  {dollars(one.cents)}")
     _confirm(yes, f"Have you paid these {len(ready)} people {cost}?" if by_hand else f"Pay {cost}, fees included?")

@@ -8,7 +8,8 @@ is doubtful (submitted, but not finished here) is left to a person: `doubtful` l
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -20,7 +21,15 @@ from server.models import ACTIVE, Assignment, Listener, Opening, Payment, Place,
 from server.privacy import recall
 from server.recruiting import Office, Tell, carry_out, close_openings, top_up, unplaced
 from server.sql import find_or_add
-from study.recruiters.base import Grant, Kind, RecruiterError, Standing, UnknownWorkerError, UnsureError
+from study.recruiters.base import (
+    Grant,
+    Kind,
+    NotTheirsError,
+    RecruiterError,
+    Standing,
+    UnknownWorkerError,
+    UnsureError,
+)
 from study.recruiters.base import Submission as Told
 
 LIVE = ("held", "submitted")
@@ -181,7 +190,8 @@ def _unasked(session: Session, office: Office, row: Submission, opening: Opening
         earlier.opening_id, earlier.cents, earlier.fee_cents = opening.id, opening.reward_cents, opening.fee_cents
         return earlier
     if earlier is not None:
-        assignment = None  # they are paid already, for another submission
+        assignment = None  # they are paid already, for another submission or by a grant for this one
+        kind = "paid_again" if earlier.submission_id == row.id else kind
     return payments.intend(
         session,
         assignment,
@@ -262,12 +272,24 @@ def _send_in_doubt(office: Office, number: int) -> bool:
     grant = _grant(office, number)
     if grant is None:
         return False
-    unpaid = not office.recruiter.has_paid(grant)
-    if unpaid:
-        _note_sending(office, number)
-        office.recruiter.bonus(grant)
+    with _void_unless_theirs(office, number):
+        unpaid = not office.recruiter.has_paid(grant)
+        if unpaid:
+            _note_sending(office, number)
+            office.recruiter.bonus(grant)
     _paid(office, number)
     return unpaid
+
+
+@contextlib.contextmanager
+def _void_unless_theirs(office: Office, number: int) -> Iterator[None]:
+    """Nothing is owed to somebody who came with another's submission: who takes part under many names is paid once."""
+    try:
+        yield
+    except NotTheirsError:
+        with office.writing() as session:
+            session.get_one(Payment, number).state = "void"
+        raise
 
 
 def _note_sending(office: Office, number: int) -> None:
@@ -333,13 +355,18 @@ class Due:
 
 def all_due(session: Session, office: Office) -> list[Due]:
     """Everything that is owed and not paid or under way, by how it can be paid."""
-    settled = {(one.assignment_id, one.kind) for one in session.scalars(select(Payment)) if _is_under_way(session, one)}
+    booked: dict[int | None, list[Payment]] = defaultdict(list)
+    for one in session.scalars(select(Payment)):
+        if _is_under_way(session, one):
+            booked[one.assignment_id].append(one)
     found = []
     for assignment in session.scalars(select(Assignment).order_by(Assignment.id)):
         kind, amount = payments.due(assignment.state, office.config.pay)
         kinds = payments.settles(assignment.state, office.config.pay)
-        if amount and not any((assignment.id, one) in settled for one in kinds):
-            found.append(_due(session, office, assignment, kind, amount))
+        if amount and not any(payments.covers(one, kinds, amount) for one in booked[assignment.id]):
+            rows = payments.submissions_of(session, assignment)
+            if not payments.is_rejected(rows):
+                found.append(_due(session, office, assignment, rows, kind, amount))
     return found
 
 
@@ -351,13 +378,10 @@ def _is_under_way(session: Session, payment: Payment) -> bool:
     return opening.owed_to is not None and opening.settled_at is None
 
 
-def _due(session: Session, office: Office, assignment: Assignment, kind: Kind, amount: int) -> Due:
+def _due(
+    session: Session, office: Office, assignment: Assignment, rows: list[Submission], kind: Kind, amount: int
+) -> Due:
     at = office.recruiter.terms
-    rows = list(
-        session.scalars(
-            select(Submission).where(Submission.assignment_id == assignment.id).order_by(Submission.id.desc())
-        )
-    )
     who = (assignment.id, assignment.pseudonym, kind)
     if at.by_hand:
         return Due(*who, amount, 0, "by hand")
@@ -454,19 +478,46 @@ def _approve_owed(office: Office, sight: Sight) -> int:
     return len(found)
 
 
-def grant(office: Office, assignment: int, kind: Kind, amount: int, reason: str, submission: int | None) -> None:
-    """Pay a grant: written down, sent, written down again. One that was written down before is left to `reconcile`."""
+def grant(office: Office, assignment: int, kind: Kind, amount: int, reason: str, submission: int | None) -> bool:
+    """Pay a grant: written down, sent, written down again; whether it was sent.
+
+    One that was written down before is left to `reconcile`, unless it was to be paid by an approval that came to
+    nothing: the place was given back since.
+    """
     with office.writing() as session:
         row = session.get(Submission, submission) if submission else None
         fee = office.recruiter.fee(amount)
         who = session.get_one(Assignment, assignment)
-        if payments.find(session, who, kind) is not None:
-            return
-        payment = payments.intend(session, who, kind, amount, fee, office.clock(), submission=row, reason=reason)
+        payment = payments.find(session, who, kind)
+        if payment is not None:
+            if _is_under_way(session, payment):
+                return False
+            payment.opening_id, payment.cents, payment.fee_cents = None, amount, fee
+            payment.submission_id, payment.intended_at = submission, office.clock()
+        else:
+            payment = payments.intend(session, who, kind, amount, fee, office.clock(), submission=row, reason=reason)
         number = payment.id
     if not office.recruiter.terms.by_hand and (sent := _grant(office, number)):
-        office.recruiter.bonus(sent)
+        with _void_unless_theirs(office, number):
+            office.recruiter.bonus(sent)
     _paid(office, number)
+    return True
+
+
+def note_paid(office: Office, paid: Iterable[tuple[int, Kind, int, str]]) -> int:
+    """Write down, all or none, what was paid by hand: assignment, kind, cents, reason. How many were new.
+
+    Raises:
+        OverBudget: where the launch's budget has no room for it.
+    """
+    new = 0
+    with office.writing() as session:
+        for number, kind, amount, reason in paid:
+            who, now = session.get_one(Assignment, number), office.clock()
+            if payments.find(session, who, kind) is None:
+                payments.settle(session, payments.intend(session, who, kind, amount, 0, now, reason=reason), now)
+                new += 1
+    return new
 
 
 def offer_place(office: Office, due: Due) -> None:

@@ -26,7 +26,8 @@ from embeddings.artefacts import RootnoteError
 
 Outcome = Literal["finished", "screened_out", "left"]
 Status = Literal["held", "submitted", "approved", "rejected", "returned", "timed_out", "screened_out"]
-Kind = Literal["reward", "screen_out", "partial", "bonus", "lift"]
+# "paid_again": the marketplace paid for a submission for which a grant was paid already.
+Kind = Literal["reward", "screen_out", "partial", "bonus", "lift", "paid_again"]
 TOKEN_LENGTH = 64
 
 
@@ -40,6 +41,10 @@ class ArrivalError(RecruiterError):
 
 class UnknownWorkerError(RecruiterError):
     """The marketplace knows nobody by this id: an address may say anything."""
+
+
+class NotTheirsError(RecruiterError):
+    """The submission that somebody came with is another's: an address may say anything."""
 
 
 class UnsureError(RecruiterError):

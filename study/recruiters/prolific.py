@@ -23,6 +23,7 @@ from study.recruiters.base import (
     ArrivalError,
     Grant,
     HandBack,
+    NotTheirsError,
     Order,
     Outcome,
     RecruiterError,
@@ -202,8 +203,7 @@ class ProlificRecruiter:
         at = told.get("completed_at") or told.get("started_at")
         # A status that is new to us is held: nothing is paid for it, and nobody is recruited in its place.
         status = STATUSES.get(told["status"], "held")
-        worker = str(told.get("participant_id") or told.get("participant"))
-        return Submission(told["id"], worker, opening, status, datetime.fromisoformat(at) if at else None)
+        return Submission(told["id"], _participant(told), opening, status, datetime.fromisoformat(at) if at else None)
 
     def close(self, opening: str) -> None:
         if self._status(opening) in ("UNPUBLISHED", "COMPLETED"):
@@ -236,11 +236,15 @@ class ProlificRecruiter:
             self._api.wait(attempt)
 
     def bonus(self, grant: Grant) -> None:
-        """Pay: a screen-out by Prolific's own way while the submission is open, all else as a bonus."""
+        """Pay: a screen-out by Prolific's own way while the submission is open, all else as a bonus.
+
+        Raises:
+            NotTheirsError: where the submission is not of the listener who came with it.
+        """
         if self.has_paid(grant):
             return
         submission, usd = grant.submission, Decimal(grant.cents) / 100
-        if grant.kind == "screen_out" and self._get(submission)["status"] in ("ACTIVE", "AWAITING REVIEW"):
+        if grant.kind == "screen_out" and self._theirs(submission)["status"] in ("ACTIVE", "AWAITING REVIEW"):
             given = {"submission_ids": [submission.id], "bonus_per_submission": float(usd), "increase_places": False}
             self._api.post(f"/studies/{submission.opening}/screen-out-submissions/", given)
         else:
@@ -253,12 +257,26 @@ class ProlificRecruiter:
     def has_paid(self, grant: Grant) -> bool:
         if grant.token in self._paid:
             return True
-        told = self._get(grant.submission)
+        told = self._theirs(grant.submission)
         if grant.kind == "screen_out" and told["status"] in ("SCREENED OUT", "APPROVED"):
             return True  # where a person approved it instead, the reward was paid
         others = list(self._paid.values()).count((grant.submission.id, grant.cents))
         paid = [round(amount) for amount in told.get("bonus_payments") or []]
         return paid.count(grant.cents) > max(others, grant.alike)
+
+    def _theirs(self, submission: Submission) -> dict[str, Any]:
+        """A submission as Prolific has it, of the very participant who is to be paid for it."""
+        try:
+            told = self._get(submission)
+        except RefusedError as refused:
+            if refused.status != 404:
+                raise
+            raise NotTheirsError(f"Prolific knows no submission {submission.id}.") from refused
+        if _participant(told) != submission.worker:
+            raise NotTheirsError(
+                f"on Prolific the submission {submission.id} is not of the participant who came with it."
+            )
+        return told
 
     def _get(self, submission: Submission) -> dict[str, Any]:
         return self._api.get(f"/submissions/{submission.id}/")
@@ -299,6 +317,11 @@ class ProlificRecruiter:
 
     def disconnect(self) -> None:
         self._api.close()
+
+
+def _participant(told: Mapping[str, Any]) -> str:
+    """Whose submission it is: a list names it otherwise than a single one does."""
+    return str(told.get("participant_id") or told["participant"])
 
 
 def read_filters(config: ProlificConfig) -> list[dict[str, Any]]:

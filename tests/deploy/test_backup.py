@@ -11,9 +11,11 @@ from click.testing import CliRunner, Result
 from sqlalchemy import create_engine, inspect, make_url, text
 
 import rootnote
+from server import database
 from server.app import create_app
 from server.settings import Settings
 from tests.server.conftest import SECRET, Site
+from tests.server.fixture_study import make_study
 
 
 def server(command: str, *arguments: object) -> Result:
@@ -89,6 +91,23 @@ def test_old_backups_go_and_nothing_else(site: Site, tmp_path: Path, client_prog
     paths = [backup(make_url(site.database_url), folder, 2, datetime(2026, 3, day, tzinfo=UTC)) for day in (1, 3, 2, 4)]
     assert find_backups(folder) == [paths[3], paths[1]]
     assert sorted(path.name for path in folder.iterdir()) == sorted([paths[1].name, paths[3].name, "notes.dump"])
+
+
+def test_nothing_is_restored_beside_the_rest_of_a_database_that_was_not_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite would play that rest into what was restored."""
+    study, target = make_study(tmp_path / "study").folder, tmp_path / "answers.sqlite3"
+    monkeypatch.setenv("ROOTNOTE_DATABASE_URL", f"sqlite:///{target}")
+    engine = database.connect(make_url(f"sqlite:///{target}"))
+    database.migrate(engine)
+    engine.dispose()
+    assert server("backup", study, "--to", tmp_path / "backups").exit_code == 0
+    [path] = (tmp_path / "backups").iterdir()
+    target.rename(target.with_name("answers.sqlite3-wal"))
+    refused = server("restore", path, study)
+    assert refused.exit_code == 1 and "answers.sqlite3-wal" in str(refused.exception)
+    assert not target.exists()
 
 
 def test_what_cannot_be_backed_up_or_restored_is_said(

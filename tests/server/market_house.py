@@ -19,6 +19,7 @@ from server.rehearsal.markets.turk_places import TurkError
 from server.rehearsal.mturk import Accepted, MTurkMarket
 from study.config import load_study
 from study.plan import read_plan
+from study.recruiters.base import NotTheirsError
 from study.recruiters.mturk import MTurkRecruiter
 from tests.server.conftest import SECRET, FakeClock, Site, Walker
 
@@ -60,7 +61,8 @@ class Turk:
             if one.how == "place":
                 settling.offer_place(self.office, one)
             else:
-                settling.grant(self.office, one.assignment, one.kind, one.cents, "", one.submission)
+                with contextlib.suppress(NotTheirsError):
+                    settling.grant(self.office, one.assignment, one.kind, one.cents, "", one.submission)
         return due
 
     def wait(self, minutes: float) -> None:

@@ -14,10 +14,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from embeddings.artefacts import RootnoteError
 from server import payments, recruiting, settling
 from server.door import Door
+from server.erasure import is_settled
+from server.models import Assignment
 from server.privacy import Vault
 from server.recruiting import Office
 from server.rehearsal.markets.money import total
@@ -32,6 +35,7 @@ from tests.server.test_crashes import LEFT_OPEN, LISTENERS, Breaker, Crash, Show
 
 PROLIFIC = '[recruiter]\nkind = "prolific"\n'
 UNIT = 200
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ def a_show(make: Callable[..., House], breaker: Breaker, listeners: int = LISTEN
     return ProlificShow(make(listeners=listeners, trials=1), breaker, listeners)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_a_launch_that_breaks_nowhere(make_house: Callable[..., House]) -> None:
     show = a_show(make_house, Breaker(at=0))
     show.run()
@@ -155,7 +159,7 @@ def test_a_launch_that_breaks_nowhere(make_house: Callable[..., House]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_a_launch_that_breaks_off_at_each_point_once(make_house: Callable[..., House]) -> None:
     breaker = Breaker()
     show = a_show(make_house, breaker)
@@ -165,7 +169,7 @@ def test_a_launch_that_breaks_off_at_each_point_once(make_house: Callable[..., H
     print(f"{LISTENERS} listeners, {breaker.crashes} crashes")
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_who_could_not_submit_is_paid_once_though_the_program_dies_after_each_sending(
     make_house: Callable[..., House],
 ) -> None:
@@ -205,7 +209,7 @@ def test_who_could_not_submit_is_paid_once_though_the_program_dies_after_each_se
     assert house.cost == house.paid == UNIT
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_a_refused_screen_out_that_a_person_approves_is_paid_and_booked_once(make_house: Callable[..., House]) -> None:
     house = make_house(listeners=1, trials=1)
     show = ProlificShow(house, Breaker(), 1)
@@ -231,7 +235,7 @@ def test_a_refused_screen_out_that_a_person_approves_is_paid_and_booked_once(mak
         assert settling.all_due(session, house.office) == []
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_who_leaves_is_asked_to_return_and_who_finishes_to_come_back(make_house: Callable[..., House]) -> None:
     house = make_house(listeners=2, trials=1)
     house.launch()
@@ -245,3 +249,163 @@ def test_who_leaves_is_asked_to_return_and_who_finishes_to_come_back(make_house:
     assert done.step == "done" and "One more step" in done.html
     code = house.office.recruiter.code("finished")  # type: ignore[attr-defined]
     assert done.find(r'href="([^"]+)" data-back').endswith(f"/submissions/complete?cc={code}")
+
+
+# ------------------------------------------------------------------ out of order, and under false names
+
+
+def settled(house: House) -> bool:
+    """Whether nothing is in doubt or due any more, and the books agree with the marketplace to the cent."""
+    with house.office.reading() as session:
+        open_ = [*payments.pending(session), *settling.all_due(session, house.office)]
+    return not open_ and house.cost == house.paid
+
+
+def until_it_shows(house: House) -> None:
+    for _ in range(2):
+        house.pay()
+        house.wait(20)
+        house.sync()
+
+
+@on_sqlite
+def test_one_submission_under_many_names_is_paid_once(make_house: Callable[..., House]) -> None:
+    house = make_house(listeners=4, trials=1)
+    show = ProlificShow(house, Breaker(), 4)
+    house.launch()
+    taken = house.accept("AREAL")
+    assert taken is not None
+    own = f"{int.from_bytes(b'AREAL'):024x}"
+    for digit, ends in (("1", "finish"), ("2", "finish"), ("3", "technical")):
+        forged = Taken(taken.assignment_id, taken.external_url.replace(own, 24 * digit))
+        assert forged != taken
+        show.listen(forged, ends)  # type: ignore[arg-type]
+        house.pay()  # while the place is held, too
+    show.listen(taken, "finish")  # type: ignore[arg-type]
+    house.market.complete(taken.assignment_id, "ANY")
+    house.wait(5)
+    house.sync()
+    until_it_shows(house)
+    assert [entry.kind for entry in house.market.ledger() if entry.kind not in ("fee", "tax")] == ["reward"]
+    assert house.cost == UNIT and settled(house)
+
+
+@on_sqlite
+def test_a_submission_that_prolific_does_not_know_is_not_paid(make_house: Callable[..., House]) -> None:
+    house = make_house(listeners=1, trials=1)
+    house.launch()
+    taken = house.accept("AREAL")
+    assert taken is not None
+    address = taken.external_url.replace(f"{int.from_bytes(b'AREAL'):024x}", "e" * 24)
+    forged = Taken("f" * 24, address.replace(taken.assignment_id, "f" * 24))
+    ProlificShow(house, Breaker(), 1).listen(forged, "finish")  # type: ignore[arg-type]
+    house.market.return_(taken.assignment_id)
+    house.wait(5)
+    house.sync()
+    until_it_shows(house)
+    assert house.cost == 0 and settled(house)
+
+
+@on_sqlite
+def test_who_was_approved_midway_and_finishes_is_paid_once(make_house: Callable[..., House]) -> None:
+    house = make_house(listeners=1, trials=1)
+    house.launch()
+    walker = house.worker("AMIDWAY").agree()
+    walker.go("instructions")
+    house.market.complete(walker.accepted.assignment_id, "ANY")
+    house.market.state.approve(house.market.state.submission(walker.accepted.assignment_id))
+    house.sync()
+    walker.reload().listen().finish()
+    assert walker.step == "done"
+    house.sync()
+    until_it_shows(house)
+    assert house.cost == UNIT and settled(house)
+
+
+@on_sqlite
+def test_who_was_paid_for_leaving_does_not_go_on(make_house: Callable[..., House]) -> None:
+    house = make_house(listeners=1, trials=1, toml="[pay]\nwithdrawn_usd = 0.50\nwithout_sound_usd = 1.40\n")
+    house.launch()
+    walker = house.worker("ALEFT").agree()
+    house.market.return_(walker.accepted.assignment_id)
+    house.wait(5)
+    house.sync()
+    house.pay()
+    assert house.states() == ["returned"]
+    again = house.arrive(walker.accepted)
+    if again.step == "consent":
+        again.agree()
+    assert again.step not in ("instructions", "trial")
+    until_it_shows(house)
+    assert house.cost == 50 + 17 and settled(house)
+
+
+@on_sqlite
+def test_an_approval_that_came_to_nothing_is_paid_as_a_bonus_when_the_place_was_given_back(
+    make_house: Callable[..., House],
+) -> None:
+    house = make_house(listeners=1, trials=1)
+    house.launch()
+    taken = house.accept("AREAL")
+    assert taken is not None
+    ProlificShow(house, Breaker(), 1).listen(taken, "finish")  # type: ignore[arg-type]
+    house.market.complete(taken.assignment_id, "ANY")
+    recruiter: Any = house.office.recruiter
+    approve = recruiter.approve
+
+    def fails(submission: object) -> None:
+        raise RecruiterError("no answer")
+
+    recruiter.approve = fails
+    with pytest.raises(RecruiterError):
+        house.sync()
+    recruiter.approve = approve
+    house.market.return_(taken.assignment_id)
+    house.wait(5)
+    house.sync()
+    until_it_shows(house)
+    assert total(house.market.ledger(), "bonus") == Decimal("1.50")
+    assert house.cost == UNIT and settled(house)
+
+
+@on_sqlite
+def test_who_was_paid_a_bonus_and_is_approved_afterwards_stops_nothing(make_house: Callable[..., House]) -> None:
+    house = make_house(listeners=2, trials=1)
+    show = ProlificShow(house, Breaker(), 2)
+    house.launch()
+    taken = house.accept("ALATE")
+    assert taken is not None
+    show.listen(taken, "finish")  # type: ignore[arg-type]
+    house.market.abandon(taken.assignment_id)
+    house.wait(5)
+    house.sync()
+    until_it_shows(house)
+    house.market.complete(taken.assignment_id, "ANY")
+    house.market.state.approve(house.market.state.submission(taken.assignment_id))
+    other = house.accept("AOTHER")
+    assert other is not None
+    show.listen(other, "finish")  # type: ignore[arg-type]
+    house.market.complete(other.assignment_id, "ANY")
+    house.sync()
+    until_it_shows(house)
+    kinds = [row[0] for row in house.site.query("SELECT kind FROM payments ORDER BY id")]
+    assert kinds == ["reward", "paid_again", "reward"]
+    assert house.cost == 3 * UNIT and settled(house)
+
+
+@on_sqlite
+def test_what_a_person_rejected_is_not_paid(make_house: Callable[..., House]) -> None:
+    house = make_house(listeners=1, trials=1)
+    house.launch()
+    taken = house.accept("AREAL")
+    assert taken is not None
+    ProlificShow(house, Breaker(), 1).listen(taken, "finish")  # type: ignore[arg-type]
+    house.market.complete(taken.assignment_id, "ANY")
+    settling.synchronise(house.office, approve=False)
+    house.market.state.reject(house.market.state.submission(taken.assignment_id))
+    house.sync()
+    until_it_shows(house)
+    assert house.cost == 0 and settled(house)
+    with house.office.reading() as session:
+        [who] = session.scalars(select(Assignment))
+        assert is_settled(session, who, house.office.config.pay), "who they are may go"

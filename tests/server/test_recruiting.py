@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from embeddings.artefacts import RootnoteError
 from server import payments, recruiting, settling
+from server.erasure import forget_the_erased
 from server.models import Payment
 from server.payments import OverBudget
 from server.rehearsal.mturk import Accepted
@@ -372,3 +373,22 @@ def test_who_could_not_hear_and_was_paid_by_an_earlier_version_is_not_paid_again
         assert turk.pay() == []
     assert turk.rewards() == ["AMUTE"]
     assert turk.cost == turk.paid
+
+
+@on_sqlite
+def test_a_consent_page_sent_again_after_erasing_seals_nobody_again(make_turk: MakeTurk) -> None:
+    turk = make_turk(listeners=1, trials=1, toml=NO_PRESCREEN)
+    turk.launch()
+    walker = turk.worker("A1")
+    page = walker.page
+    walker.agree()
+    walker.client.post(f"{walker.address}/withdraw", data={"confirm": "yes"})
+    turk.market.return_(walker.accepted.assignment_id)
+    turk.wait(5)
+    turk.sync()
+    with turk.office.writing() as session:
+        assert forget_the_erased(session, turk.office.config.pay) == 1
+    walker.page = page
+    walker.agree()  # the same form once more, from a second tab
+    assert turk.site.query("SELECT * FROM vault") == []
+    assert turk.site.query("SELECT status FROM submissions") == [("returned",)]

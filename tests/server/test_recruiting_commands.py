@@ -236,6 +236,27 @@ def test_plain_links_are_paid_by_hand_and_written_down(make_site: Callable[..., 
 
 
 @on_sqlite
+def test_who_is_paid_by_hand_is_asked_for_only_where_the_budget_has_room(
+    make_site: Callable[..., Site], ask: Ask
+) -> None:
+    site = make_site(listeners=2, trials=1, toml=NO_PRESCREEN)
+    turk: Any = SimpleNamespace(site=site, market=SimpleNamespace(url=""))
+    codes = []
+    for _ in range(2):
+        walker = site.walker().consent()
+        walker.go("instructions")
+        codes.append(walker.listen().finish().code)
+    assert ask(turk, "open", "--budget", "2.00")[0] == 0
+    status, said = ask(turk, "pay", "--yes")
+    assert status == 1 and "is $1.00 short of this" in said
+    assert not any(code in said for code in codes), "nobody is paid before it is known that it can be written down"
+    assert site.query("SELECT * FROM payments") == []
+    assert ask(turk, "open", "--budget", "3.00")[0] == 0
+    assert "Paid 2." in ask(turk, "pay", "--yes")[1]
+    assert site.query("SELECT cents, state FROM payments") == [(150, "paid")] * 2
+
+
+@on_sqlite
 def test_the_vault_turns_its_key(make_turk: MakeTurk, monkeypatch: pytest.MonkeyPatch) -> None:
     turk = make_turk(listeners=1, toml=NO_PRESCREEN)
     turk.launch()
