@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -39,8 +40,9 @@ class VolumeItem(Item):
         return volume_sound(self.level_dbfs, sample_rate)
 
 
+@functools.lru_cache(maxsize=4)  # every listener is given the same
 def volume_sound(loudness_dbfs: float, sample_rate: int = SAMPLE_RATE, seconds: float = 4.0) -> Sound:
-    """A soft broken chord to set the volume by, float32 [samples], at about the loudness of the clips.
+    """A soft broken chord to set the volume by, float32 [samples] (not to be written to), about as loud as the clips.
 
     Between 200 and 800 Hz the K-weighting of ITU-R BS.1770 is nearly flat, so RMS in dBFS stands for LUFS.
     """
@@ -53,4 +55,6 @@ def volume_sound(loudness_dbfs: float, sample_rate: int = SAMPLE_RATE, seconds: 
         for harmonic, weight in ((1, 1.0), (2, 0.35), (3, 0.12)):
             sound += envelope * weight * np.sin(2 * np.pi * frequency * harmonic * since)
     sound *= np.clip((seconds - time) / 0.05, 0.0, 1.0)
-    return np.asarray(sound * 10 ** (loudness_dbfs / 20) / np.sqrt(np.mean(sound**2)), dtype=np.float32)
+    found = np.asarray(sound * 10 ** (loudness_dbfs / 20) / np.sqrt(np.mean(sound**2)), dtype=np.float32)
+    found.setflags(write=False)
+    return found

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 from flask import Flask
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import URL, create_engine, make_url, text
 from werkzeug.test import Client, TestResponse
 
 from server import database
@@ -92,6 +92,22 @@ class Site:
             return list(connection.execute(text(sql)))
 
 
+_migrated: dict[str, bytes] = {}
+
+
+def _migrate(url: URL) -> None:
+    """Migrate a database; of SQLite's, one is migrated and the others are made as copies of it."""
+    new = url.drivername == "sqlite" and not Path(str(url.database)).exists()
+    if new and _migrated:
+        Path(str(url.database)).write_bytes(_migrated["sqlite"])
+        return
+    engine = database.connect(url)
+    database.migrate(engine)
+    engine.dispose()
+    if new:
+        _migrated["sqlite"] = Path(str(url.database)).read_bytes()
+
+
 @pytest.fixture
 def make_site(tmp_path: Path, database_url: str, clock: FakeClock) -> Iterator[Callable[..., Site]]:
     """Make a site: `make_site(listeners=2, trials=3, toml="...", settings={"public_url": "..."})`."""
@@ -100,9 +116,7 @@ def make_site(tmp_path: Path, database_url: str, clock: FakeClock) -> Iterator[C
     def make(settings: dict[str, Any] | None = None, **options: Any) -> Site:
         study = make_study(tmp_path / "study", **options)
         url = make_url(database_url)
-        engine = database.connect(url)
-        database.migrate(engine)
-        engine.dispose()
+        _migrate(url)
         app = create_app(study, Settings(url, SECRET, **(settings or {})), clock=clock)
         engines.append(app.extensions["rootnote.engine"])
         return Site(study, app, clock, database_url)
