@@ -73,7 +73,8 @@ def best_of(generations: Rows, found: Neighbours, count: int, k: int) -> tuple[R
     width = found.rows.shape[1]
     owner = np.repeat(generations, width)
     clip = np.repeat(np.arange(len(generations)), width)
-    rows, scores = found.rows.reshape(-1), found.scores.reshape(-1).astype(float)
+    # Products of unit vectors in float32 are now and then a rounding above 1.
+    rows, scores = found.rows.reshape(-1), np.clip(found.scores.reshape(-1).astype(float), -1, 1)
     # Best first within a generation; ties in the order of rows, then of clips.
     order = np.lexsort((clip, rows, -scores, owner))
     owner, clip, rows, scores = owner[order], clip[order], rows[order], scores[order]
@@ -107,7 +108,7 @@ def prompt_similarity(
     theirs = np.searchsorted(prompts, np.arange(count + 1))
     for one in np.intersect1d(generations, prompts):
         mine, prompt = vectors[ours[one] : ours[one + 1]], prompt_vectors[theirs[one] : theirs[one + 1]]
-        result[one] = float((mine @ prompt.T).max())
+        result[one] = np.clip((mine @ prompt.T).max(), -1, 1)
     return result
 
 

@@ -129,7 +129,7 @@ def report(
         rules_from=planned.source,
         flow=flow_of(read),
         registered=register(read, planned.study, planned.frozen, alternative),
-        findings=find(read, found.bins),
+        findings=find(read, found.bins, alternative=alternative),
         beside=put_beside(tables, "this study", [read_study(other) for other in compare]),
     )
     paths = _write(folder, content)

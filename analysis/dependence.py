@@ -20,8 +20,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse, stats
 
-from analysis.agreement import BIN_PAIRS, CHANCE, exact_binomial, holm
-from analysis.responses import BINS
+from analysis.agreement import BIN_PAIRS, CHANCE, Alternative, exact_binomial, holm
+from analysis.responses import BINS, numbered
 
 Ints = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float64]
@@ -52,6 +52,7 @@ class Dependence:
     icc_listener: float | None
     icc_prompt: float | None
     pooled_p: float
+    alternative: Alternative = "two-sided"
     p_holm: float | None = None
     pooled_p_holm: float | None = None
     fallback: str = ""
@@ -68,7 +69,7 @@ class Dependence:
         return None if pooled >= LEVEL else own < LEVEL
 
 
-def dependence(frame: pd.DataFrame, label: str = "all") -> Dependence:
+def dependence(frame: pd.DataFrame, label: str = "all", alternative: Alternative = "two-sided") -> Dependence:
     """Agreement in `frame` (columns agreed, listener, prompt), with listeners and prompts as random.
 
     Raises:
@@ -76,10 +77,10 @@ def dependence(frame: pd.DataFrame, label: str = "all") -> Dependence:
     """
     if frame.empty:
         raise ValueError("dependence needs at least one response")
-    return _of(*_coded(frame), label)
+    return _of(*_coded(frame), label, alternative)
 
 
-def dependence_table(frame: pd.DataFrame) -> dict[str, tuple[Dependence, ...]]:
+def dependence_table(frame: pd.DataFrame, alternative: Alternative = "two-sided") -> dict[str, tuple[Dependence, ...]]:
     """By embedder: every bin pair with responses (Holm's correction over these), every row and everything."""
     found = {}
     for name in sorted(map(str, frame["embedder"].unique()), key=lambda name: (name.casefold(), name)):
@@ -88,10 +89,10 @@ def dependence_table(frame: pd.DataFrame) -> dict[str, tuple[Dependence, ...]]:
         high, low = own["bin_high"].to_numpy(), own["bin_low"].to_numpy()
         pairs = {f"{h}–{w}": (high == h) & (low == w) for h, w in BIN_PAIRS}
         totals = {f"{h}, total": high == h for h in BINS[:-1]} | {"all": np.ones(len(own), bool)}
-        cells = [_of(y[m], listener[m], prompt[m], label) for label, m in pairs.items() if m.any()]
+        cells = [_of(y[m], listener[m], prompt[m], label, alternative) for label, m in pairs.items() if m.any()]
         corrected, pooled = holm([cell.p for cell in cells]), holm([cell.pooled_p for cell in cells])
         cells = [replace(cell, p_holm=p, pooled_p_holm=q) for cell, p, q in zip(cells, corrected, pooled, strict=True)]
-        cells += [_of(y[m], listener[m], prompt[m], label) for label, m in totals.items() if m.any()]
+        cells += [_of(y[m], listener[m], prompt[m], label, alternative) for label, m in totals.items() if m.any()]
         found[name] = tuple(cells)
     return found
 
@@ -99,18 +100,18 @@ def dependence_table(frame: pd.DataFrame) -> dict[str, tuple[Dependence, ...]]:
 def _coded(frame: pd.DataFrame) -> tuple[Floats, Ints, Ints]:
     return (
         frame["agreed"].to_numpy(float),
-        pd.factorize(frame["listener"])[0].astype(np.intp),
-        pd.factorize(frame["prompt"])[0].astype(np.intp),
+        numbered(frame["listener"]),
+        numbered(frame["prompt"]),
     )
 
 
-def _of(y: Floats, listener: Ints, prompt: Ints, label: str) -> Dependence:
+def _of(y: Floats, listener: Ints, prompt: Ints, label: str, alternative: Alternative) -> Dependence:
     n, agreed = len(y), int(y.sum())
     listeners, prompts = len(np.unique(listener)), len(np.unique(prompt))
-    pooled = exact_binomial(agreed, n)
+    pooled = exact_binomial(agreed, n, alternative=alternative)
     plain = Dependence(
         label, agreed, n, listeners, prompts, pooled.rate, pooled.ci_low, pooled.ci_high, pooled.p, n - 1, float(n),
-        None, None, pooled.p,
+        None, None, pooled.p, alternative,
     )  # fmt: skip
     if min(listeners, prompts) == 1:
         return _with_one(plain, y, listener, prompt)
@@ -127,16 +128,17 @@ def _from_variance(plain: Dependence, variance: float, df: int, iccs: list[float
     # Never shorter than Wilson's of independent answers: what luck takes off the variance is not believed.
     effective = min(worth, plain.n * (quantile / Z) ** 2)
     low, high = wilson_t(plain.rate, effective, df)
-    t = abs(plain.rate - CHANCE) / np.sqrt(CHANCE * (1 - CHANCE) / effective)
+    t = (plain.rate - CHANCE) / np.sqrt(CHANCE * (1 - CHANCE) / effective)
+    tails = {"greater": stats.t.sf(t, df), "less": stats.t.cdf(t, df), "two-sided": 2 * stats.t.sf(abs(t), df)}
     return replace(
-        plain, ci_low=low, ci_high=high, p=float(2 * stats.t.sf(t, df)), df=df, n_effective=float(min(worth, plain.n)),
-        icc_listener=iccs[0], icc_prompt=iccs[1],
+        plain, ci_low=low, ci_high=high, p=float(tails[plain.alternative]), df=df,
+        n_effective=float(min(worth, plain.n)), icc_listener=iccs[0], icc_prompt=iccs[1],
     )  # fmt: skip
 
 
 def _unanimous(plain: Dependence, groups: int) -> Dependence:
     """All or none agreed: nothing varies, so each of the fewer groups counts as one answer."""
-    all_or_none = exact_binomial(groups if plain.agreed else 0, groups)
+    all_or_none = exact_binomial(groups if plain.agreed else 0, groups, alternative=plain.alternative)
     said = (
         f"All {plain.n} answers are the same, so how they depend on each other cannot be estimated; the interval is "
         f"the exact one of {groups} answers, as if each listener or prompt, whichever are fewer, had given one."
@@ -253,7 +255,9 @@ def survival(cell: Dependence) -> str:
     found = f"{side} agreement than chance"
     holm_said = "" if cell.p_holm is None else " after Holm’s correction"
     if cell.survives is None:
-        return f"Pooling finds no difference from chance{holm_said}, so there is none to survive."
+        sought = {"greater": "no more agreement than chance", "less": "no less agreement than chance"}
+        none = sought.get(cell.alternative, "no difference from chance")
+        return f"Pooling finds {none}{holm_said}, so there is none to survive."
     if cell.survives:
         return f"Pooling finds {found}{holm_said}, and that survives listeners and prompts as random."
     return (

@@ -14,13 +14,14 @@ RATE = 44_100
 
 
 def write_excerpt(source: Path, start: float, seconds: float, folder: Path, name: str) -> str | None:
-    """Write `folder`/audio/`name` and give its address in a page in `folder`; None where the source cannot be read."""
-    to = folder / "audio" / name
-    if not to.exists():
-        try:
-            clip = read_clip(source, start, seconds, RATE)
-        except RootnoteError:
-            return None
-        with replacing(to) as temporary:
-            soundfile.write(temporary, clip / max(1.0, float(np.abs(clip).max())), RATE, format="FLAC")
+    """Write `folder`/audio/`name` and give its address in a page in `folder`; None where the source cannot be read.
+
+    Written anew each time: what an earlier run left under that name may be of other music.
+    """
+    try:
+        clip = read_clip(source, start, seconds, RATE)
+    except RootnoteError:
+        return None
+    with replacing(folder / "audio" / name) as temporary:
+        soundfile.write(temporary, clip / max(1.0, float(np.abs(clip).max())), RATE, format="FLAC")
     return f"audio/{name}"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.agreement import Alternative
 from analysis.bins import Bins
 from analysis.dependence import Dependence, dependence_table, item_table, survival, two_way_bootstrap
 from analysis.mixed import MixedModel, fit_mixed
@@ -44,14 +45,19 @@ class Findings:
     reliability: Reliability
 
 
-def find(read: Responses, bins: Mapping[str, Bins] | None = None, seed: int = SEED) -> Findings:
+def find(
+    read: Responses,
+    bins: Mapping[str, Bins] | None = None,
+    seed: int = SEED,
+    alternative: Alternative = "two-sided",
+) -> Findings:
     """Everything that the responses allow; the bins, where known, give the spread of an embedder's similarities."""
     frame = read.frame
     parts = {name: frame[frame["embedder"] == name] for name in read.embedders}
     resamples = int(np.clip(WORK // len(frame), 200, 2000))
     return Findings(
         seed=seed,
-        dependence=dependence_table(frame),
+        dependence=dependence_table(frame, alternative),
         bootstrap={name: two_way_bootstrap(part, resamples, seed) for name, part in parts.items()},
         resamples=resamples,
         mixed={name: fit_mixed(part, seed) for name, part in parts.items()},

@@ -67,7 +67,8 @@ def fit_mixed(frame: pd.DataFrame, seed: int = 0, checks: bool = True) -> MixedM
     data = collect(some)
     fit = fit_crossed(data)
     notes += _say_boundaries(data, fit)
-    df = max(min(data.sizes[1:]) - 1, 1)
+    # Where there is one listener or prompt only, the others alone are generalised over, as in analysis.dependence.
+    df = max(min((size for size in data.sizes[1:] if size > 1), default=2) - 1, 1)
     spread = float(np.hypot(fit.sd_listener, fit.sd_prompt))
     pairs = {name: _pair_effect(fit, i, spread, df) for i, name in enumerate(data.names)}
     return MixedModel(
@@ -85,7 +86,7 @@ def fit_mixed(frame: pd.DataFrame, seed: int = 0, checks: bool = True) -> MixedM
 
 def _affordable(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFrame:
     """All responses, or those of as many random listeners as can be fitted in seconds."""
-    listeners = frame["listener"].unique()
+    listeners = sorted(frame["listener"].unique(), key=str)
     columns = frame["prompt"].nunique() + len(BIN_PAIRS)
     # One step costs the greater number times the square of the smaller.
     most = max(50, int(MOST_WORK / columns**2), int(min(np.sqrt(MOST_WORK / columns), columns)))

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.agreement import exact_binomial
+from analysis.responses import numbered
 
 Floats = npt.NDArray[np.float64]
 MOST_LAPSE = 0.2
@@ -242,7 +243,7 @@ def _bootstrap(
     """Parameters (resamples, 3) with listeners and prompts drawn with replacement."""
     rng = np.random.default_rng(seed)
     where, index = _gather(difference, COARSER)
-    listener, prompt = pd.factorize(frame["listener"])[0], pd.factorize(frame["prompt"])[0]
+    listener, prompt = numbered(frame["listener"]), numbered(frame["prompt"])
     listeners, prompts = int(listener.max()) + 1, int(prompt.max()) + 1
     k, n = np.empty((resamples, len(where))), np.empty((resamples, len(where)))
     for i in range(resamples):

@@ -100,10 +100,14 @@ class _Columns:
         raise RootnoteError(f"{self.path}, row {index + self.first_row}: {name} is {shown}; it must be {must}.")
 
     def text(self, name: str, blank_allowed: bool = False) -> pd.Categorical:
+        """Texts; whatever stands for a missing one is ""."""
         distinct = self._distinct(name)
         if not blank_allowed:
-            self._bad(name, np.array([value != "" for value in distinct], bool), "given")
-        return cast("pd.Categorical", pd.Categorical.from_codes(self._codes(name), categories=pd.Index(distinct)))
+            self._bad(name, np.array([value not in BLANK for value in distinct], bool), "given")
+        told = ["" if value in BLANK else value for value in distinct]
+        place = {value: number for number, value in enumerate(dict.fromkeys(told))}
+        codes = np.array([place[value] for value in told], np.int64)[self._codes(name)]
+        return cast("pd.Categorical", pd.Categorical.from_codes(codes, categories=pd.Index(list(place))))
 
     def one_of(self, name: str, allowed: tuple[str, ...]) -> pd.Categorical:
         good = np.array([value in allowed for value in self._distinct(name)], bool)

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from analysis.exclusions import Exclusion, ExclusionPlan, apply
@@ -140,3 +142,13 @@ def _dates(frame: pd.DataFrame) -> tuple[str, str] | None:
 def describe(exclusions: tuple[Exclusion, ...]) -> list[Mapping[str, Any]]:
     """The exclusions as plain data."""
     return [{"rule": e.rule, "reason": e.reason, "rows": e.rows, "listeners": e.listeners} for e in exclusions]
+
+
+def numbered(column: pd.Series[Any]) -> npt.NDArray[np.intp]:
+    """A number for each of a column's values, in the order of their texts: what is drawn by a seed is drawn by these.
+
+    So the same responses in another order of rows give the same resamples.
+    """
+    coded = column.astype("category").cat.remove_unused_categories().cat
+    rank = np.argsort(np.argsort(coded.categories.astype(str), kind="stable"))
+    return np.asarray(rank[coded.codes.to_numpy()], np.intp)

@@ -12,6 +12,7 @@ interval that of prompts drawn with replacement, its p by permuting the bins of 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -66,16 +67,18 @@ def _scale(name: str, frame: pd.DataFrame, seed: int, resamples: int) -> Scale:
     compared = np.asarray(wins + wins.transpose(0, 2, 1) > 0)
     usable = np.array([_connected(pairs) for pairs in compared], bool)
     heard: npt.NDArray[np.bool_] = np.asarray(compared.any(axis=2), bool)
-    rho = np.array([_rho(scores[i][heard[i]], measured[i][heard[i]]) for i in np.flatnonzero(usable)])
+    compared_with = [(scores[i][heard[i]], measured[i][heard[i]]) for i in np.flatnonzero(usable)]
+    rho = np.array([_rho(*both) for both in compared_with])
     known = np.isfinite(rho)
     rho = rho[known]
+    by_chance = [_by_chance(*both) for both, is_known in zip(compared_with, known, strict=True) if is_known]
     rows = pd.DataFrame(scores, columns=[f"score_{number}" for number in BINS])
     rows.insert(0, "prompt", prompts)
     rows.insert(0, "embedder", name)
     found = np.full(len(prompts), np.nan)
     found[np.flatnonzero(usable)[known]] = rho
     rows["rho"] = found
-    low, high, p = _uncertainty(rho, seed, resamples)
+    low, high, p = _uncertainty(rho, by_chance, seed, resamples)
     return Scale(
         embedder=name,
         scores=tuple(together[0].tolist()),
@@ -102,7 +105,7 @@ def _wins(frame: pd.DataFrame, prompt: npt.NDArray[np.intp], count: int) -> Floa
 
 
 def _similarities(frame: pd.DataFrame, prompt: npt.NDArray[np.intp], count: int) -> Floats | None:
-    """Mean similarity of each bin's clips to each prompt, shape (prompts, 4); None where the file has none."""
+    """Mean similarity of each bin's clips to each prompt, shape (prompts, 4); None where there is none at all."""
     if not {"similarity_high", "similarity_low"} <= set(frame):
         return None
     total, n = np.zeros(count * len(BINS)), np.zeros(count * len(BINS))
@@ -112,6 +115,8 @@ def _similarities(frame: pd.DataFrame, prompt: npt.NDArray[np.intp], count: int)
         place = (prompt * len(BINS) + frame[f"bin_{side}"].to_numpy(int) - 1)[known]
         total += np.bincount(place, value[known], len(total))
         n += np.bincount(place, minlength=len(n))
+    if not n.any():
+        return None
     found: Floats = np.where(n > 0, total / np.maximum(n, 1), np.nan).reshape(count, len(BINS))
     return found
 
@@ -161,16 +166,24 @@ def _rho(scores: Floats, measured: Floats) -> float:
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def _uncertainty(rho: Floats, seed: int, resamples: int) -> tuple[float | None, float | None, float | None]:
+def _by_chance(scores: Floats, measured: Floats) -> Floats:
+    """What rho can be under no relation, each as likely: the bins that were heard in every order."""
+    ours, theirs = (stats.rankdata(np.round(values, 9)) for values in (scores, measured))
+    orders = np.array(list(permutations(theirs)))
+    ours, orders = ours - ours.mean(), orders - orders.mean(axis=1, keepdims=True)
+    found: Floats = orders @ ours / np.sqrt((ours @ ours) * (orders**2).sum(axis=1))
+    return found
+
+
+def _uncertainty(
+    rho: Floats, by_chance: Sequence[Floats], seed: int, resamples: int
+) -> tuple[float | None, float | None, float | None]:
     """95 % interval of the mean over prompts drawn with replacement, and its permutation p (both None of one)."""
     if len(rho) < 2:
         return None, None, None
     rng = np.random.default_rng(seed)
     draws = rng.choice(rho, (resamples, len(rho))).mean(axis=1)
-    # Under no relation every order of four bins is as likely: rho takes these values.
-    order = np.arange(4.0)
-    by_chance = np.array([np.corrcoef(order, order[list(one)])[0, 1] for one in permutations(range(4))])
-    null = rng.choice(by_chance, (resamples, len(rho))).mean(axis=1)
+    null = np.mean([rng.choice(values, resamples) for values in by_chance], axis=0)
     p = (1 + (np.abs(null) >= abs(rho.mean()) - 1e-12).sum()) / (resamples + 1)
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high), float(p)
@@ -183,7 +196,8 @@ def in_words(scale: Scale) -> str:
         return f"No prompt has answers that rank three bins, so there is no correlation with {with_what}."
     interval = "" if scale.rho_low is None else f" [{scale.rho_low:.2f}, {scale.rho_high:.2f}]"
     p = "" if scale.p is None else f", p {'< 0.001' if scale.p < 0.001 else f'= {scale.p:.3f}'}"
-    left = f"; {scale.left_out} prompts have too few answers to be ranked" if scale.left_out else ""
+    or_similarities = " or similarities" if scale.similarity else ""
+    left = f"; {scale.left_out} prompts have too few answers{or_similarities} to be ranked" if scale.left_out else ""
     return (
         f"Prompt by prompt, the listeners’ order of the bins has a rank correlation of {scale.rho:.2f}{interval} with "
         f"{with_what} (mean of {scale.prompts} prompts{p}); in {scale.in_order} it is the same order{left}."

@@ -47,10 +47,12 @@ from server.settings import Settings
 from study.config import Study
 from study.languages import mark
 from study.plan import read_plan
+from study.questions import TextQuestion
 from study.recruiters import make_recruiter
 from study.storage import open_storage
 
 MAX_REQUEST_BYTES = 64 * 1024
+SENT_BYTES = 12  # of one character in a form, at most
 HOUSEKEEPING_SECONDS = 3600
 ERRORS = {
     400: (mark("This did not work"), mark("What was sent is not complete; please load the page again.")),
@@ -95,7 +97,8 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     with database.writing(engine) as session, session.begin():  # by itself: runs are locked before the log is
         replay(session, journal, clock())
     app, door = Flask(__name__), Door(settings.secret)
-    app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES, MAX_FORM_MEMORY_SIZE=MAX_REQUEST_BYTES)
+    most = _request_bytes(study)
+    app.config.update(MAX_CONTENT_LENGTH=most, MAX_FORM_MEMORY_SIZE=most)
     app.extensions["rootnote"] = House.of(
         experiment, pages, door, settings.rehearsal, journal, _reception(study, settings, door)
     )
@@ -124,8 +127,14 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     _keep_retention(app, engine, experiment, door)
     _answer_errors(app)
     app.extensions["rootnote.gate"] = gate = Gate(settings.at_work)
-    app.wsgi_app = Gated(app.wsgi_app, gate, MAX_REQUEST_BYTES)  # type: ignore[method-assign]
+    app.wsgi_app = Gated(app.wsgi_app, gate, most)  # type: ignore[method-assign]
     return app
+
+
+def _request_bytes(study: Study) -> int:
+    """What a request may hold: enough for the longest answers in any script, and below four times the least."""
+    text = sum(one.limit for one in study.config.questions if isinstance(one, TextQuestion))
+    return max(MAX_REQUEST_BYTES, 15_000 + SENT_BYTES * text)
 
 
 def _reception(study: Study, settings: Settings, door: Door) -> Reception | None:

@@ -426,7 +426,8 @@ def answer_trial(session: Session, experiment: Experiment, assignment: Assignmen
     if answer.position < found.position:
         return
     present = found.of(found.position)
-    if answer.position > found.position or not present:
+    # The first trial's clips are named before it begins, so that they can be fetched during the instructions.
+    if answer.position > found.position or not present or assignment.listening_at is None:
         raise Refused("That comparison comes later.")
     plays = (answer.plays_x, answer.plays_a, answer.plays_b)
     heard = is_plausible(plays, answer.response_ms, answer.telemetry, experiment.config.corpus.clip_seconds)
@@ -491,11 +492,17 @@ def give_back(session: Session, now: datetime, assignment: Assignment) -> None:
 def expire_absent(session: Session, now: datetime) -> None:
     """End the runs whose places have gone to others: their listeners have not come back to be told."""
     held = select(Place.assignment_id).where(Place.assignment_id.is_not(None))
-    for assignment in session.scalars(
-        select(Assignment).where(Assignment.state.in_(ACTIVE), Assignment.id.not_in(held))
-    ):
-        assignment.state, assignment.ended_at = State.EXPIRED, now
+    absent = select(Assignment).where(Assignment.state.in_(ACTIVE), Assignment.id.not_in(held)).order_by(Assignment.id)
+    # Locked, but not for who arrives and only refers to it; and what became of them until then is looked at again.
+    locked = absent.with_for_update(key_share=True).execution_options(populate_existing=True)
+    for assignment in session.scalars(locked).all():
+        if assignment.state in ACTIVE and not _has_place(session, assignment):
+            assignment.state, assignment.ended_at = State.EXPIRED, now
     session.flush()
+
+
+def _has_place(session: Session, assignment: Assignment) -> bool:
+    return session.scalar(select(Place.id).where(Place.assignment_id == assignment.id)) is not None
 
 
 def _was_paid_for_leaving(session: Session, assignment: Assignment) -> bool:
@@ -508,15 +515,22 @@ def rejoin(session: Session, experiment: Experiment, assignment: Assignment) -> 
 
     Who was paid for what they did until they left has ended: they would be paid twice for it.
     """
-    held = session.scalar(select(Place.id).where(Place.assignment_id == assignment.id)) is not None
+    if assignment.state in ACTIVE and _has_place(session, assignment):
+        return True
+    # `server sync` may end this run just now.
+    session.refresh(assignment, ["state", "erased_at"], with_for_update={"key_share": True})
+    held = _has_place(session, assignment)
     gone = assignment.state not in (*ACTIVE, State.RETURNED, State.EXPIRED) or assignment.erased_at is not None
-    if held or gone or _was_paid_for_leaving(session, assignment):
+    if gone or _was_paid_for_leaving(session, assignment):
         return held
     mine = update(Place).where(Place.list_number == assignment.list_number, _claimable(experiment))
-    if _rows(session, mine.values(_lease(experiment, assignment))) != 1:
+    if not held and _rows(session, mine.values(_lease(experiment, assignment))) != 1:
         return False
     reached = State.SCREENED if assignment.screened_at else State.CONSENTED
     assignment.state = State.LISTENING if assignment.listening_at else reached
     assignment.ended_at = None
     session.flush()
+    if assignment.state is State.LISTENING:  # a late answer names no further clips
+        found = clips(session, assignment)
+        _serve(session, assignment, found.missing(found.position + AHEAD, len(experiment.trials(assignment))))
     return True

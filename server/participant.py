@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlencode
 
@@ -40,6 +41,7 @@ from study.storage import MIMETYPE
 blueprint = Blueprint("participant", __name__)
 log = logging.getLogger(__name__)
 
+SOUND_NAME = re.compile(r"[\w-]{43}", re.ASCII)  # server.door.random_token
 MAX_PLAYS = 10_000
 SURENESS = 5
 MAX_RESPONSE_MS = 7 * 24 * 3600 * 1000
@@ -392,7 +394,7 @@ def volume() -> WebResponse:
 @blueprint.get("/audio/<name>")
 def audio(name: str) -> WebResponse:
     """The sound behind a random name, while it is due."""
-    sound = sounds.find_sound(_session(), _house().experiment, name) if len(name) <= TOKEN_LIMIT else None
+    sound = sounds.find_sound(_session(), _house().experiment, name) if SOUND_NAME.fullmatch(name) else None
     if sound is None:
         abort(404)
     _session().commit()  # gives its connection back: nobody waits for the database while this waits for a bucket

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from embeddings.artefacts import RootnoteError
 from study.languages import LANGUAGES
-from study.questions import DEFAULT_QUESTIONS, QUESTION_TYPES, Question, lacking
+from study.questions import DEFAULT_QUESTIONS, FORM_LIMIT, QUESTION_TYPES, Question, TextQuestion, lacking
 
 
 class _Section(BaseModel):
@@ -392,6 +392,12 @@ class StudyConfig(_Section):
         ids = [question.id for question in self.questions]
         if len(set(ids)) != len(ids):
             raise ValueError("question ids must be distinct")
+        length = sum(one.limit for one in self.questions if isinstance(one, TextQuestion))
+        if length > FORM_LIMIT:
+            raise ValueError(
+                f"the text questions take up to {length:,} characters, and {FORM_LIMIT:,} fit into one form; "
+                "give them a lower limit"
+            )
         for question, language in lacking(self.questions, self.study.languages):
             raise ValueError(f"question '{question}' needs [questions.translations.{language}], its words there")
         return self

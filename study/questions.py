@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from study.languages import mark
 
 TEXT_LIMIT = 2000
+FORM_LIMIT = 20_000  # characters of all text questions, which are one form: twelve bytes each as they are sent
 NUMBER = re.compile(r"-?[0-9]{1,15}([.,][0-9]{1,15})?")
 SEPARATOR = "|"
 NOT_SAID = "not said"

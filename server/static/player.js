@@ -70,7 +70,12 @@ function canPlay() {
 
 /* The sound at an address, fetched once; a lost connection is waited for, and `lost` told. */
 function loadSound(address, lost = () => {}) {
-  if (!sounds.has(address)) sounds.set(address, fetchSound(address, lost).then((bytes) => new Sound(bytes).decode()));
+  if (!sounds.has(address)) {
+    const loading = fetchSound(address, lost).then((bytes) => new Sound(bytes).decode());
+    sounds.set(address, loading);
+    // What failed is asked for anew.
+    loading.catch(() => sounds.get(address) === loading && sounds.delete(address));
+  }
   return sounds.get(address);
 }
 

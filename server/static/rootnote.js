@@ -7,6 +7,8 @@ const UNSENT = "rootnote.unsent";
 const KEYS = { x: "X", a: "A", b: "B", 1: "X", 2: "A", 3: "B" };
 
 /* Storage may be forbidden, in a frame above all; everything works without it, but for what a reload would keep. */
+const notGiven = new Set(); // the sounds of pages of which one was refused
+
 const store = {
   get(area, key) {
     try { return window[area].getItem(key); } catch { return null; }
@@ -87,8 +89,13 @@ function shuffled(items) {
 }
 
 async function fail(error) {
-  if (error instanceof GoneError) return look();
-  if (!(error instanceof PlayError)) throw error;
+  // A page that is not due any more is left; one that is due, and whose sounds are refused again, cannot be heard.
+  const addresses = step.deck.players.map((player) => player.address);
+  if (error instanceof GoneError && !addresses.some((address) => notGiven.has(address))) {
+    for (const address of addresses) notGiven.add(address);
+    return look();
+  }
+  if (!(error instanceof PlayError || error instanceof GoneError)) throw error;
   step.deck.stop();
   tell("problem");
 }

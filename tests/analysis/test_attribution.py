@@ -33,6 +33,7 @@ from analysis.attribution import (
     top_share,
 )
 from analysis.bins import Bins, paper_bins
+from analysis.excerpts import write_excerpt
 from analysis.grouping import UNKNOWN, values_of
 from embeddings.artefacts import RootnoteError
 from embeddings.corpus import read_corpus
@@ -355,3 +356,25 @@ def test_evidence_that_is_none_is_refused(corpus, generated, tmp_path):
         (tmp_path / "table1.json").write_text(content)
         done = run(corpus, generated, tmp_path / "out", "--evidence", tmp_path / "table1.json")
         assert "is not a table1.json" in str(done.exception)
+
+
+def test_an_exact_copy_is_in_the_histogram_and_no_similarity_is_above_one():
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((200, 48)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = nearest(vectors, vectors, 1)
+    assert (found.scores > 1).any(), "float32 rounds up now and then, or this test shows nothing"
+    _, scores, _ = best_of(np.arange(200), found, 200, 1)
+    assert scores.max() == 1
+    assert prompt_similarity(np.arange(200), vectors, np.arange(200), vectors, 200).max() == 1
+
+
+def test_an_excerpt_is_of_the_music_that_is_there_now(tmp_path):
+    source = tmp_path / "a.wav"
+    for frequency in (220, 440):
+        soundfile.write(source, 0.5 * np.sin(2 * np.pi * frequency * np.arange(44_100) / 44_100), 44_100)
+        assert write_excerpt(source, 0.0, 1.0, tmp_path, "x.flac") == "audio/x.flac"
+        sound, rate = soundfile.read(tmp_path / "audio" / "x.flac")
+        assert np.argmax(np.abs(np.fft.rfft(sound))) * rate / len(sound) == pytest.approx(frequency, abs=2)
+    source.unlink()
+    assert write_excerpt(source, 0.0, 1.0, tmp_path, "x.flac") is None

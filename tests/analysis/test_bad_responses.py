@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.responses import read_responses
 from tests.commands import run
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,8 @@ def changed(column: str, value: str) -> tuple[list[str], list[list[str]]]:
         (*changed("bin_high", "2"), "row 6"),
         (*changed("agreed", "yes"), "row 6"),
         (*changed("agreed", ""), "row 6"),
+        (*changed("listener", "NA"), "row 6: listener is 'NA'; it must be given"),
+        (*changed("prompt", " nan "), "row 6: prompt is 'nan'; it must be given"),
         (HEADER, [*GOOD, GOOD[3]], "rows 5 and 22"),
         (HEADER, [], "no "),
         ([*HEADER, "high_side", "choice"], [[*row, "A", "B"] for row in GOOD], "agreed"),
@@ -98,3 +101,14 @@ def test_the_ten_lines_of_the_documentation(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "CLAP 1 2 96.2 % n = 156" in done.stdout
     assert "CLMR 3 4 80.7 % n = 140" in done.stdout
+
+
+@pytest.mark.parametrize("column", ["trial", "clip_high", "assignment", "answered_at"])
+def test_a_missing_text_is_missing_however_it_is_written(tmp_path: Path, column: str) -> None:
+    frames = []
+    for number, blank in enumerate(["", "NA", "NaN", "null"]):
+        rows = [[*row, f"x{index}" if index < 10 else blank] for index, row in enumerate(GOOD)]
+        read = read_responses(write(tmp_path / f"{number}.csv", [*HEADER, column], rows))
+        frames.append(read.everything.astype(str))
+    assert all(frame.equals(frames[0]) for frame in frames)
+    assert set(frames[0][column]) == {"", *(f"x{index}" for index in range(10))}

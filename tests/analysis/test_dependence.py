@@ -15,7 +15,7 @@ from scipy.special import expit
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.sandwich_covariance import cov_cluster_2groups
 
-from analysis.agreement import BIN_PAIRS
+from analysis.agreement import BIN_PAIRS, table1
 from analysis.dependence import (
     correlation,
     dependence,
@@ -293,3 +293,37 @@ def test_whatever_matrix_is_singular(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "stand without this check" in model.gee.said
     assert model.variational is not None
     assert model.variational.effects
+
+
+def test_one_sided_is_one_sided_throughout() -> None:
+    """What a star in Table 1 says and what is said of it below it are the same test."""
+    ones = [{"embedder": "m", "listener": f"l{i}", "prompt": f"p{i}", "bin_high": 1, "bin_low": 2} for i in range(100)]
+    for agreed, words in ((59, "more agreement than chance after Holm’s correction, and"), (35, "no more agreement")):
+        frame = pd.DataFrame(ones).assign(agreed=(np.arange(100) < agreed).astype(int))
+        (cell,) = [one for one in dependence_table(frame, "greater")["m"] if one.label == "1–2"]
+        table = table1(frame, "greater")["m"].pairs[1, 2]
+        assert table.test is not None and cell.pooled_p == pytest.approx(table.test.p, rel=1e-12)
+        assert (cell.pooled_p < 0.05) == (agreed == 59)
+        assert cell.p == pytest.approx(cell.pooled_p, abs=0.01), "independent answers: nothing is lost"
+        assert words in survival(cell)
+        two_sided = dependence_table(frame)["m"][0]
+        assert two_sided.p == pytest.approx(2 * min(cell.p, 1 - cell.p), rel=1e-9)
+        assert (two_sided.ci_low, two_sided.ci_high) == (cell.ci_low, cell.ci_high)
+
+
+def test_with_one_listener_the_mixed_model_speaks_of_other_prompts() -> None:
+    rng = np.random.default_rng(5)
+    frame = pd.DataFrame({"prompt": [f"p{i}" for i in range(150)], "agreed": rng.random(150) < 0.7})
+    frame = frame.assign(embedder="m", listener="l", bin_high=1, bin_low=2, agreed=frame["agreed"].astype(int))
+    pair = fit_mixed(frame, checks=False).pairs["1–2"]
+    beside = dependence_table(frame)["m"][0]
+    assert (pair.ci_low, pair.ci_high) == pytest.approx((beside.ci_low, beside.ci_high), abs=0.03)
+
+
+def test_the_order_of_rows_changes_no_draw() -> None:
+    frame = study(3, [1.0] * 6, 0.5, 0.5).astype({"listener": str, "prompt": str})
+    shuffled = frame.sample(frac=1, random_state=1)
+    coded = shuffled.astype({"listener": "category", "prompt": "category"})
+    found = [two_way_bootstrap(one, 200, seed=4) for one in (frame, shuffled, coded)]
+    for name, interval in found[0].items():
+        assert [one[name] for one in found] == [pytest.approx(interval, rel=1e-9)] * 3

@@ -140,3 +140,9 @@ def test_embedders_share_an_axis_by_their_spread() -> None:
     assert curves[1].spread == pytest.approx(np.std([other["similarity_high"], other["similarity_low"]]))
     assert "standard deviations" in draw_curves(curves, as_z=True)
     assert psychometric(frame.drop(columns="similarity_low"), {}) == []
+
+
+def test_the_order_of_rows_changes_no_draw() -> None:
+    frame = answers(5, 400)
+    first, second = one(frame), one(frame.sample(frac=1, random_state=1))
+    assert (second.threshold_low, second.threshold_high) == pytest.approx((first.threshold_low, first.threshold_high))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import spearmanr
+from scipy.stats import binomtest, spearmanr
 
 from analysis.agreement import BIN_PAIRS
 from analysis.scale import bradley_terry, in_words, listeners_scale
@@ -94,3 +94,34 @@ def test_few_answers_are_said() -> None:
     assert "14 prompts have too few" in in_words(scale)
     (scale,) = listeners_scale(frame.drop(columns=["similarity_high", "similarity_low"]))
     assert "order of the bins" in in_words(scale)
+
+
+@pytest.mark.parametrize(("pairs", "bins"), [(BIN_PAIRS, 4), ([(1, 2), (1, 3), (2, 3)], 3), ([(1, 2), (2, 3)], 3)])
+def test_chance_is_rejected_as_often_as_it_should_be(pairs: list[tuple[int, int]], bins: int) -> None:
+    """Prompts of which three bins were heard have other correlations by chance than those of four."""
+    rng = np.random.default_rng(bins)
+    frame = answers([0, 0, 0, 0], prompts=8, each=5)
+    heard = [f"{high}-{low}" for high, low in pairs]
+    frame = frame[(frame["bin_high"].astype(str) + "-" + frame["bin_low"].astype(str)).isin(heard)]
+    rejected = 0
+    for _ in range(250):
+        frame = frame.assign(agreed=rng.integers(0, 2, len(frame)))
+        (scale,) = listeners_scale(frame, resamples=400)
+        assert scale.p is not None
+        rejected += scale.p < 0.05
+    assert binomtest(rejected, 250, 0.05, alternative="greater").pvalue > 0.001, rejected
+
+
+def test_two_prompts_of_three_bins_in_order_are_one_chance_in_eighteen() -> None:
+    frame = answers([9, 3, -3, -9], prompts=2, each=20)
+    frame = frame[(frame["bin_high"] < 4) & (frame["bin_low"] < 4)]
+    (scale,) = listeners_scale(frame, resamples=20_000)
+    assert scale.in_order == 2 and scale.p == pytest.approx(2 / 36, abs=0.006)
+
+
+def test_an_embedder_without_similarities_is_ranked_by_its_bins() -> None:
+    known, unknown = answers([2, 1, -1, -2]), answers([2, 1, -1, -2]).assign(embedder="n")
+    unknown[["similarity_high", "similarity_low"]] = np.nan
+    first, second = listeners_scale(pd.concat([known, unknown]))
+    assert (first.similarity, second.similarity) == (True, False)
+    assert second.rho is not None and second.prompts == 15

@@ -357,6 +357,23 @@ def test_without_sound_there_is_a_way_out(page: Page, site: str, fault: str) -> 
     assert len(page.locator("[data-code]").inner_text()) == 10
 
 
+def test_a_sound_that_is_refused_is_asked_for_twice_and_then_there_is_a_way_out(page: Page, site: str) -> None:
+    """As by a bucket whose keys were changed: no loop, and nothing is spent of what the listener may ask for."""
+    arrive(page, site)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.route("**/audio/*", lambda route: route.fulfill(status=403))
+    assert page.request.post(f"{page.url}/instructions").ok
+    page.goto(page.url)
+    expect(page.get_by_role("alert")).to_contain_text("Sounds cannot be played")
+    page.wait_for_timeout(1500)
+    assert sum("/audio/" in url for url in asked) < 10, "two rounds of three, and what the page before fetched ahead"
+    assert sum(url == page.url for url in asked) <= 3
+    page.unroute("**/audio/*")
+    page.reload()
+    shown(page, 1)
+
+
 # ------------------------------------------------------------------ accessibility
 
 

@@ -125,7 +125,7 @@ class Target:
 
     def send(self, sent: Sent) -> TestResponse:
         rule = self.routes[sent.route % len(self.routes)]
-        names = iter((*sent.known[:2], *sent.parts))
+        names = iter((*sent.parts, *sent.known) if sent.known[2] % 5 == 0 else (*sent.known[:2], *sent.parts))
         path = re.sub(r"<[^>]+>", lambda _: self._part(next(names), sent.known[2]), rule)
         # Whoever signs out has no forms to send any more.
         client = self.visit.client if sent.signed_in and "sign-out" not in path else self.anyone

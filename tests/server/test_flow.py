@@ -9,7 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from server import database, flow
+from server.models import Assignment, Place, State
 from tests.server.conftest import FakeClock, Site, Walker, count_tones
 
 
@@ -226,6 +229,77 @@ def test_a_late_answer_is_kept_and_marked(make_site: Callable[..., Site], clock:
     assert rows == [(1, False), (2, True)]
     assert slow.post("trial", position=3, choice="A", response_ms=1, plays_x=1, plays_a=1, plays_b=1).status_code == 400
     assert slow.go("questions").step == "expired"
+
+
+def test_who_loses_their_place_twice_and_comes_back_goes_on(make_site: Callable[..., Site], clock: FakeClock) -> None:
+    site = make_site(listeners=1, trials=5)
+    walker = site.walker().begin().answer()
+    for _ in range(2):
+        walker.hear_all()
+        clock.advance(61)
+        assert site.walker().consent().step == "prescreen"
+        walker.go("trial", **walker.answer_fields())
+        assert walker.step == "expired"
+        clock.advance(61)
+        assert rejoin(site, walker)
+        assert walker.reload().step == "trial"
+    walker.listen()
+    assert walker.finish().step == "done"
+    rows = [tuple(row) for row in site.query("SELECT position, late FROM responses ORDER BY position")]
+    assert rows == [(1, False), (2, True), (3, True), (4, False), (5, False)]
+
+
+def rejoin(site: Site, walker: Walker) -> bool:
+    """As somebody who comes from the marketplace again."""
+    house = site.app.extensions["rootnote"]
+    with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
+        mine = flow.find(session, walker.address.rpartition("/")[2])
+        assert mine is not None
+        return flow.rejoin(session, house.experiment, mine)
+
+
+def test_no_trial_is_answered_before_it_begins(site: Site) -> None:
+    walker = site.walker().consent().screen()
+    assert walker.step == "instructions"
+    for name in walker.find(r'data-next="([^"]+)"').split():
+        assert walker.client.get(name).status_code == 200
+    fields = {"position": 1, "choice": "A", "response_ms": 9000, "plays_x": 1, "plays_a": 1, "plays_b": 1}
+    assert walker.post("trial", **fields, seconds_x=0.1, seconds_a=0.1, seconds_b=0.1).status_code == 400
+    assert site.query("SELECT * FROM responses") == []
+    assert walker.reload().step == "instructions"
+
+
+def test_who_ends_while_sync_looks_for_the_absent_has_ended_so(site: Site) -> None:
+    """Their place is gone, and they have not been told; they say that they cannot hear, and then `sync` writes."""
+    walker = site.walker().begin()
+    engine, began, looked = site.app.extensions["rootnote.engine"], threading.Event(), threading.Event()
+    with database.writing(engine) as session, session.begin():
+        session.execute(update(Place).values(assignment_id=None, expires_at=None))
+
+    def ends() -> None:
+        with database.writing(engine) as session, session.begin():
+            mine = flow.find(session, walker.address.rpartition("/")[2], lock=True)
+            assert mine is not None
+            began.set()
+            looked.wait(1)
+            flow.end_unheard(session, site.app.extensions["rootnote"].experiment, mine)
+
+    def looks() -> None:
+        began.wait()
+        with database.writing(engine) as session, session.begin():
+            flow.expire_absent(session, site.clock())
+            looked.set()
+
+    run_together(2, lambda number: (ends, looks)[number]())
+    assert site.query("SELECT state FROM assignments") == [("technical",)]
+
+
+def test_who_holds_their_place_and_is_written_down_as_absent_comes_back(site: Site) -> None:
+    walker = site.walker().begin()
+    with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
+        session.execute(update(Assignment).values(state=State.EXPIRED))
+    assert rejoin(site, walker)
+    assert walker.reload().step == "trial"
 
 
 def test_expired_places_are_given_once(make_site: Callable[..., Site], clock: FakeClock) -> None:

@@ -66,6 +66,20 @@ def test_too_much_is_refused(site: Site) -> None:
     assert walker.reload().step == "questions"
 
 
+def test_the_longest_answers_fit_in_any_script(make_site: Callable[..., Site]) -> None:
+    """Twelve bytes a character, as an emoji is sent."""
+    toml = "".join(f'[[questions]]\nid = "q{n}"\ntype = "text"\ntext = "Tell."\n' for n in range(10))
+    walker = make_site(trials=1, toml=toml).walker().begin().listen()
+    reply = walker.post("questions", **{f"q_q{n}": "\N{MUSICAL SYMBOL G CLEF}" * 2000 for n in range(10)})
+    assert reply.status_code == 303
+    assert walker.reload().step == "done"
+
+
+def test_a_sound_of_an_impossible_name(site: Site) -> None:
+    for name in ("%00", "x" * 42 + "%00", "x" * 43, "x" * 64, "%F0%9F%8E%B5" * 43):
+        assert site.walker().client.get(f"/audio/{name}").status_code == 404
+
+
 def test_a_failing_server_says_so_kindly_and_keeps_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     walker = site.walker().begin().hear_all()
 
