@@ -39,7 +39,7 @@ from server.models import (
 from server.screening import ItemAnswer, Standing
 from server.sql import insert
 from server.telemetry import Telemetry, is_plausible
-from study.config import StudyConfig
+from study.config import StudyConfig, cents
 from study.languages import SOURCE
 from study.plan import Plan, PlannedTrial
 from study.storage import LocalStorage, Storage
@@ -505,8 +505,9 @@ def _has_place(session: Session, assignment: Assignment) -> bool:
     return session.scalar(select(Place.id).where(Place.assignment_id == assignment.id)) is not None
 
 
-def _was_paid_for_leaving(session: Session, assignment: Assignment) -> bool:
-    mine = (Payment.assignment_id == assignment.id, Payment.kind == "partial", Payment.state != "void")
+def _was_paid_for_leaving(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
+    less = Payment.cents < cents(experiment.config.pay.reward_usd)  # who has had the whole reward may go on
+    mine = (Payment.assignment_id == assignment.id, Payment.kind == "partial", Payment.state != "void", less)
     return session.scalar(select(Payment.id).where(*mine).limit(1)) is not None
 
 
@@ -521,7 +522,7 @@ def rejoin(session: Session, experiment: Experiment, assignment: Assignment) -> 
     session.refresh(assignment, ["state", "erased_at"], with_for_update={"key_share": True})
     held = _has_place(session, assignment)
     gone = assignment.state not in (*ACTIVE, State.RETURNED, State.EXPIRED) or assignment.erased_at is not None
-    if gone or _was_paid_for_leaving(session, assignment):
+    if gone or _was_paid_for_leaving(session, experiment, assignment):
         return held
     mine = update(Place).where(Place.list_number == assignment.list_number, _claimable(experiment))
     if not held and _rows(session, mine.values(_lease(experiment, assignment))) != 1:

@@ -6,6 +6,7 @@ payment of its own kind, written down before it is made, so that a second comman
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from server import payments, settling
 from server.models import Assignment
 from server.recruiting import Office
 from server.wages import works
+from study.recruiters.base import NotTheirsError
 
 REASON = "The study took you longer than planned; this lifts your pay to our minimum hourly wage. Thank you."
 
@@ -52,4 +54,11 @@ def lift_all(office: Office, found: Sequence[Lift], reason: str = "") -> int:
     why = reason or REASON
     if office.recruiter.terms.by_hand:
         return settling.note_paid(office, [(one.assignment, "lift", one.cents, why) for one in found])
-    return sum(settling.grant(office, one.assignment, "lift", one.cents, why, one.submission) for one in found)
+    return sum(_lift(office, one, why) for one in found)
+
+
+def _lift(office: Office, one: Lift, reason: str) -> bool:
+    """Pay one; not where what they came with is another's, which keeps the others from nothing."""
+    with contextlib.suppress(NotTheirsError):
+        return settling.grant(office, one.assignment, "lift", one.cents, reason, one.submission)
+    return False

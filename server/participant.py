@@ -205,8 +205,9 @@ def consent() -> WebResponse | str | tuple[str, int]:
     except flow.TakenPart:
         return render_template("taken.html", step="taken"), 409
     if house.reception is not None and arrival is not None:
-        flow.rejoin(_session(), house.experiment, assignment)
+        # In this order: `server sync` too locks the submission before the assignment.
         house.reception.note(_session(), assignment, arrival, house.experiment.clock())
+        flow.rejoin(_session(), house.experiment, assignment)
     return redirect(_address(token), 303)
 
 

@@ -274,11 +274,28 @@ def _send_in_doubt(office: Office, number: int) -> bool:
         return False
     with _void_unless_theirs(office, number):
         unpaid = not office.recruiter.has_paid(grant)
+        if unpaid and _was_approved_instead(office, number):
+            return False
         if unpaid:
             _note_sending(office, number)
             office.recruiter.bonus(grant)
     _paid(office, number)
     return unpaid
+
+
+def _was_approved_instead(office: Office, number: int) -> bool:
+    """Whether a person approved the submission for which a grant was not made; the grant's row is then that payment."""
+    with office.writing() as session:
+        payment = session.get_one(Payment, number)
+        same = (Payment.submission_id == payment.submission_id, Payment.kind == "paid_again", Payment.state == "paid")
+        approved = session.scalar(select(Payment).where(*same))
+        if approved is None:
+            return False
+        payment.opening_id, payment.cents, payment.fee_cents = approved.opening_id, approved.cents, approved.fee_cents
+        session.delete(approved)
+        session.flush()
+        payments.settle(session, payment, office.clock())
+    return True
 
 
 @contextlib.contextmanager
@@ -492,6 +509,9 @@ def grant(office: Office, assignment: int, kind: Kind, amount: int, reason: str,
         if payment is not None:
             if _is_under_way(session, payment):
                 return False
+            # While its opening is not settled, that counts in full, and so will this beside it.
+            if session.get_one(Opening, payment.opening_id).settled_at is None:
+                payments.require_budget(session, amount + fee)
             payment.opening_id, payment.cents, payment.fee_cents = None, amount, fee
             payment.submission_id, payment.intended_at = submission, office.clock()
         else:

@@ -271,6 +271,7 @@ class ProlificRecruiter:
         except RefusedError as refused:
             if refused.status != 404:
                 raise
+            self._status(submission.opening)  # refused too where it is our connection that Prolific does not know
             raise NotTheirsError(f"Prolific knows no submission {submission.id}.") from refused
         if _participant(told) != submission.worker:
             raise NotTheirsError(

@@ -285,7 +285,7 @@ def test_who_ends_while_sync_looks_for_the_absent_has_ended_so(site: Site) -> No
             flow.end_unheard(session, site.app.extensions["rootnote"].experiment, mine)
 
     def looks() -> None:
-        began.wait()
+        began.wait(10)
         with database.writing(engine) as session, session.begin():
             flow.expire_absent(session, site.clock())
             looked.set()

@@ -21,6 +21,7 @@ from server import payments, recruiting, settling
 from server.door import Door
 from server.erasure import is_settled
 from server.models import Assignment
+from server.payments import OverBudget
 from server.privacy import Vault
 from server.recruiting import Office
 from server.rehearsal.markets.money import total
@@ -29,6 +30,7 @@ from server.rehearsal.prolific import ProlificMarket
 from study.config import load_study
 from study.recruiters.base import RecruiterError
 from study.recruiters.prolific import ProlificRecruiter
+from study.recruiters.prolific_api import RefusedError
 from tests.server.conftest import SECRET, FakeClock, Site
 from tests.server.market_house import KEY, NO_PRESCREEN, URL, Turk
 from tests.server.test_crashes import LEFT_OPEN, LISTENERS, Breaker, Crash, Show
@@ -409,3 +411,86 @@ def test_what_a_person_rejected_is_not_paid(make_house: Callable[..., House]) ->
     with house.office.reading() as session:
         [who] = session.scalars(select(Assignment))
         assert is_settled(session, who, house.office.config.pay), "who they are may go"
+
+
+@on_sqlite
+def test_who_is_approved_while_a_bonus_is_in_doubt_is_paid_once(make_house: Callable[..., House]) -> None:
+    house = make_house(listeners=2, trials=1)
+    house.launch()
+    taken = house.accept("ALATE")
+    assert taken is not None
+    ProlificShow(house, Breaker(), 2).listen(taken, "finish")  # type: ignore[arg-type]
+    house.market.abandon(taken.assignment_id)
+    house.wait(5)
+    house.sync()
+    house.market.fail("PayBonuses", 1, "fail")
+    with pytest.raises(RecruiterError):
+        house.pay()
+    house.market.complete(taken.assignment_id, "ANY")
+    house.market.state.approve(house.market.state.submission(taken.assignment_id))
+    house.sync()
+    house.wait(20)
+    house.sync()
+    until_it_shows(house)
+    assert house.site.query("SELECT kind, state FROM payments") == [("reward", "paid")]
+    assert house.states() == ["paid"]
+    assert house.cost == UNIT and settled(house)
+
+
+@on_sqlite
+def test_where_prolific_does_not_know_us_nothing_is_decided(make_house: Callable[..., House]) -> None:
+    """A token of another workspace finds no submission, and no study either."""
+    house = make_house(listeners=1, trials=1)
+    house.launch()
+    taken = house.accept("ALATE")
+    assert taken is not None
+    ProlificShow(house, Breaker(), 1).listen(taken, "finish")  # type: ignore[arg-type]
+    house.market.abandon(taken.assignment_id)
+    house.wait(5)
+    house.sync()
+    with house.office.reading() as session:
+        [due] = settling.all_due(session, house.office)
+    recruiter: Any = house.office.recruiter
+    api, recruiter._api = recruiter._api, Stranger()
+    with pytest.raises(RefusedError):
+        settling.grant(house.office, due.assignment, due.kind, due.cents, "", due.submission)
+    recruiter._api = api
+    house.wait(20)
+    house.sync()
+    until_it_shows(house)
+    assert house.cost == UNIT and settled(house)
+
+
+class Stranger:
+    """An API to which we are nobody."""
+
+    def get(self, path: str, **_: Any) -> Any:
+        raise RefusedError("Prolific: not found", 404)
+
+
+@on_sqlite
+def test_an_approval_that_came_to_nothing_is_not_paid_beyond_the_budget(make_house: Callable[..., House]) -> None:
+    house = make_house(listeners=2, trials=1)
+    house.launch(budget=2 * UNIT)
+    taken = house.accept("AREAL")
+    assert taken is not None
+    ProlificShow(house, Breaker(), 2).listen(taken, "finish")  # type: ignore[arg-type]
+    house.market.complete(taken.assignment_id, "ANY")
+    recruiter: Any = house.office.recruiter
+    approve = recruiter.approve
+
+    def fails(submission: object) -> None:
+        raise RecruiterError("no answer")
+
+    recruiter.approve = fails
+    with pytest.raises(RecruiterError):
+        house.sync()
+    recruiter.approve = approve
+    house.market.return_(taken.assignment_id)
+    house.wait(5)
+    house.sync()
+    with pytest.raises(OverBudget):
+        house.pay()
+    with house.office.reading() as session:
+        assert payments.committed(session) <= 2 * UNIT
+    assert house.cost == 0
