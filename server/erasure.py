@@ -28,6 +28,7 @@ from embeddings.artefacts import RootnoteError
 from server import control, payments
 from server.models import (
     ACTIVE,
+    LIVE,
     Answer,
     Assignment,
     Payment,
@@ -45,7 +46,6 @@ from study.config import PayConfig
 LISTENER = "(listener)"
 REPLAYED = "(journal)"
 DELETED = (Response, Answer, PrescreenItem, PrescreenResult, Serving)
-UNDER_WAY = ("held", "submitted")
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def forget_the_erased(session: Session, pay: PayConfig) -> int:
 
 def is_settled(session: Session, assignment: Assignment, pay: PayConfig) -> bool:
     """Whether nothing is owed to this listener, and nothing of theirs waits at a marketplace."""
-    mine = select(Submission.id).where(Submission.assignment_id == assignment.id, Submission.status.in_(UNDER_WAY))
+    mine = select(Submission.id).where(Submission.assignment_id == assignment.id, Submission.status.in_(LIVE))
     if assignment.state in ACTIVE or session.scalar(mine.limit(1)) is not None:
         return False
     booked = list(session.scalars(select(Payment).where(Payment.assignment_id == assignment.id)))

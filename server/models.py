@@ -69,6 +69,7 @@ class State(enum.StrEnum):
 ACTIVE = frozenset({State.RESERVED, State.CONSENTED, State.SCREENED, State.LISTENING})
 COMPLETED = frozenset({State.FINISHED, State.SUBMITTED, State.APPROVED, State.PAID})
 TURNED_AWAY = frozenset({State.SCREENED_OUT, State.TECHNICAL})
+LIVE = ("held", "submitted")  # of a submission: its place is held, or its work is to be judged
 
 
 class StudyRecord(Base):

@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from embeddings.artefacts import RootnoteError
-from server.models import COMPLETED, TURNED_AWAY, Assignment, Launch, Opening, Payment, State, Submission
+from server.models import COMPLETED, LIVE, TURNED_AWAY, Assignment, Launch, Opening, Payment, State, Submission
 from study.config import PayConfig, cents
 from study.recruiters.base import Kind, Outcome
 
@@ -73,7 +73,7 @@ def covers(payment: Payment, kinds: Collection[Kind], amount: int) -> bool:
 def is_rejected(submissions: Sequence[Submission]) -> bool:
     """Whether a person has rejected what a listener handed in (latest first) and nothing of theirs is open."""
     latest = submissions[0] if submissions else None
-    is_open = any(one.status in ("held", "submitted") for one in submissions)
+    is_open = any(one.status in LIVE for one in submissions)
     return latest is not None and latest.status == "rejected" and not is_open
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server import flow, payments
-from server.models import ACTIVE, Assignment, Listener, Opening, Payment, Place, State, Submission
+from server.models import ACTIVE, LIVE, Assignment, Listener, Opening, Payment, Place, State, Submission
 from server.privacy import recall
 from server.recruiting import Office, Tell, carry_out, close_openings, top_up, unplaced
 from server.sql import find_or_add
@@ -32,7 +32,6 @@ from study.recruiters.base import (
 )
 from study.recruiters.base import Submission as Told
 
-LIVE = ("held", "submitted")
 GIVEN_BACK = ("returned", "timed_out")
 THANKS = "Thank you for taking part in our listening study."
 
@@ -289,8 +288,8 @@ def _was_approved_instead(office: Office, number: int) -> bool:
         payment = session.get_one(Payment, number)
         same = (Payment.submission_id == payment.submission_id, Payment.kind == "paid_again", Payment.state == "paid")
         approved = session.scalar(select(Payment).where(*same))
-        if approved is None:
-            return False
+        if approved is None or payment.kind not in ("reward", "screen_out", "partial"):
+            return False  # a bonus and a lift come on top
         payment.opening_id, payment.cents, payment.fee_cents = approved.opening_id, approved.cents, approved.fee_cents
         session.delete(approved)
         session.flush()

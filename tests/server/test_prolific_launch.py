@@ -393,6 +393,16 @@ def test_who_was_paid_a_bonus_and_is_approved_afterwards_stops_nothing(make_hous
     kinds = [row[0] for row in house.site.query("SELECT kind FROM payments ORDER BY id")]
     assert kinds == ["reward", "paid_again", "reward"]
     assert house.cost == 3 * UNIT and settled(house)
+    # A bonus that is in doubt comes on top of all that.
+    [(assignment, submission)] = house.site.query("SELECT assignment_id, submission_id FROM payments WHERE id = 1")
+    house.market.fail("PayBonuses", 1, "fail")
+    with pytest.raises(RecruiterError):
+        settling.grant(house.office, assignment, "bonus", 25, "Thank you.", submission)
+    house.wait(20)
+    house.sync()
+    until_it_shows(house)
+    assert total(house.market.ledger(), "bonus") == Decimal("1.75")
+    assert settled(house)
 
 
 @on_sqlite
