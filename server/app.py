@@ -47,7 +47,7 @@ from server.settings import Settings
 from study.config import Study
 from study.languages import mark
 from study.plan import read_plan
-from study.questions import TextQuestion
+from study.questions import text_characters
 from study.recruiters import make_recruiter
 from study.storage import open_storage
 
@@ -133,8 +133,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
 
 def _request_bytes(study: Study) -> int:
     """What a request may hold: enough for the longest answers in any script, and below four times the least."""
-    text = sum(one.limit for one in study.config.questions if isinstance(one, TextQuestion))
-    return max(MAX_REQUEST_BYTES, 15_000 + SENT_BYTES * text)
+    return max(MAX_REQUEST_BYTES, 15_000 + SENT_BYTES * text_characters(study.config.questions))
 
 
 def _reception(study: Study, settings: Settings, door: Door) -> Reception | None:

@@ -194,7 +194,6 @@ def is_settled(session: Session, assignment: Assignment, pay: PayConfig) -> bool
     booked = list(session.scalars(select(Payment).where(Payment.assignment_id == assignment.id)))
     if any(one.state == "pending" for one in booked):
         return False
-    kinds, amount = payments.settles(assignment.state, pay), payments.due(assignment.state, pay)[1]
-    if amount == 0 or any(payments.covers(one, kinds, amount) for one in booked):
+    if payments.owed(assignment, booked, pay) is None:
         return True
     return payments.is_rejected(payments.submissions_of(session, assignment))

@@ -12,7 +12,7 @@ taken or paid counts in full, with its fee, and so does every payment beside tho
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, func, select
@@ -61,7 +61,14 @@ def settles(state: State, pay: PayConfig) -> tuple[Kind, ...]:
     return ("reward", "screen_out") if state is State.TECHNICAL else (due(state, pay)[0],)
 
 
-def covers(payment: Payment, kinds: Collection[Kind], amount: int) -> bool:
+def owed(assignment: Assignment, booked: Iterable[Payment], pay: PayConfig) -> tuple[Kind, int] | None:
+    """What a listener is owed beside these payments of theirs; None where that is nothing."""
+    kind, amount = due(assignment.state, pay)
+    kinds = settles(assignment.state, pay)
+    return None if amount == 0 or any(_covers(one, kinds, amount) for one in booked) else (kind, amount)
+
+
+def _covers(payment: Payment, kinds: Collection[Kind], amount: int) -> bool:
     """Whether nothing more is due beside this payment: one of these kinds, or a place's reward, whatever for.
 
     Who was approved before they had finished, and goes on to the end, has had the reward.

@@ -377,12 +377,12 @@ def all_due(session: Session, office: Office) -> list[Due]:
             booked[one.assignment_id].append(one)
     found = []
     for assignment in session.scalars(select(Assignment).order_by(Assignment.id)):
-        kind, amount = payments.due(assignment.state, office.config.pay)
-        kinds = payments.settles(assignment.state, office.config.pay)
-        if amount and not any(payments.covers(one, kinds, amount) for one in booked[assignment.id]):
-            rows = payments.submissions_of(session, assignment)
-            if not payments.is_rejected(rows):
-                found.append(_due(session, office, assignment, rows, kind, amount))
+        owed = payments.owed(assignment, booked[assignment.id], office.config.pay)
+        if owed is None:
+            continue
+        rows = payments.submissions_of(session, assignment)
+        if not payments.is_rejected(rows):
+            found.append(_due(session, office, assignment, rows, *owed))
     return found
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from embeddings.artefacts import RootnoteError
 from study.languages import LANGUAGES
-from study.questions import DEFAULT_QUESTIONS, FORM_LIMIT, QUESTION_TYPES, Question, TextQuestion, lacking
+from study.questions import DEFAULT_QUESTIONS, FORM_LIMIT, QUESTION_TYPES, Question, lacking, text_characters
 
 
 class _Section(BaseModel):
@@ -392,7 +392,7 @@ class StudyConfig(_Section):
         ids = [question.id for question in self.questions]
         if len(set(ids)) != len(ids):
             raise ValueError("question ids must be distinct")
-        length = sum(one.limit for one in self.questions if isinstance(one, TextQuestion))
+        length = text_characters(self.questions)
         if length > FORM_LIMIT:
             raise ValueError(
                 f"the text questions take up to {length:,} characters, and {FORM_LIMIT:,} fit into one form; "

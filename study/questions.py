@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Literal, Self, get_args
 
@@ -102,6 +102,11 @@ class TextQuestion(BaseQuestion):
         if len(text) > self.limit:
             raise AnswerError("Please keep this answer below %(limit)s characters.", limit=self.limit + 1)
         return text
+
+
+def text_characters(questions: Iterable[BaseQuestion]) -> int:
+    """How many characters the answers to the text questions among these may hold together."""
+    return sum(one.limit for one in questions if isinstance(one, TextQuestion))
 
 
 class SingleQuestion(BaseQuestion):

@@ -6,9 +6,9 @@ let step = null; // the step that is shown: see `show`
 const UNSENT = "rootnote.unsent";
 const KEYS = { x: "X", a: "A", b: "B", 1: "X", 2: "A", 3: "B" };
 
-/* Storage may be forbidden, in a frame above all; everything works without it, but for what a reload would keep. */
 const notGiven = new Set(); // the sounds of pages of which one was refused
 
+/* Storage may be forbidden, in a frame above all; everything works without it, but for what a reload would keep. */
 const store = {
   get(area, key) {
     try { return window[area].getItem(key); } catch { return null; }
@@ -80,7 +80,7 @@ async function loadAll() {
   if (now !== step) return;
   now.main.dataset.ready = "";
   // One after the other, so that a slow line is left to an answer; what fails here is loaded when it is due.
-  for (const address of shuffled(ahead)) if (now === step) await loadSound(address).catch(() => sounds.delete(address));
+  for (const address of shuffled(ahead)) if (now === step) await loadSound(address).catch(() => {});
 }
 
 function shuffled(items) {

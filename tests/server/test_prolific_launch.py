@@ -48,6 +48,11 @@ class Taken:
     external_url: str
 
 
+def participant(worker: str) -> str:
+    """The id at Prolific of somebody whom these tests call so."""
+    return f"{int.from_bytes(worker.encode()):024x}"
+
+
 @dataclass
 class House(Turk):
     """A study at the local Prolific; people are P1, P2, … by 24 digits."""
@@ -55,7 +60,7 @@ class House(Turk):
     market: Any
 
     def accept(self, worker: str) -> Taken | None:  # type: ignore[override]
-        who = f"{int.from_bytes(worker.encode()):024x}"
+        who = participant(worker)
         if who not in {one.id for one in self.market.participants}:
             self.market.participants.add(who)
         for study in list(self.market.state.studies):
@@ -277,7 +282,7 @@ def test_one_submission_under_many_names_is_paid_once(make_house: Callable[..., 
     house.launch()
     taken = house.accept("AREAL")
     assert taken is not None
-    own = f"{int.from_bytes(b'AREAL'):024x}"
+    own = participant("AREAL")
     for digit, ends in (("1", "finish"), ("2", "finish"), ("3", "technical")):
         forged = Taken(taken.assignment_id, taken.external_url.replace(own, 24 * digit))
         assert forged != taken
@@ -298,7 +303,7 @@ def test_a_submission_that_prolific_does_not_know_is_not_paid(make_house: Callab
     house.launch()
     taken = house.accept("AREAL")
     assert taken is not None
-    address = taken.external_url.replace(f"{int.from_bytes(b'AREAL'):024x}", "e" * 24)
+    address = taken.external_url.replace(participant("AREAL"), "e" * 24)
     forged = Taken("f" * 24, address.replace(taken.assignment_id, "f" * 24))
     ProlificShow(house, Breaker(), 1).listen(forged, "finish")  # type: ignore[arg-type]
     house.market.return_(taken.assignment_id)
@@ -342,15 +347,10 @@ def test_who_was_paid_for_leaving_does_not_go_on(make_house: Callable[..., House
     assert house.cost == 50 + 17 and settled(house)
 
 
-@on_sqlite
-def test_an_approval_that_came_to_nothing_is_paid_as_a_bonus_when_the_place_was_given_back(
-    make_house: Callable[..., House],
-) -> None:
-    house = make_house(listeners=1, trials=1)
-    house.launch()
+def finish_and_give_back_after_a_vain_approval(house: House, listeners: int) -> None:
     taken = house.accept("AREAL")
     assert taken is not None
-    ProlificShow(house, Breaker(), 1).listen(taken, "finish")  # type: ignore[arg-type]
+    ProlificShow(house, Breaker(), listeners).listen(taken, "finish")  # type: ignore[arg-type]
     house.market.complete(taken.assignment_id, "ANY")
     recruiter: Any = house.office.recruiter
     approve = recruiter.approve
@@ -365,6 +365,15 @@ def test_an_approval_that_came_to_nothing_is_paid_as_a_bonus_when_the_place_was_
     house.market.return_(taken.assignment_id)
     house.wait(5)
     house.sync()
+
+
+@on_sqlite
+def test_an_approval_that_came_to_nothing_is_paid_as_a_bonus_when_the_place_was_given_back(
+    make_house: Callable[..., House],
+) -> None:
+    house = make_house(listeners=1, trials=1)
+    house.launch()
+    finish_and_give_back_after_a_vain_approval(house, 1)
     until_it_shows(house)
     assert total(house.market.ledger(), "bonus") == Decimal("1.50")
     assert house.cost == UNIT and settled(house)
@@ -482,23 +491,7 @@ class Stranger:
 def test_an_approval_that_came_to_nothing_is_not_paid_beyond_the_budget(make_house: Callable[..., House]) -> None:
     house = make_house(listeners=2, trials=1)
     house.launch(budget=2 * UNIT)
-    taken = house.accept("AREAL")
-    assert taken is not None
-    ProlificShow(house, Breaker(), 2).listen(taken, "finish")  # type: ignore[arg-type]
-    house.market.complete(taken.assignment_id, "ANY")
-    recruiter: Any = house.office.recruiter
-    approve = recruiter.approve
-
-    def fails(submission: object) -> None:
-        raise RecruiterError("no answer")
-
-    recruiter.approve = fails
-    with pytest.raises(RecruiterError):
-        house.sync()
-    recruiter.approve = approve
-    house.market.return_(taken.assignment_id)
-    house.wait(5)
-    house.sync()
+    finish_and_give_back_after_a_vain_approval(house, 2)
     with pytest.raises(OverBudget):
         house.pay()
     with house.office.reading() as session:
