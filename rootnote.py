@@ -99,7 +99,7 @@ def main(args: list[str] | None = None) -> Any:
     except Exception as error:
         if debug:
             raise
-        from embeddings.artefacts import RootnoteError
+        from embeddings.errors import RootnoteError
 
         if isinstance(error, RootnoteError):
             sentence = str(error)

@@ -24,7 +24,7 @@ from scipy import stats
 from analysis.bins import Bins
 from analysis.responses import BINS
 from analysis.retrieval import share
-from embeddings.index import Neighbours
+from embeddings.search.exact import Neighbours
 
 Rows = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]

@@ -39,8 +39,8 @@ from analysis.grouping import Values
 from analysis.heard import Evidence
 from analysis.pages import render
 from analysis.versions import versions
-from embeddings.artefacts import replacing
-from embeddings.corpus import audio_dir_of
+from embeddings.audio.corpus import audio_dir_of
+from embeddings.provenance import replacing
 
 
 @dataclass(frozen=True)

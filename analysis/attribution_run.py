@@ -18,9 +18,9 @@ from analysis.manifest import Generation
 from analysis.pieces import Cutting, Embedded, Piece, embed_pieces
 from analysis.robustness import Subject
 from analysis.targets import prompt_row
-from embeddings.artefacts import RootnoteError
-from embeddings.corpus import audio_dir_of
-from embeddings.index import nearest
+from embeddings.audio.corpus import audio_dir_of
+from embeddings.errors import RootnoteError
+from embeddings.search.exact import nearest
 
 Rows = npt.NDArray[np.int64]
 # Told what is going on, gives a function of (done, total).

@@ -19,7 +19,7 @@ from analysis.agreement import BIN_PAIRS, Table1, paper_counts, table1, tabulate
 from analysis.comparison import Contrast, compare_counts, contrasts_as_data
 from analysis.responses import DEFAULT_PLAN, read_responses
 from analysis.tables import as_data as table_data
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 
 PAPER = "paper"
 COUNTS = ("embedder", "bin_high", "bin_low", "agreed", "n")

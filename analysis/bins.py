@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.responses import BINS
-from embeddings.artefacts import RootnoteError, read_json
+from embeddings.errors import RootnoteError
+from embeddings.provenance import read_json
 
 BUILD = "rootnote study build"
 # Similarities pass through float32 on their way.

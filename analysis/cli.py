@@ -36,7 +36,8 @@ from analysis.report import Report, exclusions_in_words, rules_in_words, to_html
 from analysis.responses import Responses, describe, read_responses
 from analysis.tables import LEGEND, as_data, one_line, to_csv, to_json, to_markdown, to_terminal
 from analysis.versions import versions
-from embeddings.artefacts import RootnoteError, replacing
+from embeddings.errors import RootnoteError
+from embeddings.provenance import replacing
 from study.config import load_study
 
 # command -> (module, one line of help): imported when called, since they need audio and networks.

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from analysis.agreement import CHANCE
 from analysis.responses import Responses
-from embeddings.artefacts import Provenance, RootnoteError
+from embeddings.errors import RootnoteError
+from embeddings.provenance import Provenance
 from rootnote import VERSION
 from study.config import Study
 from study.exclusions import ExclusionPlan, plan_of

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from embeddings.artefacts import RootnoteError, replacing
-from embeddings.audio import read_clip
+from embeddings.audio.decode import read_clip
+from embeddings.errors import RootnoteError
+from embeddings.provenance import replacing
 
 RATE = 44_100
 

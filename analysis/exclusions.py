@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.exclusions import ONE_SIDE_LEAST, SAYS, ExclusionPlan, Thresholds, plan_of
 
 __all__ = [

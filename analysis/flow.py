@@ -21,7 +21,7 @@ import pandas as pd
 
 from analysis.exclusions import Mask, mask_of
 from analysis.responses import Responses
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.exported import Exported, read_manifest
 
 LISTENERS = "listeners.csv"

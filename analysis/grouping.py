@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embeddings.artefacts import RootnoteError
-from embeddings.audio import TAG_NAMES
+from embeddings.audio.decode import TAG_NAMES
+from embeddings.errors import RootnoteError
 
 _TAKEN = ("embedder", "perturbation", "level", "target", "similarity", "rank", "track_rank", "targets")
 UNKNOWN = "(unknown)"

@@ -15,7 +15,7 @@ from typing import Any
 from analysis.agreement import exact_binomial
 from analysis.bins import Bins
 from analysis.responses import BINS
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from embeddings.artefacts import RootnoteError
-from embeddings.audio import find_audio
+from embeddings.audio.decode import find_audio
+from embeddings.errors import RootnoteError
 
 RECORDED = (
     "sha256", "model", "model_revision", "seed", "sample_index", "periodic_prompt", "upper_codebook_mask", "dropout",

@@ -20,7 +20,7 @@ import pandas as pd
 from analysis.agreement import Table1, paper_counts, tabulate
 from analysis.attribution import paper_table2, paper_table3
 from analysis.perturbations import PERTURBATIONS
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 
 RATES = ("hit1", "hit5", "hit10")
 

@@ -20,7 +20,7 @@ from analysis.robustness_figure import draw
 from analysis.tables import percent as cell_percent
 from analysis.tables import write_interval
 from analysis.versions import versions
-from embeddings.artefacts import replacing
+from embeddings.provenance import replacing
 
 SOURCE = click.Path(path_type=Path, exists=True)
 

@@ -22,8 +22,8 @@ import soxr
 
 from analysis.perturbations import PERTURBATIONS, Perturbation, Samples, rng_for
 from analysis.targets import RATE, Pool
-from embeddings.artefacts import RootnoteError
-from embeddings.embedder import Embedder, Projection, Vectors, embed_clips
+from embeddings.errors import RootnoteError
+from embeddings.models.base import Embedder, Projection, Vectors, embed_clips
 
 AT_ONCE = 16  # targets that a process perturbs at a time
 Fitted = tuple[Embedder, Projection | None]

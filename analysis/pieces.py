@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.robustness import Subject
-from embeddings.artefacts import RootnoteError
-from embeddings.audio import AudioError, Samples, Track, rms_dbfs, windows
-from embeddings.corpus import cores
-from embeddings.embedder import Vectors, embed_clips
+from embeddings.audio.corpus import cores
+from embeddings.audio.decode import AudioError, Samples, Track, rms_dbfs, windows
+from embeddings.errors import RootnoteError
+from embeddings.models.base import Vectors, embed_clips
 from embeddings.threads import map_in_order
 
 Rows = npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ from pathlib import Path
 from analysis.departures import present_rules, read_plan_of
 from analysis.exclusions import ExclusionPlan, parse_rules
 from analysis.responses import DEFAULT_PLAN, Responses, under_rules
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.config import Study, load_study
 from study.frozen import Frozen
 

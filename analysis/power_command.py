@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.config import PAPER_PROMPTS, DesignConfig, Study, load_study
 from study.plan import read_plan
 from study.power import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.exported import read_manifest
 
 FOLDER = "rehearsal"

@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from embeddings.embedder import Vectors
-from embeddings.index import nearest
+from embeddings.models.base import Vectors
+from embeddings.search.exact import nearest
 
 Rows = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]

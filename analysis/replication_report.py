@@ -21,8 +21,9 @@ from analysis.pages import render
 from analysis.replication_run import Line, Replication, scores_of
 from analysis.retrieval import share
 from analysis.versions import versions
-from embeddings.artefacts import RootnoteError, replacing
-from embeddings.corpus import audio_dir_of
+from embeddings.audio.corpus import audio_dir_of
+from embeddings.errors import RootnoteError
+from embeddings.provenance import replacing
 
 VERDICTS = ("near-identical", "similar", "none", "not tried")
 

@@ -33,9 +33,9 @@ from analysis.replication import (
     threshold_of_null,
 )
 from analysis.robustness import Subject
-from embeddings.artefacts import RootnoteError
-from embeddings.corpus import audio_dir_of
-from embeddings.near import Likeness, join_near
+from embeddings.audio.corpus import audio_dir_of
+from embeddings.errors import RootnoteError
+from embeddings.search.near_pairs import Likeness, join_near
 
 Rows = npt.NDArray[np.int64]
 Showing = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 
 KINDS = ("scored", "catch", "repeat")
 BINS = (1, 2, 3, 4)

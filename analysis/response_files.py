@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 
 NEEDED = ("embedder", "listener", "prompt", "bin_high", "bin_low", "agreed")
 USED = (

@@ -26,7 +26,7 @@ from analysis.rehearsed import is_rehearsed
 from analysis.response_checks import BINS as BINS
 from analysis.response_checks import check
 from analysis.response_files import read_bytes, read_text_columns
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 
 DEFAULT_PLAN = ExclusionPlan()
 

@@ -28,8 +28,9 @@ from analysis.replication_run import Settings, duplicate_share, read_pairs, repl
 from analysis.robustness import Plan, Result, run, summarise
 from analysis.robustness_report import as_data, write
 from analysis.subjects import Material, index_folder, open_subjects
-from embeddings.artefacts import RootnoteError
-from embeddings.embedder import BACKENDS, EMBEDDERS
+from embeddings.errors import RootnoteError
+from embeddings.models.base import BACKENDS
+from embeddings.models.registry import EMBEDDERS
 from embeddings.progress import showing
 
 FILE = click.Path(path_type=Path, dir_okay=False)

@@ -27,9 +27,9 @@ from analysis.perturbations import Partner, Perturbation, Samples
 from analysis.perturbing import AT_ONCE, Chunk, Task, embed, in_order, perturbed, processes
 from analysis.retrieval import KS, Found, hit_rate, ranks, sharing
 from analysis.targets import RATE, Pool, pools
-from embeddings.artefacts import Provenance, digest, replacing
-from embeddings.corpus import audio_dir_of, cores, require_audio
-from embeddings.embedder import Embedder, Projection, Vectors
+from embeddings.audio.corpus import audio_dir_of, cores, require_audio
+from embeddings.models.base import Embedder, Projection, Vectors
+from embeddings.provenance import Provenance, digest, replacing
 
 Progress = Callable[[int, int], None]
 

@@ -18,7 +18,7 @@ from analysis.retrieval import KS
 from analysis.robustness import Result, summarise
 from analysis.robustness_figure import draw
 from analysis.versions import versions
-from embeddings.artefacts import replacing
+from embeddings.provenance import replacing
 
 _MOST_COLUMNS = 8
 FILES = ("robustness.csv", "robustness.json", "robustness.parquet", "robustness.svg", "robustness.html")

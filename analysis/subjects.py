@@ -13,12 +13,15 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.robustness import LIGHT, Subject
-from embeddings.artefacts import Provenance, RootnoteError
-from embeddings.corpus import CutSettings, corpus_provenance, cut, read_corpus, write_corpus
-from embeddings.embedder import ModelOptions, load_embedder, read_projection, read_vectors, vectors_provenance
-from embeddings.pipeline import embed_corpus
+from embeddings.audio.corpus import CutSettings, corpus_provenance, cut, read_corpus, write_corpus
+from embeddings.embed import embed_corpus
+from embeddings.errors import RootnoteError
+from embeddings.models.base import ModelOptions
+from embeddings.models.registry import load_embedder
 from embeddings.progress import showing
-from embeddings.search import embedder_of
+from embeddings.provenance import Provenance
+from embeddings.search.audio_query import embedder_of
+from embeddings.vectors import read_projection, read_vectors, vectors_provenance
 from study.config import Study, load_study
 from study.pipeline import model_options
 

@@ -18,9 +18,10 @@ import pyarrow as pa
 
 from analysis.manifest import Generation
 from analysis.perturbations import AHEAD_SECONDS, Material, Partner
-from embeddings.artefacts import RootnoteError, replacing
-from embeddings.audio import Samples, read_clips
-from embeddings.corpus import CutSettings, cut, tracks_of
+from embeddings.audio.corpus import CutSettings, cut, tracks_of
+from embeddings.audio.decode import Samples, read_clips
+from embeddings.errors import RootnoteError
+from embeddings.provenance import replacing
 
 Rows = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]

@@ -24,7 +24,7 @@ from analysis.pieces import Cutting
 from analysis.replication import Parameters
 from analysis.replication_run import Replication, Settings, replicate
 from analysis.subjects import index_folder, open_subjects
-from embeddings.audio import Samples, Track, find_audio
+from embeddings.audio.decode import Samples, Track, find_audio
 from embeddings.progress import showing
 
 SHARES = (0.0, 0.05, 0.10, 0.15, 0.25, 0.50)

@@ -23,10 +23,10 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from embeddings.corpus import CutSettings, cut, read_corpus, write_corpus
-from embeddings.embedder import Vectors
-from embeddings.index import nearest
-from embeddings.pipeline import embed_corpus
+from embeddings.audio.corpus import CutSettings, cut, read_corpus, write_corpus
+from embeddings.embed import embed_corpus
+from embeddings.models.base import Vectors
+from embeddings.search.exact import nearest
 
 RATE = 8000
 STAGES = ("cut", "embed", "nearest")

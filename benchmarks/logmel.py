@@ -21,11 +21,11 @@ import scipy.signal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from embeddings import logmel
-from embeddings.audio import read_clips
-from embeddings.corpus import cut, tracks_of
-from embeddings.embedder import Vectors
-from embeddings.index import nearest
+from embeddings.audio.corpus import cut, tracks_of
+from embeddings.audio.decode import read_clips
+from embeddings.models import logmel
+from embeddings.models.base import Vectors
+from embeddings.search.exact import nearest
 
 Clips = npt.NDArray[np.float32]
 WINDOW, HOP = 2048, 512

@@ -25,8 +25,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from embeddings.corpus import cores
-from embeddings.scan import fastest_form, scan
+from embeddings.audio.corpus import cores
+from embeddings.search.scan_cpu import fastest_form, scan
 
 DIM, BLOCK = 512, 65_536
 Vectors = npt.NDArray[np.float32]

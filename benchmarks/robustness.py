@@ -18,7 +18,7 @@ from analysis.perturbations import PERTURBATIONS
 from analysis.perturbing import AT_ONCE, Task, in_order, processes
 from analysis.robustness import Plan, run
 from analysis.subjects import open_subjects
-from embeddings.corpus import cores
+from embeddings.audio.corpus import cores
 
 NAMES = ("pitch", "stretch", "noise", "mashup", "mp3", "speed", "mix")  # 66 levels
 
@@ -60,7 +60,7 @@ def since(begin: tuple[float, float]) -> tuple[float, float]:
 def perturb_alone(plan: Plan) -> tuple[float, float]:
     """The seconds that the processes take for the same clips, decoded beforehand, when nobody embeds them."""
     from analysis.targets import pools
-    from embeddings.corpus import audio_dir_of
+    from embeddings.audio.corpus import audio_dir_of
 
     with tempfile.TemporaryDirectory() as folder:
         begin = now()

@@ -22,15 +22,16 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from embeddings import pipeline
-from embeddings.artefacts import Provenance
-from embeddings.cluster import embed_on_cluster
-from embeddings.cluster_ray import connected
-from embeddings.corpus import cores, cut
-from embeddings.embedder import ModelOptions, load_embedder
-from embeddings.index import nearest
-from embeddings.milvus import nearest_in, put_vectors
-from embeddings.pipeline import embed_corpus
+from embeddings import embed
+from embeddings.audio.corpus import cores, cut
+from embeddings.distributed.embed import embed_on_cluster
+from embeddings.distributed.ray_connection import connected
+from embeddings.embed import embed_corpus
+from embeddings.models.base import ModelOptions
+from embeddings.models.registry import load_embedder
+from embeddings.provenance import Provenance
+from embeddings.search.exact import nearest
+from embeddings.search.milvus import nearest_in, put_vectors
 
 Line = tuple[str, str]
 
@@ -51,7 +52,7 @@ def ray_lines(folder: Path, tracks: int) -> list[Line]:
         soundfile.write(folder / "music" / f"{track:04}.flac", np.sin(noise).astype(np.float32), 22_050)
     corpus = cut(folder / "music")
     clips = corpus.table.num_rows
-    pipeline.FIT_CLIPS = 256  # a fit is not what is measured
+    embed.FIT_CLIPS = 256  # a fit is not what is measured
     arguments = corpus.table, corpus.provenance, folder / "music"
     one, many = folder / "one" / "v.npy", folder / "many" / "v.npy"
     alone, _ = timed(lambda: embed_corpus(*arguments, load_embedder("logmel"), one))

@@ -22,7 +22,8 @@ from typing import Any
 
 import click
 
-from embeddings.artefacts import RootnoteError, replacing
+from embeddings.errors import RootnoteError
+from embeddings.provenance import replacing
 from study.config import load_study
 
 MARK = ".rootnote-demo.json"

@@ -24,7 +24,7 @@ import soundfile
 
 from demo.pieces import DRUMS, PIECES, Piece
 from demo.sound import DRUM_NAMES, RATE, Note, Sound, add_room, render, sound_drum
-from embeddings.artefacts import replacing
+from embeddings.provenance import replacing
 
 VERSIONS = 3
 Event = tuple[float, float, float]  # beat in the bar, length in beats, pitch

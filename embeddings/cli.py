@@ -10,11 +10,14 @@ from pathlib import Path
 
 import click
 
-from embeddings.artefacts import RootnoteError, read_json
-from embeddings.corpus import CutSettings, Summary, audio_dir_of, cut, read_corpus, write_corpus
-from embeddings.embedder import BACKENDS, EMBEDDERS, MADE_BY, ModelOptions, load_embedder, read_projection, read_vectors
-from embeddings.pipeline import Dtype, embed_corpus
+from embeddings.audio.corpus import CutSettings, Summary, audio_dir_of, cut, read_corpus, write_corpus
+from embeddings.embed import Dtype, embed_corpus
+from embeddings.errors import RootnoteError
+from embeddings.models.base import BACKENDS, ModelOptions
+from embeddings.models.registry import EMBEDDERS, load_embedder
 from embeddings.progress import showing
+from embeddings.provenance import read_json
+from embeddings.vectors import MADE_BY, read_projection, read_vectors
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -123,7 +126,7 @@ def embed_command(
     began = time.perf_counter()
     with showing(f"Embedding clips with {name}", "clips") as progress:
         if cluster:
-            from embeddings.cluster import embed_on_cluster
+            from embeddings.distributed.embed import embed_on_cluster
 
             embed_on_cluster(
                 table, provenance, music, name, options, out, address=cluster, dtype=dtype, progress=progress
@@ -156,8 +159,8 @@ def fetch_command(name: str | None, to: Path | None, listing: bool, as_json: boo
 
     Example: rootnote embeddings fetch clap
     """
-    from embeddings.checkpoints import catalogue, in_lines
-    from embeddings.fetch import fetch
+    from embeddings.checkpoints.catalogue import catalogue, in_lines
+    from embeddings.checkpoints.fetch import fetch
 
     if listing:
         entries = catalogue()
@@ -207,8 +210,8 @@ def duplicates_command(
 
     Example: rootnote embeddings duplicates --corpus corpus.parquet --vectors vectors.npy --out duplicates.csv
     """
-    from embeddings import duplicates as found
-    from embeddings.hashes import content_hashes
+    from embeddings.audio.content_hash import content_hashes
+    from embeddings.search import duplicates as found
 
     if thresholds and len(thresholds) not in (1, len(vectors)):
         raise click.UsageError("give --threshold once, or once for each --vectors.")
@@ -274,7 +277,7 @@ def search_command(
     """
     from rich.console import Console
 
-    from embeddings import search as searching
+    from embeddings.search import audio_query as searching
 
     if approximate and store:
         raise click.UsageError("--approximate and --store exclude each other.")

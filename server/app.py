@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException, TooManyRequests
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as WebResponse
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import (
     account,
     chain,

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from sqlalchemy import select
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import chain, consents, database
 from server.chain import End
 from server.cli import opened, rehearsal_option, study_argument

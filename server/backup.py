@@ -19,7 +19,8 @@ from pathlib import Path
 from sqlalchemy import inspect
 from sqlalchemy.engine import URL
 
-from embeddings.artefacts import RootnoteError, replacing
+from embeddings.errors import RootnoteError
+from embeddings.provenance import replacing
 from server import database
 from server.settings import show
 

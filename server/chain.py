@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server.models import Assignment, ConsentText, LogEntry, LogHead
 
 BEGAN = "began the log"

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.config import Study, load_study
 
 # The web and the database are imported by the commands that need them, so that help is instant.

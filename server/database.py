@@ -27,7 +27,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.orm import Session
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import chain
 from server.models import Base
 from server.settings import show

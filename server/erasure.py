@@ -24,7 +24,7 @@ from pathlib import Path
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import control, payments
 from server.models import (
     ACTIVE,

@@ -22,7 +22,7 @@ from sqlalchemy import CursorResult, and_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import screening, statements
 from server.door import Entry, random_code, random_pseudonym, random_token, sha256
 from server.models import (

@@ -17,7 +17,7 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server.language import catalogue
 from study.config import Study
 from study.languages import mark

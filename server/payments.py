@@ -18,7 +18,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server.models import COMPLETED, LIVE, TURNED_AWAY, Assignment, Launch, Opening, Payment, State, Submission
 from study.config import PayConfig, cents
 from study.recruiters.base import Kind, Outcome

@@ -13,7 +13,7 @@ from flask import Blueprint, abort, redirect, request, url_for
 from sqlalchemy import func, select
 from werkzeug.wrappers import Response as WebResponse
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import account, control, desk_door, desk_page, factors, users
 from server.models import LogEntry, Researcher
 from server.roles import Role

@@ -20,7 +20,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server.models import Listener, Sealed
 from server.sql import find_or_add
 from study.recruiters.base import Arrival

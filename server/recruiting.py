@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import control, database, payments
 from server.door import Door
 from server.flow import Clock, utc_now

@@ -19,7 +19,7 @@ import pyarrow as pa
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from embeddings.artefacts import Provenance, replacing, write_table
+from embeddings.provenance import Provenance, replacing, write_table
 from server import chain
 from server.models import (
     ACTIVE,

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from embeddings.artefacts import RootnoteError, replacing
+from embeddings.errors import RootnoteError
+from embeddings.provenance import replacing
 from server import control, database, disclosure, erasure, retention
 from server.cli import opened, rehearsal_option, study_argument
 from server.commander import who

@@ -28,7 +28,7 @@ from sqlalchemy import make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import gate
 from server.privacy import Vault, has_keys, read_vault
 from study.config import Study, StudyConfig

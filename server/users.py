@@ -20,7 +20,7 @@ from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server.door import random_token, sha256
 from server.models import Attempts, Researcher, SignIn
 from server.roles import Role

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import control, database, privacy
 from server.cli import opened, rehearsal_option, study_argument
 from server.commander import who

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flask import Flask
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import logs
 from server.app import create_app
 from server.settings import read_settings

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.artefacts import Provenance, RootnoteError, read_json, write_json
-from embeddings.index import Neighbours, nearest
+from embeddings.errors import RootnoteError
+from embeddings.provenance import Provenance, read_json, write_json
+from embeddings.search.exact import Neighbours, nearest
 from study.config import BinsConfig
 
 PAPER_NEIGHBOURS = 10_000

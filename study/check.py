@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.config import PAPER_PROMPTS, Study
 from study.consent import missing_elements
 from study.plan import Plan, read_plan

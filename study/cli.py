@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from embeddings.artefacts import RootnoteError, replacing
+from embeddings.errors import RootnoteError
+from embeddings.provenance import replacing
 from study.check import TEXTS, check_study
 from study.config import load_study, text_name
 from study.languages import LANGUAGES, SOURCE

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.languages import LANGUAGES
 from study.questions import DEFAULT_QUESTIONS, FORM_LIMIT, QUESTION_TYPES, Question, lacking, text_characters
 

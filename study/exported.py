@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embeddings.artefacts import Provenance, RootnoteError, read_json, write_json
+from embeddings.errors import RootnoteError
+from embeddings.provenance import Provenance, read_json, write_json
 
 MANIFEST = "export.json"
 EXPORT = "rootnote server export"

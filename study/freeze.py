@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from embeddings.artefacts import RootnoteError, digest, read_table, replacing, require_fresh
+from embeddings.errors import RootnoteError
+from embeddings.provenance import digest, read_table, replacing, require_fresh
 from rootnote import VERSION
 from study.bins import read_bins
 from study.check import TEXTS

@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from embeddings.artefacts import RootnoteError, digest
+from embeddings.errors import RootnoteError
+from embeddings.provenance import digest
 from study.config import CorpusConfig, StudyConfig, StudyInfo
 
 JSON, MARKDOWN, HYPOTHESES = "preregistration.json", "preregistration.md", "hypotheses.md"

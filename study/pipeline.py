@@ -19,10 +19,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embeddings.artefacts import Provenance, RootnoteError, read_json, read_table, write_json, write_table
-from embeddings.corpus import CutSettings, corpus_provenance, cut, write_corpus
-from embeddings.embedder import ModelOptions, load_embedder, read_vectors, vectors_provenance
-from embeddings.pipeline import embed_corpus
+from embeddings.audio.corpus import CutSettings, corpus_provenance, cut, write_corpus
+from embeddings.embed import embed_corpus
+from embeddings.errors import RootnoteError
+from embeddings.models.base import ModelOptions
+from embeddings.models.registry import load_embedder
+from embeddings.provenance import Provenance, read_json, read_table, write_json, write_table
+from embeddings.vectors import read_vectors, vectors_provenance
 from study.bins import (
     NONE,
     PromptNeighbours,
@@ -172,7 +175,9 @@ def _left_out(study: Study, table: pa.Table) -> Rows:
     name = study.config.corpus.duplicates
     if not name:
         return NONE
-    from embeddings.duplicates import read_left_out  # brings torch along, which a study without copies does not need
+    from embeddings.search.duplicates import (
+        read_left_out,  # brings torch along, which a study without copies does not need
+    )
 
     try:
         rows = np.array(sorted(read_left_out(study.folder / name, table)), np.int64)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from embeddings.artefacts import Provenance, RootnoteError, digest, read_json, read_table, require_fresh
+from embeddings.errors import RootnoteError
+from embeddings.provenance import Provenance, digest, read_json, read_table, require_fresh
 from study.config import Study, StudyConfig
 
 BUILD = "rootnote study build"

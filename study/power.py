@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.config import DesignConfig
 from study.plan import PlannedTrial
 from study.schedule import PAIRS, Cell, assign_paper, assign_robust

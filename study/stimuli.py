@@ -29,7 +29,7 @@ import pyloudnorm
 import soundfile
 from scipy.signal import resample_poly
 
-from embeddings.audio import read_clips
+from embeddings.audio.decode import read_clips
 from study.config import StimuliConfig
 from study.flac import fill_up, size_for_all
 

@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from embeddings.artefacts import RootnoteError, read_json, write_json
+from embeddings.errors import RootnoteError
+from embeddings.provenance import read_json, write_json
 from study.config import Study, StudyConfig
 from study.plan import BUILD, PUBLISH, Stimulus, published_provenance
 

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embeddings.artefacts import Provenance, RootnoteError
+from embeddings.errors import RootnoteError
+from embeddings.provenance import Provenance
 from study.bins import PromptNeighbours, Rows, SimilarityBins
 from study.config import PAPER_PROMPTS, DesignConfig, StudyConfig
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from embeddings.artefacts import Provenance, write_json, write_table
+from embeddings.provenance import Provenance, write_json, write_table
 from study.config import Study, load_study
 from study.plan import PlannedTrial, schedule_provenance, stimuli_provenance
 from study.schedule import Triplet, make_schedule

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, text
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import database
 from server.doctor.finding import Case, Finding
 from server.models import StudyRecord

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import select
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import database, factors
 from server.doctor.finding import Case, Finding
 from server.models import Researcher

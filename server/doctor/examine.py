@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server.doctor.base import check_database, check_role
 from server.doctor.desk import check_desk
 from server.doctor.finding import Case, Check, Finding

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import chain, database, erasure, retention
 from server.doctor.finding import Case, Finding
 from server.settings import former_secrets, read_settings

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server.doctor.base import is_private
 from server.doctor.finding import Case, Finding
 from server.headers import security_headers

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from embeddings.artefacts import replacing
+from embeddings.provenance import replacing
 from study.config import load_study
 
 FOLDER = "irb"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from embeddings.artefacts import digest
+from embeddings.provenance import digest
 from rootnote import VERSION
 from server.packet.measured import Measured, measure
 from server.pages import Pages, read_pages

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server.rehearsal.crowd import Crowd, Summary, send_crowd
 from server.rehearsal.listeners import Memory, Mind
 from server.rehearsal.own_server import own_server

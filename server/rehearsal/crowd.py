@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server.rehearsal.listeners import Memory, Mind, SimulatedListener, Walk, WalkError
 
 RETRY_SECONDS = 0.25

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import func, select
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import database
 from server.cli import cli
 from server.models import Opening, Payment

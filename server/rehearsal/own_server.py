@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import IO
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import database
 from server.settings import read_settings
 from study.config import Study

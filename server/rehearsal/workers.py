@@ -17,7 +17,7 @@ from typing import Literal
 
 import httpx
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server.rehearsal.listeners import TIMEOUT, Memory, Mind, SimulatedListener, WalkError
 from server.rehearsal.markets.prolific_studies import ProlificError
 from server.rehearsal.markets.turk_places import TurkError

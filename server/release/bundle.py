@@ -20,7 +20,8 @@ from typing import Any
 import pyarrow as pa
 from sqlalchemy.orm import Session
 
-from embeddings.artefacts import Provenance, RootnoteError, digest, read_json, read_table, write_json, write_table
+from embeddings.errors import RootnoteError
+from embeddings.provenance import Provenance, digest, read_json, read_table, write_json, write_table
 from server.models import State
 from server.release.anonymity import Column, Published, anonymise
 from server.release.design import published_design, turns_are_public

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 
 TABLES = ("table1.csv", "table1.md")
 INSTEAD = "or give --unchecked and make the report where rootnote[analysis] is installed"

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 from sqlalchemy import Engine
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import control, database, responses
 from server.cli import opened, rehearsal_option, require_same_schedule, study_argument
 from server.commander import who

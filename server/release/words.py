@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from rootnote import VERSION
 from server.release.anonymity import WITHHELD, Published
 from server.release.rows import LONGEST_MS, MOST_PLAYS, STEP_MS

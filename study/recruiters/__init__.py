@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 
 if TYPE_CHECKING:
     from study.config import Study

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 
 Outcome = Literal["finished", "screened_out", "left"]
 Status = Literal["held", "submitted", "approved", "rejected", "returned", "timed_out", "screened_out"]

@@ -35,9 +35,9 @@ from analysis.attribution import (
 from analysis.bins import Bins, paper_bins
 from analysis.excerpts import write_excerpt
 from analysis.grouping import UNKNOWN, values_of
-from embeddings.artefacts import RootnoteError
-from embeddings.corpus import read_corpus
-from embeddings.index import Neighbours, nearest
+from embeddings.audio.corpus import read_corpus
+from embeddings.errors import RootnoteError
+from embeddings.search.exact import Neighbours, nearest
 from tests.analysis.corpus import call, make_corpus
 from tests.embeddings.sounds import melody, write
 
@@ -269,7 +269,7 @@ def test_an_excerpt_of_the_corpus_is_found_to_the_second_and_the_prompts_seconds
 
 
 def test_bins_and_evidence_come_with_the_thresholds(corpus, generated, tmp_path):
-    from embeddings.artefacts import Provenance, write_json
+    from embeddings.provenance import Provenance, write_json
 
     content = {"embedder": "logmel", "mu": 0.6, "sigma": 0.1, "half_width": 0.02,
                "centres": {"1": 0.8, "2": 0.7, "3": 0.6, "4": 0.0}}  # fmt: skip

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from analysis.exclusions import RULES, ExclusionPlan, Thresholds, apply, parse_rules, plan_of
 from analysis.ladder import climb, in_words, to_frame
 from analysis.responses import read_responses
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from rootnote import main
 from study.config import EXCLUSION_RULES, load_study
 

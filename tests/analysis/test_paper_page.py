@@ -13,7 +13,7 @@ from analysis.agreement import paper_counts, tabulate
 from analysis.paper import claims, compare, table2, table3
 from analysis.perturbations import PERTURBATIONS
 from analysis.tables import to_json
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from tests.analysis.corpus import call
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from embeddings.artefacts import Provenance, read_json, read_table, write_json, write_table
+from embeddings.provenance import Provenance, read_json, read_table, write_json, write_table
 from rootnote import main
 from study.bins import EDGES, bins_provenance, write_bins
 from study.config import Study, load_study

@@ -15,7 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 from analysis import retrieval
 from analysis.retrieval import TIE, hit_rate, ranks, share, sharing
 from analysis.subjects import open_subjects
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from tests.analysis.corpus import call, make_corpus
 from tests.embeddings.test_clmr import plain, weights  # noqa: F401
 

@@ -16,8 +16,8 @@ from click.testing import Result
 
 from analysis import perturbing, robustness
 from analysis.retrieval import ranks
-from embeddings.artefacts import RootnoteError
-from embeddings.corpus import read_corpus
+from embeddings.audio.corpus import read_corpus
+from embeddings.errors import RootnoteError
 from tests.analysis.corpus import call, make_corpus
 from tests.embeddings.sounds import melody, write
 

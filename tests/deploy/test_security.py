@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from werkzeug.test import Client
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import database, logs, users
 from server.door import Door, Entry, random_token
 from server.privacy import Vault, new_key

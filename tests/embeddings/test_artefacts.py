@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embeddings import artefacts
-from embeddings.artefacts import Provenance, RootnoteError
+from embeddings import provenance
+from embeddings.errors import RootnoteError
+from embeddings.provenance import Provenance
 
 MADE = Provenance("corpus", {"clip_seconds": 3.0}, {"audio": "abc"})
 
 
 def test_table_returns_with_its_provenance(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "corpus.parquet"
-    artefacts.write_table(path, pa.table({"clip": [0, 1]}), MADE)
-    table, found = artefacts.read_table(path, "corpus", "rootnote study build")
+    provenance.write_table(path, pa.table({"clip": [0, 1]}), MADE)
+    table, found = provenance.read_table(path, "corpus", "rootnote study build")
     assert table["clip"].to_pylist() == [0, 1]
     assert found == MADE
     assert [p.name for p in path.parent.iterdir()] == ["corpus.parquet"]
@@ -26,8 +27,8 @@ def test_table_returns_with_its_provenance(tmp_path: Path) -> None:
 
 def test_json_returns_with_its_provenance(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    artefacts.write_json(path, {"µ": 0.8}, MADE)
-    assert artefacts.read_json(path, "corpus", "cmd") == ({"µ": 0.8}, MADE)
+    provenance.write_json(path, {"µ": 0.8}, MADE)
+    assert provenance.read_json(path, "corpus", "cmd") == ({"µ": 0.8}, MADE)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not parquet", b"PAR1" + bytes(40)])
@@ -36,7 +37,7 @@ def test_missing_and_spoilt_tables_name_the_command(tmp_path: Path, content: byt
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(RootnoteError, match=r"corpus\.parquet.*`rootnote study build`"):
-        artefacts.read_table(path, "corpus", "rootnote study build")
+        provenance.read_table(path, "corpus", "rootnote study build")
 
 
 @pytest.mark.parametrize("content", [None, "", "[1]", "{", '{"a": 1}', '{"provenance": 3}', '{"provenance": {}}'])
@@ -45,7 +46,7 @@ def test_missing_and_spoilt_json_is_refused(tmp_path: Path, content: str | None)
     if content is not None:
         path.write_text(content)
     with pytest.raises(RootnoteError, match=r"bins\.json"):
-        artefacts.read_json(path, "bins", "rootnote study build")
+        provenance.read_json(path, "bins", "rootnote study build")
 
 
 def test_parquet_of_someone_else_is_refused(tmp_path: Path) -> None:
@@ -54,29 +55,29 @@ def test_parquet_of_someone_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "corpus.parquet"
     pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(RootnoteError, match="provenance"):
-        artefacts.read_table(path, "corpus", "cmd")
+        provenance.read_table(path, "corpus", "cmd")
 
 
 def test_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    artefacts.write_table(path, pa.table({"a": [1]}), MADE)
+    provenance.write_table(path, pa.table({"a": [1]}), MADE)
     with pytest.raises(RootnoteError, match="holds corpus, not schedule"):
-        artefacts.read_table(path, "schedule", "cmd")
+        provenance.read_table(path, "schedule", "cmd")
 
 
 def test_edited_provenance_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    artefacts.write_json(path, {}, MADE)
+    provenance.write_json(path, {}, MADE)
     path.write_text(path.read_text().replace("3.0", "4.0"))
     with pytest.raises(RootnoteError, match="edited"):
-        artefacts.read_json(path, "corpus", "cmd")
+        provenance.read_json(path, "corpus", "cmd")
 
 
 def test_staleness_names_what_changed() -> None:
     now = Provenance("corpus", {"clip_seconds": 2.0}, {"audio": "abc"})
     with pytest.raises(RootnoteError, match=r"stale \(clip_seconds changed since\); run `cmd`"):
-        artefacts.require_fresh(Path("c.parquet"), MADE, now, "cmd")
-    artefacts.require_fresh(
+        provenance.require_fresh(Path("c.parquet"), MADE, now, "cmd")
+    provenance.require_fresh(
         Path("c.parquet"), MADE, Provenance("corpus", {"clip_seconds": 3.0}, {"audio": "abc"}), "cmd"
     )
 
@@ -84,7 +85,7 @@ def test_staleness_names_what_changed() -> None:
 def test_failure_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), artefacts.replacing(path) as temporary:
+    with pytest.raises(ZeroDivisionError), provenance.replacing(path) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old"

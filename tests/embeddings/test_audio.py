@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embeddings.audio import AudioError, Track, find_audio, read_clip, read_clips, windows
+from embeddings.audio.decode import AudioError, Track, find_audio, read_clip, read_clips, windows
 from tests.embeddings.sounds import melody, write
 
 

@@ -15,10 +15,11 @@ import pytest
 import torch
 from torch import nn
 
-from embeddings import backends, weights
-from embeddings.artefacts import RootnoteError
-from embeddings.backends import Backend, choose_backend
-from embeddings.weights import fold, load_into, missing_checkpoint, read_checkpoint, tensors_in
+from embeddings.checkpoints import load
+from embeddings.checkpoints.load import fold, load_into, missing_checkpoint, read_checkpoint, tensors_in
+from embeddings.errors import RootnoteError
+from embeddings.models import backends
+from embeddings.models.backends import Backend, choose_backend
 
 CPU = torch.device("cpu")
 RUNNABLE = [Backend("torch", "fp32", CPU), Backend("torch", "bf16", CPU)]
@@ -275,7 +276,7 @@ def test_a_zip_without_one_checkpoint_is_refused(tmp_path: Path, monkeypatch: py
     two = zipped(tmp_path / "two.zip", {"a.pt": b"1", "b.ckpt": b"2"})
     with pytest.raises(RootnoteError, match=r"two\.zip holds 2 checkpoints; unpack it and give"):
         read_checkpoint(two)
-    monkeypatch.setattr(weights, "_UNPACKED_LIMIT", 1 << 20)
+    monkeypatch.setattr(load, "_UNPACKED_LIMIT", 1 << 20)
     bomb = zipped(tmp_path / "bomb.zip", {"a.pt": bytes(2 << 20)})
     with pytest.raises(RootnoteError, match=r"bomb\.zip: a\.pt in it would unpack to over 1 GiB; refused"):
         read_checkpoint(bomb)

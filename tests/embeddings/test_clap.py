@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import ClapAudioConfig, ClapAudioModelWithProjection, ClapFeatureExtractor
 
-from embeddings.artefacts import RootnoteError
-from embeddings.clap import DIM, PIECE, SAMPLE_RATE, Clap, filled, load, pieces, quantised
-from embeddings.embedder import ModelOptions, Vectors, unit
+from embeddings.errors import RootnoteError
+from embeddings.models.base import ModelOptions, Vectors, unit
+from embeddings.models.clap import DIM, PIECE, SAMPLE_RATE, Clap, filled, load, pieces, quantised
 from tests.embeddings.golden.clap_inputs import clips, weight
 from tests.embeddings.sounds import melody
 

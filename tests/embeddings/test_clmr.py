@@ -22,10 +22,12 @@ from click.testing import CliRunner
 from torch.nn import functional
 
 import rootnote
-from embeddings.artefacts import RootnoteError
-from embeddings.clmr import Clmr
-from embeddings.corpus import cut, write_corpus
-from embeddings.embedder import ModelOptions, Vectors, load_embedder, read_vectors, unit
+from embeddings.audio.corpus import cut, write_corpus
+from embeddings.errors import RootnoteError
+from embeddings.models.base import ModelOptions, Vectors, unit
+from embeddings.models.clmr import Clmr
+from embeddings.models.registry import load_embedder
+from embeddings.vectors import read_vectors
 from tests.embeddings.sounds import melody, write
 
 Weights = dict[str, torch.Tensor]

@@ -22,13 +22,16 @@ import pytest
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
-from embeddings import cluster, cluster_pool, pipeline
-from embeddings.artefacts import RootnoteError
-from embeddings.cluster import embed_on_cluster
-from embeddings.cluster_ray import QUIET
-from embeddings.corpus import cut, read_corpus, write_corpus
-from embeddings.embedder import ModelOptions, Vectors, load_embedder
-from embeddings.pipeline import embed_corpus
+from embeddings import embed as pipeline
+from embeddings.audio.corpus import cut, read_corpus, write_corpus
+from embeddings.distributed import embed as cluster
+from embeddings.distributed import pool
+from embeddings.distributed.embed import embed_on_cluster
+from embeddings.distributed.ray_connection import QUIET
+from embeddings.embed import embed_corpus
+from embeddings.errors import RootnoteError
+from embeddings.models.base import ModelOptions, Vectors
+from embeddings.models.registry import load_embedder
 from tests.embeddings.sounds import melody, write
 
 pytestmark = [
@@ -221,7 +224,7 @@ def test_half_precision_gives_the_bytes_of_one_machine(
 def test_a_driver_outside_the_cluster_gets_the_same(
     on_cluster: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, expected: bytes
 ) -> None:
-    monkeypatch.setattr(cluster_pool, "_is_outside", lambda _: True)
+    monkeypatch.setattr(pool, "_is_outside", lambda _: True)
     assert on_cluster(plain).read_bytes() == expected
 
 
@@ -284,8 +287,8 @@ KILLED = """
 import sys, functools
 from pathlib import Path
 from embeddings import cluster
-from embeddings.corpus import read_corpus
-from embeddings.embedder import ModelOptions
+from embeddings.audio.corpus import read_corpus
+from embeddings.models.base import ModelOptions
 from tests.embeddings.test_cluster import SHARD, slow
 address, music, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 cluster.load_embedder = functools.partial(slow, out.parent / "log")

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 import rootnote
-from embeddings.artefacts import RootnoteError
-from embeddings.corpus import CutSettings, corpus_provenance, cut
+from embeddings.audio.corpus import CutSettings, corpus_provenance, cut
+from embeddings.errors import RootnoteError
 from tests.embeddings.sounds import melody, write
 
 

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rootnote
-from embeddings.artefacts import RootnoteError
-from embeddings.corpus import CutSettings, cut, read_corpus, write_corpus
-from embeddings.duplicates import COLUMNS, find_duplicates, read_left_out
-from embeddings.hashes import content_hashes
-from embeddings.near import Likeness, join_near
+from embeddings.audio.content_hash import content_hashes
+from embeddings.audio.corpus import CutSettings, cut, read_corpus, write_corpus
+from embeddings.errors import RootnoteError
+from embeddings.search.duplicates import COLUMNS, find_duplicates, read_left_out
+from embeddings.search.near_pairs import Likeness, join_near
 from tests.embeddings.sounds import melody, write
 
 Vectors = npt.NDArray[np.floating]

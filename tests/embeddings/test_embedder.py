@@ -12,19 +12,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 import rootnote
-from embeddings import pipeline as module
-from embeddings.artefacts import Provenance, RootnoteError
-from embeddings.audio import read_clip
-from embeddings.corpus import cut, read_corpus, write_corpus
-from embeddings.embedder import (
-    EMBEDDERS,
-    Vectors,
-    embed_clips,
-    load_embedder,
-    read_projection,
-    read_vectors,
-)
-from embeddings.pipeline import embed_corpus
+from embeddings import embed as module
+from embeddings.audio.corpus import cut, read_corpus, write_corpus
+from embeddings.audio.decode import read_clip
+from embeddings.embed import embed_corpus
+from embeddings.errors import RootnoteError
+from embeddings.models.base import Vectors, embed_clips
+from embeddings.models.registry import EMBEDDERS, load_embedder
+from embeddings.provenance import Provenance
+from embeddings.vectors import read_projection, read_vectors
 from tests.embeddings.sounds import melody, write
 
 

@@ -19,10 +19,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import rootnote
-from embeddings import download as downloading
-from embeddings.artefacts import RootnoteError
-from embeddings.checkpoints import CHECKPOINTS, Checkpoint
-from embeddings.fetch import Fetched, cached, fetch
+from embeddings.checkpoints import download as downloading
+from embeddings.checkpoints.catalogue import CHECKPOINTS, Checkpoint
+from embeddings.checkpoints.fetch import Fetched, cached, fetch
+from embeddings.errors import RootnoteError
 
 WEIGHTS = np.random.default_rng(0).bytes(3_000_000)
 OTHER = np.random.default_rng(1).bytes(3_000_000)

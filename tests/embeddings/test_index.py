@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embeddings.artefacts import RootnoteError
-from embeddings.index import nearest
+from embeddings.errors import RootnoteError
+from embeddings.search.exact import nearest
 
 
 def unit_rows(count: int, dim: int, seed: int) -> npt.NDArray[np.float32]:

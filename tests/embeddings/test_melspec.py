@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from embeddings.artefacts import RootnoteError
-from embeddings.embedder import ModelOptions, embed_clips, load_embedder
+from embeddings.errors import RootnoteError
+from embeddings.models.base import ModelOptions, embed_clips
+from embeddings.models.registry import load_embedder
 from tests.embeddings.sounds import melody
 
 RATE = 22_050

@@ -26,10 +26,11 @@ from milvus_lite.db import MilvusLite
 from milvus_lite.server_manager import server_manager_instance
 from pymilvus import DataType, MilvusClient
 
-from embeddings import milvus, milvus_store
-from embeddings.artefacts import Provenance, RootnoteError
-from embeddings.index import nearest
-from embeddings.milvus import nearest_in, put_vectors
+from embeddings.errors import RootnoteError
+from embeddings.provenance import Provenance
+from embeddings.search import milvus, milvus_store
+from embeddings.search.exact import nearest
+from embeddings.search.milvus import nearest_in, put_vectors
 
 pytestmark = pytest.mark.slow
 
@@ -185,7 +186,7 @@ def test_a_store_that_goes_away_midway_keeps_what_was_copied(own: str, monkeypat
 KILLED = """
 import sys, time
 from embeddings import milvus_store
-from embeddings.milvus import put_vectors
+from embeddings.search.milvus import put_vectors
 from tests.embeddings.test_milvus import BLOCK, DIM, OURS, clustered
 milvus_store._INSERT_BYTES = 4 * DIM * BLOCK
 def slowly(done, total):

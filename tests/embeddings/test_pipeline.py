@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from embeddings import pipeline
-from embeddings.artefacts import RootnoteError
-from embeddings.corpus import CutSettings, cut, read_corpus, write_corpus
-from embeddings.embedder import Projection, Vectors, read_vectors
-from embeddings.pipeline import embed_corpus, embed_rows
+from embeddings import embed as pipeline
+from embeddings.audio.corpus import CutSettings, cut, read_corpus, write_corpus
+from embeddings.embed import embed_corpus, embed_rows
+from embeddings.errors import RootnoteError
+from embeddings.models.base import Projection, Vectors
+from embeddings.vectors import read_vectors
 from tests.commands import run
 from tests.embeddings.sounds import melody, write
 
@@ -195,7 +196,7 @@ def test_a_disk_without_room_is_refused_before_the_work(
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from embeddings.artefacts import RootnoteError
+from embeddings.provenance import RootnoteError
 from tests.embeddings.test_pipeline import Plain, embed
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900))

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from embeddings import scan as module
-from embeddings.artefacts import RootnoteError
-from embeddings.scan import Form, fastest_form, scan
-from embeddings.scan_torch import scan_on
+from embeddings.errors import RootnoteError
+from embeddings.search import scan_cpu as module
+from embeddings.search.scan_cpu import Form, fastest_form, scan
+from embeddings.search.scan_gpu import scan_on
 
 Vectors = npt.NDArray[np.float32]
 COUNT, DIM = 30_000, 64

@@ -18,15 +18,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import rootnote
-from embeddings import approximate
-from embeddings.approximate import Kind, open_index
-from embeddings.artefacts import Provenance, RootnoteError
-from embeddings.checkpoints import CHECKPOINTS, Checkpoint
-from embeddings.corpus import CutSettings, cut, read_corpus, write_corpus
-from embeddings.embedder import EMBEDDERS, ModelOptions, read_vectors
-from embeddings.index import nearest
-from embeddings.logmel import LogMel
-from embeddings.search import Query, embedder_of, find_tracks
+from embeddings.audio.corpus import CutSettings, cut, read_corpus, write_corpus
+from embeddings.checkpoints.catalogue import CHECKPOINTS, Checkpoint
+from embeddings.errors import RootnoteError
+from embeddings.models.base import ModelOptions
+from embeddings.models.logmel import LogMel
+from embeddings.models.registry import EMBEDDERS
+from embeddings.provenance import Provenance
+from embeddings.search import faiss_index
+from embeddings.search.audio_query import Query, embedder_of, find_tracks
+from embeddings.search.exact import nearest
+from embeddings.search.faiss_index import Kind, open_index
+from embeddings.vectors import read_vectors
 from tests.embeddings.sounds import melody, write
 
 RATE = 44_100
@@ -235,7 +238,7 @@ def test_vectors_of_another_corpus_or_model_are_refused(music: Path, collage: Pa
 def test_an_index_is_built_once_and_finds_the_same_tracks(
     music: Path, collage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
 ) -> None:
-    monkeypatch.setattr(approximate, "IVF_FROM", 0 if kind == "ivf" else 1000)
+    monkeypatch.setattr(faiss_index, "IVF_FROM", 0 if kind == "ivf" else 1000)
     folder = tmp_path / "copy"
     shutil.copytree(music, folder)
     built = run_search(folder, collage, "--top", 2, "--approximate")

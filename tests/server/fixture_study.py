@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from embeddings.artefacts import Provenance, read_table, write_json, write_table
+from embeddings.provenance import Provenance, read_table, write_json, write_table
 from study.config import Study, load_study
 from study.plan import schedule_provenance, stimuli_provenance
 

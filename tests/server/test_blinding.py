@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 from sqlalchemy import make_url
 
-from embeddings.artefacts import read_json, write_json
+from embeddings.provenance import read_json, write_json
 from server import database
 from server.app import create_app
 from server.flow import SLOTS

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, Row, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import chain, control, database
 from server.chain import End, Seals
 from server.models import ConsentText

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from embeddings.artefacts import read_table
+from embeddings.provenance import read_table
 from server import database, responses
 from server.status import count, shown_codes
 from study.exported import read_manifest

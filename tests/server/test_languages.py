@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import language, pages
 from server.pages import read_pages
 from study.check import PLACEHOLDER

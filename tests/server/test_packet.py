@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import rootnote
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import datamap
 from server.models import Base
 from server.packet import compensation, people, protocol, screens, words

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import payments, recruiting, settling
 from server.door import Door
 from server.erasure import is_settled

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import payments, recruiting, settling
 from server.erasure import forget_the_erased
 from server.models import Payment

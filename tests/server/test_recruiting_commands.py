@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from sqlalchemy import make_url, select
 
 import rootnote
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import database, settling
 from server.models import Listener
 from server.privacy import Vault, recall

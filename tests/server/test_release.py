@@ -27,7 +27,7 @@ import rootnote
 from analysis.departures import register
 from analysis.planned import find_planned, hold
 from analysis.responses import read_responses
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import control, database
 from server.app import create_app
 from server.flow import seeded_turns

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, select, text
 from werkzeug.test import Client
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import backup, database
 from server.app import create_app
 from server.erasure import Journal

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import recruiting, settling
 from server.flow import Refused
 from server.rehearsal.mturk import Accepted

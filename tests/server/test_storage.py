@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server import database
 from server.app import create_app
 from server.settings import Settings

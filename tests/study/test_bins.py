@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.bins import choose_neighbours, find_neighbours, fit_bins, random_scores
 from study.config import BinsConfig
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from embeddings.artefacts import RootnoteError, read_table
+from embeddings.errors import RootnoteError
+from embeddings.provenance import read_table
 from study.config import load_study
 from study.plan import read_plan
 from tests.commands import refusal, run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.config import load_study
 
 GOOD = '[study]\nname = "T"\n[corpus]\naudio = "music"\n'

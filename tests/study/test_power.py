@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from scipy.stats import binom, binomtest
 from statsmodels.stats.multitest import multipletests
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from rootnote import cli
 from study.config import DesignConfig
 from study.power import Assumptions, holm, layout_of_design, listeners_for, logit_means, simulate

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.config import load_study
 from study.questions import QUESTION_TYPES, AnswerError, BaseQuestion, Question, check_answers, split_answer
 

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from server.rehearsal.mturk import MTurkMarket
 from server.rehearsal.prolific import ProlificMarket
 from study.config import Study, StudyConfig, StudyInfo

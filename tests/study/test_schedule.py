@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.config import DesignConfig
 from study.plan import PlannedTrial
 from study.schedule import PAIRS, Triplet, make_schedule

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import rootnote
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.config import Study
 from study.plan import read_plan
 from study.storage import S3Storage, cors_rules, open_storage, publish

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embeddings.artefacts import RootnoteError
+from embeddings.errors import RootnoteError
 from study.bins import SimilarityBins, find_neighbours, random_scores
 from study.config import BinsConfig, DesignConfig
 from study.triplets import BLOCK, draw_triplets, require_tracks

@@ -1,0 +1,60 @@
+"""Content hashes: what tells that two clips hold the same samples, whatever file they come from.
+
+The hash of a clip is BLAKE2b (128 bits) of its mono samples, at the file's own rate, rounded to 16 bits. A copy under
+another name or in another lossless format has the same hash; one that was coded with loss or resampled has not (at
+another rate a clip has another number of samples).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embeddings.audio.corpus import Progress, TrackClips, cores, require_audio, tracks_of
+from embeddings.audio.decode import AudioError, Track, windows
+from embeddings.threads import map_in_order
+
+Hashes = npt.NDArray[np.uint64]
+
+
+def content_hashes(
+    table: pa.Table, audio_dir: Path, *, progress: Progress | None = None, workers: int | None = None
+) -> Hashes:
+    """The hash of every clip, `[clips, 2]`; each track is decoded once, several at a time.
+
+    Args:
+        progress: told how many clips are done, and how many there are.
+
+    Raises:
+        RootnoteError: where a file of the corpus is gone, has changed or cannot be decoded.
+    """
+    require_audio(table, audio_dir)
+    hashes = np.zeros((table.num_rows, 2), np.uint64)
+    done = 0
+    work = functools.partial(_track_hashes, audio_dir)
+    for track in map_in_order(work, tracks_of(table), workers or cores()):
+        hashes[done : done + len(track)] = track
+        done += len(track)
+        if progress:
+            progress(done, table.num_rows)
+    return hashes
+
+
+def _track_hashes(audio_dir: Path, clips: TrackClips) -> Hashes:
+    name, starts, seconds = clips
+    path = audio_dir / name
+    digests = []
+    with Track(path) as track:
+        rate = track.sample_rate
+        positions = [round(start * rate) for start in starts]
+        for samples in windows(track.blocks(), positions, round(seconds * rate)):
+            rounded = np.clip(np.rint(samples * np.float32(2**15)), -(2**15), 2**15 - 1).astype("<i2")
+            digests.append(hashlib.blake2b(rounded, digest_size=16).digest())
+    if len(digests) < len(starts):
+        raise AudioError(path, f"it ends before {starts[len(digests)] + seconds:.3f} s")
+    return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)

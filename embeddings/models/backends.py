@@ -1,0 +1,216 @@
+"""Backends: what runs a network.
+
+A model is a torch module that maps a batch to vectors; a backend makes a callable of it that does the same, faster:
+
+- `torch`: the module as it is, in float32, on the processor;
+- `openvino`: compiled by OpenVINO (extra `fast-cpu`);
+- `cuda`: on an NVIDIA GPU, under autocast.
+
+The last two multiply in bfloat16 where the machine does and the model allows it: a model whose nearest clips are not
+the same in bfloat16 says so, and runs in float32. `-bf16` after a name asks for bfloat16 in spite of that.
+
+Conventions: front ends (spectrograms) run in float32 on the backend's device; a compiled network takes and gives
+float32. On the processor a network sees one clip at a time, on one thread, and as many clips are under way as there
+are cores: what a clip needs stays in the cache, no core waits for another, and a vector is the same to the last bit
+whatever batch its clip came in. Vectors of two backends agree to a cosine of 0.9995 or more (in float32, to 0.99999),
+so a backend is noted beside the vectors but is no part of what makes them stale.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from embeddings.audio.corpus import cores
+from embeddings.errors import RootnoteError
+from embeddings.models.base import BACKENDS
+
+Network = Callable[[torch.Tensor], torch.Tensor]
+
+_AT_A_TIME = 4  # clips a thread of `torch` takes in one go
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run a network: its `name`, the `precision` it multiplies in, the torch `device` of its tensors."""
+
+    name: str
+    precision: str
+    device: torch.device
+
+    def settings(self) -> dict[str, str]:
+        """What to note beside the vectors: backend, precision and the versions of what ran."""
+        packages = ["torch", "openvino"] if self.name == "openvino" else ["torch"]
+        return {"backend": self.name, "precision": self.precision, **{name: version(name) for name in packages}}
+
+    def compile(self, network: torch.nn.Module, example: torch.Tensor, front: torch.nn.Module | None = None) -> Network:
+        """Make a callable of `network`, which takes tensors like `example` with one or more rows.
+
+        Args:
+            example: a batch of the shape and type the network will be given, with any number of rows.
+            front: what turns the callable's own input into the network's; it stays in float32.
+        """
+        network = network.eval().to(self.device)
+        front = (front or torch.nn.Identity()).eval().to(self.device)
+        if self.name == "openvino":
+            return _openvino(front, network, example, self.precision)
+        if self.name == "cuda":
+            return _cuda(front, network, self.precision)
+        return _torch(front, network, self.precision)
+
+
+def choose_backend(name: str = "auto", *, bf16: bool = True) -> Backend:
+    """The backend of this name, or for `auto` the fastest one this machine has.
+
+    Args:
+        bf16: whether the model's nearest clips stay the same in bfloat16; if not, it runs in float32 unless the name
+            asks for bfloat16.
+
+    Raises:
+        RootnoteError: where the name is not known or this machine lacks it.
+    """
+    if name not in BACKENDS:
+        raise RootnoteError(f"there is no backend '{name}'; the known ones are: {', '.join(BACKENDS)}.")
+    if name == "auto":
+        name = _fastest(bf16)
+    kind, _, forced = name.partition("-")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise RootnoteError(f"--backend {name}: this machine shows torch no CUDA GPU; use --backend auto.")
+    if kind == "openvino" and not importlib.util.find_spec("openvino"):
+        raise RootnoteError(f"--backend {name}: OpenVINO is missing; run `pip install 'rootnote[fast-cpu]'`.")
+    able = _MULTIPLIES_IN_BF16[kind]()
+    if forced and not able:
+        raise RootnoteError(f"--backend {name}: this machine does not multiply in bfloat16; use --backend {kind}.")
+    small = forced or (able and bf16 and kind != "torch")
+    return Backend(kind, "bf16" if small else "fp32", torch.device("cuda" if kind == "cuda" else "cpu"))
+
+
+def _fastest(bf16: bool) -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    if importlib.util.find_spec("openvino"):
+        return "openvino"
+    return "torch-bf16" if bf16 and _torch_bf16() else "torch"
+
+
+def _torch(front: torch.nn.Module, network: torch.nn.Module, precision: str) -> Network:
+    # Threads of ours, each with its own clip, never wait for each other as those inside an operator do.
+    pool = ThreadPoolExecutor(cores(), "network", initializer=torch.set_num_threads, initargs=(1,))
+
+    def some(rows: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            given = [front(row) for row in _split(rows, 1)]
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                return torch.cat([network(one) for one in given]).float()
+
+    def run(batch: torch.Tensor) -> torch.Tensor:
+        vectors = torch.cat(list(pool.map(some, _split(batch, _AT_A_TIME))))
+        # Threads that have yet to start take over the number set last, which was the pool's.
+        torch.set_num_threads(torch.get_num_threads())
+        return vectors
+
+    return run
+
+
+def _split(batch: torch.Tensor, rows: int) -> tuple[torch.Tensor, ...]:
+    return batch.split(rows)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _cuda(front: torch.nn.Module, network: torch.nn.Module, precision: str) -> Network:
+    small = precision == "bf16"
+
+    def run(batch: torch.Tensor) -> torch.Tensor:
+        # A convolution in "float32" rounds its factors to 11 bits unless told not to.
+        with torch.inference_mode(), torch.backends.cudnn.flags(True, allow_tf32=small):
+            given = front(batch)
+            with torch.autocast("cuda", torch.bfloat16, enabled=small):
+                result: torch.Tensor = network(given)
+            return result.float()
+
+    return run
+
+
+def _openvino(front: torch.nn.Module, network: torch.nn.Module, example: torch.Tensor, precision: str) -> Network:
+    openvino = _import_openvino()
+    row = example[:1].contiguous()
+    with torch.inference_mode(), warnings.catch_warnings():
+        # OpenVINO reads the module by torch's tracer, and looks at all its attributes: both warn of what will change.
+        warnings.simplefilter("ignore")
+        model = openvino.convert_model(network, example_input=row, input=list(row.shape))
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": {"bf16": openvino.Type.bf16, "fp32": openvino.Type.f32}[precision],
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "INFERENCE_NUM_THREADS": cores(),
+        "NUM_STREAMS": cores(),
+        "ENABLE_CPU_PINNING": False,  # decoders and other processes want the cores too
+    }
+    compiled = openvino.Core().compile_model(model, "CPU", options)
+    width = compiled.output(0).shape[1]
+    requests = openvino.AsyncInferQueue(compiled, cores())
+
+    def run(batch: torch.Tensor) -> torch.Tensor:
+        vectors = np.empty((len(batch), width), np.float32)
+
+        def keep(request: Any, index: int) -> None:
+            vectors[index] = request.get_output_tensor(0).data[0]
+
+        requests.set_callback(keep)
+        with torch.inference_mode(), _one_thread():
+            for index, row in enumerate(_split(batch, 1)):
+                requests.start_async({0: front(row).contiguous().numpy()}, index)
+        requests.wait_all()
+        return torch.from_numpy(vectors)
+
+    return run
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Within it torch works on the calling thread alone: the others are the network's."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _import_openvino() -> Any:
+    # OpenVINO reports each import and conversion over the network through this package, if it finds it.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+def _torch_bf16() -> bool:
+    # A torch too old to tell is taken for one on a processor without.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _openvino_bf16() -> bool:
+    openvino = _import_openvino()
+    # What OpenVINO itself would choose: bfloat16 where the processor has it, not where it would be imitated.
+    return bool(openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT") == openvino.Type.bf16)
+
+
+def _cuda_bf16() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+_MULTIPLIES_IN_BF16: dict[str, Callable[[], bool]] = {
+    "torch": _torch_bf16,
+    "openvino": _openvino_bf16,
+    "cuda": _cuda_bf16,
+}

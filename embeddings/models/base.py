@@ -1,0 +1,118 @@
+"""Embedders: from clips to unit vectors.
+
+An embedder turns a batch of clips into features; where it has something to fit to the corpus, it gives a
+projection of them. Vectors have unit norm, row i is clip i of the corpus, and a clip's vector does
+not depend on the batch it came in. To add a model: one file here, one line in `embeddings.models.registry`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from embeddings.errors import RootnoteError
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What was fitted to a corpus: vector = unit((features - mean) @ matrix)."""
+
+    mean: Vectors  # [features]
+    matrix: Vectors  # [features, dim]
+
+    def apply(self, features: Vectors) -> Vectors:
+        """Unit vectors `[N, dim]` of features `[N, features]`."""
+        centred = features - self.mean
+        # What rounding leaves of a clip at the very mean has no direction.
+        at_mean = np.linalg.norm(centred, axis=1) <= 1e-5 * np.linalg.norm(self.mean)
+        centred[at_mean] = 0
+        # Not `@`: its last bits may depend on the number of threads.
+        return unit(np.einsum("nf,fd->nd", centred, self.matrix))
+
+
+class Embedder(Protocol):
+    """A similarity measure's way from samples to vectors."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    @property
+    def fits(self) -> bool:
+        """Whether `fit` must see a sample of the corpus first."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """How many clips `embed` takes at once with the best pace."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """All that shapes the vectors besides the audio (a checkpoint's digest, say), JSON-able."""
+        ...
+
+    def runtime(self) -> dict[str, str]:
+        """What ran it (backend, precision, versions): noted beside the vectors, no part of their provenance."""
+        ...
+
+    def embed(self, batch: Vectors) -> Vectors:
+        """Features float32 `[N, features]` of clips float32 `[N, samples]` at `sample_rate`."""
+        ...
+
+    def fit(self, features: Vectors) -> Projection | None:
+        """What to project the features `[N, features]` of a sample on; `None`: they only need unit norm."""
+        ...
+
+
+BACKENDS = ("auto", "torch", "torch-bf16", "openvino", "openvino-bf16", "cuda", "cuda-bf16")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How to load an embedder; one that has no use for an option refuses it.
+
+    `checkpoint` is a path (for CLAP also a Hugging Face id); `windows` is CLMR's "first" or "mean"; `backend` is
+    one of `BACKENDS`, which `embeddings.models.backends` describes.
+    """
+
+    checkpoint: str | None = None
+    windows: str | None = None
+    backend: str = "auto"
+
+
+def refuse_options(name: str, options: ModelOptions) -> None:
+    """For an embedder without weights and windows that runs on numpy alone.
+
+    Raises:
+        RootnoteError: where an option is given.
+    """
+    for option, value in (("checkpoint", options.checkpoint), ("windows", options.windows)):
+        if value is not None:
+            raise RootnoteError(f"{name} takes no {option}; leave it out.")
+    if options.backend != "auto":
+        raise RootnoteError(f"{name} runs on numpy and has no backend '{options.backend}'; leave --backend out.")
+
+
+def embed_clips(embedder: Embedder, projection: Projection | None, clips: Vectors) -> Vectors:
+    """Unit vectors `[N, dim]` of new clips `[N, samples]`, as the corpus's own were made."""
+    features = embedder.embed(clips)
+    return projection.apply(features) if projection else unit(features)
+
+
+def unit(vectors: npt.NDArray[np.floating[Any]]) -> Vectors:
+    """Rows scaled to norm 1; a row of zeros becomes the first axis, so that every row has norm 1."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    first = np.zeros((1, vectors.shape[1]), np.float32)
+    first[0, 0] = 1
+    # A row that is not finite stays so: it is the caller's to refuse.
+    return np.where(norms <= 1e-12, first, vectors / np.maximum(norms, 1e-12)).astype(np.float32, copy=False)

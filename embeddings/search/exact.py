@@ -1,0 +1,87 @@
+"""Nearest clips: exact cosine search.
+
+Rows and queries have unit norm, so cosine similarity is the inner product. The work is done by
+`embeddings.search.scan_cpu`: memory grows with queries × k, never with the corpus, which may be a memory-mapped file.
+Conventions: scores are float32 in descending order; equal ones are in the order of their rows, at the k-th place too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from embeddings.errors import RootnoteError
+
+Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The k nearest clips of each query: `scores` float32 `[Q, k]` descending, `rows` int64 `[Q, k]`."""
+
+    scores: Vectors
+    rows: Rows
+
+
+def nearest(
+    vectors: Vectors,
+    queries: Vectors,
+    k: int,
+    *,
+    exclude: Rows | Sequence[int] | None = None,
+) -> Neighbours:
+    """Find the k rows of `vectors` nearest to each query by cosine, exactly.
+
+    Args:
+        vectors: `[N, dim]` float32 or float16, unit rows; may be memory-mapped.
+        queries: `[Q, dim]` float32, unit rows.
+        k: how many neighbours, at least 1.
+        exclude: for each query one row to leave out (its own), or -1 for none.
+
+    Raises:
+        RootnoteError: where fewer than k rows can be given, shapes disagree, or a value is not finite.
+    """
+    left_out = _checked(vectors, queries, k, exclude)
+    # One more than k, so that k remain when the query's own row is left out.
+    wanted = k + bool((left_out >= 0).any())
+    scores, rows = _scan(vectors, queries, wanted)
+    if wanted == k:
+        return Neighbours(scores, rows)
+    # A stable sort on "is the excluded row" moves it to the end, whence it is cut off with the surplus.
+    order = np.argsort(rows == left_out[:, None], axis=1, kind="stable")[:, :k]
+    return Neighbours(np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1))
+
+
+def _scan(vectors: Vectors, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
+    # Imported here: torch and numba take seconds, and not every command that reads vectors searches them.
+    import torch
+
+    if torch.cuda.is_available():
+        from embeddings.search.scan_gpu import scan_on
+
+        return scan_on("cuda", vectors, queries, k)
+    from embeddings.search.scan_cpu import scan
+
+    return scan(vectors, queries, k)
+
+
+def _checked(vectors: Vectors, queries: Vectors, k: int, exclude: Rows | Sequence[int] | None) -> Rows:
+    if vectors.ndim != 2 or queries.ndim != 2 or vectors.shape[1] != queries.shape[1]:
+        raise RootnoteError(f"vectors {vectors.shape} and queries {queries.shape} do not go together.")
+    if k < 1:
+        raise RootnoteError("k must be at least 1.")
+    left_out = np.full(len(queries), -1, np.int64) if exclude is None else np.asarray(exclude, np.int64)
+    if left_out.shape != (len(queries),):
+        raise RootnoteError(f"exclude must hold one row for each of the {len(queries)} queries.")
+    if len(left_out) and (left_out.max() >= len(vectors) or left_out.min() < -1):
+        raise RootnoteError(f"exclude names a row outside 0 to {len(vectors) - 1}.")
+    available = len(vectors) - bool((left_out >= 0).any())
+    if k > available:
+        raise RootnoteError(f"{k} neighbours were asked of {available} clips; ask for fewer, or add music.")
+    if not np.isfinite(queries).all():
+        raise RootnoteError("a query holds a value that is not finite.")
+    return left_out
