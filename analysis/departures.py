@@ -23,9 +23,9 @@ from embeddings.errors import RootnoteError
 from embeddings.provenance import Provenance
 from rootnote import VERSION
 from study.config import Study
-from study.exclusions import ExclusionPlan, plan_of
-from study.exported import MANIFEST, Exported, read_manifest
-from study.frozen import APART, JSON, MARKDOWN, TESTS, Frozen, differences, read_frozen
+from study.export_manifest import MANIFEST, Exported, read_manifest
+from study.preregistration.document import APART, JSON, MARKDOWN, TESTS, Frozen, differences, read_frozen
+from study.preregistration.exclusion_rules import ExclusionPlan, plan_of
 
 ALPHA = 0.05
 

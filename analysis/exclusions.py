@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from embeddings.errors import RootnoteError
-from study.exclusions import ONE_SIDE_LEAST, SAYS, ExclusionPlan, Thresholds, plan_of
+from study.preregistration.exclusion_rules import ONE_SIDE_LEAST, SAYS, ExclusionPlan, Thresholds, plan_of
 
 __all__ = [
     "RULES", "Applied", "Exclusion", "ExclusionPlan", "Rule", "Thresholds", "apply", "ladder_plans", "mask_of",

@@ -22,7 +22,7 @@ import pandas as pd
 from analysis.exclusions import Mask, mask_of
 from analysis.responses import Responses
 from embeddings.errors import RootnoteError
-from study.exported import Exported, read_manifest
+from study.export_manifest import Exported, read_manifest
 
 LISTENERS = "listeners.csv"
 FINISHED = ("finished", "submitted", "approved", "paid")

@@ -15,7 +15,7 @@ from analysis.exclusions import ExclusionPlan, parse_rules
 from analysis.responses import DEFAULT_PLAN, Responses, under_rules
 from embeddings.errors import RootnoteError
 from study.config import Study, load_study
-from study.frozen import Frozen
+from study.preregistration.document import Frozen
 
 
 @dataclass(frozen=True)

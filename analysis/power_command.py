@@ -20,8 +20,7 @@ from rich.text import Text
 
 from embeddings.errors import RootnoteError
 from study.config import PAPER_PROMPTS, DesignConfig, Study, load_study
-from study.plan import read_plan
-from study.power import (
+from study.design.power import (
     CHANCE,
     MOST_TRIALS,
     SEARCH_SIMULATIONS,
@@ -35,8 +34,9 @@ from study.power import (
     listeners_for,
     simulate,
 )
-from study.schedule import PAIRS
-from study.triplets import wanted_prompts
+from study.design.schedule import PAIRS
+from study.design.triplets import wanted_prompts
+from study.trial_plan import read_plan
 
 SEARCH_STEPS = 14  # about how many sizes a search looks at
 WORDS = {"exact": "exact test", "holm": "exact test after Holm", "two_way": "two-way test"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from embeddings.errors import RootnoteError
-from study.exported import read_manifest
+from study.export_manifest import read_manifest
 
 FOLDER = "rehearsal"
 SAID = (

@@ -22,8 +22,8 @@ from embeddings.progress import showing
 from embeddings.provenance import Provenance
 from embeddings.search.audio_query import embedder_of
 from embeddings.vectors import read_projection, read_vectors, vectors_provenance
+from study.build import model_options
 from study.config import Study, load_study
-from study.pipeline import model_options
 
 
 @dataclass(frozen=True)

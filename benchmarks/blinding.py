@@ -19,7 +19,7 @@ from sqlalchemy import make_url
 from server import database
 from server.app import create_app
 from server.settings import Settings
-from study.plan import read_plan
+from study.trial_plan import read_plan
 from tests.paper_study import make_study
 from tests.server.attacker import Evidence, attack, collect, plant
 from tests.server.conftest import SECRET, FakeClock, Site

@@ -24,7 +24,7 @@ from scipy.stats import t as student
 from analysis.agreement import BIN_PAIRS, exact_binomial
 from analysis.dependence import dependence_table, two_way_bootstrap
 from analysis.mixed import fit_mixed, marginal_rate
-from study.schedule import assign_paper, assign_robust
+from study.design.schedule import assign_paper, assign_robust
 
 SDS = (0.0, 0.25, 0.5, 0.75, 1.0)
 EFFECTS = np.array([3.0, 2.0, 1.0, 0.5, 0.0, 0.0])

@@ -46,10 +46,10 @@ from server.reception import Reception
 from server.settings import Settings
 from study.config import Study
 from study.languages import mark
-from study.plan import read_plan
-from study.questions import text_characters
+from study.questionnaire import text_characters
 from study.recruiters import make_recruiter
-from study.storage import open_storage
+from study.stimuli.storage import open_storage
+from study.trial_plan import read_plan
 
 MAX_REQUEST_BYTES = 64 * 1024
 SENT_BYTES = 12  # of one character in a form, at most

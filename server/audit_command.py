@@ -17,7 +17,7 @@ from server.cli import opened, rehearsal_option, study_argument
 from server.models import LogEntry
 from server.settings import former_secrets
 from study.config import Study
-from study.exported import read_manifest
+from study.export_manifest import read_manifest
 
 SHOWN = 20
 

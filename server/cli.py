@@ -232,7 +232,7 @@ def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> No
     from server import control, database, responses
     from server.commander import who
     from server.flow import utc_now
-    from study.plan import read_plan
+    from study.trial_plan import read_plan
 
     with opened(folder, rehearsal, secret=True) as (study, engine):
         plan = read_plan(study)

@@ -31,7 +31,7 @@ from server.models import (
     State,
 )
 from server.wages import Wages, quantile, wages
-from study.prescreen import STEPS
+from study.prescreen.steps import STEPS
 
 HOURS = 48
 PAIRS = tuple((high, low) for high in (1, 2, 3) for low in range(high + 1, 5))

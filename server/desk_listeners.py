@@ -14,8 +14,8 @@ from server.desk import minutes_between, standing_column
 from server.flow import Experiment
 from server.models import Answer, Assignment, Listener, PrescreenResult, Response
 from study.languages import LANGUAGES
-from study.plan import PlannedTrial
-from study.prescreen import STEPS
+from study.prescreen.steps import STEPS
+from study.trial_plan import PlannedTrial
 
 PAGE = 25
 

@@ -17,7 +17,7 @@ from server.desk import share
 from server.flow import Experiment
 from server.models import COMPLETED, Answer, Assignment
 from server.wages import quantile
-from study.questions import BaseQuestion, NumberQuestion, split_answer
+from study.questionnaire import BaseQuestion, NumberQuestion, split_answer
 
 
 @dataclass(frozen=True)

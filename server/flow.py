@@ -41,8 +41,8 @@ from server.sql import insert
 from server.telemetry import Telemetry, is_plausible
 from study.config import StudyConfig, cents
 from study.languages import SOURCE
-from study.plan import Plan, PlannedTrial
-from study.storage import LocalStorage, Storage
+from study.stimuli.storage import LocalStorage, Storage
+from study.trial_plan import Plan, PlannedTrial
 
 Clock = Callable[[], datetime]
 Step = Literal[

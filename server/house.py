@@ -14,8 +14,8 @@ from server.flow import Experiment
 from server.models import Assignment
 from server.pages import Pages
 from server.reception import Reception
-from study.prescreens.item import encode_wav
-from study.prescreens.volume import volume_sound
+from study.prescreen.item import encode_wav
+from study.prescreen.volume import volume_sound
 
 TOKEN_LIMIT = 64
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from flask import Flask, current_app, g, request
 
 from study.languages import LANGUAGES, SOURCE
-from study.questions import BaseQuestion, NumberQuestion
+from study.questionnaire import BaseQuestion, NumberQuestion
 
 FOLDER = Path(__file__).parent / "locale"
 DOMAIN = "rootnote"

@@ -31,12 +31,12 @@ from server.reception import Reception
 from server.screening import ItemAnswer
 from server.telemetry import read_telemetry
 from study.languages import mark
-from study.plan import Stimulus
-from study.prescreen import graded_steps, step_config
-from study.prescreens.item import INTERVAL_SPANS, INTERVALS
-from study.questions import AnswerError, check_answers, plain_number
+from study.prescreen.item import INTERVAL_SPANS, INTERVALS
+from study.prescreen.steps import graded_steps, step_config
+from study.questionnaire import AnswerError, check_answers, plain_number
 from study.recruiters.base import Arrival
-from study.storage import MIMETYPE
+from study.stimuli.storage import MIMETYPE
+from study.trial_plan import Stimulus
 
 blueprint = Blueprint("participant", __name__)
 log = logging.getLogger(__name__)

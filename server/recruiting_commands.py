@@ -35,9 +35,9 @@ from server.recruiting import Office, exclusive
 from server.settings import LOOPBACK, Settings, read_settings
 from server.settling import Due
 from study.config import Study, cents, load_study
-from study.plan import read_plan
 from study.recruiters import make_recruiter
 from study.recruiters.base import NotTheirsError, RecruiterError, UnknownWorkerError
+from study.trial_plan import read_plan
 
 LINK_BUDGET = 10**9
 study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())

@@ -35,11 +35,11 @@ from server.models import (
 )
 from server.telemetry import TELEMETRY
 from study.config import Study
-from study.exported import write_manifest
-from study.frozen import read_frozen
-from study.plan import Plan
-from study.prescreen import graded_steps
-from study.questions import BaseQuestion, NumberQuestion
+from study.export_manifest import write_manifest
+from study.preregistration.document import read_frozen
+from study.prescreen.steps import graded_steps
+from study.questionnaire import BaseQuestion, NumberQuestion
+from study.trial_plan import Plan
 
 COLUMN_TYPES: dict[str, pa.DataType] = {
     "study": pa.string(),

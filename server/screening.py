@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 from server.door import random_token
 from server.models import Assignment, PrescreenItem, PrescreenResult
 from study.config import StudyConfig
-from study.prescreen import STEPS, count_right, draw_attempt, step_config, stored_item
-from study.prescreens.item import encode_wav
+from study.prescreen.item import encode_wav
+from study.prescreen.steps import STEPS, count_right, draw_attempt, step_config, stored_item
 
 
 class Standing(enum.Enum):

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from server import screening, statements
 from server.flow import REACH, Experiment
 from server.models import Assignment, PrescreenItem, State
-from study.plan import Stimulus
+from study.trial_plan import Stimulus
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 from embeddings.errors import RootnoteError
 from study.config import PAPER_PROMPTS, Study
-from study.consent import missing_elements
-from study.plan import Plan, read_plan
-from study.prescreen import chance_of_guessing, graded_steps, minutes
+from study.consent_check import missing_elements
+from study.prescreen.steps import chance_of_guessing, graded_steps, minutes
+from study.trial_plan import Plan, read_plan
 
 TEXTS = ("consent", "instructions", "debrief")
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z ,]+\]")

@@ -95,8 +95,8 @@ def build(folder: Path) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from study.pipeline import Reporter
-    from study.pipeline import build as build_study
+    from study.build import Reporter
+    from study.build import build as build_study
 
     study = load_study(folder)
     console = Console(highlight=False, soft_wrap=True)
@@ -123,7 +123,7 @@ def publish(folder: Path) -> None:
     """
     from rich.progress import Progress
 
-    from study.storage import publish as publish_study
+    from study.stimuli.storage import publish as publish_study
 
     study = load_study(folder)
     with Progress(transient=True, disable=not sys.stderr.isatty()) as bars:
@@ -144,7 +144,7 @@ def cors(origin: str) -> None:
     Example: rootnote study cors --origin https://study.example.org > cors.json
              aws s3api put-bucket-cors --bucket BUCKET --cors-configuration file://cors.json
     """
-    from study.storage import cors_rules
+    from study.stimuli.storage import cors_rules
 
     parts = urlsplit(origin)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
@@ -206,8 +206,8 @@ def freeze(folder: Path, one_sided: bool, amend: str, as_json: bool) -> None:
 
     What hypotheses.md says is taken in. Example: rootnote study freeze my-study
     """
-    from study.freeze import freeze as freeze_study
-    from study.frozen import HYPOTHESES, JSON, MARKDOWN
+    from study.preregistration.create import freeze as freeze_study
+    from study.preregistration.document import HYPOTHESES, JSON, MARKDOWN
 
     study = load_study(folder)
     frozen, written = freeze_study(study, datetime.now(UTC), "greater" if one_sided else "two-sided", amend.strip())

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from embeddings.errors import RootnoteError
 from study.languages import LANGUAGES
-from study.questions import DEFAULT_QUESTIONS, FORM_LIMIT, QUESTION_TYPES, Question, lacking, text_characters
+from study.questionnaire import DEFAULT_QUESTIONS, FORM_LIMIT, QUESTION_TYPES, Question, lacking, text_characters
 
 
 class _Section(BaseModel):

@@ -1,7 +1,7 @@
 """A study folder as `rootnote study build` leaves it, without music: real triplets and schedule, noises for clips.
 
-The schedule is made by study.schedule from made-up similarities, the stimuli are short noises; the provenances are
-the real ones, so that the server and the rehearsal take it as built.
+The schedule is made by study.design.schedule from made-up similarities, the stimuli are short noises; the
+provenances are the real ones, so that the server and the rehearsal take it as built.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import soundfile
 
 from embeddings.provenance import Provenance, write_json, write_table
 from study.config import Study, load_study
-from study.plan import PlannedTrial, schedule_provenance, stimuli_provenance
-from study.schedule import Triplet, make_schedule
-from study.stimuli import fill_up_all
+from study.design.schedule import Triplet, make_schedule
+from study.stimuli.render import fill_up_all
+from study.trial_plan import PlannedTrial, schedule_provenance, stimuli_provenance
 
 SIMILARITIES = {1: 0.94, 2: 0.72, 3: 0.50, 4: 0.0}
 CLIPS_PER_PROMPT = 5  # the prompt, then its clip in each bin

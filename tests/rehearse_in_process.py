@@ -13,7 +13,7 @@ import numpy as np
 
 from server.rehearsal.listeners import Mind, answer_stream
 from study.config import RehearsalConfig
-from study.plan import Plan
+from study.trial_plan import Plan
 
 
 def list_order(plan: Plan, study_seed: int) -> list[int]:

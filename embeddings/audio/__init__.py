@@ -1,0 +1,1 @@
+"""Audio files: decoding, cutting into clips, hashing their content."""

@@ -1,0 +1,1 @@
+"""Embedding models: the interface, the registry and one file for each model."""

@@ -1,0 +1,1 @@
+"""Nearest neighbours of vectors: exact, approximate, in a store, and duplicates."""

@@ -16,8 +16,8 @@ from sqlalchemy import Engine
 from server import database
 from server.settings import Settings
 from study.config import Study
-from study.plan import Plan, read_plan
-from study.storage import Storage, open_storage
+from study.stimuli.storage import Storage, open_storage
+from study.trial_plan import Plan, read_plan
 
 State = Literal["ok", "look", "wrong", "unknown"]
 

@@ -7,7 +7,7 @@ from server.packet.facts import Facts
 from server.packet.measured import Measured
 from server.packet.words import count, minutes, money, pay
 from study.config import PayConfig, StudyConfig
-from study.prescreen import graded_steps
+from study.prescreen.steps import graded_steps
 
 HOW = {
     "mturk": "Payment is made by Mechanical Turk: the work is approved by what the study's database shows.",

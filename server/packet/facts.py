@@ -16,10 +16,10 @@ from server.packet.measured import Measured, measure
 from server.pages import Pages, read_pages
 from study.check import TEXTS, StudyCheck, check_study
 from study.config import Study, StudyConfig, cents
-from study.frozen import APART, HYPOTHESES, Frozen, read_frozen, text_of
-from study.plan import Plan, read_plan
+from study.preregistration.document import APART, HYPOTHESES, Frozen, read_frozen, text_of
 from study.recruiters import make_recruiter
 from study.recruiters.base import Order
+from study.trial_plan import Plan, read_plan
 
 CLIPS_OF_A_TRIAL = 3
 

@@ -34,8 +34,8 @@ from server.privacy import Vault, new_key
 from server.screening import ItemAnswer
 from server.settings import Settings
 from study.config import StorageConfig, Study
-from study.prescreen import stored_item
-from study.prescreens.item import INTERVALS
+from study.prescreen.item import INTERVALS
+from study.prescreen.steps import stored_item
 
 HIT = "3ROOTNOTE0PACKET0HIT"
 PROLIFIC_STUDY = "aaaaaaaaaaaaaaaaaaaaaaaa"

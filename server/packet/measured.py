@@ -18,7 +18,7 @@ from server.models import StudyRecord
 from server.settings import read_settings
 from server.wages import quantile, works
 from study.config import Study
-from study.plan import Plan
+from study.trial_plan import Plan
 
 Source = Literal["people", "rehearsal", "simulation"]
 CLIPS_OF_A_TRIAL = 3

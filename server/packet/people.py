@@ -9,7 +9,7 @@ from markupsafe import Markup
 from server.packet.blocks import Block, Prose, Rows, Section, Text
 from server.packet.facts import Facts
 from server.packet.words import LANGUAGE_NAMES
-from study.consent import ELEMENTS, missing_elements
+from study.consent_check import ELEMENTS, missing_elements
 from study.languages import LANGUAGES
 
 POSTS = {

@@ -6,9 +6,9 @@ from server.packet.blocks import Block, Heading, Points, Rows, Section, Text
 from server.packet.facts import Facts
 from server.packet.words import LANGUAGE_NAMES, count, listing, minutes
 from study.config import StudyConfig
-from study.exclusions import plan_of
-from study.prescreen import STEPS, step_config
-from study.questions import Question
+from study.preregistration.exclusion_rules import plan_of
+from study.prescreen.steps import STEPS, step_config
+from study.questionnaire import Question
 
 CHECKS = {
     "volume": "plays a soft chord and sets the volume to where it is comfortable. Nothing is asked.",

@@ -6,7 +6,7 @@ from server.packet.blocks import Heading, Points, Rows, Section, Text
 from server.packet.facts import Facts
 from server.packet.words import minutes, pay
 from study.config import StudyConfig
-from study.prescreen import graded_steps
+from study.prescreen.steps import graded_steps
 
 
 def risks(facts: Facts) -> Section:

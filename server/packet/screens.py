@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from server.packet.camera import WINDOWS, Camera, Width
 from server.packet.house import House
-from study.prescreen import STEPS, graded_steps, step_config
-from study.questions import check_answers
+from study.prescreen.steps import STEPS, graded_steps, step_config
+from study.questionnaire import check_answers
 
 TAKE, OWN = "/take", "/a/…"
 READY = "main[data-ready]"

@@ -10,7 +10,7 @@ from server.packet.compensation import outcomes
 from server.packet.facts import Facts
 from server.packet.words import LANGUAGE_NAMES, count, listing, minutes, money
 from study.check import PLACEHOLDER
-from study.consent import missing_elements
+from study.consent_check import missing_elements
 
 # What no file of the study tells.
 ALWAYS = (

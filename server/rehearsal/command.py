@@ -18,7 +18,7 @@ from server.rehearsal.crowd import Crowd, Summary, send_crowd
 from server.rehearsal.listeners import Memory, Mind
 from server.rehearsal.own_server import own_server
 from study.config import load_study
-from study.plan import read_plan
+from study.trial_plan import read_plan
 
 PAIRS = tuple(f"{high}-{low}" for high in (1, 2, 3) for low in range(high + 1, 5))
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from study.prescreens.item import INTERVALS
+from study.prescreen.item import INTERVALS
 
 FRAME_SECONDS = 0.01
 LEVEL_ERROR_DB = 0.7  # about the just noticeable difference of a tone's level

@@ -40,7 +40,7 @@ from server.rehearsal.workers import Staff, Visit, send_workers, take_what_is_ow
 from server.rehearsal.workplaces import Workplace, make_workplace
 from server.settings import read_settings
 from study.config import Study, load_study
-from study.plan import read_plan
+from study.trial_plan import read_plan
 
 MARKETS: dict[str, type[MTurkMarket] | type[ProlificMarket]] = {"mturk": MTurkMarket, "prolific": ProlificMarket}
 DOUBTFUL = re.compile(r"by assignment ([0-9a-f]+) is not complete")

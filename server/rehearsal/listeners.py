@@ -28,9 +28,9 @@ import soundfile
 from server.rehearsal.ears import ANSWERS, HEADPHONES, LOUDSPEAKERS
 from server.rehearsal.pagereader import Form, Page, read_page
 from study.config import RehearsalConfig
-from study.plan import Plan, PlannedTrial
-from study.prescreens.item import INTERVALS
-from study.psychometric import p_agree
+from study.design.simulated_listener import p_agree
+from study.prescreen.item import INTERVALS
+from study.trial_plan import Plan, PlannedTrial
 
 Outcome = Literal["finished", "screened_out", "withdrawn", "vanished", "expired", "full", "complete", "taken"]
 TIMEOUT = 60.0

@@ -39,10 +39,10 @@ from server.release.words import (
 )
 from server.responses import arrived, erased, guarded, listener_rows, response_rows, write_csv
 from study.config import Study
-from study.exclusions import SAYS, ExclusionPlan, plan_of
-from study.exported import MANIFEST, write_manifest
-from study.frozen import JSON, MARKDOWN, Frozen, read_frozen
-from study.plan import BUILD, Plan
+from study.export_manifest import MANIFEST, write_manifest
+from study.preregistration.document import JSON, MARKDOWN, Frozen, read_frozen
+from study.preregistration.exclusion_rules import SAYS, ExclusionPlan, plan_of
+from study.trial_plan import BUILD, Plan
 
 SUMS = "SHA256SUMS"
 BINS = ("embedder", "mu", "sigma", "half_width", "centres", "histogram")

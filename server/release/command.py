@@ -23,7 +23,7 @@ from server.release.bundle import Wanted, finish, require_questions, write_bundl
 from server.release.check import TABLES, require_same_table
 from server.release.words import LICENCES, Story, read_author
 from study.config import Study
-from study.plan import Plan, read_plan
+from study.trial_plan import Plan, read_plan
 
 
 @click.command()

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from server.flow import seeded_turns
 from server.models import Place
 from study.config import Study, StudyConfig
-from study.exclusions import ExclusionPlan, plan_of
+from study.preregistration.exclusion_rules import ExclusionPlan, plan_of
 
 NOT_PUBLISHED = "not-published"
 # dotted key -> what stands in its place

@@ -18,7 +18,7 @@ from server.models import ACTIVE, COMPLETED, State
 from server.release.anonymity import WITHHELD, Column, Level
 from server.responses import guarded
 from study.config import StudyConfig
-from study.questions import (
+from study.questionnaire import (
     NOT_SAID,
     NUMBER,
     AgeBandQuestion,

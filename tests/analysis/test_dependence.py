@@ -27,7 +27,7 @@ from analysis.dependence import (
     wilson_t,
 )
 from analysis.mixed import fit_mixed, marginal_rate
-from study.schedule import assign_paper
+from study.design.schedule import assign_paper
 
 SCHEDULE = np.array(assign_paper(15, 90, 10, np.random.default_rng(0)))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from analysis.exclusions import ExclusionPlan
 from analysis.flow import Flow, draw_flow, flow_of, in_words
 from analysis.responses import Responses, read_responses
-from study.exported import write_manifest
+from study.export_manifest import write_manifest
 
 RULES = ExclusionPlan(("failed_prescreen", "incomplete", "catch_missed", "too_fast"))
 STATES = ("finished", "approved", "withdrawn", "expired", "listening", "screened_out", "consented", "technical")

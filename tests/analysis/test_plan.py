@@ -17,12 +17,12 @@ import pytest
 
 from embeddings.provenance import Provenance, read_json, read_table, write_json, write_table
 from rootnote import main
-from study.bins import EDGES, bins_provenance, write_bins
 from study.config import Study, load_study
-from study.exported import read_manifest, write_manifest
-from study.frozen import differences
-from study.plan import read_plan, schedule_provenance, stimuli_provenance
-from study.triplets import triplets_provenance
+from study.design.bins import EDGES, bins_provenance, write_bins
+from study.design.triplets import triplets_provenance
+from study.export_manifest import read_manifest, write_manifest
+from study.preregistration.document import differences
+from study.trial_plan import read_plan, schedule_provenance, stimuli_provenance
 from tests.paper_study import make_study
 
 TOML = '[exclusions]\nrules = ["incomplete", "too_fast"]\nfastest_seconds = 2\n'

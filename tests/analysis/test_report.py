@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from analysis.agreement import BIN_PAIRS
 from analysis.cli import cli
 from analysis.rehearsed import is_rehearsed
-from study.exported import write_manifest
-from study.schedule import assign_paper
+from study.design.schedule import assign_paper
+from study.export_manifest import write_manifest
 
 
 def full(seed: int = 3) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from study.config import Study
-from study.storage import publish
+from study.stimuli.storage import publish
 from tests.paper_study import make_study
 from tests.study.bucket import Bucket, keep_in_bucket, serving_bucket
 

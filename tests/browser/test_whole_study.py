@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
 from server.rehearsal.ears import count_tones
 from study.config import Study
-from study.plan import read_plan
+from study.trial_plan import read_plan
 from tests.browser.conftest import SECRET
 from tests.commands import run
 

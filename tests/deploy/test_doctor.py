@@ -26,7 +26,7 @@ from server.privacy import Vault, new_key, remember
 from server.settings import Settings, read_settings
 from study.config import Study, load_study
 from study.recruiters.base import Arrival
-from study.storage import publish
+from study.stimuli.storage import publish
 from tests.deploy.conftest import Roles
 from tests.deploy.https import make_certificate, serving
 from tests.server.conftest import SECRET, FakeClock, Site

@@ -22,7 +22,7 @@ from scipy.stats import binom
 from werkzeug.test import TestResponse
 
 from server.flow import SLOTS
-from study.flac import INFO_END
+from study.stimuli.flac import INFO_END
 from tests.server.conftest import Walker
 
 HASHED = 32  # features that words and headers are hashed into

@@ -14,7 +14,7 @@ import soundfile
 
 from embeddings.provenance import Provenance, read_table, write_json, write_table
 from study.config import Study, load_study
-from study.plan import schedule_provenance, stimuli_provenance
+from study.trial_plan import schedule_provenance, stimuli_provenance
 
 PAIRS = [(1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)]
 CLIPS = 24

@@ -25,8 +25,8 @@ from server.models import (
     State,
 )
 from study.config import Study
-from study.plan import Plan, read_plan
-from study.prescreen import draw_attempt
+from study.prescreen.steps import draw_attempt
+from study.trial_plan import Plan, read_plan
 
 # how many listeners came to which end, in the order in which they came, mixed
 ENDS = {

@@ -18,9 +18,9 @@ from server.recruiting import Office
 from server.rehearsal.markets.turk_places import TurkError
 from server.rehearsal.mturk import Accepted, MTurkMarket
 from study.config import load_study
-from study.plan import read_plan
 from study.recruiters.base import NotTheirsError
 from study.recruiters.mturk import MTurkRecruiter
+from study.trial_plan import read_plan
 from tests.server.conftest import SECRET, FakeClock, Site, Walker
 
 MTURK = '[recruiter]\nkind = "mturk"\n'

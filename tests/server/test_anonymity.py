@@ -16,7 +16,7 @@ from server.release.design import to_toml
 from server.release.people import columns_of
 from server.release.rows import coarse_ms
 from study.config import StudyConfig
-from study.questions import Question
+from study.questionnaire import Question
 
 CORPUS = {"audio": "music"}
 QUESTIONS: list[dict[str, Any]] = [

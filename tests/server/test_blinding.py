@@ -21,9 +21,9 @@ from server.app import create_app
 from server.flow import SLOTS
 from server.settings import Settings
 from study.config import StimuliConfig, Study
-from study.flac import INFO_END
-from study.plan import read_plan
-from study.stimuli import fill_up_all, render
+from study.stimuli.flac import INFO_END
+from study.stimuli.render import fill_up_all, render
+from study.trial_plan import read_plan
 from tests.paper_study import CLIPS_PER_PROMPT, make_study
 from tests.server.conftest import SECRET, FakeClock, Site, Walker
 

@@ -25,9 +25,9 @@ from server.models import Base, Launch, Opening, Payment, Submission
 from server.reception import Reception
 from server.recruiting import Office
 from server.rehearsal.mturk import Accepted, MTurkMarket
-from study.plan import read_plan
 from study.recruiters.base import Grant, Order
 from study.recruiters.base import Submission as Told
+from study.trial_plan import read_plan
 from tests.server.market_house import NO_PRESCREEN, Turk, make_turk, query_of
 
 __all__ = ["make_turk"]

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from embeddings.provenance import read_table
 from server import database, responses
 from server.status import count, shown_codes
-from study.exported import read_manifest
-from study.plan import read_plan
+from study.export_manifest import read_manifest
+from study.trial_plan import read_plan
 from tests.server.conftest import FakeClock, Site
 
 COLUMNS = (

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
 from server.gate import MOST, SHARE, Gate, Gated, Rank, rank_of
-from study.plan import Stimulus
-from study.storage import LocalStorage
+from study.stimuli.storage import LocalStorage
+from study.trial_plan import Stimulus
 from tests.server.conftest import Site
 
 LONG = 3600.0

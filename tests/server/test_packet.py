@@ -25,8 +25,8 @@ from server.packet.page import header, render, sections
 from server.packet.summary import missing
 from study.config import Study, StudyConfig
 from study.languages import LANGUAGES
-from study.prescreen import STEPS
-from study.questions import QUESTION_TYPES
+from study.prescreen.steps import STEPS
+from study.questionnaire import QUESTION_TYPES
 from study.recruiters import RECRUITERS
 from tests.server.conftest import Site
 from tests.server.fixture_study import make_study

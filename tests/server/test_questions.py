@@ -11,7 +11,7 @@ import pytest
 
 from server import database
 from server.responses import export
-from study.plan import read_plan
+from study.trial_plan import read_plan
 from tests.server.conftest import Site, Walker
 from tests.server.desk_visit import Visit, add_researcher, seen
 

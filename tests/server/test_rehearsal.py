@@ -26,10 +26,10 @@ from server.rehearsal.ears import count_tones
 from server.rehearsal.listeners import Memory, Mind, WalkError
 from server.rehearsal.pagereader import read_page
 from study.config import RehearsalConfig, Study
-from study.plan import read_plan
-from study.prescreens.item import encode_wav
-from study.prescreens.tones import ToneItem
-from study.psychometric import p_agree
+from study.design.simulated_listener import p_agree
+from study.prescreen.item import encode_wav
+from study.prescreen.tone_counting import ToneItem
+from study.trial_plan import read_plan
 from tests.commands import run
 from tests.paper_study import make_study
 from tests.rehearse_in_process import list_order, walk_in_process
@@ -246,7 +246,7 @@ def test_a_mind_without_true_rates_hears_the_difference() -> None:
 
 def read_trials() -> list[Any]:
     from study.config import DesignConfig
-    from study.schedule import make_schedule
+    from study.design.schedule import make_schedule
     from tests.paper_study import make_triplets
 
     return list(make_schedule(make_triplets(15, 1), DesignConfig(), 1))

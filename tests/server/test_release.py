@@ -37,8 +37,8 @@ from server.responses import response_rows
 from server.rights import PUBLISHED
 from server.settings import Settings
 from study.config import Study, load_study
-from study.freeze import freeze
-from study.plan import read_plan
+from study.preregistration.create import freeze
+from study.trial_plan import read_plan
 from tests.analysis.test_plan import build
 from tests.server.conftest import SECRET, FakeClock
 from tests.server.half_way import fill

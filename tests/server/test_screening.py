@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from server import database
 from server.rehearsal.ears import LOUDSPEAKERS
 from server.responses import listener_rows, response_rows
-from study.plan import read_plan
+from study.trial_plan import read_plan
 from tests.server.conftest import Site, Walker
 from tests.server.desk_visit import Visit, add_researcher
 from tests.server.test_http import told

@@ -15,8 +15,8 @@ from server import database
 from server.app import create_app
 from server.settings import Settings
 from study.config import Study
-from study.plan import Stimulus
-from study.storage import S3Storage, publish
+from study.stimuli.storage import S3Storage, publish
+from study.trial_plan import Stimulus
 from tests.server.conftest import SECRET, FakeClock, Site
 from tests.server.fixture_study import make_study
 from tests.study.bucket import BUCKET, Bucket, keep_in_bucket, serving_bucket

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.errors import RootnoteError
-from study.bins import choose_neighbours, find_neighbours, fit_bins, random_scores
 from study.config import BinsConfig
+from study.design.bins import choose_neighbours, find_neighbours, fit_bins, random_scores
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

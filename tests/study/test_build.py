@@ -19,7 +19,7 @@ import soundfile
 from embeddings.errors import RootnoteError
 from embeddings.provenance import read_table
 from study.config import load_study
-from study.plan import read_plan
+from study.trial_plan import read_plan
 from tests.commands import refusal, run
 
 RATE = 22_050

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import rootnote
-from study.consent import ELEMENTS, missing_elements
+from study.consent_check import ELEMENTS, missing_elements
 
 LANGUAGES = ("consent.md", "consent.de.md", "consent.ar.md")
 

@@ -16,7 +16,10 @@ from scipy.signal import welch
 
 from server.rehearsal.ears import ANSWERS, HEADPHONES, LOUDSPEAKERS, Ears
 from study.config import StudyConfig
-from study.prescreen import (
+from study.prescreen.antiphase import AntiphaseItem
+from study.prescreen.huggins import HugginsItem
+from study.prescreen.item import SAMPLE_RATE, encode_wav
+from study.prescreen.steps import (
     STEPS,
     chance_of_guessing,
     count_right,
@@ -26,11 +29,8 @@ from study.prescreen import (
     step_config,
     stored_item,
 )
-from study.prescreens.antiphase import AntiphaseItem
-from study.prescreens.huggins import HugginsItem
-from study.prescreens.item import SAMPLE_RATE, encode_wav
-from study.prescreens.tones import ToneItem
-from study.prescreens.volume import volume_sound
+from study.prescreen.tone_counting import ToneItem
+from study.prescreen.volume import volume_sound
 
 seeds = st.integers(0, 2**53 - 1)
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from embeddings.errors import RootnoteError
 from study.config import load_study
-from study.questions import QUESTION_TYPES, AnswerError, BaseQuestion, Question, check_answers, split_answer
+from study.questionnaire import QUESTION_TYPES, AnswerError, BaseQuestion, Question, check_answers, split_answer
 
 OPTIONS = ["Piano", "Violin", "Voice, or: choir"]
 EXAMPLES: dict[str, dict[str, Any]] = {

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from embeddings.errors import RootnoteError
 from study.config import DesignConfig
-from study.plan import PlannedTrial
-from study.schedule import PAIRS, Triplet, make_schedule
+from study.design.schedule import PAIRS, Triplet, make_schedule
+from study.trial_plan import PlannedTrial
 
 
 def triplets(prompts: int, embedder: str = "one", first: int = 0) -> list[Triplet]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy.signal import resample
 
 from study.config import StimuliConfig
-from study.flac import fill_up, size_for_all
-from study.stimuli import ClipSource, render, render_all
+from study.stimuli.flac import fill_up, size_for_all
+from study.stimuli.render import ClipSource, render, render_all
 
 RATE = 44_100
 CONFIG = StimuliConfig()

@@ -19,8 +19,8 @@ from click.testing import CliRunner, Result
 import rootnote
 from embeddings.errors import RootnoteError
 from study.config import Study
-from study.plan import read_plan
-from study.storage import S3Storage, cors_rules, open_storage, publish
+from study.stimuli.storage import S3Storage, cors_rules, open_storage, publish
+from study.trial_plan import read_plan
 from tests.server.fixture_study import make_study, write_stimuli
 from tests.study.bucket import BUCKET, Bucket, keep_in_bucket, serving_bucket
 
@@ -201,8 +201,8 @@ def test_boto3_is_not_imported_for_a_folder(study: Study) -> None:
     toml.write_text(toml.read_text().partition("[storage]")[0])
     program = (
         "import sys\nfrom pathlib import Path\nsys.modules['boto3'] = None\n"
-        "from study.config import load_study\nfrom study.plan import read_plan\n"
-        "from study.storage import open_storage\n"
+        "from study.config import load_study\nfrom study.trial_plan import read_plan\n"
+        "from study.stimuli.storage import open_storage\n"
         "study = load_study(Path(sys.argv[1]))\nplan = read_plan(study)\n"
         "assert open_storage(study).read(next(iter(plan.stimuli.values())))[:4] == b'fLaC'\n"
         "import server.app\nassert 'botocore' not in sys.modules\n"

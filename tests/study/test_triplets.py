@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings.errors import RootnoteError
-from study.bins import SimilarityBins, find_neighbours, random_scores
 from study.config import BinsConfig, DesignConfig
-from study.triplets import BLOCK, draw_triplets, require_tracks
+from study.design.bins import SimilarityBins, find_neighbours, random_scores
+from study.design.triplets import BLOCK, draw_triplets, require_tracks
 
 
 def corpus(seed: int) -> tuple[np.ndarray, np.ndarray]:

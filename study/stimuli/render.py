@@ -31,7 +31,7 @@ from scipy.signal import resample_poly
 
 from embeddings.audio.decode import read_clips
 from study.config import StimuliConfig
-from study.flac import fill_up, size_for_all
+from study.stimuli.flac import fill_up, size_for_all
 
 Samples = npt.NDArray[np.float64]
 

@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 from embeddings.errors import RootnoteError
 from embeddings.provenance import read_json, write_json
 from study.config import Study, StudyConfig
-from study.plan import BUILD, PUBLISH, Stimulus, published_provenance
+from study.trial_plan import BUILD, PUBLISH, Stimulus, published_provenance
 
 MIMETYPE = "audio/flac"
 UPLOADS = 8  # at once

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from study.config import StudyConfig
-from study.prescreens.item import SAMPLE_RATE, Item, Sound, draw_seed, ramped
+from study.prescreen.item import SAMPLE_RATE, Item, Sound, draw_seed, ramped
 
 TONE_SECONDS = 0.22
 GAP_SECONDS = 0.20  # the least silence between two tones: below about 0.1 s people begin to miscount

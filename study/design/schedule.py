@@ -19,7 +19,7 @@ import numpy as np
 
 from embeddings.errors import RootnoteError
 from study.config import DesignConfig
-from study.plan import PlannedTrial
+from study.trial_plan import PlannedTrial
 
 REPEAT_DISTANCE = 3  # a repeat comes at least so many positions after the first hearing
 PAIRS = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))

@@ -1,7 +1,7 @@
 """The prescreen: the steps of study.toml, one after the other.
 
 A step asks some items (a sound and a question about it), passes when enough are right (`threshold`), and may be
-tried so many times (`attempts`), each time with new sounds. A new step is a class in study.prescreens and a line
+tried so many times (`attempts`), each time with new sounds. A new step is a class in study.prescreen and a line
 here, a section in study.config, and in the server a template of its name and a line that says what its page asks.
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from study.config import StepConfig, StudyConfig
-from study.prescreens.antiphase import AntiphaseItem
-from study.prescreens.huggins import HugginsItem
-from study.prescreens.item import SAMPLE_RATE, Item
-from study.prescreens.tones import ToneItem
-from study.prescreens.volume import VolumeItem
+from study.prescreen.antiphase import AntiphaseItem
+from study.prescreen.huggins import HugginsItem
+from study.prescreen.item import SAMPLE_RATE, Item
+from study.prescreen.tone_counting import ToneItem
+from study.prescreen.volume import VolumeItem
 
 ANSWER_SECONDS = 4.0  # to answer and to begin the next sound
 

@@ -8,7 +8,7 @@ Three tests are simulated: the exact two-sided binomial test of each bin pair, t
 the pairs, and a two-way test that lets answers of one listener and answers on one prompt resemble each other (variance
 clustered on both: Cameron, Gelbach and Miller 2011, Journal of Business & Economic Statistics 29; t with the smaller
 number of clusters less one as degrees of freedom; it rejects nothing that the exact test does not).
-Conventions: rates, powers and widths lie in [0, 1]; pairs are in the order of study.schedule.PAIRS.
+Conventions: rates, powers and widths lie in [0, 1]; pairs are in the order of study.design.schedule.PAIRS.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from embeddings.errors import RootnoteError
 from study.config import DesignConfig
-from study.plan import PlannedTrial
-from study.schedule import PAIRS, Cell, assign_paper, assign_robust
+from study.design.schedule import PAIRS, Cell, assign_paper, assign_robust
+from study.trial_plan import PlannedTrial
 
 ALPHA = 0.05
 CHANCE = 0.5

@@ -1,4 +1,4 @@
-"""A frozen plan: how preregistration.json is read, compared and said for people; study.freeze writes it."""
+"""A frozen plan: how preregistration.json is read, compared and described (`create` writes it)."""
 
 from __future__ import annotations
 

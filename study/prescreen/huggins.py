@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from study.config import StudyConfig
-from study.prescreens.item import INTERVAL_SECONDS, INTERVALS, SAMPLE_RATE, Item, Sound, draw_seed, in_row, ramped
+from study.prescreen.item import INTERVAL_SECONDS, INTERVALS, SAMPLE_RATE, Item, Sound, draw_seed, in_row, ramped
 
 CENTRE_HZ = 600.0
 WIDTH = 0.06  # of the centre, to either side

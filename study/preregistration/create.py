@@ -18,11 +18,11 @@ from typing import Any
 from embeddings.errors import RootnoteError
 from embeddings.provenance import digest, read_table, replacing, require_fresh
 from rootnote import VERSION
-from study.bins import read_bins
 from study.check import TEXTS
 from study.config import Study
-from study.exclusions import plan_of
-from study.frozen import (
+from study.design.bins import read_bins
+from study.design.triplets import triplets_provenance
+from study.preregistration.document import (
     APART,
     HYPOTHESES,
     JSON,
@@ -34,8 +34,8 @@ from study.frozen import (
     text_of,
     to_markdown,
 )
-from study.plan import BUILD, Plan, read_plan
-from study.triplets import triplets_provenance
+from study.preregistration.exclusion_rules import plan_of
+from study.trial_plan import BUILD, Plan, read_plan
 
 FORMAT = 1
 

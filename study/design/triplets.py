@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from embeddings.errors import RootnoteError
 from embeddings.provenance import Provenance
-from study.bins import PromptNeighbours, Rows, SimilarityBins
 from study.config import PAPER_PROMPTS, DesignConfig, StudyConfig
+from study.design.bins import PromptNeighbours, Rows, SimilarityBins
 
 DUPLICATE = 0.9999
 ATTEMPTS = 50

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from study.config import StudyConfig
-from study.prescreens.item import INTERVAL_SECONDS, INTERVALS, SAMPLE_RATE, Item, Sound, draw_seed, in_row, ramped
+from study.prescreen.item import INTERVAL_SECONDS, INTERVALS, SAMPLE_RATE, Item, Sound, draw_seed, in_row, ramped
 
 FREQUENCY_HZ = 200.0
 SOFTER_DB = 6.0

@@ -26,7 +26,8 @@ from embeddings.models.base import ModelOptions
 from embeddings.models.registry import load_embedder
 from embeddings.provenance import Provenance, read_json, read_table, write_json, write_table
 from embeddings.vectors import read_vectors, vectors_provenance
-from study.bins import (
+from study.config import ClmrConfig, ModelConfig, Study
+from study.design.bins import (
     NONE,
     PromptNeighbours,
     Rows,
@@ -38,10 +39,9 @@ from study.bins import (
     read_bins,
     write_bins,
 )
-from study.config import ClmrConfig, ModelConfig, Study
-from study.plan import ROLES, PlannedTrial, schedule_provenance, stimuli_provenance
-from study.schedule import Triplet, make_schedule
-from study.triplets import draw_triplets, require_tracks, triplets_provenance, triplets_table
+from study.design.schedule import Triplet, make_schedule
+from study.design.triplets import draw_triplets, require_tracks, triplets_provenance, triplets_table
+from study.trial_plan import ROLES, PlannedTrial, schedule_provenance, stimuli_provenance
 
 BUILD = "rootnote study build"
 _COLUMNS: dict[str, pa.DataType] = {
@@ -305,7 +305,7 @@ def _stimuli(
     started = time.perf_counter()
     fresh = _is_fresh(lambda: _whole_stimuli(study), expected)
     if not fresh:
-        from study.stimuli import ClipSource, render_all  # brings scipy's filters along
+        from study.stimuli.render import ClipSource, render_all  # brings scipy's filters along
 
         keys = {trial.stimulus_key(role) for trial in schedule[1] for role in ROLES}
         catch = {int(key.split("/")[0]) for key in keys if "/" in key}

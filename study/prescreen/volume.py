@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from study.config import StudyConfig
-from study.prescreens.item import SAMPLE_RATE, Item, Sound
+from study.prescreen.item import SAMPLE_RATE, Item, Sound
 
 NOTES = (261.63, 329.63, 392.00, 523.25, 392.00, 329.63, 261.63, 392.00)
 RAMP_SECONDS = 0.01

@@ -1,0 +1,1 @@
+"""The design of a study: similarity bins, triplets, schedule, power."""

@@ -1,0 +1,1 @@
+"""The steps of a listening prescreen, one module each; `steps` registers them."""

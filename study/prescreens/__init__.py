@@ -1,1 +1,0 @@
-"""The steps of a prescreen, one module each; study.prescreen registers them."""

@@ -1,0 +1,1 @@
+"""Stimuli: rendering the clips that listeners hear, and storing them."""
