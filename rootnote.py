@@ -21,7 +21,12 @@ GROUPS: dict[str, tuple[str, str]] = {
 # Commands that stand in one folder's group and are made in another: group -> name -> (module, function, its help).
 GUESTS: dict[str, dict[str, tuple[str, str, str]]] = {
     "study": {
-        "irb": ("server.packet.command", "irb", "Make the packet for a review board: packet.html and packet.pdf."),
+        "irb": ("server.irb.cli", "irb", "Make the packet for a review board: packet.html and packet.pdf."),
+        "recruiters": (
+            "server.commands.marketplaces",
+            "recruiters",
+            "List where listeners can come from (recruiter.kind in study.toml).",
+        ),
     },
 }
 NEEDS = {

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from server import database
 from server.app import create_app
+from server.db import database
 from server.settings import Settings
 from study.trial_plan import read_plan
 from tests.paper_study import make_study

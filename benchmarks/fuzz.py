@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import make_url
 
-from server import database, limits
 from server.app import create_app
+from server.db import database
 from server.settings import Settings
+from server.web import rate_limits
 from tests.server.conftest import SECRET, FakeClock, Site
 from tests.server.fixture_study import make_study
 from tests.server.fuzzing import Sent, Target, requests
@@ -29,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=10_000)
     wanted = parser.parse_args().requests
-    limits.TOKEN_BURST = 1e9  # else most were turned away unread
+    rate_limits.TOKEN_BURST = 1e9  # else most were turned away unread
     with tempfile.TemporaryDirectory() as folder:
         study, clock = make_study(Path(folder) / "study", listeners=12), FakeClock()
         url = make_url(f"sqlite:///{folder}/answers.sqlite3")

@@ -29,8 +29,8 @@ from sqlalchemy import event, make_url
 from werkzeug.test import EnvironBuilder
 
 from server.app import create_app
-from server.rehearsal.pagereader import Page, read_page
 from server.settings import Settings
+from server.simulation.page_parser import Page, read_page
 from tests.server.conftest import SECRET
 from tests.server.faults import OwnPostgres, own_postgres
 from tests.server.many_listeners import make_load_study, prepare

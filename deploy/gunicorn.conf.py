@@ -1,7 +1,8 @@
 """gunicorn for Rootnote: `gunicorn -c deploy/gunicorn.conf.py`, the study's folder in ROOTNOTE_STUDY.
 
 One process a core, because Python keeps one core busy, and in each as many threads as requests may wait at once: at
-the gate (server.gate) only a few are worked at, answers first, and one that waits costs a sleeping thread. A connection
+the gate (server.web.request_queue) only a few are worked at, answers first, and one that waits costs a sleeping
+thread. A connection
 that waits for its browser's next request takes none. Only who is at work holds a database connection, so processes × 16
 must stay below PostgreSQL's max_connections (100 as installed).
 """
@@ -9,7 +10,7 @@ must stay below PostgreSQL's max_connections (100 as installed).
 import os
 from pathlib import Path
 
-from server import logs
+from server.web import logs
 
 wsgi_app = "server.wsgi:make()"
 bind = os.environ.get("ROOTNOTE_BIND", "127.0.0.1:8000")

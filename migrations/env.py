@@ -1,8 +1,8 @@
-"""Alembic's environment: migrates over the connection that `server.database` hands in."""
+"""Alembic's environment: migrates over the connection that `server.db.database` hands in."""
 
 from alembic import context
 
-from server.models import Base
+from server.db.models import Base
 
 connection = context.config.attributes["connection"]
 context.configure(

@@ -20,34 +20,30 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as WebResponse
 
 from embeddings.errors import RootnoteError
-from server import (
-    account,
-    chain,
-    consents,
-    database,
-    language,
-    participant,
-    people,
-    researcher,
-    retention,
-    rights,
-    watch,
-)
-from server.door import Door, sha256
-from server.erasure import Journal, replay
-from server.flow import Clock, Experiment, Refused, sync_places, utc_now
-from server.gate import WAITED, Gate, Gated
-from server.headers import security_headers
-from server.house import House
-from server.limits import Limits
-from server.pages import read_pages
-from server.privacy import NEEDED
-from server.reception import Reception
+from server.assignments.lifecycle import Clock, Experiment, Refused, sync_places, utc_now
+from server.audit import hash_chain
+from server.db import database
+from server.desk import account_views, user_views
+from server.desk import views as desk_views
+from server.identity.tokens import Door, sha256
+from server.identity.vault import NEEDED
+from server.monitoring import health
+from server.participant import privacy_views
+from server.participant import views as participant_views
+from server.participant.context import House
+from server.participant.marketplace_entry import Reception
+from server.privacy import consent_texts, retention
+from server.privacy.erasure import Journal, replay
+from server.recruiting.marketplaces.registry import make_recruiter
 from server.settings import Settings
+from server.web import i18n
+from server.web.markdown import read_pages
+from server.web.rate_limits import Limits
+from server.web.request_queue import WAITED, Gate, Gated
+from server.web.security_headers import security_headers
 from study.config import Study
 from study.languages import mark
 from study.questionnaire import text_characters
-from study.recruiters import make_recruiter
 from study.stimuli.storage import open_storage
 from study.trial_plan import read_plan
 
@@ -91,9 +87,9 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     journal = Journal(settings.erasures_of(study))
     with database.writing(engine) as session, session.begin():
         sync_places(session, experiment)
-        chain.begin(session, clock())
+        hash_chain.begin(session, clock())
         shown = {name: (one.consent_version, one.consent_source) for name, one in pages.items()}
-        consents.keep(session, shown, clock())
+        consent_texts.keep(session, shown, clock())
     with database.writing(engine) as session, session.begin():  # by itself: runs are locked before the log is
         replay(session, journal, clock())
     app, door = Flask(__name__), Door(settings.secret)
@@ -113,13 +109,13 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     app.jinja_env.globals.update(marketplace=_marketplace(app))
     app.jinja_env.globals.update(unheard_usd=study.config.pay.unheard_usd)
     app.jinja_env.globals.update(screened_out_usd=study.config.pay.screened_out_usd)
-    language.install(app, study.config.study.languages)
+    i18n.install(app, study.config.study.languages)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.register_blueprint(participant.blueprint)
-    app.register_blueprint(rights.blueprint)
-    for blueprint in (researcher.blueprint, account.blueprint, people.blueprint):
+    app.register_blueprint(participant_views.blueprint)
+    app.register_blueprint(privacy_views.blueprint)
+    for blueprint in (desk_views.blueprint, account_views.blueprint, user_views.blueprint):
         app.register_blueprint(blueprint)
-    app.register_blueprint(watch.blueprint)
+    app.register_blueprint(health.blueprint)
     _keep_logs(app)
     _keep_limits(app, Limits(settings.requests_per_second))
     _keep_headers(app, study.config.recruiter.kind, settings, storage.origin)
@@ -272,8 +268,8 @@ def _error_page(code: int, problem: str | None = None) -> WebResponse:
     page = render_template(
         "desk/error.html" if _is_desk() else "error.html",
         step="error",
-        title=language.gettext(title),
-        problem=language.gettext(problem or text),
+        title=i18n.gettext(title),
+        problem=i18n.gettext(problem or text),
         token=token,
         reference=reference,
     )

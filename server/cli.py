@@ -25,18 +25,18 @@ rehearsal_option = click.option("--rehearsal", is_flag=True, help="Use the rehea
 
 
 LAZY = {
-    "rehearse": "server.rehearsal.command",
-    "user": "server.users_command",
-    "backup": "server.backup_command",
-    "restore": "server.backup_command",
-    "doctor": "server.doctor.command",
-    "vault": "server.vault_command",
-    **dict.fromkeys(("sync", "approve", "pay", "close"), "server.recruiting_commands"),
-    "open": "server.recruiting_commands:open_",
-    "anonymize": "server.release.command",
-    "audit": "server.audit_command",
-    "consents": "server.audit_command:consents_",
-    **dict.fromkeys(("erase", "disclose", "purge"), "server.rights_commands"),
+    "rehearse": "server.simulation.cli",
+    "user": "server.commands.users",
+    "backup": "server.commands.backup",
+    "restore": "server.commands.backup",
+    "doctor": "server.doctor.cli",
+    "vault": "server.commands.vault",
+    **dict.fromkeys(("sync", "approve", "pay", "close"), "server.commands.recruiting"),
+    "open": "server.commands.recruiting:open_",
+    "anonymize": "server.public_release.cli",
+    "audit": "server.commands.audit",
+    "consents": "server.commands.audit:consents_",
+    **dict.fromkeys(("erase", "disclose", "purge"), "server.commands.privacy"),
 }
 ORDER = (
     "migrate", "run", "user", "vault", "rehearse", "open", "status", "sync", "approve", "pay", "close", "links",
@@ -71,7 +71,7 @@ def cli() -> None:
 @click.option("--check", is_flag=True, help="Only check that the migrations match the models (for developers).")
 def migrate(folder: Path, rehearsal: bool, fresh: bool, check: bool) -> None:
     """Make or update the database's tables."""
-    from server import database
+    from server.db import database
     from server.settings import read_settings, show
 
     if check:
@@ -95,9 +95,9 @@ def migrate(folder: Path, rehearsal: bool, fresh: bool, check: bool) -> None:
 @rehearsal_option
 def run(folder: Path, host: str, port: int, threads: int, rehearsal: bool) -> None:
     """Serve the study to listeners."""
-    from server import logs
     from server.app import create_app
     from server.settings import read_settings, show
+    from server.web import logs
 
     study = load_study(folder)
     settings = read_settings(study, os.environ, rehearsal=rehearsal)
@@ -170,9 +170,9 @@ def status(folder: Path, rehearsal: bool, watch: bool, as_json: bool) -> None:
 
 
 def _count(study: Study, engine: Any) -> dict[str, Any]:
-    from server import database
-    from server.flow import utc_now
-    from server.status import count, identities, money, wage
+    from server.assignments.lifecycle import utc_now
+    from server.db import database
+    from server.monitoring.status import count, identities, money, wage
 
     config = study.config
     with database.reading(engine) as session:
@@ -199,7 +199,7 @@ def _status_table(counted: dict[str, Any]) -> Any:
 @click.option("--url", help="Where listeners reach the server (default: ROOTNOTE_PUBLIC_URL, or this machine).")
 def links(folder: Path, number: int, url: str | None) -> None:
     """Print NUMBER links, each for one listener and one run, to be resumed on any device."""
-    from server.door import Door
+    from server.identity.tokens import Door
     from server.settings import read_settings
 
     settings = read_settings(load_study(folder), os.environ)
@@ -213,8 +213,8 @@ def links(folder: Path, number: int, url: str | None) -> None:
 @rehearsal_option
 def codes(folder: Path, rehearsal: bool) -> None:
     """Print every completion code that was shown, with its outcome and pay, as CSV (for paying listeners)."""
-    from server import database
-    from server.status import shown_codes
+    from server.db import database
+    from server.monitoring.status import shown_codes
 
     click.echo("code,outcome,usd")
     with opened(folder, rehearsal) as (study, engine), database.reading(engine) as session:
@@ -229,9 +229,11 @@ def codes(folder: Path, rehearsal: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> None:
     """Write responses.csv, responses.parquet and listeners.csv, under pseudonyms, and export.json with their hashes."""
-    from server import control, database, responses
-    from server.commander import who
-    from server.flow import utc_now
+    from server.assignments.lifecycle import utc_now
+    from server.audit import study_control
+    from server.audit.actor import who
+    from server.db import database
+    from server.export import responses
     from study.trial_plan import read_plan
 
     with opened(folder, rehearsal, secret=True) as (study, engine):
@@ -239,7 +241,7 @@ def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> No
         default = study.folder / "rehearsal" if rehearsal else study.folder
         with database.writing(engine) as session, session.begin():  # by itself: nobody who answers waits for an export
             require_same_schedule(session, plan.schedule_fingerprint)
-            control.write_log(session, who(), "exported responses", utc_now())
+            study_control.write_log(session, who(), "exported responses", utc_now())
         with database.snapshot(engine) as session:
             written = responses.export(session, study, plan, out or default, rehearsal=rehearsal)
     if as_json:
@@ -259,8 +261,9 @@ def opened(folder: Path, rehearsal: bool, *, secret: bool = False) -> Iterator[t
         secret: whether what is done is written into the log, which needs ROOTNOTE_SECRET (a rehearsal's, which is no
             one's, does not). What was erased is then erased again, should the database come from a backup.
     """
-    from server import database, erasure
-    from server.flow import utc_now
+    from server.assignments.lifecycle import utc_now
+    from server.db import database
+    from server.privacy import erasure
     from server.settings import read_settings
 
     study = load_study(folder)
@@ -279,7 +282,7 @@ def opened(folder: Path, rehearsal: bool, *, secret: bool = False) -> Iterator[t
 
 def require_same_schedule(session: Any, fingerprint: str) -> None:
     """Refuse a database that belongs to another schedule."""
-    from server.models import StudyRecord
+    from server.db.models import StudyRecord
 
     record = session.get(StudyRecord, 1)
     if record is not None and record.schedule != fingerprint:

@@ -8,13 +8,15 @@ ROOTNOTE_RESERVATION_MINUTES takes the place of study.toml's, so that those who 
 ROOTNOTE_PUBLIC_URL is where listeners reach the server; ROOTNOTE_TRUSTED_PROXIES says how many proxies before it may
 tell a request's address and scheme (default 0: their headers are not believed); ROOTNOTE_METRICS_TOKEN opens
 /metrics; ROOTNOTE_REQUESTS_PER_SECOND is what one address may send (0: no limit); ROOTNOTE_AT_WORK is how many
-requests a process works at (server.gate). ROOTNOTE_VAULT_KEY, or the file that ROOTNOTE_VAULT_KEY_FILE names, encrypts
-workers' ids (server.privacy). ROOTNOTE_DESK_SECOND_FACTOR says whether researchers may (optional) or must (required)
+requests a process works at (server.web.request_queue). ROOTNOTE_VAULT_KEY, or the file that ROOTNOTE_VAULT_KEY_FILE
+names, encrypts
+workers' ids (server.identity.vault). ROOTNOTE_DESK_SECOND_FACTOR says whether researchers may (optional) or must
+(required)
 have a second factor. In a rehearsal alone, ROOTNOTE_MARKET_URL is a marketplace on this machine in place of the real
 one.
 
 ROOTNOTE_FORMER_SECRETS, with commas between, are what ROOTNOTE_SECRET was before: `server audit` knows older seals by
-them. ROOTNOTE_ERASURES is the file in which erasures are written down beside the database (server.erasure).
+them. ROOTNOTE_ERASURES is the file in which erasures are written down beside the database (server.privacy.erasure).
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 from embeddings.errors import RootnoteError
-from server import gate
-from server.privacy import Vault, has_keys, read_vault
+from server.identity.vault import Vault, has_keys, read_vault
+from server.web import request_queue
 from study.config import Study, StudyConfig
 
 SECRET_LENGTH = 32
@@ -55,7 +57,7 @@ class Settings:
     market_url: str = ""
     erasures: str = ""
     factor_required: bool = False
-    at_work: int = gate.AT_WORK
+    at_work: int = request_queue.AT_WORK
 
     @property
     def secure(self) -> bool:
@@ -104,7 +106,7 @@ def read_settings(
         _market_url(environment) if rehearsal else "",
         environment.get("ROOTNOTE_ERASURES", ""),
         _factor_required(environment),
-        int(_number(environment, "ROOTNOTE_AT_WORK", gate.AT_WORK, gate.MOST, least=1, whole=True)),
+        int(_number(environment, "ROOTNOTE_AT_WORK", request_queue.AT_WORK, request_queue.MOST, least=1, whole=True)),
     )
 
 

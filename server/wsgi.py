@@ -14,9 +14,9 @@ from pathlib import Path
 from flask import Flask
 
 from embeddings.errors import RootnoteError
-from server import logs
 from server.app import create_app
 from server.settings import read_settings
+from server.web import logs
 from study.config import load_study
 
 # How long a thread that computes keeps the others waiting: an answer takes its turn several times, once after each

@@ -180,23 +180,6 @@ def check(folder: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def recruiters(as_json: bool) -> None:
-    """List where listeners can come from (recruiter.kind in study.toml).
-
-    Example: rootnote study recruiters
-    """
-    from study.recruiters import RECRUITERS, describe
-
-    found = {kind: describe(kind) for kind in RECRUITERS}
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    for kind, text in found.items():
-        click.echo(f"  {kind:<10} {text}")
-
-
-@cli.command()
 @study_argument
 @click.option("--one-sided", is_flag=True, help="Plan to test for more agreement than chance only.")
 @click.option("--amend", default="", metavar="REASON", help="Replace a plan that is frozen already, and say why.")

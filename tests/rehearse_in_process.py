@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from server.rehearsal.listeners import Mind, answer_stream
+from server.simulation.bots import Mind, answer_stream
 from study.config import RehearsalConfig
 from study.trial_plan import Plan
 

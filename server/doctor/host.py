@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from server.backup import BY_PROVIDER, SUFFIXES, find_backups
-from server.doctor.finding import Case, Finding
+from server.db.backup import BY_PROVIDER, SUFFIXES, find_backups
+from server.doctor.check import Case, Finding
 from server.settings import read_settings
 from study.check import check_study
 

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from embeddings.errors import RootnoteError
-from server.doctor.base import is_private
-from server.doctor.finding import Case, Finding
-from server.headers import security_headers
+from server.doctor.check import Case, Finding
+from server.doctor.database import is_private
+from server.web.security_headers import security_headers
 
 TIMEOUT = 10.0
 SOON_DAYS, LATE_DAYS = 21, 7

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from server.rehearsal.own_server import read_address, stop
+from server.simulation.server_process import read_address, stop
 from study.config import Study
 from tests.paper_study import make_study
 

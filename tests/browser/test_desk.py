@@ -17,9 +17,10 @@ from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 
-from server import database, users
-from server.models import State
-from server.roles import Role
+from server.accounts import users
+from server.accounts.roles import Role
+from server.db import database
+from server.db.models import State
 from study.config import Study
 from tests.browser.conftest import SECRET
 from tests.server.half_way import fill

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from server import language
+from server.web import i18n
 from study.config import Study
 from study.languages import LANGUAGES
 from tests.browser.test_player import WCAG
@@ -59,7 +59,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     made = make_study(folder, prompts=4, listeners=24, trials=1, seconds=0.1, languages=list(LANGUAGES), toml=TOML)
     for code in LANGUAGES:
         if code != "en":
-            (folder / f"consent.{code}.md").write_text(f"# {language.catalogue(code).gettext('Continue')}\n")
+            (folder / f"consent.{code}.md").write_text(f"# {i18n.catalogue(code).gettext('Continue')}\n")
     return made
 
 
@@ -94,7 +94,7 @@ def walk(page: Page, site: str, code: str, look: Callable[[str], None]) -> None:
     for clip in "XAB":
         player = page.locator("[data-player]").filter(has=page.locator(f"audio[data-clip={clip}]"))
         player.locator(".play").click()
-        expect(player.locator("[data-heard]")).to_have_text(language.catalogue(code).gettext("Heard"))
+        expect(player.locator("[data-heard]")).to_have_text(i18n.catalogue(code).gettext("Heard"))
     first_side = "ArrowRight" if LANGUAGES[code].direction == "rtl" else "ArrowLeft"
     page.keyboard.press(first_side)
     expect(page.locator(":focus")).to_have_attribute("value", "A")
@@ -173,5 +173,5 @@ def test_from_right_to_left_a_comes_first_on_the_right_and_sound_runs_on_as_it_d
         event = "new KeyboardEvent('keydown', { code, key, bubbles: true })"
         page.evaluate(f"([code, key]) => document.body.dispatchEvent({event})", [code, letter])
         player = page.locator("[data-player]").filter(has=page.locator(f"audio[data-clip={clip}]"))
-        expect(player.locator("[data-heard]")).to_have_text(language.catalogue("ar").gettext("Heard"))
+        expect(player.locator("[data-heard]")).to_have_text(i18n.catalogue("ar").gettext("Heard"))
     expect(page.locator("[data-time]").first).to_have_text("0.1 ث")

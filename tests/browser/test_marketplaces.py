@@ -17,11 +17,11 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Frame, Page, expect
 
-from server.rehearsal.ears import count_tones
-from server.rehearsal.launch import Outcome, Rehearsal, rehearse_launch, set_recruiter
-from server.rehearsal.listeners import Mind
-from server.rehearsal.workers import Visit as WorkersVisit
-from server.rehearsal.workplaces import Workplace
+from server.simulation.bots import Mind
+from server.simulation.hearing import count_tones
+from server.simulation.launch import Outcome, Rehearsal, rehearse_launch, set_recruiter
+from server.simulation.marketplace_client import Workplace
+from server.simulation.marketplace_workers import Visit as WorkersVisit
 from study.config import RehearsalConfig, Study
 from tests.browser.conftest import FLAGS, chromium_path
 from tests.browser.test_whole_study import LAPTOP, Visit

@@ -12,9 +12,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
-from server.packet import screens
-from server.packet.screens import Screen, check_screens
-from server.packet.words import LANGUAGE_NAMES
+from server.irb import screen_list
+from server.irb.formatting import LANGUAGE_NAMES
+from server.irb.screen_list import Screen, check_screens
 from tests.browser.test_player import WCAG
 from tests.paper_study import make_study
 from tests.server.test_packet import SECTIONS
@@ -22,7 +22,7 @@ from tests.server.test_packet import SECTIONS
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 OFFERED = ("ar",)
 # What only a marketplace's listeners meet.
-ELSEWHERE = {screens.PREVIEW, screens.OWED}
+ELSEWHERE = {screen_list.PREVIEW, screen_list.OWED}
 TOML = """\
 [prescreen]
 steps = ["tones"]
@@ -51,7 +51,7 @@ def packet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def expected() -> list[str]:
     """The titles of all screens, those of the listening check among them."""
-    known = [screen for screen in vars(screens).values() if isinstance(screen, Screen) and screen not in ELSEWHERE]
+    known = [screen for screen in vars(screen_list).values() if isinstance(screen, Screen) and screen not in ELSEWHERE]
     first, _, again = check_screens("tones")
     return sorted(screen.title for screen in [*known, first, again])
 

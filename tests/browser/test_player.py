@@ -88,7 +88,7 @@ def choose(page: Page, choice: str = "A", sure: int = 3) -> None:
 
 def saved(study: Study, page: Page) -> list[dict[str, Any]]:
     """The responses at the page's address, as they lie in the database."""
-    from server.door import sha256
+    from server.identity.tokens import sha256
 
     with sqlite3.connect(study.folder / "rootnote.sqlite3") as base:
         base.row_factory = sqlite3.Row

@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from server.rehearsal.ears import ANSWERS, HEADPHONES
+from server.simulation.hearing import ANSWERS, HEADPHONES
 from study.config import Study
 from tests.browser.test_player import LAPTOP, WCAG
 from tests.paper_study import make_study

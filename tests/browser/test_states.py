@@ -13,8 +13,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Route
 from sqlalchemy import make_url
 
-from server import control, database, participant
 from server.app import create_app
+from server.audit import study_control
+from server.db import database
+from server.participant import views
 from server.settings import Settings
 from study.languages import LANGUAGES
 from tests.browser.test_player import WCAG
@@ -63,7 +65,7 @@ def ends(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     slow = walk()
     pages["refused"] = slow.post("trial", choice="C").text
     pages["too long"] = slow.post("questions", q_remarks="x" * 70_000).text
-    monkeypatch.setattr(participant.flow, "current_step", lambda *_: 1 / 0)
+    monkeypatch.setattr(views.flow, "current_step", lambda *_: 1 / 0)
     pages["failed"] = slow.reload().html
     monkeypatch.undo()
     pages["nothing"] = site.walker().client.get(f"/nothing{query}").text
@@ -73,9 +75,9 @@ def ends(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     site.clock.advance(90)
     walk()
     pages["expired"] = slow.reload().html
-    steer(site, control.stop)
+    steer(site, study_control.stop)
     pages["paused"] = site.walker().open(query).html
-    steer(site, control.close)
+    steer(site, study_control.close)
     pages["closed"] = site.walker().open(query).html
     site.app.extensions["rootnote.engine"].dispose()
     return pages
@@ -102,7 +104,7 @@ def test_every_end_fits_and_is_accessible(
     pages = ends(tmp_path, code, monkeypatch)
     shown = {name: f'lang="{code}" dir="{LANGUAGES[code].direction}"' in html for name, html in pages.items()}
     assert all(shown.values()), shown
-    folder = Path(participant.__file__).parent / "static"
+    folder = Path(views.__file__).parents[1] / "static"
 
     def serve(route: Route) -> None:
         name = route.request.url.partition("/page/")[2]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
-from server.rehearsal.ears import count_tones
+from server.simulation.hearing import count_tones
 from study.config import Study
 from study.trial_plan import read_plan
 from tests.browser.conftest import SECRET

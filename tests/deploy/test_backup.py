@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from sqlalchemy import create_engine, inspect, make_url, text
 
 import rootnote
-from server import database
 from server.app import create_app
+from server.db import database
 from server.settings import Settings
 from tests.server.conftest import SECRET, Site
 from tests.server.fixture_study import make_study
@@ -83,7 +83,7 @@ def test_the_study_is_restored_whole_and_goes_on(
 
 
 def test_old_backups_go_and_nothing_else(site: Site, tmp_path: Path, client_programs: Path) -> None:
-    from server.backup import backup, find_backups
+    from server.db.backup import backup, find_backups
 
     folder = tmp_path / "backups"
     folder.mkdir()

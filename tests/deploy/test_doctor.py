@@ -16,16 +16,17 @@ from click.testing import CliRunner
 from sqlalchemy import make_url, select, text
 
 import rootnote
-from server import control, database
 from server.app import create_app
-from server.doctor.base import _is_far
-from server.doctor.examine import CHECKS, examine
-from server.doctor.finding import Case
-from server.models import Listener
-from server.privacy import Vault, new_key, remember
+from server.audit import study_control
+from server.db import database
+from server.db.models import Listener
+from server.doctor.check import Case
+from server.doctor.database import _is_far
+from server.doctor.run import CHECKS, examine
+from server.identity.vault import Vault, new_key, remember
+from server.recruiting.marketplaces.base import Arrival
 from server.settings import Settings, read_settings
 from study.config import Study, load_study
-from study.recruiters.base import Arrival
 from study.stimuli.storage import publish
 from tests.deploy.conftest import Roles
 from tests.deploy.https import make_certificate, serving
@@ -128,7 +129,7 @@ def test_rights_and_the_log(site: Site, tmp_path: Path) -> None:
     assert wrong(found(site.study, "rights", **url, ROOTNOTE_ERASURES=str(journal)), "Line 1 of the journal")
     engine = site.app.extensions["rootnote.engine"]
     with database.writing(engine) as session, session.begin():
-        control.close(session, "anna", "everybody was heard", datetime.now(UTC) - timedelta(days=31))
+        study_control.close(session, "anna", "everybody was heard", datetime.now(UTC) - timedelta(days=31))
     assert wrong(found(site.study, "rights", **url), "Who 1 people are was due", "rootnote server purge")
     with database.writing(engine) as session, session.begin():
         session.execute(text("UPDATE log_head SET hash = 'x'"))

@@ -20,9 +20,9 @@ from click.testing import CliRunner
 from sqlalchemy import make_url
 
 import rootnote
-from server import database
-from server.doctor.examine import CHECKS, examine
-from server.doctor.finding import Case
+from server.db import database
+from server.doctor.check import Case
+from server.doctor.run import CHECKS, examine
 from server.settings import read_settings
 from study.config import Study
 from tests.deploy.https import make_certificate

@@ -8,9 +8,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ProgrammingError
 
-from server import database
 from server.app import create_app
-from server.backup import backup, restore
+from server.db import database
+from server.db.backup import backup, restore
 from server.settings import Settings
 from tests.deploy.conftest import Roles
 from tests.server.conftest import SECRET, FakeClock, Site

@@ -14,10 +14,12 @@ import pytest
 from werkzeug.test import Client
 
 from embeddings.errors import RootnoteError
-from server import database, logs, users
-from server.door import Door, Entry, random_token
-from server.privacy import Vault, new_key
-from study.recruiters.base import Arrival
+from server.accounts import users
+from server.db import database
+from server.identity.tokens import Door, Entry, random_token
+from server.identity.vault import Vault, new_key
+from server.recruiting.marketplaces.base import Arrival
+from server.web import logs
 from tests.server.conftest import SECRET, Site
 from tests.server.desk_visit import Visit, add_researcher
 from tests.server.real_server import ROOT, real_server
@@ -230,7 +232,7 @@ def test_signed_texts_end_and_serve_one_purpose(monkeypatch: pytest.MonkeyPatch)
     assert door.read(link) is None
     assert door.open("consent", link=signed) is None
     assert Door(SECRET[::-1]).read(signed) is None
-    monkeypatch.setattr("server.door.ENTRY_SECONDS", -1)
+    monkeypatch.setattr("server.identity.tokens.ENTRY_SECONDS", -1)
     assert door.read(signed) is None
 
 
@@ -260,7 +262,7 @@ def test_no_weak_hash_is_used() -> None:
                 continue  # emulators of marketplaces, which nobody is served by
             if weak.search(ast.unparse(_without_docstrings(ast.parse(path.read_text())))):
                 found.add(path.relative_to(ROOT).as_posix())
-    assert found == {"server/totp.py"}, "authenticator apps know no other than HMAC-SHA-1"
+    assert found == {"server/accounts/totp.py"}, "authenticator apps know no other than HMAC-SHA-1"
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy.stats import binom
 from werkzeug.test import TestResponse
 
-from server.flow import SLOTS
+from server.assignments.lifecycle import SLOTS
 from study.stimuli.flac import INFO_END
 from tests.server.conftest import Walker
 

@@ -19,10 +19,10 @@ from flask import Flask
 from sqlalchemy import URL, create_engine, make_url, text
 from werkzeug.test import Client, TestResponse
 
-from server import database
 from server.app import create_app
-from server.rehearsal.ears import ANSWERS, HEADPHONES, Ears
+from server.db import database
 from server.settings import Settings
+from server.simulation.hearing import ANSWERS, HEADPHONES, Ears
 from study.config import Study
 from tests.server import postgres_child
 from tests.server.fixture_study import make_study

@@ -11,8 +11,9 @@ import pytest
 from argon2 import PasswordHasher
 from werkzeug.test import Client, TestResponse
 
-from server import database, users
-from server.roles import Role
+from server.accounts import users
+from server.accounts.roles import Role
+from server.db import database
 from tests.server.conftest import Site
 
 # For a test that has nothing to do with the database.

@@ -11,8 +11,8 @@ import numpy as np
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
-from server import database
-from server.models import (
+from server.db import database
+from server.db.models import (
     Answer,
     Arrivals,
     Assignment,

@@ -21,8 +21,8 @@ from urllib.parse import urlencode
 
 from sqlalchemy import create_engine, make_url, text
 
-from server import database
-from server.rehearsal.pagereader import Page, read_page
+from server.db import database
+from server.simulation.page_parser import Page, read_page
 from study.config import Study
 from tests.server.fixture_study import make_study
 

@@ -11,15 +11,19 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from server import control, flow, payments, recruiting, settling
-from server.door import Door
-from server.privacy import Vault, new_key
-from server.recruiting import Office
-from server.rehearsal.markets.turk_places import TurkError
-from server.rehearsal.mturk import Accepted, MTurkMarket
+from server.assignments import lifecycle
+from server.audit import study_control
+from server.identity.tokens import Door
+from server.identity.vault import Vault, new_key
+from server.payments import ledger
+from server.recruiting import launch as recruiting
+from server.recruiting import settling
+from server.recruiting.launch import Office
+from server.recruiting.marketplaces.base import NotTheirsError
+from server.recruiting.marketplaces.mturk import MTurkRecruiter
+from server.simulation.fake_mturk import Accepted, MTurkMarket
+from server.simulation.marketplaces.turk_places import TurkError
 from study.config import load_study
-from study.recruiters.base import NotTheirsError
-from study.recruiters.mturk import MTurkRecruiter
 from study.trial_plan import read_plan
 from tests.server.conftest import SECRET, FakeClock, Site, Walker
 
@@ -42,10 +46,10 @@ class Turk:
     def launch(self, budget: int = 100_000) -> settling.Done:
         plan = read_plan(self.site.study)
         with self.office.writing() as session:
-            flow.sync_places(session, flow.Experiment(self.office.config, plan, self.clock))
+            lifecycle.sync_places(session, lifecycle.Experiment(self.office.config, plan, self.clock))
             recruiting.begin(session, self.office, plan.schedule_fingerprint, live=False, budget=budget)
-            with contextlib.suppress(control.NotDoneError):
-                control.resume(session, "test", "", self.clock())
+            with contextlib.suppress(study_control.NotDoneError):
+                study_control.resume(session, "test", "", self.clock())
         return self.sync()
 
     def sync(self) -> settling.Done:
@@ -100,7 +104,7 @@ class Turk:
     def paid(self) -> int:
         """The same, as our books have it."""
         with self.office.reading() as session:
-            return payments.paid(session)
+            return ledger.paid(session)
 
     def states(self) -> list[str]:
         return [row[0] for row in self.site.query("SELECT state FROM assignments ORDER BY id")]

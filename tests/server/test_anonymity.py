@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from server.release.anonymity import WITHHELD, Published, anonymise
-from server.release.design import to_toml
-from server.release.people import columns_of
-from server.release.rows import coarse_ms
+from server.public_release.design import to_toml
+from server.public_release.k_anonymity import WITHHELD, Published, anonymise
+from server.public_release.listeners import columns_of
+from server.public_release.responses import coarse_ms
 from study.config import StudyConfig
 from study.questionnaire import Question
 

@@ -16,9 +16,9 @@ from scipy import stats
 from sqlalchemy import make_url
 
 from embeddings.provenance import read_json, write_json
-from server import database
 from server.app import create_app
-from server.flow import SLOTS
+from server.assignments.lifecycle import SLOTS
+from server.db import database
 from server.settings import Settings
 from study.config import StimuliConfig, Study
 from study.stimuli.flac import INFO_END

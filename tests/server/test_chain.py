@@ -17,9 +17,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
-from server import chain, control, database
-from server.chain import End, Seals
-from server.models import ConsentText
+from server.audit import hash_chain, study_control
+from server.audit.hash_chain import End, Seals
+from server.db import database
+from server.db.models import ConsentText
 from study.config import Study
 from tests.server.conftest import SECRET
 from tests.server.fixture_study import make_study
@@ -44,13 +45,15 @@ def write(engine: Engine, number: int = ENTRIES) -> End:
         for step in range(number):
             who, what = ("anna", "ben")[step % 2], ("signed in", "exported responses")[step % 3 == 0]
             reason = f"reason {step}"
-            control.write_log(session, who, what, NOW + timedelta(minutes=step), detail=f"detail {step}", reason=reason)
-        return chain.end(session)
+            study_control.write_log(
+                session, who, what, NOW + timedelta(minutes=step), detail=f"detail {step}", reason=reason
+            )
+        return hash_chain.end(session)
 
 
 def faults(engine: Engine, *secrets: str, noted: End | None = None) -> tuple[str, ...]:
     with database.reading(engine) as session:
-        return chain.verify(session, secrets or (SECRET,), noted).faults
+        return hash_chain.verify(session, secrets or (SECRET,), noted).faults
 
 
 def unlock(engine: Engine) -> None:
@@ -66,7 +69,7 @@ def unlock(engine: Engine) -> None:
 def test_a_log_as_it_was_written_is_whole(engine: Engine) -> None:
     end = write(engine)
     with database.reading(engine) as session:
-        verdict = chain.verify(session, [SECRET], end)
+        verdict = hash_chain.verify(session, [SECRET], end)
     assert (verdict.faults, verdict.entries, verdict.end) == ((), ENTRIES + 1, end)  # the first tells that it began
     assert end.number == ENTRIES + 1
 
@@ -79,7 +82,7 @@ def test_those_who_write_at_once_follow_one_another(engine: Engine) -> None:
         thread.join()
     assert faults(engine) == ()
     with database.reading(engine) as session:
-        assert chain.end(session).number == 31
+        assert hash_chain.end(session).number == 31
 
 
 def test_nobody_changes_a_row_by_accident(engine: Engine) -> None:
@@ -116,8 +119,10 @@ def edit_and_hash(session: Session, rng: np.random.Generator, rows: list[Row[Any
     for row in rows[place:]:
         who = "eve" if row is rows[place] else row.who
         at = row.at if isinstance(row.at, datetime) else datetime.fromisoformat(row.at).replace(tzinfo=UTC)
-        told = chain.LogEntry(number=row.number, at=at, who=who, what=row.what, detail=row.detail, reason=row.reason)
-        before, head = chain._hash(told, before, head), ""  # the seal of the head needs the secret
+        told = hash_chain.LogEntry(
+            number=row.number, at=at, who=who, what=row.what, detail=row.detail, reason=row.reason
+        )
+        before, head = hash_chain._hash(told, before, head), ""  # the seal of the head needs the secret
         new = {"who": who, "hash": before, "id": row.id}
         session.execute(text("UPDATE log SET who = :who, hash = :hash WHERE id = :id"), new)
     session.execute(text("UPDATE log_head SET hash = :hash"), {"hash": before})
@@ -168,8 +173,8 @@ def swap_words(session: Session, rng: np.random.Generator, rows: list[Row[Any]])
 def insert(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> None:
     """A row that nobody wrote, at the end, with a hash that is right and a seal of another secret."""
     last, seals = rows[-1], Seals(OTHER)
-    entry = chain.LogEntry(at=NOW, who="anna", what="signed in", detail="", reason="", number=last.number + 1)
-    entry.hash = chain._hash(entry, last.hash, "")
+    entry = hash_chain.LogEntry(at=NOW, who="anna", what="signed in", detail="", reason="", number=last.number + 1)
+    entry.hash = hash_chain._hash(entry, last.hash, "")
     entry.seal, entry.key = seals.entry(entry.hash), str(rng.choice([seals.name, last.key]))
     session.add(entry)
     session.flush()
@@ -213,9 +218,9 @@ def test_every_random_tampering_is_found(engine: Engine) -> None:
             session.expire_all()
             if number // len(WAYS) % 2:  # and then somebody writes, who knows nothing of it
                 with contextlib.suppress(IntegrityError):  # a number that is taken: the log can go on no more
-                    control.write_log(session, "ben", "signed in", NOW + timedelta(days=500))
+                    study_control.write_log(session, "ben", "signed in", NOW + timedelta(days=500))
                     session.expire_all()
-            if not chain.verify(session, [SECRET]).faults:
+            if not hash_chain.verify(session, [SECRET]).faults:
                 missed.append((number, way.__name__))
             session.rollback()
     assert missed == []

@@ -19,14 +19,16 @@ import pytest
 from sqlalchemy import event, func, select, text
 from sqlalchemy.orm import Session
 
-from server import flow, payments, recruiting, settling, sounds
-from server.flow import Experiment, TrialAnswer
-from server.models import Base, Launch, Opening, Payment, Submission
-from server.reception import Reception
-from server.recruiting import Office
-from server.rehearsal.mturk import Accepted, MTurkMarket
-from study.recruiters.base import Grant, Order
-from study.recruiters.base import Submission as Told
+from server.assignments import audio, lifecycle
+from server.assignments.lifecycle import Experiment, TrialAnswer
+from server.db.models import Base, Launch, Opening, Payment, Submission
+from server.participant.marketplace_entry import Reception
+from server.payments import ledger
+from server.recruiting import launch, settling
+from server.recruiting.launch import Office
+from server.recruiting.marketplaces.base import Grant, Order
+from server.recruiting.marketplaces.base import Submission as Told
+from server.simulation.fake_mturk import Accepted, MTurkMarket
 from study.trial_plan import read_plan
 from tests.server.market_house import NO_PRESCREEN, Turk, make_turk, query_of
 
@@ -171,7 +173,7 @@ class Show:
         self.turk.market.submit(owed.assignment_id)
         self.command(self.turk.sync)
         self.command(self.bonus)
-        self.command(lambda: recruiting.stop(self.turk.office, "test"))
+        self.command(lambda: launch.stop(self.turk.office, "test"))
         for _ in range(2):
             self.command(self.turk.sync)
 
@@ -184,7 +186,7 @@ class Show:
             self.turk.office = BreakingOffice(**known | {"recruiter": recruiter}, breaker=self.breaker)
             self.breaker.armed = True
             try:
-                with recruiting.exclusive(self.turk.office.engine):
+                with launch.exclusive(self.turk.office.engine):
                     if crashed and self._is_launched():
                         self.turk.sync()
                     act()
@@ -203,7 +205,7 @@ class Show:
 
     def _is_launched(self) -> bool:
         with self.healthy.reading() as session:
-            return payments.launch(session) is not None
+            return ledger.launch(session) is not None
 
     def bonus(self) -> None:
         with self.turk.office.reading() as session:
@@ -224,21 +226,21 @@ class Show:
         with self.healthy.writing() as session:
             arrival = self.reception.arrive(session, query_of(accepted.external_url))
             entry = self.reception.entry("0" * 64, arrival)
-            assignment = flow.consent(session, self.experiment, entry, self.healthy.door.token(entry))
+            assignment = lifecycle.consent(session, self.experiment, entry, self.healthy.door.token(entry))
             self.reception.note(session, assignment, arrival, self.turk.clock())
             if ends == "leave":
-                flow.leave(session, self.experiment, assignment)
+                lifecycle.leave(session, self.experiment, assignment)
             elif ends == "technical":
-                flow.end_unheard(session, self.experiment, assignment)
+                lifecycle.end_unheard(session, self.experiment, assignment)
             else:
-                flow.begin_listening(session, self.experiment, assignment)
-                for clip in flow.clips(session, assignment).of(1).values():
-                    found = sounds.find_sound(session, self.experiment, clip.sound)
+                lifecycle.begin_listening(session, self.experiment, assignment)
+                for clip in lifecycle.clips(session, assignment).of(1).values():
+                    found = audio.find_sound(session, self.experiment, clip.sound)
                     assert found is not None and found.unmarked is not None
-                    sounds.mark_fetched(session, self.experiment, found.unmarked)
+                    audio.mark_fetched(session, self.experiment, found.unmarked)
                 session.expire_all()
-                flow.answer_trial(session, self.experiment, assignment, TrialAnswer(1, "A", 4000, 1, 1, 1))
-                flow.answer_questions(session, self.experiment, assignment, {})
+                lifecycle.answer_trial(session, self.experiment, assignment, TrialAnswer(1, "A", 4000, 1, 1, 1))
+                lifecycle.answer_questions(session, self.experiment, assignment, {})
 
     def check(self) -> None:
         """No double payment, no unpaid finisher, no leaked HIT, no lost answer, and the books agree to the cent."""
@@ -257,7 +259,7 @@ class Show:
         ordered = sum(len(hit.places) for hit in turk.market.state.hits.values())
         assert ordered == self.listeners + 1 + 1
         with turk.office.reading() as session:
-            assert payments.committed(session) == turk.cost
+            assert ledger.committed(session) == turk.cost
 
 
 LEFT_OPEN = (

@@ -20,10 +20,11 @@ from sqlalchemy.orm import Session
 from statsmodels.stats.proportion import proportion_confint
 
 import rootnote
-from server import desk_agreement, users
-from server.models import Assignment, State
-from server.users import ADDRESS_ATTEMPTS, NAME_ATTEMPTS
-from server.wages import quantile
+from server.accounts import users
+from server.accounts.users import ADDRESS_ATTEMPTS, NAME_ATTEMPTS
+from server.db.models import Assignment, State
+from server.desk import agreement
+from server.payments.hourly_pay import quantile
 from study.config import Study
 from tests.paper_study import make_study
 from tests.server.conftest import SECRET, Site
@@ -284,8 +285,8 @@ def test_listeners_by_state_and_page(half_way: Site) -> None:
 
 def test_nothing_tells_agreement_before_the_end(half_way: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every choice is turned round: not one byte of the desk or of /metrics may change until the study is closed."""
-    real, computed = desk_agreement.agreement, []
-    monkeypatch.setattr(desk_agreement, "agreement", lambda *given: computed.append(given) or real(*given))
+    real, computed = agreement.agreement, []
+    monkeypatch.setattr(agreement, "agreement", lambda *given: computed.append(given) or real(*given))
     visit, pseudonyms = (
         Visit(half_way).signed_in(),
         [row[0] for row in half_way.query("SELECT pseudonym FROM listeners")],
@@ -403,7 +404,7 @@ def test_arrivals_are_counted_and_nobody_is_known_by_them(site: Site) -> None:
 @given(st.integers(1, 400), st.data())
 def test_wilson_against_statsmodels(n: int, data: st.DataObject) -> None:
     agreed = data.draw(st.integers(0, n))
-    assert desk_agreement.wilson(agreed, n) == pytest.approx(proportion_confint(agreed, n, method="wilson"), abs=1e-12)
+    assert agreement.wilson(agreed, n) == pytest.approx(proportion_confint(agreed, n, method="wilson"), abs=1e-12)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.floats(0, 1))
@@ -414,7 +415,7 @@ def test_quantile_against_numpy(values: list[float], q: float) -> None:
 def test_no_rate_of_nothing() -> None:
     for agreed, n in ((0, 0), (2, 1), (-1, 3)):
         with pytest.raises(ValueError, match="no rate"):
-            desk_agreement.wilson(agreed, n)
+            agreement.wilson(agreed, n)
 
 
 # ------------------------------------------------------------------ who may sign in

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from server import database, roles, users
-from server.roles import Role
+from server.accounts import roles, users
+from server.accounts.roles import Role
+from server.db import database
 from tests.server.conftest import SECRET, Site
 from tests.server.desk_visit import ON_SQLITE, PASSWORD, Visit, add_researcher, cheapen_argon2, sealed
 from tests.server.fixture_study import make_study
@@ -225,8 +226,8 @@ def test_a_new_password_leaves_the_second_factor(site: Site) -> None:
 
 
 def test_sign_ins_are_logged_and_strangers_cannot_fill_the_log(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.users.ADDRESS_ATTEMPTS", 10_000)
-    monkeypatch.setattr("server.users.STRANGERS_TOLD", 3)
+    monkeypatch.setattr("server.accounts.users.ADDRESS_ATTEMPTS", 10_000)
+    monkeypatch.setattr("server.accounts.users.STRANGERS_TOLD", 3)
     visit = Visit(site)
     form = visit.form("sign-in")
 
@@ -248,7 +249,7 @@ def test_sign_ins_are_logged_and_strangers_cannot_fill_the_log(site: Site, monke
 
 @ON_SQLITE
 def test_an_address_that_is_locked_out_is_logged_without_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.users.ADDRESS_ATTEMPTS", 2)
+    monkeypatch.setattr("server.accounts.users.ADDRESS_ATTEMPTS", 2)
     statuses = [Visit(site).sign_in(f"stranger{number}").status_code for number in range(4)]
     assert statuses == [401, 401, 429, 429]
     entries = logged(site)

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from embeddings.provenance import read_table
-from server import database, responses
-from server.status import count, shown_codes
+from server.db import database
+from server.export import responses
+from server.monitoring.status import count, shown_codes
 from study.export_manifest import read_manifest
 from study.trial_plan import read_plan
 from tests.server.conftest import FakeClock, Site

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from server.door import Door
+from server.identity.tokens import Door
 from tests.server.conftest import SECRET, FakeClock, Site
 from tests.server.faults import SOCKET, CutLine, Troubles, listen_through, own_postgres
 from tests.server.many_listeners import (

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from server import database, flow
-from server.models import Assignment, Place, State
+from server.assignments import lifecycle
+from server.db import database
+from server.db.models import Assignment, Place, State
 from tests.server.conftest import FakeClock, Site, Walker, count_tones
 
 
@@ -253,9 +254,9 @@ def rejoin(site: Site, walker: Walker) -> bool:
     """As somebody who comes from the marketplace again."""
     house = site.app.extensions["rootnote"]
     with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
-        mine = flow.find(session, walker.address.rpartition("/")[2])
+        mine = lifecycle.find(session, walker.address.rpartition("/")[2])
         assert mine is not None
-        return flow.rejoin(session, house.experiment, mine)
+        return lifecycle.rejoin(session, house.experiment, mine)
 
 
 def test_no_trial_is_answered_before_it_begins(site: Site) -> None:
@@ -278,16 +279,16 @@ def test_who_ends_while_sync_looks_for_the_absent_has_ended_so(site: Site) -> No
 
     def ends() -> None:
         with database.writing(engine) as session, session.begin():
-            mine = flow.find(session, walker.address.rpartition("/")[2], lock=True)
+            mine = lifecycle.find(session, walker.address.rpartition("/")[2], lock=True)
             assert mine is not None
             began.set()
             looked.wait(1)
-            flow.end_unheard(session, site.app.extensions["rootnote"].experiment, mine)
+            lifecycle.end_unheard(session, site.app.extensions["rootnote"].experiment, mine)
 
     def looks() -> None:
         began.wait(10)
         with database.writing(engine) as session, session.begin():
-            flow.expire_absent(session, site.clock())
+            lifecycle.expire_absent(session, site.clock())
             looked.set()
 
     run_together(2, lambda number: (ends, looks)[number]())
@@ -401,7 +402,7 @@ def test_a_worker_twice_at_once_gets_one_place(site: Site) -> None:
 
 
 def test_ones_own_link_resumes_anywhere(site: Site) -> None:
-    from server.door import Door
+    from server.identity.tokens import Door
     from tests.server.conftest import SECRET
 
     link = Door(SECRET).make_link()

@@ -14,7 +14,7 @@ from tests.server.fuzzing import Sent, Target, requests
 
 @pytest.mark.slow
 def test_nothing_that_is_sent_breaks_anything(make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.limits.TOKEN_BURST", 1e9)  # else most were turned away unread
+    monkeypatch.setattr("server.web.rate_limits.TOKEN_BURST", 1e9)  # else most were turned away unread
     target = Target(make_site(listeners=12, settings={"requests_per_second": 0}))
 
     @settings(max_examples=15, deadline=None, database=None, derandomize=True)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
-from server.gate import MOST, SHARE, Gate, Gated, Rank, rank_of
+from server.web.request_queue import MOST, SHARE, Gate, Gated, Rank, rank_of
 from study.stimuli.storage import LocalStorage
 from study.trial_plan import Stimulus
 from tests.server.conftest import Site

@@ -13,7 +13,7 @@ from subprocess import PIPE
 
 from sqlalchemy import create_engine, make_url, text
 
-from server import database
+from server.db import database
 from tests.server.conftest import SECRET, Site
 from tests.server.fixture_study import make_study
 from tests.server.real_server import CONFIG, ROOT, real_server

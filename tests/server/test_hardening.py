@@ -16,10 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 from werkzeug.test import Client
 
-from server import logs
-from server.headers import security_headers
-from server.limits import Limit, Limits, network
 from server.settings import REQUESTS_PER_SECOND, read_settings
+from server.web import logs
+from server.web.rate_limits import Limit, Limits, network
+from server.web.security_headers import security_headers
 from study.config import Study
 from tests.server.conftest import SECRET, FakeClock, Site
 from tests.server.desk_visit import PASSWORD, Visit, add_researcher
@@ -85,8 +85,8 @@ def test_too_many_requests_are_told_kindly_when_to_come_again(make_site: Callabl
 
 
 def test_one_sound_is_not_made_over_and_over(make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.limits.TOKEN_BURST", 4)
-    monkeypatch.setattr("server.limits.TOKEN_PER_SECOND", 0.001)  # a slow machine must not refill it
+    monkeypatch.setattr("server.web.rate_limits.TOKEN_BURST", 4)
+    monkeypatch.setattr("server.web.rate_limits.TOKEN_PER_SECOND", 0.001)  # a slow machine must not refill it
     walker = make_site().walker().consent()
     sound = walker.sound("tones")
     assert [walker.client.get(sound).status_code for _ in range(6)] == [200] * 4 + [429] * 2
@@ -164,12 +164,12 @@ def test_the_log_names_nobody(site: Site, log: io.StringIO, monkeypatch: pytest.
     add_researcher(site, "anna.b")
     researcher.sign_in("anna.b", "a password mistyped")
     researcher.signed_in("anna.b").page("log")
-    monkeypatch.setattr("server.flow.find", fail)
+    monkeypatch.setattr("server.assignments.lifecycle.find", fail)
     failed = walker.client.get(walker.address)
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     error = next(line for line in lines if line["event"] == "failed")
     assert error["error"] == "RuntimeError"
-    assert any("server/participant.py" in frame for frame in error["at"])
+    assert any("server/participant/views.py" in frame for frame in error["at"])
     assert error["reference"] in failed.text
     assert {"time", "level", "route", "method", "status", "ms"} <= lines[0].keys()
     assert {line["route"] for line in lines} >= {"participant.take", "participant.audio", None}

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from server.flow import SLOTS
+from server.assignments.lifecycle import SLOTS
 from tests.server.conftest import Site
 
 SECURITY = ("Content-Security-Policy", "Referrer-Policy", "X-Content-Type-Options", "X-Frame-Options")
@@ -86,7 +86,7 @@ def test_a_failing_server_says_so_kindly_and_keeps_nothing(site: Site, monkeypat
     def fail(*_: Any) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("server.flow._serve", fail)
+    monkeypatch.setattr("server.assignments.lifecycle._serve", fail)
     reply = walker.post("trial", **walker.answer_fields())
     assert reply.status_code == 500
     assert "secret detail" not in reply.text
@@ -211,7 +211,7 @@ def test_damaged_prescreen_fields_are_refused(site: Site) -> None:
 
 
 def test_forged_entries_are_refused(site: Site) -> None:
-    from server.door import Door
+    from server.identity.tokens import Door
 
     forged = Door("x" * 40)
     entry = forged.open("0" * 64)

@@ -16,9 +16,11 @@ from sqlalchemy import Engine, create_engine, inspect, make_url, select, text
 from sqlalchemy.orm import Session
 from werkzeug.test import Client
 
-from server import backup, control, database, erasure, retention
-from server.logs import JsonLines
-from server.models import Assignment, Launch, Listener, Payment, Sealed, Submission
+from server.audit import study_control
+from server.db import backup, database
+from server.db.models import Assignment, Launch, Listener, Payment, Sealed, Submission
+from server.privacy import erasure, retention
+from server.web.logs import JsonLines
 from tests.deploy.conftest import client_programs  # noqa: F401 (a fixture)
 from tests.server.conftest import FakeClock, Site
 from tests.server.desk_visit import PAGES, Visit, add_researcher
@@ -43,7 +45,7 @@ def lines() -> Iterator[io.StringIO]:
     root, ours = logging.getLogger(), logging.getLogger("server")
     level = ours.level
     root.addHandler(handler)
-    ours.setLevel(logging.INFO)  # as server.logs configures it
+    ours.setLevel(logging.INFO)  # as server.web.logs configures it
     yield stream
     root.removeHandler(handler)
     ours.setLevel(level)
@@ -157,7 +159,7 @@ def test_identities_go_thirty_days_after_the_last_payment(make_turk: MakeTurk) -
     turk.wait(60)
     turk.sync()
     with database.writing(engine_of(turk)) as session, session.begin():
-        control.close(session, "anna", "it is complete", turk.clock())
+        study_control.close(session, "anna", "it is complete", turk.clock())
     state = look(turk)
     assert (state.kept, state.waiting) == (2, "")
     with database.reading(engine_of(turk)) as session:
@@ -189,7 +191,7 @@ def test_nothing_is_due_while_somebody_is_owed(make_turk: MakeTurk) -> None:
     turk.worker(WORKERS[1]).take_part().hand_in()
     turk.sync()
     with database.writing(engine_of(turk)) as session, session.begin():
-        control.close(session, "anna", "enough people took part", turk.clock())
+        study_control.close(session, "anna", "enough people took part", turk.clock())
     assert "not settled" in look(turk).waiting or "not paid" in look(turk).waiting
     turk.wait(60 * 24 * 400)
     assert keep_house(turk) == 0  # however long it takes
@@ -246,7 +248,7 @@ def test_people_of_plain_links_are_waited_for_too(site: Site, clock: FakeClock) 
     with database.writing(engine) as session, session.begin():
         terms: dict[str, str] = {}
         session.add(Launch(id=1, name="x", live=False, terms=terms, budget_cents=1000, began_at=clock()))
-        control.close(session, "anna", "everybody was heard", clock())
+        study_control.close(session, "anna", "everybody was heard", clock())
     clock.advance(60 * 24 * 40)
     assert retention.keep_house(engine, config, door, clock) == 0
     with database.writing(engine) as session, session.begin():

@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from embeddings.errors import RootnoteError
-from server import language, pages
-from server.pages import read_pages
+from server.web import i18n, markdown
+from server.web.markdown import read_pages
 from study.check import PLACEHOLDER
 from study.cli import cli
 from study.config import load_study
@@ -72,7 +72,7 @@ def english(script: ModuleType) -> set[str]:
 
 
 def test_each_language_has_a_catalogue() -> None:
-    assert sorted(path.name for path in language.FOLDER.iterdir()) == sorted(OTHERS)
+    assert sorted(path.name for path in i18n.FOLDER.iterdir()) == sorted(OTHERS)
 
 
 @pytest.mark.parametrize("code", OTHERS)
@@ -92,11 +92,11 @@ def test_every_text_is_translated(script: ModuleType, english: set[str], code: s
 
 @pytest.mark.parametrize("code", OTHERS)
 def test_what_is_shipped_is_what_was_translated(script: ModuleType, code: str) -> None:
-    folder = language.FOLDER / code / "LC_MESSAGES"
+    folder = i18n.FOLDER / code / "LC_MESSAGES"
     catalogue = script.read(code)
     assert script.written(catalogue) == (folder / "rootnote.po").read_bytes(), "run scripts/translate"
     assert script.compiled(catalogue) == (folder / "rootnote.mo").read_bytes(), "run scripts/translate"
-    assert gettext.translation(language.DOMAIN, language.FOLDER, [code]).gettext("Continue") != "Continue"
+    assert gettext.translation(i18n.DOMAIN, i18n.FOLDER, [code]).gettext("Continue") != "Continue"
 
 
 def test_no_letter_of_a_page_is_outside_the_catalogues() -> None:
@@ -173,7 +173,7 @@ def brackets(monkeypatch: pytest.MonkeyPatch) -> None:
         def gettext(self, message: str) -> str:
             return f"⟦{message}⟧"
 
-    for module in (language, pages):
+    for module in (i18n, markdown):
         monkeypatch.setattr(module, "catalogue", lambda code: Brackets())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import command
 from sqlalchemy import Engine, make_url, text
 
-from server import database
+from server.db import database
 
 
 def test_migrated_tables_are_the_models(database_url: str) -> None:

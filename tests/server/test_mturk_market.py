@@ -17,12 +17,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from server.rehearsal.markets import turk_wire
-from server.rehearsal.markets.money import total
-from server.rehearsal.markets.turk_model import output_problems
-from server.rehearsal.markets.turk_places import TurkError
-from server.rehearsal.markets.turk_workers import LOCALE, NUMBER_APPROVED, PERCENT_APPROVED
-from server.rehearsal.mturk import MTurkMarket
+from server.simulation.fake_mturk import MTurkMarket
+from server.simulation.marketplaces import turk_wire
+from server.simulation.marketplaces.money import total
+from server.simulation.marketplaces.turk_model import output_problems
+from server.simulation.marketplaces.turk_places import TurkError
+from server.simulation.marketplaces.turk_workers import LOCALE, NUMBER_APPROVED, PERCENT_APPROVED
 
 SCHEMA = "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2006-07-14/ExternalQuestion.xsd"
 QUESTION = (

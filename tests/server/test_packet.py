@@ -16,18 +16,18 @@ from click.testing import CliRunner
 
 import rootnote
 from embeddings.errors import RootnoteError
-from server import datamap
-from server.models import Base
-from server.packet import compensation, people, protocol, screens, words
-from server.packet.diagram import boxes, draw, in_words
-from server.packet.facts import Facts, gather
-from server.packet.page import header, render, sections
-from server.packet.summary import missing
+from server.db.models import Base
+from server.irb import compensation, formatting, protocol, recruitment_consent, screen_list
+from server.irb.context import Facts, gather
+from server.irb.data_flow import boxes, draw, in_words
+from server.irb.html import header, render, sections
+from server.irb.summary import missing
+from server.privacy import data_inventory
+from server.recruiting.marketplaces.registry import RECRUITERS
 from study.config import Study, StudyConfig
 from study.languages import LANGUAGES
 from study.prescreen.steps import STEPS
 from study.questionnaire import QUESTION_TYPES
-from study.recruiters import RECRUITERS
 from tests.server.conftest import Site
 from tests.server.fixture_study import make_study
 
@@ -72,27 +72,27 @@ def recruited(folder: Path, kind: str, toml: str = "") -> Facts:
 
 
 def test_every_table_and_column_is_described_and_none_that_is_gone() -> None:
-    described = {f"{name}.{column}" for name, table in datamap.TABLES.items() for column in table.columns}
+    described = {f"{name}.{column}" for name, table in data_inventory.TABLES.items() for column in table.columns}
     real = {f"{table.name}.{column.name}" for table in Base.metadata.tables.values() for column in table.columns}
-    assert real - described == set(), "describe these in server/datamap.py"
-    assert described - real == set(), "these are gone: take them out of server/datamap.py"
+    assert real - described == set(), "describe these in server/privacy/data_inventory.py"
+    assert described - real == set(), "these are gone: take them out of server/privacy/data_inventory.py"
 
 
 def test_the_data_map_says_everything_of_everything(tmp_path: Path) -> None:
     config = make_study(tmp_path).config
-    for name, table in datamap.TABLES.items():
-        assert table.what and table.seen and table.kept in get_args(datamap.Kept), name
+    for name, table in data_inventory.TABLES.items():
+        assert table.what and table.seen and table.kept in get_args(data_inventory.Kept), name
         for column, about in table.columns.items():
-            assert about.what and about.tells in get_args(datamap.Tells), f"{name}.{column}"
-    assert all(datamap.how_long(kept, config) for kept in get_args(datamap.Kept))
+            assert about.what and about.tells in get_args(data_inventory.Tells), f"{name}.{column}"
+    assert all(data_inventory.how_long(kept, config) for kept in get_args(data_inventory.Kept))
 
 
 def test_only_the_vault_holds_who_a_listener_is() -> None:
-    tables = datamap.TABLES.items()
+    tables = data_inventory.TABLES.items()
     named = {
         (name, column) for name, table in tables for column, one in table.columns.items() if one.tells == "personal"
     }
-    of_listeners = {(name, column) for name, column in named if datamap.TABLES[name].about == "listeners"}
+    of_listeners = {(name, column) for name, column in named if data_inventory.TABLES[name].about == "listeners"}
     assert of_listeners == {("vault", "sealed"), ("answers", "value")}
 
 
@@ -177,9 +177,9 @@ def test_what_is_posted_is_what_the_recruiter_shows(tmp_path: Path) -> None:
 
 def test_every_kind_has_its_words() -> None:
     """A new recruiter, prescreen step or type of question is told to the board too."""
-    assert people.POSTS.keys() == compensation.HOW.keys() == RECRUITERS.keys()
-    assert protocol.CHECKS.keys() == screens.CHECKS.keys() == STEPS.keys()
-    assert words.LANGUAGE_NAMES.keys() == LANGUAGES.keys()
+    assert recruitment_consent.POSTS.keys() == compensation.HOW.keys() == RECRUITERS.keys()
+    assert protocol.CHECKS.keys() == screen_list.CHECKS.keys() == STEPS.keys()
+    assert formatting.LANGUAGE_NAMES.keys() == LANGUAGES.keys()
     assert protocol.KINDS.keys() == QUESTION_TYPES.keys()
 
 

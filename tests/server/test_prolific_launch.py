@@ -17,20 +17,21 @@ import pytest
 from sqlalchemy import select
 
 from embeddings.errors import RootnoteError
-from server import payments, recruiting, settling
-from server.door import Door
-from server.erasure import is_settled
-from server.models import Assignment
-from server.payments import OverBudget
-from server.privacy import Vault
-from server.recruiting import Office
-from server.rehearsal.markets.money import total
-from server.rehearsal.markets.prolific_studies import ProlificError
-from server.rehearsal.prolific import ProlificMarket
+from server.db.models import Assignment
+from server.identity.tokens import Door
+from server.identity.vault import Vault
+from server.payments import ledger as payments
+from server.payments.ledger import OverBudget
+from server.privacy.erasure import is_settled
+from server.recruiting import launch, settling
+from server.recruiting.launch import Office
+from server.recruiting.marketplaces.base import RecruiterError
+from server.recruiting.marketplaces.prolific import ProlificRecruiter
+from server.recruiting.marketplaces.prolific_api import RefusedError
+from server.simulation.fake_prolific import ProlificMarket
+from server.simulation.marketplaces.money import total
+from server.simulation.marketplaces.prolific_studies import ProlificError
 from study.config import load_study
-from study.recruiters.base import RecruiterError
-from study.recruiters.prolific import ProlificRecruiter
-from study.recruiters.prolific_api import RefusedError
 from tests.server.conftest import SECRET, FakeClock, Site
 from tests.server.market_house import KEY, NO_PRESCREEN, URL, Turk
 from tests.server.test_crashes import LEFT_OPEN, LISTENERS, Breaker, Crash, Show
@@ -108,7 +109,7 @@ class ProlificShow(Show):
         self.command(turk.sync)
         self.command(turk.pay)
         self.take("ALAST", submits=False)
-        for act in (turk.sync, turk.pay, self.bonus, lambda: recruiting.stop(turk.office, "test"), turk.sync):
+        for act in (turk.sync, turk.pay, self.bonus, lambda: launch.stop(turk.office, "test"), turk.sync):
             self.command(act)
         for _ in range(3):  # what is in doubt is asked for once it must show
             turk.wait(20)

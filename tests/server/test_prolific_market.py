@@ -15,11 +15,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from server.rehearsal.markets import prolific_wire
-from server.rehearsal.markets.loopback import Request
-from server.rehearsal.markets.money import total
-from server.rehearsal.markets.prolific_studies import ProlificError, Tariff
-from server.rehearsal.prolific import ProlificMarket
+from server.simulation.fake_prolific import ProlificMarket
+from server.simulation.marketplaces import prolific_wire
+from server.simulation.marketplaces.loopback import Request
+from server.simulation.marketplaces.money import total
+from server.simulation.marketplaces.prolific_studies import ProlificError, Tariff
 
 CODES = [
     {"code": "C0MPLETE", "code_type": "COMPLETED", "actor": "participant", "actions": [{"action": "MANUALLY_REVIEW"}]},

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from server import database
-from server.responses import export
+from server.db import database
+from server.export.responses import export
 from study.trial_plan import read_plan
 from tests.server.conftest import Site, Walker
 from tests.server.desk_visit import Visit, add_researcher, seen

@@ -9,12 +9,13 @@ import pytest
 from sqlalchemy import text
 
 from embeddings.errors import RootnoteError
-from server import payments, recruiting, settling
-from server.erasure import forget_the_erased
-from server.models import Payment
-from server.payments import OverBudget
-from server.rehearsal.mturk import Accepted
-from study.recruiters.base import UnknownWorkerError
+from server.db.models import Payment
+from server.payments import ledger
+from server.payments.ledger import OverBudget
+from server.privacy.erasure import forget_the_erased
+from server.recruiting import launch, settling
+from server.recruiting.marketplaces.base import UnknownWorkerError
+from server.simulation.fake_mturk import Accepted
 from tests.server.conftest import Site
 from tests.server.market_house import NO_PRESCREEN, Turk, TurkWalker, make_turk
 
@@ -40,7 +41,7 @@ def test_a_launch_from_the_first_place_to_the_last_cent(make_turk: MakeTurk) -> 
     assert turk.rewards() == sorted(f"A{number}" for number in range(11))
     assert turk.cost == turk.paid == 11 * UNIT
     with turk.office.reading() as session:
-        assert payments.committed(session) == 11 * UNIT
+        assert ledger.committed(session) == 11 * UNIT
     turk.sync()
     with turk.office.reading() as session:
         assert settling.is_over(session)
@@ -204,7 +205,7 @@ def test_the_budget_is_hard(make_turk: MakeTurk) -> None:
     [due] = turk.pay()
     assert (due.how, due.kind, due.cost) == ("place", "partial", 60)
     with turk.office.reading() as session:
-        assert payments.committed(session) == payments.launch(session).budget_cents  # type: ignore[union-attr]
+        assert ledger.committed(session) == ledger.launch(session).budget_cents  # type: ignore[union-attr]
 
 
 def test_a_bonus_is_paid_once_whatever_happens(make_turk: MakeTurk) -> None:
@@ -235,16 +236,16 @@ def test_a_study_changed_after_its_launch_is_refused(make_turk: MakeTurk) -> Non
     turk.launch()
     pay = turk.office.config.pay.model_copy(update={"reward_usd": 2.0})
     with turk.office.reading() as session, pytest.raises(RootnoteError, match=r"pay\.reward_usd .*1\.5.*2\.0"):
-        found = payments.launch(session)
+        found = ledger.launch(session)
         assert found is not None
-        recruiting.require_unchanged(found, turk.office.config.model_copy(update={"pay": pay}))
+        launch.require_unchanged(found, turk.office.config.model_copy(update={"pay": pay}))
 
 
 def test_two_programs_never_keep_the_books_at_once(make_turk: MakeTurk) -> None:
     engine = make_turk(listeners=1).office.engine
-    with recruiting.exclusive(engine), pytest.raises(RootnoteError, match="another"), recruiting.exclusive(engine):
+    with launch.exclusive(engine), pytest.raises(RootnoteError, match="another"), launch.exclusive(engine):
         pass
-    with recruiting.exclusive(engine):
+    with launch.exclusive(engine):
         pass
 
 

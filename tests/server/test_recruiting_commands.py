@@ -15,11 +15,12 @@ from sqlalchemy import make_url, select
 
 import rootnote
 from embeddings.errors import RootnoteError
-from server import database, settling
-from server.models import Listener
-from server.privacy import Vault, recall
-from server.rehearsal.markets import turk_wire
-from study.recruiters import mturk_client
+from server.db import database
+from server.db.models import Listener
+from server.identity.vault import Vault, recall
+from server.recruiting import settling
+from server.recruiting.marketplaces import mturk_client
+from server.simulation.marketplaces import turk_wire
 from tests.server.conftest import SECRET, Site
 from tests.server.market_house import KEY, NO_PRESCREEN, Turk, make_turk
 

@@ -22,9 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from server.rehearsal.ears import count_tones
-from server.rehearsal.listeners import Memory, Mind, WalkError
-from server.rehearsal.pagereader import read_page
+from server.simulation.bots import Memory, Mind, WalkError
+from server.simulation.hearing import count_tones
+from server.simulation.page_parser import read_page
 from study.config import RehearsalConfig, Study
 from study.design.simulated_listener import p_agree
 from study.prescreen.item import encode_wav

@@ -28,13 +28,14 @@ from analysis.departures import register
 from analysis.planned import find_planned, hold
 from analysis.responses import read_responses
 from embeddings.errors import RootnoteError
-from server import control, database
 from server.app import create_app
-from server.flow import seeded_turns
-from server.models import Answer, Assignment, LogEntry, Response, State
-from server.release.rows import coarse_ms
-from server.responses import response_rows
-from server.rights import PUBLISHED
+from server.assignments.lifecycle import seeded_turns
+from server.audit import study_control
+from server.db import database
+from server.db.models import Answer, Assignment, LogEntry, Response, State
+from server.export.responses import response_rows
+from server.participant.privacy_views import PUBLISHED
+from server.public_release.responses import coarse_ms
 from server.settings import Settings
 from study.config import Study, load_study
 from study.preregistration.create import freeze
@@ -109,7 +110,7 @@ class House:
 
     def close(self) -> House:
         with database.writing(self.engine) as session, session.begin():
-            control.close(session, "anna", "all have listened", FakeClock().now)
+            study_control.close(session, "anna", "all have listened", FakeClock().now)
         return self
 
     def log(self) -> list[LogEntry]:
@@ -381,7 +382,7 @@ def test_a_release_that_cannot_be_noted_is_not_made(house: House, monkeypatch: p
     def renamed_and_then(*args: Any, **more: Any) -> None:
         raise RootnoteError("the log is full.")
 
-    monkeypatch.setattr("server.control.write_log", renamed_and_then)
+    monkeypatch.setattr("server.audit.study_control.write_log", renamed_and_then)
     house.engine.dispose()
     assert "not closed" in house.refusal()
     assert house.refusal("--before-closing", "the journal asked for it") == "the log is full."
@@ -392,8 +393,8 @@ def test_a_report_that_differs_is_no_release(published: House, monkeypatch: pyte
         {"table1": {"n": 1}, "plan": {"as_exported": True}},
         {"table1": {"n": 2}, "plan": None},
     ]
-    monkeypatch.setattr("server.release.check._read", lambda process: told.pop(0))
-    monkeypatch.setattr("server.release.check._begin", lambda *words: subprocess.Popen(["true"], text=True))
+    monkeypatch.setattr("server.public_release.verify._read", lambda process: told.pop(0))
+    monkeypatch.setattr("server.public_release.verify._begin", lambda *words: subprocess.Popen(["true"], text=True))
     done = published.anonymize(published.folder / "refused", unchecked=False)
     assert "Table 1 of the bundle is not that of the study's own data" in str(done.exception)
     assert not [path for path in published.folder.iterdir() if "refused" in path.name]

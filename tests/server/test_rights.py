@@ -14,10 +14,10 @@ from sqlalchemy import Engine, select, text
 from werkzeug.test import Client
 
 from embeddings.errors import RootnoteError
-from server import backup, database
 from server.app import create_app
-from server.erasure import Journal
-from server.models import Assignment, Base, Place
+from server.db import backup, database
+from server.db.models import Assignment, Base, Place
+from server.privacy.erasure import Journal
 from server.settings import Settings
 from tests.deploy.conftest import client_programs  # noqa: F401 (a fixture)
 from tests.server.conftest import SECRET, FakeClock, Site, Walker

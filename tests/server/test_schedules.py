@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from embeddings.errors import RootnoteError
-from server import recruiting, settling
-from server.flow import Refused
-from server.rehearsal.mturk import Accepted
+from server.assignments.lifecycle import Refused
+from server.recruiting import launch, settling
+from server.simulation.fake_mturk import Accepted
 from tests.server.market_house import make_turk
 from tests.server.test_crashes import Breaker, MakeTurk, Show, afresh, make_show
 
@@ -141,7 +141,7 @@ class Schedule(RuleBasedStateMachine):
                     self.market.submit(owed.assignment_id)
                     self.submitted[worker] += 1
         self.turk.wait(5 * 24 * 60)  # what a person was to decide is approved by itself
-        recruiting.stop(self.turk.office, "test")
+        launch.stop(self.turk.office, "test")
         for _ in range(2):
             self.turk.sync()
         rewarded = Counter(self.turk.rewards())

@@ -12,9 +12,9 @@ from alembic import command
 from sqlalchemy import JSON, column, insert, make_url, table, text
 from sqlalchemy.orm import Session
 
-from server import database
-from server.rehearsal.ears import LOUDSPEAKERS
-from server.responses import listener_rows, response_rows
+from server.db import database
+from server.export.responses import listener_rows, response_rows
+from server.simulation.hearing import LOUDSPEAKERS
 from study.trial_plan import read_plan
 from tests.server.conftest import Site, Walker
 from tests.server.desk_visit import Visit, add_researcher

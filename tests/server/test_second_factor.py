@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from server import factors
-from server.users import NAME_ATTEMPTS
+from server.accounts import two_factor
+from server.accounts.users import NAME_ATTEMPTS
 from tests.server.conftest import SECRET, Site
 from tests.server.desk_visit import ON_SQLITE, PASSWORD, Visit, add_researcher, cheapen_argon2, sealed
 from tests.server.test_desk import DAMAGED, encoded
@@ -53,7 +53,7 @@ def test_setting_it_up_and_signing_in(site: Site) -> None:
     app, recovery = visit.enrol()
     assert visit.open().status_code == 200
     assert other.open().status_code == 303, "other browsers are signed out"
-    assert len(set(recovery)) == factors.RECOVERY_CODES
+    assert len(set(recovery)) == two_factor.RECOVERY_CODES
     site.clock.advance(1)
     asked = other.sign_in()
     assert (asked.status_code, "Your second factor" in asked.text) == (200, True)
@@ -125,9 +125,9 @@ def test_the_key_is_kept_encrypted_and_is_nobody_elses(site: Site) -> None:
     app, _ = visit.enrol()
     [(kept,)] = site.query("SELECT factor FROM researchers")
     assert app.secret not in kept
-    assert factors.Sealer(SECRET, "factor").open(kept) == {"who": 1, "key": app.secret}
+    assert two_factor.Sealer(SECRET, "factor").open(kept) == {"who": 1, "key": app.secret}
     for secret, purpose in ((SECRET[::-1], "factor"), (SECRET, "enrolment")):
-        assert factors.Sealer(secret, purpose).open(kept) is None
+        assert two_factor.Sealer(secret, purpose).open(kept) is None
     # Whoever may write to the database puts their own key into another's row: it opens nothing.
     add_researcher(site, "ben")
     with site.app.extensions["rootnote.engine"].begin() as connection:
@@ -242,8 +242,8 @@ HOSTILE = st.one_of(st.text(max_size=80), st.sampled_from([*DAMAGED, "123456", "
 
 @ON_SQLITE
 def test_damaged_codes_break_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.users.NAME_ATTEMPTS", 10_000)
-    monkeypatch.setattr("server.users.ADDRESS_ATTEMPTS", 10_000)
+    monkeypatch.setattr("server.accounts.users.NAME_ATTEMPTS", 10_000)
+    monkeypatch.setattr("server.accounts.users.ADDRESS_ATTEMPTS", 10_000)
     Visit(site).signed_in().enrol()
     visit = Visit(site)
     fields = {"sealed": sealed(visit.sign_in().text), "form": visit.form("sign-in")}

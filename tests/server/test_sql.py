@@ -15,11 +15,12 @@ import pytest
 from sqlalchemy import Engine, create_engine, delete, make_url, select, text
 from sqlalchemy.orm import Session
 
-from server import database, settling
-from server.models import Assignment, Sealed, Submission
-from server.reception import Reception
-from server.rehearsal.mturk import Accepted
-from server.sql import find_or_add
+from server.db import database
+from server.db.models import Assignment, Sealed, Submission
+from server.db.upsert import find_or_add
+from server.participant.marketplace_entry import Reception
+from server.recruiting import settling
+from server.simulation.fake_mturk import Accepted
 from tests.server.conftest import Site
 from tests.server.market_house import NO_PRESCREEN, Turk, make_turk, query_of
 

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import make_url
 
 from embeddings.errors import RootnoteError
-from server import database
 from server.app import create_app
+from server.db import database
 from server.settings import Settings
 from study.config import Study
 from study.stimuli.storage import S3Storage, publish

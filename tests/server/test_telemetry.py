@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server import database
-from server.status import shown_codes
-from server.telemetry import TELEMETRY, agent_class, is_plausible, read_telemetry
+from server.assignments.telemetry import TELEMETRY, agent_class, is_plausible, read_telemetry
+from server.db import database
+from server.monitoring.status import shown_codes
 from tests.server.conftest import Site, Walker
 from tests.server.test_export import export
 

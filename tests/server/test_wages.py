@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server import database
-from server.wages import Work, minutes_at_work, wages, works
+from server.db import database
+from server.payments.hourly_pay import Work, minutes_at_work, wages, works
 from tests.server.market_house import NO_PRESCREEN, Turk, make_turk
 from tests.server.test_recruiting_commands import Ask, ask, on_sqlite
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.signal import welch
 
-from server.rehearsal.ears import ANSWERS, HEADPHONES, LOUDSPEAKERS, Ears
+from server.simulation.hearing import ANSWERS, HEADPHONES, LOUDSPEAKERS, Ears
 from study.config import StudyConfig
 from study.prescreen.antiphase import AntiphaseItem
 from study.prescreen.huggins import HugginsItem

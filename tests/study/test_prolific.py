@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.rehearsal.markets.money import total
-from server.rehearsal.markets.prolific_requests import Filter
-from server.rehearsal.markets.prolific_studies import Tariff
-from server.rehearsal.prolific import ProlificMarket, Taken
+from server.recruiting.marketplaces.base import Arrival, Grant, Order, RecruiterError, Submission, UnsureError
+from server.recruiting.marketplaces.prolific import ProlificRecruiter, read_filters
+from server.recruiting.marketplaces.prolific_api import WAITS, Api, explain
+from server.recruiting.marketplaces.registry import make_recruiter
+from server.simulation.fake_prolific import ProlificMarket, Taken
+from server.simulation.marketplaces.money import total
+from server.simulation.marketplaces.prolific_requests import Filter
+from server.simulation.marketplaces.prolific_studies import Tariff
 from study.config import ProlificConfig, Study, StudyConfig, StudyInfo
-from study.recruiters import make_recruiter
-from study.recruiters.base import Arrival, Grant, Order, RecruiterError, Submission, UnsureError
-from study.recruiters.prolific import ProlificRecruiter, read_filters
-from study.recruiters.prolific_api import WAITS, Api, explain
 
 URL, LAUNCH = "https://study.example.org/take", "0123abcd-1"
 P = [f"{number:024x}" for number in range(1, 200)]

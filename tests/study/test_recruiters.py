@@ -19,11 +19,11 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from embeddings.errors import RootnoteError
-from server.rehearsal.mturk import MTurkMarket
-from server.rehearsal.prolific import ProlificMarket
+from server.recruiting.marketplaces.base import ArrivalError, Grant, Order, Recruiter
+from server.recruiting.marketplaces.registry import RECRUITERS, make_recruiter
+from server.simulation.fake_mturk import MTurkMarket
+from server.simulation.fake_prolific import ProlificMarket
 from study.config import Study, StudyConfig, StudyInfo
-from study.recruiters import RECRUITERS, make_recruiter
-from study.recruiters.base import ArrivalError, Grant, Order, Recruiter
 
 URL, LAUNCH = "https://study.example.org/take", "0123abcd-1"
 

@@ -1,0 +1,1 @@
+"""Researchers who may sign in at the desk: users, roles, second factors."""

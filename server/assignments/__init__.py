@@ -1,0 +1,1 @@
+"""What happens to an assignment, from consent to the completion code."""

@@ -1,0 +1,62 @@
+"""Sounds: what lies behind a random name, while it is due.
+
+As in server.assignments.lifecycle, functions take a Session first, know nothing of the web and never commit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from server.assignments import prescreen, queries
+from server.assignments.lifecycle import REACH, Experiment
+from server.db.models import Assignment, PrescreenItem, State
+from study.trial_plan import Stimulus
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A sound that is due: one made here, or a stimulus of the storage.
+
+    `unmarked` is the serving to be marked once the sound was sent to its end.
+    """
+
+    made: bytes = b""
+    stimulus: Stimulus | None = None
+    unmarked: int | None = None
+
+
+def find_sound(session: Session, experiment: Experiment, name: str) -> Sound | None:
+    """The sound behind a random name, while it is due or the next to be; None for any other."""
+    return _trial_sound(session, experiment, name) or _prescreen_sound(session, name)
+
+
+def _trial_sound(session: Session, experiment: Experiment, name: str) -> Sound | None:
+    row = queries.run(session, queries.SOUND, name=name).one_or_none()
+    if row is None or not 1 <= row.position - row.answered <= REACH.get(row.state, 0):
+        return None
+    trial = experiment.plan.lists[row.list_number][row.position - 1]
+    key = trial.stimulus_key(role_of(row.slot, trial.high_side))
+    return Sound(stimulus=experiment.plan.stimuli[key], unmarked=row.id if row.fetched_at is None else None)
+
+
+def role_of(slot: str, high_side: str) -> Literal["x", "high", "low"]:
+    """Which clip of a trial sits in a slot."""
+    if slot == "X":
+        return "x"
+    return "high" if slot == high_side else "low"
+
+
+def _prescreen_sound(session: Session, name: str) -> Sound | None:
+    query = select(PrescreenItem).join(Assignment, PrescreenItem.assignment_id == Assignment.id)
+    due = (PrescreenItem.answer.is_(None), Assignment.state == State.CONSENTED)
+    item = session.scalar(query.where(PrescreenItem.sound == name, *due))
+    return None if item is None else Sound(prescreen.render(item))
+
+
+def mark_fetched(session: Session, experiment: Experiment, serving: int) -> None:
+    """Note that a clip was sent to its end."""
+    queries.run(session, queries.MARK, serving=serving, at=experiment.clock())

@@ -1,0 +1,24 @@
+"""`rootnote study recruiters`: the marketplaces that listeners can come from."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from server.recruiting.marketplaces.registry import RECRUITERS, describe
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def recruiters(as_json: bool) -> None:
+    """List where listeners can come from (recruiter.kind in study.toml).
+
+    Example: rootnote study recruiters
+    """
+    found = {kind: describe(kind) for kind in RECRUITERS}
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for kind, text in found.items():
+        click.echo(f"  {kind:<10} {text}")

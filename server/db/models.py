@@ -1,0 +1,442 @@
+"""Models: the tables of one study's database.
+
+Uniqueness lives here, as constraints: one row per listener, place, answered position and one-time entry.
+Times are UTC. Nothing identifies a person: a worker's id is kept only as an HMAC under the server's secret, and
+the token in a listener's address only as its SHA-256, so that a leaked database holds no working link.
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, Enum, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+from study.languages import SOURCE
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A time in UTC that comes back aware on every database (SQLite forgets the zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        assert isinstance(value, datetime)
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """The base of all tables; constraints have names, so that a migration can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime}  # noqa: RUF012
+
+
+class State(enum.StrEnum):
+    """Where an assignment stands."""
+
+    RESERVED = "reserved"
+    CONSENTED = "consented"
+    SCREENED = "screened"
+    LISTENING = "listening"
+    FINISHED = "finished"
+    SUBMITTED = "submitted"
+    APPROVED = "approved"
+    PAID = "paid"
+    SCREENED_OUT = "screened_out"
+    WITHDRAWN = "withdrawn"
+    RETURNED = "returned"
+    EXPIRED = "expired"
+    TECHNICAL = "technical"  # sounds could not be played
+
+
+ACTIVE = frozenset({State.RESERVED, State.CONSENTED, State.SCREENED, State.LISTENING})
+COMPLETED = frozenset({State.FINISHED, State.SUBMITTED, State.APPROVED, State.PAID})
+TURNED_AWAY = frozenset({State.SCREENED_OUT, State.TECHNICAL})
+LIVE = ("held", "submitted")  # of a submission: its place is held, or its work is to be judged
+
+
+class StudyRecord(Base):
+    """The one study this database belongs to; `id` is always 1."""
+
+    __tablename__ = "study"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(80))
+    schedule: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+
+
+class Listener(Base):
+    """A person, by pseudonym. `worker_hash` is null for those who came by a link that names nobody."""
+
+    __tablename__ = "listeners"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pseudonym: Mapped[str] = mapped_column(String(16), unique=True)
+    worker_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
+
+
+class Assignment(Base):
+    """One listener's one run."""
+
+    __tablename__ = "assignments"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pseudonym: Mapped[str] = mapped_column(String(16), unique=True)
+    listener_id: Mapped[int] = mapped_column(ForeignKey("listeners.id"), unique=True)
+    entry_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    state: Mapped[State] = mapped_column(
+        Enum(State, native_enum=False, length=16, values_callable=lambda states: [s.value for s in states])
+    )
+    list_number: Mapped[int]
+    completion_code: Mapped[str] = mapped_column(String(16), unique=True)
+    consent_version: Mapped[str] = mapped_column(String(64))
+    language: Mapped[str] = mapped_column(String(16), default=SOURCE, server_default=SOURCE)
+    consented_at: Mapped[datetime]
+    screened_at: Mapped[datetime | None]
+    listening_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]  # everything that they answered was deleted then, at their wish
+
+    listener: Mapped[Listener] = relationship()
+
+
+class Place(Base):
+    """One TrialList to be heard by one listener: free, held until `expires_at`, or filled for good."""
+
+    __tablename__ = "places"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    list_number: Mapped[int] = mapped_column(unique=True)
+    turn: Mapped[int] = mapped_column(unique=True)  # lists are handed out in an order that no seed tells
+    assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"), unique=True)
+    expires_at: Mapped[datetime | None]
+    filled: Mapped[bool] = mapped_column(default=False)
+
+
+class PrescreenItem(Base):
+    """One item of a listener's prescreen: what was played and what was answered; `kind` is the step."""
+
+    __tablename__ = "prescreen_items"
+    __table_args__ = (UniqueConstraint("assignment_id", "kind", "attempt", "item"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
+    attempt: Mapped[int]
+    item: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16))
+    params: Mapped[dict[str, Any]] = mapped_column(JSON)
+    sound: Mapped[str] = mapped_column(String(43), unique=True)
+    answer: Mapped[int | None]
+    answered_at: Mapped[datetime | None]
+
+
+class PrescreenResult(Base):
+    """What came of an attempt at a step of the prescreen, by the thresholds of then; there once it is over."""
+
+    __tablename__ = "prescreen_results"
+    __table_args__ = (UniqueConstraint("assignment_id", "kind", "attempt"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int]
+    correct: Mapped[int]
+    asked: Mapped[int]
+    passed: Mapped[bool]
+    ended_at: Mapped[datetime]
+
+
+class Serving(Base):
+    """One clip as served to one listener in one trial, under a random name; `fetched_at`: it was sent to its end."""
+
+    __tablename__ = "servings"
+    __table_args__ = (UniqueConstraint("assignment_id", "position", "slot"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
+    position: Mapped[int]
+    slot: Mapped[str] = mapped_column(String(1))
+    sound: Mapped[str] = mapped_column(String(43), unique=True)
+    fetched_at: Mapped[datetime | None]
+
+
+class Response(Base):
+    """The answer to one trial; `late`: given after the place had gone to another listener.
+
+    What follows `answered_at` is telemetry (server.assignments.telemetry), null where the browser told nothing, and
+    how sure the listener was (1 to 5), null where that was not asked.
+    """
+
+    __tablename__ = "responses"
+    __table_args__ = (UniqueConstraint("assignment_id", "position"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
+    position: Mapped[int]
+    choice: Mapped[str] = mapped_column(String(1))
+    response_ms: Mapped[int]
+    plays_x: Mapped[int]
+    plays_a: Mapped[int]
+    plays_b: Mapped[int]
+    late: Mapped[bool] = mapped_column(default=False)
+    answered_at: Mapped[datetime]
+    seconds_x: Mapped[float | None]
+    seconds_a: Mapped[float | None]
+    seconds_b: Mapped[float | None]
+    play_order: Mapped[str | None] = mapped_column(String(256))
+    focus_losses: Mapped[int | None]
+    sample_rate: Mapped[int | None]
+    output_latency_ms: Mapped[float | None]
+    agent_class: Mapped[str | None] = mapped_column(String(32))
+    confidence: Mapped[int | None]
+
+
+class Answer(Base):
+    """The answer to one question after the trials."""
+
+    __tablename__ = "answers"
+    __table_args__ = (UniqueConstraint("assignment_id", "question"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
+    question: Mapped[str] = mapped_column(String(32))
+    value: Mapped[str] = mapped_column(Text)
+    answered_at: Mapped[datetime]
+
+
+# A place is looked for among those not filled, at every arrival.
+Index("ix_places_open", Place.filled, Place.turn)
+
+
+# ------------------------------------------------------------------ the researcher's desk
+
+
+class Control(Base):
+    """How the study is run at present; `id` is always 1. Once closed, a study stays closed.
+
+    `purged_at`: when identities were last deleted for good (server.privacy.retention), `purged`: of how many people
+    in all.
+    """
+
+    __tablename__ = "control"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    recruiting: Mapped[bool] = mapped_column(default=True)
+    message: Mapped[str] = mapped_column(Text, default="")
+    closed_at: Mapped[datetime | None]
+    purged: Mapped[int] = mapped_column(default=0, server_default="0")
+    purged_at: Mapped[datetime | None]
+
+
+class ConsentText(Base):
+    """A consent text as listeners were shown it; `hash` is its SHA-256, which their assignments name."""
+
+    __tablename__ = "consent_texts"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    language: Mapped[str] = mapped_column(String(16))
+    number: Mapped[int]  # 1, 2, … in each language
+    text: Mapped[str] = mapped_column(Text)
+    since: Mapped[datetime]
+
+
+class Arrivals(Base):
+    """How often somebody arrived at /take on a day (UTC), by what they were shown; who it was is not known.
+
+    A day's number is spread over shards, so that many who arrive at once do not wait for one row.
+    """
+
+    __tablename__ = "arrivals"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    shown: Mapped[str] = mapped_column(String(16), primary_key=True)
+    shard: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(default=0)
+
+
+class Researcher(Base):
+    """Someone who may sign in to the desk; `unblinded_at`: when they asked to see agreement early.
+
+    `factor`: the second factor's key, encrypted (server.accounts.two_factor); `factor_step`: the last of its steps
+    that was used;
+    `recovery`: the keyed hashes of the recovery codes that are left, as a JSON list.
+    """
+
+    __tablename__ = "researchers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    password_hash: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime]
+    unblinded_at: Mapped[datetime | None]
+    role: Mapped[str] = mapped_column(String(16), server_default="owner")
+    factor: Mapped[str | None] = mapped_column(Text)
+    factor_step: Mapped[int | None]
+    recovery: Mapped[str | None] = mapped_column(Text)
+
+
+class SignIn(Base):
+    """A browser in which a researcher is signed in; its cookie is kept as a SHA-256 only."""
+
+    __tablename__ = "sign_ins"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    researcher_id: Mapped[int] = mapped_column(ForeignKey("researchers.id", ondelete="CASCADE"), index=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+
+    researcher: Mapped[Researcher] = relationship()
+
+
+class Attempts(Base):
+    """Failed attempts to sign in since `since`, by the keyed hash of a name or of an address."""
+
+    __tablename__ = "attempts"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    since: Mapped[datetime]
+    number: Mapped[int]
+
+
+class LogEntry(Base):
+    """What a researcher, a command or the server did, and why. Rows are added only: a trigger refuses all else.
+
+    `number`, `hash`, `seal` and `key` chain the rows (server.audit.hash_chain); null in rows from before there was a
+    chain.
+    """
+
+    __tablename__ = "log"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    who: Mapped[str] = mapped_column(String(64))
+    what: Mapped[str] = mapped_column(String(32))
+    detail: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(Text, default="")
+    number: Mapped[int | None]
+    hash: Mapped[str | None] = mapped_column(String(64))
+    seal: Mapped[str | None] = mapped_column(String(64))
+    key: Mapped[str | None] = mapped_column(String(16))
+
+
+Index("uq_log_number", LogEntry.number, unique=True)
+
+
+class LogHead(Base):
+    """The end of the log: the last entry's number and hash, sealed; `id` is always 1, and 0 is before the first."""
+
+    __tablename__ = "log_head"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(default=0)
+    hash: Mapped[str] = mapped_column(String(64), default="")
+    seal: Mapped[str] = mapped_column(String(64), default="")
+    key: Mapped[str] = mapped_column(String(16), default="")
+
+
+# ------------------------------------------------------------------ recruiting and paying
+
+
+class Launch(Base):
+    """The study's launch at a marketplace; `id` is always 1. `terms`: what study.toml said of pay and recruiter."""
+
+    __tablename__ = "launch"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(40))
+    live: Mapped[bool]
+    terms: Mapped[dict[str, Any]] = mapped_column(JSON)
+    budget_cents: Mapped[int]
+    began_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+
+
+class Opening(Base):
+    """Places ordered at the marketplace; written before they are, and `market_id` (a HIT, a study) after.
+
+    `owed_to`: a single place for one listener, to be paid by. `settled_at`: nothing more can happen there.
+    """
+
+    __tablename__ = "openings"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token: Mapped[str] = mapped_column(String(64), unique=True)
+    places: Mapped[int]
+    reward_cents: Mapped[int]
+    fee_cents: Mapped[int]  # on one reward
+    owed_to: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"))
+    market_id: Mapped[str | None] = mapped_column(String(64), index=True)
+    ordered_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
+
+
+class Submission(Base):
+    """One worker's taking of one place at the marketplace; null `assignment_id`: nobody whom we have met.
+
+    `key` is the keyed hash of worker and submission: the same submission's id may come again with another worker.
+    """
+
+    __tablename__ = "submissions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"), index=True)
+    opening: Mapped[str] = mapped_column(String(64), index=True)
+    status: Mapped[str] = mapped_column(String(16))
+    seen_at: Mapped[datetime]
+    excluded: Mapped[bool] = mapped_column(default=False)
+
+
+class Payment(Base):
+    """Money for a listener: written `pending` before the marketplace is asked, and `paid` after.
+
+    `void`: a person decided against it at the marketplace. One row an assignment and kind; null `assignment_id`: the
+    marketplace paid for a submission that belongs to no run of ours.
+    """
+
+    __tablename__ = "payments"
+    __table_args__ = (UniqueConstraint("assignment_id", "kind"), UniqueConstraint("submission_id", "kind"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token: Mapped[str] = mapped_column(String(64), unique=True)
+    assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"))
+    submission_id: Mapped[int | None] = mapped_column(ForeignKey("submissions.id"))
+    opening_id: Mapped[int | None] = mapped_column(ForeignKey("openings.id"))  # whose reward this is
+    kind: Mapped[str] = mapped_column(String(16))
+    cents: Mapped[int]
+    fee_cents: Mapped[int]
+    state: Mapped[str] = mapped_column(String(8))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    intended_at: Mapped[datetime]
+    paid_at: Mapped[datetime | None]
+
+
+class Sealed(Base):
+    """Who a listener is at the marketplace, encrypted by server.identity.vault: the only record of a worker's id."""
+
+    __tablename__ = "vault"
+
+    pseudonym: Mapped[str] = mapped_column(String(16), primary_key=True)  # the listener's
+    sealed: Mapped[str] = mapped_column(Text)
+    changed_at: Mapped[datetime]

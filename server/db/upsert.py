@@ -1,0 +1,35 @@
+"""What SQLAlchemy says differently for SQLite and PostgreSQL, and how a row is made once though two make it at once."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from server.db.models import Base
+
+Model = TypeVar("Model", bound=Base)
+
+
+def insert(session: Session, model: type[Base]) -> Any:
+    """An INSERT that takes ON CONFLICT, in the words of the session's database."""
+    return (sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert)(model)
+
+
+def find_or_add(
+    session: Session, model: type[Model], key: dict[str, Any], values: dict[str, Any], *, lock: bool = False
+) -> Model:
+    """The row of a unique key, made with `values` where there is none; `lock` where it is about to change.
+
+    Of two that make it at once, the second waits for the first and gets the same row.
+    """
+    query = select(model).filter_by(**key)
+    if lock:
+        query = query.with_for_update()
+    found = session.scalar(query)
+    if found is None:
+        session.execute(insert(session, model).values(**key, **values).on_conflict_do_nothing(index_elements=[*key]))
+        found = session.scalars(query).one()
+    return found

@@ -1,0 +1,1 @@
+"""Tokens, pseudonyms and the encrypted vault of marketplace identities."""

@@ -1,0 +1,140 @@
+"""The vault: who a listener is at the marketplace, encrypted, joined to everything else by the pseudonym alone.
+
+Paying needs a worker's id, so it is kept: here, in one table, under a key that is not in the database. Each entry is
+a Fernet token (AES-128-CBC with HMAC-SHA-256), so a changed one is noticed. ROOTNOTE_VAULT_KEY, or the file that
+ROOTNOTE_VAULT_KEY_FILE names, holds one key or several, separated by commas or white space: the first encrypts, all
+decrypt, so a new key is put first and the old ones are dropped after `rootnote server vault rotate`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from embeddings.errors import RootnoteError
+from server.db.models import Listener, Sealed
+from server.db.upsert import find_or_add
+from server.recruiting.marketplaces.base import Arrival
+
+NEEDED = (
+    "the environment variable ROOTNOTE_VAULT_KEY is not set: workers' ids are kept encrypted; make a key with "
+    "`rootnote server vault new-key` and keep it for the whole study."
+)
+WRONG = (
+    "the environment variable ROOTNOTE_VAULT_KEY does not open what the database holds; set the key it was begun with."
+)
+
+
+class Vault:
+    """Seals and opens; needs the keys, no database."""
+
+    def __init__(self, keys: list[str]) -> None:
+        """Raises RootnoteError where there is no key, or one that is none."""
+        if not keys:
+            raise RootnoteError(NEEDED)
+        try:
+            self._fernet = MultiFernet([Fernet(key) for key in keys])
+        except ValueError:
+            raise RootnoteError(
+                "ROOTNOTE_VAULT_KEY holds something that is no key; make one with `rootnote server vault new-key`."
+            ) from None
+
+    def seal(self, arrival: Arrival) -> str:
+        return self._fernet.encrypt(json.dumps(asdict(arrival)).encode()).decode()
+
+    def open(self, sealed: str) -> Arrival | None:
+        """What was sealed; None where it was not sealed by these keys, or changed since."""
+        try:
+            return Arrival(**json.loads(self._fernet.decrypt(sealed.encode())))
+        except (InvalidToken, ValueError, TypeError):
+            return None
+
+    def reseal(self, sealed: str) -> str:
+        """The same under the first key.
+
+        Raises:
+            RootnoteError: where none of the keys opens it.
+        """
+        try:
+            return self._fernet.rotate(sealed.encode()).decode()
+        except InvalidToken:
+            raise RootnoteError(WRONG) from None
+
+
+def new_key() -> str:
+    return Fernet.generate_key().decode()
+
+
+def has_keys(environment: Mapping[str, str]) -> bool:
+    return bool(environment.get("ROOTNOTE_VAULT_KEY") or environment.get("ROOTNOTE_VAULT_KEY_FILE"))
+
+
+def read_vault(environment: Mapping[str, str], *, rehearsal_secret: str = "") -> Vault:
+    """The vault of the environment's keys; in a rehearsal, one that follows from the rehearsal's secret.
+
+    Raises:
+        RootnoteError: where there is no key, or one that is none.
+    """
+    text = environment.get("ROOTNOTE_VAULT_KEY", "") or _read_file(environment.get("ROOTNOTE_VAULT_KEY_FILE", ""))
+    keys = text.replace(",", " ").split()
+    if not keys and rehearsal_secret:
+        digest = hashlib.sha256(b"rootnote.vault:" + rehearsal_secret.encode()).digest()
+        keys = [base64.urlsafe_b64encode(digest).decode()]
+    return Vault(keys)
+
+
+def _read_file(name: str) -> str:
+    if not name:
+        return ""
+    try:
+        return Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RootnoteError(f"ROOTNOTE_VAULT_KEY_FILE names {name}, which cannot be read: {error}.") from None
+
+
+# ------------------------------------------------------------------ in the database
+
+
+def remember(session: Session, vault: Vault, listener: Listener, arrival: Arrival, now: datetime) -> None:
+    """Keep who a listener is, and where they arrived last."""
+    sealed, key = vault.seal(arrival), {"pseudonym": listener.pseudonym}
+    row = find_or_add(session, Sealed, key, {"sealed": sealed, "changed_at": now}, lock=True)
+    row.sealed, row.changed_at = sealed, now
+    session.flush()
+
+
+def recall(session: Session, vault: Vault, listener: Listener) -> Arrival | None:
+    """Who a listener is; None where nothing is kept.
+
+    Raises:
+        RootnoteError: where the key is not the one it was sealed by.
+    """
+    row = session.get(Sealed, listener.pseudonym)
+    if row is None:
+        return None
+    found = vault.open(row.sealed)
+    if found is None:
+        raise RootnoteError(WRONG)
+    return found
+
+
+def rotate(session: Session, vault: Vault, now: datetime) -> int:
+    """Seal everything anew under the first key; how much there was.
+
+    Raises:
+        RootnoteError: where an entry opens under none of the keys; nothing is changed then.
+    """
+    rows = list(session.scalars(select(Sealed).with_for_update()))
+    for row in rows:
+        row.sealed, row.changed_at = vault.reseal(row.sealed), now
+    session.flush()
+    return len(rows)

@@ -1,0 +1,100 @@
+"""Blocks: what sections are made of. Text is plain and escaped where it is shown; markup is our own renderer's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+from server.irb.screen_list import Picture
+
+SHORT = 16  # rows
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Points:
+    """A list."""
+
+    points: Sequence[str]
+    ordered: bool = False
+    kind: str = "points"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table: the first cell of each row heads it; `title` is its caption."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    dense: bool = False
+    kind: str = "rows"
+
+    @property
+    def short(self) -> bool:
+        """Whether it fits on a page and so is kept on one."""
+        return len(self.rows) <= SHORT
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A text of the study's own, in its language."""
+
+    title: str
+    markup: Markup
+    language: str = "en"
+    direction: str = "ltr"
+    note: str = ""
+    kind: str = "prose"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A diagram as SVG."""
+
+    svg: Markup
+    kind: str = "drawing"
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A screen in one language, with its pictures by width."""
+
+    number: int
+    caption: str
+    detail: str
+    pictures: Sequence[Picture]
+    kind: str = "plate"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading within a section."""
+
+    text: str
+    kind: str = "heading"
+
+
+Block = Text | Points | Rows | Prose | Drawing | Plate | Heading
+
+
+@dataclass(frozen=True)
+class Section:
+    """A numbered part of the packet."""
+
+    title: str
+    blocks: list[Block] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        return re.sub(r"[^a-z]+", "-", self.title.lower()).strip("-")

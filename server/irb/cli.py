@@ -1,0 +1,53 @@
+"""`rootnote study irb`: the packet for a review board, as HTML and PDF.
+
+It is mounted into the group `study` by rootnote.py, because study must not import server.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from embeddings.provenance import replacing
+from study.config import load_study
+
+FOLDER = "irb"
+
+
+@click.command()
+@click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
+@click.option("--out", type=click.Path(path_type=Path), help=f"Folder to write into (default: STUDY/{FOLDER}).")
+def irb(folder: Path, out: Path | None) -> None:
+    """Make the packet for a review board: packet.html and packet.pdf.
+
+    Protocol, recruitment, consent, pay, risks, withdrawal, data and a picture of every page, all from study.toml and
+    the running program. Example: rootnote study irb my-study
+    """
+    from server.irb import context as gathering
+    from server.irb.html import footer, header, render
+    from server.irb.scratch_study import open_house
+    from server.irb.screen_list import tour
+    from server.irb.screenshots import open_camera
+    from server.irb.summary import missing
+
+    study = load_study(folder)
+    facts = gathering.gather(study, os.environ, datetime.now(UTC))
+    out = out or study.folder / FOLDER
+    with open_camera() as camera:
+        with open_house(study) as house:
+            pictures = tour(house, camera)
+        page = render(facts, pictures)
+        out.mkdir(parents=True, exist_ok=True)
+        with replacing(out / "packet.html") as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        with replacing(out / "packet.pdf") as temporary:
+            camera.print(page, temporary, html.escape(header(facts)), html.escape(footer(facts)))
+    click.echo(f"Wrote {out / 'packet.html'} and packet.pdf: {len(pictures)} pictures of pages.")
+    if lacking := missing(facts):
+        click.echo("The board will still ask for:")
+        for item in lacking:
+            click.echo(f"  {item}")

@@ -1,0 +1,114 @@
+"""The facts: all that the packet's sections are written from, taken from the study, the code and the databases.
+
+Money is US dollars, durations are minutes. Nothing here is worded for the board; the sections do that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from embeddings.provenance import digest
+from rootnote import VERSION
+from server.irb.timings import Measured, measure
+from server.recruiting.marketplaces.base import Order
+from server.recruiting.marketplaces.registry import make_recruiter
+from server.web.markdown import Pages, read_pages
+from study.check import TEXTS, StudyCheck, check_study
+from study.config import Study, StudyConfig, cents
+from study.preregistration.document import APART, HYPOTHESES, Frozen, read_frozen, text_of
+from study.trial_plan import Plan, read_plan
+
+CLIPS_OF_A_TRIAL = 3
+
+
+@dataclass(frozen=True)
+class Advert:
+    """What people are shown before they come: where, and (what it is, its words)."""
+
+    where: str
+    shown: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a study when the packet is made."""
+
+    study: Study
+    plan: Plan
+    check: StudyCheck
+    pages: Mapping[str, Pages]  # by language
+    texts: Mapping[str, str]  # consent texts as written, by language
+    hypotheses: str
+    frozen: Frozen | None
+    advert: Advert
+    measured: tuple[Measured, ...]
+    fingerprint: str
+    made_at: datetime
+    version: str = VERSION
+
+    @property
+    def config(self) -> StudyConfig:
+        return self.study.config
+
+    @property
+    def trials(self) -> int:
+        return self.check.trials_per_listener
+
+    @property
+    def clips(self) -> int:
+        """Seconds that the clips of a run last, each heard once."""
+        return round(self.trials * CLIPS_OF_A_TRIAL * self.config.corpus.clip_seconds)
+
+    @property
+    def consent_hash(self) -> str:
+        """Of the consent text in the study's first language."""
+        return self.pages[self.config.study.languages[0]].consent_version
+
+
+def gather(study: Study, environment: Mapping[str, str], now: datetime) -> Facts:
+    """Everything that the packet says.
+
+    Raises:
+        RootnoteError: where the study is not built, a text is missing, or a database cannot be read.
+    """
+    plan = read_plan(study)
+    languages = study.config.study.languages
+    return Facts(
+        study=study,
+        plan=plan,
+        check=check_study(study),
+        pages=read_pages(study),
+        texts={code: study.text("consent", code).read_text(encoding="utf-8") for code in languages},
+        hypotheses=text_of(study.folder / HYPOTHESES),
+        frozen=read_frozen(study.folder),
+        advert=_advert(study, environment),
+        measured=measure(study, plan, environment),
+        fingerprint=_fingerprint(study, plan),
+        made_at=now,
+    )
+
+
+def _advert(study: Study, environment: Mapping[str, str]) -> Advert:
+    """What the recruiter would show of an order for all the study's places; nothing is asked of a marketplace."""
+    config = study.config
+    recruiter = make_recruiter(study)
+    places = config.design.listener_count * len(config.embedding.embedders)
+    address = environment.get("ROOTNOTE_PUBLIC_URL", "").rstrip("/") or "https://(the server's address)"
+    reward = cents(config.pay.reward_usd)
+    order = Order("packet", "packet", places, places, reward, f"{address}/take", config.pay.minutes)
+    return Advert(recruiter.terms.name, recruiter.advert(order))
+
+
+def _fingerprint(study: Study, plan: Plan) -> str:
+    """SHA-256 over the settings, the schedule and the texts: another one is another protocol."""
+    files = (study.text(name, code) for code in study.config.study.languages for name in TEXTS)
+    return digest(
+        {
+            "settings": study.config.model_dump(mode="json", exclude=set(APART)),
+            "schedule": plan.schedule_fingerprint,
+            "texts": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()},
+        }
+    )

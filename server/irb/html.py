@@ -1,0 +1,69 @@
+"""The page: the sections as one HTML document that needs no other file, on a screen and on paper."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from server.irb.blocks import Section
+from server.irb.compensation import compensation
+from server.irb.context import Facts
+from server.irb.data_protection import columns, data_flow, security, stored
+from server.irb.protocol import participants, protocol
+from server.irb.recruitment_consent import consent, recruitment
+from server.irb.risks import risks, withdrawal
+from server.irb.screen_list import Picture
+from server.irb.screenshot_pages import screens
+from server.irb.summary import summary
+
+SHORT = 12  # characters of a hash, where it only tells two packets apart
+
+
+def sections(facts: Facts, pictures: Sequence[Picture]) -> list[Section]:
+    """The packet's sections in their order."""
+    return [
+        summary(facts),
+        protocol(facts),
+        participants(facts),
+        recruitment(facts),
+        consent(facts),
+        compensation(facts),
+        risks(facts),
+        withdrawal(facts),
+        data_flow(facts),
+        stored(facts),
+        security(facts),
+        screens(pictures),
+        columns(facts),
+    ]
+
+
+def header(facts: Facts) -> str:
+    """What stands above every page."""
+    return (
+        f"{facts.config.study.name} · study {facts.fingerprint[:SHORT]} · consent {facts.consent_hash[:SHORT]} · "
+        f"Rootnote {facts.version}"
+    )
+
+
+def footer(facts: Facts) -> str:
+    """What stands below every page."""
+    return f"Board packet of {facts.made_at:%Y-%m-%d}, made by rootnote study irb; regenerate it, do not edit it"
+
+
+def render(facts: Facts, pictures: Sequence[Picture]) -> str:
+    """The packet as HTML; the same facts and pictures give the same text."""
+    environment = Environment(
+        loader=PackageLoader("server.irb"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["data_uri"] = _data_uri
+    return environment.get_template("packet.html").render(
+        facts=facts, sections=sections(facts, pictures), header=header(facts), footer=footer(facts)
+    )
+
+
+def _data_uri(picture: Picture) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture.data).decode()

@@ -1,0 +1,68 @@
+"""Recruitment and consent: what people read before they decide."""
+
+from __future__ import annotations
+
+import re
+
+from markupsafe import Markup
+
+from server.irb.blocks import Block, Prose, Rows, Section, Text
+from server.irb.context import Facts
+from server.irb.formatting import LANGUAGE_NAMES
+from study.consent_check import ELEMENTS, missing_elements
+from study.languages import LANGUAGES
+
+POSTS = {
+    "mturk": "This is what Mechanical Turk shows in its list of tasks and above the task, word for word. A worker may "
+    "look at a preview (the consent text, without a button to begin) before accepting.",
+    "prolific": "This is what Prolific shows to those whom its filters let see the study, word for word.",
+    "link": "Rootnote posts nothing: the researchers send an address. The invitation's words are theirs, so attach "
+    "every e-mail, post and poster to this packet. The first page that the address opens is the consent below.",
+}
+
+
+def recruitment(facts: Facts) -> Section:
+    """The advertisement as the recruiter shows it."""
+    rows = [[what, words] for what, words in facts.advert.shown]
+    title = f"As shown by {facts.advert.where}"
+    if facts.config.recruiter.kind == "link":
+        title = "What participants are sent"
+    return Section("Recruitment", [Text(POSTS[facts.config.recruiter.kind]), Rows(title, ("Part", "Words"), rows)])
+
+
+def consent(facts: Facts) -> Section:
+    """The consent text in each language, with its version's hash."""
+    blocks: list[Block] = [
+        Text(
+            "Consent is given by a button below the text; the moment and the version (the SHA-256 of the text) are "
+            "kept with each run. Somebody who has the page open while the text changes is shown the new text first. "
+            "No signature and no name is asked for."
+        )
+    ]
+    for code, pages in facts.pages.items():
+        language = LANGUAGES[code]
+        blocks.append(
+            Prose(
+                f"Consent text in {LANGUAGE_NAMES[code]}",
+                _lowered(pages.consent),
+                code,
+                language.direction,
+                f"Version (SHA-256): {pages.consent_version}",
+            )
+        )
+    blocks.append(_elements(facts))
+    return Section("Consent", blocks)
+
+
+def _lowered(markup: Markup) -> Markup:
+    """A text whose headings stand below the packet's own."""
+    # Raw HTML is off in these texts, so every tag is the renderer's.
+    return Markup(re.sub(r"(</?h)([123])>", lambda found: f"{found[1]}{int(found[2]) + 3}>", markup))
+
+
+def _elements(facts: Facts) -> Rows:
+    """Which of the elements that consent needs each text seems to speak of."""
+    unsaid = {code: missing_elements(text) for code, text in facts.texts.items()}
+    rows = [[name, *("not found" if name in unsaid[code] else "found" for code in unsaid)] for name in ELEMENTS]
+    head = ("Element", *(LANGUAGE_NAMES[code] for code in unsaid))
+    return Rows("What consent must speak of (45 CFR 46.116), as looked for by its usual words", head, rows)

@@ -1,0 +1,257 @@
+"""The real web study on a scratch database, steered to every state so that its pages can be pictured.
+
+It runs in a thread, on a port of its own, and is gone with its temporary folder; the study's databases are never
+touched. Listeners are brought on by the use-cases of server.assignments.lifecycle, on a clock that can be put
+forward: nothing is drawn or worded here, so a page is what a listener in that state would get.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import secrets
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlencode
+
+from flask import Flask
+from sqlalchemy import select, text, update
+from sqlalchemy.engine import URL
+from sqlalchemy.orm import Session
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from server.app import create_app
+from server.assignments import audio, lifecycle, prescreen
+from server.assignments.lifecycle import Experiment, TrialAnswer
+from server.assignments.prescreen import ItemAnswer
+from server.audit import study_control
+from server.db import database
+from server.db.models import ACTIVE, Assignment, Opening, Place, PrescreenItem, Serving, State, Submission
+from server.identity.vault import Vault, new_key
+from server.participant.context import House as PageHouse
+from server.privacy import erasure
+from server.settings import Settings
+from study.config import StorageConfig, Study
+from study.prescreen.item import INTERVALS
+from study.prescreen.steps import stored_item
+
+HIT = "3ROOTNOTE0PACKET0HIT"
+PROLIFIC_STUDY = "aaaaaaaaaaaaaaaaaaaaaaaa"
+WHO = "the board packet"
+WHY = "so that the page can be pictured"
+
+
+@dataclass
+class Clock:
+    """The scratch study's clock: it stands still until it is put forward."""
+
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@dataclass(frozen=True)
+class House:
+    """The scratch study: where it is served, and its database."""
+
+    study: Study
+    app: Flask
+    address: str
+    clock: Clock
+
+    @property
+    def experiment(self) -> Experiment:
+        pages = self.app.extensions["rootnote"]
+        assert isinstance(pages, PageHouse)
+        return pages.experiment
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Session]:
+        with database.writing(self.app.extensions["rootnote.engine"]) as session, session.begin():
+            yield session
+
+    # ------------------------------------------------------------------ arriving
+
+    def door(self, person: int, *, place: int = 1, preview: bool = False, **more: str) -> str:
+        """The address that a person comes by; `place` is a later one that they take at the marketplace."""
+        kind = self.study.config.recruiter.kind
+        query = {"worker": f"listener{person}"}
+        if kind == "mturk":
+            taken = "ASSIGNMENT_ID_NOT_AVAILABLE" if preview else f"3PLACE{person:04}{place:04}"
+            query = {"workerId": f"A1LISTENER{person:04}", "assignmentId": taken, "hitId": HIT}
+            query["turkSubmitTo"] = "https://www.mturk.com"
+        elif kind == "prolific":
+            query = {"PROLIFIC_PID": f"{person:024x}", "STUDY_ID": PROLIFIC_STUDY, "SESSION_ID": f"{place:024x}"}
+        return f"{self.address}/take?{urlencode(query | more)}"
+
+    # ------------------------------------------------------------------ bringing a listener on
+
+    @contextlib.contextmanager
+    def listener(self, token: str) -> Iterator[tuple[Session, Assignment]]:
+        with self.writing() as session:
+            found = lifecycle.find(session, token, lock=True)
+            assert found is not None
+            yield session, found
+
+    def speak(self, token: str, language: str) -> None:
+        """Show a listener's pages in a language."""
+        with self.listener(token) as (_, assignment):
+            assignment.language = language
+
+    def step(self, token: str) -> str:
+        with self.listener(token) as (session, assignment):
+            return lifecycle.current_step(session, self.experiment, assignment)
+
+    def item(self, token: str) -> PrescreenItem | None:
+        """The item of the prescreen that is due, None where the prescreen is over."""
+        with self.listener(token) as (session, assignment):
+            due = prescreen.due_items(session, assignment) if assignment.state is State.CONSENTED else ()
+            session.expunge_all()
+            return due[0] if due else None
+
+    def answer_item(self, token: str, item: PrescreenItem, *, right: bool = True) -> None:
+        answer = stored_item(item.kind, item.params).answer
+        if not right:
+            answer = answer % INTERVALS + 1 if item.kind != "tones" else answer + 1
+        with self.listener(token) as (session, assignment):
+            given = ItemAnswer(item.kind, item.attempt, item.item, answer)
+            lifecycle.answer_prescreen(session, self.experiment, assignment, given)
+
+    def begin_listening(self, token: str) -> None:
+        with self.listener(token) as (session, assignment):
+            lifecycle.begin_listening(session, self.experiment, assignment)
+
+    def answer_trials(self, token: str) -> None:
+        """Answer every trial, as if all clips had been heard once."""
+        with self.listener(token) as (session, assignment):
+            taken = round(4000 * self.experiment.config.corpus.clip_seconds)
+            sure = 3 if self.experiment.config.player.confidence else None
+            for position in range(1, len(self.experiment.trials(assignment)) + 1):
+                mine = (Serving.assignment_id == assignment.id, Serving.position == position)
+                for serving in session.scalars(select(Serving.id).where(*mine)):
+                    audio.mark_fetched(session, self.experiment, serving)
+                session.expire_all()
+                given = TrialAnswer(position, "A", taken, 1, 1, 1, sure)
+                lifecycle.answer_trial(session, self.experiment, assignment, given)
+
+    def finish(self, token: str) -> None:
+        with self.listener(token) as (session, assignment):
+            lifecycle.answer_questions(session, self.experiment, assignment, {})
+
+    def leave(self, token: str) -> None:
+        with self.listener(token) as (session, assignment):
+            lifecycle.leave(session, self.experiment, assignment)
+
+    def erase(self, token: str) -> None:
+        with self.listener(token) as (session, assignment):
+            erasure.erase(session, None, assignment, self.experiment.clock(), erasure.LISTENER)
+
+    def end_unheard(self, token: str) -> None:
+        with self.listener(token) as (session, assignment):
+            lifecycle.end_unheard(session, self.experiment, assignment)
+
+    def hand_in(self, token: str) -> None:
+        """The marketplace says that the work was handed in."""
+        with self.listener(token) as (session, assignment):
+            mine = update(Submission).where(Submission.assignment_id == assignment.id)
+            session.execute(mine.values(status="submitted"))
+
+    # ------------------------------------------------------------------ the study as a whole
+
+    def let_lease_run_out(self) -> None:
+        self.clock.now += self.experiment.lease + timedelta(minutes=1)
+
+    def fill_other_places(self) -> None:
+        """Every place that nobody holds is filled."""
+        with self.writing() as session:
+            session.execute(update(Place).where(Place.assignment_id.is_(None)).values(filled=True))
+            held = select(Assignment.id).where(Assignment.state.in_(ACTIVE))
+            given_up = Place.assignment_id.is_not(None) & Place.assignment_id.not_in(held)
+            session.execute(update(Place).where(given_up).values(filled=True))
+
+    def stop(self) -> None:
+        with self.writing() as session:
+            study_control.stop(session, WHO, WHY, self.clock.now)
+
+    def close(self) -> None:
+        with self.writing() as session:
+            study_control.close(session, WHO, WHY, self.clock.now)
+
+    def break_down(self) -> None:
+        """Lose a table, so that the next page fails as on a server that is broken."""
+        with self.writing() as session:
+            session.execute(text("DROP TABLE places"))
+
+
+@contextlib.contextmanager
+def _keeping_still() -> Iterator[None]:
+    """What the scratch study logs, as that it breaks down when it is made to, is shown to nobody."""
+    logger, nobody = logging.getLogger("server"), logging.NullHandler()
+    propagates, logger.propagate = logger.propagate, False
+    logger.addHandler(nobody)
+    try:
+        yield
+    finally:
+        logger.removeHandler(nobody)
+        logger.propagate = propagates
+
+
+class _Quiet(WSGIRequestHandler):
+    def log(self, kind: str, message: str, *args: object) -> None:
+        """Nobody reads along."""
+
+
+@contextlib.contextmanager
+def open_house(study: Study) -> Iterator[House]:
+    """Serve the study from a scratch database, in this process; its clips from build/stimuli, never from a bucket.
+
+    Raises:
+        RootnoteError: where the study is not built, its clips are not on this machine, or a text is missing.
+    """
+    here = dataclasses.replace(study, config=study.config.model_copy(update={"storage": StorageConfig()}))
+    with tempfile.TemporaryDirectory(prefix="rootnote-packet-") as folder, _keeping_still():
+        url, clock = URL.create("sqlite", database=str(Path(folder) / "scratch.sqlite3")), Clock()
+        engine = database.connect(url)
+        database.migrate(engine)
+        engine.dispose()
+        vault = None if study.config.recruiter.kind == "link" else Vault([new_key()])
+        journal = str(Path(folder) / "erasures.jsonl")  # not the study's own
+        settings = Settings(url, secrets.token_hex(32), requests_per_second=0, vault=vault, erasures=journal)
+        app = create_app(here, settings, clock=clock)
+        server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            house = House(here, app, f"http://127.0.0.1:{server.server_port}", clock)
+            _open_places(house)
+            yield house
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+            app.extensions["rootnote.engine"].dispose()
+
+
+def _open_places(house: House) -> None:
+    """Write down the task that marketplace workers come by."""
+    kind = house.study.config.recruiter.kind
+    if kind == "link":
+        return
+    market_id = HIT if kind == "mturk" else PROLIFIC_STUDY
+    with house.writing() as session:
+        session.add(
+            Opening(
+                token="packet",  # noqa: S106 (a name)
+                places=1,
+                reward_cents=0,
+                fee_cents=0,
+                market_id=market_id,
+                ordered_at=house.clock.now,
+            )
+        )

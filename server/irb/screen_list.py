@@ -1,0 +1,290 @@
+"""The screens: every page that a listener can meet, and by what it comes about.
+
+A screen is one page in one state; `route` is the address that shows it, `seen` says when or by whom. `tour` walks the
+scratch study through all of them and pictures each in every language of the study, on a laptop and on a telephone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from server.irb.scratch_study import House
+from server.irb.screenshots import WINDOWS, Camera, Width
+from study.prescreen.steps import STEPS, graded_steps, step_config
+from study.questionnaire import check_answers
+
+TAKE, OWN = "/take", "/a/…"
+READY = "main[data-ready]"
+PLAYED = "(number) => document.querySelectorAll('[data-player]')[number].matches('.done:not(.playing)')"
+SEND_NOTHING = "const form = document.querySelector('form[data-send]'); form.noValidate = true; form.requestSubmit()"
+CLIPS = 3
+STRANGER = 9999  # somebody who comes to the door and does not consent
+CHECKS = {
+    "volume": "set the volume",
+    "tones": "count the tones",
+    "huggins": "the hidden tone (headphones)",
+    "antiphase": "the softest tone (headphones)",
+}
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A page in a state."""
+
+    title: str
+    seen: str
+    route: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A screen as a browser showed it: a PNG of `across` × `down` pixels."""
+
+    screen: Screen
+    language: str
+    width: Width
+    data: bytes
+    across: int
+    down: int
+
+
+Go = Callable[[str], None]  # opens the page in a language
+
+CONSENT = Screen("Information and consent", "by everybody who opens the link; nothing is stored yet", TAKE)
+PREVIEW = Screen("Preview", "by a worker who looks at the task before accepting it", TAKE)
+INSTRUCTIONS = Screen("Instructions", "before the first trial", OWN)
+TRIAL = Screen("A trial, before listening", "in every trial", OWN)
+HEARD = Screen("A trial, after all three clips were heard", "in every trial; only now can an answer be given", OWN)
+NO_SOUND = Screen("A trial whose sounds cannot be played", "in a browser that cannot play the clips", OWN)
+CUT_OFF = Screen("A trial while the connection is lost", "while an answer cannot be sent", OWN)
+QUESTIONS = Screen("Questions", "after the last trial", OWN)
+WRONG = Screen("Questions, with answers missing", "by those who left out what is required", OWN)
+TEXT = Screen("The consent text, to print", "by those who press “Print or keep this text”", "/consent/…")
+ACCESS = Screen("Accessibility", "by those who press “Accessibility”, which is on every page", "/accessibility")
+WITHDRAW = Screen("Erase my answers, by code", "by those who come back later", "/withdraw")
+ASKED = Screen("Erase my answers?", "by those who press “Erase my answers”, at the end or later", f"{OWN}/withdraw")
+ERASED = Screen("The end: answers erased", "by those who had their answers erased", OWN)
+LEAVE = Screen(
+    "Leave the study?", "by those who press “Leave the study”, which is on every page of a run", f"{OWN}/leave"
+)
+TECHNICAL = Screen(
+    "No sound?", "by those who press “No sound?”, which is on every page with sounds", f"{OWN}/technical"
+)
+DONE = Screen("The end: finished", "by those who answered everything", OWN)
+SCREENED_OUT = Screen("The end: listening check not passed", "by those who failed every attempt at a check", OWN)
+WITHDRAWN = Screen("The end: left the study", "by those who left before the end", OWN)
+UNHEARD = Screen("The end: no sound", "by those who could not play the sounds", OWN)
+EXPIRED = Screen(
+    "The end: place run out", "by those who were away too long, so that the place went to somebody else", OWN
+)
+TAKEN = Screen("Taken part already", "by those who come a second time", TAKE)
+FULL = Screen("No place at the moment", "by those who come while all places are held", TAKE)
+COMPLETE = Screen("The study is complete", "by those who come after the last place was filled", TAKE)
+PAUSED = Screen("The study takes a break", "by those who come while recruiting is stopped", TAKE)
+CLOSED = Screen("The study has ended", "by those who come after the study was closed", TAKE)
+OWED = Screen("A payment that is owed", "by a worker for whom a task was made to pay them by", TAKE)
+REFUSED = Screen(
+    "An error: what was sent cannot be taken", "for example on a page that was open for more than a day", TAKE
+)
+NOTHING = Screen("An error: no such page", "by those who mistype an address", "any other")
+BROKEN = Screen("An error: the server is at fault", "while something is broken", "any")
+
+
+def check_screens(kind: str) -> tuple[Screen, Screen, Screen]:
+    """The screens of a step of the prescreen: its first sound, a later one, and the first of a later attempt."""
+    name = CHECKS.get(kind, kind)
+    title = f"Listening check: {name}" if STEPS[kind].graded else name[0].upper() + name[1:]
+    return (
+        Screen(title, "after consent", OWN),
+        Screen(f"{title}, a later sound", "after the first sound", OWN),
+        Screen(f"{title}, another attempt", "by those who did not pass the first attempt", OWN),
+    )
+
+
+@dataclass
+class Tour:
+    """A walk through the scratch study, with the pictures taken so far."""
+
+    house: House
+    camera: Camera
+    pictures: list[Picture] = field(default_factory=list)
+    people: int = 0
+
+    @property
+    def languages(self) -> list[str]:
+        return self.house.study.config.study.languages
+
+    def show(self, screen: Screen, go: Go) -> None:
+        """Picture a screen in every language and width."""
+        for language in self.languages:
+            go(language)
+            for width in WINDOWS:
+                self.pictures.append(Picture(screen, language, width, *self.camera.shoot(width)))
+
+    # ------------------------------------------------------------------ ways to a page
+
+    def open(self, address: str) -> None:
+        self.camera.page.goto(address)
+        self.camera.page.wait_for_selector(READY)
+
+    def door(self, person: int, *, place: int = 1, preview: bool = False, **more: str) -> Go:
+        """To the first page, as that person."""
+        return lambda language: self.open(self.house.door(person, place=place, preview=preview, **more, lang=language))
+
+    def own(self, token: str, ending: str = "", script: str = "", wait: str = "") -> Go:
+        """To a listener's own page; then run `script` there and wait for the element `wait`."""
+
+        def go(language: str) -> None:
+            self.house.speak(token, language)
+            self.open(f"{self.house.address}/a/{token}{ending}")
+            if script:
+                self.camera.page.evaluate(script)
+            if wait:
+                self.camera.page.wait_for_selector(wait)
+
+        return go
+
+    def press(self, go: Go, script: str = "") -> Go:
+        """To a page, and then to what its button leads to; `script` runs before."""
+
+        def pressed(language: str) -> None:
+            go(language)
+            if script:
+                self.camera.page.evaluate(script)
+            with self.camera.page.expect_navigation():
+                self.camera.page.click("main button.primary")
+            self.camera.page.wait_for_selector(READY)
+
+        return pressed
+
+    def heard(self, token: str) -> Go:
+        """To a trial whose clips the browser has played to their end, with an answer chosen."""
+
+        def go(language: str) -> None:
+            self.own(token)(language)
+            for number in range(CLIPS):
+                self.camera.page.locator("[data-player] .play").nth(number).click()
+                self.camera.page.wait_for_function(PLAYED, arg=number)
+            self.camera.page.locator("input[name=choice]").first.check(force=True)
+
+        return go
+
+    def consent(self) -> str:
+        """Somebody new consents: their token."""
+        self.people += 1
+        self.press(self.door(self.people))(self.languages[0])
+        return self.camera.page.url.rpartition("/")[2]
+
+
+def tour(house: House, camera: Camera) -> list[Picture]:
+    """Picture every screen of a study, in the order in which a listener may meet them."""
+    walk = Tour(house, camera)
+    if house.study.config.recruiter.kind == "mturk":
+        walk.show(PREVIEW, walk.door(STRANGER, preview=True))
+    walk.show(CONSENT, walk.door(STRANGER))
+    walk.show(TEXT, lambda language: walk.open(f"{house.address}/consent?lang={language}"))
+    walk.show(ACCESS, lambda language: walk.open(f"{house.address}/accessibility?lang={language}"))
+    walk.show(WITHDRAW, lambda language: walk.open(f"{house.address}/withdraw?lang={language}"))
+    stale = walk.press(walk.door(STRANGER), "document.querySelector('main [name=entry]').value = 'old'")
+    walk.show(REFUSED, stale)
+    walk.show(NOTHING, lambda language: walk.open(f"{house.address}/nothing?lang={language}"))
+    _fail_the_checks(walk)
+    _leave_early(walk)
+    token = _take_the_last_place(walk)
+    _take_the_study(walk, token)
+    _come_too_late(walk, token)
+    order = {screen: number for number, screen in enumerate(_in_order(house))}
+    return sorted(
+        walk.pictures, key=lambda one: (order[one.screen], house.study.config.study.languages.index(one.language))
+    )
+
+
+def _fail_the_checks(walk: Tour) -> None:
+    """Somebody who fails each check once, and the last one that must be passed for good."""
+    house, config = walk.house, walk.house.study.config
+    must = [kind for kind in graded_steps(config) if step_config(config, kind).required]
+    if not config.prescreen.steps:
+        return
+    token = walk.consent()
+    while item := house.item(token):
+        if (item.attempt, item.item) == (2, 1):
+            walk.show(check_screens(item.kind)[2], walk.own(token))
+        fatal = item.kind in must[-1:]
+        again = step_config(config, item.kind).attempts > item.attempt
+        house.answer_item(token, item, right=not fatal and (item.attempt > 1 or not again))
+    if house.step(token) == "screened_out":
+        walk.show(SCREENED_OUT, walk.own(token))
+
+
+def _leave_early(walk: Tour) -> None:
+    token = walk.consent()
+    walk.house.leave(token)
+    walk.show(WITHDRAWN, walk.own(token))
+    if walk.house.study.config.recruiter.kind == "link":
+        walk.show(TAKEN, walk.press(walk.door(walk.people)))
+    token = walk.consent()
+    walk.house.end_unheard(token)
+    walk.show(UNHEARD, walk.own(token))
+    walk.show(ASKED, walk.own(token, "/withdraw"))
+    walk.house.erase(token)
+    walk.show(ERASED, walk.own(token))
+
+
+def _take_the_last_place(walk: Tour) -> str:
+    """Somebody is away for too long and loses the last place to somebody else, whose token this gives."""
+    slow = walk.consent()
+    walk.house.fill_other_places()
+    walk.house.let_lease_run_out()
+    token = walk.consent()
+    walk.show(EXPIRED, walk.own(slow))
+    walk.show(FULL, walk.door(STRANGER))
+    return token
+
+
+def _take_the_study(walk: Tour, token: str) -> None:
+    house = walk.house
+    while item := house.item(token):
+        if item.attempt == 1 and item.item <= 2:
+            walk.show(check_screens(item.kind)[item.item - 1], walk.own(token))
+        house.answer_item(token, item)
+    walk.show(INSTRUCTIONS, walk.own(token))
+    house.begin_listening(token)
+    walk.show(TRIAL, walk.own(token))
+    walk.show(HEARD, walk.heard(token))
+    walk.show(NO_SOUND, walk.own(token, script="tell('problem')"))
+    walk.show(CUT_OFF, walk.own(token, script="tell('connection')"))
+    walk.show(LEAVE, walk.own(token, "/leave"))
+    walk.show(TECHNICAL, walk.own(token, "/technical"))
+    house.answer_trials(token)
+    walk.show(QUESTIONS, walk.own(token))
+    if check_answers(house.study.config.questions, {})[1]:
+        walk.show(WRONG, walk.own(token, script=SEND_NOTHING, wait=".wrong"))
+    house.finish(token)
+    walk.show(DONE, walk.own(token))
+
+
+def _come_too_late(walk: Tour, token: str) -> None:
+    house, comer = walk.house, walk.door(STRANGER)
+    if house.study.config.recruiter.kind != "link":
+        house.hand_in(token)
+        walk.show(TAKEN, walk.door(walk.people, place=2))
+        walk.show(OWED, walk.door(STRANGER, owed="1"))
+    walk.show(COMPLETE, comer)
+    house.break_down()
+    walk.show(BROKEN, comer)
+    house.stop()
+    walk.show(PAUSED, comer)
+    house.close()
+    walk.show(CLOSED, comer)
+
+
+def _in_order(house: House) -> list[Screen]:
+    """All screens as the packet shows them: the way through the study, its ends, and what goes wrong."""
+    checks = [screen for kind in house.study.config.prescreen.steps for screen in check_screens(kind)]
+    return [
+        PREVIEW, CONSENT, *checks, INSTRUCTIONS, TRIAL, HEARD, QUESTIONS, WRONG, DONE,
+        LEAVE, WITHDRAWN, ASKED, ERASED, WITHDRAW, TEXT, ACCESS,
+        SCREENED_OUT, TECHNICAL, UNHEARD, NO_SOUND, CUT_OFF, EXPIRED,
+        TAKEN, FULL, COMPLETE, PAUSED, CLOSED, OWED, REFUSED, NOTHING, BROKEN,
+    ]  # fmt: skip

@@ -1,0 +1,97 @@
+"""Status: how far a study has come, counted; and the completion codes that were shown, for paying listeners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from server.db.models import ACTIVE, Assignment, Opening, Payment, Place, Response, State, Submission
+from server.export.responses import standing
+from server.payments import hourly_pay, ledger
+from server.privacy import retention
+from study.config import PayConfig, StudyConfig
+
+
+def count(session: Session) -> dict[str, Any]:
+    """Places (all, free, held, filled), listeners by state, and responses."""
+    places = list(session.execute(select(Place.assignment_id, Place.filled)))
+    held = {assignment for assignment, filled in places if assignment is not None and not filled}
+    filled = sum(filled for _, filled in places)
+    listeners = dict.fromkeys((state.value for state in State), 0)
+    for assignment in session.scalars(select(Assignment)):
+        listeners[standing(assignment, assignment.id in held).value] += 1
+    shown = {"consented", "screened", "listening", "finished", "screened_out", "withdrawn", "expired"}
+    return {
+        "places": {"all": len(places), "free": len(places) - filled - len(held), "held": len(held), "filled": filled},
+        "listeners": {name: number for name, number in listeners.items() if number or name in shown},
+        "responses": session.scalar(select(func.count()).select_from(Response)) or 0,
+    }
+
+
+def money(session: Session, pay: PayConfig) -> dict[str, Any]:
+    """The launch at the marketplace, in submissions and US dollars; empty where the study is not launched."""
+    launch = ledger.launch(session)
+    if launch is None:
+        return {}
+    statuses = select(Submission.status, func.count()).group_by(Submission.status)
+    openings = select(Opening.settled_at.is_(None), func.count()).group_by(Opening.settled_at.is_(None))
+    under_way = {bool(open_): number for open_, number in session.execute(openings)}
+    kinds = select(Payment.kind, func.sum(Payment.cents)).where(Payment.state == "paid").group_by(Payment.kind)
+    fees = select(func.coalesce(func.sum(Payment.fee_cents), 0)).where(Payment.state == "paid")
+    told: dict[str, Any] = {kind: ledger.dollars(amount) for kind, amount in session.execute(kinds)}
+    told |= {
+        "fees": ledger.dollars(session.scalar(fees) or 0),
+        "paid": ledger.dollars(ledger.paid(session)),
+        "in_doubt": len(ledger.pending(session)),
+        "at_most": ledger.dollars(ledger.committed(session)),
+        "budget": ledger.dollars(launch.budget_cents),
+    }
+    settled = {"openings": under_way.get(True, 0), "openings_settled": under_way.get(False, 0)}
+    return {"marketplace": settled | _by_name(session, statuses), "money": told}
+
+
+def wage(session: Session, pay: PayConfig) -> dict[str, Any]:
+    """What an hour pays, as measured, beside the floor; empty before anybody finished."""
+    found = hourly_pay.wages(session, pay)
+    if found is None:
+        return {}
+    told = {
+        "minutes_at_work": f"{found.minutes:.1f}",
+        "median_an_hour": f"${found.median:.2f}",
+        "tenth_percentile": f"${found.tenth:.2f}",
+        "floor": f"${pay.floor_usd_per_hour:.2f}",
+    }
+    if found.below:
+        missing = ledger.dollars(found.missing)
+        told["below_the_floor"] = f"{found.below} people, by {missing}; `rootnote server pay --to-floor` lifts them"
+    return {"wage": told}
+
+
+def identities(session: Session, config: StudyConfig, now: datetime) -> dict[str, Any]:
+    """Of how many people it is kept who they are, when that is due to be deleted, and how many are."""
+    found = retention.look(session, config, now)
+    told: dict[str, Any] = {"kept": found.kept}
+    if found.kept:
+        told["due"] = f"{found.due:%Y-%m-%d %H:%M} UTC" if found.due else f"not yet: {found.waiting}"
+    if found.purged_at is not None:
+        told["deleted"] = f"{found.purged}, last at {found.purged_at:%Y-%m-%d %H:%M} UTC"
+    return {"identities": told}
+
+
+def _by_name(session: Session, query: Any) -> dict[str, int]:
+    return {str(row[0]): int(row[1]) for row in session.execute(query)}
+
+
+def shown_codes(session: Session, pay: PayConfig) -> Iterator[tuple[str, str, float]]:
+    """(code, outcome, US dollars) of every assignment that has ended; no pseudonym, so that nothing joins the two."""
+    ended = select(Assignment).where(Assignment.state.not_in(ACTIVE)).order_by(Assignment.completion_code)
+    for assignment in session.scalars(ended):
+        yield assignment.completion_code, assignment.state.value, _due(assignment.state, pay)
+
+
+def _due(state: State, pay: PayConfig) -> float:
+    return ledger.due(state, pay)[1] / 100

@@ -1,0 +1,121 @@
+"""Wages: how long listeners were at work, what an hour of it pays, and what lifts everybody to the floor.
+
+Work is counted from consent to the end by the moments at which something was sent; of a pause between two of them
+five minutes count at most, so that somebody who was called away for an hour does not appear to have worked it.
+Conventions: minutes; an hour's pay in US dollars; what is owed in cents, rounded up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from server.db.models import COMPLETED, Answer, Assignment, Payment, PrescreenItem, Response
+from server.payments import ledger
+from study.config import PayConfig
+
+PAUSE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One finished run: minutes at work, and what it pays in all (the reward, and what was added to it)."""
+
+    assignment: int
+    pseudonym: str
+    minutes: float
+    cents: int
+
+    @property
+    def hourly(self) -> float:
+        return self.cents / 100 / (self.minutes / 60) if self.minutes > 0 else math.inf
+
+    def short(self, floor: float) -> int:
+        """What is missing to the floor, in cents."""
+        return max(math.ceil(round(floor * 100 * self.minutes / 60 - self.cents, 6)), 0)
+
+
+@dataclass(frozen=True)
+class Wages:
+    """What an hour pays, over everybody who finished: the median, and the tenth percentile."""
+
+    n: int
+    minutes: float
+    median: float
+    tenth: float
+    below: int
+    missing: int
+
+
+def works(session: Session, pay: PayConfig) -> list[Work]:
+    """Every finished run that was not erased."""
+    moments = _moments(session)
+    added: dict[int | None, int] = defaultdict(int)
+    extra = select(Payment).where(Payment.kind.in_(("bonus", "lift")), Payment.state != "void")
+    for payment in session.scalars(extra):
+        added[payment.assignment_id] += payment.cents
+    done = select(Assignment).where(Assignment.state.in_(COMPLETED), Assignment.ended_at.is_not(None))
+    return [
+        Work(
+            one.id,
+            one.pseudonym,
+            minutes_at_work([*moments[one.id], *_ends(one)]),
+            ledger.due(one.state, pay)[1] + added[one.id],
+        )
+        for one in session.scalars(done.order_by(Assignment.id))
+    ]
+
+
+def _moments(session: Session) -> dict[int, list[datetime]]:
+    found: dict[int, list[datetime]] = defaultdict(list)
+    for table in (PrescreenItem, Response, Answer):
+        query = select(table.assignment_id, table.answered_at).where(table.answered_at.is_not(None))
+        for number, moment in session.execute(query):
+            if moment is not None:
+                found[number].append(moment)
+    return found
+
+
+def _ends(assignment: Assignment) -> list[datetime]:
+    known = (assignment.consented_at, assignment.screened_at, assignment.listening_at, assignment.ended_at)
+    return [moment for moment in known if moment is not None]
+
+
+def minutes_at_work(moments: Iterable[datetime]) -> float:
+    """Minutes between the first and the last moment, of every pause five at most."""
+    pauses = (after - before for before, after in itertools.pairwise(sorted(moments)))
+    return sum((min(pause, PAUSE) for pause in pauses), timedelta()).total_seconds() / 60
+
+
+def wages(session: Session, pay: PayConfig) -> Wages | None:
+    """What an hour pays; None before anybody finished."""
+    found = works(session, pay)
+    if not found:
+        return None
+    hourly, short = [one.hourly for one in found], [one.short(pay.floor_usd_per_hour) for one in found]
+    return Wages(
+        n=len(found),
+        minutes=statistics.median(one.minutes for one in found),
+        median=statistics.median(hourly),
+        tenth=quantile(hourly, 0.1),
+        below=sum(cents > 0 for cents in short),
+        missing=sum(short),
+    )
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The q-quantile by linear interpolation (numpy's default); values may be infinite."""
+    ordered = sorted(values)
+    at = q * (len(ordered) - 1)
+    low, high = math.floor(at), math.ceil(at)
+    if ordered[low] == ordered[high]:
+        return ordered[low]  # two that are infinite have no difference
+    return ordered[low] + (at - low) * (ordered[high] - ordered[low])

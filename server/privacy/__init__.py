@@ -1,0 +1,1 @@
+"""Withdrawal, erasure, retention and disclosure of personal data."""

@@ -1,0 +1,132 @@
+"""Disclosure: everything that is kept of one person, for them (GDPR articles 15 and 20).
+
+Conventions: the account is JSON; times are UTC (ISO 8601), money is US dollars, choices are those of the listener; what
+the study's design says of a clip is not the listener's data and stays out, so that nobody is unblinded by it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy.orm import Session
+
+from server.db.models import (
+    Answer,
+    Assignment,
+    Listener,
+    LogEntry,
+    Payment,
+    PrescreenItem,
+    PrescreenResult,
+    Response,
+    Sealed,
+    Submission,
+)
+from server.identity import vault as privacy
+from server.identity.tokens import Door
+from server.identity.vault import Vault
+from server.privacy import consent_texts, retention
+from study.config import StudyConfig
+
+RIGHTS = (
+    "You may have your answers erased: at /withdraw with your completion code, or by writing to the contact. You may "
+    "complain to the review board named in the consent text, or to a data protection authority."
+)
+HIDDEN = {"id", "assignment_id", "token_hash", "entry_hash", "listener_id", "sound", "params"}
+
+
+def find(session: Session, door: Door, wanted: str, *, worker: bool = False) -> Assignment | None:
+    """The run of a completion code or a pseudonym, or of a worker's id at the marketplace."""
+    runs = select(Assignment).join(Listener, Assignment.listener_id == Listener.id)
+    if worker:
+        return session.scalar(runs.where(Listener.worker_hash == door.worker_hash(wanted)))
+    found = find_code(session, door, wanted)
+    return found or session.scalar(runs.where((Assignment.pseudonym == wanted) | (Listener.pseudonym == wanted)))
+
+
+def find_code(session: Session, door: Door, code: str, *, lock: bool = False) -> Assignment | None:
+    """The run of a completion code, as somebody types it; `lock` where it is about to change."""
+    plain = "".join(code.upper().split()).replace("-", "")
+    if not (plain.isascii() and plain.isalnum()):
+        return None
+    query = select(Assignment).where(Assignment.completion_code.in_((plain, door.hidden_code(plain))))
+    return session.scalar(query.with_for_update() if lock else query)
+
+
+def account(
+    session: Session, config: StudyConfig, vault: Vault | None, assignment: Assignment, now: datetime
+) -> dict[str, Any]:
+    """Everything that is kept of one person.
+
+    Raises:
+        RootnoteError: where their identity is sealed under another key.
+    """
+    number, kept = assignment.id, retention.look(session, config, now)
+    payments = session.scalars(select(Payment).where(Payment.assignment_id == number))
+    version = next((one for one in consent_texts.versions(session) if one.hash == assignment.consent_version), None)
+    return {
+        "study": config.study.name,
+        "contact": config.study.contact,
+        "purpose": "Research: whether a computer's measure of musical similarity agrees with people's hearing.",
+        "recipients": "The study's researchers; the marketplace, if you came from one. Publications hold no names.",
+        "kept_until": {
+            "identity": _iso(kept.due) if kept.due else f"{config.privacy.identity_days:g} days after the last payment",
+            "answers": "for as long as the research needs them, under a random name",
+        },
+        "rights": RIGHTS,
+        "identity": _identity(session, vault, assignment),
+        "listener": assignment.listener.pseudonym,
+        "run": _row(assignment) | {"erased": assignment.erased_at is not None},
+        "consent": {"version": assignment.consent_version, "text": version.text if version else None},
+        "prescreen": [_row(one) for one in _all(session, PrescreenItem, number)],
+        "prescreen_results": [_row(one) for one in _all(session, PrescreenResult, number)],
+        "responses": [_row(one) for one in _all(session, Response, number)],
+        "answers": [_row(one) for one in _all(session, Answer, number)],
+        "submissions": [
+            {"opening": one.opening, "status": one.status, "seen": _iso(one.seen_at)}
+            for one in _all(session, Submission, number)
+        ],
+        "payments": [_payment(one) for one in payments],
+        "log": [
+            {"at": _iso(one.at), "what": one.what, "detail": one.detail, "reason": one.reason}
+            for one in session.scalars(select(LogEntry).where(_names(assignment)))
+        ],
+    }
+
+
+def _payment(one: Payment) -> dict[str, Any]:
+    told = {"kind": one.kind, "usd": one.cents / 100, "state": one.state, "reason": one.reason}
+    return told | {"at": _iso(one.paid_at)}
+
+
+def _names(assignment: Assignment) -> ColumnElement[bool]:
+    """The entries of the log that speak of one run."""
+    return or_(LogEntry.detail.contains(assignment.pseudonym), LogEntry.reason.contains(assignment.pseudonym))
+
+
+def _identity(session: Session, vault: Vault | None, assignment: Assignment) -> dict[str, Any] | None:
+    if session.get(Sealed, assignment.listener.pseudonym) is None:
+        return None
+    if vault is None:
+        return {"sealed": "an identifier is kept encrypted; ROOTNOTE_VAULT_KEY opens it"}
+    found = privacy.recall(session, vault, assignment.listener)
+    return {"worker": found.worker, "submission": found.submission, "opening": found.opening} if found else None
+
+
+def _all(session: Session, table: Any, number: int) -> list[Any]:
+    return list(session.scalars(select(table).where(table.assignment_id == number).order_by(table.id)))
+
+
+def _row(row: Any) -> dict[str, Any]:
+    columns = (column.key for column in row.__table__.columns)
+    return {name: _plain(getattr(row, name)) for name in columns if name not in HIDDEN}
+
+
+def _plain(value: Any) -> Any:
+    return _iso(value) if isinstance(value, datetime) else value
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,180 @@
+"""People: what is known of listeners, and how each answer is told more coarsely.
+
+Free texts are never published. Everything else that a listener said of themselves, their language, browser and sound
+output could be known to somebody who knows them (a quasi-identifier), so it goes through `anonymity`; only those who
+finished have answered, and of the others it is not said. What became of a run (`state`) and whether the prescreen was
+passed is nothing that others know. Times, attempts, numbers of right items and payments are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from server.db.models import ACTIVE, COMPLETED, State
+from server.export.responses import guarded
+from server.public_release.k_anonymity import WITHHELD, Column, Level
+from study.config import StudyConfig
+from study.questionnaire import (
+    NOT_SAID,
+    NUMBER,
+    AgeBandQuestion,
+    BaseQuestion,
+    MultipleQuestion,
+    NumberQuestion,
+    ScaleQuestion,
+    TextQuestion,
+    band_name,
+    split_answer,
+)
+
+NOT_ANSWERED = ""
+MOST_BANDS = 10  # of a number, at its finest
+NUMBER_LEVELS = 5
+
+
+def columns_of(config: StudyConfig, people: Sequence[Mapping[str, str]]) -> list[Column]:
+    """What may be told of people, the most wanted first: questions in the order of study.toml, then the rest."""
+    columns = []
+    for question in config.questions:
+        name = f"q_{question.id}"
+        if not isinstance(question, TextQuestion):
+            given = [person[name] for person in people if person[name]]
+            columns.append(Column(name, question.text, levels_of(question, given)))
+    if len(config.study.languages) > 1:
+        columns.append(Column("language", "Language of the pages that were read", (Level("as it was", str),)))
+    device = (Level("browser and size", str), Level("size of the device", lambda agent: agent.rpartition("-")[2]))
+    columns.append(Column("agent_class", "Family and size of the browser", device))
+    columns.append(Column("sample_rate", "Sample rate of the sound output, in Hz", (Level("as it was", str),)))
+    return columns
+
+
+def left_out(config: StudyConfig) -> list[str]:
+    """The questions that are never published, because they were answered in words."""
+    return [f"q_{question.id}" for question in config.questions if isinstance(question, TextQuestion)]
+
+
+def known_of(person: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], config: StudyConfig) -> dict[str, str]:
+    """The true values of a listener: a row of listeners.csv and their rows of responses.csv."""
+    answers = {f"q_{question.id}": _unguarded(str(person[f"q_{question.id}"])) for question in config.questions}
+    told = list(rows)
+    return answers | {
+        "language": str(person["language"]),
+        **{name: _usual(row[name] for row in told) for name in ("agent_class", "sample_rate")},
+    }
+
+
+def _unguarded(exported: str) -> str:
+    """An answer as it was given; an export keeps spreadsheets from taking one for a formula."""
+    return exported[1:] if exported[:1] == "'" and guarded(exported[1:]) == exported else exported
+
+
+def outcome(state: str) -> str:
+    """What became of a run; whether somebody was paid is nobody's business."""
+    if State(state) in COMPLETED:
+        return State.FINISHED.value
+    return "under_way" if State(state) in ACTIVE else state
+
+
+def _usual(values: Iterable[Any]) -> str:
+    counts = Counter(str(value) for value in values if value not in (None, ""))
+    return min(counts, key=lambda value: (-counts[value], value)) if counts else NOT_ANSWERED
+
+
+# ------------------------------------------------------------------ levels
+
+
+def levels_of(question: BaseQuestion, given: Sequence[str]) -> tuple[Level, ...]:
+    """How a question's answers are told, from fine to coarse; `given` are those that there are.
+
+    An answer that the question does not offer (it was another question once) is withheld: it might be words.
+    """
+    if isinstance(question, NumberQuestion):
+        return tuple(_numbers(width, question.whole) for width in _widths(given, question.whole))
+    levels = [Level("as answered", _offered(question, str))]
+    if isinstance(question, AgeBandQuestion):
+        levels += [_ages(question, together) for together in range(2, len(question.ages))]
+    if isinstance(question, ScaleQuestion):
+        levels += [_points(question, together) for together in range(2, question.points)]
+    if isinstance(question, MultipleQuestion):
+        levels.append(Level("how many were chosen", _offered(question, lambda answer: _how_many(question, answer))))
+    return tuple(levels)
+
+
+def _offered(question: BaseQuestion, coarsen: Callable[[str], str]) -> Callable[[str], str]:
+    """Coarsen an answer that is offered; one that was not given stays so, any other is withheld."""
+    offered = frozenset(question.countable)
+
+    def safe(answer: str) -> str:
+        if not answer:
+            return NOT_ANSWERED
+        return coarsen(answer) if offered.issuperset(split_answer(question, answer)) else WITHHELD
+
+    return safe
+
+
+def _how_many(question: BaseQuestion, answer: str) -> str:
+    number = len(split_answer(question, answer))
+    return f"{number} option{'s' * (number > 1)}"
+
+
+def _ages(question: AgeBandQuestion, together: int) -> Level:
+    """Bands of age, so many together."""
+    bands = question.bands
+    names = {NOT_SAID: NOT_SAID}
+    for start in range(0, len(bands), together):
+        members = bands[start : start + together]
+        names |= {band_name(band): band_name((members[0][0], members[-1][1])) for band in members}
+    return Level(f"{together} bands together", _offered(question, names.__getitem__))
+
+
+def _points(question: ScaleQuestion, together: int) -> Level:
+    """Points of a scale, so many together."""
+
+    def coarsen(answer: str) -> str:
+        first = (int(answer) - 1) // together * together + 1
+        return _from_to(first, min(first + together - 1, question.points))
+
+    return Level(f"{together} points together", _offered(question, coarsen))
+
+
+def _widths(given: Sequence[str], whole: bool) -> list[Decimal]:
+    """Widths of bands, from about ten over what was answered upwards: 1, 2 or 5 times a power of ten."""
+    numbers = [number for answer in given if (number := _decimal(answer)) is not None]
+    reach = (max(numbers) - min(numbers)) if numbers else Decimal(0)
+    exponent = math.floor(math.log10(reach / MOST_BANDS)) if reach else 0
+    steps = [Decimal(step).scaleb(power) for power in range(exponent, exponent + 4) for step in (1, 2, 5)]
+    wide = [step for step in steps if step * MOST_BANDS >= reach and (step >= 1 or not whole)]
+    return wide[:NUMBER_LEVELS]
+
+
+def _numbers(width: Decimal, whole: bool) -> Level:
+    """Numbers in bands that begin at multiples of `width`."""
+
+    def coarsen(answer: str) -> str:
+        number = _decimal(answer)
+        if number is None:
+            return WITHHELD if answer else NOT_ANSWERED
+        first = (number / width).to_integral_value("ROUND_FLOOR") * width
+        return (
+            _from_to(int(first), int(first + width) - 1)
+            if whole
+            else f"{_plain(first)} to below {_plain(first + width)}"
+        )
+
+    return Level(f"bands of {_plain(width)}", coarsen)
+
+
+def _from_to(first: int, last: int) -> str:
+    return f"{first} to {last}" if last > first else str(first)
+
+
+def _decimal(answer: str) -> Decimal | None:
+    return Decimal(answer) if NUMBER.fullmatch(answer) and "," not in answer else None
+
+
+def _plain(number: Decimal) -> str:
+    return f"{number.normalize() + 0:f}"

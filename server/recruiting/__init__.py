@@ -1,0 +1,1 @@
+"""Recruiting and paying through a marketplace."""

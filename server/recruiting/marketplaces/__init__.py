@@ -1,0 +1,1 @@
+"""Marketplaces: the interface, the registry and one file for each."""

@@ -1,0 +1,351 @@
+"""Amazon Mechanical Turk, by boto3: the sandbox, or the real one with `live`.
+
+AWS has announced that Mechanical Turk closes on 2026-09-30. An opening is a HIT of at most nine assignments, because
+the fee doubles from ten on; all HITs of a launch are of one HIT type, so workers see them as one. A qualification type
+of the study's own marks who has taken part: they are shown no other HIT of it. Every creating call carries a
+UniqueRequestToken, and because that is remembered for a day only, what exists is looked up first.
+
+Sources: the API reference of 2017-01-17 and botocore's service model of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+from xml.sax.saxutils import escape
+
+from server.recruiting.marketplaces.base import (
+    Arrival,
+    ArrivalError,
+    Grant,
+    HandBack,
+    Order,
+    Outcome,
+    RecruiterError,
+    Standing,
+    Status,
+    Submission,
+    Terms,
+    UnknownWorkerError,
+)
+from server.recruiting.marketplaces.mturk_client import OURS, TurkError, ask, connect, pages
+from study.config import MTurkConfig, Study
+from study.languages import mark
+
+BATCH = 9
+SUBMIT_HOSTS = ("www.mturk.com", "workersandbox.mturk.com")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PREVIEW = "ASSIGNMENT_ID_NOT_AVAILABLE"
+LOCALE, PERCENT_APPROVED, NUMBER_APPROVED = "00000000000000000071", "000000000000000000L0", "00000000000000000040"
+MASTERS = {True: "2F1QJWKUDD8XADTFD2Q0G6UTO95ALH", False: "2ARFPLSP75KLA8M8DH1HTEQVJT3SY6"}  # by `live`
+SCHEMA = "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2006-07-14/ExternalQuestion.xsd"
+ID, WORKER = re.compile(r"[A-Z0-9]{1,64}"), re.compile(r"A[A-Z0-9]{1,63}")
+PAST = datetime(2015, 1, 1, tzinfo=UTC)
+STATUSES: dict[str, Status] = {"Submitted": "submitted", "Approved": "approved", "Rejected": "rejected"}
+ELSEWHERE = mark("This study is open to workers of Mechanical Turk: please open it from there.")
+DAMAGED = mark("This address is not complete; please open the HIT once more on Mechanical Turk.")
+
+
+def make(study: Study, *, live: bool, endpoint: str) -> MTurkRecruiter:
+    return MTurkRecruiter(study.config.recruiter.mturk, study.config.study.name, live=live, endpoint=endpoint)
+
+
+class MTurkRecruiter:
+    """A requester's account. `endpoint`: a local Mechanical Turk on loopback, to rehearse with."""
+
+    def __init__(
+        self, config: MTurkConfig, study: str = "", *, live: bool = False, endpoint: str = "", attempts: int = 6
+    ) -> None:
+        self.terms = Terms(name="Mechanical Turk", batch=BATCH, hold_minutes=config.assignment_minutes)
+        self._config, self._study, self._live = config, study, live
+        self._endpoint, self._attempts = endpoint, attempts
+        self._client: Any = None
+        self._kinds: dict[str, str] = {}  # qualification types by name
+
+    # ------------------------------------------------------------------ listeners
+
+    def arrive(self, query: Mapping[str, str]) -> Arrival:
+        worker, submission, opening = (query.get(name, "") for name in ("workerId", "assignmentId", "hitId"))
+        if not (worker or submission or opening):
+            raise ArrivalError(ELSEWHERE)
+        if opening and not ID.fullmatch(opening):
+            raise ArrivalError(DAMAGED)
+        if submission == PREVIEW or not worker:
+            return Arrival(None, opening=opening, preview=True)
+        if not (WORKER.fullmatch(worker) and ID.fullmatch(submission) and opening):
+            raise ArrivalError(DAMAGED)
+        return Arrival(worker, submission, opening, back=self._submit_host(query.get("turkSubmitTo", "")))
+
+    def _submit_host(self, address: str) -> str:
+        """Where forms may be sent: one of Mechanical Turk's two hosts, and no other."""
+        try:
+            parts = urlsplit(address)
+            port = parts.port
+        except ValueError:
+            raise ArrivalError(DAMAGED) from None
+        plain = parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
+        real = parts.scheme == "https" and parts.hostname in SUBMIT_HOSTS and port is None
+        local = bool(self._endpoint) and parts.scheme == "http" and parts.hostname in LOOPBACK
+        if not (plain and (real or local)):
+            raise ArrivalError(DAMAGED)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> HandBack:
+        if not arrival.back:
+            return HandBack()
+        fields = {"assignmentId": arrival.submission, "code": code, "outcome": outcome}
+        return HandBack("post", f"{arrival.back}/mturk/externalSubmit", fields)
+
+    # ------------------------------------------------------------------ openings
+
+    def open(self, order: Order) -> str:
+        if order.places > BATCH:
+            raise ValueError(f"a HIT has at most {BATCH} places")
+        kind = self._kind(_owed(order.launch) if order.only_for else _marker(order.launch))
+        if order.only_for:
+            self._associate(kind, order.only_for, _number(order.token), tell=True)
+        return self._find(order, kind) or self._create(order, kind)
+
+    def _find(self, order: Order, kind: str) -> str:
+        """The HIT that this order has become, or ""."""
+        for hit in self._pages("list_hits_for_qualification_type", "HITs", QualificationTypeId=kind):
+            launch, _, token = str(hit.get("RequesterAnnotation", "")).removeprefix("rootnote ").partition(" ")
+            if (launch, token) == (order.launch, order.token):
+                return str(hit["HITId"])
+            if launch != order.launch and hit["HITStatus"] in ("Assignable", "Unassignable"):
+                raise RecruiterError(
+                    f"somebody has launched this study already, from another database (HIT {hit['HITId']} is open); "
+                    "use that database, or close the other launch first."
+                )
+        return ""
+
+    def _create(self, order: Order, kind: str) -> str:
+        requirements = [_owes(kind, order.token)] if order.only_for else self._requirements(kind)
+        made = self._ask("create_hit_type", **self._shown(order), QualificationRequirements=requirements)
+        try:
+            hit = self._ask(
+                "create_hit_with_hit_type",
+                HITTypeId=made["HITTypeId"],
+                MaxAssignments=order.places,
+                LifetimeInSeconds=round(self._config.lifetime_days * 86400),
+                Question=question(order.url),
+                RequesterAnnotation=f"rootnote {order.launch} {order.token}",
+                UniqueRequestToken=order.token,
+            )
+        except TurkError as error:
+            if error.code == "HitAlreadyExists" and (earlier := self._find(order, kind)):
+                return earlier
+            raise
+        return str(hit["HIT"]["HITId"])
+
+    def _shown(self, order: Order) -> dict[str, Any]:
+        """What a HIT type shows to workers."""
+        config = self._config
+        return {
+            "Title": f"Payment: {config.title}"[:128] if order.only_for else config.title,
+            "Description": config.description,
+            "Keywords": config.keywords,
+            "Reward": _dollars(order.reward),
+            "AssignmentDurationInSeconds": config.assignment_minutes * 60,
+            "AutoApprovalDelayInSeconds": round(config.auto_approval_days * 86400),
+        }
+
+    def advert(self, order: Order) -> tuple[tuple[str, str], ...]:
+        shown, config = self._shown(order), self._config
+        who = [f"in {', '.join(config.countries)}"] if config.countries else []
+        who += [f"at least {config.approved_percent} % of work approved"] if config.approved_percent else []
+        who += [f"at least {config.approved_hits:,} HITs approved"] if config.approved_hits else []
+        who += ["Masters"] if config.masters else []
+        return (
+            ("Title", shown["Title"]),
+            ("Description", shown["Description"]),
+            ("Keywords", shown["Keywords"]),
+            ("Reward", f"${shown['Reward']}"),
+            ("Time allotted", f"{shown['AssignmentDurationInSeconds'] // 60} minutes"),
+            ("Expires", f"{config.lifetime_days:g} days after it is posted"),
+            ("Approved by itself", f"after {shown['AutoApprovalDelayInSeconds'] / 86400:g} days"),
+            ("Open to workers", "; ".join([*who, "who have not taken part before"])),
+        )
+
+    def _requirements(self, marker: str) -> list[dict[str, Any]]:
+        """Who may see, preview and accept the HITs."""
+        config = self._config
+        wanted: list[dict[str, Any]] = [{"QualificationTypeId": marker, "Comparator": "DoesNotExist"}]
+        if config.countries:
+            locales = [{"Country": country} for country in config.countries]
+            wanted.append({"QualificationTypeId": LOCALE, "Comparator": "In", "LocaleValues": locales})
+        for kind, least in ((PERCENT_APPROVED, config.approved_percent), (NUMBER_APPROVED, config.approved_hits)):
+            if least:
+                at_least = {"Comparator": "GreaterThanOrEqualTo", "IntegerValues": [least]}
+                wanted.append({"QualificationTypeId": kind, **at_least})
+        if config.masters:
+            wanted.append({"QualificationTypeId": MASTERS[self._live], "Comparator": "Exists"})
+        return [one | {"ActionsGuarded": "DiscoverPreviewAndAccept"} for one in wanted]
+
+    def _kind(self, name: str) -> str:
+        """The id of a qualification type of ours, made where there is none yet."""
+        if name in self._kinds:
+            return self._kinds[name]
+        try:
+            made = self._ask(
+                "create_qualification_type",
+                Name=name,
+                Description=f"Kept by the study '{self._study}'; it cannot be asked for.",
+                QualificationTypeStatus="Active",
+                AutoGranted=False,
+            )
+            self._kinds[name] = str(made["QualificationType"]["QualificationTypeId"])
+        except TurkError as error:
+            if error.code != "QualificationTypeAlreadyExists":
+                raise
+            self._kinds[name] = self._known_kind(name)
+        return self._kinds[name]
+
+    def _known_kind(self, name: str) -> str:
+        mine = {"Query": name, "MustBeRequestable": False, "MustBeOwnedByCaller": True}
+        for kind in self._pages("list_qualification_types", "QualificationTypes", **mine):
+            if kind["Name"] == name:
+                return str(kind["QualificationTypeId"])
+        raise RecruiterError(f"the qualification type '{name}' was made but is not listed yet; try again in a minute.")
+
+    def exclude(self, worker: str, launch: str) -> None:
+        self._associate(self._kind(_marker(launch)), worker, 1, tell=False)
+
+    def _associate(self, kind: str, worker: str, value: int, *, tell: bool) -> None:
+        try:
+            self._ask(
+                "associate_qualification_with_worker",
+                QualificationTypeId=kind,
+                WorkerId=worker,
+                IntegerValue=value,
+                SendNotification=tell,
+            )
+        except TurkError as error:
+            if error.code in OURS:
+                raise
+            raise UnknownWorkerError("Mechanical Turk knows no worker by the id that somebody arrived with.") from None
+
+    def close(self, opening: str) -> None:
+        try:
+            self._ask("update_expiration_for_hit", HITId=opening, ExpireAt=PAST)
+        except TurkError as error:
+            # The same end twice, or a HIT that Mechanical Turk has disposed of after its 120 days.
+            if error.code not in ("DuplicateRequest", "HITDoesNotExist"):
+                raise
+
+    # ------------------------------------------------------------------ submissions and pay
+
+    def submissions(self, opening: str) -> Standing:
+        try:
+            hit = self._ask("get_hit", HITId=opening)["HIT"]
+        except TurkError as error:
+            if error.code == "HITDoesNotExist":  # disposed of, after 120 days
+                return Standing(0, 0)
+            raise
+        free = hit["NumberOfAssignmentsAvailable"] if hit["HITStatus"] == "Assignable" else 0
+        if hit["HITStatus"] == "Disposed":
+            return Standing(0, 0)
+        listed = self._pages("list_assignments_for_hit", "Assignments", HITId=opening)
+        known = tuple(_submission(one) for one in listed)
+        return Standing(free, hit["NumberOfAssignmentsPending"], known)
+
+    def approve(self, submission: Submission) -> None:
+        if submission.status == "approved":
+            return
+        try:
+            self._ask("approve_assignment", AssignmentId=submission.id)
+        except TurkError as error:
+            if error.code != "InvalidAssignmentState" or self._status(submission.id) != "Approved":
+                raise
+
+    def _status(self, assignment: str) -> str:
+        return str(self._ask("get_assignment", AssignmentId=assignment)["Assignment"]["AssignmentStatus"])
+
+    def bonus(self, grant: Grant) -> None:
+        try:
+            self._ask(
+                "send_bonus",
+                WorkerId=grant.submission.worker,
+                AssignmentId=grant.submission.id,
+                BonusAmount=_dollars(grant.cents),
+                Reason=f"{grant.reason} ({_reference(grant)})",
+                UniqueRequestToken=grant.token,
+            )
+        except TurkError as error:
+            if error.code != "DuplicateRequest":
+                raise
+
+    def has_paid(self, grant: Grant) -> bool:
+        paid = self._pages("list_bonus_payments", "BonusPayments", AssignmentId=grant.submission.id)
+        # A token is not told again, so the reason carries a reference to it.
+        return any(str(one.get("Reason", "")).endswith(f"({_reference(grant)})") for one in paid)
+
+    def account(self) -> int | None:
+        return int(Decimal(self._ask("get_account_balance")["AvailableBalance"]) * 100)
+
+    def fee(self, cents: int, places: int = 1) -> int:
+        """20 % of it, and 40 % where a HIT has ten assignments or more; rounded half up, a cent at least."""
+        percent = 20 if places <= BATCH else 40
+        return max((cents * percent + 50) // 100, 1) if cents else 0
+
+    # ------------------------------------------------------------------ the wire
+
+    def disconnect(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            self._client = connect(live=self._live, endpoint=self._endpoint, attempts=self._attempts)
+        return self._client
+
+    def _ask(self, operation: str, **given: Any) -> dict[str, Any]:
+        return ask(self._connected(), operation, given)
+
+    def _pages(self, operation: str, name: str, **given: Any) -> Iterator[dict[str, Any]]:
+        return pages(self._connected(), operation, name, given)
+
+
+def question(url: str) -> str:
+    """An ExternalQuestion that shows `url`; a height of 0 lets the frame take what there is."""
+    return (
+        f'<ExternalQuestion xmlns="{SCHEMA}"><ExternalURL>{escape(url)}</ExternalURL>'
+        "<FrameHeight>0</FrameHeight></ExternalQuestion>"
+    )
+
+
+def _submission(found: Mapping[str, Any]) -> Submission:
+    status = STATUSES[found["AssignmentStatus"]]
+    return Submission(found["AssignmentId"], found["WorkerId"], found["HITId"], status, found.get("SubmitTime"))
+
+
+def _marker(launch: str) -> str:
+    """One a study, whichever database launched it."""
+    return f"Rootnote study {launch.partition('-')[0]}: took part"
+
+
+def _owed(launch: str) -> str:
+    return f"Rootnote study {launch.partition('-')[0]}: is owed a payment"
+
+
+def _number(token: str) -> int:
+    return int(hashlib.sha256(token.encode()).hexdigest()[:7], 16)
+
+
+def _owes(kind: str, token: str) -> dict[str, Any]:
+    values = {"Comparator": "EqualTo", "IntegerValues": [_number(token)]}
+    return {"QualificationTypeId": kind, **values, "ActionsGuarded": "DiscoverPreviewAndAccept"}
+
+
+def _reference(grant: Grant) -> str:
+    return "ref " + hashlib.sha256(grant.token.encode()).hexdigest()[:12]
+
+
+def _dollars(cents: int) -> str:
+    return f"{cents // 100}.{cents % 100:02d}"

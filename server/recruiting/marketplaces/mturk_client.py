@@ -1,0 +1,150 @@
+"""Talking to Mechanical Turk by boto3: connecting, pages, and every error as one plain sentence."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from server.recruiting.marketplaces.base import RecruiterError, UnsureError
+
+REGION = "us-east-1"  # the only one that Mechanical Turk has, whatever the environment says
+ENDPOINTS = {
+    True: "https://mturk-requester.us-east-1.amazonaws.com",
+    False: "https://mturk-requester-sandbox.us-east-1.amazonaws.com",
+}
+PREFIX = "AWS.MechanicalTurk."
+WORDS = {
+    "UnrecognizedClientException": "AWS does not know these credentials; check AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY.",
+    "InvalidClientTokenId": "AWS does not know these credentials; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+    "ExpiredTokenException": "the AWS credentials have expired; sign in to AWS again.",
+    "AccessDeniedException": "this AWS user may not use Mechanical Turk; give it the policy "
+    "AmazonMechanicalTurkFullAccess.",
+    "InsufficientFunds": "the Mechanical Turk account has too little money; add to its prepaid balance.",
+    "ThrottlingException": "Mechanical Turk asks to slow down; try again in a minute.",
+    "RequestExpired": "this machine's clock is wrong, so AWS refuses what it signs; set the clock.",
+}
+# Refusals that say nothing of a worker.
+OURS = (
+    *WORDS,
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    "AccountSuspended",
+    "QualificationTypeDoesNotExist",
+)
+LINK = "the AWS account is not linked to a Mechanical Turk requester account; link it at https://requester.mturk.com/developer."
+
+
+class TurkError(RecruiterError):
+    """Mechanical Turk refused; `code` is its TurkErrorCode without the usual beginning."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def connect(*, live: bool, endpoint: str, attempts: int) -> Any:
+    """A client; a local `endpoint` is asked with credentials that are none.
+
+    Raises:
+        RecruiterError: where boto3 is missing, or its settings are wrong.
+    """
+    try:
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+    except ImportError:
+        raise RecruiterError("boto3 is missing; install it with `pip install 'rootnote[recruiters]'`.") from None
+    config = Config(retries={"total_max_attempts": attempts, "mode": "adaptive"}, connect_timeout=10, read_timeout=30)
+    try:
+        return _session(local=bool(endpoint)).client("mturk", endpoint_url=endpoint or ENDPOINTS[live], config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise RecruiterError(f"the AWS settings cannot be used: {_plain(str(error))}") from error
+
+
+@functools.cache
+def _session(*, local: bool) -> Any:
+    """One for all: making it reads botocore's data anew."""
+    import boto3
+
+    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"} if local else {}
+    return boto3.session.Session(region_name=REGION, **keys)
+
+
+def ask(client: Any, operation: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Ask Mechanical Turk for an operation, by boto3's name of it.
+
+    Raises:
+        TurkError: where it refuses.
+        UnsureError: where no clear answer comes, so that the work may have been done.
+        RecruiterError: where it cannot be asked.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        answer: dict[str, Any] = getattr(client, operation)(**given)
+        return answer
+    except (ClientError, BotoCoreError) as error:
+        raise explain(error) from error
+
+
+def pages(client: Any, operation: str, name: str, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Everything in a list that comes in pages; raises as `ask` does."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        for page in client.get_paginator(operation).paginate(**given, PaginationConfig={"PageSize": 100}):
+            yield from page[name]
+    except (ClientError, BotoCoreError) as error:
+        raise explain(error) from error
+
+
+def explain(error: Exception) -> RecruiterError:
+    """An error of boto3 in plain words."""
+    from botocore import exceptions
+
+    match error:
+        case exceptions.ClientError():
+            return _refusal(error.response)
+        case exceptions.NoCredentialsError() | exceptions.PartialCredentialsError():
+            return RecruiterError("no AWS credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+        case exceptions.ParamValidationError():
+            return RecruiterError(f"Mechanical Turk would not take this: {_plain(str(error))}")
+        case exceptions.EndpointConnectionError() | exceptions.ConnectTimeoutError():
+            return RecruiterError(
+                "Mechanical Turk cannot be reached; check the connection (AWS has announced that it closes on "
+                "2026-09-30)."
+            )
+        case exceptions.HTTPClientError():
+            return UnsureError("Mechanical Turk did not answer; run `rootnote server sync` to see what was done.")
+    return RecruiterError(f"AWS cannot be asked: {_plain(str(error))}")
+
+
+def _refusal(response: dict[str, Any]) -> RecruiterError:
+    kind, message = str(response["Error"]["Code"]), _plain(str(response["Error"].get("Message", "")))
+    code = str(response.get("TurkErrorCode", kind)).removeprefix(PREFIX)
+    if int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)) >= 500:
+        return UnsureError("Mechanical Turk failed within; run `rootnote server sync` to see what was done.")
+    if code in WORDS:
+        return TurkError(code, WORDS[code])
+    if kind in ("InvalidSignatureException", "SignatureDoesNotMatch"):
+        return TurkError(kind, _signature(message))
+    if "suspend" in f"{code} {message}".lower():
+        return TurkError(
+            "AccountSuspended", "the Mechanical Turk account is suspended; write to Mechanical Turk's support."
+        )
+    if "linked" in message:
+        return TurkError(code, LINK)
+    return TurkError(code, f"Mechanical Turk refused ({code}): {message}")
+
+
+def _signature(message: str) -> str:
+    if "expired" in message or "not yet current" in message:
+        return WORDS["RequestExpired"]
+    if "scope" in message:
+        return f"Mechanical Turk is in {REGION} alone, and the credentials are for another region."
+    return "AWS does not accept the signature; check AWS_SECRET_ACCESS_KEY."
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,351 @@
+"""Prolific: one study holds all places of a launch; listeners come with three ids and go back with a completion code.
+
+The code is the same for all listeners of a study, so it proves nothing: every submission waits for review, and what
+the database shows complete is approved. A submission that is returned or times out frees its place by itself; asking
+for another one each time would recruit without end, so places are only ever set to the number that is wanted in all.
+Bonuses bear no token, and paying the same batch again pays again: whether one was paid is read from its submission.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
+from typing import Any
+from urllib.parse import urlsplit
+
+from server.recruiting.marketplaces.base import (
+    Arrival,
+    ArrivalError,
+    Grant,
+    HandBack,
+    NotTheirsError,
+    Order,
+    Outcome,
+    RecruiterError,
+    Standing,
+    Status,
+    Submission,
+    Terms,
+)
+from server.recruiting.marketplaces.prolific_api import LOOPBACK, WAITS, Api, RefusedError
+from study.config import ProlificConfig, Study
+
+SITE = "https://app.prolific.com"
+ID = re.compile(r"^[0-9a-f]{24}$")
+QUERY = "PROLIFIC_PID={{%PROLIFIC_PID%}}&STUDY_ID={{%STUDY_ID%}}&SESSION_ID={{%SESSION_ID%}}"
+STATUSES: dict[str, Status] = {
+    "RESERVED": "held",
+    "ACTIVE": "held",
+    "AWAITING REVIEW": "submitted",
+    "APPROVED": "approved",
+    "REJECTED": "rejected",
+    "RETURNED": "returned",
+    "TIMED-OUT": "timed_out",
+    "SCREENED OUT": "screened_out",
+}
+RUNNING = ("ACTIVE", "PAUSED", "AWAITING REVIEW", "PUBLISHING", "SCHEDULED")
+
+
+def make(study: Study, *, live: bool, endpoint: str) -> ProlificRecruiter:
+    return ProlificRecruiter(study, live=live, endpoint=endpoint)
+
+
+class ProlificRecruiter:
+    """Prolific for one study; asks nothing of the network until it has to."""
+
+    terms = Terms(name="Prolific", pays_unsubmitted=True, screen_out_apart=True, settle_minutes=15)
+
+    def __init__(self, study: Study, *, live: bool = False, endpoint: str = "", api: Api | None = None) -> None:
+        self._study, self._config = study, study.config.recruiter.prolific
+        self._live, self._endpoint = live, endpoint
+        self._api = api or Api(endpoint)
+        self._paid: dict[str, tuple[str, int]] = {}  # token -> submission and cents, of this process
+
+    # ------------------------------------------------------------------ listeners
+
+    def arrive(self, query: Mapping[str, str]) -> Arrival:
+        worker, opening, submission = (query.get(name, "") for name in ("PROLIFIC_PID", "STUDY_ID", "SESSION_ID"))
+        if not any((worker, opening, submission)):
+            raise ArrivalError("Please open this study from Prolific, so that you can be paid.")
+        if not all(ID.match(id_) for id_ in (worker, opening, submission)):
+            raise ArrivalError(
+                "This address is not one that Prolific gives; please open the study from Prolific again."
+            )
+        return Arrival(worker, submission, opening)
+
+    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> HandBack:
+        """Those who left give their submission back there themselves; all others come back with a code."""
+        site = self._endpoint.replace("127.0.0.1", "localhost") if self._endpoint else SITE
+        if outcome == "left":
+            return HandBack("link", f"{site}/studies")
+        return HandBack("link", f"{site}/submissions/complete?cc={self.code(outcome)}")
+
+    def code(self, outcome: Outcome) -> str:
+        """The study's completion code for an outcome: it follows from the study, and is no secret."""
+        info = self._study.config.study
+        digest = hashlib.sha256(f"rootnote:{info.name}:{info.seed}:{outcome}".encode()).hexdigest()
+        return f"C{digest[:7].upper()}"
+
+    # ------------------------------------------------------------------ places
+
+    def open(self, order: Order) -> str:
+        if not self._live and not self._endpoint:
+            raise RecruiterError(
+                "Prolific has no sandbox: --live opens a study that costs money, and `rootnote server rehearse "
+                "--recruiter prolific` rehearses without."
+            )
+        parts = urlsplit(order.url)
+        if parts.scheme != "https" and not (self._endpoint and parts.hostname in LOOPBACK):
+            raise RecruiterError(f"Prolific opens only https addresses, and ROOTNOTE_PUBLIC_URL is '{order.url}'.")
+        study = self._find(order) or self._draft(order)
+        if study["status"] == "UNPUBLISHED":
+            self._publish(study["id"])
+        elif study["status"] not in RUNNING:
+            raise RecruiterError(f"the study on Prolific is {study['status']} already; make a new launch.")
+        elif study["total_available_places"] < order.total and not order.only_for:
+            self._api.patch(f"/studies/{study['id']}/", {"total_available_places": order.total})
+        return str(study["id"])
+
+    def _find(self, order: Order) -> dict[str, Any] | None:
+        """The study that an order belongs to; of two drafts (a request that arrived twice) the older.
+
+        Raises:
+            RecruiterError: where another database has launched this study.
+        """
+        wanted, study = self._name(order), order.launch.rpartition("-")[0]
+        found = None
+        for one in self._api.pages("/studies/"):
+            ours, launch, *_ = [*str(one.get("internal_name", "")).split(" "), ""]
+            if one.get("internal_name") == wanted and (found is None or found["status"] == "UNPUBLISHED"):
+                found = found if found and one["status"] == "UNPUBLISHED" else one
+            same = ours == "rootnote" and launch.rpartition("-")[0] == study and launch != order.launch
+            if same and one["status"] in RUNNING:
+                raise RecruiterError(
+                    f"another database has launched this study on Prolific already ({one['id']}); use that database, "
+                    "or stop that study first."
+                )
+        return found
+
+    def _name(self, order: Order) -> str:
+        return f"rootnote {order.launch}" + (f" {order.token}" if order.only_for else "")
+
+    def _draft(self, order: Order) -> dict[str, Any]:
+        config = self._config
+        review = [{"action": "MANUALLY_REVIEW"}]
+        filters = read_filters(config)
+        if order.only_for:
+            filters = [{"filter_id": "custom_allowlist", "selected_values": [order.only_for]}]
+        given = {
+            **self._shown(order),
+            "internal_name": self._name(order),
+            "external_study_url": f"{order.url}{'&' if urlsplit(order.url).query else '?'}{QUERY}",
+            "prolific_id_option": "url_parameters",
+            "completion_codes": [
+                {"code": self.code("finished"), "code_type": "COMPLETED", "actor": "participant", "actions": review},
+                {"code": self.code("screened_out"), "code_type": "OTHER", "actor": "participant", "actions": review},
+            ],
+            "total_available_places": 1 if order.only_for else order.total,
+            "peripheral_requirements": ["audio"],
+            "filters": filters,
+            "is_custom_screening": True,
+        }
+        return self._api.post("/studies/", given | ({"project": config.project} if config.project else {}))
+
+    def _shown(self, order: Order) -> dict[str, Any]:
+        """What a study shows to people on Prolific."""
+        config, minutes = self._config, max(1, round(order.minutes))
+        return {
+            "name": config.title,
+            "description": config.description,
+            "estimated_completion_time": minutes,
+            "maximum_allowed_time": max(config.max_minutes, minutes + 1),
+            "reward": order.reward,
+            "device_compatibility": list(config.devices),
+        }
+
+    def advert(self, order: Order) -> tuple[tuple[str, str], ...]:
+        shown, config = self._shown(order), self._config
+        filters = [f"{name.replace('-', ' ')}: {', '.join(ids)}" for name, ids in _lists(config).items() if ids]
+        least = [f"at least {config.approved_percent} % of submissions approved"] if config.approved_percent else []
+        least += [f"at least {config.approved:,} submissions approved"] if config.approved else []
+        return (
+            ("Title", shown["name"]),
+            ("Description", shown["description"]),
+            ("Reward", f"{shown['reward'] / 100:.2f} {config.currency}"),
+            ("Estimated time", f"{shown['estimated_completion_time']} minutes"),
+            ("Longest time", f"{shown['maximum_allowed_time']} minutes"),
+            ("Devices", f"{', '.join(shown['device_compatibility'])}; with sound"),
+            ("Open to (Prolific's ids)", "; ".join([*filters, *least]) or "everyone"),
+        )
+
+    def _publish(self, study: str) -> None:
+        try:
+            self._api.post(f"/studies/{study}/transition/", {"action": "PUBLISH"}, again=True)
+        except RefusedError:
+            # Asked again after no answer, it may have been published the first time.
+            if self._status(study) not in RUNNING:
+                raise
+
+    def _status(self, study: str) -> str:
+        return str(self._api.get(f"/studies/{study}/")["status"])
+
+    def submissions(self, opening: str) -> Standing:
+        study = self._api.get(f"/studies/{opening}/")
+        found = tuple(self._submission(one, opening) for one in self._api.pages("/submissions/", study=opening))
+        free = max(study["total_available_places"] - study["places_taken"], 0) if study["status"] == "ACTIVE" else 0
+        return Standing(free, sum(one.status == "held" for one in found), found)
+
+    def _submission(self, told: Mapping[str, Any], opening: str) -> Submission:
+        at = told.get("completed_at") or told.get("started_at")
+        # A status that is new to us is held: nothing is paid for it, and nobody is recruited in its place.
+        status = STATUSES.get(told["status"], "held")
+        return Submission(told["id"], _participant(told), opening, status, datetime.fromisoformat(at) if at else None)
+
+    def close(self, opening: str) -> None:
+        if self._status(opening) in ("UNPUBLISHED", "COMPLETED"):
+            return
+        try:
+            self._api.post(f"/studies/{opening}/transition/", {"action": "STOP"}, again=True)
+        except RefusedError:
+            if self._status(opening) != "COMPLETED":
+                raise
+
+    def exclude(self, worker: str, launch: str) -> None:
+        """Prolific lets nobody into the same study twice."""
+
+    # ------------------------------------------------------------------ pay
+
+    def approve(self, submission: Submission) -> None:
+        """Approve; one that is being completed at this very moment is waited for."""
+        for attempt in range(len(WAITS)):
+            try:
+                self._api.post(f"/submissions/{submission.id}/transition/", {"action": "APPROVE"}, again=True)
+                return
+            except RefusedError as refused:
+                status = str(self._get(submission)["status"])
+                if status == "APPROVED":
+                    return
+                if status != "ACTIVE" or attempt == len(WAITS) - 1 or refused.status != 400:
+                    raise RecruiterError(
+                        f"the submission {submission.id} is {status} on Prolific; {refused}"
+                    ) from refused
+            self._api.wait(attempt)
+
+    def bonus(self, grant: Grant) -> None:
+        """Pay: a screen-out by Prolific's own way while the submission is open, all else as a bonus.
+
+        Raises:
+            NotTheirsError: where the submission is not of the listener who came with it.
+        """
+        if self.has_paid(grant):
+            return
+        submission, usd = grant.submission, Decimal(grant.cents) / 100
+        if grant.kind == "screen_out" and self._theirs(submission)["status"] in ("ACTIVE", "AWAITING REVIEW"):
+            given = {"submission_ids": [submission.id], "bonus_per_submission": float(usd), "increase_places": False}
+            self._api.post(f"/studies/{submission.opening}/screen-out-submissions/", given)
+        else:
+            rows = {"study_id": submission.opening, "csv_bonuses": f"{submission.id},{usd:.2f}"}
+            # Preparing a batch pays nothing, so it may be done again; paying one may not.
+            batch = self._api.post("/submissions/bonus-payments/", rows, again=True)
+            self._api.post(f"/bulk-bonus-payments/{batch['id']}/pay/")
+        self._paid[grant.token] = (submission.id, grant.cents)
+
+    def has_paid(self, grant: Grant) -> bool:
+        if grant.token in self._paid:
+            return True
+        told = self._theirs(grant.submission)
+        if grant.kind == "screen_out" and told["status"] in ("SCREENED OUT", "APPROVED"):
+            return True  # where a person approved it instead, the reward was paid
+        others = list(self._paid.values()).count((grant.submission.id, grant.cents))
+        paid = [round(amount) for amount in told.get("bonus_payments") or []]
+        return paid.count(grant.cents) > max(others, grant.alike)
+
+    def _theirs(self, submission: Submission) -> dict[str, Any]:
+        """A submission as Prolific has it, of the very participant who is to be paid for it."""
+        try:
+            told = self._get(submission)
+        except RefusedError as refused:
+            if refused.status != 404:
+                raise
+            self._status(submission.opening)  # refused too where it is our connection that Prolific does not know
+            raise NotTheirsError(f"Prolific knows no submission {submission.id}.") from refused
+        if _participant(told) != submission.worker:
+            raise NotTheirsError(
+                f"on Prolific the submission {submission.id} is not of the participant who came with it."
+            )
+        return told
+
+    def _get(self, submission: Submission) -> dict[str, Any]:
+        return self._api.get(f"/submissions/{submission.id}/")
+
+    # ------------------------------------------------------------------ the account
+
+    def account(self) -> int | None:
+        """What the workspace may spend; its currency and fees must be those of study.toml."""
+        balance = self._api.get(f"/workspaces/{self._workspace()}/balance/")
+        currency = str(balance.get("currency_code", ""))
+        if currency != self._config.currency:
+            raise RecruiterError(
+                f"the workspace on Prolific pays in {currency}, and recruiter.prolific.currency in study.toml is "
+                f"{self._config.currency}: set it, and read all amounts in study.toml as {currency}."
+            )
+        asked = {"reward": 10_000, "total_available_places": 1}
+        told = round(self._api.post("/study-cost-calculator/", asked, again=True)["total_cost"]) - 10_000
+        if told != self.fee(10_000):
+            raise RecruiterError(
+                f"Prolific charges {told / 100:.2f} on 100.00, and study.toml reckons {self.fee(10_000) / 100:.2f}; "
+                "set fee and tax_percent in [recruiter.prolific], so that the cost shown is the cost."
+            )
+        return int(balance["available_balance"])
+
+    def _workspace(self) -> str:
+        if self._config.workspace:
+            return self._config.workspace
+        found = list(self._api.pages("/workspaces/"))
+        if len(found) != 1:
+            known = ", ".join(f"{one['id']} ({one.get('title', '')})" for one in found) or "none"
+            raise RecruiterError(f"set recruiter.prolific.workspace in study.toml to one of the workspaces: {known}.")
+        return str(found[0]["id"])
+
+    def fee(self, cents: int, places: int = 1) -> int:
+        rate = Fraction(1, 3) if self._config.fee == "academic" else Fraction(428, 1000)
+        fee = _round(Fraction(cents) * rate)
+        return fee + _round(Fraction(fee) * Fraction(str(self._config.tax_percent)) / 100)
+
+    def disconnect(self) -> None:
+        self._api.close()
+
+
+def _participant(told: Mapping[str, Any]) -> str:
+    """Whose submission it is: a list names it otherwise than a single one does."""
+    return str(told.get("participant_id") or told["participant"])
+
+
+def read_filters(config: ProlificConfig) -> list[dict[str, Any]]:
+    """Who may take part, as Prolific writes it."""
+    filters: list[dict[str, Any]] = [
+        {"filter_id": name, "selected_values": list(values)} for name, values in _lists(config).items() if values
+    ]
+    least = {"approval_rate": (config.approved_percent, 100), "approval_numbers": (config.approved, 10_000)}
+    for name, (lower, upper) in least.items():
+        if lower:
+            filters.append({"filter_id": name, "selected_range": {"lower": lower, "upper": upper}})
+    return filters
+
+
+def _lists(config: ProlificConfig) -> dict[str, list[str]]:
+    """The filters that choose from lists, by Prolific's ids."""
+    return {
+        "current-country-of-residence": config.countries,
+        "fluent-languages": config.languages,
+        "previous_studies_blocklist": config.exclude_studies,
+    }
+
+
+def _round(value: Fraction) -> int:
+    """To a whole number, half up."""
+    return int((Decimal(value.numerator) / Decimal(value.denominator)).to_integral_value(ROUND_HALF_UP))

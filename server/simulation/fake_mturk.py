@@ -1,0 +1,175 @@
+"""A local Mechanical Turk: an emulator with state that boto3 and browsers talk to over the wire.
+
+    with MTurkMarket(balance="1000.00") as market:
+        client = boto3.client("mturk", region_name="us-east-1", endpoint_url=market.url, …)  # any credentials
+        market.workers.add("A1WORKER", country="US", approved=5000, percent=99)
+        held = market.accept("A1WORKER", hit_type_id)     # or a HIT's or a group's id -> Accepted
+        market.submit(held.assignment_id, done="yes")     # as /mturk/externalSubmit does
+        market.return_(…); market.abandon(…)              # given back; run out of time
+        market.advance(timedelta(hours=1))                # deadlines, auto-approval, expiry
+        market.fail("SendBonus", 1, "timeout_after")      # the next SendBonus; more in markets/loopback.py
+        market.ledger(), market.balance, market.on_hold   # every cent
+        market.calls, market.deliver(), market.messages   # what was asked, notifications, letters to workers
+
+Every request and every answer is checked against botocore's own service model. Rules: markets/turk_state.py;
+pages for workers at `market.worker_url`: markets/turk_site.py. The same worker gets the same assignment id again after
+a return, and a returned id may go to somebody else. What is not emulated is answered `UnknownOperationException`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from server.simulation.marketplaces import turk_site, turk_wire
+from server.simulation.marketplaces.loopback import Market, Reply, Request
+from server.simulation.marketplaces.turk_places import Place
+from server.simulation.marketplaces.turk_state import TurkState
+from server.simulation.marketplaces.turk_workers import Worker
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An assignment that a worker holds; `external_url` is what their frame shows."""
+
+    assignment_id: str
+    hit_id: str
+    worker_id: str
+    external_url: str
+
+
+class Workers:
+    """The workers of a market."""
+
+    def __init__(self, state: TurkState) -> None:
+        self._state = state
+
+    def add(self, worker_id: str, **account: Any) -> Worker:
+        """Add a worker: country, subdivision, approved, percent, adult, masters; qualified for most by default."""
+        worker = self._state.workers[worker_id] = Worker(worker_id, **account)
+        return worker
+
+    def __getitem__(self, worker_id: str) -> Worker:
+        return self._state.workers[worker_id]
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(self._state.workers.values())
+
+
+class MTurkMarket(Market):
+    """The market; `balance` is prepaid, in US dollars."""
+
+    def __init__(self, balance: str = "1000.00", clock: Callable[[], datetime] | None = None, seed: int = 0) -> None:
+        super().__init__(clock)
+        self._seed, self._ids = seed, 0
+        self.state = TurkState(Decimal(balance), self.now, self.new_id, self.pay)
+        self.state.tell = self.tell
+        self.workers = Workers(self.state)
+
+    def new_id(self, prefix: str) -> str:
+        self._ids += 1
+        digest = hashlib.sha256(f"{self._seed}:{self._ids}".encode()).digest()
+        return prefix + base64.b32encode(digest).decode()[:29]
+
+    # ------------------------------------------------------------------ workers
+
+    def accept(self, worker_id: str, name: str) -> Accepted:
+        """Let a worker accept a HIT by its id, or any of a HIT type or group.
+
+        Raises:
+            TurkError: where there is none for them.
+        """
+        with self.lock:
+            self.tick()
+            return self._accepted(self.state.accept(self.state.worker(worker_id), name))
+
+    def preview(self, name: str) -> str:
+        """The address in the frame of a HIT (by its own, its type's or its group's id) before it is accepted."""
+        hit = next(hit for hit in self.state.hits.values() if name in (hit.id, hit.type.id, hit.type.group))
+        return turk_site.question_address(hit, self.worker_url, None)
+
+    def submit(self, assignment_id: str, **fields: str) -> None:
+        """Submit as the question's form does.
+
+        Raises:
+            TurkError: where nobody holds the assignment.
+        """
+        with self.lock:
+            self.tick()
+            answer = turk_site.write_answer(list(fields.items()) or [("done", "yes")])
+            self.state.submit(self._place(assignment_id), answer)
+
+    def return_(self, assignment_id: str) -> None:
+        """Give an assignment back."""
+        with self.lock:
+            self.tick()
+            self.state.give_back(self._place(assignment_id))
+
+    def abandon(self, assignment_id: str) -> None:
+        """Let an assignment's time run out, without moving the clock."""
+        with self.lock:
+            self.tick()
+            self.state.give_back(self._place(assignment_id), "AssignmentAbandoned")
+
+    def _place(self, assignment_id: str) -> Place:
+        return self.state.places[assignment_id]
+
+    def _accepted(self, place: Place) -> Accepted:
+        address = turk_site.question_address(place.hit, self.worker_url, place)
+        return Accepted(place.id, place.hit.id, place.worker, address)
+
+    # ------------------------------------------------------------------ money and letters
+
+    @property
+    def balance(self) -> Decimal:
+        """What is left for new work."""
+        with self.lock:
+            self.tick()
+            return self.state.available
+
+    @property
+    def on_hold(self) -> Decimal:
+        """What is kept back for assignments that may still be paid."""
+        with self.lock:
+            self.tick()
+            return self.state.on_hold
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The letters sent to workers."""
+        return self.state.messages
+
+    # ------------------------------------------------------------------ the wire
+
+    def tick(self) -> None:
+        self.state.tick()
+
+    def handle(self, request: Request) -> Reply:
+        if "x-amz-target" not in request.headers:
+            with self.lock:
+                self.tick()
+                return turk_site.Site(self.state, self.worker_url).handle(request)
+        if closed := turk_wire.refuse_door(request):
+            return closed
+        operation, given = turk_wire.operation_of(request), json.loads(request.body or b"{}")
+        return self.call(operation, given, lambda: turk_wire.answer(self.state, operation, given))
+
+    def throttled(self) -> Reply:
+        return turk_wire.error("ThrottlingException", "Rate exceeded")
+
+    def failed(self) -> Reply:
+        return turk_wire.error("ServiceFault", "Service Fault", "AWS.MechanicalTurk.ServiceFault", 500)
+
+    def refused(self, code: str) -> Reply:
+        if code.startswith("AWS."):
+            return turk_wire.error("RequestError", "The request was refused.", code)
+        return turk_wire.error(code, "The request was refused.")
+
+    def add_worker(self, given: Mapping[str, Any]) -> None:
+        self.workers.add(given["worker_id"], **{name: value for name, value in given.items() if name != "worker_id"})

@@ -1,0 +1,191 @@
+"""A local Prolific: an emulator with state that our client and browsers talk to over the wire.
+
+    with ProlificMarket(balance="1000.00") as market:
+        # the interface is at market.url + "/api/v1", the token market.token
+        market.participants.add("5f…", country="1", approval_rate=99)
+        held = market.take("5f…", study_id)              # a place, and the study opened -> Taken
+        market.complete(held.submission_id, "C1A2B3")    # as the redirect to app.prolific.com does
+        market.return_(…); market.abandon(…)             # given back; run out of time
+        market.advance(timedelta(minutes=10))            # reservations, time limits, bonuses that are due
+        market.fail("PayBonuses", 1, "timeout_after")    # the next PayBonuses; more in markets/loopback.py
+        market.ledger(), market.balance, market.on_hold  # every cent
+        market.calls, market.deliver()                   # what was asked, webhooks
+
+Every request is checked by a model that refuses what it does not know. Rules: markets/prolific_state.py; pages for
+participants at `market.worker_url`: markets/prolific_site.py. What is not emulated is answered 404.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from server.simulation.marketplaces import prolific_site, prolific_wire
+from server.simulation.marketplaces.loopback import Market, Reply, Request
+from server.simulation.marketplaces.prolific_state import ProlificState
+from server.simulation.marketplaces.prolific_studies import FEE_RATE, Participant, ProlificError, Submission, Tariff
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A submission that a participant holds; `external_url` is where the study opens."""
+
+    submission_id: str
+    study_id: str
+    participant_id: str
+    external_url: str
+
+
+class Participants:
+    """The participants of a market."""
+
+    def __init__(self, state: ProlificState) -> None:
+        self._state = state
+
+    def add(self, participant_id: str, **account: Any) -> Participant:
+        """Add someone: country, languages, approval_rate, approvals, age; qualified for most by default."""
+        who = self._state.participants[participant_id] = Participant(participant_id, **account)
+        return who
+
+    def __getitem__(self, participant_id: str) -> Participant:
+        return self._state.participants[participant_id]
+
+    def __iter__(self) -> Iterator[Participant]:
+        return iter(self._state.participants.values())
+
+
+class ProlificMarket(Market):
+    """The market; `balance` is prepaid, in US dollars, `fee_rate` a share of every payment, `tax_rate` of the fee."""
+
+    def __init__(
+        self,
+        balance: str = "1000.00",
+        clock: Callable[[], datetime] | None = None,
+        seed: int = 0,
+        token: str = "rehearsal-token",  # noqa: S107 (it opens nothing but this emulator)
+        fee_rate: Fraction = FEE_RATE,
+        tax_rate: Fraction = Fraction(0),
+    ) -> None:
+        super().__init__(clock)
+        self.token = token
+        self._seed, self._ids = seed, 0
+        tariff = Tariff(fee_rate, tax_rate)
+        self.state = ProlificState(Decimal(balance), tariff, self.now, self.new_id, self.pay)
+        self.state.tell = self.tell
+        self.participants = Participants(self.state)
+
+    @property
+    def api_url(self) -> str:
+        """Where the interface is."""
+        return self.url + prolific_wire.API
+
+    def new_id(self, prefix: str) -> str:
+        """24 hexadecimal digits, as all of Prolific's ids are."""
+        self._ids += 1
+        return hashlib.sha256(f"{self._seed}:{prefix}:{self._ids}".encode()).hexdigest()[:24]
+
+    # ------------------------------------------------------------------ participants
+
+    def reserve(self, participant_id: str, study_id: str) -> Taken:
+        """Let someone take a place, without opening the study.
+
+        Raises:
+            ProlificError: where there is none for them.
+        """
+        with self.lock:
+            self.tick()
+            return self._taken(self.state.reserve(self.state.participant(participant_id), study_id))
+
+    def open(self, submission_id: str) -> Taken:
+        """Let someone open the study that they hold a place in."""
+        with self.lock:
+            self.tick()
+            self.state.start(self.state.submission(submission_id))
+            return self._taken(self.state.submission(submission_id))
+
+    def take(self, participant_id: str, study_id: str) -> Taken:
+        """Let someone take a place and open the study."""
+        return self.open(self.reserve(participant_id, study_id).submission_id)
+
+    def complete(self, submission_id: str, code: str) -> None:
+        """Come back with a completion code.
+
+        Raises:
+            ProlificError: where the submission is not under way.
+        """
+        with self.lock:
+            self.tick()
+            self.state.complete(self.state.submission(submission_id), code)
+
+    def return_(self, submission_id: str) -> None:
+        """Give a submission back."""
+        with self.lock:
+            self.tick()
+            self.state.give_back(self.state.submission(submission_id))
+
+    def abandon(self, submission_id: str) -> None:
+        """Let a submission's time run out, without moving the clock."""
+        with self.lock:
+            self.tick()
+            self.state.time_out(self.state.submission(submission_id))
+
+    def _taken(self, one: Submission) -> Taken:
+        return Taken(one.id, one.study.id, one.participant, prolific_site.study_address(one))
+
+    # ------------------------------------------------------------------ money
+
+    @property
+    def balance(self) -> Decimal:
+        """What is left for new places and bonuses."""
+        with self.lock:
+            self.tick()
+            return self.state.available
+
+    @property
+    def on_hold(self) -> Decimal:
+        """What is locked for places that may still be paid, and for bonuses on their way."""
+        with self.lock:
+            self.tick()
+            return self.state.on_hold
+
+    # ------------------------------------------------------------------ the wire
+
+    def tick(self) -> None:
+        self.state.tick()
+
+    def handle(self, request: Request) -> Reply:
+        if not request.path.startswith(prolific_wire.API + "/"):
+            with self.lock:
+                self.tick()
+                return prolific_site.Site(self.state).handle(request)
+        if closed := prolific_wire.refuse_door(request, self.token):
+            return closed
+        operation, ids = prolific_wire.operation_of(request)
+        if not operation:
+            return prolific_wire.error(ProlificError("Not found", "There is nothing here.", 404, 140404))
+        try:
+            given = prolific_wire.given(request)
+        except ProlificError as refused:
+            return prolific_wire.error(refused)
+        return self.call(operation, ids | given, lambda: prolific_wire.answer(self.state, request, self.entries))
+
+    def throttled(self) -> Reply:
+        return prolific_wire.error(ProlificError("Too many requests", "Request was throttled.", 429, 140429))
+
+    def failed(self) -> Reply:
+        return prolific_wire.error(ProlificError("Server error", "Something went wrong.", 500, 140500))
+
+    def refused(self, code: str) -> Reply:
+        known = {"suspended": 403, "unauthorized": 401}
+        return prolific_wire.error(
+            ProlificError(code.capitalize(), f"The request was refused: {code}.", known.get(code, 400))
+        )
+
+    def add_worker(self, given: Mapping[str, Any]) -> None:
+        account = {name: value for name, value in given.items() if name != "worker_id"}
+        self.participants.add(given["worker_id"], **account)

@@ -1,0 +1,141 @@
+"""The local marketplaces as simulated workers use them: what is offered, taking a place, giving it back, handing in.
+
+A `Workplace` is one of the two with the same six verbs. Pages are fetched and forms posted over HTTP, as browsers do;
+a clock that runs out, which no browser can show within a rehearsal, is asked of the emulator itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx
+
+from server.simulation.fake_mturk import MTurkMarket
+from server.simulation.fake_prolific import ProlificMarket
+from server.simulation.marketplaces.loopback import Market
+from server.simulation.page_parser import Form
+
+
+@dataclass(frozen=True)
+class Held:
+    """A place that a worker has taken, and where the study opens for it."""
+
+    id: str
+    url: str
+
+
+class Workplace(Protocol):
+    """What workers do at a marketplace."""
+
+    @property
+    def market(self) -> Market: ...
+
+    def enrol(self, index: int) -> str:
+        """A new worker, qualified for the study; their id."""
+
+    def offer(self, worker: str) -> str | None:
+        """What this worker is offered now, or None."""
+
+    def preview(self, offer: str) -> str | None:
+        """The study's address before a place is taken; None where the marketplace shows none."""
+
+    def take(self, worker: str, offer: str) -> Held:
+        """Take a place."""
+
+    def give_back(self, held: Held) -> None:
+        """Return a place."""
+
+    def run_out(self, held: Held) -> None:
+        """Let the time of a place run out."""
+
+    def hand_in(self, worker: str, held: Held, back: Form | None) -> bool:
+        """Go back as the study's last page says, or, without one, as the marketplace allows; whether it was taken."""
+
+    def reject(self, held: Held) -> None:
+        """What a researcher does by hand on the marketplace's own pages."""
+
+
+class TurkPlace:
+    """Mechanical Turk."""
+
+    def __init__(self, market: MTurkMarket) -> None:
+        self.market = market
+
+    def enrol(self, index: int) -> str:
+        return self.market.workers.add(f"A{index:05d}").id
+
+    def offer(self, worker: str) -> str | None:
+        with self.market.lock:
+            self.market.tick()
+            who = self.market.workers[worker]
+            fitting = (hit.id for hit in self.market.state.offers(who) if who.may("accept", hit.type))
+            return next(fitting, None)
+
+    def preview(self, offer: str) -> str | None:
+        return self.market.preview(offer)
+
+    def take(self, worker: str, offer: str) -> Held:
+        held = self.market.accept(worker, offer)
+        return Held(held.assignment_id, held.external_url)
+
+    def give_back(self, held: Held) -> None:
+        self.market.return_(held.id)
+
+    def run_out(self, held: Held) -> None:
+        self.market.abandon(held.id)
+
+    def hand_in(self, worker: str, held: Held, back: Form | None) -> bool:
+        address = back.action if back else f"{self.market.worker_url}/mturk/externalSubmit"
+        fields = back.fields if back else {"assignmentId": held.id, "code": "none"}
+        return httpx.post(address, data=fields).status_code == 200
+
+    def reject(self, held: Held) -> None:
+        with self.market.lock:
+            self.market.state.reject(self.market.state.assignment(held.id), "Handed in without having been taken.")
+
+
+class ProlificPlace:
+    """Prolific."""
+
+    def __init__(self, market: ProlificMarket) -> None:
+        self.market = market
+
+    def enrol(self, index: int) -> str:
+        return self.market.participants.add(f"{index + 1:024x}").id
+
+    def offer(self, worker: str) -> str | None:
+        with self.market.lock:
+            self.market.tick()
+            return next((study.id for study in self.market.state.offers(self.market.participants[worker])), None)
+
+    def preview(self, offer: str) -> str | None:
+        return None
+
+    def take(self, worker: str, offer: str) -> Held:
+        held = self.market.take(worker, offer)
+        return Held(held.submission_id, held.external_url)
+
+    def give_back(self, held: Held) -> None:
+        self.market.return_(held.id)
+
+    def run_out(self, held: Held) -> None:
+        self.market.abandon(held.id)
+
+    def hand_in(self, worker: str, held: Held, back: Form | None) -> bool:
+        address = back.action if back else f"{self.market.worker_url}/submissions/complete?cc=NOCODE"
+        with httpx.Client(base_url=self.market.worker_url) as browser:
+            browser.get("/signin", params={"participant": worker})
+            return browser.get(address).status_code == 200
+
+    def reject(self, held: Held) -> None:
+        with self.market.lock:
+            self.market.state.reject(self.market.state.submission(held.id))
+
+
+def make_workplace(kind: str, market: Market) -> Workplace:
+    """The workers' side of a local marketplace."""
+    if isinstance(market, MTurkMarket):
+        return TurkPlace(market)
+    assert isinstance(market, ProlificMarket), kind
+    return ProlificPlace(market)

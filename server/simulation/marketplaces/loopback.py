@@ -1,0 +1,362 @@
+"""What the emulated marketplaces share: a server on loopback, a clock, faults, a log of calls, notifications.
+
+A fault strikes the n-th call of an operation, or any call by a seeded plan:
+
+- ``throttle``: refused for coming too fast; ``fail``: 500, nothing done;
+- ``fail_after``: 500 although the work was done;
+- ``timeout_before``, ``timeout_after``: the connection is held for `hang_seconds`, then cut with no reply, before or
+  after the work;
+- ``twice``: the request arrives twice, as a proxy may send it again; the first reply is the one that is seen;
+- any other word is a refusal by that code, such as ``UnrecognizedClientException``.
+
+Tests and other programs on this machine may also ask over HTTP: POST /_market/fail {"operation", "nth", "how"},
+/_market/advance {"seconds"}, /_market/workers {...}; GET /_market/calls, /_market/ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx
+import numpy as np
+
+from server.simulation.marketplaces.money import Entry
+
+KNOWN_FAULTS = ("throttle", "fail", "fail_after", "timeout_before", "timeout_after", "twice")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request; header names are in lower case."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def form(self) -> dict[str, str]:
+        return dict(parse_qsl(self.body.decode(), keep_blank_values=True))
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One HTTP reply."""
+
+    status: int
+    body: bytes = b""
+    type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def as_json(status: int, value: Any) -> Reply:
+    return Reply(status, json.dumps(value, default=str).encode())
+
+
+class Cut(Exception):  # noqa: N818 (no error: the connection ends without a reply)
+    """The connection is to be cut."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the marketplace's interface: what was asked, how it was answered, and which fault struck."""
+
+    number: int
+    operation: str
+    request: Mapping[str, Any]
+    status: int
+    fault: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Notification:
+    """What the marketplace tells on its own: `id` is the same when it is delivered again."""
+
+    id: str
+    event: str
+    body: Mapping[str, Any]
+    at: datetime
+
+
+class Faults:
+    """Which calls go wrong, and how."""
+
+    def __init__(self) -> None:
+        self._planned: list[tuple[str, int, str]] = []
+        self._rng: np.random.Generator | None = None
+        self._rate = 0.0
+        self._hows: tuple[str, ...] = KNOWN_FAULTS
+        self.always = ""
+
+    def plan(self, operation: str, nth: int, how: str) -> None:
+        self._planned.append((operation, nth, how))
+
+    def at_random(self, seed: int, rate: float, hows: tuple[str, ...]) -> None:
+        self._rng, self._rate, self._hows = np.random.default_rng(seed), rate, hows
+
+    def next(self, operation: str) -> str:
+        """How this call goes wrong, or ""; counts it for what was planned."""
+        struck, waiting = "", []
+        for name, nth, how in self._planned:
+            counted = nth - (name in (operation, "*"))
+            if counted == 0 and not struck and counted < nth:
+                struck = how
+            else:
+                waiting.append((name, max(counted, 1), how))
+        self._planned = waiting
+        if not struck and self._rng is not None and self._rng.random() < self._rate:
+            struck = str(self._rng.choice(self._hows))
+        return struck or self.always
+
+
+class Market:
+    """An emulated marketplace: a context manager that serves on a free port of 127.0.0.1 while it is open."""
+
+    hang_seconds = 0.0
+
+    def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
+        self._clock = clock or (lambda: datetime.now(UTC))
+        self._offset = timedelta()
+        self._server: _Server | None = None
+        self.lock = threading.RLock()
+        self.faults = Faults()
+        self.calls: list[Call] = []
+        self.entries: list[Entry] = []
+        self.notifications: list[Notification] = []
+        self._made = 0
+
+    # ------------------------------------------------------------------ for tests and rehearsals
+
+    def __enter__(self) -> Self:
+        self._server = _Server(self)
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.shutdown()
+        self._server.server_close()
+        self._server = None
+
+    @property
+    def port(self) -> int:
+        """The port it is open at; 0 while it is closed."""
+        return int(self._server.server_address[1]) if self._server else 0
+
+    @property
+    def url(self) -> str:
+        """Where the marketplace's interface is."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def worker_url(self) -> str:
+        """Where workers are: another site than 127.0.0.1, as a browser counts sites."""
+        return f"http://localhost:{self.port}"
+
+    def now(self) -> datetime:
+        return self._clock() + self._offset
+
+    def advance(self, by: timedelta) -> None:
+        """Let time pass; what falls due then happens."""
+        with self.lock:
+            self._offset += by
+            self.tick()
+
+    def fail(self, operation: str, nth: int, how: str) -> None:
+        """Let the `nth` call of `operation` from now on (1: the next; "*": of any) go wrong."""
+        if nth < 1:
+            raise ValueError("nth counts from 1")
+        with self.lock:
+            self.faults.plan(operation, nth, how)
+
+    def fail_at_random(self, seed: int, rate: float, hows: tuple[str, ...] = KNOWN_FAULTS) -> None:
+        """Let any call go wrong at a rate, by a plan that follows from the seed."""
+        with self.lock:
+            self.faults.at_random(seed, rate, hows)
+
+    def refuse(self, code: str) -> None:
+        """Refuse every call by a code from now on; "" ends it."""
+        self.faults.always = code
+
+    def ledger(self) -> tuple[Entry, ...]:
+        """All money that left the account."""
+        with self.lock:
+            self.tick()
+            return tuple(self.entries)
+
+    def deliver(
+        self, seed: int | None = None, *, duplicate: float = 0.0, late: float = 0.0, to: str | None = None
+    ) -> list[Notification]:
+        """Deliver what is to be told, and give it; POST it to `to` as well where that is an address.
+
+        With a seed the order is shuffled, a share comes twice, and a share is kept back for the next delivery.
+        """
+        with self.lock:
+            waiting, self.notifications[:] = list(self.notifications), []
+            told = waiting
+            if seed is not None:
+                rng = np.random.default_rng(seed)
+                kept = rng.random(len(waiting)) < late
+                self.notifications[:0] = [one for one, keep in zip(waiting, kept, strict=True) if keep]
+                told = [one for one, keep in zip(waiting, kept, strict=True) if not keep]
+                told += [one for one in told if rng.random() < duplicate]
+                told = [told[index] for index in rng.permutation(len(told))]
+        for one in told if to else ():
+            self.send(one, str(to))
+        return told
+
+    # ------------------------------------------------------------------ for the marketplaces
+
+    def send(self, one: Notification, to: str) -> None:
+        """Send one notification, as this marketplace does; whether it was taken is not asked."""
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.post(to, json=dict(one.body), headers={"X-Event-ID": one.id}, timeout=10)
+
+    def tell(self, event: str, body: Mapping[str, Any]) -> None:
+        self.notifications.append(Notification(self.new_id("N"), event, body, self.now()))
+
+    def pay(self, entry: Entry) -> None:
+        if entry.amount:
+            self.entries.append(entry)
+
+    def new_id(self, prefix: str) -> str:
+        """An id that no other has."""
+        raise NotImplementedError
+
+    def tick(self) -> None:
+        """Do what has fallen due."""
+        raise NotImplementedError
+
+    def handle(self, request: Request) -> Reply:
+        """Answer a request."""
+        raise NotImplementedError
+
+    def throttled(self) -> Reply:
+        raise NotImplementedError
+
+    def failed(self) -> Reply:
+        raise NotImplementedError
+
+    def refused(self, code: str) -> Reply:
+        raise NotImplementedError
+
+    def add_worker(self, given: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def call(self, operation: str, request: Mapping[str, Any], work: Callable[[], Reply]) -> Reply:
+        """Answer one call of the interface, with the fault that is due, and log it.
+
+        Raises:
+            Cut: where the caller is to get no reply.
+        """
+        with self.lock:
+            how, self._made = self.faults.next(operation), self._made + 1
+            number = self._made
+            try:
+                reply = self._answer(how, work)
+            except Cut:
+                reply = None
+            status = reply.status if reply else 0
+            self.calls.append(Call(number, operation, request, status, how, self.now()))
+        if reply is None:
+            time.sleep(self.hang_seconds)
+            raise Cut
+        return reply
+
+    def _answer(self, how: str, work: Callable[[], Reply]) -> Reply:
+        before = {"throttle": self.throttled, "fail": self.failed}
+        if how in before:
+            return before[how]()
+        if how == "timeout_before":
+            raise Cut
+        if how and how not in KNOWN_FAULTS:
+            return self.refused(how)
+        self.tick()
+        reply = work()
+        if how == "twice":
+            work()
+        if how == "timeout_after":
+            raise Cut
+        return self.failed() if how == "fail_after" else reply
+
+    def administer(self, request: Request) -> Reply:
+        """Answer a request to /_market."""
+        given = json.loads(request.body or b"{}")
+        match request.method, request.path.removeprefix("/_market"):
+            case "POST", "/fail":
+                self.fail(str(given["operation"]), int(given["nth"]), str(given["how"]))
+            case "POST", "/advance":
+                self.advance(timedelta(seconds=float(given["seconds"])))
+            case "POST", "/workers":
+                self.add_worker(given)
+            case "GET", "/calls":
+                return as_json(200, [asdict(call) for call in self.calls])
+            case "GET", "/ledger":
+                return as_json(200, [asdict(entry) for entry in self.ledger()])
+            case _:
+                return as_json(404, {"error": "there is nothing here"})
+        return as_json(200, {})
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, house: Market) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.house = house
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # a reply goes out in one piece: in two, the second would wait for the first to be acknowledged
+
+    @property
+    def house(self) -> Market:
+        assert isinstance(self.server, _Server)
+        return self.server.house
+
+    def _serve(self) -> None:
+        address = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        query = dict(parse_qsl(address.query, keep_blank_values=True))
+        request = Request(self.command, address.path, query, headers, body)
+        if address.path == "/favicon.ico":  # browsers ask for it, and would complain
+            return self._reply(Reply(204))
+        try:
+            administered = address.path.startswith("/_market/")
+            self._reply(self.house.administer(request) if administered else self.house.handle(request))
+        except Cut:
+            self.close_connection = True
+        return None
+
+    do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = _serve  # noqa: N815
+
+    def _reply(self, reply: Reply) -> None:
+        reply = replace(reply, headers={"Content-Type": reply.type, **reply.headers})
+        self.send_response(reply.status)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(reply.body)))
+        self.end_headers()
+        self.wfile.write(reply.body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing: `Market.calls` is the log."""

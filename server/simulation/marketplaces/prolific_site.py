@@ -1,0 +1,114 @@
+"""Prolific as participants see it: what is offered, the way into a study and the way back.
+
+Who someone is, the site knows from a cookie of its own (`/signin?participant=…` sets it), as the real site does. Pages:
+
+- GET /signin, /studies: signing in; the studies with a place for this participant;
+- POST /studies/STUDY/reserve, /submissions/SUBMISSION/return: what the buttons do;
+- GET /submissions/SUBMISSION/open: to the study's own address, with the three ids in it, at top level;
+- GET /submissions/complete?cc=CODE: where the study sends its listeners at the end.
+"""
+
+from __future__ import annotations
+
+import html
+from http.cookies import SimpleCookie
+from urllib.parse import quote
+
+from server.simulation.marketplaces.loopback import Reply, Request
+from server.simulation.marketplaces.prolific_state import ProlificState
+from server.simulation.marketplaces.prolific_studies import OPEN, Participant, ProlificError, Submission
+
+COOKIE = "prolific_participant"
+
+
+def study_address(one: Submission) -> str:
+    """The study's address for one submission."""
+    values = {"PROLIFIC_PID": one.participant, "STUDY_ID": one.study.id, "SESSION_ID": one.id}
+    address = one.study.given.external_study_url
+    for name, value in values.items():
+        address = address.replace("{{%" + name + "%}}", quote(value, safe=""))
+    return address
+
+
+class Site:
+    """The pages, over one state."""
+
+    def __init__(self, state: ProlificState) -> None:
+        self.state = state
+
+    def handle(self, request: Request) -> Reply:
+        """Answer a participant's request."""
+        try:
+            return self._route(request)
+        except ProlificError as refused:
+            return _page(refused.title, f"<p data-refused>{html.escape(str(refused.detail))}</p>", 400)
+
+    def _route(self, request: Request) -> Reply:
+        match request.method, request.path.strip("/").split("/"):
+            case "GET", ["signin"]:
+                who = self.state.participant(request.query.get("participant", ""))
+                headers = {"Location": "/studies", "Set-Cookie": f"{COOKIE}={who.id}; Path=/; HttpOnly; SameSite=Lax"}
+                return Reply(303, headers=headers)
+            case "GET", ["studies"]:
+                return self._offers(self._who(request))
+            case "POST", ["studies", id_, "reserve"]:
+                one = self.state.reserve(self._who(request), id_)
+                return _redirect(f"/submissions/{one.id}")
+            case "GET", ["submissions", "complete"]:
+                return self._complete(self._who(request), request.query.get("cc", ""))
+            case "GET", ["submissions", id_]:
+                return self._submission(self._mine(request, id_))
+            case "GET", ["submissions", id_, "open"]:
+                one = self._mine(request, id_)
+                self.state.start(one)
+                return _redirect(study_address(one))
+            case "POST", ["submissions", id_, "return"]:
+                self.state.give_back(self._mine(request, id_))
+                return _redirect("/studies")
+        return _page("There is nothing here", "", 404)
+
+    def _who(self, request: Request) -> Participant:
+        cookie = SimpleCookie(request.headers.get("cookie", ""))
+        if COOKIE not in cookie:
+            raise ProlificError("Sign in", "Please sign in first.")
+        return self.state.participant(cookie[COOKIE].value)
+
+    def _mine(self, request: Request, id_: str) -> Submission:
+        one = self.state.submission(id_)
+        if one.participant != self._who(request).id:
+            raise ProlificError("Not found", "Submission does not exist.", 404)
+        return one
+
+    def _offers(self, who: Participant) -> Reply:
+        rows = "".join(
+            f"<li>{html.escape(study.given.name)} ${study.reward:.2f} "
+            f"<form method='post' action='/studies/{study.id}/reserve'><button>Take part</button></form></li>"
+            for study in self.state.offers(who)
+        )
+        mine = [one for one in self.state.submissions.values() if one.participant == who.id and one.status in OPEN]
+        held = "".join(f"<p><a data-held href='/submissions/{one.id}'>Your study is under way</a></p>" for one in mine)
+        return _page("Studies", f"{held}<ul>{rows}</ul>")
+
+    def _submission(self, one: Submission) -> Reply:
+        links = f"<a id='open' href='/submissions/{one.id}/open'>Open study link in this window</a>"
+        links += f"<form method='post' action='/submissions/{one.id}/return'><button>Stop without completing</button>"
+        body = links + "</form>" if one.status in OPEN else ""
+        return _page(one.study.given.name, f"<p data-status>{one.status}</p>{body}")
+
+    def _complete(self, who: Participant, code: str) -> Reply:
+        mine = [one for one in self.state.submissions.values() if one.participant == who.id]
+        held = [one for one in mine if one.status == "ACTIVE"] or [one for one in mine if one.status == "TIMED-OUT"]
+        if not held:
+            raise ProlificError("No submission", "You have no submission that could be completed.")
+        self.state.complete(held[-1], code)
+        return _page("Thank you", f"<p data-submitted>Your submission is {held[-1].status}.</p>")
+
+
+def _redirect(address: str) -> Reply:
+    return Reply(303, headers={"Location": address})
+
+
+def _page(title: str, body: str, status: int = 200) -> Reply:
+    shown = html.escape(title)
+    text = f"<!doctype html><meta charset=utf-8><title>{shown}</title><h1>{shown}</h1>{body}"
+    return Reply(status, text.encode(), "text/html; charset=utf-8")

@@ -1,0 +1,263 @@
+"""Prolific's interface: its JSON over HTTP, over the rules; requests are checked by models that refuse the unknown."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from server.simulation.marketplaces import prolific_requests as requests
+from server.simulation.marketplaces.loopback import Reply, Request, as_json
+from server.simulation.marketplaces.money import Entry
+from server.simulation.marketplaces.prolific_state import ProlificState
+from server.simulation.marketplaces.prolific_studies import ProlificError
+
+API = "/api/v1"
+PAGE_SIZE, MOST_A_PAGE = 20, 1000
+USER, WORKSPACE = "60aca280709ee40ec37d4880", "60aca280709ee40ec37d4881"
+
+
+def error(refused: ProlificError) -> Reply:
+    """An error as the real service writes it."""
+    told = {
+        "status": refused.status,
+        "error_code": refused.code,
+        "title": refused.title,
+        "detail": refused.detail,
+        "additional_information": f"{API}/help/errors/",
+        "traceback": None,
+        "interactive": False,
+    }
+    return as_json(refused.status, {"error": told})
+
+
+def refuse_door(request: Request, token: str) -> Reply | None:
+    """The answer to a request without the account's token; None where it may come in."""
+    if request.headers.get("authorization") == f"Token {token}":
+        return None
+    return error(ProlificError("Unauthorized", "Authentication credentials were not provided.", 401, 140001))
+
+
+def operation_of(request: Request) -> tuple[str, dict[str, str]]:
+    """The operation that a request asks for, and the ids in its path; "" where there is none."""
+    for (method, pattern), (name, _, _) in ROUTES.items():
+        found = re.fullmatch(API + pattern, request.path)
+        if found and method == request.method:
+            return name, found.groupdict()
+    return "", {}
+
+
+def given(request: Request) -> dict[str, Any]:
+    """What a request brings, for the log of calls.
+
+    Raises:
+        ProlificError: where its body is no JSON object.
+    """
+    try:
+        body = json.loads(request.body or b"{}")
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise ProlificError("Validation error", "The body is not a JSON object.")
+    return body | dict(request.query)
+
+
+def answer(state: ProlificState, request: Request, entries: list[Entry]) -> Reply:
+    """Do what a request asks and answer it."""
+    name, ids = operation_of(request)
+    _, model, work = next(route for route in ROUTES.values() if route[0] == name)
+    try:
+        body = model.model_validate(json.loads(request.body or b"{}")) if model else None
+        return work(Visit(state, request, ids, body, entries))
+    except ValidationError as wrong:
+        return error(ProlificError("Validation error", _details(wrong)))
+    except ProlificError as refused:
+        return error(refused)
+
+
+def _details(wrong: ValidationError) -> dict[str, list[str]]:
+    told: dict[str, list[str]] = {}
+    for one in wrong.errors(include_url=False):
+        where = ".".join(str(part) for part in one["loc"]) or "body"
+        told.setdefault(where, []).append(str(one["msg"]).removeprefix("Value error, "))
+    return told
+
+
+class Visit:
+    """One request with what it needs."""
+
+    def __init__(
+        self,
+        state: ProlificState,
+        request: Request,
+        ids: Mapping[str, str],
+        body: Any,
+        entries: list[Entry],
+    ) -> None:
+        self.state, self.request, self.ids, self.body, self.entries = state, request, ids, body, entries
+
+    def page(self, found: list[dict[str, Any]]) -> Reply:
+        """One page of what was found; a page past the end is not found, as it is not on the real service."""
+        query = self.request.query
+        try:
+            size, page = int(query.get("page_size", PAGE_SIZE)), int(query.get("page", 1))
+        except ValueError:
+            raise ProlificError("Validation error", "page and page_size are numbers.") from None
+        size, last = max(1, min(size, MOST_A_PAGE)), max(1, -(-len(found) // max(1, size)))
+        if not 1 <= page <= last:
+            raise ProlificError("Not found", "Invalid page.", 404, 140404)
+        host = f"http://{self.request.headers.get('host', '')}{self.request.path}"
+        kept = "".join(f"&{name}={value}" for name, value in query.items() if name not in ("page", "page_size"))
+
+        def link(number: int | None) -> dict[str, Any]:
+            return {"href": number and f"{host}?page={number}&page_size={size}{kept}", "title": "Page"}
+
+        links = {"self": link(page), "first": link(1), "last": link(last)}
+        links |= {"next": link(page + 1 if page < last else None), "previous": link(page - 1 or None)}
+        shown = found[(page - 1) * size : page * size]
+        return as_json(200, {"results": shown, "_links": links, "meta": {"count": len(found)}})
+
+
+def _create(visit: Visit) -> Reply:
+    return as_json(201, visit.state.create(visit.body).describe())
+
+
+def _studies(visit: Visit) -> Reply:
+    wanted = visit.request.query.get("state")
+    found = [study.summary() for study in visit.state.studies.values() if wanted in (None, study.status)]
+    return visit.page(found)
+
+
+def _study(visit: Visit) -> Reply:
+    return as_json(200, visit.state.study(visit.ids["id"]).describe())
+
+
+def _update(visit: Visit) -> Reply:
+    visit.state.update(visit.state.study(visit.ids["id"]), visit.body)
+    return _study(visit)
+
+
+def _delete(visit: Visit) -> Reply:
+    visit.state.delete(visit.state.study(visit.ids["id"]))
+    return Reply(204)
+
+
+def _move(visit: Visit) -> Reply:
+    visit.state.move(visit.state.study(visit.ids["id"]), visit.body.action)
+    return _study(visit)
+
+
+def _screen_out(visit: Visit) -> Reply:
+    visit.state.screen_out(visit.state.study(visit.ids["id"]), visit.body)
+    paid = {"amount": float(visit.body.bonus_per_submission), "currency": "USD"}
+    told = "The request to bulk screen out has been made successfully."
+    return as_json(200, {"message": told, "payment_per_participant": paid})
+
+
+def _cost(visit: Visit) -> Reply:
+    ours = {one.id for one in visit.state.study(visit.ids["id"]).submissions}
+    mine = [entry for entry in visit.entries if entry.assignment in ours]
+    return as_json(200, {"total_cost": _cents(sum((entry.amount for entry in mine), Decimal("0.00")))})
+
+
+def _submissions(visit: Visit) -> Reply:
+    if "study" not in visit.request.query:
+        raise ProlificError("Validation error", {"study": ["This parameter is required."]})
+    study = visit.state.study(visit.request.query["study"])
+    return visit.page([one.list_entry() for one in study.submissions])
+
+
+def _submission(visit: Visit) -> Reply:
+    return as_json(200, visit.state.submission(visit.ids["id"]).describe())
+
+
+def _judge(visit: Visit) -> Reply:
+    one, asked = visit.state.submission(visit.ids["id"]), visit.body
+    if asked.action == "APPROVE":
+        visit.state.approve(one)
+    elif asked.action == "REJECT":
+        visit.state.reject(one)
+    else:
+        visit.state.complete(one, asked.completion_code, "researcher")
+    return _submission(visit)
+
+
+def _bulk_approve(visit: Visit) -> Reply:
+    chosen = [visit.state.submission(id_) for id_ in dict.fromkeys(visit.body.submission_ids)]
+    for one in chosen:
+        visit.state._require(one, "AWAITING REVIEW")
+    for one in chosen:
+        visit.state.approve(one)
+    return as_json(200, {"message": "The request to bulk approve has been made successfully."})
+
+
+def _set_up_bonuses(visit: Visit) -> Reply:
+    tariff = visit.state.tariff
+    bulk, amounts = visit.state.set_up_bonuses(visit.state.study(visit.body.study_id), visit.body.csv_bonuses)
+    told = {
+        "amount": _cents(sum(amounts, Decimal("0.00"))),
+        "fees": _cents(sum((tariff.fee(amount) for amount in amounts), Decimal("0.00"))),
+        "vat": _cents(sum((tariff.tax(amount) for amount in amounts), Decimal("0.00"))),
+        "total_amount": _cents(sum((tariff.cost(amount) for amount in amounts), Decimal("0.00"))),
+    }
+    return as_json(201, {"id": bulk, "study": visit.body.study_id} | told)
+
+
+def _pay_bonuses(visit: Visit) -> Reply:
+    visit.state.pay_bonuses(visit.ids["id"])
+    return as_json(202, {"message": "The bonus payments will be made shortly."})
+
+
+def _calculate(visit: Visit) -> Reply:
+    reward, number, tariff = Decimal(visit.body.reward) / 100, visit.body.total_available_places, visit.state.tariff
+    told = {"total_cost": tariff.cost(reward), "rewards": reward, "fees": tariff.fee(reward), "vat": tariff.tax(reward)}
+    return as_json(200, {name: _cents(amount * number) for name, amount in told.items()})
+
+
+def _user(visit: Visit) -> Reply:
+    told = {"id": USER, "email": "researcher@example.org", "currency_code": "USD"}
+    return as_json(200, told | {"available_balance": _cents(visit.state.available)})
+
+
+def _workspaces(visit: Visit) -> Reply:
+    return visit.page([{"id": WORKSPACE, "title": "My Workspace"}])
+
+
+def _balance(visit: Visit) -> Reply:
+    if visit.ids["id"] != WORKSPACE:
+        raise ProlificError("Not found", "Workspace does not exist.", 404, 140404)
+    state = visit.state
+    told = {"total_balance": _cents(state.deposit - state.spent), "available_balance": _cents(state.available)}
+    return as_json(200, {"currency_code": "USD"} | told)
+
+
+def _cents(amount: Decimal) -> int:
+    return int(amount * 100)
+
+
+Route = tuple[str, type[BaseModel] | None, Callable[[Visit], Reply]]
+ID = r"(?P<id>[^/]+)"
+ROUTES: dict[tuple[str, str], Route] = {
+    ("GET", "/users/me/"): ("GetUser", None, _user),
+    ("GET", "/workspaces/"): ("ListWorkspaces", None, _workspaces),
+    ("GET", f"/workspaces/{ID}/balance/"): ("GetBalance", None, _balance),
+    ("POST", "/study-cost-calculator/"): ("CalculateCost", requests.CalculateCost, _calculate),
+    ("GET", "/studies/"): ("ListStudies", None, _studies),
+    ("POST", "/studies/"): ("CreateStudy", requests.CreateStudy, _create),
+    ("GET", f"/studies/{ID}/"): ("GetStudy", None, _study),
+    ("PATCH", f"/studies/{ID}/"): ("UpdateStudy", requests.UpdateStudy, _update),
+    ("DELETE", f"/studies/{ID}/"): ("DeleteStudy", None, _delete),
+    ("POST", f"/studies/{ID}/transition/"): ("TransitionStudy", requests.TransitionStudy, _move),
+    ("POST", f"/studies/{ID}/screen-out-submissions/"): ("ScreenOut", requests.ScreenOut, _screen_out),
+    ("GET", f"/studies/{ID}/cost/"): ("GetCost", None, _cost),
+    ("GET", "/submissions/"): ("ListSubmissions", None, _submissions),
+    ("POST", "/submissions/bulk-approve/"): ("BulkApprove", requests.BulkApprove, _bulk_approve),
+    ("POST", "/submissions/bonus-payments/"): ("SetUpBonuses", requests.SetUpBonuses, _set_up_bonuses),
+    ("GET", f"/submissions/{ID}/"): ("GetSubmission", None, _submission),
+    ("POST", f"/submissions/{ID}/transition/"): ("TransitionSubmission", requests.TransitionSubmission, _judge),
+    ("POST", f"/bulk-bonus-payments/{ID}/pay/"): ("PayBonuses", None, _pay_bonuses),
+}

@@ -1,0 +1,416 @@
+"""Mechanical Turk's rules: what happens to HITs, assignments, qualifications and money.
+
+Times come from the market's clock; nothing here knows of the wire. What the requester's documentation leaves open is
+decided so: the cost of every assignment that may still be paid is held back from the balance, and freed when the HIT
+expires with the place still free; a fee is rounded to the cent, half up, and is at least one cent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+from xml.etree import ElementTree
+
+from server.simulation.marketplaces.money import Entry
+from server.simulation.marketplaces.turk_places import MANY, SUBMITTED, Hit, HitType, Place, TurkError, fee
+from server.simulation.marketplaces.turk_workers import Qualification, Worker, check_requirement
+
+TOKEN_LIFE = timedelta(hours=24)
+OVERRIDE_WITHIN = timedelta(days=30)
+DISPOSED_AFTER = timedelta(days=120)
+QUESTION_BYTES = 65_535
+MOST_BONUS = Decimal(10_000)
+LIMITS = {
+    "AssignmentDurationInSeconds": (30, 31_536_000),
+    "LifetimeInSeconds": (30, 31_536_000),
+    "AutoApprovalDelayInSeconds": (0, 2_592_000),
+    "MaxAssignments": (1, 1_000_000_000),
+    "NumberOfAdditionalAssignments": (1, 1_000_000_000),
+}
+LENGTHS = {"Title": 128, "Description": 2000, "Keywords": 1000, "RequesterAnnotation": 255, "Name": 200}
+EXTERNAL = "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2006-07-14/ExternalQuestion.xsd"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+Tell = Callable[[str, dict[str, Any]], None]
+
+
+def check_limits(given: dict[str, Any]) -> None:
+    """Refuse numbers out of range and texts that are too long.
+
+    Raises:
+        TurkError: naming the parameter.
+    """
+    for name, (least, most) in LIMITS.items():
+        if name in given and not least <= given[name] <= most:
+            raise TurkError("ParameterValidationError", f"{name} must be between {least} and {most}.")
+    for name, most in LENGTHS.items():
+        if len(given.get(name, "")) > most:
+            raise TurkError("ParameterValidationError", f"{name} must not be longer than {most} characters.")
+
+
+def external_url(question: str) -> str:
+    """The address in an ExternalQuestion.
+
+    Raises:
+        TurkError: where the question is none, is too long, or its address is not https (http is let pass on loopback).
+    """
+    if len(question.encode()) > QUESTION_BYTES:
+        raise TurkError("ParameterValidationError", f"Question must not be longer than {QUESTION_BYTES} bytes.")
+    try:
+        if "<!" in question.replace("<!--", ""):
+            raise ElementTree.ParseError("a document type is not allowed")
+        root = ElementTree.fromstring(question)  # noqa: S314 (no document type, so no entities)
+    except ElementTree.ParseError as error:
+        raise TurkError("XMLParseError", f"There was an error parsing the XML question: {error}.") from None
+    tags = [element.tag for element in root]
+    if root.tag != f"{{{EXTERNAL}}}ExternalQuestion" or tags != [
+        f"{{{EXTERNAL}}}ExternalURL",
+        f"{{{EXTERNAL}}}FrameHeight",
+    ]:
+        raise TurkError("XMLParseError", "The question is not a valid ExternalQuestion.")
+    address, height = (str(element.text or "").strip() for element in root)
+    parts = urlsplit(address)
+    if not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)) or not parts.netloc:
+        raise TurkError("ParameterValidationError", "ExternalURL must be an https address.")
+    if not re.fullmatch(r"[0-9]{1,5}", height):
+        raise TurkError("XMLParseError", "FrameHeight must be a number of pixels.")
+    return address
+
+
+class TurkState:
+    """One requester's account and all that hangs on it."""
+
+    def __init__(
+        self, balance: Decimal, now: Callable[[], datetime], new_id: Callable[[str], str], pay: Callable[[Entry], None]
+    ) -> None:
+        self.deposit, self.now, self.new_id = balance, now, new_id
+        self.spent = Decimal("0.00")
+        self._pay_out = pay
+        self.tell: Tell = lambda event, body: None
+        self.types: dict[str, HitType] = {}
+        self.hits: dict[str, Hit] = {}
+        self.places: dict[str, Place] = {}
+        self.workers: dict[str, Worker] = {}
+        self.bonuses: list[tuple[Place, dict[str, Any]]] = []
+        self.qualification_types: dict[str, dict[str, Any]] = {}
+        self.tokens: dict[tuple[str, str], tuple[datetime, str]] = {}
+        self.messages: list[dict[str, Any]] = []
+        self.blocks: dict[str, str] = {}
+
+    # ------------------------------------------------------------------ money
+
+    @property
+    def on_hold(self) -> Decimal:
+        now = self.now()
+        return sum((hit.on_hold(now) for hit in self.hits.values()), Decimal("0.00"))
+
+    @property
+    def available(self) -> Decimal:
+        return self.deposit - self.spent - self.on_hold
+
+    def _afford(self, amount: Decimal) -> None:
+        if amount > self.available:
+            raise TurkError(
+                "InsufficientFunds",
+                f"This Requester has insufficient funds in their account to complete this transaction. "
+                f"${amount:.2f} is needed, ${self.available:.2f} is available.",
+            )
+
+    def _pay(self, kind: str, amount: Decimal, place: Place, reference: str = "") -> None:
+        charge = fee(amount, len(place.hit.places))
+        self.spent += amount + charge
+        at, who = self.now(), place.worker
+        self._pay_out(Entry(at, "bonus" if kind == "bonus" else "reward", amount, who, place.id, reference))
+        self._pay_out(Entry(at, "fee", charge, who, place.id, reference))
+
+    # ------------------------------------------------------------------ tokens
+
+    def spend_token(self, operation: str, token: str | None, life: timedelta | None = TOKEN_LIFE) -> str | None:
+        """What a token has already made, or None where it is new or forgotten."""
+        made = self.tokens.get((operation, token or ""))
+        if made is None or (life is not None and self.now() - made[0] > life):
+            return None
+        return made[1]
+
+    def keep_token(self, operation: str, token: str | None, made: str) -> None:
+        if token:
+            self.tokens[operation, token] = (self.now(), made)
+
+    # ------------------------------------------------------------------ HITs
+
+    def create_type(self, given: dict[str, Any]) -> HitType:
+        """The HIT type of these values: an earlier one where they are the same."""
+        check_limits(given)
+        requirements = tuple(given.get("QualificationRequirements", ()))
+        if len(requirements) > 10:
+            raise TurkError("ParameterValidationError", "A HIT may have at most 10 qualification requirements.")
+        for requirement in requirements:
+            check_requirement(requirement, set(self.qualification_types))
+        values = (
+            given["Title"],
+            given["Description"],
+            given.get("Keywords", ""),
+            Decimal(given["Reward"]),
+            timedelta(seconds=given["AssignmentDurationInSeconds"]),
+            timedelta(seconds=given.get("AutoApprovalDelayInSeconds", 2_592_000)),
+            requirements,
+        )
+        for kind in self.types.values():
+            same = (kind.title, kind.description, kind.keywords, kind.reward, kind.duration, kind.auto_approval)
+            if (*same, kind.requirements) == values:
+                return kind
+        kind = HitType(self.new_id("3"), self.new_id("3"), *values)
+        self.types[kind.id] = kind
+        return kind
+
+    def create_hit(self, kind: HitType, given: dict[str, Any]) -> Hit:
+        check_limits(given)
+        token = given.get("UniqueRequestToken")
+        if earlier := self.spend_token("CreateHIT", token):
+            raise TurkError("HitAlreadyExists", f"The HIT with ID {earlier} already exists for this token.")
+        if "Question" not in given:
+            raise TurkError("ParameterValidationError", "Question is required (layouts are not emulated).")
+        external_url(given["Question"])
+        now, number = self.now(), given.get("MaxAssignments", 1)
+        self._afford((kind.reward + fee(kind.reward, number)) * number)
+        expires = now + timedelta(seconds=given["LifetimeInSeconds"])
+        hit = Hit(self.new_id("3"), kind, given["Question"], given.get("RequesterAnnotation"), now, expires)
+        self.hits[hit.id] = hit
+        self._add_places(hit, number)
+        self.keep_token("CreateHIT", token, hit.id)
+        self.tell("HITCreated", {"HITId": hit.id, "HITTypeId": kind.id})
+        return hit
+
+    def _add_places(self, hit: Hit, number: int) -> None:
+        for _ in range(number):
+            place = Place(self.new_id("3"), hit)
+            hit.places.append(place)
+            self.places[place.id] = place
+
+    def extend(self, hit: Hit, number: int, token: str | None) -> None:
+        """Add places; a HIT made for fewer than ten assignments stays below."""
+        check_limits({"NumberOfAdditionalAssignments": number})
+        if earlier := self.spend_token("Extend", token):
+            raise TurkError("DuplicateRequest", f'The idempotency token "{earlier}" has already been processed.')
+        self._require_there(hit)
+        if len(hit.places) < MANY <= len(hit.places) + number:
+            raise TurkError(
+                "InvalidMaximumAssignmentsIncrease",
+                "A HIT created with fewer than 10 assignments cannot be extended to 10 or more.",
+            )
+        if hit.is_open(self.now()):
+            self._afford(hit.unit_cost() * number)
+        self._add_places(hit, number)
+        self.keep_token("Extend", token, token or "")
+        self.tell("HITExtended", {"HITId": hit.id, "HITTypeId": hit.type.id})
+
+    def expire(self, hit: Hit, at: datetime) -> None:
+        """Move a HIT's end; the same end twice within a day is refused, as the real service does (Dallinger#3109)."""
+        token = f"{hit.id}{at:%a %b %d %H:%M:%S UTC %Y}"
+        if self.spend_token("Expire", token):
+            raise TurkError("DuplicateRequest", f'The idempotency token "{token}" has already been processed.')
+        self._require_there(hit)
+        now = self.now()
+        if at > now and not hit.is_open(now):
+            self._afford(hit.unit_cost() * hit.count("free"))
+        hit.expires = max(min(at, now + timedelta(days=365)), hit.created) if at > now else min(hit.expires, now)
+        self.keep_token("Expire", token, token)
+        if at <= now:
+            self.tell("HITExpired", {"HITId": hit.id, "HITTypeId": hit.type.id})
+
+    def delete(self, hit: Hit) -> None:
+        self._require_there(hit)
+        if hit.status(self.now()) != "Reviewable" or hit.count("Submitted"):
+            raise TurkError(
+                "InvalidHITState",
+                f"This HIT is currently in the state '{hit.status(self.now())}'. This operation can be called with a "
+                "status of: Reviewable, with every assignment approved or rejected.",
+            )
+        self._dispose(hit)
+
+    def review(self, hit: Hit, revert: bool) -> None:
+        self._require_there(hit)
+        if hit.status(self.now()) != ("Reviewing" if revert else "Reviewable"):
+            raise TurkError("InvalidHITState", f"This HIT is in the state '{hit.status(self.now())}'.")
+        hit.reviewing = not revert
+
+    def _dispose(self, hit: Hit) -> None:
+        hit.disposed = True
+        self.tell("HITDisposed", {"HITId": hit.id, "HITTypeId": hit.type.id})
+
+    def _require_there(self, hit: Hit) -> None:
+        if hit.disposed:
+            raise TurkError("HITDoesNotExist", f"Hit {hit.id} does not exist.")
+
+    def hit(self, id_: str) -> Hit:
+        if id_ not in self.hits:
+            raise TurkError("HITDoesNotExist", f"Hit {id_} does not exist.")
+        return self.hits[id_]
+
+    # ------------------------------------------------------------------ assignments, as the requester sees them
+
+    def assignment(self, id_: str) -> Place:
+        """An assignment that was submitted."""
+        place = self.places.get(id_)
+        if place is None or place.status == "free":
+            raise TurkError("AssignmentDoesNotExist", f"Assignment {id_} does not exist.")
+        if place.status == "pending":
+            raise TurkError("InvalidAssignmentState", "This operation can be called with a status of: Submitted.")
+        return place
+
+    def approve(self, place: Place, override: bool, feedback: str | None) -> None:
+        if place.status == "Rejected" and override:
+            assert place.submitted is not None
+            if place.hit.disposed or self.now() - place.submitted > OVERRIDE_WITHIN:
+                raise TurkError("InvalidAssignmentState", "This rejection can no longer be overridden.")
+            self._afford(place.hit.unit_cost())
+        elif place.status != "Submitted":
+            raise TurkError("InvalidAssignmentState", "This operation can be called with a status of: Submitted.")
+        self._settle(place, "Approved", feedback)
+
+    def reject(self, place: Place, feedback: str) -> None:
+        if place.status != "Submitted":
+            raise TurkError("InvalidAssignmentState", "This operation can be called with a status of: Submitted.")
+        self._settle(place, "Rejected", feedback)
+
+    def _settle(self, place: Place, status: Any, feedback: str | None) -> None:
+        place.status, place.judged, place.feedback = status, self.now(), feedback or place.feedback
+        if status == "Approved":
+            self._pay("reward", place.hit.type.reward, place)
+        self._tell_of(f"Assignment{status}", place)
+
+    def send_bonus(self, given: dict[str, Any]) -> None:
+        token = given.get("UniqueRequestToken")
+        if self.spend_token("SendBonus", token, None):
+            raise TurkError("DuplicateRequest", f'The idempotency token "{token}" has already been processed.')
+        place, amount = self.assignment(given["AssignmentId"]), Decimal(given["BonusAmount"])
+        if place.worker != given["WorkerId"]:
+            raise TurkError("AssignmentDoesNotExist", f"Worker {given['WorkerId']} has no assignment {place.id}.")
+        if not 0 < amount <= MOST_BONUS:
+            raise TurkError("ParameterValidationError", "BonusAmount must be above 0 and at most 10000.")
+        self._afford(amount + fee(amount, len(place.hit.places)))
+        self._pay("bonus", amount, place, token or "")
+        self.keep_token("SendBonus", token, place.id)
+        self.bonuses.append(
+            (
+                place,
+                {
+                    "WorkerId": place.worker,
+                    "BonusAmount": f"{amount:.2f}",
+                    "AssignmentId": place.id,
+                    "Reason": given["Reason"],
+                    "GrantTime": self.now(),
+                },
+            )
+        )
+
+    # ------------------------------------------------------------------ qualifications
+
+    def create_qualification_type(self, given: dict[str, Any]) -> dict[str, Any]:
+        check_limits(given)
+        if any(kind["Name"] == given["Name"] for kind in self.qualification_types.values()):
+            raise TurkError(
+                "QualificationTypeAlreadyExists", f"You have already created a QualificationType '{given['Name']}'."
+            )
+        kept = ("Name", "Description", "Keywords", "QualificationTypeStatus", "RetryDelayInSeconds", "AutoGranted")
+        made = {name: given[name] for name in kept if name in given}
+        made |= {"QualificationTypeId": self.new_id("3"), "CreationTime": self.now(), "IsRequestable": True}
+        self.qualification_types[made["QualificationTypeId"]] = made
+        return made
+
+    def qualification_type(self, id_: str) -> dict[str, Any]:
+        if id_ not in self.qualification_types:
+            raise TurkError("QualificationTypeDoesNotExist", f"QualificationType {id_} does not exist.")
+        return self.qualification_types[id_]
+
+    def grant(self, kind: str, worker: str, value: int) -> None:
+        if self.qualification_type(kind)["QualificationTypeStatus"] != "Active":
+            raise TurkError("InvalidQualificationTypeState", f"QualificationType {kind} is not active.")
+        self.worker(worker).qualifications[kind] = Qualification(kind, worker, self.now(), value)
+
+    def revoke(self, kind: str, worker: str) -> None:
+        self.qualification_type(kind)
+        held = self.worker(worker).qualifications.get(kind)
+        if held is None or held.revoked:
+            raise TurkError("QualificationDoesNotExist", f"Worker {worker} has no qualification {kind}.")
+        held.revoked = True
+
+    def worker(self, id_: str) -> Worker:
+        if id_ not in self.workers:
+            raise TurkError("WorkerDoesNotExist", f"Worker {id_} does not exist.")
+        return self.workers[id_]
+
+    def has_worked(self, worker: str) -> bool:
+        """Whether work of this worker was approved or rejected, so that we may write to them."""
+        return any(place.worker == worker and place.status in ("Approved", "Rejected") for place in self.all_places())
+
+    # ------------------------------------------------------------------ workers
+
+    def offers(self, worker: Worker) -> Iterable[Hit]:
+        """The HITs that this worker could accept now, were they qualified, oldest first."""
+        now = self.now()
+        for hit in self.hits.values():
+            mine = any(place.worker == worker.id and place.status != "free" for place in hit.places)
+            if hit.status(now) == "Assignable" and not mine and worker.id not in self.blocks:
+                yield hit
+
+    def accept(self, worker: Worker, name: str) -> Place:
+        """Accept a HIT by its own id, or any of a HIT type or group.
+
+        Raises:
+            TurkError: where there is none for this worker.
+        """
+        for hit in self.offers(worker):
+            if name in (hit.id, hit.type.id, hit.type.group):
+                if not worker.may("accept", hit.type):
+                    raise TurkError("DoesNotMeetRequirements", f"Worker {worker.id} is not qualified for this HIT.")
+                place = hit.place_for(worker.id)
+                assert place is not None
+                place.status, place.worker, place.accepted = "pending", worker.id, self.now()
+                self._tell_of("AssignmentAccepted", place)
+                return place
+        raise TurkError("NoMoreWorkableHITsInGroupException", "There are no more of these HITs for this worker.")
+
+    def submit(self, place: Place, answer: str) -> None:
+        if place.status != "pending":
+            raise TurkError("InvalidAssignmentState", "This assignment is not held by a worker.")
+        place.status, place.submitted, place.answer = "Submitted", self.now(), answer
+        self._tell_of("AssignmentSubmitted", place)
+        if place.hit.status(self.now()) == "Reviewable":
+            self.tell("HITReviewable", {"HITId": place.hit.id, "HITTypeId": place.hit.type.id})
+
+    def give_back(self, place: Place, event: str = "AssignmentReturned") -> None:
+        if place.status != "pending":
+            raise TurkError("InvalidAssignmentState", "This assignment is not held by a worker.")
+        self._tell_of(event, place)
+        place.hit.returned[place.worker] = place.id
+        place.free()
+
+    def _tell_of(self, event: str, place: Place) -> None:
+        self.tell(event, {"AssignmentId": place.id, "HITId": place.hit.id, "HITTypeId": place.hit.type.id})
+
+    # ------------------------------------------------------------------ time
+
+    def all_places(self) -> Iterable[Place]:
+        return self.places.values()
+
+    def tick(self) -> None:
+        """Abandon what was held too long, approve what was left unjudged, dispose of what is old."""
+        now = self.now()
+        for place in self.all_places():
+            if place.status == "pending" and place.deadline is not None and place.deadline <= now:
+                self.give_back(place, "AssignmentAbandoned")
+            if place.status == "Submitted" and place.auto_approval is not None and place.auto_approval <= now:
+                self._settle(place, "Approved", None)
+        for hit in self.hits.values():
+            if not hit.disposed and hit.created + DISPOSED_AFTER <= now and hit.status(now) == "Reviewable":
+                self._dispose(hit)
+
+    def submitted(self, hit: Hit, statuses: list[str]) -> list[Place]:
+        """A HIT's submitted assignments, oldest first."""
+        wanted = statuses or list(SUBMITTED)
+        found = [place for place in hit.places if place.status in SUBMITTED and place.status in wanted]
+        return sorted(found, key=lambda place: (place.submitted, place.id))

@@ -1,0 +1,1 @@
+"""What every page shares: headers, languages, limits, the request queue, logs."""
