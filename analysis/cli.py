@@ -13,39 +13,39 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from analysis.agreement import Alternative, Table1, table1
-from analysis.beside import as_data as beside_data
-from analysis.beside import put_beside, read_study
-from analysis.beside import to_frame as beside_frame
-from analysis.bins import Bins, misfit, read_bins
-from analysis.comparison import compare_embedders, contrasts_as_data
-from analysis.departures import register
-from analysis.dependence import survival
-from analysis.drawings import drawings
-from analysis.findings import as_data as findings_data
-from analysis.findings import find, frames
-from analysis.flow import as_data as flow_data
-from analysis.flow import draw_flow, flow_of
-from analysis.ladder import as_data as ladder_data
-from analysis.ladder import climb, to_frame
-from analysis.latex import to_latex
-from analysis.planned import find_planned, hold
-from analysis.power_command import power
-from analysis.rehearsed import SAID
-from analysis.report import Report, exclusions_in_words, rules_in_words, to_html
-from analysis.responses import Responses, describe, read_responses
-from analysis.tables import LEGEND, as_data, one_line, to_csv, to_json, to_markdown, to_terminal
-from analysis.versions import versions
+from analysis.power_cli import power
+from analysis.preregistration.deviations import register
+from analysis.preregistration.plan import find_planned, hold
+from analysis.preregistration.sensitivity import as_data as ladder_data
+from analysis.preregistration.sensitivity import climb, to_frame
+from analysis.presentation.latex import to_latex
+from analysis.presentation.tables import LEGEND, as_data, one_line, to_csv, to_json, to_markdown, to_terminal
+from analysis.presentation.versions import versions
+from analysis.report.compare_studies import as_data as beside_data
+from analysis.report.compare_studies import put_beside, read_study
+from analysis.report.compare_studies import to_frame as beside_frame
+from analysis.report.consort import as_data as flow_data
+from analysis.report.consort import draw_flow, flow_of
+from analysis.report.figure_files import drawings
+from analysis.report.html import Report, exclusions_in_words, rules_in_words, to_html
+from analysis.report.results import as_data as findings_data
+from analysis.report.results import find, frames
+from analysis.responses.load import Responses, describe, read_responses
+from analysis.responses.simulated import SAID
+from analysis.statistics.agreement import Alternative, Table1, table1
+from analysis.statistics.bins import Bins, misfit, read_bins
+from analysis.statistics.comparison import compare_embedders, contrasts_as_data
+from analysis.statistics.two_way import survival
 from embeddings.errors import RootnoteError
 from embeddings.provenance import replacing
 from study.config import load_study
 
 # command -> (module, one line of help): imported when called, since they need audio and networks.
 _LATER: dict[str, tuple[str, str]] = {
-    "robustness": ("analysis.retrieval_cli", "Perturb clips and see whether each is still found."),
-    "attribution": ("analysis.retrieval_cli", "Say which clips a model's generations resemble."),
-    "replication": ("analysis.retrieval_cli", "Say which pieces copy something of a training corpus."),
-    "beside": ("analysis.paper_command", "Lay the paper's tables and Figure 1 beside ours, in one page."),
+    "robustness": ("analysis.retrieval.cli", "Perturb clips and see whether each is still found."),
+    "attribution": ("analysis.retrieval.cli", "Say which clips a model's generations resemble."),
+    "replication": ("analysis.retrieval.cli", "Say which pieces copy something of a training corpus."),
+    "beside": ("analysis.paper.cli", "Lay the paper's tables and Figure 1 beside ours, in one page."),
 }
 
 

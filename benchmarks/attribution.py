@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.attribution import Attributed, best_of, influence, table2, table3
+from analysis.retrieval.attribution.tables import Attributed, best_of, influence, table2, table3
 from embeddings.search.exact import nearest
 
 BLOCK = 65_536

@@ -21,9 +21,9 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import t as student
 
-from analysis.agreement import BIN_PAIRS, exact_binomial
-from analysis.dependence import dependence_table, two_way_bootstrap
-from analysis.mixed import fit_mixed, marginal_rate
+from analysis.statistics.agreement import BIN_PAIRS, exact_binomial
+from analysis.statistics.glmm import fit_mixed, marginal_rate
+from analysis.statistics.two_way import dependence_table, two_way_bootstrap
 from study.design.schedule import assign_paper, assign_robust
 
 SDS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from analysis.codecs import through
-from analysis.manifest import Generation
-from analysis.pieces import Cutting
-from analysis.replication import Parameters
-from analysis.replication_run import Replication, Settings, replicate
-from analysis.subjects import index_folder, open_subjects
+from analysis.retrieval.audio_files import Cutting
+from analysis.retrieval.corpora import index_folder, open_subjects
+from analysis.retrieval.generations import Generation
+from analysis.retrieval.replication.run import Replication, Settings, replicate
+from analysis.retrieval.replication.scores import Parameters
+from analysis.retrieval.robustness.codecs import through
 from embeddings.audio.decode import Samples, Track, find_audio
 from embeddings.progress import showing
 

@@ -14,10 +14,10 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from analysis.perturbations import PERTURBATIONS
-from analysis.perturbing import AT_ONCE, Task, in_order, processes
-from analysis.robustness import Plan, run
-from analysis.subjects import open_subjects
+from analysis.retrieval.corpora import open_subjects
+from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+from analysis.retrieval.robustness.run import Plan, run
+from analysis.retrieval.robustness.workers import AT_ONCE, Task, in_order, processes
 from embeddings.audio.corpus import cores
 
 NAMES = ("pitch", "stretch", "noise", "mashup", "mp3", "speed", "mix")  # 66 levels
@@ -59,7 +59,7 @@ def since(begin: tuple[float, float]) -> tuple[float, float]:
 
 def perturb_alone(plan: Plan) -> tuple[float, float]:
     """The seconds that the processes take for the same clips, decoded beforehand, when nobody embeds them."""
-    from analysis.targets import pools
+    from analysis.retrieval.targets import pools
     from embeddings.audio.corpus import audio_dir_of
 
     with tempfile.TemporaryDirectory() as folder:

@@ -230,7 +230,7 @@ EXCLUSION_RULES = (
 
 
 class ExclusionsConfig(_Section):
-    """Which listeners and responses do not count; what each rule does is in analysis.exclusions."""
+    """Which listeners and responses do not count; what each rule does is in analysis.responses.exclusions."""
 
     rules: list[str] = ["failed_prescreen", "incomplete"]
     catch_misses_allowed: int = Field(default=0, ge=0)

@@ -14,7 +14,7 @@ from embeddings.provenance import digest
 from study.config import CorpusConfig, StudyConfig, StudyInfo
 
 JSON, MARKDOWN, HYPOTHESES = "preregistration.json", "preregistration.md", "hypotheses.md"
-# What the analysis will do; analysis.departures states the same of a report and compares.
+# What the analysis will do; analysis.preregistration.deviations states the same of a report and compares.
 TESTS: dict[str, Any] = {
     "test": "exact binomial",
     "alternative": "two-sided",

@@ -1,4 +1,4 @@
-"""Exclusions: the rules that a study fixes beforehand, in numbers and in words; analysis.exclusions applies them."""
+"""Exclusions: the rules that a study fixes beforehand, in numbers and in words."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 from statsmodels.stats.sandwich_covariance import cov_cluster_2groups
 
-from analysis.agreement import benjamini_hochberg, exact_binomial, holm, paper_counts, table1, tabulate
-from analysis.comparison import (
+from analysis.statistics.agreement import benjamini_hochberg, exact_binomial, holm, paper_counts, table1, tabulate
+from analysis.statistics.comparison import (
     compare_counts,
     compare_embedders,
     mcnemar_exact,

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from analysis.attribution import (
+from analysis.presentation.audio_excerpts import write_excerpt
+from analysis.retrieval.attribution.tables import (
     Attributed,
     best_of,
     describe,
@@ -32,9 +33,8 @@ from analysis.attribution import (
     thresholds_of,
     top_share,
 )
-from analysis.bins import Bins, paper_bins
-from analysis.excerpts import write_excerpt
-from analysis.grouping import UNKNOWN, values_of
+from analysis.retrieval.metadata import UNKNOWN, values_of
+from analysis.statistics.bins import Bins, paper_bins
 from embeddings.audio.corpus import read_corpus
 from embeddings.errors import RootnoteError
 from embeddings.search.exact import Neighbours, nearest

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.responses import read_responses
+from analysis.responses.load import read_responses
 from tests.commands import run
 
 ROOT = Path(__file__).parents[2]

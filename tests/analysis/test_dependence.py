@@ -15,8 +15,9 @@ from scipy.special import expit
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.sandwich_covariance import cov_cluster_2groups
 
-from analysis.agreement import BIN_PAIRS, table1
-from analysis.dependence import (
+from analysis.statistics.agreement import BIN_PAIRS, table1
+from analysis.statistics.glmm import fit_mixed, marginal_rate
+from analysis.statistics.two_way import (
     correlation,
     dependence,
     dependence_table,
@@ -26,7 +27,6 @@ from analysis.dependence import (
     two_way_variance,
     wilson_t,
 )
-from analysis.mixed import fit_mixed, marginal_rate
 from study.design.schedule import assign_paper
 
 SCHEDULE = np.array(assign_paper(15, 90, 10, np.random.default_rng(0)))

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.exclusions import RULES, ExclusionPlan, Thresholds, apply, parse_rules, plan_of
-from analysis.ladder import climb, in_words, to_frame
-from analysis.responses import read_responses
+from analysis.preregistration.sensitivity import climb, in_words, to_frame
+from analysis.responses.exclusions import RULES, ExclusionPlan, Thresholds, apply, parse_rules, plan_of
+from analysis.responses.load import read_responses
 from embeddings.errors import RootnoteError
 from rootnote import main
 from study.config import EXCLUSION_RULES, load_study

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.exclusions import ExclusionPlan
-from analysis.flow import Flow, draw_flow, flow_of, in_words
-from analysis.responses import Responses, read_responses
+from analysis.report.consort import Flow, draw_flow, flow_of, in_words
+from analysis.responses.exclusions import ExclusionPlan
+from analysis.responses.load import Responses, read_responses
 from study.export_manifest import write_manifest
 
 RULES = ExclusionPlan(("failed_prescreen", "incomplete", "catch_missed", "too_fast"))

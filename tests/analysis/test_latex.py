@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from pylatexenc import latex2text, macrospec
 from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker, get_default_latex_context_db
 
-from analysis.agreement import BIN_PAIRS, Table1, paper_counts, tabulate
-from analysis.bins import paper_bins
-from analysis.latex import _COMMANDS, escape, to_latex
-from analysis.tables import one_line
+from analysis.presentation.latex import _COMMANDS, escape, to_latex
+from analysis.presentation.tables import one_line
+from analysis.statistics.agreement import BIN_PAIRS, Table1, paper_counts, tabulate
+from analysis.statistics.bins import paper_bins
 
 NAMES = (
     "clap_50%&$#{x}~^\\", "[a] <b> |c| \"d\" 'e' `f` -- --- ?` !` << >> *", "Müsliß-çãñőšạø, łódź, Ångström, ‘’“”–—…",

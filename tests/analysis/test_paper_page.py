@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from click.testing import Result
 
-from analysis.agreement import paper_counts, tabulate
-from analysis.paper import claims, compare, table2, table3
-from analysis.perturbations import PERTURBATIONS
-from analysis.tables import to_json
+from analysis.paper.reference import claims, compare, table2, table3
+from analysis.presentation.tables import to_json
+from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+from analysis.statistics.agreement import paper_counts, tabulate
 from embeddings.errors import RootnoteError
 from tests.analysis.corpus import call
 

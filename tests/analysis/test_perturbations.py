@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from analysis.perturbations import AHEAD_SECONDS, PERTURBATIONS, Material, rng_for
+from analysis.retrieval.robustness.perturbations import AHEAD_SECONDS, PERTURBATIONS, Material, rng_for
 
 RATE = 44_100
 LENGTH = 3 * RATE

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from scipy.optimize import differential_evolution
 
-from analysis.figures import draw_curves
-from analysis.psychometric import Curve, fit, psychometric, rate
+from analysis.presentation.figures import draw_curves
+from analysis.statistics.psychometric import Curve, fit, psychometric, rate
 
 
 def answers(seed: int, n: int, scale: float = 0.12, shape: float = 1.5, lapse: float = 0.04) -> pd.DataFrame:

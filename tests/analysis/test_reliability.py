@@ -10,9 +10,15 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import Table
 
-from analysis.biases import order_bias, side_bias, trend
-from analysis.reliability import fleiss, inter_listener, krippendorff_alpha, reliability, repeat_consistency
-from analysis.reliability_words import in_words
+from analysis.report.reliability_text import in_words
+from analysis.statistics.reliability import (
+    fleiss,
+    inter_listener,
+    krippendorff_alpha,
+    reliability,
+    repeat_consistency,
+)
+from analysis.statistics.response_bias import order_bias, side_bias, trend
 
 
 def test_krippendorffs_own_example() -> None:

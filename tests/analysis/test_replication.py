@@ -14,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from analysis.replication import SCORES, Parameters, Scored, look_up, of_pieces, roc, threshold_of_null
+from analysis.retrieval.replication.scores import (
+    SCORES,
+    Parameters,
+    Scored,
+    look_up,
+    of_pieces,
+    roc,
+    threshold_of_null,
+)
 from embeddings.errors import RootnoteError
 from tests.analysis.corpus import call, make_corpus
 from tests.embeddings.sounds import melody, write

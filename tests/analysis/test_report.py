@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from analysis.agreement import BIN_PAIRS
 from analysis.cli import cli
-from analysis.rehearsed import is_rehearsed
+from analysis.responses.simulated import is_rehearsed
+from analysis.statistics.agreement import BIN_PAIRS
 from study.design.schedule import assign_paper
 from study.export_manifest import write_manifest
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from analysis import retrieval
-from analysis.retrieval import TIE, hit_rate, ranks, share, sharing
-from analysis.subjects import open_subjects
+from analysis.retrieval import ranking
+from analysis.retrieval.corpora import open_subjects
+from analysis.retrieval.ranking import TIE, hit_rate, ranks, share, sharing
 from embeddings.errors import RootnoteError
 from tests.analysis.corpus import call, make_corpus
 from tests.embeddings.test_clmr import plain, weights  # noqa: F401
@@ -46,11 +46,11 @@ def test_ranks_are_those_of_the_definition(seed, lengths, queries, block, dtype)
     vectors = unit(rng.standard_normal((len(tracks), 8))).astype(dtype)
     targets = rng.integers(0, len(tracks), queries)
     asked = unit(vectors[targets].astype(float) + rng.normal(0, 0.7, (queries, 8)))
-    before, retrieval._BLOCK_ROWS = retrieval._BLOCK_ROWS, block
+    before, ranking._BLOCK_ROWS = ranking._BLOCK_ROWS, block
     try:
         found = ranks(vectors, tracks, asked, targets)
     finally:
-        retrieval._BLOCK_ROWS = before
+        ranking._BLOCK_ROWS = before
     clip, track = by_definition(vectors, tracks, asked, targets)
     assert found.rank.tolist() == clip
     assert found.track_rank.tolist() == track

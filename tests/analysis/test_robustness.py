@@ -14,8 +14,9 @@ import psutil
 import pytest
 from click.testing import Result
 
-from analysis import perturbing, robustness
-from analysis.retrieval import ranks
+from analysis.retrieval.ranking import ranks
+from analysis.retrieval.robustness import run as robustness
+from analysis.retrieval.robustness import workers as perturbing
 from embeddings.audio.corpus import read_corpus
 from embeddings.errors import RootnoteError
 from tests.analysis.corpus import call, make_corpus
@@ -203,7 +204,7 @@ def test_the_list_names_every_perturbation():
 
 
 def test_targets_are_clips_whose_recording_goes_on(corpus):
-    from analysis.targets import choose, partners
+    from analysis.retrieval.targets import choose, partners
 
     clips, _ = read_corpus(corpus / "corpus.parquet")
     rows = choose(clips, 100, 0)

@@ -24,9 +24,9 @@ from sqlalchemy import Engine, make_url, select, text
 from sqlalchemy.orm import Session
 
 import rootnote
-from analysis.departures import register
-from analysis.planned import find_planned, hold
-from analysis.responses import read_responses
+from analysis.preregistration.deviations import register
+from analysis.preregistration.plan import find_planned, hold
+from analysis.responses.load import read_responses
 from embeddings.errors import RootnoteError
 from server.app import create_app
 from server.assignments.lifecycle import seeded_turns

@@ -1,0 +1,1 @@
+"""The frozen plan: applying it, deviations from it, sensitivity to exclusions."""

@@ -1,0 +1,1 @@
+"""Tables, figures and pages as terminal text, HTML, LaTeX and SVG."""

@@ -1,0 +1,1 @@
+"""The report: results, methods text and the page."""

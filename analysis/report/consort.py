@@ -1,0 +1,275 @@
+"""Flow of participants: how many arrived, consented, were screened, finished and are analysed, and where others left.
+
+In the manner of a CONSORT diagram (Schulz, Altman and Moher 2010, BMJ 340, c332): a column of stages, and at each the
+people who went no further, by reason. Stages before the analysis come from listeners.csv beside the responses and from
+export.json; without them the flow begins with the listeners in the file.
+Conventions: numbers are listeners (runs of listeners.csv) unless a line says responses; a listener whom several rules
+leave out is put down to the first; arrivals are how often the information was shown, not persons.
+"""
+
+from __future__ import annotations
+
+import csv
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.responses.exclusions import Mask, mask_of
+from analysis.responses.load import Responses
+from embeddings.errors import RootnoteError
+from study.export_manifest import Exported, read_manifest
+
+LISTENERS = "listeners.csv"
+FINISHED = ("finished", "submitted", "approved", "paid")
+# States in which one leaves, in words; others are still under way.
+LEFT = {
+    "screened_out": "failed the prescreen", "technical": "could not play the sounds", "withdrawn": "withdrew",
+    "returned": "returned the task", "expired": "did not come back",
+}  # fmt: skip
+UNDER_WAY = "still under way"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: its name, how many reached it, further lines, and who went no further (words -> number, with a unit)."""
+
+    name: str
+    number: int
+    lines: tuple[str, ...] = ()
+    left_name: str = ""
+    left: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The stages from the first to the analysis, and what should be said of the numbers."""
+
+    stages: tuple[Stage, ...]
+    notes: tuple[str, ...] = ()
+
+
+def flow_of(read: Responses) -> Flow:
+    """The flow behind a file of responses. What lies beside it is used where it belongs to it, else said and left."""
+    notes: list[str] = []
+    people = _people(read, notes)
+    exported = _export_of(read)
+    erased = exported.erased if exported else 0
+    if erased:
+        one = erased == 1
+        notes.append(
+            f"{erased:,} more {'person' if one else 'people'} took part and had everything that "
+            f"{'they' if one else 'each of them'} answered erased; {'they are' if one else 'these are'} in no file."
+        )
+    stages: list[Stage] = []
+    if people:
+        stages += _before_analysis(people, exported.arrived if exported else {}, erased)
+        finished = {person["listener"] for person in people if person["state"] in FINISHED}
+    else:
+        finished = set(map(str, read.everything["listener"].unique()))
+    left = _left_out(read, finished)
+    if people:
+        stages.append(Stage("Finished", len(finished), (), "Left out of the analysis", left))
+    else:
+        responses = f"{read.rows_read:,} responses"
+        stages.append(Stage("Listeners in the file", len(finished), (responses,), "Left out of the analysis", left))
+    stages.append(_analysed(read, finished))
+    return Flow(tuple(stages), tuple(notes))
+
+
+def _people(read: Responses, notes: list[str]) -> list[dict[str, str]]:
+    """The rows of listeners.csv beside the responses, none where it is missing or of other listeners."""
+    path = read.path.resolve().parent / LISTENERS
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            people = [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        notes.append(f"{LISTENERS} beside the responses cannot be read ({error}), so the flow begins with the file.")
+        return []
+    lacking = [name for name in ("listener", "state", "prescreen") if people and name not in people[0]]
+    if lacking:
+        notes.append(
+            f"{LISTENERS} beside the responses lacks {' and '.join(lacking)}, so the flow begins with the file."
+        )
+        return []
+    answered = set(map(str, read.everything["listener"].unique()))
+    unknown = answered - {person["listener"] for person in people}
+    if unknown and people:
+        notes.append(
+            f"{LISTENERS} beside the responses does not know {len(unknown):,} of their {len(answered):,} listeners, "
+            "so it is of another export, and the flow begins with the file."
+        )
+        return []
+    return people
+
+
+def _export_of(read: Responses) -> Exported | None:
+    """The export's own account, where the file is as it was exported."""
+    try:
+        exported = read_manifest(read.path.resolve().parent)
+    except RootnoteError:
+        return None  # said where the file is compared with the export
+    return exported if exported and read.sha256 in exported.files.values() else None
+
+
+def _before_analysis(people: Sequence[Mapping[str, str]], arrived: Mapping[str, int], erased: int = 0) -> list[Stage]:
+    """Arrived (where it was counted), consented, passed the prescreen."""
+    passed = [person for person in people if person["prescreen"] == "passed"]
+    others = Counter(_why_left(person["state"]) for person in people if person["prescreen"] != "passed")
+    midway = Counter(_why_left(person["state"]) for person in passed if person["state"] not in FINISHED)
+    stages = []
+    if arrived:
+        informed = arrived.get("informed", 0)
+        gone = [("no place was left", arrived["not_let_in"])] if arrived.get("not_let_in") else []
+        gone += [("had their answers erased", erased)] if erased else []
+        began = len(people) + erased
+        gone += [("did not consent", informed - began)] if informed > began else []
+        stages.append(
+            Stage("Arrived", sum(arrived.values()), ("times the page was opened",), "Did not begin", _said(dict(gone)))
+        )
+    stages.append(Stage("Consented", len(people), (), "Did not pass the prescreen", _said(others)))
+    stages.append(Stage("Passed the prescreen", len(passed), (), "Did not finish", _said(midway)))
+    return stages
+
+
+def _why_left(state: str) -> str:
+    return LEFT.get(state, UNDER_WAY)
+
+
+def _said(numbers: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, f"{number:,}") for name, number in numbers.items() if number)
+
+
+def _left_out(read: Responses, finished: set[str]) -> tuple[tuple[str, str], ...]:
+    """By rule: finished listeners of whom nothing remained, and single responses of those who remain."""
+    frame = read.everything
+    rows = np.asarray(frame["kind"] == "scored", np.bool_) if "kind" in frame else np.ones(len(frame), np.bool_)
+    people = finished & _listeners(frame, rows)
+    said = [("no scored answer in the file", f"{len(finished - people):,}")] if finished - people else []
+    for rule in read.plan.rules:
+        mask = mask_of(frame, rule, read.plan.thresholds)
+        if mask is None:
+            continue
+        staying = finished & _listeners(frame, rows & ~mask)
+        single = int((rows & mask & np.asarray(frame["listener"].isin(staying), np.bool_)).sum())
+        lost, people, rows = len(people - staying), staying, rows & ~mask
+        numbers = [f"{lost:,}"] * bool(lost) + [_counted(single, "response")] * bool(single)
+        if numbers:
+            said.append((rule.replace("_", " "), " and ".join(numbers)))
+    return tuple(said)
+
+
+def _listeners(frame: pd.DataFrame, rows: Mask) -> set[str]:
+    return set(map(str, frame["listener"][rows].unique()))
+
+
+def _analysed(read: Responses, finished: set[str]) -> Stage:
+    lines = [_counted(len(read.frame), "response")]
+    beyond = set(map(str, read.frame["listener"].unique())) - finished
+    if beyond:
+        lines.append(f"{len(beyond):,} of them had not finished")
+    if len(read.embedders) > 1:
+        for name, own in read.frame.groupby("embedder", observed=True):
+            lines.append(f"{name}: {own['listener'].nunique():,}, {_counted(len(own), 'response')}")
+    return Stage("Analysed", read.listeners, tuple(lines))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def as_data(flow: Flow) -> list[Mapping[str, Any]]:
+    """The flow as plain data."""
+    return [
+        {"stage": stage.name, "number": stage.number, "lines": list(stage.lines), "left": dict(stage.left)}
+        for stage in flow.stages
+    ]
+
+
+def in_words(flow: Flow) -> str:
+    """The flow as one sentence, for those who do not see the figure."""
+    said = []
+    for stage in flow.stages:
+        gone = ", ".join(f"{number} {name}" for name, number in stage.left)
+        said.append(f"{stage.name}: {stage.number:,}" + (f" ({stage.left_name.lower()}: {gone})" if gone else ""))
+    return "; ".join(said) + "."
+
+
+# ------------------------------------------------------------------ the figure
+
+WIDTH, MAIN, SIDE_AT, LINE, PAD, GAP = 580, 236, 296, 19, 11, 30
+SIDE = WIDTH - SIDE_AT - 1
+
+
+def draw_flow(flow: Flow, prefix: str = "flow", ink: str = "currentColor") -> str:
+    """The flow as SVG: stages down the left, those who went no further to the right."""
+    parts: list[str] = []
+    top, middle = 1.0, MAIN / 2
+    for index, stage in enumerate(flow.stages):
+        height = _box(parts, 1, top, MAIN, [f"{stage.name}: {stage.number:,}", *stage.lines], middle)
+        bottom = top + height
+        if index == len(flow.stages) - 1:
+            top = bottom
+            break
+        gap = GAP
+        if stage.left:
+            lines = [stage.left_name, *(f"{number}  {name}" for name, number in stage.left)]
+            wrapped = [piece for line in lines for piece in textwrap.wrap(line, 38, subsequent_indent="    ") or [""]]
+            side = _height(wrapped)
+            gap = int(side + 16)
+            _box(parts, SIDE_AT, bottom + 8, SIDE, wrapped, None)
+            across = bottom + 8 + side / 2
+            parts.append(_arrow(middle, across, SIDE_AT - 2, across, prefix))
+        parts.append(_arrow(middle, bottom, middle, bottom + gap - 2, prefix))
+        top = bottom + gap
+    label = _escape(f"Flow of participants. {in_words(flow)}")
+    head = (
+        f'<marker id="{prefix}-head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+        f'orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="{ink}"/></marker>'
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" '
+        f'viewBox="0 0 {WIDTH} {top + 1:.0f}" width="{WIDTH}" height="{top + 1:.0f}" '
+        f'font-family="system-ui, Arial, sans-serif" font-size="14" fill="{ink}" stroke="none"><defs>{head}</defs>'
+        + "".join(parts).replace("INK", ink)
+        + "</svg>\n"
+    )
+
+
+def _height(lines: Sequence[str]) -> float:
+    return len(lines) * LINE + 2 * PAD - 4
+
+
+def _box(parts: list[str], x: float, y: float, width: float, lines: Sequence[str], middle: float | None) -> float:
+    """A box with its first line bold, centred on `middle` or set to the left; returns its height."""
+    height = _height(lines)
+    faint = "" if middle else ' stroke-opacity="0.45"'
+    parts.append(
+        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5" fill="none" stroke="INK" '
+        f'stroke-width="1.2"{faint}/>'
+    )
+    for number, line in enumerate(lines):
+        at = f'x="{middle:g}" text-anchor="middle"' if middle else f'x="{x + PAD:g}"'
+        indent = f' dx="{14 if line.startswith("    ") else 0}"' if not middle else ""
+        weight = ' font-weight="600"' if not number else ""
+        baseline = y + PAD + number * LINE + 11
+        parts.append(f'<text {at} y="{baseline:g}"{indent}{weight}>{_escape(line.strip())}</text>')
+    return height
+
+
+def _arrow(x1: float, y1: float, x2: float, y2: float, prefix: str) -> str:
+    return (
+        f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="INK" stroke-width="1.2" '
+        f'marker-end="url(#{prefix}-head)"/>'
+    )
+
+
+def _escape(text: str) -> str:
+    clean = "".join(c if c.isprintable() else " " for c in text)
+    return clean.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")

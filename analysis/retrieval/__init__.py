@@ -1,0 +1,1 @@
+"""Retrieval with a validated measure: robustness, attribution, replication."""

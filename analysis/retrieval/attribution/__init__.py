@@ -1,0 +1,1 @@
+"""Which training clips a model's generations resemble."""

@@ -1,0 +1,1 @@
+"""Which generations copy something of a training corpus."""

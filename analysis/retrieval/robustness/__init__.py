@@ -1,0 +1,1 @@
+"""How robust a measure is to changes of the audio."""

@@ -1,0 +1,1 @@
+"""Statistics of agreement: tests, intervals, models, reliability."""

@@ -1,0 +1,95 @@
+"""Bins: where on the similarity scale the four bins of an embedder lie, as the study's build wrote it.
+
+Conventions: similarities are cosines; bin 3 is centred on the mean of the nearest clips' scores, bin 2 and
+bin 1 one and two standard deviations above it, bin 4 on the mean of random pairs (Section 4.1 of the paper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.responses.validate import BINS
+from embeddings.errors import RootnoteError
+from embeddings.provenance import read_json
+
+BUILD = "rootnote study build"
+# Similarities pass through float32 on their way.
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Centres and half-width of the bins, the fitted Gaussian, and the histogram it was fitted to if known."""
+
+    embedder: str
+    mu: float
+    sigma: float
+    half_width: float
+    centres: Mapping[int, float]
+    edges: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+
+    def label(self, number: int) -> str:
+        """As the paper writes it: 0.955 ± 0.02."""
+        return f"{round(self.centres[number], 3) + 0.0:.3f} ± {self.half_width:g}"
+
+
+def read_bins(path: Path) -> Bins:
+    """Read `<embedder>.bins.json`.
+
+    Raises:
+        RootnoteError: where the file is missing, spoilt or not one of bins.
+    """
+    content, _ = read_json(path, "bins", BUILD)
+    try:
+        histogram = content.get("histogram") or {"edges": [], "counts": []}
+        bins = Bins(
+            embedder=str(content["embedder"]),
+            mu=float(content["mu"]),
+            sigma=float(content["sigma"]),
+            half_width=float(content["half_width"]),
+            centres={number: float(content["centres"][str(number)]) for number in BINS},
+            edges=tuple(float(edge) for edge in histogram["edges"]),
+            counts=tuple(int(count) for count in histogram["counts"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RootnoteError(f"{path} lacks or misstates {error}; run `{BUILD}`.") from error
+    if bins.counts and len(bins.edges) != len(bins.counts) + 1:
+        raise RootnoteError(f"{path} has a histogram whose edges and counts disagree; run `{BUILD}`.")
+    return bins
+
+
+def misfit(bins: Bins, frame: pd.DataFrame) -> str | None:
+    """Say why these bins cannot be those of the responses in `frame`, or None where they can."""
+    rows = frame[frame["embedder"] == bins.embedder]
+    centres = np.array([np.nan, *(bins.centres[number] for number in BINS)])
+    for side in ("high", "low"):
+        if f"similarity_{side}" not in rows:
+            continue
+        similarity = rows[f"similarity_{side}"].to_numpy(float)
+        number = rows[f"bin_{side}"].to_numpy(int)
+        off = np.abs(similarity - centres[number]) > bins.half_width + TOLERANCE
+        if off.any():
+            first = int(np.argmax(off))
+            return (
+                f"the responses have a clip of bin {number[first]} at similarity {similarity[first]:.3f}, "
+                f"and that bin is {bins.label(int(number[first]))} there"
+            )
+    return None
+
+
+def paper_bins() -> dict[str, Bins]:
+    """The bins the paper prints, by embedder; it gives no histogram as numbers."""
+    with files("analysis").joinpath("reference/paper_bins.csv").open(encoding="utf-8") as handle:
+        rows = pd.read_csv(handle)
+    found = {}
+    for name, *centres, half_width in rows.itertuples(index=False, name=None):
+        mu, sigma = centres[2], centres[1] - centres[2]
+        found[str(name)] = Bins(str(name), mu, sigma, half_width, dict(zip(BINS, centres, strict=True)))
+    return found

@@ -1,0 +1,271 @@
+"""Comparison of embedders: is agreement with one measure greater than with another?
+
+Two questions per bin pair. Did different answers agree at different rates: Fisher's exact test of two independent
+proportions (JRSS 85, 1922), with Newcombe's hybrid-score interval of the difference (Statistics in Medicine 17, 1998,
+method 10). And where a listener's answer to one and the same triplet is there for both embedders: McNemar's exact test
+of the answers on which they differ (Psychometrika 12, 1947).
+Conventions: a difference is first minus second, in [-1, 1]; a triplet is the same where listener, prompt and the two
+clips are, whichever bin each clip is in; Holm's correction is over the bin pairs of one pair of embedders. These tests
+count answers as independent; beside them stands the difference with listeners and prompts as random, with the two-way
+variance of analysis.statistics.two_way (an embedder's listeners and prompts may be the other's as well, or not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+from scipy.stats import binomtest, fisher_exact
+
+from analysis.responses.validate import BINS
+from analysis.statistics.agreement import BIN_PAIRS, Cell, count_responses, exact_binomial, holm, tabulate
+from analysis.statistics.two_way import Z, two_way_variance
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Answers to the same triplet by the same listener, for both embedders: how many fell how, and McNemar's p."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    p: float
+
+    @property
+    def n(self) -> int:
+        return self.both + self.only_first + self.only_second + self.neither
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two rates with listeners and prompts as random: its 95 % interval and p."""
+
+    ci_low: float
+    ci_high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class ContrastRow:
+    """One bin pair, row or everything: two cells, their difference with its 95 % interval, and the tests."""
+
+    label: str
+    first: Cell
+    second: Cell
+    difference: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    paired: Paired | None = None
+    both_vary: Difference | None = None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two embedders, and the rows: six bin pairs, three totals, everything."""
+
+    first: str
+    second: str
+    rows: tuple[ContrastRow, ...]
+    pairing: str
+
+
+def compare_embedders(frame: pd.DataFrame) -> tuple[Contrast, ...]:
+    """Every pair of embedders in `frame` (columns embedder, bin_high, bin_low, agreed), alphabetically.
+
+    Paired tests need also listener, prompt, clip_high and clip_low.
+    """
+    contrasts = compare_counts(count_responses(frame))
+    if {"listener", "prompt"} <= set(frame):
+        contrasts = tuple(_let_both_vary(contrast, frame) for contrast in contrasts)
+    if not {"listener", "prompt", "clip_high", "clip_low"} <= set(frame):
+        return contrasts
+    return tuple(_with_pairs(contrast, frame) for contrast in contrasts)
+
+
+def compare_counts(counts: pd.DataFrame) -> tuple[Contrast, ...]:
+    """The same from counts (columns embedder, bin_high, bin_low, agreed, n): nothing is paired."""
+    tables = tabulate(counts)
+    found = []
+    for first, second in combinations(tables, 2):
+        one, two = tables[first], tables[second]
+        cells = [(f"{high}–{low}", one.pairs[high, low], two.pairs[high, low]) for high, low in BIN_PAIRS]
+        cells += [(f"{high}, total", one.totals[high], two.totals[high]) for high in BINS[:-1]]
+        cells.append(("all", one.overall, two.overall))
+        rows = [_contrast(*cell) for cell in cells]
+        found.append(Contrast(first, second, tuple(_correct(rows)), "The file does not say who heard which clips."))
+    return tuple(found)
+
+
+def _contrast(label: str, first: Cell, second: Cell) -> ContrastRow:
+    if not (first.n and second.n):
+        return ContrastRow(label, first, second)
+    low, high = newcombe(first.agreed, first.n, second.agreed, second.n)
+    difference = first.agreed / first.n - second.agreed / second.n
+    p = two_sample_exact(first.agreed, first.n, second.agreed, second.n)
+    return ContrastRow(label, first, second, difference, low, high, p)
+
+
+def _correct(rows: Sequence[ContrastRow]) -> list[ContrastRow]:
+    tested = [i for i, row in enumerate(rows) if row.p is not None and "–" in row.label]
+    corrected = dict(zip(tested, holm([float(rows[i].p or 0.0) for i in tested]), strict=True))
+    return [replace(row, p_holm=corrected.get(i)) for i, row in enumerate(rows)]
+
+
+def two_sample_exact(agreed: int, n: int, other_agreed: int, other_n: int) -> float:
+    """Fisher's exact two-sided p that two independent proportions are equal."""
+    table = np.array([[agreed, n - agreed], [other_agreed, other_n - other_agreed]])
+    return float(fisher_exact(table).pvalue)
+
+
+def newcombe(agreed: int, n: int, other_agreed: int, other_n: int) -> tuple[float, float]:
+    """Newcombe's 95 % interval of the difference of two proportions, from Wilson's of each (his method 10)."""
+    one, two = exact_binomial(agreed, n), exact_binomial(other_agreed, other_n)
+    difference = one.rate - two.rate
+    below = np.hypot(one.rate - one.wilson_low, two.wilson_high - two.rate)
+    above = np.hypot(one.wilson_high - one.rate, two.rate - two.wilson_low)
+    return float(difference - below), float(difference + above)
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """McNemar's exact two-sided p: of the answers that differ, are as many on either side? 1 where none differ."""
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def _let_both_vary(contrast: Contrast, frame: pd.DataFrame) -> Contrast:
+    some = frame[frame["embedder"].isin([contrast.first, contrast.second])]
+    y = some["agreed"].to_numpy(float)
+    first = (some["embedder"] == contrast.first).to_numpy()
+    listener, prompt = (pd.factorize(some[name])[0].astype(np.intp) for name in ("listener", "prompt"))
+    high, low = some["bin_high"].to_numpy(), some["bin_low"].to_numpy()
+    rows = []
+    for row in contrast.rows:
+        own = np.ones(len(y), bool) if row.label == "all" else high == int(row.label[0])
+        own &= low == int(row.label[2]) if "–" in row.label else True
+        rows.append(replace(row, both_vary=two_way_difference(y[own], first[own], listener[own], prompt[own])))
+    return replace(contrast, rows=tuple(rows))
+
+
+def two_way_difference(
+    y: npt.NDArray[np.float64],
+    first: npt.NDArray[np.bool_],
+    listener: npt.NDArray[np.intp],
+    prompt: npt.NDArray[np.intp],
+) -> Difference | None:
+    """The mean of `y` where `first` minus that elsewhere (all of shape (n,)), listeners and prompts as random.
+
+    Student's t with one degree of freedom fewer than there are listeners or prompts, whichever are fewer. None where
+    one side is empty, there is one listener or prompt only, or nothing varies.
+    """
+    groups = min(len(np.unique(listener)), len(np.unique(prompt))) if len(y) else 0
+    if groups < 2 or first.all() or not first.any():
+        return None
+    one, two = y[first].mean(), y[~first].mean()
+    # How much each answer moves the difference; its variance is that of a mean of these.
+    influence = len(y) * np.where(first, (y - one) / first.sum(), -(y - two) / (~first).sum())
+    quantile = float(stats.t.ppf(0.975, groups - 1))
+    # Never shorter than the interval of independent answers, as for a single rate.
+    independent = float((influence**2).sum()) / len(y) ** 2
+    error = float(np.sqrt(max(two_way_variance(influence, listener, prompt), independent * (Z / quantile) ** 2)))
+    if error == 0:
+        return None
+    reach = quantile * error
+    p = float(2 * stats.t.sf(abs(one - two) / error, groups - 1))
+    return Difference(max(-1.0, float(one - two) - reach), min(1.0, float(one - two) + reach), p)
+
+
+def _with_pairs(contrast: Contrast, frame: pd.DataFrame) -> Contrast:
+    matched = _match(frame, contrast.first, contrast.second)
+    if matched.empty:
+        return replace(contrast, pairing="No listener answered the same triplet for both, so nothing is paired.")
+    rows = tuple(replace(row, paired=_pair_up(matched, row.label)) for row in contrast.rows)
+    pairing = f"McNemar’s test is of {len(matched):,} triplets answered for both by one listener."
+    return replace(contrast, rows=rows, pairing=pairing)
+
+
+def _match(frame: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """A row per listener and triplet that both embedders have, with the bin pair in which both see it, if they do."""
+    some = frame[frame["embedder"].isin([first, second])]
+    one, two = some["clip_high"].astype(str).to_numpy(), some["clip_low"].astype(str).to_numpy()
+    content = pd.DataFrame(
+        {
+            "embedder": some["embedder"].astype(str).to_numpy(),
+            "listener": some["listener"].astype(str).to_numpy(),
+            "prompt": some["prompt"].astype(str).to_numpy(),
+            "clip": np.where(one < two, one, two),
+            "other": np.where(one < two, two, one),
+            "bin_high": some["bin_high"].to_numpy(),
+            "bin_low": some["bin_low"].to_numpy(),
+            "agreed": some["agreed"].to_numpy(),
+        }
+    )
+    keys = ["listener", "prompt", "clip", "other"]
+    known = content[(content["clip"] != "") & (content["other"] != "")].drop_duplicates(["embedder", *keys])
+    mine, others = (known[known["embedder"] == name].drop(columns="embedder") for name in (first, second))
+    return mine.merge(others, on=keys, suffixes=("", "_other"))
+
+
+def _pair_up(matched: pd.DataFrame, label: str) -> Paired | None:
+    """Only answers whose triplet lies in the same bin pair, or row, of both embedders are of that row."""
+    rows = matched
+    if label != "all":
+        rows = rows[(rows["bin_high"] == rows["bin_high_other"]) & (rows["bin_high"] == int(label[0]))]
+    if "–" in label:
+        rows = rows[(rows["bin_low"] == rows["bin_low_other"]) & (rows["bin_low"] == int(label[2]))]
+    if rows.empty:
+        return None
+    one, two = rows["agreed"].to_numpy() == 1, rows["agreed_other"].to_numpy() == 1
+    only_first, only_second = int((one & ~two).sum()), int((~one & two).sum())
+    p = mcnemar_exact(only_first, only_second)
+    return Paired(int((one & two).sum()), only_first, only_second, int((~one & ~two).sum()), p)
+
+
+def write_difference(row: ContrastRow) -> str:
+    """The difference in percentage points with its sign, or a dash."""
+    return "–" if row.difference is None else f"{100 * row.difference + 0.0:+.1f}".replace("-", "−")
+
+
+def write_newcombe(row: ContrastRow) -> str:
+    if row.ci_low is None or row.ci_high is None:
+        return "–"
+    return f"{100 * row.ci_low:+.1f} to {100 * row.ci_high:+.1f}".replace("-", "−")
+
+
+def contrasts_as_data(contrasts: Sequence[Contrast]) -> list[dict[str, Any]]:
+    """The comparisons as plain data."""
+    return [
+        {
+            "first": contrast.first,
+            "second": contrast.second,
+            "pairing": contrast.pairing,
+            "rows": {row.label.replace("–", "-"): _row_data(row) for row in contrast.rows},
+        }
+        for contrast in contrasts
+    ]
+
+
+def _row_data(row: ContrastRow) -> dict[str, Any]:
+    paired = row.paired
+    return {
+        "difference": row.difference,
+        "ci_low": row.ci_low,
+        "ci_high": row.ci_high,
+        "p": row.p,
+        "p_holm": row.p_holm,
+        "both_vary_ci_low": row.both_vary.ci_low if row.both_vary else None,
+        "both_vary_ci_high": row.both_vary.ci_high if row.both_vary else None,
+        "both_vary_p": row.both_vary.p if row.both_vary else None,
+        "paired_n": paired.n if paired else None,
+        "paired_only_first": paired.only_first if paired else None,
+        "paired_only_second": paired.only_second if paired else None,
+        "paired_p": paired.p if paired else None,
+    }

@@ -1,0 +1,175 @@
+"""Reliability: how far listeners agree with each other and with themselves (what else moved them:
+analysis.statistics.response_bias).
+
+A triplet is one embedder's prompt, bins and (where given) clips; an answer is which of its two clips was chosen.
+Inter-listener agreement is Krippendorff's alpha (Computing Krippendorff's Alpha-Reliability, 2011; nominal; triplets
+with two answers at least) and Fleiss' kappa (Psychological Bulletin 76, 1971; triplets with as many answers as most
+have). Both measure agreement beyond what the mix of answers would give by itself, so they fall towards 0 where nearly
+everyone chooses the same clip, however reliable listeners are: read them beside the share of agreeing pairs.
+Conventions: rates come with Clopper and Pearson's 95 % interval; a part is None where the file lacks what it needs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from analysis.statistics.agreement import BinomialTest, exact_binomial
+from analysis.statistics.response_bias import (
+    Order,
+    Prescreen,
+    Side,
+    Times,
+    order_bias,
+    prescreen_effect,
+    response_times,
+    side_bias,
+)
+
+Floats = npt.NDArray[np.float64]
+TRIPLET = ("embedder", "prompt", "bin_high", "bin_low", "clip_high", "clip_low")
+
+
+@dataclass(frozen=True)
+class InterListener:
+    """Agreement of listeners on the triplets that several heard; alpha and kappa None where they are undefined."""
+
+    alpha: float | None
+    kappa: float | None
+    kappa_triplets: int
+    kappa_answers: int
+    same_pairs: float
+    majority: BinomialTest | None
+    triplets: int
+    answers: int
+    note: str
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Trials heard twice: how often the same clip was chosen, and the ceiling that follows (None below half)."""
+
+    same: BinomialTest
+    ceiling: float | None
+
+
+@dataclass(frozen=True)
+class Reliability:
+    between: InterListener | None
+    repeats: Repeats | None
+    catches: BinomialTest | None
+    side: Side | None
+    order: Order | None
+    times: Times | None
+    prescreen: Prescreen | None
+
+
+def reliability(scored: pd.DataFrame, kept: pd.DataFrame, everything: pd.DataFrame) -> Reliability:
+    """All of it, from the scored trials that count, these with catches and repeats, and all that was read.
+
+    Columns: embedder, listener, prompt, bin_high, bin_low, agreed; and kind, choice, position, response_ms,
+    passed_prescreen, clip_high and clip_low where there are any.
+    """
+    return Reliability(
+        between=inter_listener(scored),
+        repeats=repeat_consistency(kept),
+        catches=catch_trials(kept),
+        side=side_bias(scored),
+        order=order_bias(scored),
+        times=response_times(scored),
+        prescreen=prescreen_effect(everything),
+    )
+
+
+def inter_listener(frame: pd.DataFrame) -> InterListener | None:
+    """Alpha, kappa and the share of agreeing pairs over triplets that two or more answered; None where there is none.
+
+    `majority` is how often an answer is that of most others on its triplet (ties left out): what a measure that
+    knew everyone else's answers would reach.
+    """
+    counts = _answers_by_triplet(frame)
+    shared = counts[counts.sum(axis=1) > 1]
+    if not len(shared):
+        return None
+    n = shared.sum(axis=1)
+    same = float((shared * (shared - 1)).sum() / (n * (n - 1)).sum())
+    sizes, how_many = np.unique(n, return_counts=True)
+    common = int(sizes[how_many.argmax()])
+    equal = shared[n == common]
+    varied = bool((shared.sum(axis=0) > 0).all())
+    kappa_varied = bool((equal.sum(axis=0) > 0).all())
+    return InterListener(
+        alpha=krippendorff_alpha(shared) if varied else None,
+        kappa=fleiss(equal) if kappa_varied else None,
+        kappa_triplets=len(equal),
+        kappa_answers=common,
+        same_pairs=same,
+        majority=_against_the_others(shared),
+        triplets=len(shared),
+        answers=int(n.sum()),
+        note="" if varied else "All answers are the same, so alpha and kappa are undefined.",
+    )
+
+
+def krippendorff_alpha(counts: npt.NDArray[np.int64]) -> float:
+    """Nominal alpha of counts of answers, shape (triplets, kinds of answer)."""
+    import krippendorff
+
+    return float(krippendorff.alpha(value_counts=counts, level_of_measurement="nominal"))
+
+
+def fleiss(counts: npt.NDArray[np.int64]) -> float:
+    """Fleiss' kappa of counts of answers, shape (triplets, kinds of answer), rows of equal sum."""
+    from statsmodels.stats.inter_rater import fleiss_kappa
+
+    return float(fleiss_kappa(counts))
+
+
+def _answers_by_triplet(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
+    keys = [name for name in TRIPLET if name in frame]
+    group = frame.groupby(keys, observed=True, sort=False).ngroup().to_numpy()
+    agreed = frame["agreed"].to_numpy(float)
+    for_high = np.bincount(group, agreed).astype(np.int64)
+    return np.column_stack([np.bincount(group) - for_high, for_high])
+
+
+def _against_the_others(counts: npt.NDArray[np.int64]) -> BinomialTest | None:
+    """Each answer against the majority of the others on its triplet."""
+    hits = total = 0
+    for column in (0, 1):
+        own, other = counts[:, column], counts[:, 1 - column]
+        decided = own - 1 != other
+        total += int(own[decided].sum())
+        hits += int(own[decided & (own - 1 > other)].sum())
+    return exact_binomial(hits, total) if total else None
+
+
+def repeat_consistency(kept: pd.DataFrame) -> Repeats | None:
+    """Each repeat trial against the first answer of its listener to the same triplet.
+
+    If a listener chooses a given clip with probability p each time, two answers are the same with probability
+    c = p² + (1 - p)²; the ceiling is that p, (1 + sqrt(2 c - 1)) / 2: no measure can agree with them more often.
+    """
+    if "kind" not in kept or not (kept["kind"] == "repeat").any():
+        return None
+    keys = ["listener", *(name for name in TRIPLET if name in kept)]
+    first = kept[kept["kind"] == "scored"].drop_duplicates(keys)
+    again = kept[kept["kind"] == "repeat"]
+    plain = [part[[*keys, "agreed"]].astype(dict.fromkeys(keys, str)) for part in (again, first)]
+    both = plain[0].merge(plain[1], on=keys, suffixes=("", "_first"))
+    if both.empty:
+        return None
+    same = exact_binomial(int((both["agreed"] == both["agreed_first"]).sum()), len(both))
+    return Repeats(same, (1 + math.sqrt(2 * same.rate - 1)) / 2 if same.rate >= 0.5 else None)
+
+
+def catch_trials(kept: pd.DataFrame) -> BinomialTest | None:
+    """How often those who count chose the prompt itself over another clip."""
+    if "kind" not in kept or not (kept["kind"] == "catch").any():
+        return None
+    caught = kept.loc[kept["kind"] == "catch", "agreed"]
+    return exact_binomial(int(caught.sum()), len(caught))

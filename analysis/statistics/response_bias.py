@@ -1,0 +1,160 @@
+"""Biases: whether the side, the position or the time of a trial moved listeners, and whether the prescreen told.
+
+Conventions: rates come with Clopper and Pearson's 95 % interval; the p-value of a side counts listeners and prompts
+as random (analysis.statistics.two_way); times are in seconds; a part is None where the file lacks what it needs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from analysis.statistics.agreement import BIN_PAIRS, BinomialTest, exact_binomial
+from analysis.statistics.comparison import two_sample_exact
+from analysis.statistics.two_way import dependence, two_way_variance
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Side:
+    """How often side A is chosen where the more similar clip is on either side equally often, and its p of one half.
+
+    `agreed_a` and `agreed_b` are the rates of agreement with the more similar clip on side A and on side B, None where
+    the file does not say where it was; then the share is that of all answers.
+    """
+
+    n: int
+    rate: float
+    ci_low: float
+    ci_high: float
+    p: float
+    agreed_a: float | None = None
+    agreed_b: float | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """Agreement by position: the first and second half of the positions, Fisher's p, and the trend's p."""
+
+    first: BinomialTest
+    second: BinomialTest
+    p: float
+    trend_p: float
+    positions: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds from the page's showing to the answer: quantiles at 5, 25, 50, 75 and 95 %, medians, a test."""
+
+    quantiles: tuple[float, ...]
+    agreed_median: float | None
+    other_median: float | None
+    p: float | None
+    by_pair: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Prescreen:
+    """Agreement of those who passed and of those who failed and went on all the same."""
+
+    passed: BinomialTest
+    failed: BinomialTest
+    p: float
+
+
+def side_bias(frame: pd.DataFrame) -> Side | None:
+    """The share of side A, tested against one half with listeners and prompts as random.
+
+    Where sides are not quite balanced, agreement alone would look like a preference for the side that held the more
+    similar clip more often. So the share is the mean of those with that clip on side A and on side B; half the
+    difference of agreement between the two is the bias, with the two-way variance of its linear approximation.
+    """
+    if "choice" not in frame:
+        return None
+    chosen = (frame["choice"] == "A").to_numpy().astype(int)
+    plain = dependence(frame[["listener", "prompt"]].assign(agreed=chosen), "side A")
+    raw = Side(plain.n, plain.rate, plain.ci_low, plain.ci_high, plain.p)
+    if "high_side" not in frame:
+        return raw
+    agreed, on_a = frame["agreed"].to_numpy(float), (frame["high_side"] == "A").to_numpy()
+    few = min(frame["listener"].nunique(), frame["prompt"].nunique())
+    if on_a.all() or not on_a.any() or few < 2 or agreed.min() == agreed.max():
+        return raw
+    one, two = float(agreed[on_a].mean()), float(agreed[~on_a].mean())
+    influence = len(agreed) * np.where(on_a, (agreed - one) / on_a.sum(), -(agreed - two) / (~on_a).sum())
+    codes = [pd.factorize(frame[name])[0].astype(np.intp) for name in ("listener", "prompt")]
+    error = math.sqrt(two_way_variance(influence, *codes)) / 2
+    share, reach = 0.5 + (one - two) / 2, float(stats.t.ppf(0.975, few - 1)) * error
+    p = float(2 * stats.t.sf(abs(one - two) / 2 / error, few - 1)) if error else 1.0
+    return Side(len(agreed), share, max(0.0, share - reach), min(1.0, share + reach), p, one, two)
+
+
+def order_bias(frame: pd.DataFrame) -> Order | None:
+    """Agreement early and late, and Armitage's test of a trend over positions (Biometrics 11, 1955)."""
+    if "position" not in frame:
+        return None
+    position = pd.to_numeric(frame["position"].astype(str), errors="coerce").to_numpy(float)
+    agreed = frame["agreed"].to_numpy(float)[np.isfinite(position)]
+    position = position[np.isfinite(position)]
+    if len(np.unique(position)) < 2:
+        return None
+    late = position > (position.min() + position.max()) / 2
+    halves = [exact_binomial(int(agreed[part].sum()), int(part.sum())) for part in (~late, late)]
+    numbers, index = np.unique(position, return_inverse=True)
+    k, n = (np.bincount(index, weight).astype(np.float64) for weight in (agreed, np.ones(len(agreed))))
+    return Order(
+        first=halves[0],
+        second=halves[1],
+        p=two_sample_exact(halves[0].agreed, halves[0].n, halves[1].agreed, halves[1].n),
+        trend_p=trend(numbers, k, n),
+        positions=tuple((int(where), int(a), int(b)) for where, a, b in zip(numbers, k, n, strict=True)),
+    )
+
+
+def trend(scores: Floats, k: Floats, n: Floats) -> float:
+    """Two-sided p of Cochran and Armitage's test of a trend of k of n over `scores`; 1 where nothing varies."""
+    share, total = k.sum() / n.sum(), n.sum()
+    centred = scores - (n * scores).sum() / total
+    variance = share * (1 - share) * (n * centred**2).sum()
+    return float(2 * stats.norm.sf(abs((k * centred).sum()) / math.sqrt(variance))) if variance > 0 else 1.0
+
+
+def response_times(frame: pd.DataFrame) -> Times | None:
+    """Quantiles and medians; Mann and Whitney's p that agreeing answers take as long as others."""
+    if "response_ms" not in frame:
+        return None
+    known = frame[frame["response_ms"].notna() & (frame["response_ms"] > 0)]
+    if known.empty:
+        return None
+    seconds = known["response_ms"].to_numpy(float) / 1000
+    agreed = known["agreed"].to_numpy() == 1
+    both = agreed.any() and not agreed.all()
+    high, low = known["bin_high"].to_numpy(), known["bin_low"].to_numpy()
+    cells = [(f"{h}–{w}", seconds[(high == h) & (low == w)]) for h, w in BIN_PAIRS]
+    return Times(
+        quantiles=tuple(float(q) for q in np.quantile(seconds, [0.05, 0.25, 0.5, 0.75, 0.95])),
+        agreed_median=float(np.median(seconds[agreed])) if agreed.any() else None,
+        other_median=float(np.median(seconds[~agreed])) if not agreed.all() else None,
+        p=float(stats.mannwhitneyu(seconds[agreed], seconds[~agreed]).pvalue) if both else None,
+        by_pair=tuple((label, float(np.median(own))) for label, own in cells if len(own)),
+    )
+
+
+def prescreen_effect(everything: pd.DataFrame) -> Prescreen | None:
+    """Scored answers of all who gave any, by how the prescreen went; None where nobody who failed answered."""
+    if "passed_prescreen" not in everything:
+        return None
+    rows = everything[everything["kind"] == "scored"] if "kind" in everything else everything
+    passed = rows["passed_prescreen"].to_numpy() == 1
+    if passed.all() or not passed.any():
+        return None
+    agreed = rows["agreed"].to_numpy(float)
+    one, two = (exact_binomial(int(agreed[part].sum()), int(part.sum())) for part in (passed, ~passed))
+    return Prescreen(one, two, two_sample_exact(one.agreed, one.n, two.agreed, two.n))
