@@ -14,22 +14,22 @@ from rich.console import Console
 from rich.text import Text
 
 from analysis.power_cli import power
-from analysis.preregistration.deviations import register
-from analysis.preregistration.plan import find_planned, hold
+from analysis.preregistration.deviations import check_preregistration
+from analysis.preregistration.plan import apply_plan, find_plan
 from analysis.preregistration.sensitivity import as_data as ladder_data
-from analysis.preregistration.sensitivity import climb, to_frame
+from analysis.preregistration.sensitivity import sensitivity_analysis, to_frame
 from analysis.presentation.latex import to_latex
 from analysis.presentation.tables import LEGEND, as_data, one_line, to_csv, to_json, to_markdown, to_terminal
 from analysis.presentation.versions import versions
 from analysis.report.compare_studies import as_data as beside_data
-from analysis.report.compare_studies import put_beside, read_study
+from analysis.report.compare_studies import compare_studies, read_study
 from analysis.report.compare_studies import to_frame as beside_frame
 from analysis.report.consort import as_data as flow_data
-from analysis.report.consort import draw_flow, flow_of
+from analysis.report.consort import draw_participant_flow, participant_flow
 from analysis.report.figure_files import drawings
 from analysis.report.html import Report, exclusions_in_words, rules_in_words, to_html
 from analysis.report.results import as_data as findings_data
-from analysis.report.results import find, frames
+from analysis.report.results import compute_results, frames
 from analysis.responses.load import Responses, describe, read_responses
 from analysis.responses.simulated import SAID
 from analysis.statistics.agreement import Alternative, Table1, table1
@@ -113,8 +113,8 @@ def report(
     there is used. Without --study or --bins, the bins are looked for in build/ beside RESPONSES, and the rules of
     exclusion in the study.toml there.
     """
-    planned = find_planned(responses, study, rules)
-    planned, read = hold(planned, read_responses(responses, planned.exclusions), study is not None)
+    planned = find_plan(responses, study, rules)
+    planned, read = apply_plan(planned, read_responses(responses, planned.exclusions), study is not None)
     found = _find_bins(read, study, bins_files)
     alternative: Alternative = "greater" if one_sided else "two-sided"
     tables = table1(read.frame, alternative)
@@ -126,12 +126,12 @@ def report(
         note=note.strip(),
         contrasts=compare_embedders(read.frame),
         notes=(*read.notes, *planned.notes, *found.notes),
-        rungs=climb(read, alternative),
+        rungs=sensitivity_analysis(read, alternative),
         rules_from=planned.source,
-        flow=flow_of(read),
-        registered=register(read, planned.study, planned.frozen, alternative),
-        findings=find(read, found.bins, alternative=alternative),
-        beside=put_beside(tables, "this study", [read_study(other) for other in compare]),
+        flow=participant_flow(read),
+        registered=check_preregistration(read, planned.study, planned.frozen, alternative),
+        findings=compute_results(read, found.bins, alternative=alternative),
+        beside=compare_studies(tables, "this study", [read_study(other) for other in compare]),
     )
     paths = _write(folder, content)
     if as_json:
@@ -189,7 +189,7 @@ def _write(folder: Path, content: Report) -> dict[str, Path]:
         "table1.json": to_json(content.tables, content.responses.rehearsed),
         "table1.md": to_markdown(content.tables, content.bins, content.responses.rehearsed),
         "table1.tex": to_latex(content.tables, content.bins, content.responses.rehearsed),
-        **({"flow.svg": draw_flow(content.flow, ink="#1f2328")} if content.flow else {}),
+        **({"flow.svg": draw_participant_flow(content.flow, ink="#1f2328")} if content.flow else {}),
         "ladder.csv": to_frame(list(content.rungs)).to_csv(index=False),
         **_numbers(content),
         **drawings(content.tables, content.bins, content.findings),

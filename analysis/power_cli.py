@@ -52,7 +52,7 @@ class Designed:
 
 
 @dataclass(frozen=True)
-class Rival:
+class AlternativeDesign:
     """A design at the cost of the study's: its power, and how often each test rejects where there is no effect."""
 
     kind: str
@@ -124,7 +124,7 @@ def power(
         null = simulate(layout, assumed.at_chance(), seed, simulations, stage("no effect", simulations))
         search, tick = min(simulations, SEARCH_SIMULATIONS), stage("listeners", SEARCH_STEPS)
         wanted = listeners_for(schedule, assumed, target, test, seed, search, tick)
-        found = rivals(study, layout, assumed, screening_loss, prompts, seed, simulations, stage)
+        found = alternative_designs(study, layout, assumed, screening_loss, prompts, seed, simulations, stage)
     result = {
         "study": study.config.study.name,
         "assumed": {**vars(assumed), "rates": dict(zip(_pair_names(), assumed.rates, strict=True))},
@@ -181,7 +181,7 @@ def find_layout(study: Study, embedder: str | None) -> Designed:
     return Designed(layout_of_design(config.design, prompts, config.study.seed), note)
 
 
-def rivals(
+def alternative_designs(
     study: Study,
     layout: Layout,
     assumed: Assumptions,
@@ -190,7 +190,7 @@ def rivals(
     seed: int,
     simulations: int,
     stage: Callable[[str, int], Callable[[int], None]],
-) -> list[Rival]:
+) -> list[AlternativeDesign]:
     """The paper's design and the robust one, with as many listeners as the cost of the study's pays."""
     design = study.config.design
     cost = layout.listeners * _cost_of_one(study, len(layout.pair) / layout.listeners, loss)
@@ -206,7 +206,7 @@ def rivals(
             other = _other_layout(kind, number, prompts or study.config.bins.prompts, seed)
         tick = stage(kind, 2 * simulations)
         found.append(
-            Rival(
+            AlternativeDesign(
                 kind,
                 other,
                 other.listeners * _cost_of_one(study, len(other.pair) / other.listeners, loss),
@@ -240,7 +240,7 @@ def _recruits(listeners: int | None, loss: float) -> int | None:
     return None if listeners is None else int(-(-listeners // (1 - loss)))
 
 
-def _rival_data(rival: Rival) -> dict[str, Any]:
+def _rival_data(rival: AlternativeDesign) -> dict[str, Any]:
     return {
         "kind": rival.kind,
         "cost_usd": round(rival.cost_usd, 2),
@@ -272,7 +272,7 @@ def _show(
     here: Power,
     null: Power,
     assumed: Assumptions,
-    found: list[Rival],
+    found: list[AlternativeDesign],
     result: dict[str, Any],
 ) -> None:
     console = Console(highlight=False, file=sys.stdout)
@@ -349,7 +349,7 @@ def _target_in_words(study: Study, target: dict[str, Any], here: Power, loss: fl
     )
 
 
-def _rival_table(found: list[Rival]) -> Table:
+def _rival_table(found: list[AlternativeDesign]) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     heads = ("Design", "Listeners", "Prompts", "Cost, $", "Power\nHolm", "Power\ntwo-way", "No effect\nexact",
              "No effect\ntwo-way")  # fmt: skip
@@ -367,7 +367,7 @@ def _rival_table(found: list[Rival]) -> Table:
     return shown
 
 
-def _rivals_in_words(found: list[Rival]) -> str:
+def _rivals_in_words(found: list[AlternativeDesign]) -> str:
     by_kind = {rival.kind: rival for rival in found}
     gain = _mean(by_kind["robust"].power, "two_way") - _mean(by_kind["paper"].power, "two_way")
     if abs(gain) < 0.01:

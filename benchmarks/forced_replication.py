@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from analysis.retrieval.audio_files import Cutting
-from analysis.retrieval.corpora import index_folder, open_subjects
+from analysis.retrieval.audio_files import PieceCutting
+from analysis.retrieval.corpora import index_folder, open_corpora
 from analysis.retrieval.generations import Generation
-from analysis.retrieval.replication.run import Replication, Settings, replicate
+from analysis.retrieval.replication.run import Replication, ReplicationSettings, replicate
 from analysis.retrieval.replication.scores import Parameters
 from analysis.retrieval.robustness.codecs import through
 from embeddings.audio.decode import Samples, Track, find_audio
@@ -53,15 +53,15 @@ def main() -> None:
             shutil.copy(given.music / path, folder / "corpus" / path)
         names = ["melspec", "logmel", *(text.partition("=")[0] for text in given.checkpoint)]
         corpus, vectors = index_folder(folder / "corpus", names, folder / "index", given.checkpoint)
-        opened = open_subjects(None, corpus, vectors, given.checkpoint)
+        opened = open_corpora(None, corpus, vectors, given.checkpoint)
         made = [
             make(folder / "pieces", share, number, tracks, held, rng, given.mp3)
             for share in SHARES
             for number in range(given.pieces * (3 if share == 0 else 1))
         ]
         result = replicate(
-            [Generation(path.stem, path) for path, _ in made], opened.table, opened.subjects, Cutting(3.0, 0.25),
-            Settings(Parameters(), 0.01, given.null, given.seed), showing,
+            [Generation(path.stem, path) for path, _ in made], opened.table, opened.subjects, PieceCutting(3.0, 0.25),
+            ReplicationSettings(Parameters(), 0.01, given.null, given.seed), showing,
         )  # fmt: skip
         print(f"{opened.table.num_rows:,} clips of {len(tracks) - len(held)} tracks; pieces of {SECONDS:g} s")
         show(result, [source for _, source in made])

@@ -30,7 +30,7 @@ from werkzeug.test import EnvironBuilder
 
 from server.app import create_app
 from server.settings import Settings
-from server.simulation.page_parser import Page, read_page
+from server.simulation.page_parser import ParsedPage, read_page
 from tests.server.conftest import SECRET
 from tests.server.faults import OwnPostgres, own_postgres
 from tests.server.many_listeners import make_load_study, prepare
@@ -77,7 +77,7 @@ class Caller:
         assert told["status"] in (200, 303), (kind, told)
         return told["headers"], data
 
-    def page(self, kind: str, path: str) -> Page:
+    def page(self, kind: str, path: str) -> ParsedPage:
         return read_page(self.ask(kind, path)[1].decode())
 
     def take(self) -> None:

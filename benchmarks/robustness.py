@@ -14,9 +14,9 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from analysis.retrieval.corpora import open_subjects
+from analysis.retrieval.corpora import open_corpora
 from analysis.retrieval.robustness.perturbations import PERTURBATIONS
-from analysis.retrieval.robustness.run import Plan, run
+from analysis.retrieval.robustness.run import RobustnessPlan, run
 from analysis.retrieval.robustness.workers import AT_ONCE, Task, in_order, processes
 from embeddings.audio.corpus import cores
 
@@ -30,9 +30,9 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    opened = open_subjects(None, given.corpus, [given.vectors])
+    opened = open_corpora(None, given.corpus, [given.vectors])
     chosen = [PERTURBATIONS[name] for name in NAMES]
-    plan = Plan(opened.table, opened.corpus, opened.subjects, chosen, given.targets)
+    plan = RobustnessPlan(opened.table, opened.corpus, opened.subjects, chosen, given.targets)
     whole, alone = [], []
     for _ in range(given.rounds):
         with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,7 @@ def since(begin: tuple[float, float]) -> tuple[float, float]:
     return tuple(later - earlier for later, earlier in zip(now(), begin, strict=True))
 
 
-def perturb_alone(plan: Plan) -> tuple[float, float]:
+def perturb_alone(plan: RobustnessPlan) -> tuple[float, float]:
     """The seconds that the processes take for the same clips, decoded beforehand, when nobody embeds them."""
     from analysis.retrieval.targets import pools
     from embeddings.audio.corpus import audio_dir_of

@@ -47,7 +47,7 @@ which of two is more like the third. A few questions follow. It takes about four
 
 
 @dataclass
-class Stages:
+class DemoStages:
     """Runs the stages one after the other, says what each one is, and keeps their times."""
 
     environment: Mapping[str, str]
@@ -98,7 +98,7 @@ def cli(folder: Path, listeners: int, seed: int, keep_serving: bool, port: int) 
     environment = {**os.environ}
     # For the rehearsal, and for --keep-serving: this process only.
     environment.setdefault("ROOTNOTE_SECRET", secrets.token_hex(32))
-    stages = Stages(environment)
+    stages = DemoStages(environment)
     click.secho("Corpus and listeners of this demo are simulated; the study, the server and the analysis are real.")
     with stages.timed(f"Synthesise {TRACKS} pieces of music"):
         _synthesise(folder, seed)
@@ -149,7 +149,7 @@ def _synthesise(folder: Path, seed: int) -> None:
     )
 
 
-def _design(stages: Stages, folder: Path, seed: int) -> None:
+def _design(stages: DemoStages, folder: Path, seed: int) -> None:
     if not (folder / "study.toml").is_file():
         stages.run("study", "init", str(folder), "--audio", str(folder / "music"), "--name", NAME)
         _complete(folder, seed)
@@ -180,7 +180,7 @@ def _say_goodbye(folder: Path, report: Path, seconds: float) -> None:
     click.echo("  use your own music        rootnote study init my-study --audio ~/Music")
 
 
-def _serve(stages: Stages, folder: Path, port: int) -> None:
+def _serve(stages: DemoStages, folder: Path, port: int) -> None:
     click.secho("\nServing the study, with a database for people's answers (not the rehearsal's).", bold=True)
     stages.run("server", "migrate", str(folder))
     try:

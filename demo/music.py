@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from demo.pieces import DRUMS, PIECES, Piece
+from demo.pieces import DRUMS, PIECES, DemoPiece
 from demo.sound import DRUM_NAMES, RATE, Note, Sound, add_room, render, sound_drum
 from embeddings.provenance import replacing
 
@@ -115,7 +115,7 @@ def perform(take: Take) -> Sound:
     return np.asarray(0.8 * sound / (np.abs(sound).max() + 1e-9))
 
 
-def arrange(piece: Piece, version: int) -> Piece:
+def arrange(piece: DemoPiece, version: int) -> DemoPiece:
     """A version of a piece: 0 as written, 1 transposed and at another tempo, 2 with other instruments."""
     if version == 1:
         shift = (-3, 2, -2, 3)[len(piece.title) % 4]
@@ -125,7 +125,7 @@ def arrange(piece: Piece, version: int) -> Piece:
     return piece
 
 
-def compose(piece: Piece, take: Take, hand: np.random.Generator) -> Iterator[Note]:
+def compose(piece: DemoPiece, take: Take, hand: np.random.Generator) -> Iterator[Note]:
     """The notes of a take: chords, bass and melody. The melody is the family's, its ornaments the performer's."""
     beat = 60 / piece.tempo
     bar = beat * piece.beats
@@ -151,12 +151,12 @@ def compose(piece: Piece, take: Take, hand: np.random.Generator) -> Iterator[Not
             yield Note(start + max(0.0, at - 0.12) * beat, 0.12 * beat, pitch + 2, 0.2, piece.voices[2])
 
 
-def _pitch(piece: Piece, degree: int) -> int:
+def _pitch(piece: DemoPiece, degree: int) -> int:
     octave, step = divmod(degree, len(piece.scale))
     return piece.key + 12 * octave + piece.scale[step]
 
 
-def _melody(piece: Piece, rng: np.random.Generator) -> list[list[Event]]:
+def _melody(piece: DemoPiece, rng: np.random.Generator) -> list[list[Event]]:
     """Eight bars: a motif of two, answered and varied, that walks by steps and rests on notes of the chord."""
     motif = [_phrase(piece, rng) for _ in range(3)]
     order = (0, 1, 0, 2, 0, 1, 2, 2)
@@ -168,7 +168,7 @@ def _melody(piece: Piece, rng: np.random.Generator) -> list[list[Event]]:
     return bars
 
 
-def _phrase(piece: Piece, rng: np.random.Generator) -> list[tuple[float, float, int]]:
+def _phrase(piece: DemoPiece, rng: np.random.Generator) -> list[tuple[float, float, int]]:
     steps = piece.beats * 2
     starts = [0, *(step for step in range(1, steps) if rng.random() < piece.density)]
     walk = np.cumsum(rng.choice([-2, -1, -1, 0, 1, 1, 2], len(starts)))
@@ -177,7 +177,7 @@ def _phrase(piece: Piece, rng: np.random.Generator) -> list[tuple[float, float, 
     return [(s / 2, (e - s) / 2 * 0.92, int(w)) for s, e, w in zip(starts, ends, walk, strict=True)]
 
 
-def _comp(piece: Piece, chord: list[int]) -> Iterator[Event]:
+def _comp(piece: DemoPiece, chord: list[int]) -> Iterator[Event]:
     beats = piece.beats
     if piece.comp == "sustain":
         for pitch in (*chord, chord[0] + 12):
@@ -198,7 +198,7 @@ def _comp(piece: Piece, chord: list[int]) -> Iterator[Event]:
                 yield at, length, pitch
 
 
-def _bass(piece: Piece, root: int) -> Iterator[Event]:
+def _bass(piece: DemoPiece, root: int) -> Iterator[Event]:
     patterns: dict[str, list[tuple[float, float, int]]] = {
         "swing": [(b, 0.9, (0, 4, 7, 9)[b]) for b in range(4)],
         "four": [(b + 0.5, 0.4, 0) for b in range(4)],
@@ -210,7 +210,7 @@ def _bass(piece: Piece, root: int) -> Iterator[Event]:
         yield at, length, root + interval
 
 
-def render_drums(piece: Piece, take: Take, hand: np.random.Generator, stretch: float, samples: int) -> Sound:
+def render_drums(piece: DemoPiece, take: Take, hand: np.random.Generator, stretch: float, samples: int) -> Sound:
     """The drum track; the kit is tuned by the version, its level is the performer's."""
     mix = np.zeros(samples)
     kit = {name: sound_drum(name, np.random.default_rng([take.seed, take.family, take.version])) for name in DRUM_NAMES}

@@ -27,7 +27,7 @@ DRUMS: dict[str, dict[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Piece:
+class DemoPiece:
     """A family: what makes its versions and performances one piece."""
 
     title: str
@@ -45,31 +45,31 @@ class Piece:
 
 
 # fmt: off
-PIECES: tuple[Piece, ...] = (
-    Piece("Paper Boats", "waltz", 138, 55, MAJOR, (0, 5, 3, 4, 0, 2, 3, 4),
+PIECES: tuple[DemoPiece, ...] = (
+    DemoPiece("Paper Boats", "waltz", 138, 55, MAJOR, (0, 5, 3, 4, 0, 2, 3, 4),
           ("piano", "bowed bass", "flute"), ("harp", "finger bass", "clarinet"), "waltz", "block", beats=3),
-    Piece("Night Tram", "house", 124, 57, MINOR, (0, 5, 2, 6),
+    DemoPiece("Night Tram", "house", 124, 57, MINOR, (0, 5, 2, 6),
           ("organ", "synth bass", "square"), ("strings", "synth bass", "bells"), "four", "offbeat"),
-    Piece("Salt Road", "folk", 104, 50, DORIAN, (0, 6, 3, 0, 0, 3, 6, 0),
+    DemoPiece("Salt Road", "folk", 104, 50, DORIAN, (0, 6, 3, 0, 0, 3, 6, 0),
           ("guitar", "finger bass", "flute"), ("harp", "bowed bass", "clarinet"), "none", "arpeggio", density=0.75),
-    Piece("Iron Garden", "rock", 142, 52, MINOR, (0, 0, 5, 6, 0, 0, 3, 4),
+    DemoPiece("Iron Garden", "rock", 142, 52, MINOR, (0, 0, 5, 6, 0, 0, 3, 4),
           ("brass", "synth bass", "square"), ("organ", "finger bass", "brass"), "rock", "pulse", density=0.5),
-    Piece("Lantern Bay", "bossa nova", 128, 53, MAJOR, (0, 5, 1, 4, 2, 5, 1, 4),
+    DemoPiece("Lantern Bay", "bossa nova", 128, 53, MAJOR, (0, 5, 1, 4, 2, 5, 1, 4),
           ("electric piano", "finger bass", "clarinet"), ("guitar", "finger bass", "flute"), "bossa", "offbeat"),
-    Piece("Winter Gate", "ambient", 66, 48, MAJOR, (0, 3, 5, 3),
+    DemoPiece("Winter Gate", "ambient", 66, 48, MAJOR, (0, 3, 5, 3),
           ("strings", "bowed bass", "bells"), ("organ", "bowed bass", "harp"), "none", "sustain", density=0.3),
-    Piece("Copper Clock", "minimal", 112, 60, MAJOR, (0, 0, 3, 3, 4, 4, 3, 3),
+    DemoPiece("Copper Clock", "minimal", 112, 60, MAJOR, (0, 0, 3, 3, 4, 4, 3, 3),
           ("marimba", "bowed bass", "marimba"), ("piano", "bowed bass", "bells"), "none", "arpeggio", density=0.9),
-    Piece("Low Tide Parade", "march", 116, 58, MAJOR, (0, 4, 0, 3, 0, 4, 1, 4),
+    DemoPiece("Low Tide Parade", "march", 116, 58, MAJOR, (0, 4, 0, 3, 0, 4, 1, 4),
           ("brass", "bowed bass", "brass"), ("clarinet", "bowed bass", "flute"), "march", "block"),
-    Piece("Glass Alley", "drum and bass", 168, 50, MINOR, (0, 0, 5, 5, 3, 3, 4, 4),
+    DemoPiece("Glass Alley", "drum and bass", 168, 50, MINOR, (0, 0, 5, 5, 3, 3, 4, 4),
           ("strings", "synth bass", "electric piano"), ("organ", "synth bass", "square"), "break", "sustain",
           density=0.4),
-    Piece("Sunday Mile", "soul", 92, 55, DORIAN, (0, 3, 0, 3, 5, 3, 1, 4),
+    DemoPiece("Sunday Mile", "soul", 92, 55, DORIAN, (0, 3, 0, 3, 5, 3, 1, 4),
           ("electric piano", "finger bass", "brass"), ("organ", "finger bass", "clarinet"), "half", "pulse"),
-    Piece("Blue Ladder", "swing", 150, 58, MAJOR, (0, 0, 3, 0, 4, 3, 0, 4),
+    DemoPiece("Blue Ladder", "swing", 150, 58, MAJOR, (0, 0, 3, 0, 4, 3, 0, 4),
           ("piano", "finger bass", "clarinet"), ("guitar", "finger bass", "brass"), "swing", "block", density=0.65),
-    Piece("Moss Lullaby", "lullaby", 78, 60, MAJOR, (0, 4, 5, 3, 0, 4, 3, 0),
+    DemoPiece("Moss Lullaby", "lullaby", 78, 60, MAJOR, (0, 4, 5, 3, 0, 4, 3, 0),
           ("harp", "bowed bass", "harp"), ("bells", "bowed bass", "flute"), "brush", "arpeggio", density=0.45),
 )
 # fmt: on

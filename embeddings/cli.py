@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from embeddings.audio.corpus import CutSettings, Summary, audio_dir_of, cut, read_corpus, write_corpus
+from embeddings.audio.corpus import CutSettings, CutSummary, audio_dir_of, cut, read_corpus, write_corpus
 from embeddings.embed import Dtype, embed_corpus
 from embeddings.errors import RootnoteError
 from embeddings.models.base import BACKENDS, ModelOptions
@@ -312,7 +312,7 @@ def search_command(
         Console(width=None if sys.stdout.isatty() else 120).print(searching.as_table(tracks))
 
 
-def in_words(summary: Summary) -> str:
+def in_words(summary: CutSummary) -> str:
     """What cutting came to, a line each for what was skipped."""
     lines = [f"{summary.tracks:,} tracks, {summary.clips:,} clips, {summary.hours:.2f} hours."]
     if summary.silent_clips:

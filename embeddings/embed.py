@@ -64,10 +64,10 @@ def embed_corpus(
     if out.suffix != ".npy":
         raise RootnoteError(f"{out} must end in .npy.")
     require_audio(table, audio_dir)
-    run = Run.of(table, corpus, embedder, out, dtype)
+    run = EmbeddingRun.of(table, corpus, embedder, out, dtype)
     with run.locked():
         projection = fit_projection(table, audio_dir, embedder, run, progress=progress, workers=workers)
-        with Rows(run.part, (table.num_rows, embedder.dim), dtype, embedder.batch_size) as rows:
+        with RowSource(run.part, (table.num_rows, embedder.dim), dtype, embedder.batch_size) as rows:
             for vectors in _vectors(table, audio_dir, embedder, projection, run, rows.done, workers):
                 rows.append(vectors)
                 if progress:
@@ -106,7 +106,7 @@ def fit_projection(
     table: pa.Table,
     audio_dir: Path,
     embedder: Embedder,
-    run: Run,
+    run: EmbeddingRun,
     *,
     progress: Progress | None = None,
     workers: int | None = None,
@@ -119,7 +119,7 @@ def fit_projection(
     sample = _fit_sample(table)
     clips = _clip_count(sample)
     width = len(embedder.embed(np.zeros((1, _samples(table, embedder)), np.float32))[0])
-    with Rows(run.features, (clips, width), "float32", embedder.batch_size) as rows:
+    with RowSource(run.features, (clips, width), "float32", embedder.batch_size) as rows:
         todo = _skip(sample, rows.done)
         for features in _features(todo, audio_dir, embedder, workers):
             rows.append(features)
@@ -135,7 +135,7 @@ def fit_projection(
 
 
 @dataclass(frozen=True)
-class Run:
+class EmbeddingRun:
     """The files of one embedding on its way to `out`, named after all that shapes it."""
 
     out: Path
@@ -145,7 +145,7 @@ class Run:
     fit_clips: int
 
     @classmethod
-    def of(cls, table: pa.Table, corpus: Provenance, embedder: Embedder, out: Path, dtype: Dtype) -> Run:
+    def of(cls, table: pa.Table, corpus: Provenance, embedder: Embedder, out: Path, dtype: Dtype) -> EmbeddingRun:
         provenance = vectors_provenance(embedder, corpus)
         runtime = embedder.runtime()
         content = {"dim": embedder.dim, "clips": table.num_rows, "dtype": dtype, "runtime": runtime}
@@ -206,7 +206,7 @@ class Run:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-class Rows:
+class RowSource:
     """Rows appended to a .npy file that states its final shape from the first; its length tells how many there are.
 
     Raises:
@@ -235,7 +235,7 @@ class Rows:
             self._file.close()
             raise
 
-    def __enter__(self) -> Rows:
+    def __enter__(self) -> RowSource:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -284,7 +284,7 @@ def _vectors(
     audio_dir: Path,
     embedder: Embedder,
     projection: Projection | None,
-    run: Run,
+    run: EmbeddingRun,
     begin: int,
     workers: int | None,
 ) -> Iterator[Vectors]:

@@ -20,26 +20,26 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as WebResponse
 
 from embeddings.errors import RootnoteError
-from server.assignments.lifecycle import Clock, Experiment, Refused, sync_places, utc_now
+from server.assignments.lifecycle import Clock, Experiment, StepRefusedError, sync_places, utc_now
 from server.audit import hash_chain
 from server.db import database
 from server.desk import account_views, user_views
 from server.desk import views as desk_views
-from server.identity.tokens import Door, sha256
+from server.identity.tokens import TokenSigner, sha256
 from server.identity.vault import NEEDED
 from server.monitoring import health
 from server.participant import privacy_views
 from server.participant import views as participant_views
-from server.participant.context import House
-from server.participant.marketplace_entry import Reception
+from server.participant.context import AppContext
+from server.participant.marketplace_entry import MarketplaceEntry
 from server.privacy import consent_texts, retention
 from server.privacy.erasure import Journal, replay
-from server.recruiting.marketplaces.registry import make_recruiter
+from server.recruiting.marketplaces.registry import make_marketplace
 from server.settings import Settings
 from server.web import i18n
-from server.web.markdown import read_pages
+from server.web.markdown import read_study_texts
 from server.web.rate_limits import Limits
-from server.web.request_queue import WAITED, Gate, Gated
+from server.web.request_queue import WAITED, QueuedApp, RequestQueue
 from server.web.security_headers import security_headers
 from study.config import Study
 from study.languages import mark
@@ -80,7 +80,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     """
     engine = database.connect(settings.database, settings.secret)
     mend = f"rootnote server migrate {study.folder}" + (" --rehearsal" if settings.rehearsal else "")
-    pages = read_pages(study)
+    pages = read_study_texts(study)
     storage = open_storage(study)
     experiment = Experiment(settings.adjust(study.config), read_plan(study), clock, storage, settings.rehearsal)
     revision = database.require_migrated(engine, mend)
@@ -92,10 +92,10 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
         consent_texts.keep(session, shown, clock())
     with database.writing(engine) as session, session.begin():  # by itself: runs are locked before the log is
         replay(session, journal, clock())
-    app, door = Flask(__name__), Door(settings.secret)
+    app, door = Flask(__name__), TokenSigner(settings.secret)
     most = _request_bytes(study)
     app.config.update(MAX_CONTENT_LENGTH=most, MAX_FORM_MEMORY_SIZE=most)
-    app.extensions["rootnote"] = House.of(
+    app.extensions["rootnote"] = AppContext.of(
         experiment, pages, door, settings.rehearsal, journal, _reception(study, settings, door)
     )
     app.extensions["rootnote.engine"] = engine
@@ -122,8 +122,8 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     _keep_transactions(app, engine)
     _keep_retention(app, engine, experiment, door)
     _answer_errors(app)
-    app.extensions["rootnote.gate"] = gate = Gate(settings.at_work)
-    app.wsgi_app = Gated(app.wsgi_app, gate, most)  # type: ignore[method-assign]
+    app.extensions["rootnote.gate"] = gate = RequestQueue(settings.at_work)
+    app.wsgi_app = QueuedApp(app.wsgi_app, gate, most)  # type: ignore[method-assign]
     return app
 
 
@@ -132,14 +132,14 @@ def _request_bytes(study: Study) -> int:
     return max(MAX_REQUEST_BYTES, 15_000 + SENT_BYTES * text_characters(study.config.questions))
 
 
-def _reception(study: Study, settings: Settings, door: Door) -> Reception | None:
+def _reception(study: Study, settings: Settings, door: TokenSigner) -> MarketplaceEntry | None:
     """Who sees to those who come from a marketplace; None where listeners come by plain links."""
     if study.config.recruiter.kind == "link":
         return None
     if settings.vault is None:
         raise RootnoteError(NEEDED)
-    recruiter = make_recruiter(study, endpoint=settings.market_url)
-    return Reception(recruiter, settings.vault, door, study.config.pay)
+    recruiter = make_marketplace(study, endpoint=settings.market_url)
+    return MarketplaceEntry(recruiter, settings.vault, door, study.config.pay)
 
 
 def _marketplace(app: Flask) -> str:
@@ -225,7 +225,7 @@ def _keep_transactions(app: Flask, engine: Engine) -> None:
             session.close()
 
 
-def _keep_retention(app: Flask, engine: Engine, experiment: Experiment, door: Door) -> None:
+def _keep_retention(app: Flask, engine: Engine, experiment: Experiment, door: TokenSigner) -> None:
     """Look once an hour, before a request, whether identities are due to be deleted; several processes may."""
     looked = [-math.inf]
 
@@ -236,14 +236,14 @@ def _keep_retention(app: Flask, engine: Engine, experiment: Experiment, door: Do
             return
         looked[0] = time.monotonic()
         try:
-            retention.keep_house(engine, experiment.config, door, experiment.clock)
+            retention.purge_automatically(engine, experiment.config, door, experiment.clock)
         except SQLAlchemyError as error:
             log.warning("identities were not looked at", exc_info=error)  # the next hour's turn
 
 
 def _answer_errors(app: Flask) -> None:
-    @app.errorhandler(Refused)
-    def refuse(error: Refused) -> WebResponse:
+    @app.errorhandler(StepRefusedError)
+    def refuse(error: StepRefusedError) -> WebResponse:
         return _error_page(400, str(error))
 
     @app.errorhandler(HTTPException)

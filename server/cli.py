@@ -199,11 +199,11 @@ def _status_table(counted: dict[str, Any]) -> Any:
 @click.option("--url", help="Where listeners reach the server (default: ROOTNOTE_PUBLIC_URL, or this machine).")
 def links(folder: Path, number: int, url: str | None) -> None:
     """Print NUMBER links, each for one listener and one run, to be resumed on any device."""
-    from server.identity.tokens import Door
+    from server.identity.tokens import TokenSigner
     from server.settings import read_settings
 
     settings = read_settings(load_study(folder), os.environ)
-    door, url = Door(settings.secret), url or settings.public_url or "http://127.0.0.1:8000"
+    door, url = TokenSigner(settings.secret), url or settings.public_url or "http://127.0.0.1:8000"
     for _ in range(number):
         click.echo(f"{url.rstrip('/')}/take?link={door.make_link()}")
 
@@ -231,7 +231,7 @@ def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> No
     """Write responses.csv, responses.parquet and listeners.csv, under pseudonyms, and export.json with their hashes."""
     from server.assignments.lifecycle import utc_now
     from server.audit import study_control
-    from server.audit.actor import who
+    from server.audit.actor import current_actor
     from server.db import database
     from server.export import responses
     from study.trial_plan import read_plan
@@ -241,7 +241,7 @@ def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> No
         default = study.folder / "rehearsal" if rehearsal else study.folder
         with database.writing(engine) as session, session.begin():  # by itself: nobody who answers waits for an export
             require_same_schedule(session, plan.schedule_fingerprint)
-            study_control.write_log(session, who(), "exported responses", utc_now())
+            study_control.write_log(session, current_actor(), "exported responses", utc_now())
         with database.snapshot(engine) as session:
             written = responses.export(session, study, plan, out or default, rehearsal=rehearsal)
     if as_json:

@@ -65,7 +65,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Reporter:
+class BuildReporter:
     """Where the build tells what it does: `say` takes a finished line, `progress` (stage, done, of)."""
 
     say: Callable[[str], None]
@@ -76,7 +76,7 @@ class Reporter:
         self.say(f"{name:<10} {text}  ({timing})")
 
 
-def build(study: Study, reporter: Reporter) -> None:
+def build(study: Study, reporter: BuildReporter) -> None:
     """Bring every artefact of a study up to date.
 
     Raises:
@@ -143,7 +143,7 @@ def _is_fresh(read: Callable[[], Provenance], expected: Provenance) -> bool:
         return False
 
 
-def _corpus(study: Study, reporter: Reporter) -> tuple[Provenance, pa.Table]:
+def _corpus(study: Study, reporter: BuildReporter) -> tuple[Provenance, pa.Table]:
     config = study.config.corpus
     settings = CutSettings(config.clip_seconds, config.hop_seconds, config.silence_dbfs)
     metadata = study.folder / config.metadata if config.metadata else None
@@ -186,7 +186,7 @@ def _left_out(study: Study, table: pa.Table) -> Rows:
     return rows
 
 
-def _vectors(study: Study, name: str, corpus: Provenance, table: pa.Table, reporter: Reporter) -> Provenance:
+def _vectors(study: Study, name: str, corpus: Provenance, table: pa.Table, reporter: BuildReporter) -> Provenance:
     path = study.vectors(name)
     embedder = load_embedder(name, model_options(study, name))
     expected = vectors_provenance(embedder, corpus)
@@ -218,7 +218,7 @@ def model_options(study: Study, name: str) -> ModelOptions:
     )
 
 
-def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours, reporter: Reporter) -> Provenance:
+def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours, reporter: BuildReporter) -> Provenance:
     config, seed = study.config.bins, study.config.study.seed
     expected = bins_provenance(config, seed, vectors.fingerprint, neighbours.left_out)
     started = time.perf_counter()
@@ -249,7 +249,7 @@ def _triplets(
     bins: dict[str, Provenance],
     neighbours: _Neighbours,
     table: pa.Table,
-    reporter: Reporter,
+    reporter: BuildReporter,
 ) -> tuple[Provenance, pa.Table]:
     config = study.config
     expected = triplets_provenance(config, {name: found.fingerprint for name, found in bins.items()})
@@ -274,7 +274,7 @@ def _triplets(
 
 
 def _schedule(
-    study: Study, triplets: tuple[Provenance, pa.Table], reporter: Reporter
+    study: Study, triplets: tuple[Provenance, pa.Table], reporter: BuildReporter
 ) -> tuple[Provenance, list[PlannedTrial]]:
     config = study.config
     expected = schedule_provenance(config, triplets[0].fingerprint)
@@ -298,7 +298,7 @@ def _stimuli(
     corpus: Provenance,
     table: pa.Table,
     schedule: tuple[Provenance, list[PlannedTrial]],
-    reporter: Reporter,
+    reporter: BuildReporter,
 ) -> None:
     config = study.config
     expected = stimuli_provenance(config, schedule[0].fingerprint, corpus.fingerprint)

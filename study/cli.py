@@ -95,7 +95,7 @@ def build(folder: Path) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from study.build import Reporter
+    from study.build import BuildReporter
     from study.build import build as build_study
 
     study = load_study(folder)
@@ -109,7 +109,7 @@ def build(folder: Path) -> None:
                 tasks[stage] = bars.add_task(stage, total=of)
             bars.update(tasks[stage], completed=done, visible=done < of)
 
-        build_study(study, Reporter(lambda line: console.print(line, markup=False), progress))
+        build_study(study, BuildReporter(lambda line: console.print(line, markup=False), progress))
     click.echo(f"The study is built. Next: rootnote study check {folder}")
 
 

@@ -18,7 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from embeddings.errors import RootnoteError
 from study.languages import LANGUAGES
-from study.questionnaire import DEFAULT_QUESTIONS, FORM_LIMIT, QUESTION_TYPES, Question, lacking, text_characters
+from study.questionnaire import (
+    DEFAULT_QUESTIONS,
+    FORM_LIMIT,
+    QUESTION_TYPES,
+    Question,
+    missing_translations,
+    text_characters,
+)
 
 
 class _Section(BaseModel):
@@ -398,7 +405,7 @@ class StudyConfig(_Section):
                 f"the text questions take up to {length:,} characters, and {FORM_LIMIT:,} fit into one form; "
                 "give them a lower limit"
             )
-        for question, language in lacking(self.questions, self.study.languages):
+        for question, language in missing_translations(self.questions, self.study.languages):
             raise ValueError(f"question '{question}' needs [questions.translations.{language}], its words there")
         return self
 

@@ -21,7 +21,7 @@ EXPORT = "rootnote server export"
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportManifest:
     """What was exported: the study, its schedule, its frozen plan ("" where there is none), files and their SHA-256.
 
     `erased`: listeners who had their answers erased, and are in no file; `log`: the end of the server's log then, as
@@ -65,7 +65,7 @@ def write_manifest(
     return folder / MANIFEST
 
 
-def read_manifest(folder: Path) -> Exported | None:
+def read_manifest(folder: Path) -> ExportManifest | None:
     """The account of the export in `folder`, None where there is none.
 
     Raises:
@@ -82,6 +82,6 @@ def read_manifest(folder: Path) -> Exported | None:
         name, erased, log = str(told["study"]), int(told.get("erased", 0)), str(told.get("log", ""))
         withheld = tuple(str(key) for key in told.get("withheld", ()))
         rehearsal = bool(told.get("rehearsal", False))
-        return Exported(name, schedule, plan, made_from, arrived, erased, log, withheld, rehearsal)
+        return ExportManifest(name, schedule, plan, made_from, arrived, erased, log, withheld, rehearsal)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RootnoteError(f"{folder / MANIFEST} lacks or misstates {error}; run `{EXPORT}`.") from error

@@ -333,7 +333,7 @@ TRANSLATED = frozenset(
 )
 
 
-def lacking(questions: Sequence[BaseQuestion], languages: Sequence[str]) -> list[tuple[str, str]]:
+def missing_translations(questions: Sequence[BaseQuestion], languages: Sequence[str]) -> list[tuple[str, str]]:
     """Which questions have no words in which of a study's further languages: (id, language)."""
     own = [question for question in questions if not TRANSLATED.issuperset((question.text, *question.offered))]
     return [(one.id, language) for language in languages[1:] for one in own if language not in one.translations]

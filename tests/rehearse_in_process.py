@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from server.simulation.bots import Mind, answer_stream
+from server.simulation.bots import ResponseModel, answer_stream
 from study.config import RehearsalConfig
 from study.trial_plan import Plan
 
@@ -25,7 +25,7 @@ def list_order(plan: Plan, study_seed: int) -> list[int]:
 
 def walk_in_process(plan: Plan, study_seed: int, seed: int, rates: Mapping[str, float]) -> dict[str, tuple[int, int]]:
     """Bin pair -> (agreed, n) of all listeners."""
-    mind = Mind(RehearsalConfig(), rates)
+    mind = ResponseModel(RehearsalConfig(), rates)
     n: Counter[str] = Counter()
     agreed: Counter[str] = Counter()
     for index, number in enumerate(list_order(plan, study_seed)):

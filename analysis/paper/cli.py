@@ -37,13 +37,13 @@ def beside(report: Path | None, robustness: Path | None, attribution: Path | Non
     """
     if not (report or robustness or attribution):
         raise click.UsageError("Give at least one of --report, --robustness and --attribution.")
-    page = render("paper.html.j2", _values(reference.read_ours(report, robustness, attribution)))
+    page = render("paper.html.j2", _values(reference.read_own_results(report, robustness, attribution)))
     with replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     click.echo(f"wrote {out}")
 
 
-def _values(ours: reference.Ours) -> Mapping[str, Any]:
+def _values(ours: reference.OwnResults) -> Mapping[str, Any]:
     return {
         "title": "Beside Exploring Musical Roots",
         "rehearsal_said": SAID if ours.rehearsed else "",
@@ -55,7 +55,7 @@ def _values(ours: reference.Ours) -> Mapping[str, Any]:
     }
 
 
-def _table1(ours: reference.Ours) -> Mapping[str, Any]:
+def _table1(ours: reference.OwnResults) -> Mapping[str, Any]:
     assert ours.table1 is not None
     printed = reference.paper_table1()
     tables = [("the paper", printed), ("ours", ours.table1)]
@@ -72,7 +72,7 @@ def _table1(ours: reference.Ours) -> Mapping[str, Any]:
     }  # fmt: skip
 
 
-def _figure1(ours: reference.Ours) -> Mapping[str, Any]:
+def _figure1(ours: reference.OwnResults) -> Mapping[str, Any]:
     assert ours.robustness is not None
     names = set(ours.robustness["perturbation"])
     spans: dict[str, list[tuple[float, float, str]]] = {}
@@ -91,7 +91,7 @@ def _figure1(ours: reference.Ours) -> Mapping[str, Any]:
     }
 
 
-def _attribution(ours: reference.Ours) -> Mapping[str, Any]:
+def _attribution(ours: reference.OwnResults) -> Mapping[str, Any]:
     assert ours.attribution is not None
     spreads, reached = reference.table2(ours.attribution), reference.table3(ours.attribution)
     return {

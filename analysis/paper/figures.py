@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.paper.reference import Reached, Spread
+from analysis.paper.reference import OwnValue, PublishedDistribution
 from analysis.presentation.figures import BAR, INK, SERIES, as_svg, styled
 from analysis.presentation.tables import one_line, percent
 from analysis.statistics.agreement import BIN_PAIRS, Table1
@@ -45,7 +45,7 @@ def draw_rates(ours: Table1, paper: Table1, prefix: str) -> str:
         return as_svg(figure, prefix, f"Agreement beside the paper's: {said}")
 
 
-def draw_spreads(rows: Sequence[Spread], prefix: str) -> str:
+def draw_spreads(rows: Sequence[PublishedDistribution], prefix: str) -> str:
     """Mean and standard deviation of the similarity with the prompt and with the nearest clip."""
     with styled():
         figure = Figure(figsize=(6.4, 0.9 + 0.42 * len(rows)), layout="constrained")
@@ -71,7 +71,7 @@ def draw_spreads(rows: Sequence[Spread], prefix: str) -> str:
         return as_svg(figure, prefix, f"Mean similarity with the nearest clip: {said}")
 
 
-def draw_shares(rows: Sequence[Reached], prefix: str) -> str:
+def draw_shares(rows: Sequence[OwnValue], prefix: str) -> str:
     """Table 3 as curves: shares over steps above the centre of bin 1."""
     with styled():
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")

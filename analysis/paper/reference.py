@@ -26,7 +26,7 @@ RATES = ("hit1", "hit5", "hit10")
 
 
 @dataclass(frozen=True)
-class Ours:
+class OwnResults:
     """What of ours can be laid beside the paper; None where it was not given."""
 
     table1: Table1 | None
@@ -53,7 +53,7 @@ def claims() -> list[Claim]:
         return [Claim(str(name), str(by), float(low), float(high), str(words)) for name, by, low, high, words in rows]
 
 
-def read_ours(report: Path | None, robustness: Path | None, attribution: Path | None) -> Ours:
+def read_own_results(report: Path | None, robustness: Path | None, attribution: Path | None) -> OwnResults:
     """Read what was found; each is a folder that a command wrote, or the JSON file in it.
 
     Raises:
@@ -63,7 +63,7 @@ def read_ours(report: Path | None, robustness: Path | None, attribution: Path | 
     cells = _read(robustness, "robustness.json", "robustness")
     found = _read(attribution, "attribution.json", "attribution")
     try:
-        ours = Ours(
+        ours = OwnResults(
             _table1(table1) if table1 else None,
             bool(table1) and any(own.get("rehearsed", False) for own in table1.values()),
             _cells(cells) if cells else None,
@@ -116,7 +116,7 @@ def paper_table1() -> Table1:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ClaimComparison:
     """A claim, and one of our embedders' lowest and highest hit rates at 1 and 10 where it holds and beyond."""
 
     claim: Claim
@@ -125,7 +125,7 @@ class Compared:
     beyond: Mapping[str, tuple[float, float]] | None
 
 
-def compare(cells: pd.DataFrame) -> list[Compared]:
+def compare(cells: pd.DataFrame) -> list[ClaimComparison]:
     """Every claim of the paper with each embedder of ours."""
     found = []
     for claim in claims():
@@ -133,7 +133,7 @@ def compare(cells: pd.DataFrame) -> list[Compared]:
             own = cells[(cells["perturbation"] == claim.perturbation) & (cells["embedder"] == embedder)]
             inside = own["level"].between(claim.low - 1e-9, claim.high + 1e-9)
             if len(own):
-                found.append(Compared(claim, str(embedder), _span(own[inside]), _span(own[~inside])))
+                found.append(ClaimComparison(claim, str(embedder), _span(own[inside]), _span(own[~inside])))
     return found
 
 
@@ -144,7 +144,7 @@ def _span(rows: pd.DataFrame) -> dict[str, tuple[float, float]] | None:
 
 
 @dataclass(frozen=True)
-class Spread:
+class PublishedDistribution:
     """A row of Table 2: whose, and the mean, median and standard deviation with the prompt and the nearest clip."""
 
     name: str
@@ -153,18 +153,18 @@ class Spread:
     nearest: Mapping[str, float] | None
 
 
-def table2(attribution: Mapping[str, Any]) -> list[Spread]:
+def table2(attribution: Mapping[str, Any]) -> list[PublishedDistribution]:
     """Table 2, the paper's rows first."""
     paper = paper_table2()
     rows = []
     for name in paper["embedder"].unique():
         own = {row["with"]: row for row in paper[paper["embedder"] == name].to_dict(orient="records")}
-        rows.append(Spread(str(name), True, own["prompt"], own["nearest"]))
-    return rows + [Spread(name, False, **own["table2"]) for name, own in attribution.items()]
+        rows.append(PublishedDistribution(str(name), True, own["prompt"], own["nearest"]))
+    return rows + [PublishedDistribution(name, False, **own["table2"]) for name, own in attribution.items()]
 
 
 @dataclass(frozen=True)
-class Reached:
+class OwnValue:
     """Table 3 of one embedder: thresholds from the lowest up, and shares for k = 1 and 10 with k = 1's interval."""
 
     name: str
@@ -174,17 +174,17 @@ class Reached:
     intervals: Sequence[tuple[float, float]] | None
 
 
-def table3(attribution: Mapping[str, Any]) -> list[Reached]:
+def table3(attribution: Mapping[str, Any]) -> list[OwnValue]:
     """Table 3, the paper's first; embedders without thresholds are left out."""
     paper = paper_table3().sort_values("threshold")
     rows = [_reached("CLMR", True, paper.to_dict(orient="records"))]
     return rows + [_reached(name, False, own["table3"]) for name, own in attribution.items() if own["table3"]]
 
 
-def _reached(name: str, paper: bool, rows: Sequence[Mapping[Any, Any]]) -> Reached:
+def _reached(name: str, paper: bool, rows: Sequence[Mapping[Any, Any]]) -> OwnValue:
     ordered = sorted(rows, key=lambda row: row["threshold"])
     one = [row for row in ordered if row["k"] == 1]
-    return Reached(
+    return OwnValue(
         name,
         paper,
         [float(row["threshold"]) for row in one],

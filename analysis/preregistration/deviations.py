@@ -23,15 +23,15 @@ from embeddings.errors import RootnoteError
 from embeddings.provenance import Provenance
 from rootnote import VERSION
 from study.config import Study
-from study.export_manifest import MANIFEST, Exported, read_manifest
-from study.preregistration.document import APART, JSON, MARKDOWN, TESTS, Frozen, differences, read_frozen
+from study.export_manifest import MANIFEST, ExportManifest, read_manifest
+from study.preregistration.document import APART, JSON, MARKDOWN, TESTS, FrozenPlan, differences, read_frozen
 from study.preregistration.exclusion_rules import ExclusionPlan, plan_of
 
 ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class Registered:
+class PreregistrationCheck:
     """What is known of the plan and of the export: the hash ("" where no plan is frozen), and what to say of both."""
 
     hash: str
@@ -69,7 +69,7 @@ class Registered:
         }
 
 
-def read_plan_of(study: Study | None) -> tuple[Frozen | None, tuple[str, ...]]:
+def read_plan_of(study: Study | None) -> tuple[FrozenPlan | None, tuple[str, ...]]:
     """The frozen plan of a study, and what should be said where it cannot be read."""
     if study is None:
         return None, ()
@@ -79,7 +79,7 @@ def read_plan_of(study: Study | None) -> tuple[Frozen | None, tuple[str, ...]]:
         return None, (f"The frozen plan cannot be used: {error}",)
 
 
-def frozen_exclusions(frozen: Frozen) -> ExclusionPlan:
+def frozen_exclusions(frozen: FrozenPlan) -> ExclusionPlan:
     """The rules of a frozen plan.
 
     Raises:
@@ -93,13 +93,15 @@ def frozen_exclusions(frozen: Frozen) -> ExclusionPlan:
     return plan
 
 
-def register(read: Responses, study: Study | None, frozen: Frozen | None, alternative: str) -> Registered:
+def check_preregistration(
+    read: Responses, study: Study | None, frozen: FrozenPlan | None, alternative: str
+) -> PreregistrationCheck:
     """Compare a report's responses, rules and tests with the frozen plan and the export."""
     exported, file, as_exported = check_file(read)
     departures = _departures(read, study, frozen, exported, alternative) if frozen else []
     if frozen and as_exported is False:
         departures.append(file)
-    return Registered(
+    return PreregistrationCheck(
         frozen.hash if frozen else "",
         str(frozen.plan["frozen_at"]) if frozen else "",
         tuple(departures),
@@ -109,7 +111,7 @@ def register(read: Responses, study: Study | None, frozen: Frozen | None, altern
     )
 
 
-def check_file(read: Responses) -> tuple[Exported | None, str, bool | None]:
+def check_file(read: Responses) -> tuple[ExportManifest | None, str, bool | None]:
     """The export that the file came from, a sentence on whether it is unchanged, and whether (None: not known)."""
     name = read.path.name
     try:
@@ -127,7 +129,7 @@ def check_file(read: Responses) -> tuple[Exported | None, str, bool | None]:
 
 
 def _departures(
-    read: Responses, study: Study | None, frozen: Frozen, exported: Exported | None, alternative: str
+    read: Responses, study: Study | None, frozen: FrozenPlan, exported: ExportManifest | None, alternative: str
 ) -> list[str]:
     plan = frozen.plan
     return [
@@ -145,7 +147,7 @@ def _departures(
     ]
 
 
-def _edited(frozen: Frozen) -> list[str]:
+def _edited(frozen: FrozenPlan) -> list[str]:
     if not frozen.intact:
         return [f"{JSON} was edited after it was frozen: its content no longer has the hash {frozen.hash[:12]}."]
     return [] if frozen.markdown_intact else [f"{MARKDOWN} does not say what {JSON} says: it was edited or is missing."]
@@ -164,7 +166,7 @@ def _changed_settings(study: Study | None, plan: Mapping[str, Any], withheld: Se
     return [f"study.toml was changed after the plan was frozen: {named}."]
 
 
-def _other_exclusions(read: Responses, frozen: Frozen) -> list[str]:
+def _other_exclusions(read: Responses, frozen: FrozenPlan) -> list[str]:
     try:
         planned = frozen_exclusions(frozen)
     except RootnoteError as error:
@@ -190,7 +192,7 @@ def _other_tests(plan: Mapping[str, Any], alternative: str) -> list[str]:
     return [f"Planned was {key} = {plan['tests'].get(key)}; used is {now.get(key)}." for key in sorted(other)]
 
 
-def _other_schedule(read: Responses, plan: Mapping[str, Any], exported: Exported | None) -> list[str]:
+def _other_schedule(read: Responses, plan: Mapping[str, Any], exported: ExportManifest | None) -> list[str]:
     said = []
     schedule = exported.schedule if exported else _schedule_of(read.path)
     if schedule and schedule != plan["fingerprints"]["schedule"]:
@@ -242,7 +244,7 @@ def _spread(counts: Mapping[str, int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _earlier_answers(read: Responses, frozen: Frozen) -> list[str]:
+def _earlier_answers(read: Responses, frozen: FrozenPlan) -> list[str]:
     if "answered_at" not in read.everything:
         return []
     times = []
@@ -261,7 +263,7 @@ def _earlier_answers(read: Responses, frozen: Frozen) -> list[str]:
     ]
 
 
-def present_rules(study: Study | None, frozen: Frozen | None) -> ExclusionPlan | None:
+def present_rules(study: Study | None, frozen: FrozenPlan | None) -> ExclusionPlan | None:
     """The rules that hold: the frozen ones, else those of study.toml, else None."""
     if frozen is not None:
         with contextlib.suppress(RootnoteError):  # said as a departure

@@ -15,21 +15,21 @@ from analysis.responses.exclusions import ExclusionPlan, parse_rules
 from analysis.responses.load import DEFAULT_PLAN, Responses, under_rules
 from embeddings.errors import RootnoteError
 from study.config import Study, load_study
-from study.preregistration.document import Frozen
+from study.preregistration.document import FrozenPlan
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedAnalysis:
     """The rules that hold, where they come from (in words), and the study where there is one."""
 
     exclusions: ExclusionPlan
     source: str
     study: Study | None = None
-    frozen: Frozen | None = None
+    frozen: FrozenPlan | None = None
     notes: tuple[str, ...] = ()
 
 
-def find_planned(responses: Path, study: Path | None, rules: str | None) -> Planned:
+def find_plan(responses: Path, study: Path | None, rules: str | None) -> PlannedAnalysis:
     """The rules for a file of responses.
 
     Raises:
@@ -44,10 +44,10 @@ def find_planned(responses: Path, study: Path | None, rules: str | None) -> Plan
         source = f"the frozen plan {frozen.hash[:12]}"
     if chosen is not None:
         exclusions, source = replace(exclusions, rules=chosen), "--rules"
-    return Planned(exclusions, source, found, frozen, (*notes, *said))
+    return PlannedAnalysis(exclusions, source, found, frozen, (*notes, *said))
 
 
-def hold(planned: Planned, read: Responses, named: bool) -> tuple[Planned, Responses]:
+def apply_plan(planned: PlannedAnalysis, read: Responses, named: bool) -> tuple[PlannedAnalysis, Responses]:
     """The plan and the responses under it; a study that merely lies near responses of others does not hold for them.
 
     Args:
@@ -61,7 +61,7 @@ def hold(planned: Planned, read: Responses, named: bool) -> tuple[Planned, Respo
     )
     rules = read.plan if planned.source == "--rules" else DEFAULT_PLAN
     source = planned.source if planned.source == "--rules" else ""
-    return Planned(rules, source, notes=(*planned.notes, note)), under_rules(read, rules)
+    return PlannedAnalysis(rules, source, notes=(*planned.notes, note)), under_rules(read, rules)
 
 
 def _find_study(responses: Path, study: Path | None) -> tuple[Study | None, tuple[str, ...]]:

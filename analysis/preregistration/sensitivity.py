@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.responses.exclusions import RULES, ExclusionPlan, Mask, ladder_plans, mask_of, only_scored, why_not
+from analysis.responses.exclusions import RULES, ExclusionPlan, Mask, mask_of, only_scored, sensitivity_plans, why_not
 from analysis.responses.load import Responses
 from analysis.statistics.agreement import Alternative, Table1, table1
 
@@ -20,7 +20,7 @@ NONE, PLAN, ALL = "none", "the plan's", "every rule"
 
 
 @dataclass(frozen=True)
-class Rung:
+class Specification:
     """Table 1 under one set of rules; `hindered` says why a rule could not be applied (then there are no tables)."""
 
     name: str
@@ -34,27 +34,31 @@ class Rung:
     hindered: str = ""
 
 
-def climb(read: Responses, alternative: Alternative = "two-sided") -> list[Rung]:
+def sensitivity_analysis(read: Responses, alternative: Alternative = "two-sided") -> list[Specification]:
     """Every rung for a file of responses. A rule that cannot be applied is a rung without tables."""
-    return climb_frame(read.everything, read.plan, alternative)
+    return sensitivity_analysis_of_frame(read.everything, read.plan, alternative)
 
 
-def climb_frame(frame: pd.DataFrame, plan: ExclusionPlan, alternative: Alternative = "two-sided") -> list[Rung]:
+def sensitivity_analysis_of_frame(
+    frame: pd.DataFrame, plan: ExclusionPlan, alternative: Alternative = "two-sided"
+) -> list[Specification]:
     """Every rung for checked responses of all kinds (columns as analysis.responses.load gives them)."""
     masks = {name: found for name in RULES if (found := mask_of(frame, name, plan.thresholds)) is not None}
     scored = only_scored(frame)
     total, people = len(scored), int(scored["listener"].nunique())
     rungs = []
-    for name, rules in ladder_plans(plan):
+    for name, rules in sensitivity_plans(plan):
         says = _says(name, plan)
         in_plan = name in (PLAN, *plan.rules)
         if name in RULES and name not in masks:
-            rungs.append(Rung(name, says, in_plan, {}, total, people, 0, 0, why_not(frame, name)))
+            rungs.append(Specification(name, says, in_plan, {}, total, people, 0, 0, why_not(frame, name)))
             continue
         left = scored if name == NONE else only_scored(frame[~_any(frame, [masks[r] for r in rules if r in masks])])
         listeners = int(left["listener"].nunique())
         tables = table1(left, alternative) if len(left) else {}
-        rungs.append(Rung(name, says, in_plan, tables, len(left), listeners, total - len(left), people - listeners))
+        rungs.append(
+            Specification(name, says, in_plan, tables, len(left), listeners, total - len(left), people - listeners)
+        )
     return rungs
 
 
@@ -68,7 +72,7 @@ def _says(name: str, plan: ExclusionPlan) -> str:
     return {NONE: "nothing left out", PLAN: "used in every other table", ALL: "whether planned or not"}[name]
 
 
-def to_frame(rungs: list[Rung]) -> pd.DataFrame:
+def to_frame(rungs: list[Specification]) -> pd.DataFrame:
     """The ladder as a table: a row per rung, embedder and bin pair that has responses."""
     rows = [
         {
@@ -96,7 +100,7 @@ def to_frame(rungs: list[Rung]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def as_data(rungs: list[Rung]) -> list[Mapping[str, object]]:
+def as_data(rungs: list[Specification]) -> list[Mapping[str, object]]:
     """The ladder as plain data; `hindered` is empty where the rule was applied."""
     return [
         {
@@ -120,7 +124,7 @@ def as_data(rungs: list[Rung]) -> list[Mapping[str, object]]:
     ]
 
 
-def in_words(rungs: list[Rung], alpha: float = 0.05) -> str:
+def in_words(rungs: list[Specification], alpha: float = 0.05) -> str:
     """Whether any bin pair changes sides of significance from rung to rung."""
     standing = [rung for rung in rungs if rung.tables]
     pairs = {(name, pair) for rung in standing for name, table in rung.tables.items() for pair in table.pairs}

@@ -26,7 +26,7 @@ COUNTS = ("embedder", "bin_high", "bin_low", "agreed", "n")
 
 
 @dataclass(frozen=True)
-class Study:
+class ComparedStudy:
     """Another study: its name, where its numbers are from, and Table 1."""
 
     name: str
@@ -35,14 +35,14 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Beside:
+class StudyComparison:
     """This study against another: the other, and a contrast for every embedder both have."""
 
-    study: Study
+    study: ComparedStudy
     contrasts: tuple[Contrast, ...]
 
 
-def read_study(other: str) -> Study:
+def read_study(other: str) -> ComparedStudy:
     """The study that `--compare` names.
 
     Raises:
@@ -50,12 +50,12 @@ def read_study(other: str) -> Study:
     """
     if other == PAPER:
         said = "Table 1 of Exploring Musical Roots, as counts"
-        return Study("Exploring Musical Roots", said, tabulate(paper_counts()))
+        return ComparedStudy("Exploring Musical Roots", said, tabulate(paper_counts()))
     path = Path(other)
     if _is_counts(path):
-        return Study(path.stem, path.name, tabulate(_read_counts(path)))
+        return ComparedStudy(path.stem, path.name, tabulate(_read_counts(path)))
     read = read_responses(path, DEFAULT_PLAN)
-    return Study(", ".join(read.studies) or path.stem, path.name, table1(read.frame))
+    return ComparedStudy(", ".join(read.studies) or path.stem, path.name, table1(read.frame))
 
 
 def _is_counts(path: Path) -> bool:
@@ -97,12 +97,12 @@ def _read_counts(path: Path) -> pd.DataFrame:
     return counts
 
 
-def put_beside(tables: Table1, name: str, others: Sequence[Study]) -> tuple[Beside, ...]:
+def compare_studies(tables: Table1, name: str, others: Sequence[ComparedStudy]) -> tuple[StudyComparison, ...]:
     """This study's tables beside each other study's."""
-    return tuple(Beside(other, _contrasts(tables, name, other)) for other in others)
+    return tuple(StudyComparison(other, _contrasts(tables, name, other)) for other in others)
 
 
-def _contrasts(tables: Table1, name: str, other: Study) -> tuple[Contrast, ...]:
+def _contrasts(tables: Table1, name: str, other: ComparedStudy) -> tuple[Contrast, ...]:
     found = []
     for embedder, table in tables.items():
         same = next((known for known in other.tables if known.casefold() == embedder.casefold()), None)
@@ -119,7 +119,7 @@ def _contrasts(tables: Table1, name: str, other: Study) -> tuple[Contrast, ...]:
     return tuple(found)
 
 
-def as_data(beside: Sequence[Beside]) -> list[dict[str, Any]]:
+def as_data(beside: Sequence[StudyComparison]) -> list[dict[str, Any]]:
     """The comparisons as plain data."""
     return [
         {
@@ -132,7 +132,7 @@ def as_data(beside: Sequence[Beside]) -> list[dict[str, Any]]:
     ]
 
 
-def to_frame(name: str, tables: Table1, beside: Sequence[Beside]) -> pd.DataFrame:
+def to_frame(name: str, tables: Table1, beside: Sequence[StudyComparison]) -> pd.DataFrame:
     """All studies as one table: study, embedder, bin_high, bin_low, agreed, n, rate."""
     rows = [
         (study, embedder, high, low, cell.agreed, cell.n, cell.rate)

@@ -22,7 +22,7 @@ import pandas as pd
 from analysis.responses.exclusions import Mask, mask_of
 from analysis.responses.load import Responses
 from embeddings.errors import RootnoteError
-from study.export_manifest import Exported, read_manifest
+from study.export_manifest import ExportManifest, read_manifest
 
 LISTENERS = "listeners.csv"
 FINISHED = ("finished", "submitted", "approved", "paid")
@@ -46,14 +46,14 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Flow:
+class ParticipantFlow:
     """The stages from the first to the analysis, and what should be said of the numbers."""
 
     stages: tuple[Stage, ...]
     notes: tuple[str, ...] = ()
 
 
-def flow_of(read: Responses) -> Flow:
+def participant_flow(read: Responses) -> ParticipantFlow:
     """The flow behind a file of responses. What lies beside it is used where it belongs to it, else said and left."""
     notes: list[str] = []
     people = _people(read, notes)
@@ -78,7 +78,7 @@ def flow_of(read: Responses) -> Flow:
         responses = f"{read.rows_read:,} responses"
         stages.append(Stage("Listeners in the file", len(finished), (responses,), "Left out of the analysis", left))
     stages.append(_analysed(read, finished))
-    return Flow(tuple(stages), tuple(notes))
+    return ParticipantFlow(tuple(stages), tuple(notes))
 
 
 def _people(read: Responses, notes: list[str]) -> list[dict[str, str]]:
@@ -109,7 +109,7 @@ def _people(read: Responses, notes: list[str]) -> list[dict[str, str]]:
     return people
 
 
-def _export_of(read: Responses) -> Exported | None:
+def _export_of(read: Responses) -> ExportManifest | None:
     """The export's own account, where the file is as it was exported."""
     try:
         exported = read_manifest(read.path.resolve().parent)
@@ -184,7 +184,7 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def as_data(flow: Flow) -> list[Mapping[str, Any]]:
+def as_data(flow: ParticipantFlow) -> list[Mapping[str, Any]]:
     """The flow as plain data."""
     return [
         {"stage": stage.name, "number": stage.number, "lines": list(stage.lines), "left": dict(stage.left)}
@@ -192,7 +192,7 @@ def as_data(flow: Flow) -> list[Mapping[str, Any]]:
     ]
 
 
-def in_words(flow: Flow) -> str:
+def in_words(flow: ParticipantFlow) -> str:
     """The flow as one sentence, for those who do not see the figure."""
     said = []
     for stage in flow.stages:
@@ -207,7 +207,7 @@ WIDTH, MAIN, SIDE_AT, LINE, PAD, GAP = 580, 236, 296, 19, 11, 30
 SIDE = WIDTH - SIDE_AT - 1
 
 
-def draw_flow(flow: Flow, prefix: str = "flow", ink: str = "currentColor") -> str:
+def draw_participant_flow(flow: ParticipantFlow, prefix: str = "flow", ink: str = "currentColor") -> str:
     """The flow as SVG: stages down the left, those who went no further to the right."""
     parts: list[str] = []
     top, middle = 1.0, MAIN / 2

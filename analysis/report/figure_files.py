@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 
 from analysis.presentation.figures import INK, as_svg, plot_curves, plot_forest, plot_histogram, plot_table1, styled
 from analysis.presentation.tables import one_line
-from analysis.report.results import Findings
+from analysis.report.results import ReportResults
 from analysis.statistics.agreement import Table1
 from analysis.statistics.bins import Bins
 
 PRINTED = "#1c2230"
 
 
-def drawings(tables: Table1, bins: Mapping[str, Bins], findings: Findings) -> dict[str, bytes]:
+def drawings(tables: Table1, bins: Mapping[str, Bins], findings: ReportResults) -> dict[str, bytes]:
     """Content by file name: table1, a forest and a histogram of each embedder, the curves."""
     plots: dict[str, tuple[str, Callable[[], Figure]]] = {"table1": ("Table 1", partial(plot_table1, tables, bins))}
     for number, (name, table) in enumerate(tables.items(), start=1):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.preregistration.deviations import Registered
-from analysis.preregistration.sensitivity import Rung, in_words
+from analysis.preregistration.deviations import PreregistrationCheck
+from analysis.preregistration.sensitivity import Specification, in_words
 from analysis.presentation.figures import BIN_COLOURS, draw_curves, draw_forest, draw_histogram
 from analysis.presentation.tables import (
     COLUMNS,
@@ -29,11 +29,11 @@ from analysis.presentation.tables import (
     write_wilson,
 )
 from analysis.presentation.versions import versions
-from analysis.report.compare_studies import Beside
-from analysis.report.consort import Flow, draw_flow
+from analysis.report.compare_studies import StudyComparison
+from analysis.report.consort import ParticipantFlow, draw_participant_flow
 from analysis.report.methods_text import conclude, count, many_answers, methods, warnings, write_figure, write_icc
 from analysis.report.reliability_text import in_words as reliability_in_words
-from analysis.report.results import Findings, find
+from analysis.report.results import ReportResults, compute_results
 from analysis.responses.load import Responses
 from analysis.responses.simulated import SAID
 from analysis.statistics.agreement import BIN_PAIRS, CHANCE, Cell, EmbedderTable, Table1
@@ -56,12 +56,12 @@ class Report:
     note: str = ""
     notes: Sequence[str] = ()
     contrasts: Sequence[Contrast] = ()
-    rungs: Sequence[Rung] = ()
+    rungs: Sequence[Specification] = ()
     rules_from: str = ""
-    registered: Registered | None = None
-    findings: Findings | None = None
-    flow: Flow | None = None
-    beside: Sequence[Beside] = ()
+    registered: PreregistrationCheck | None = None
+    findings: ReportResults | None = None
+    flow: ParticipantFlow | None = None
+    beside: Sequence[StudyComparison] = ()
 
 
 def read_in_words(table: EmbedderTable) -> str:
@@ -180,7 +180,7 @@ def to_html(report: Report) -> str:
         icc=write_icc,
         figure=write_figure,
     )
-    findings = report.findings or find(report.responses, report.bins)
+    findings = report.findings or compute_results(report.responses, report.bins)
     sections = [
         {
             "table": table,
@@ -201,7 +201,7 @@ def to_html(report: Report) -> str:
         rules_said=rules_in_words(report.responses, report.rules_from),
         registered=report.registered,
         flow=report.flow,
-        flow_figure=Markup(draw_flow(report.flow)) if report.flow else None,
+        flow_figure=Markup(draw_participant_flow(report.flow)) if report.flow else None,
         rungs=report.rungs,
         ladder_pairs=BIN_PAIRS,
         ladder_reading=in_words(list(report.rungs), ALPHA) if report.rungs else "",

@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis.presentation.tables import one_line, sidedness
 from analysis.presentation.versions import versions
-from analysis.report.results import Findings
+from analysis.report.results import ReportResults
 from analysis.responses.load import Responses
 from analysis.responses.validate import BINS
 from analysis.statistics.agreement import Table1
@@ -20,7 +20,7 @@ from analysis.statistics.two_way import LEVEL, Dependence, survival
 
 
 def methods(
-    read: Responses, tables: Table1, bins: Mapping[str, Bins], findings: Findings, rules_from: str
+    read: Responses, tables: Table1, bins: Mapping[str, Bins], findings: ReportResults, rules_from: str
 ) -> list[str]:
     """The paragraphs: who answered what, what was left out, how it was tested."""
     return [
@@ -96,7 +96,7 @@ def _tests(tables: Table1) -> str:
     )
 
 
-def _dependence(findings: Findings) -> str:
+def _dependence(findings: ReportResults) -> str:
     cells = [cell for found in findings.dependence.values() for cell in found if "–" in cell.label]
     worth = [cell.n_effective for cell in cells]
     models = "; ".join(
@@ -111,7 +111,7 @@ def _dependence(findings: Findings) -> str:
     )
 
 
-def _curves(findings: Findings) -> Sequence[str]:
+def _curves(findings: ReportResults) -> Sequence[str]:
     if not findings.curves:
         return []
     return [
@@ -120,7 +120,7 @@ def _curves(findings: Findings) -> Sequence[str]:
     ]
 
 
-def _rest(findings: Findings) -> str:
+def _rest(findings: ReportResults) -> str:
     return "Bins were scaled by Bradley and Terry’s model. " + (
         "Agreement among listeners is Krippendorff’s alpha (nominal) and Fleiss’ kappa."
         if findings.reliability.between
@@ -128,7 +128,7 @@ def _rest(findings: Findings) -> str:
     )
 
 
-def _software(findings: Findings) -> str:
+def _software(findings: ReportResults) -> str:
     named = ", ".join(f"{name} {number}" for name, number in versions("statsmodels", "krippendorff").items())
     return f"Computed with {named}; seed {findings.seed}."
 
@@ -156,7 +156,7 @@ def conclude(cells: Sequence[Dependence]) -> list[str]:
     return said + [f"{', '.join(labels)}: {sentence}" for sentence, labels in fallbacks.items()]
 
 
-def warnings(findings: Findings, departures: int) -> list[str]:
+def warnings(findings: ReportResults, departures: int) -> list[str]:
     """What a reader must know before believing the tables, most weighty first; nothing where there is nothing."""
     said = []
     if departures:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from analysis.statistics.agreement import BinomialTest
 from analysis.statistics.reliability import InterListener, Reliability, Repeats
-from analysis.statistics.response_bias import Order, Prescreen, Side, Times
+from analysis.statistics.response_bias import OrderBias, PrescreenEffect, ResponseTimes, SideBias
 
 
 def in_words(found: Reliability) -> list[str]:
@@ -21,7 +21,7 @@ def in_words(found: Reliability) -> list[str]:
     return [sentence for part in parts for sentence in part]
 
 
-def _percent(test: BinomialTest | Side) -> str:
+def _percent(test: BinomialTest | SideBias) -> str:
     return f"{100 * test.rate:.1f} % of {test.n:,} [{100 * test.ci_low:.1f}, {100 * test.ci_high:.1f}]"
 
 
@@ -64,7 +64,7 @@ def _say_catches(found: BinomialTest | None) -> Sequence[str]:
     return [f"The prompt itself was recognised in {_percent(found)} catch trials."] if found else []
 
 
-def _say_side(found: Side | None) -> Sequence[str]:
+def _say_side(found: SideBias | None) -> Sequence[str]:
     if found is None:
         return []
     verdict = "a bias to one side" if found.p < 0.05 else "no detectable bias to one side"
@@ -75,7 +75,7 @@ def _say_side(found: Side | None) -> Sequence[str]:
     return [f"Side A was chosen in {_percent(found)} trials, sides weighed alike ({_p(found.p)}): {verdict}.{where}"]
 
 
-def _say_order(found: Order | None) -> Sequence[str]:
+def _say_order(found: OrderBias | None) -> Sequence[str]:
     if found is None:
         return []
     verdict = "agreement changes in the course of the study" if found.trend_p < 0.05 else "no detectable trend"
@@ -85,7 +85,7 @@ def _say_order(found: Order | None) -> Sequence[str]:
     ]
 
 
-def _say_times(found: Times | None) -> Sequence[str]:
+def _say_times(found: ResponseTimes | None) -> Sequence[str]:
     if found is None:
         return []
     q = found.quantiles
@@ -99,7 +99,7 @@ def _say_times(found: Times | None) -> Sequence[str]:
     ]
 
 
-def _say_prescreen(found: Prescreen | None) -> Sequence[str]:
+def _say_prescreen(found: PrescreenEffect | None) -> Sequence[str]:
     if found is None:
         return []
     return [

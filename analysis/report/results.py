@@ -31,7 +31,7 @@ WORK = 200_000_000
 
 
 @dataclass(frozen=True)
-class Findings:
+class ReportResults:
     """All that is computed from responses beside Table 1, by embedder where a mapping."""
 
     seed: int
@@ -45,17 +45,17 @@ class Findings:
     reliability: Reliability
 
 
-def find(
+def compute_results(
     read: Responses,
     bins: Mapping[str, Bins] | None = None,
     seed: int = SEED,
     alternative: Alternative = "two-sided",
-) -> Findings:
+) -> ReportResults:
     """Everything that the responses allow; the bins, where known, give the spread of an embedder's similarities."""
     frame = read.frame
     parts = {name: frame[frame["embedder"] == name] for name in read.embedders}
     resamples = int(np.clip(WORK // len(frame), 200, 2000))
-    return Findings(
+    return ReportResults(
         seed=seed,
         dependence=dependence_table(frame, alternative),
         bootstrap={name: two_way_bootstrap(part, resamples, seed) for name, part in parts.items()},
@@ -68,7 +68,7 @@ def find(
     )
 
 
-def as_data(findings: Findings) -> dict[str, Any]:
+def as_data(findings: ReportResults) -> dict[str, Any]:
     """The findings as plain data for JSON: no NaN, nothing infinite."""
     dependence = {
         name: {
@@ -96,7 +96,7 @@ def _scale_data(scale: Scale) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name != "by_prompt"} | {"in_words": scale_in_words(scale)}
 
 
-def frames(findings: Findings) -> dict[str, pd.DataFrame]:
+def frames(findings: ReportResults) -> dict[str, pd.DataFrame]:
     """The findings as tables, by the name of the CSV file they go to."""
     rows = [
         {"embedder": name}

@@ -23,8 +23,20 @@ from embeddings.errors import RootnoteError
 from study.preregistration.exclusion_rules import ONE_SIDE_LEAST, SAYS, ExclusionPlan, Thresholds, plan_of
 
 __all__ = [
-    "RULES", "Applied", "Exclusion", "ExclusionPlan", "Rule", "Thresholds", "apply", "ladder_plans", "mask_of",
-    "only_scored", "parse_rules", "plan_of", "runs", "why_not",
+    "RULES",
+    "Applied",
+    "Exclusion",
+    "ExclusionPlan",
+    "Rule",
+    "Thresholds",
+    "apply",
+    "mask_of",
+    "only_scored",
+    "parse_rules",
+    "plan_of",
+    "runs",
+    "sensitivity_plans",
+    "why_not",
 ]  # fmt: skip
 
 Mask = npt.NDArray[np.bool_]
@@ -128,7 +140,7 @@ def why_not(frame: pd.DataFrame, name: str) -> str:
     return RULES[name].hindered(frame)
 
 
-def ladder_plans(plan: ExclusionPlan) -> list[tuple[str, tuple[str, ...]]]:
+def sensitivity_plans(plan: ExclusionPlan) -> list[tuple[str, tuple[str, ...]]]:
     """The sets of rules that the ladder compares, by name: none, the plan's, each, all there are."""
     steps: list[tuple[str, tuple[str, ...]]] = [("none", ()), ("the plan's", plan.rules)]
     steps += [(name, (name,)) for name in (*plan.rules, *(name for name in RULES if name not in plan.rules))]

@@ -24,7 +24,7 @@ import pandas as pd
 
 from analysis.responses.exclusions import Exclusion, ExclusionPlan, apply
 from analysis.responses.files import read_bytes, read_text_columns
-from analysis.responses.simulated import is_rehearsed
+from analysis.responses.simulated import is_simulated
 from analysis.responses.validate import check
 from embeddings.errors import RootnoteError
 
@@ -100,7 +100,7 @@ def read_responses(path: Path, plan: ExclusionPlan = DEFAULT_PLAN) -> Responses:
         file_notes=tuple(notes),
         studies=(),
         dates=None,
-        rehearsed=is_rehearsed(path),
+        rehearsed=is_simulated(path),
     )
     return under_rules(checked, plan)
 

@@ -18,7 +18,7 @@ SAID = (
 )
 
 
-def is_rehearsed(responses: Path) -> bool:
+def is_simulated(responses: Path) -> bool:
     """Whether the answers in this file are of simulated listeners."""
     folder = responses.resolve().parent
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from analysis.retrieval.robustness.run import Subject
+from analysis.retrieval.robustness.run import EmbeddedCorpus
 from embeddings.audio.corpus import cores
 from embeddings.audio.decode import AudioError, Samples, Track, rms_dbfs, windows
 from embeddings.errors import RootnoteError
@@ -37,7 +37,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Cutting:
+class PieceCutting:
     """How pieces are cut: clip length and hop in seconds, and the level in dBFS below which a clip is silent."""
 
     seconds: float
@@ -59,7 +59,7 @@ class Embedded:
 
 
 def embed_pieces(
-    pieces: Sequence[Piece], subject: Subject, cutting: Cutting, progress: Progress | None = None
+    pieces: Sequence[Piece], subject: EmbeddedCorpus, cutting: PieceCutting, progress: Progress | None = None
 ) -> Embedded:
     """Cut and embed pieces; several threads decode while this one embeds whole batches."""
     left_out: dict[int, str] = {}
@@ -89,7 +89,7 @@ def embed_pieces(
     return Embedded(np.array(owner, np.int64), np.array(starts), np.concatenate(vectors), left_out)
 
 
-def _cut(piece: Piece, cutting: Cutting, rate: int) -> list[tuple[float, Samples]] | str:
+def _cut(piece: Piece, cutting: PieceCutting, rate: int) -> list[tuple[float, Samples]] | str:
     """The clips of a piece with their starts, or why there are none."""
     length = round(cutting.seconds * rate)
     positions = (round((piece.begin_s + index * cutting.hop_seconds) * rate) for index in itertools.count())

@@ -17,17 +17,17 @@ from rich.text import Text
 from analysis.presentation.html import percent
 from analysis.retrieval.attribution import report as attribution_report
 from analysis.retrieval.attribution.run import attribute
-from analysis.retrieval.audio_files import Cutting
-from analysis.retrieval.corpora import Material, index_folder, open_subjects
+from analysis.retrieval.audio_files import PieceCutting
+from analysis.retrieval.corpora import SearchCorpus, index_folder, open_corpora
 from analysis.retrieval.generations import generations_in, read_manifest
 from analysis.retrieval.listener_evidence import read_evidence
 from analysis.retrieval.metadata import values_of
 from analysis.retrieval.replication import report as replication_report
-from analysis.retrieval.replication.run import Settings, duplicate_share, read_pairs, replicate
+from analysis.retrieval.replication.run import ReplicationSettings, duplicate_share, read_pairs, replicate
 from analysis.retrieval.replication.scores import Parameters
 from analysis.retrieval.robustness.perturbations import PERTURBATIONS
 from analysis.retrieval.robustness.report import as_data, write
-from analysis.retrieval.robustness.run import Plan, Result, run, summarise
+from analysis.retrieval.robustness.run import RobustnessPlan, RobustnessResult, run, summarise
 from analysis.statistics.bins import Bins, read_bins
 from embeddings.errors import RootnoteError
 from embeddings.models.base import BACKENDS
@@ -104,9 +104,9 @@ def robustness(
         raise click.UsageError("Missing option '--out'.")
     if paper and names:
         raise click.UsageError("--paper and --perturbation exclude each other.")
-    opened = open_subjects(study, corpus, vectors, checkpoints, backend)
+    opened = open_corpora(study, corpus, vectors, checkpoints, backend)
     chosen = [one for one in PERTURBATIONS.values() if (one.name in names or not names) and (one.in_paper or not paper)]
-    plan = Plan(
+    plan = RobustnessPlan(
         opened.table, opened.corpus, opened.subjects, chosen, targets, seed, outside,
         read_manifest(generations) if generations else (),
     )  # fmt: skip
@@ -155,12 +155,12 @@ def attribution(
     Example: rootnote analysis attribution GENERATED --study STUDY --out attribution
     """
     generations = generations_in(generated, manifest)
-    opened = open_subjects(study, corpus, vectors, checkpoints, backend)
+    opened = open_corpora(study, corpus, vectors, checkpoints, backend)
     bins = _bins(opened, bins_files)
     told = read_evidence(evidence) if evidence else None
-    groups = attribution_report.By(by, values_of(opened.table, by, metadata)) if by else None
+    groups = attribution_report.GroupBy(by, values_of(opened.table, by, metadata)) if by else None
     seconds = float(opened.table["duration_s"][0].as_py())
-    cutting = Cutting(seconds, hop_seconds or seconds, float(opened.corpus.settings["silence_dbfs"]))
+    cutting = PieceCutting(seconds, hop_seconds or seconds, float(opened.corpus.settings["silence_dbfs"]))
     done = attribute(
         generations, opened.table, opened.subjects, cutting, bins, showing, thresholds=thresholds, evidence=told, k=k
     )
@@ -179,7 +179,7 @@ def attribution(
         click.echo(f"wrote {path}")
 
 
-def _bins(opened: Material, files: tuple[Path, ...]) -> dict[str, Bins]:
+def _bins(opened: SearchCorpus, files: tuple[Path, ...]) -> dict[str, Bins]:
     """The bins given, or those of the study."""
     study = opened.study
     asked = list(files) or [path for one in opened.subjects if study and (path := study.bins(one.name)).is_file()]
@@ -198,7 +198,7 @@ def _listing() -> Table:
     return table
 
 
-def _summary(result: Result) -> Table:
+def _summary(result: RobustnessResult) -> Table:
     """A row a perturbation: over its levels, the hits at 1 of each embedder."""
     summary = summarise(result)
     embedders = list(summary["embedder"].unique())
@@ -288,12 +288,12 @@ def replication(
         if study or corpus or vectors:
             raise click.UsageError("--training excludes --study, --corpus and --vectors.")
         corpus, vectors = index_folder(training, embedder_names or ("logmel", "melspec"), folder / "index", checkpoints)
-    opened = open_subjects(study, corpus, vectors, checkpoints, backend)
+    opened = open_corpora(study, corpus, vectors, checkpoints, backend)
     embedder, _, score = (decide or "").partition(":")
     if decide and not score:
         raise click.UsageError("--decide takes EMBEDDER:SCORE, such as logmel:bias.")
-    settings = Settings(Parameters(beta, bias_k, alpha, ratio_n, parts), false_alarms, null_pieces, seed)
-    cutting = Cutting(
+    settings = ReplicationSettings(Parameters(beta, bias_k, alpha, ratio_n, parts), false_alarms, null_pieces, seed)
+    cutting = PieceCutting(
         float(opened.table["duration_s"][0].as_py()), hop_seconds, float(opened.corpus.settings["silence_dbfs"])
     )
     done = replicate(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from analysis.retrieval.robustness.run import LIGHT, Subject
+from analysis.retrieval.robustness.run import LIGHT, EmbeddedCorpus
 from embeddings.audio.corpus import CutSettings, corpus_provenance, cut, read_corpus, write_corpus
 from embeddings.embed import embed_corpus
 from embeddings.errors import RootnoteError
@@ -27,22 +27,22 @@ from study.config import Study, load_study
 
 
 @dataclass(frozen=True)
-class Material:
+class SearchCorpus:
     """A corpus with its subjects, and the study they are of, where they are of one."""
 
     table: pa.Table
     corpus: Provenance
-    subjects: list[Subject]
+    subjects: list[EmbeddedCorpus]
     study: Study | None = None
 
 
-def open_subjects(
+def open_corpora(
     study: Path | None,
     corpus: Path | None,
     vectors: Sequence[Path],
     checkpoints: Sequence[str] = (),
     backend: str = "auto",
-) -> Material:
+) -> SearchCorpus:
     """Open what a command was given.
 
     Args:
@@ -68,12 +68,12 @@ def open_subjects(
     unused = sorted(set(given) - set(names))
     if unused:
         raise RootnoteError(f"--checkpoint names '{unused[0]}', and no vectors are of it.")
-    return Material(table, provenance, subjects, loaded)
+    return SearchCorpus(table, provenance, subjects, loaded)
 
 
 def _subject(
     path: Path, corpus: Provenance, checkpoints: Mapping[str, str], backend: str, study: Study | None
-) -> Subject:
+) -> EmbeddedCorpus:
     vectors, provenance = read_vectors(path)
     name = str(provenance.settings.get("embedder"))
     # What study.toml names was good enough to build the study with.
@@ -84,7 +84,7 @@ def _subject(
     embedder = embedder_of(path, provenance, corpus, options)
     if not np.isfinite(np.asarray(vectors[:1], np.float32)).all():
         raise RootnoteError(f"{path} holds a value that is not finite; embed the corpus again.")
-    return Subject(embedder, read_projection(path), vectors, provenance)
+    return EmbeddedCorpus(embedder, read_projection(path), vectors, provenance)
 
 
 def _checkpoints(given: Sequence[str]) -> dict[str, str]:

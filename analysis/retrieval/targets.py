@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from analysis.retrieval.generations import Generation
-from analysis.retrieval.robustness.perturbations import AHEAD_SECONDS, Material, Partner
+from analysis.retrieval.robustness.perturbations import AHEAD_SECONDS, Partner, PerturbationInput
 from embeddings.audio.corpus import CutSettings, cut, tracks_of
 from embeddings.audio.decode import Samples, read_clips
 from embeddings.errors import RootnoteError
@@ -38,12 +38,12 @@ class Pool:
     seconds: float
     others: Path | None = None
 
-    def material(self, index: int, clips: Samples, others: Samples | None) -> Material:
+    def material(self, index: int, clips: Samples, others: Samples | None) -> PerturbationInput:
         """What a perturbation of target `index` gets."""
         length = round(self.seconds * RATE)
         ahead = np.asarray(clips[index])
         other = None if others is None else np.asarray(others[index][:length])
-        return Material(ahead[:length], ahead, RATE, other)
+        return PerturbationInput(ahead[:length], ahead, RATE, other)
 
     def opened(self) -> tuple[Samples, Samples | None]:
         """Clips and partners, memory-mapped."""

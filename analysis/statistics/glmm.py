@@ -20,8 +20,8 @@ from scipy import stats
 from scipy.special import expit
 
 from analysis.statistics.agreement import BIN_PAIRS
-from analysis.statistics.glmm_checks import Check, gee, variational
-from analysis.statistics.glmm_laplace import LARGEST, PRIOR_SD, Cells, CrossedFit, collect, fit_crossed
+from analysis.statistics.glmm_checks import MixedModelCheck, gee, variational
+from analysis.statistics.glmm_laplace import LARGEST, PRIOR_SD, CellCounts, LaplaceFit, collect, fit_laplace
 
 # Above this a fit takes too long to be waited for; a random part of the listeners is fitted instead.
 MOST_WORK = 1e8
@@ -50,8 +50,8 @@ class MixedModel:
     listeners: int
     prompts: int
     responses: int
-    variational: Check | None
-    gee: Check | None
+    variational: MixedModelCheck | None
+    gee: MixedModelCheck | None
     notes: tuple[str, ...]
 
 
@@ -66,7 +66,7 @@ def fit_mixed(frame: pd.DataFrame, seed: int = 0, checks: bool = True) -> MixedM
     notes: list[str] = []
     some = _affordable(frame, seed, notes)
     data = collect(some)
-    fit = fit_crossed(data)
+    fit = fit_laplace(data)
     notes += _say_boundaries(data, fit)
     # Where there is one listener or prompt only, the others alone are generalised over, as in
     # analysis.statistics.two_way.
@@ -104,14 +104,14 @@ def marginal_rate(effect: float, spread: float) -> float:
     return float(expit(effect + spread * _NODES) @ _WEIGHTS / _WEIGHTS.sum())
 
 
-def _pair_effect(fit: CrossedFit, index: int, spread: float, df: int) -> PairEffect:
+def _pair_effect(fit: LaplaceFit, index: int, spread: float, df: int) -> PairEffect:
     effect, error = float(fit.effects[index]), float(np.sqrt(fit.covariance[index, index]))
     reach = float(stats.t.ppf(0.975, df)) * error
     low, high = marginal_rate(effect - reach, spread), marginal_rate(effect + reach, spread)
     return PairEffect(effect, error, float(expit(effect)), marginal_rate(effect, spread), low, high)
 
 
-def _say_boundaries(data: Cells, fit: CrossedFit) -> list[str]:
+def _say_boundaries(data: CellCounts, fit: LaplaceFit) -> list[str]:
     said = []
     for name, count, sd in (("listener", data.sizes[1], fit.sd_listener), ("prompt", data.sizes[2], fit.sd_prompt)):
         if count == 1:

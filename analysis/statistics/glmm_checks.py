@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.statistics.glmm_laplace import Cells, Floats, Ints
+from analysis.statistics.glmm_laplace import CellCounts, Floats, Ints
 
 MOST_FOR_VARIATIONAL = 250  # random effects
 MOST_FOR_GEE = 20_000  # responses
@@ -21,7 +21,7 @@ INSTEAD = "The model and the intervals where both vary stand without this check.
 
 
 @dataclass(frozen=True)
-class Check:
+class MixedModelCheck:
     """The same effects by another method, by bin pair: effect and error; and what has to be said."""
 
     effects: Mapping[str, tuple[float, float]]
@@ -30,33 +30,35 @@ class Check:
     said: str
 
 
-def variational(data: Cells) -> Check:
+def variational(data: CellCounts) -> MixedModelCheck:
     """statsmodels' variational Bayes of the same model; its Laplace fit fails to converge on such data."""
     return _or_said(lambda: _variational(data), "Variational Bayes")
 
 
-def gee(data: Cells) -> Check:
+def gee(data: CellCounts) -> MixedModelCheck:
     """Estimating equations, independence within listeners as working correlation, bias-reduced errors."""
     return _or_said(lambda: _gee(data), "The estimating equations")
 
 
-def _or_said(run: Callable[[], Check], name: str) -> Check:
+def _or_said(run: Callable[[], MixedModelCheck], name: str) -> MixedModelCheck:
     try:
         return run()
     except np.linalg.LinAlgError:
-        return Check({}, None, None, f"{name} ended in a singular matrix: too few answers differ. {INSTEAD}")
+        return MixedModelCheck({}, None, None, f"{name} ended in a singular matrix: too few answers differ. {INSTEAD}")
 
 
-def _variational(data: Cells) -> Check:
+def _variational(data: CellCounts) -> MixedModelCheck:
     from scipy import sparse
     from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
 
     k, listeners, prompts = data.sizes
     if listeners + prompts > MOST_FOR_VARIATIONAL:
-        return Check({}, None, None, f"Not run: {listeners + prompts:,} listeners and prompts would take minutes.")
+        return MixedModelCheck(
+            {}, None, None, f"Not run: {listeners + prompts:,} listeners and prompts would take minutes."
+        )
     y, rows = _spread_out(data)
     if y.min() == y.max():
-        return Check({}, None, None, "Not run: all answers are the same.")
+        return MixedModelCheck({}, None, None, "Not run: all answers are the same.")
     pair, listener, prompt = data.pair[rows], data.listener[rows], data.prompt[rows]
     order = np.arange(len(y))
     places = np.concatenate([listener, listeners + prompt])
@@ -68,37 +70,39 @@ def _variational(data: Cells) -> Check:
         start = np.full(k + 2 + listeners + prompts, 0.6)
         found = BinomialBayesMixedGLM(y, np.eye(k)[pair], design, ident, vcp_p=1, fe_p=2).fit_vb(sd=start)
     if not np.isfinite(found.fe_mean).all() or not np.isfinite(found.fe_sd).all():
-        return Check({}, None, None, "Variational Bayes came to no finite answer.")
+        return MixedModelCheck({}, None, None, "Variational Bayes came to no finite answer.")
     effects = {name: (float(found.fe_mean[i]), float(found.fe_sd[i])) for i, name in enumerate(data.names)}
     sd_listener, sd_prompt = (float(value) for value in np.exp(found.vcp_mean))
     said = "Variational Bayes stopped before it converged." if caught else "Variational Bayes converged."
-    return Check(effects, sd_listener, sd_prompt, said)
+    return MixedModelCheck(effects, sd_listener, sd_prompt, said)
 
 
-def _spread_out(data: Cells) -> tuple[Floats, Ints]:
+def _spread_out(data: CellCounts) -> tuple[Floats, Ints]:
     """One row per answer: 0 or 1, and the cell it came from."""
     rows = np.repeat(np.arange(len(data.y)), data.n.astype(int))
     place = np.arange(len(rows)) - np.repeat(np.cumsum(data.n) - data.n, data.n.astype(int))
     return (place < data.y[rows]).astype(float), rows
 
 
-def _gee(data: Cells) -> Check:
+def _gee(data: CellCounts) -> MixedModelCheck:
     from statsmodels.genmod.cov_struct import Independence
     from statsmodels.genmod.families import Binomial
     from statsmodels.genmod.generalized_estimating_equations import GEE
 
     y, rows = _spread_out(data)
     if len(y) > MOST_FOR_GEE:
-        return Check({}, None, None, f"Not run: {len(y):,} responses would take minutes.")
+        return MixedModelCheck({}, None, None, f"Not run: {len(y):,} responses would take minutes.")
     if data.sizes[1] < 3:
-        return Check({}, None, None, "Not run: it needs three listeners at least.")
+        return MixedModelCheck({}, None, None, "Not run: it needs three listeners at least.")
     share = np.bincount(data.pair, data.y) / np.bincount(data.pair, data.n)
     same = (share == 0) | (share == 1)
     # What one listener alone answered is fitted without a remainder: its error would be a division by zero.
     lone = ~same & (np.bincount(np.unique(data.pair * data.sizes[1] + data.listener) // data.sizes[1]) == 1)
     varied = np.flatnonzero(~same & ~lone)
     if not len(varied):
-        return Check({}, None, None, f"Not run: in no bin pair do answers of several listeners differ. {INSTEAD}")
+        return MixedModelCheck(
+            {}, None, None, f"Not run: in no bin pair do answers of several listeners differ. {INSTEAD}"
+        )
     keep = np.isin(data.pair[rows], varied)
     y, rows = y[keep], rows[keep]
     columns = np.searchsorted(varied, data.pair[rows])
@@ -125,4 +129,4 @@ def _gee(data: Cells) -> Check:
         said += f" Left out, because {why}: bins {', '.join(names)}." if names else ""
     if caught:
         said += " The fit gave a warning of convergence."
-    return Check(effects, None, None, said)
+    return MixedModelCheck(effects, None, None, said)

@@ -25,7 +25,7 @@ SMALLEST, LARGEST = 1e-3, 5.0
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellCounts:
     """Answers added up: `y` of `n` agreed in each cell of a bin pair, a listener and a prompt (their indices)."""
 
     y: Floats
@@ -40,7 +40,7 @@ class Cells:
         return len(self.names), int(self.listener.max()) + 1, int(self.prompt.max()) + 1
 
 
-def collect(frame: pd.DataFrame) -> Cells:
+def collect(frame: pd.DataFrame) -> CellCounts:
     """Answers of one listener on one prompt and pair are added up."""
     label = frame["bin_high"].to_numpy() * 10 + frame["bin_low"].to_numpy()
     present = [pair for pair in BIN_PAIRS if (label == pair[0] * 10 + pair[1]).any()]
@@ -50,7 +50,7 @@ def collect(frame: pd.DataFrame) -> Cells:
     prompt = pd.factorize(frame["prompt"])[0].astype(np.intp)
     k, size = len(present), int(prompt.max()) + 1
     cells, inverse = np.unique((listener * size + prompt) * k + pair, return_inverse=True)
-    return Cells(
+    return CellCounts(
         y=np.bincount(inverse, frame["agreed"].to_numpy(float)).astype(np.float64),
         n=np.bincount(inverse).astype(np.float64),
         pair=cells % k,
@@ -61,7 +61,7 @@ def collect(frame: pd.DataFrame) -> Cells:
 
 
 @dataclass(frozen=True)
-class CrossedFit:
+class LaplaceFit:
     """Effects of the pairs with their covariance, and the two deviations; `converged` is of both searches."""
 
     effects: Floats
@@ -71,12 +71,12 @@ class CrossedFit:
     converged: bool
 
 
-def fit_crossed(data: Cells) -> CrossedFit:
+def fit_laplace(data: CellCounts) -> LaplaceFit:
     """Maximise the Laplace approximation over both standard deviations; one that nothing informs is nothing."""
     _, listeners, prompts = data.sizes
     if prompts > listeners:
         # The effects that are more are the ones to eliminate.
-        turned = fit_crossed(replace(data, listener=data.prompt, prompt=data.listener))
+        turned = fit_laplace(replace(data, listener=data.prompt, prompt=data.listener))
         return replace(turned, sd_listener=turned.sd_prompt, sd_prompt=turned.sd_listener)
     free = [listeners > 1, prompts > 1]
     state: dict[str, Floats] = {}
@@ -102,7 +102,7 @@ def fit_crossed(data: Cells) -> CrossedFit:
     mode = _mode(data, one, two, state.get("at"))
     k = len(data.names)
     covariance = np.linalg.inv(mode.schur)[:k, :k].astype(np.float64)
-    return CrossedFit(mode.at[:k], covariance, one, two, ended and mode.converged)
+    return LaplaceFit(mode.at[:k], covariance, one, two, ended and mode.converged)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class _Mode:
     converged: bool
 
 
-def _mode(data: Cells, sd_listener: float, sd_prompt: float, start: Floats | None) -> _Mode:
+def _mode(data: CellCounts, sd_listener: float, sd_prompt: float, start: Floats | None) -> _Mode:
     """The mode of all effects, ordered (pairs, prompts, listeners), by damped Newton steps."""
     k, listeners, prompts = data.sizes
     precision = np.concatenate(
@@ -140,19 +140,19 @@ def _mode(data: Cells, sd_listener: float, sd_prompt: float, start: Floats | Non
     return _Mode(at, schur, value + 0.5 * float(np.log(precision).sum()) - 0.5 * determinant, converged)
 
 
-def _linear(data: Cells, at: Floats) -> Floats:
+def _linear(data: CellCounts, at: Floats) -> Floats:
     k, _, prompts = data.sizes
     found: Floats = at[data.pair] + at[k + data.prompt] + at[k + prompts + data.listener]
     return found
 
 
-def _log_posterior(data: Cells, at: Floats, precision: Floats) -> float:
+def _log_posterior(data: CellCounts, at: Floats, precision: Floats) -> float:
     eta = _linear(data, at)
     likelihood = data.y @ log_expit(eta) + (data.n - data.y) @ log_expit(-eta)
     return float(likelihood - 0.5 * (precision * at) @ at)
 
 
-def _curvature(data: Cells, at: Floats, precision: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+def _curvature(data: CellCounts, at: Floats, precision: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """The negative Hessian in blocks, listeners eliminated, and the gradient.
 
     Shapes: diagonal (listeners,), cross (listeners, pairs + prompts), schur (pairs + prompts,) squared.

@@ -20,10 +20,10 @@ import pandas as pd
 
 from analysis.statistics.agreement import BinomialTest, exact_binomial
 from analysis.statistics.response_bias import (
-    Order,
-    Prescreen,
-    Side,
-    Times,
+    OrderBias,
+    PrescreenEffect,
+    ResponseTimes,
+    SideBias,
     order_bias,
     prescreen_effect,
     response_times,
@@ -62,10 +62,10 @@ class Reliability:
     between: InterListener | None
     repeats: Repeats | None
     catches: BinomialTest | None
-    side: Side | None
-    order: Order | None
-    times: Times | None
-    prescreen: Prescreen | None
+    side: SideBias | None
+    order: OrderBias | None
+    times: ResponseTimes | None
+    prescreen: PrescreenEffect | None
 
 
 def reliability(scored: pd.DataFrame, kept: pd.DataFrame, everything: pd.DataFrame) -> Reliability:

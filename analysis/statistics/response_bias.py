@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Side:
+class SideBias:
     """How often side A is chosen where the more similar clip is on either side equally often, and its p of one half.
 
     `agreed_a` and `agreed_b` are the rates of agreement with the more similar clip on side A and on side B, None where
@@ -39,7 +39,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Order:
+class OrderBias:
     """Agreement by position: the first and second half of the positions, Fisher's p, and the trend's p."""
 
     first: BinomialTest
@@ -50,7 +50,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Times:
+class ResponseTimes:
     """Seconds from the page's showing to the answer: quantiles at 5, 25, 50, 75 and 95 %, medians, a test."""
 
     quantiles: tuple[float, ...]
@@ -61,7 +61,7 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Prescreen:
+class PrescreenEffect:
     """Agreement of those who passed and of those who failed and went on all the same."""
 
     passed: BinomialTest
@@ -69,7 +69,7 @@ class Prescreen:
     p: float
 
 
-def side_bias(frame: pd.DataFrame) -> Side | None:
+def side_bias(frame: pd.DataFrame) -> SideBias | None:
     """The share of side A, tested against one half with listeners and prompts as random.
 
     Where sides are not quite balanced, agreement alone would look like a preference for the side that held the more
@@ -80,7 +80,7 @@ def side_bias(frame: pd.DataFrame) -> Side | None:
         return None
     chosen = (frame["choice"] == "A").to_numpy().astype(int)
     plain = dependence(frame[["listener", "prompt"]].assign(agreed=chosen), "side A")
-    raw = Side(plain.n, plain.rate, plain.ci_low, plain.ci_high, plain.p)
+    raw = SideBias(plain.n, plain.rate, plain.ci_low, plain.ci_high, plain.p)
     if "high_side" not in frame:
         return raw
     agreed, on_a = frame["agreed"].to_numpy(float), (frame["high_side"] == "A").to_numpy()
@@ -93,10 +93,10 @@ def side_bias(frame: pd.DataFrame) -> Side | None:
     error = math.sqrt(two_way_variance(influence, *codes)) / 2
     share, reach = 0.5 + (one - two) / 2, float(stats.t.ppf(0.975, few - 1)) * error
     p = float(2 * stats.t.sf(abs(one - two) / 2 / error, few - 1)) if error else 1.0
-    return Side(len(agreed), share, max(0.0, share - reach), min(1.0, share + reach), p, one, two)
+    return SideBias(len(agreed), share, max(0.0, share - reach), min(1.0, share + reach), p, one, two)
 
 
-def order_bias(frame: pd.DataFrame) -> Order | None:
+def order_bias(frame: pd.DataFrame) -> OrderBias | None:
     """Agreement early and late, and Armitage's test of a trend over positions (Biometrics 11, 1955)."""
     if "position" not in frame:
         return None
@@ -109,7 +109,7 @@ def order_bias(frame: pd.DataFrame) -> Order | None:
     halves = [exact_binomial(int(agreed[part].sum()), int(part.sum())) for part in (~late, late)]
     numbers, index = np.unique(position, return_inverse=True)
     k, n = (np.bincount(index, weight).astype(np.float64) for weight in (agreed, np.ones(len(agreed))))
-    return Order(
+    return OrderBias(
         first=halves[0],
         second=halves[1],
         p=two_sample_exact(halves[0].agreed, halves[0].n, halves[1].agreed, halves[1].n),
@@ -126,7 +126,7 @@ def trend(scores: Floats, k: Floats, n: Floats) -> float:
     return float(2 * stats.norm.sf(abs((k * centred).sum()) / math.sqrt(variance))) if variance > 0 else 1.0
 
 
-def response_times(frame: pd.DataFrame) -> Times | None:
+def response_times(frame: pd.DataFrame) -> ResponseTimes | None:
     """Quantiles and medians; Mann and Whitney's p that agreeing answers take as long as others."""
     if "response_ms" not in frame:
         return None
@@ -138,7 +138,7 @@ def response_times(frame: pd.DataFrame) -> Times | None:
     both = agreed.any() and not agreed.all()
     high, low = known["bin_high"].to_numpy(), known["bin_low"].to_numpy()
     cells = [(f"{h}–{w}", seconds[(high == h) & (low == w)]) for h, w in BIN_PAIRS]
-    return Times(
+    return ResponseTimes(
         quantiles=tuple(float(q) for q in np.quantile(seconds, [0.05, 0.25, 0.5, 0.75, 0.95])),
         agreed_median=float(np.median(seconds[agreed])) if agreed.any() else None,
         other_median=float(np.median(seconds[~agreed])) if not agreed.all() else None,
@@ -147,7 +147,7 @@ def response_times(frame: pd.DataFrame) -> Times | None:
     )
 
 
-def prescreen_effect(everything: pd.DataFrame) -> Prescreen | None:
+def prescreen_effect(everything: pd.DataFrame) -> PrescreenEffect | None:
     """Scored answers of all who gave any, by how the prescreen went; None where nobody who failed answered."""
     if "passed_prescreen" not in everything:
         return None
@@ -157,4 +157,4 @@ def prescreen_effect(everything: pd.DataFrame) -> Prescreen | None:
         return None
     agreed = rows["agreed"].to_numpy(float)
     one, two = (exact_binomial(int(agreed[part].sum()), int(part.sum())) for part in (passed, ~passed))
-    return Prescreen(one, two, two_sample_exact(one.agreed, one.n, two.agreed, two.n))
+    return PrescreenEffect(one, two, two_sample_exact(one.agreed, one.n, two.agreed, two.n))

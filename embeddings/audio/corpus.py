@@ -65,7 +65,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Summary:
+class CutSummary:
     """What cutting came to. `damaged` files were used as far as they could be decoded."""
 
     tracks: int
@@ -82,7 +82,7 @@ class Corpus:
 
     table: pa.Table
     provenance: Provenance
-    summary: Summary
+    summary: CutSummary
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def _assemble(
     provenance: Provenance,
 ) -> Corpus:
     paths = [path for path, _, _ in listing]
-    summary = Summary(
+    summary = CutSummary(
         tracks=sum(bool(one.clips) for one in cuts),
         clips=sum(len(one.clips) for one in cuts),
         hours=sum(len(one.clips) for one in cuts) * settings.clip_seconds / 3600,

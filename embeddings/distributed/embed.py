@@ -23,11 +23,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from embeddings.audio.corpus import Progress, require_audio
-from embeddings.distributed.pool import AGAIN, Workers
+from embeddings.distributed.pool import AGAIN, RayWorkers
 from embeddings.distributed.ray_connection import connected
 from embeddings.distributed.shards import Shard, ShardFolder, shards_of
-from embeddings.distributed.workers import Job, Outcome
-from embeddings.embed import Dtype, Rows, Run, fit_projection
+from embeddings.distributed.workers import Job, ShardOutcome
+from embeddings.embed import Dtype, EmbeddingRun, RowSource, fit_projection
 from embeddings.errors import RootnoteError
 from embeddings.models.base import ModelOptions
 from embeddings.models.registry import load_embedder
@@ -69,16 +69,16 @@ def embed_on_cluster(
     audio_dir, out = audio_dir.absolute(), out.absolute()
     load = functools.partial(load_embedder, name, _absolute(options))
     with connected(address) as ray:
-        workers = Workers.of(ray, options.backend, cores_per_worker)
+        workers = RayWorkers.of(ray, options.backend, cores_per_worker)
         model = workers.describe(ray, load)
-        run = Run.of(table, corpus, model, out, dtype)
+        run = EmbeddingRun.of(table, corpus, model, out, dtype)
         with run.locked():
             # Fitting reads a sample of the corpus, and is done here as on one machine.
             projection = fit_projection(table, audio_dir, load(), run, progress=progress) if model.fits else None
             folder = ShardFolder(out.with_name(f"{out.stem}.{run.name}.shards"), run.name, model.dim, dtype)
             job = Job(load, model, audio_dir, projection, folder, workers.cores, secrets.token_hex(4))
             rows_each = shard_rows or _shard_rows(table.num_rows, model.batch_size)
-            with folder.made(), Rows(run.part, (table.num_rows, model.dim), dtype, model.batch_size) as rows:
+            with folder.made(), RowSource(run.part, (table.num_rows, model.dim), dtype, model.batch_size) as rows:
                 merge = _Merge(folder, list(shards_of(table.num_rows, rows_each)), rows, progress)
                 for _ in range(2):  # what failed by accident, or was spoilt on disk, gets a second chance
                     if todo := merge.missing():
@@ -94,7 +94,7 @@ def embed_on_cluster(
 class _Merge:
     """Appends shards to the rows in corpus order, as they are finished, and removes their files."""
 
-    def __init__(self, folder: ShardFolder, shards: list[Shard], rows: Rows, progress: Progress | None) -> None:
+    def __init__(self, folder: ShardFolder, shards: list[Shard], rows: RowSource, progress: Progress | None) -> None:
         self._folder, self._rows, self._progress = folder, rows, progress
         self._shards = [one for one in shards if one.end > rows.done]
         self._total = shards[-1].end if shards else 0
@@ -106,7 +106,7 @@ class _Merge:
         """The shards that have to be embedded."""
         return [one for one in self._shards if one not in self._finished]
 
-    def take(self, outcomes: Generator[Outcome]) -> None:
+    def take(self, outcomes: Generator[ShardOutcome]) -> None:
         """Go through what becomes of shards."""
         self._failed.clear()
         with contextlib.closing(outcomes):

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from embeddings.distributed.ray_connection import first_line
 from embeddings.distributed.shards import Shard
-from embeddings.distributed.workers import Job, Model, Outcome, Worker
+from embeddings.distributed.workers import EmbeddingWorker, Job, Model, ShardOutcome
 from embeddings.errors import RootnoteError
 from embeddings.models.base import Embedder
 
@@ -23,7 +23,7 @@ _COLUMNS = ["track", "path", "start_s", "duration_s"]
 
 
 @dataclass(frozen=True)
-class Workers:
+class RayWorkers:
     """How many workers the cluster has room for, and what each takes."""
 
     count: int
@@ -31,7 +31,7 @@ class Workers:
     gpus: int
 
     @classmethod
-    def of(cls, ray: Any, backend: str, cores: int | None) -> Workers:
+    def of(cls, ray: Any, backend: str, cores: int | None) -> RayWorkers:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         with_gpus = [node for node in nodes if node.get("GPU", 0) >= 1]
         if backend == "cuda" and not with_gpus:
@@ -62,13 +62,13 @@ class Workers:
             raise RootnoteError(model)
         return Model(**model)
 
-    def embed(self, ray: Any, job: Job, table: pa.Table, shards: list[Shard]) -> Generator[Outcome]:
+    def embed(self, ray: Any, job: Job, table: pa.Table, shards: list[Shard]) -> Generator[ShardOutcome]:
         """What becomes of each shard, as it happens."""
         items = [{"begin": one.begin, "end": one.end, "clips": _clips(table, one)} for one in shards]
         rows = self._rows_from_outside(ray, job, items) if _is_outside(ray) else self.rows(ray, job, items)
         try:
             for row in rows:
-                yield Outcome(Shard(row["begin"], row["end"]), row["kind"], row["reason"])
+                yield ShardOutcome(Shard(row["begin"], row["end"]), row["kind"], row["reason"])
         except (ray.exceptions.RayError, RuntimeError) as error:
             raise RootnoteError(f"the cluster failed ({first_line(error)}); {AGAIN}.") from error
 
@@ -78,7 +78,7 @@ class Workers:
             min_size=1, max_size=min(self.count, len(items)), max_tasks_in_flight_per_actor=2
         )
         done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-            Worker,
+            EmbeddingWorker,
             fn_constructor_args=(job,),
             batch_size=1,
             batch_format="numpy",
@@ -101,7 +101,7 @@ class Workers:
 class _Within:
     """Has the rows made inside the cluster: Ray's data sets do not work through its client, `ray://`."""
 
-    def __init__(self, workers: Workers, job: Job, items: list[dict[str, Any]]) -> None:
+    def __init__(self, workers: RayWorkers, job: Job, items: list[dict[str, Any]]) -> None:
         import ray
         import ray.data
 

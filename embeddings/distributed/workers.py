@@ -78,7 +78,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ShardOutcome:
     """What became of a shard. "setup": the machine is not fit for any shard; "failed": this one did not work."""
 
     shard: Shard
@@ -86,7 +86,7 @@ class Outcome:
     reason: str
 
 
-class Worker:
+class EmbeddingWorker:
     """One model on one machine, which embeds shards as they come; Ray makes it and feeds it."""
 
     def __init__(self, job: Job) -> None:
@@ -104,26 +104,26 @@ class Worker:
         kinds = np.array([one.kind for one in done], dtype=object)
         return {"begin": batch["begin"], "end": batch["end"], "kind": kinds, "reason": reasons}
 
-    def _embed(self, shard: Shard, clips: bytes) -> Outcome:
+    def _embed(self, shard: Shard, clips: bytes) -> ShardOutcome:
         here = f"on node {socket.gethostname()}"
         try:
             embedder = self._ready()
         except (RootnoteError, OSError) as error:
-            return Outcome(shard, "setup", f"{here}: {error}")
+            return ShardOutcome(shard, "setup", f"{here}: {error}")
         folder = self._job.folder
         try:
             if folder.has(shard):
-                return Outcome(shard, "done", "")
+                return ShardOutcome(shard, "done", "")
             table = pa.ipc.open_file(clips).read_all()
             if folder.count_try(shard, self._job.command) > _TRIES:
                 first = table["path"][0].as_py()
                 reason = f"{shard} (from {first}) ended their worker {_TRIES} times, perhaps for want of memory."
-                return Outcome(shard, "failed", reason)
+                return ShardOutcome(shard, "failed", reason)
             batches = embed_rows(table, self._job.audio_dir, embedder, self._job.projection, 0, table.num_rows)
             folder.write(shard, np.concatenate(list(batches)))
-            return Outcome(shard, "done", "")
+            return ShardOutcome(shard, "done", "")
         except (RootnoteError, OSError) as error:
-            return Outcome(shard, "failed", f"{here}: {error}")
+            return ShardOutcome(shard, "failed", f"{here}: {error}")
 
     def _ready(self) -> Embedder:
         """The embedder, after a look at the storage.

@@ -69,7 +69,7 @@ class Clap:
     def __init__(self, network: nn.Module, checkpoint: str, backend: Backend) -> None:
         self._checkpoint, self._backend = checkpoint, backend
         example = torch.zeros(2, 1, _FRAMES, _BANDS)
-        self._network: Network = backend.compile(_Vectors(network), example, Spectrogram())
+        self._network: Network = backend.compile(_Vectors(network), example, ClapSpectrogram())
 
     def settings(self) -> dict[str, Any]:
         return {"version": 1, "checkpoint": self._checkpoint, "piece": PIECE}
@@ -136,7 +136,7 @@ def filled(clips: Vectors) -> Vectors:
     return out
 
 
-class Spectrogram(nn.Module):
+class ClapSpectrogram(nn.Module):
     """Log-mel spectrograms `[N, 1, 1001, 64]` of samples `[N, 480000]`."""
 
     def __init__(self) -> None:

@@ -42,10 +42,10 @@ class Musicnn:
     fits = False
     batch_size = 64
 
-    def __init__(self, published: Published, checkpoint: str, backend: Backend) -> None:
+    def __init__(self, published: MusicnnCheckpoint, checkpoint: str, backend: Backend) -> None:
         self._checkpoint, self._backend = checkpoint, backend
         example = torch.zeros(2, _FRAMES, _BANDS)
-        self._network: Network = backend.compile(Penultimate(published), example, Spectrogram(published))
+        self._network: Network = backend.compile(Penultimate(published), example, MusicnnSpectrogram(published))
 
     def settings(self) -> dict[str, Any]:
         return {"version": 1, "checkpoint": self._checkpoint, "window": WINDOW}
@@ -88,7 +88,7 @@ def load(options: ModelOptions | None = None) -> Musicnn:
     backend = choose_backend(given.backend, bf16=False)
     path = Path(given.checkpoint)
     weights = tensors_in(read_checkpoint(path))
-    published = Published()
+    published = MusicnnCheckpoint()
     # The layer of the tags, as many as its training had, is not needed.
     load_into(published, {name: weights[name] for name in weights if not name.startswith("dense2.")}, path, "musicnn")
     return Musicnn(published, sha256_of(path), backend)
@@ -105,7 +105,7 @@ class _Block(nn.Module):
         self.conv, self.bn = conv, bn
 
 
-class Published(nn.Module):
+class MusicnnCheckpoint(nn.Module):
     """The layers with the names of the published weights."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class Published(nn.Module):
         self.dense1, self.bn = nn.Linear(1506, DIM), nn.BatchNorm1d(DIM)
 
 
-class Spectrogram(nn.Module):
+class MusicnnSpectrogram(nn.Module):
     """Samples `[N, 48000]` to normalised decibels `[N, 188, 96]`."""
 
     window: torch.Tensor
@@ -131,7 +131,7 @@ class Spectrogram(nn.Module):
     gain: torch.Tensor
     shift: torch.Tensor
 
-    def __init__(self, published: Published) -> None:
+    def __init__(self, published: MusicnnCheckpoint) -> None:
         super().__init__()
         stated = published.state_dict()
         norm = published.spec_bn
@@ -155,7 +155,7 @@ class Penultimate(nn.Module):
     the filter is one over time only and the processor multiplies whole blocks; rectifiers come after maxima.
     """
 
-    def __init__(self, published: Published) -> None:
+    def __init__(self, published: MusicnnCheckpoint) -> None:
         super().__init__()
         layers = [*published.layers, published.layer1, published.layer2, published.layer3]
         folded = [_over_time(*fold(block.conv, block.bn)) for block in layers]

@@ -69,7 +69,7 @@ def is_open(endpoint: str | None) -> bool:
     return endpoint in ACCESS and ACCESS[endpoint] is SIGNED_OUT
 
 
-def may(role: str, endpoint: str | None, *, enrolled: bool = True) -> bool:
+def is_allowed(role: str, endpoint: str | None, *, enrolled: bool = True) -> bool:
     """Whether somebody of a role may open a page; `enrolled`: no second factor is wanting of them."""
     if not enrolled and endpoint not in UNENROLLED:
         return False

@@ -39,7 +39,7 @@ def derive(secret: str, purpose: str) -> bytes:
     return HKDF(SHA256(), 32, salt=None, info=f"rootnote.{purpose}".encode()).derive(secret.encode())
 
 
-class Sealer:
+class KeyCipher:
     """Seals small texts for one purpose, so that they can be kept or sent round by others."""
 
     def __init__(self, secret: str, purpose: str) -> None:
@@ -92,12 +92,12 @@ def _offer(
 ) -> Enrolment:
     picture = segno.make(totp.address(key, researcher.name, issuer), error="m", micro=False)
     svg = picture.svg_inline(border=4, dark="#000", light="#fff", omitsize=True, svgclass=None, lineclass=None)
-    again = sealed or Sealer(secret, "enrolment").seal({"who": researcher.id, "key": key}, now)
+    again = sealed or KeyCipher(secret, "enrolment").seal({"who": researcher.id, "key": key}, now)
     return Enrolment(" ".join(key[at : at + 4] for at in range(0, len(key), 4)), svg, again)
 
 
 def _offered(secret: str, researcher: Researcher, sealed: str, now: datetime) -> str | None:
-    found = Sealer(secret, "enrolment").open(sealed, now, ENROLMENT_SECONDS)
+    found = KeyCipher(secret, "enrolment").open(sealed, now, ENROLMENT_SECONDS)
     return str(found["key"]) if found and found["who"] == researcher.id else None
 
 
@@ -109,7 +109,7 @@ def confirm(
     step = totp.matching_step(_bytes(key), _plain(code), now) if key else None
     if key is None or step is None:
         return None
-    kept = Sealer(secret, "factor").seal({"who": researcher.id, "key": key}, now)
+    kept = KeyCipher(secret, "factor").seal({"who": researcher.id, "key": key}, now)
     codes = _recovery_codes()
     row = update(Researcher).where(Researcher.id == researcher.id, Researcher.factor.is_(None))
     values = {"factor": kept, "factor_step": step, "recovery": _hashes(secret, researcher, codes)}
@@ -127,22 +127,22 @@ def renew_recovery(session: Session, secret: str, researcher: Researcher) -> lis
 
 
 @dataclass(frozen=True)
-class Passed:
+class FactorCheck:
     """The second factor was right; `recovery_left`: a recovery code it was, and so many are left."""
 
     recovery_left: int | None = None
 
 
-def check(session: Session, secret: str, researcher: Researcher, code: str, now: datetime) -> Passed | None:
+def check(session: Session, secret: str, researcher: Researcher, code: str, now: datetime) -> FactorCheck | None:
     """Use a code of the app, or a recovery code; None where it is wrong or was used before."""
     plain = _plain(code)
     if len(plain) == totp.DIGITS:
-        return Passed() if _use_step(session, secret, researcher, plain, now) else None
+        return FactorCheck() if _use_step(session, secret, researcher, plain, now) else None
     left = _use_recovery(session, secret, researcher, plain)
-    return None if left is None else Passed(left)
+    return None if left is None else FactorCheck(left)
 
 
-def opens(secret: str, researcher: Researcher) -> bool:
+def accepts(secret: str, researcher: Researcher) -> bool:
     """Whether the kept key can be read under this secret."""
     return _key(secret, researcher) is not None
 
@@ -152,7 +152,7 @@ def recovery_left(researcher: Researcher) -> int:
 
 
 def _key(secret: str, researcher: Researcher) -> bytes | None:
-    found = Sealer(secret, "factor").open(researcher.factor or "")
+    found = KeyCipher(secret, "factor").open(researcher.factor or "")
     return _bytes(str(found["key"])) if found and found["who"] == researcher.id else None
 
 

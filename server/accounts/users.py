@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
 from server.accounts.roles import Role
-from server.db.models import Attempts, Researcher, SignIn
+from server.db.models import Researcher, SignIn, SignInAttempts
 from server.identity.tokens import random_token, sha256
 
 PASSWORD_LENGTH = 12
@@ -200,33 +200,40 @@ def note_attempt(session: Session, name_key: str, address_key: str, now: datetim
         raise TooManyAttemptsError(max(1, round(max(waits).total_seconds() / 60)), tuple(begun))
 
 
-def is_told(session: Session, key: str, now: datetime) -> bool:
+def is_reported(session: Session, key: str, now: datetime) -> bool:
     """Whether one more failure of nobody known goes into the log: strangers must not be able to fill it."""
     return _count(session, key, now)[0] <= STRANGERS_TOLD
 
 
 def _count(session: Session, key: str, now: datetime) -> tuple[int, datetime]:
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    over = Attempts.since <= now - WINDOW
-    counted = insert(Attempts).values(key=key, since=now, number=1)
+    over = SignInAttempts.since <= now - WINDOW
+    counted = insert(SignInAttempts).values(key=key, since=now, number=1)
     counted = counted.on_conflict_do_update(
-        index_elements=[Attempts.key],
-        set_={"number": case((over, 1), else_=Attempts.number + 1), "since": case((over, now), else_=Attempts.since)},
+        index_elements=[SignInAttempts.key],
+        set_={
+            "number": case((over, 1), else_=SignInAttempts.number + 1),
+            "since": case((over, now), else_=SignInAttempts.since),
+        },
     )
-    number, since = session.execute(counted.returning(Attempts.number, Attempts.since)).one()
+    number, since = session.execute(counted.returning(SignInAttempts.number, SignInAttempts.since)).one()
     return number, since
 
 
 def forget_attempts(session: Session, now: datetime) -> None:
     """Forget the counts that are over, but for those that somebody is counting in now."""
-    over = select(Attempts.key).where(Attempts.since <= now - WINDOW).with_for_update(skip_locked=True)
-    session.execute(delete(Attempts).where(Attempts.key.in_(over)).execution_options(synchronize_session=False))
+    over = select(SignInAttempts.key).where(SignInAttempts.since <= now - WINDOW).with_for_update(skip_locked=True)
+    session.execute(
+        delete(SignInAttempts).where(SignInAttempts.key.in_(over)).execution_options(synchronize_session=False)
+    )
 
 
 def forgive(session: Session, keys: Iterable[str]) -> None:
     """After a right password: it was no failed attempt."""
     for key in sorted(keys):
-        session.execute(update(Attempts).where(Attempts.key == key).values(number=Attempts.number - 1))
+        session.execute(
+            update(SignInAttempts).where(SignInAttempts.key == key).values(number=SignInAttempts.number - 1)
+        )
 
 
 # ------------------------------------------------------------------ sign-ins

@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 
 from server.assignments import prescreen, queries
 from server.assignments.lifecycle import REACH, Experiment
-from server.db.models import Assignment, PrescreenItem, State
+from server.db.models import Assignment, AssignmentState, PrescreenItem
 from study.trial_plan import Stimulus
 
 
 @dataclass(frozen=True)
-class Sound:
+class DueSound:
     """A sound that is due: one made here, or a stimulus of the storage.
 
     `unmarked` is the serving to be marked once the sound was sent to its end.
@@ -29,18 +29,18 @@ class Sound:
     unmarked: int | None = None
 
 
-def find_sound(session: Session, experiment: Experiment, name: str) -> Sound | None:
+def find_sound(session: Session, experiment: Experiment, name: str) -> DueSound | None:
     """The sound behind a random name, while it is due or the next to be; None for any other."""
     return _trial_sound(session, experiment, name) or _prescreen_sound(session, name)
 
 
-def _trial_sound(session: Session, experiment: Experiment, name: str) -> Sound | None:
+def _trial_sound(session: Session, experiment: Experiment, name: str) -> DueSound | None:
     row = queries.run(session, queries.SOUND, name=name).one_or_none()
     if row is None or not 1 <= row.position - row.answered <= REACH.get(row.state, 0):
         return None
     trial = experiment.plan.lists[row.list_number][row.position - 1]
     key = trial.stimulus_key(role_of(row.slot, trial.high_side))
-    return Sound(stimulus=experiment.plan.stimuli[key], unmarked=row.id if row.fetched_at is None else None)
+    return DueSound(stimulus=experiment.plan.stimuli[key], unmarked=row.id if row.fetched_at is None else None)
 
 
 def role_of(slot: str, high_side: str) -> Literal["x", "high", "low"]:
@@ -50,11 +50,11 @@ def role_of(slot: str, high_side: str) -> Literal["x", "high", "low"]:
     return "high" if slot == high_side else "low"
 
 
-def _prescreen_sound(session: Session, name: str) -> Sound | None:
+def _prescreen_sound(session: Session, name: str) -> DueSound | None:
     query = select(PrescreenItem).join(Assignment, PrescreenItem.assignment_id == Assignment.id)
-    due = (PrescreenItem.answer.is_(None), Assignment.state == State.CONSENTED)
+    due = (PrescreenItem.answer.is_(None), Assignment.state == AssignmentState.CONSENTED)
     item = session.scalar(query.where(PrescreenItem.sound == name, *due))
-    return None if item is None else Sound(prescreen.render(item))
+    return None if item is None else DueSound(prescreen.render(item))
 
 
 def mark_fetched(session: Session, experiment: Experiment, serving: int) -> None:

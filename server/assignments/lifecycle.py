@@ -24,11 +24,21 @@ from sqlalchemy.orm import Session, aliased
 
 from embeddings.errors import RootnoteError
 from server.assignments import prescreen, queries
-from server.assignments.prescreen import ItemAnswer, Standing
+from server.assignments.prescreen import ItemAnswer, PrescreenStatus
 from server.assignments.telemetry import Telemetry, is_plausible
-from server.db.models import ACTIVE, COMPLETED, Answer, Assignment, Listener, Payment, Place, State, StudyRecord
+from server.db.models import (
+    ACTIVE,
+    COMPLETED,
+    Answer,
+    Assignment,
+    AssignmentState,
+    Listener,
+    Payment,
+    Place,
+    StudyRecord,
+)
 from server.db.upsert import insert
-from server.identity.tokens import Entry, random_code, random_pseudonym, random_token, sha256
+from server.identity.tokens import ConsentTicket, random_code, random_pseudonym, random_token, sha256
 from study.config import StudyConfig, cents
 from study.languages import SOURCE
 from study.stimuli.storage import LocalStorage, Storage
@@ -40,14 +50,17 @@ Step = Literal[
 ]
 SLOTS = ("X", "A", "B")
 AHEAD = 1  # trials whose clips may be fetched before they are due
-REACH = {State.SCREENED: AHEAD, State.LISTENING: 1 + AHEAD}  # trials from the current one on whose clips are sent
-ENDED: dict[State, Step] = {
+REACH = {
+    AssignmentState.SCREENED: AHEAD,
+    AssignmentState.LISTENING: 1 + AHEAD,
+}  # trials from the current one on whose clips are sent
+ENDED: dict[AssignmentState, Step] = {
     **dict.fromkeys(COMPLETED, "done"),
-    State.SCREENED_OUT: "screened_out",
-    State.TECHNICAL: "technical",
-    State.WITHDRAWN: "withdrawn",
-    State.RETURNED: "withdrawn",
-    State.EXPIRED: "expired",
+    AssignmentState.SCREENED_OUT: "screened_out",
+    AssignmentState.TECHNICAL: "technical",
+    AssignmentState.WITHDRAWN: "withdrawn",
+    AssignmentState.RETURNED: "withdrawn",
+    AssignmentState.EXPIRED: "expired",
 }
 ORDER: tuple[Step, ...] = ("prescreen", "instructions", "trial", "questions")
 SERVE = queries.serve(SLOTS)
@@ -78,19 +91,19 @@ class Experiment:
         return self.trials(assignment)[position - 1]
 
 
-class Refused(Exception):  # noqa: N818 (a listener is told why, kindly; it is no error of the server)
+class StepRefusedError(Exception):
     """What was sent cannot be taken; the message is one plain sentence for the listener."""
 
 
-class TakenPart(Refused):
+class AlreadyTakenPartError(StepRefusedError):
     """This person already has an assignment."""
 
 
-class NoPlace(Refused):
+class NoPlaceError(StepRefusedError):
     """No place is free."""
 
 
-class Vacancy(enum.Enum):
+class Availability(enum.Enum):
     """Whether someone who arrives now can be seated."""
 
     OPEN = "open"
@@ -148,49 +161,54 @@ def _begin_study(session: Session, experiment: Experiment) -> bool:
     return session.scalar(row.on_conflict_do_nothing().returning(StudyRecord.id)) is not None
 
 
-def vacancy(session: Session, experiment: Experiment) -> Vacancy:
+def availability(session: Session, experiment: Experiment) -> Availability:
     """Whether a place is free now."""
-    if session.scalar(select(Place.id).where(_claimable(experiment)).limit(1)) is not None:
-        return Vacancy.OPEN
+    if session.scalar(select(Place.id).where(claimable(experiment)).limit(1)) is not None:
+        return Availability.OPEN
     unfilled = session.scalar(select(Place.id).where(~Place.filled).limit(1))
-    return Vacancy.COMPLETE if unfilled is None else Vacancy.HELD
+    return Availability.COMPLETE if unfilled is None else Availability.HELD
 
 
-def _claimable(experiment: Experiment, place: type[Place] = Place) -> Any:
+def claimable(experiment: Experiment, place: type[Place] = Place) -> Any:
     return and_(~place.filled, or_(place.assignment_id.is_(None), place.expires_at <= experiment.clock()))
 
 
-def _claim(session: Session, experiment: Experiment, assignment: Assignment) -> int | None:
+def claim_place(session: Session, experiment: Experiment, assignment: Assignment) -> int | None:
     """Hold a free place, never-held ones first, in one statement; its list number, or None where none is free."""
     free = aliased(Place)
     chosen = (
         select(free.id)
-        .where(_claimable(experiment, free))
+        .where(claimable(experiment, free))
         .order_by(free.assignment_id.is_not(None), free.turn)
         .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
-    held = update(Place).where(Place.id == chosen).values(_lease(experiment, assignment)).returning(Place.list_number)
+    held = (
+        update(Place)
+        .where(Place.id == chosen)
+        .values(lease_values(experiment, assignment))
+        .returning(Place.list_number)
+    )
     return session.scalar(held.execution_options(synchronize_session=False))
 
 
-def _hold(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
+def renew_lease(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
     """Renew the lease; False where the place has gone to another."""
     until = experiment.clock() + experiment.lease
     return queries.run(session, queries.RENEW, mine=assignment.id, until=until).rowcount == 1
 
 
-def _release(session: Session, assignment: Assignment) -> None:
+def release_place(session: Session, assignment: Assignment) -> None:
     freed = update(Place).where(Place.assignment_id == assignment.id, ~Place.filled)
-    _rows(session, freed.values(assignment_id=None, expires_at=None))
+    affected_rows(session, freed.values(assignment_id=None, expires_at=None))
 
 
-def _lease(experiment: Experiment, assignment: Assignment) -> dict[str, Any]:
+def lease_values(experiment: Experiment, assignment: Assignment) -> dict[str, Any]:
     return {"assignment_id": assignment.id, "expires_at": experiment.clock() + experiment.lease}
 
 
-def _rows(session: Session, statement: Any) -> int:
+def affected_rows(session: Session, statement: Any) -> int:
     result = session.execute(statement.execution_options(synchronize_session=False))
     return cast("CursorResult[Any]", result).rowcount
 
@@ -198,7 +216,9 @@ def _rows(session: Session, statement: Any) -> int:
 # ------------------------------------------------------------------ coming in
 
 
-def consent(session: Session, experiment: Experiment, entry: Entry, token: str, language: str = SOURCE) -> Assignment:
+def consent(
+    session: Session, experiment: Experiment, entry: ConsentTicket, token: str, language: str = SOURCE
+) -> Assignment:
     """Make the assignment of someone who consented and hold a place; the same entry gives the same assignment.
 
     Raises:
@@ -212,19 +232,19 @@ def consent(session: Session, experiment: Experiment, entry: Entry, token: str, 
         # The entry or the worker came a moment before, perhaps by the same double click.
         earlier = session.scalar(select(Assignment).where(Assignment.entry_hash == entry.hash))
         if earlier is None:
-            raise TakenPart("You have taken part in this study already.") from None
+            raise AlreadyTakenPartError("You have taken part in this study already.") from None
         return earlier
     return assignment
 
 
-def _seat(session: Session, experiment: Experiment, entry: Entry, token: str, language: str) -> Assignment:
+def _seat(session: Session, experiment: Experiment, entry: ConsentTicket, token: str, language: str) -> Assignment:
     listener = Listener(pseudonym=random_pseudonym(), worker_hash=entry.worker_hash)
     assignment = Assignment(
         pseudonym=random_pseudonym(),
         listener=listener,
         entry_hash=entry.hash,
         token_hash=sha256(token),
-        state=State.CONSENTED,
+        state=AssignmentState.CONSENTED,
         list_number=-1,
         completion_code=random_code(),
         consent_version=entry.consent,
@@ -233,11 +253,11 @@ def _seat(session: Session, experiment: Experiment, entry: Entry, token: str, la
     )
     session.add(assignment)
     session.flush()
-    number = _claim(session, experiment, assignment)
+    number = claim_place(session, experiment, assignment)
     if number is None:
-        raise NoPlace("No place is free.")
+        raise NoPlaceError("No place is free.")
     assignment.list_number = number
-    if prescreen.begin(session, experiment.config, assignment) is Standing.PASSED:
+    if prescreen.begin(session, experiment.config, assignment) is PrescreenStatus.PASSED:
         _pass_prescreen(session, experiment, assignment)
     session.flush()
     return assignment
@@ -249,7 +269,7 @@ def find(session: Session, token: str, *, lock: bool = False) -> Assignment | No
     return session.scalar(query, {"hash": sha256(token)})
 
 
-def find_entry(session: Session, entry: Entry) -> Assignment | None:
+def find_entry(session: Session, entry: ConsentTicket) -> Assignment | None:
     """The assignment that an entry has become, if it has."""
     return session.scalar(select(Assignment).where(Assignment.entry_hash == entry.hash))
 
@@ -262,13 +282,13 @@ def current_step(session: Session, experiment: Experiment, assignment: Assignmen
     if assignment.state in ENDED:
         return ENDED[assignment.state]
     found = queries.run(session, queries.STANDING, mine=assignment.id).one()
-    return _due(experiment, assignment, found.answered) if found.held else "expired"
+    return due_step(experiment, assignment, found.answered) if found.held else "expired"
 
 
-def _due(experiment: Experiment, assignment: Assignment, answered: int) -> Step:
-    if assignment.state is State.CONSENTED:
+def due_step(experiment: Experiment, assignment: Assignment, answered: int) -> Step:
+    if assignment.state is AssignmentState.CONSENTED:
         return "prescreen"
-    if assignment.state is State.SCREENED:
+    if assignment.state is AssignmentState.SCREENED:
         return "instructions"
     return "trial" if answered < len(experiment.trials(assignment)) else "questions"
 
@@ -277,7 +297,7 @@ def answered_trials(session: Session, assignment: Assignment) -> int:
     return int(queries.run(session, queries.ANSWERED, mine=assignment.id).scalar_one())
 
 
-def _proceed(session: Session, experiment: Experiment, assignment: Assignment, step: Step) -> bool:
+def may_proceed(session: Session, experiment: Experiment, assignment: Assignment, step: Step) -> bool:
     """Whether `step` is to be done now; False where it is done or the assignment over.
 
     Raises:
@@ -285,18 +305,18 @@ def _proceed(session: Session, experiment: Experiment, assignment: Assignment, s
     """
     if assignment.state in ENDED or assignment.erased_at is not None:
         return False
-    due = _due(experiment, assignment, answered_trials(session, assignment))
+    due = due_step(experiment, assignment, answered_trials(session, assignment))
     if ORDER.index(step) > ORDER.index(due):
-        raise Refused("That page comes later in the study.")
+        raise StepRefusedError("That page comes later in the study.")
     if due != step:
         return False
-    if not _hold(session, experiment, assignment):
-        _end(experiment, assignment, State.EXPIRED)
+    if not renew_lease(session, experiment, assignment):
+        end_assignment(experiment, assignment, AssignmentState.EXPIRED)
         return False
     return True
 
 
-def _end(experiment: Experiment, assignment: Assignment, state: State) -> None:
+def end_assignment(experiment: Experiment, assignment: Assignment, state: AssignmentState) -> None:
     assignment.state = state
     assignment.ended_at = experiment.clock()
 
@@ -310,24 +330,24 @@ def answer_prescreen(session: Session, experiment: Experiment, assignment: Assig
     Raises:
         Refused: where the item is not this listener's.
     """
-    if not _proceed(session, experiment, assignment, "prescreen"):
+    if not may_proceed(session, experiment, assignment, "prescreen"):
         return
     try:
         standing = prescreen.take_answer(session, experiment.config, assignment, given, experiment.clock())
-    except prescreen.NotAskedError as problem:
-        raise Refused(str(problem)) from None
-    if standing is Standing.PASSED:
+    except prescreen.UnexpectedItemError as problem:
+        raise StepRefusedError(str(problem)) from None
+    if standing is PrescreenStatus.PASSED:
         _pass_prescreen(session, experiment, assignment)
-    elif standing is Standing.FAILED:
-        _release(session, assignment)
-        _end(experiment, assignment, State.SCREENED_OUT)
+    elif standing is PrescreenStatus.FAILED:
+        release_place(session, assignment)
+        end_assignment(experiment, assignment, AssignmentState.SCREENED_OUT)
     session.flush()
 
 
 def _pass_prescreen(session: Session, experiment: Experiment, assignment: Assignment) -> None:
-    assignment.state = State.SCREENED
+    assignment.state = AssignmentState.SCREENED
     assignment.screened_at = experiment.clock()
-    _serve_ahead(session, experiment, assignment, AHEAD)
+    serve_ahead(session, experiment, assignment, AHEAD)
 
 
 # ------------------------------------------------------------------ trials
@@ -349,20 +369,22 @@ class TrialAnswer:
 
 def begin_listening(session: Session, experiment: Experiment, assignment: Assignment) -> None:
     """Go from the instructions to the first trial."""
-    if not _proceed(session, experiment, assignment, "instructions"):
+    if not may_proceed(session, experiment, assignment, "instructions"):
         return
-    assignment.state = State.LISTENING
+    assignment.state = AssignmentState.LISTENING
     assignment.listening_at = experiment.clock()
-    _serve_ahead(session, experiment, assignment, 1 + AHEAD)
+    serve_ahead(session, experiment, assignment, 1 + AHEAD)
     session.flush()
 
 
-def _serve_ahead(session: Session, experiment: Experiment, assignment: Assignment, until: int) -> None:
+def serve_ahead(session: Session, experiment: Experiment, assignment: Assignment, until: int) -> None:
     """Name the clips up to a position, where nothing is answered yet."""
-    _serve(session, assignment, clips(session, assignment).missing(until, len(experiment.trials(assignment))))
+    serve_clips(
+        session, assignment, served_trials(session, assignment).missing(until, len(experiment.trials(assignment)))
+    )
 
 
-def _serve(session: Session, assignment: Assignment, positions: Iterable[int]) -> None:
+def serve_clips(session: Session, assignment: Assignment, positions: Iterable[int]) -> None:
     """Name the clips of trials that have no names yet."""
     for position in positions:
         names = {slot: random_token() for slot in SLOTS}
@@ -370,7 +392,7 @@ def _serve(session: Session, assignment: Assignment, positions: Iterable[int]) -
 
 
 @dataclass(frozen=True)
-class Clip:
+class ServedClip:
     """One clip of a trial as it is served to a listener, under a random name; `heard`: it was sent to its end."""
 
     sound: str
@@ -378,13 +400,13 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Clips:
+class ServedTrials:
     """The trial that is to be answered now, and the clips of it and of later ones that are served."""
 
     position: int
-    served: Mapping[int, Mapping[str, Clip]]  # by position, then by slot (X, A, B)
+    served: Mapping[int, Mapping[str, ServedClip]]  # by position, then by slot (X, A, B)
 
-    def of(self, position: int) -> Mapping[str, Clip]:
+    def of(self, position: int) -> Mapping[str, ServedClip]:
         """The clips of a trial; none where it is not served."""
         return self.served.get(position, {})
 
@@ -393,14 +415,14 @@ class Clips:
         return range(max(self.served, default=self.position - 1) + 1, min(until, trials) + 1)
 
 
-def clips(session: Session, assignment: Assignment) -> Clips:
+def served_trials(session: Session, assignment: Assignment) -> ServedTrials:
     """Where a listener stands in the trials."""
     rows = queries.run(session, queries.CLIPS, mine=assignment.id).all()
-    served: dict[int, dict[str, Clip]] = {}
+    served: dict[int, dict[str, ServedClip]] = {}
     for row in rows:
         if row.position is not None:
-            served.setdefault(row.position, {})[row.slot] = Clip(row.sound, row.fetched_at is not None)
-    return Clips(rows[0].answered + 1, served)
+            served.setdefault(row.position, {})[row.slot] = ServedClip(row.sound, row.fetched_at is not None)
+    return ServedTrials(rows[0].answered + 1, served)
 
 
 def answer_trial(session: Session, experiment: Experiment, assignment: Assignment, answer: TrialAnswer) -> None:
@@ -409,30 +431,30 @@ def answer_trial(session: Session, experiment: Experiment, assignment: Assignmen
     Raises:
         Refused: where the trial is not the current one or its clips were not all heard.
     """
-    late = assignment.state is State.EXPIRED
+    late = assignment.state is AssignmentState.EXPIRED
     if (assignment.state in ENDED and not late) or assignment.erased_at is not None:
         return
-    found = clips(session, assignment)
+    found = served_trials(session, assignment)
     if answer.position < found.position:
         return
     present = found.of(found.position)
     # The first trial's clips are named before it begins, so that they can be fetched during the instructions.
     if answer.position > found.position or not present or assignment.listening_at is None:
-        raise Refused("That comparison comes later.")
+        raise StepRefusedError("That comparison comes later.")
     plays = (answer.plays_x, answer.plays_a, answer.plays_b)
     heard = is_plausible(plays, answer.response_ms, answer.telemetry, experiment.config.corpus.clip_seconds)
     if not heard or not all(clip.heard for clip in present.values()):
-        raise Refused("Please listen to all three sounds to the end before you answer.")
-    late = late or not _hold(session, experiment, assignment)
+        raise StepRefusedError("Please listen to all three sounds to the end before you answer.")
+    late = late or not renew_lease(session, experiment, assignment)
     told = asdict(answer)
     told |= told.pop("telemetry")
     told |= {"assignment_id": assignment.id, "late": late, "answered_at": experiment.clock()}
     queries.run(session, queries.ADD_RESPONSE, **told)
-    if late and assignment.state is not State.EXPIRED:
-        _end(experiment, assignment, State.EXPIRED)
+    if late and assignment.state is not AssignmentState.EXPIRED:
+        end_assignment(experiment, assignment, AssignmentState.EXPIRED)
     if not late:
         until = found.position + 1 + AHEAD
-        _serve(session, assignment, found.missing(until, len(experiment.trials(assignment))))
+        serve_clips(session, assignment, found.missing(until, len(experiment.trials(assignment))))
     session.flush()
 
 
@@ -441,41 +463,43 @@ def answer_trial(session: Session, experiment: Experiment, assignment: Assignmen
 
 def answer_questions(session: Session, experiment: Experiment, assignment: Assignment, answers: dict[str, str]) -> None:
     """Take the answers to the questions; the assignment is finished and its place filled."""
-    if not _proceed(session, experiment, assignment, "questions"):
+    if not may_proceed(session, experiment, assignment, "questions"):
         return
     now = experiment.clock()
     session.add_all(
         Answer(assignment_id=assignment.id, question=question, value=value, answered_at=now)
         for question, value in answers.items()
     )
-    _rows(session, update(Place).where(Place.assignment_id == assignment.id).values(filled=True, expires_at=None))
-    _end(experiment, assignment, State.FINISHED)
+    affected_rows(
+        session, update(Place).where(Place.assignment_id == assignment.id).values(filled=True, expires_at=None)
+    )
+    end_assignment(experiment, assignment, AssignmentState.FINISHED)
     session.flush()
 
 
 def leave(session: Session, experiment: Experiment, assignment: Assignment) -> None:
     """End an assignment at the listener's wish; its place goes back to the pool, its answers stay, incomplete."""
-    _end_early(session, experiment, assignment, State.WITHDRAWN)
+    _end_early(session, experiment, assignment, AssignmentState.WITHDRAWN)
 
 
-def end_unheard(session: Session, experiment: Experiment, assignment: Assignment) -> None:
+def end_for_technical_reasons(session: Session, experiment: Experiment, assignment: Assignment) -> None:
     """End an assignment whose listener cannot hear the sounds for technical reasons; it is paid as screened out."""
-    _end_early(session, experiment, assignment, State.TECHNICAL)
+    _end_early(session, experiment, assignment, AssignmentState.TECHNICAL)
 
 
-def _end_early(session: Session, experiment: Experiment, assignment: Assignment, state: State) -> None:
+def _end_early(session: Session, experiment: Experiment, assignment: Assignment, state: AssignmentState) -> None:
     if assignment.state not in ACTIVE:
         return
-    _release(session, assignment)
-    _end(experiment, assignment, state)
+    release_place(session, assignment)
+    end_assignment(experiment, assignment, state)
     session.flush()
 
 
-def give_back(session: Session, now: datetime, assignment: Assignment) -> None:
+def return_place(session: Session, now: datetime, assignment: Assignment) -> None:
     """Note that a listener gave their place back at the marketplace; it goes to the next, their answers stay."""
     if assignment.state in ACTIVE:
-        _release(session, assignment)
-        assignment.state, assignment.ended_at = State.RETURNED, now
+        release_place(session, assignment)
+        assignment.state, assignment.ended_at = AssignmentState.RETURNED, now
         session.flush()
 
 
@@ -486,12 +510,12 @@ def expire_absent(session: Session, now: datetime) -> None:
     # Locked, but not for who arrives and only refers to it; and what became of them until then is looked at again.
     locked = absent.with_for_update(key_share=True).execution_options(populate_existing=True)
     for assignment in session.scalars(locked).all():
-        if assignment.state in ACTIVE and not _has_place(session, assignment):
-            assignment.state, assignment.ended_at = State.EXPIRED, now
+        if assignment.state in ACTIVE and not has_place(session, assignment):
+            assignment.state, assignment.ended_at = AssignmentState.EXPIRED, now
     session.flush()
 
 
-def _has_place(session: Session, assignment: Assignment) -> bool:
+def has_place(session: Session, assignment: Assignment) -> bool:
     return session.scalar(select(Place.id).where(Place.assignment_id == assignment.id)) is not None
 
 
@@ -506,22 +530,25 @@ def rejoin(session: Session, experiment: Experiment, assignment: Assignment) -> 
 
     Who was paid for what they did until they left has ended: they would be paid twice for it.
     """
-    if assignment.state in ACTIVE and _has_place(session, assignment):
+    if assignment.state in ACTIVE and has_place(session, assignment):
         return True
     # `server sync` may end this run just now.
     session.refresh(assignment, ["state", "erased_at"], with_for_update={"key_share": True})
-    held = _has_place(session, assignment)
-    gone = assignment.state not in (*ACTIVE, State.RETURNED, State.EXPIRED) or assignment.erased_at is not None
+    held = has_place(session, assignment)
+    gone = (
+        assignment.state not in (*ACTIVE, AssignmentState.RETURNED, AssignmentState.EXPIRED)
+        or assignment.erased_at is not None
+    )
     if gone or _was_paid_for_leaving(session, experiment, assignment):
         return held
-    mine = update(Place).where(Place.list_number == assignment.list_number, _claimable(experiment))
-    if not held and _rows(session, mine.values(_lease(experiment, assignment))) != 1:
+    mine = update(Place).where(Place.list_number == assignment.list_number, claimable(experiment))
+    if not held and affected_rows(session, mine.values(lease_values(experiment, assignment))) != 1:
         return False
-    reached = State.SCREENED if assignment.screened_at else State.CONSENTED
-    assignment.state = State.LISTENING if assignment.listening_at else reached
+    reached = AssignmentState.SCREENED if assignment.screened_at else AssignmentState.CONSENTED
+    assignment.state = AssignmentState.LISTENING if assignment.listening_at else reached
     assignment.ended_at = None
     session.flush()
-    if assignment.state is State.LISTENING:  # a late answer names no further clips
-        found = clips(session, assignment)
-        _serve(session, assignment, found.missing(found.position + AHEAD, len(experiment.trials(assignment))))
+    if assignment.state is AssignmentState.LISTENING:  # a late answer names no further clips
+        found = served_trials(session, assignment)
+        serve_clips(session, assignment, found.missing(found.position + AHEAD, len(experiment.trials(assignment))))
     return True

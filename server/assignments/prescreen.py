@@ -24,7 +24,7 @@ from study.prescreen.item import encode_wav
 from study.prescreen.steps import STEPS, count_right, draw_attempt, step_config, stored_item
 
 
-class Standing(enum.Enum):
+class PrescreenStatus(enum.Enum):
     """How far the prescreen is."""
 
     OPEN = "open"
@@ -42,11 +42,11 @@ class ItemAnswer:
     answer: int
 
 
-class NotAskedError(Exception):
+class UnexpectedItemError(Exception):
     """The item is not this listener's, or not due yet; the message says which."""
 
 
-def begin(session: Session, config: StudyConfig, assignment: Assignment) -> Standing:
+def begin(session: Session, config: StudyConfig, assignment: Assignment) -> PrescreenStatus:
     """Open the first step; PASSED where the study has none."""
     return _go_on(session, config, assignment)
 
@@ -64,7 +64,7 @@ def due_items(session: Session, assignment: Assignment) -> Sequence[PrescreenIte
 
 def take_answer(
     session: Session, config: StudyConfig, assignment: Assignment, given: ItemAnswer, now: datetime
-) -> Standing:
+) -> PrescreenStatus:
     """Take the answer to one item; after an attempt's last, go on, try again or fail. A second answer is ignored.
 
     Raises:
@@ -72,16 +72,16 @@ def take_answer(
     """
     items = _items(session, assignment, given.kind, given.attempt)
     if not 1 <= given.item <= len(items):
-        raise NotAskedError("That sound is not one of yours.")
+        raise UnexpectedItemError("That sound is not one of yours.")
     asked = items[given.item - 1]
     if asked.answer is not None:
-        return Standing.OPEN
+        return PrescreenStatus.OPEN
     if asked.id != current_item(session, assignment).id:
-        raise NotAskedError("That sound comes later.")
+        raise UnexpectedItemError("That sound comes later.")
     asked.answer, asked.answered_at = given.answer, now
     session.flush()
     if given.item < len(items):
-        return Standing.OPEN
+        return PrescreenStatus.OPEN
     return _close(session, config, assignment, items, now)
 
 
@@ -98,7 +98,7 @@ def _items(session: Session, assignment: Assignment, kind: str, attempt: int) ->
 
 def _close(
     session: Session, config: StudyConfig, assignment: Assignment, items: Sequence[PrescreenItem], now: datetime
-) -> Standing:
+) -> PrescreenStatus:
     kind, attempt = items[0].kind, items[0].attempt
     own = step_config(config, kind)
     answers = [cast(int, item.answer) for item in items]
@@ -118,21 +118,21 @@ def _close(
     session.flush()
     if not passed and attempt < own.attempts:
         _open(session, config, assignment, kind, attempt + 1)
-        return Standing.OPEN
+        return PrescreenStatus.OPEN
     if not passed and own.required:
-        return Standing.FAILED
+        return PrescreenStatus.FAILED
     return _go_on(session, config, assignment)
 
 
-def _go_on(session: Session, config: StudyConfig, assignment: Assignment) -> Standing:
+def _go_on(session: Session, config: StudyConfig, assignment: Assignment) -> PrescreenStatus:
     """Open the first step of the study that was not opened yet."""
     seen = select(PrescreenItem.kind).where(PrescreenItem.assignment_id == assignment.id).distinct()
     opened = set(session.scalars(seen))
     following = next((step for step in config.prescreen.steps if step not in opened), None)
     if following is None:
-        return Standing.PASSED
+        return PrescreenStatus.PASSED
     _open(session, config, assignment, following, 1)
-    return Standing.OPEN
+    return PrescreenStatus.OPEN
 
 
 def _open(session: Session, config: StudyConfig, assignment: Assignment, kind: str, attempt: int) -> None:

@@ -29,14 +29,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from server.db.models import Assignment, Base, Place, Response, Serving
+from server.db.models import Assignment, Base, ClipDelivery, Place, Response
 
 
 def _table(model: type[Base]) -> Table:
     return cast(Table, model.__table__)
 
 
-_assignments, _places, _responses, _servings = map(_table, (Assignment, Place, Response, Serving))
+_assignments, _places, _responses, _servings = map(_table, (Assignment, Place, Response, ClipDelivery))
 _mine = bindparam("mine", type_=Integer)  # the id of an assignment
 
 # The assignment at a listener's address, as an object.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 
 
-def who() -> str:
+def current_actor() -> str:
     """The name of the user who runs this process."""
     try:
         return f"{getpass.getuser()} (command line)"[:64]

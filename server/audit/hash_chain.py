@@ -30,7 +30,7 @@ OPTION = "rootnote_secret"  # the execution option of an engine by which its ses
 
 
 @dataclass(frozen=True)
-class End:
+class ChainEnd:
     """Where the log ends: the number and the hash of its last entry; 0 and "" before the first."""
 
     number: int
@@ -41,20 +41,20 @@ class End:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verification:
     """What the check of a log found: how many entries, where it ends, and every fault in one sentence each.
 
     `began`: when the chain did, None where it has not; `unsealed`: how many entries are from before.
     """
 
     entries: int
-    end: End
+    end: ChainEnd
     faults: tuple[str, ...]
     began: datetime | None = None
     unsealed: int = 0
 
 
-class Seals:
+class ChainKeys:
     """Makes and checks seals under one secret."""
 
     def __init__(self, secret: str) -> None:
@@ -64,14 +64,14 @@ class Seals:
     def entry(self, digest: str) -> str:
         return self._seal(f"entry:{digest}")
 
-    def head(self, end: End) -> str:
+    def head(self, end: ChainEnd) -> str:
         return self._seal(f"head:{end}")
 
     def _seal(self, text: str) -> str:
         return hmac.digest(self._key, text.encode(), "sha256").hex()
 
 
-def seals_of(session: Session) -> Seals:
+def seals_of(session: Session) -> ChainKeys:
     """The seals of a session whose engine was connected with the secret.
 
     Raises:
@@ -83,7 +83,7 @@ def seals_of(session: Session) -> Seals:
             "the environment variable ROOTNOTE_SECRET is not set: what this command does is written into the log, "
             "which is sealed by it."
         )
-    return Seals(str(secret))
+    return ChainKeys(str(secret))
 
 
 def append(session: Session, who: str, what: str, at: datetime, detail: str, reason: str) -> LogEntry:
@@ -101,13 +101,13 @@ def begin(session: Session, at: datetime) -> None:
         _add(session, seals, head, ("(server)", BEGAN, at, _earlier(session), ""))
 
 
-def end(session: Session) -> End:
+def end(session: Session) -> ChainEnd:
     """Where the log ends, by its head."""
     head = session.get_one(LogHead, 1)
-    return End(head.number, head.hash)
+    return ChainEnd(head.number, head.hash)
 
 
-def _add(session: Session, seals: Seals, head: LogHead, told: tuple[str, str, datetime, str, str]) -> LogEntry:
+def _add(session: Session, seals: ChainKeys, head: LogHead, told: tuple[str, str, datetime, str, str]) -> LogEntry:
     who, what, at, detail, reason = told
     entry = LogEntry(at=at, who=who, what=what, detail=detail, reason=reason, number=head.number + 1, key=seals.name)
     entry.hash = _hash(entry, head.hash, head.seal)
@@ -115,7 +115,7 @@ def _add(session: Session, seals: Seals, head: LogHead, told: tuple[str, str, da
     session.add(entry)
     session.flush()
     head.number, head.hash, head.key = head.number + 1, entry.hash, seals.name
-    head.seal = seals.head(End(head.number, head.hash))
+    head.seal = seals.head(ChainEnd(head.number, head.hash))
     session.flush()
     return entry
 
@@ -143,7 +143,7 @@ def _account(rows: Sequence[LogEntry]) -> str:
 # ------------------------------------------------------------------ checking
 
 
-def verify(session: Session, secrets: Sequence[str], noted: End | None = None) -> Verdict:
+def verify(session: Session, secrets: Sequence[str], noted: ChainEnd | None = None) -> Verification:
     """Read the whole log, in one snapshot, and name everything in it that is not as it was written.
 
     Args:
@@ -151,18 +151,18 @@ def verify(session: Session, secrets: Sequence[str], noted: End | None = None) -
         noted: an end that was written down elsewhere.
     """
     rows = list(session.scalars(select(LogEntry).order_by(LogEntry.id)))
-    seals = {one.name: one for one in map(Seals, secrets)}
+    seals = {one.name: one for one in map(ChainKeys, secrets)}
     faults = [*_row_faults(rows, seals), *_head_faults(session, rows, seals), *_noted_faults(rows, noted)]
     first = next((row for row in rows if row.number == 1), None)
     shown = session.scalar(select(func.min(ConsentText.since)))
     if first is not None and shown is not None and shown < first.at:
         faults.append(f"The log was begun anew at {_moment(first.at)}, when the study was served already.")
-    found = end(session) if session.get(LogHead, 1) else End(0, "")
+    found = end(session) if session.get(LogHead, 1) else ChainEnd(0, "")
     unsealed = sum(row.number is None for row in rows)
-    return Verdict(len(rows), found, tuple(faults), first.at if first else None, unsealed)
+    return Verification(len(rows), found, tuple(faults), first.at if first else None, unsealed)
 
 
-def _row_faults(rows: Sequence[LogEntry], seals: dict[str, Seals]) -> Iterator[str]:
+def _row_faults(rows: Sequence[LogEntry], seals: dict[str, ChainKeys]) -> Iterator[str]:
     loose = [row for row in rows if row.number is None]
     chained = [row for row in rows if row.number is not None]
     if loose and (not chained or loose[-1].id > chained[0].id):
@@ -183,17 +183,17 @@ def _row_faults(rows: Sequence[LogEntry], seals: dict[str, Seals]) -> Iterator[s
             yield f"Entry {expected} was not written by Rootnote: its seal is wrong."
         before = row.hash or ""
         sealed = seals.get(row.key or "")
-        head = sealed.head(End(expected, before)) if sealed else ""
+        head = sealed.head(ChainEnd(expected, before)) if sealed else ""
 
 
-def _head_faults(session: Session, rows: Sequence[LogEntry], seals: dict[str, Seals]) -> Iterator[str]:
+def _head_faults(session: Session, rows: Sequence[LogEntry], seals: dict[str, ChainKeys]) -> Iterator[str]:
     head = session.get(LogHead, 1)
     last = max((row for row in rows if row.number is not None), key=lambda row: row.number or 0, default=None)
     if head is None:
         yield "The log's end is missing from the table log_head."
         return
-    found = End(0, "") if last is None else End(last.number or 0, last.hash or "")
-    if End(head.number, head.hash) != found:
+    found = ChainEnd(0, "") if last is None else ChainEnd(last.number or 0, last.hash or "")
+    if ChainEnd(head.number, head.hash) != found:
         yield f"The log ends at entry {found.number}, and was written to entry {head.number}."
         return
     if head.number == 0:
@@ -206,6 +206,6 @@ def _head_faults(session: Session, rows: Sequence[LogEntry], seals: dict[str, Se
         yield "The log's end was not written by Rootnote: its seal is wrong."
 
 
-def _noted_faults(rows: Sequence[LogEntry], noted: End | None) -> Iterator[str]:
+def _noted_faults(rows: Sequence[LogEntry], noted: ChainEnd | None) -> Iterator[str]:
     if noted is not None and not any((row.number, row.hash) == (noted.number, noted.hash) for row in rows):
         yield f"Entry {noted.number} is not the one that was noted."

@@ -14,7 +14,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from server.audit import hash_chain
-from server.db.models import Arrivals, Control, Researcher
+from server.db.models import ArrivalCount, Researcher, StudyControl
 from server.db.upsert import insert
 
 REASON_LENGTH, REASON_LIMIT = 10, 1000
@@ -22,16 +22,16 @@ MESSAGE_LIMIT = 500
 SHARDS = 16
 
 
-class NotDoneError(Exception):
+class ControlRefusedError(Exception):
     """What a researcher asked for cannot be done; the message is one plain sentence that says what to mend."""
 
 
-def control(session: Session, *, lock: bool = False) -> Control:
+def control(session: Session, *, lock: bool = False) -> StudyControl:
     """How the study is run at present."""
-    return session.get_one(Control, 1, with_for_update=lock or None)
+    return session.get_one(StudyControl, 1, with_for_update=lock or None)
 
 
-def is_blind(control: Control, researcher: Researcher) -> bool:
+def is_blind(control: StudyControl, researcher: Researcher) -> bool:
     """Whether agreement is to be kept from this researcher."""
     return control.closed_at is None and researcher.unblinded_at is None
 
@@ -61,7 +61,9 @@ def resume(session: Session, who: str, reason: str, now: datetime) -> None:
     """
     found, written = _open(session), _optional(reason)
     if found.purged_at is not None:
-        raise NotDoneError("Identities are deleted, so nobody new can be told from who took part; take a new database.")
+        raise ControlRefusedError(
+            "Identities are deleted, so nobody new can be told from who took part; take a new database."
+        )
     if not found.recruiting:
         found.recruiting = True
         write_log(session, who, "resumed recruiting", now, reason=written)
@@ -75,7 +77,7 @@ def set_message(session: Session, who: str, message: str, now: datetime) -> None
     """
     found, text = _open(session), _plain(message)
     if len(text) > MESSAGE_LIMIT:
-        raise NotDoneError(f"The message has {len(text)} characters; please keep it to {MESSAGE_LIMIT}.")
+        raise ControlRefusedError(f"The message has {len(text)} characters; please keep it to {MESSAGE_LIMIT}.")
     if text != found.message:
         found.message = text
         write_log(session, who, "set the message" if text else "took the message away", now, detail=text)
@@ -115,7 +117,7 @@ def may_publish(session: Session, reason: str) -> bool:
     if control(session).closed_at is not None:
         return True
     if not reason.strip():
-        raise NotDoneError(
+        raise ControlRefusedError(
             "the study is not closed, and its answers tell the result; close it at the desk, or say why it is to be "
             "published before with --before-closing REASON."
         )
@@ -134,23 +136,23 @@ def publish(session: Session, who: str, reason: str, now: datetime, *, detail: s
     write_log(session, who, "made a public release", now, detail=detail, reason=_optional(reason))
 
 
-def _open(session: Session) -> Control:
+def _open(session: Session) -> StudyControl:
     found = control(session, lock=True)
     if found.closed_at is not None:
-        raise NotDoneError("The study is closed, and stays so.")
+        raise ControlRefusedError("The study is closed, and stays so.")
     return found
 
 
 def _required(reason: str) -> str:
     if len(_plain(reason)) < REASON_LENGTH:
-        raise NotDoneError(f"Please write the reason, in at least {REASON_LENGTH} characters.")
+        raise ControlRefusedError(f"Please write the reason, in at least {REASON_LENGTH} characters.")
     return _optional(reason)
 
 
 def _optional(reason: str) -> str:
     text = _plain(reason)
     if len(text) > REASON_LIMIT:
-        raise NotDoneError(f"The reason has {len(text)} characters; please keep it to {REASON_LIMIT}.")
+        raise ControlRefusedError(f"The reason has {len(text)} characters; please keep it to {REASON_LIMIT}.")
     return text
 
 
@@ -161,6 +163,6 @@ def _plain(text: str) -> str:
 
 def count_arrival(session: Session, shown: str, now: datetime) -> None:
     """Count that somebody was shown the information ("informed"), or was not let in ("not_let_in")."""
-    row = insert(session, Arrivals).values(day=now.date(), shown=shown, shard=secrets.randbelow(SHARDS), number=1)
-    keys = [Arrivals.day, Arrivals.shown, Arrivals.shard]
-    session.execute(row.on_conflict_do_update(index_elements=keys, set_={"number": Arrivals.number + 1}))
+    row = insert(session, ArrivalCount).values(day=now.date(), shown=shown, shard=secrets.randbelow(SHARDS), number=1)
+    keys = [ArrivalCount.day, ArrivalCount.shown, ArrivalCount.shard]
+    session.execute(row.on_conflict_do_update(index_elements=keys, set_={"number": ArrivalCount.number + 1}))

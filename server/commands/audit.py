@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from embeddings.errors import RootnoteError
 from server.audit import hash_chain
-from server.audit.hash_chain import End
+from server.audit.hash_chain import ChainEnd
 from server.cli import opened, rehearsal_option, study_argument
 from server.db import database
 from server.db.models import LogEntry
@@ -64,22 +64,22 @@ def _line(row: LogEntry) -> str:
     return f"{number:>5}  {row.at:%Y-%m-%d %H:%M:%S}  {row.who}  {row.what}" + (f" ({words})" if words else "")
 
 
-def _read_end(noted: str | None) -> End | None:
+def _read_end(noted: str | None) -> ChainEnd | None:
     if noted is None:
         return None
     number, _, digest = noted.partition(":")
     if not (number.isascii() and number.isdigit()) or len(digest) != 64:
         raise RootnoteError(f"--noted is '{noted}', not NUMBER:HASH as `rootnote server audit` prints it.")
-    return End(int(number), digest)
+    return ChainEnd(int(number), digest)
 
 
-def _exported_end(study: Study) -> End | None:
+def _exported_end(study: Study) -> ChainEnd | None:
     """The end that the last export noted beside the study."""
     exported = read_manifest(study.folder)
     return _read_end(exported.log) if exported and exported.log and not exported.log.startswith("0:") else None
 
 
-def _tell(verdict: hash_chain.Verdict, as_json: bool) -> None:
+def _tell(verdict: hash_chain.Verification, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"entries": verdict.entries, "end": str(verdict.end), "faults": verdict.faults}))
     for fault in () if as_json else verdict.faults:

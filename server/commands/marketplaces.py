@@ -6,7 +6,7 @@ import json
 
 import click
 
-from server.recruiting.marketplaces.registry import RECRUITERS, describe
+from server.recruiting.marketplaces.registry import MARKETPLACES, describe
 
 
 @click.command()
@@ -16,7 +16,7 @@ def recruiters(as_json: bool) -> None:
 
     Example: rootnote study recruiters
     """
-    found = {kind: describe(kind) for kind in RECRUITERS}
+    found = {kind: describe(kind) for kind in MARKETPLACES}
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

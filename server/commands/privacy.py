@@ -13,11 +13,11 @@ from embeddings.errors import RootnoteError
 from embeddings.provenance import replacing
 from server.assignments.lifecycle import utc_now
 from server.audit import study_control
-from server.audit.actor import who
+from server.audit.actor import current_actor
 from server.cli import opened, rehearsal_option, study_argument
 from server.db import database
-from server.db.models import Assignment, Sealed
-from server.identity.tokens import Door
+from server.db.models import Assignment, VaultEntry
+from server.identity.tokens import TokenSigner
 from server.privacy import erasure, retention, subject_access
 from server.privacy.erasure import Journal
 from server.settings import Settings, read_settings
@@ -52,9 +52,9 @@ def erase(whom: str, folder: Path, worker: bool, reason: str, yes: bool, rehears
             click.confirm(f"Erase all answers of assignment {pseudonym} for good?", abort=True)
         with database.writing(engine) as session, session.begin():
             found = session.get_one(Assignment, number, with_for_update=True)
-            erasure.erase(session, Journal(settings.erasures_of(study)), found, utc_now(), who(), reason)
+            erasure.erase(session, Journal(settings.erasures_of(study)), found, utc_now(), current_actor(), reason)
             erasure.forget_the_erased(session, study.config.pay)
-            known = session.get(Sealed, found.listener.pseudonym) is not None
+            known = session.get(VaultEntry, found.listener.pseudonym) is not None
     click.echo(f"The answers of assignment {pseudonym} are erased.")
     if known:
         click.echo("Their identifier stays sealed until they are paid, and is deleted then.")
@@ -75,8 +75,10 @@ def disclose(whom: str, folder: Path, worker: bool, out: Path | None, rehearsal:
         settings = read_settings(study, os.environ, rehearsal=rehearsal)
         with database.writing(engine) as session, session.begin():
             found = _find(session, settings, whom, worker)
-            told = subject_access.account(session, study.config, settings.vault, found, utc_now())
-            study_control.write_log(session, who(), "disclosed a listener's data", utc_now(), detail=found.pseudonym)
+            told = subject_access.personal_data(session, study.config, settings.vault, found, utc_now())
+            study_control.write_log(
+                session, current_actor(), "disclosed a listener's data", utc_now(), detail=found.pseudonym
+            )
     text = json.dumps(told, indent=2, ensure_ascii=False)
     if out is None:
         click.echo(text)
@@ -88,7 +90,7 @@ def disclose(whom: str, folder: Path, worker: bool, out: Path | None, rehearsal:
 
 
 def _find(session: Any, settings: Settings, whom: str, worker: bool) -> Assignment:
-    found = subject_access.find(session, Door(settings.secret), whom, worker=worker)
+    found = subject_access.find(session, TokenSigner(settings.secret), whom, worker=worker)
     if found is None:
         what = "worker" if worker else "completion code or pseudonym"
         raise RootnoteError(f"nobody took part with the {what} '{whom}'.")
@@ -106,7 +108,7 @@ def purge(folder: Path, at_once: bool, reason: str, yes: bool, rehearsal: bool) 
     with opened(folder, rehearsal, secret=True) as (study, engine):
         settings = read_settings(study, os.environ, rehearsal=rehearsal)
         with database.reading(engine) as session:
-            state = retention.look(session, study.config, utc_now())
+            state = retention.status(session, study.config, utc_now())
             blocked, owed = retention.blocked(session, utc_now()), retention.owed(session, study.config)
         if not at_once and _tell_not_due(study, state):
             return
@@ -118,11 +120,11 @@ def purge(folder: Path, at_once: bool, reason: str, yes: bool, rehearsal: bool) 
         with database.writing(engine) as session, session.begin():
             if found := retention.blocked(session, utc_now()):
                 raise RootnoteError(f"identities are needed still: {found}.")
-            gone = retention.purge(session, Door(settings.secret), utc_now(), who(), reason)
+            gone = retention.purge(session, TokenSigner(settings.secret), utc_now(), current_actor(), reason)
     click.echo(f"Who {gone} people are is deleted. Backups made before hold it still: delete them too.")
 
 
-def _tell_not_due(study: Study, state: retention.Retention) -> bool:
+def _tell_not_due(study: Study, state: retention.RetentionStatus) -> bool:
     """Say why nothing is to be done; False where it is due."""
     if state.kept and state.due is not None and state.due <= utc_now():
         return False

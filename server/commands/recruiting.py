@@ -24,22 +24,22 @@ from sqlalchemy.orm import Session
 from embeddings.errors import RootnoteError
 from server.assignments import lifecycle
 from server.audit import study_control
-from server.audit.actor import who
+from server.audit.actor import current_actor
 from server.cli import opened
 from server.db import database
-from server.db.models import Assignment, Opening
-from server.identity.tokens import Door
+from server.db.models import Assignment, Posting
+from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault, has_keys, read_vault
 from server.payments import ledger
 from server.payments.ledger import dollars
 from server.recruiting import launch as recruiting
 from server.recruiting import settling
-from server.recruiting.launch import Office, exclusive
-from server.recruiting.marketplaces.base import NotTheirsError, RecruiterError, UnknownWorkerError
-from server.recruiting.marketplaces.registry import make_recruiter
-from server.recruiting.payment_audit import noted
-from server.recruiting.settling import Due
-from server.recruiting.wage_floor import Lift, all_short, lift_all
+from server.recruiting.launch import RecruitingContext, exclusive
+from server.recruiting.marketplaces.base import ForeignSubmissionError, MarketplaceError, UnknownWorkerError
+from server.recruiting.marketplaces.registry import make_marketplace
+from server.recruiting.payment_audit import logged
+from server.recruiting.settling import DuePayment
+from server.recruiting.wage_floor import WageTopUp, below_floor, top_up_all
 from server.settings import LOOPBACK, Settings, read_settings
 from study.config import Study, cents, load_study
 from study.trial_plan import read_plan
@@ -52,31 +52,33 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @dataclass(frozen=True)
-class Counter:
+class CommandContext:
     """An office with what the commands need beside it."""
 
-    office: Office
+    office: RecruitingContext
     study: Study
     settings: Settings
     live: bool
 
 
 @contextlib.contextmanager
-def counter(folder: Path, rehearsal: bool, live: bool | None = None) -> Iterator[Counter]:
+def open_context(folder: Path, rehearsal: bool, live: bool | None = None) -> Iterator[CommandContext]:
     """Open the books alone, and connect to the marketplace; `live` None: as the study was launched."""
     settings = read_settings(load_study(folder), os.environ, rehearsal=rehearsal)
     with opened(folder, rehearsal, secret=True) as (study, engine), exclusive(engine):
         with database.reading(engine) as session:
             launch = ledger.launch(session)
         real = bool(launch and launch.live) if live is None else live
-        recruiter = make_recruiter(study, live=real, endpoint=settings.market_url)
+        recruiter = make_marketplace(study, live=real, endpoint=settings.market_url)
         url = f"{settings.public_url}/take"
         vault = settings.vault or _no_vault()
-        office = Office(engine, recruiter, settings.adjust(study.config), Door(settings.secret), vault, url)
+        office = RecruitingContext(
+            engine, recruiter, settings.adjust(study.config), TokenSigner(settings.secret), vault, url
+        )
         if settings.market_url:  # a marketplace of this machine counts at once, and a rehearsal is short
             office = replace(office, margin=timedelta(seconds=1))
         try:
-            yield Counter(office, study, settings, real)
+            yield CommandContext(office, study, settings, real)
         finally:
             recruiter.disconnect()
 
@@ -104,13 +106,13 @@ def open_(
     folder: Path, live: bool, budget: str | None, watch: bool, every: float, dry_run: bool, yes: bool, rehearsal: bool
 ) -> None:
     """Open the study's places at the marketplace, or those that are missing."""
-    with counter(folder, rehearsal, live) as here:
+    with open_context(folder, rehearsal, live) as here:
         _open(here, _cents(budget), dry_run, yes)
     if watch and not dry_run:
         _watch(folder, rehearsal, every)
 
 
-def _open(here: Counter, budget: int | None, dry_run: bool, yes: bool) -> None:
+def _open(here: CommandContext, budget: int | None, dry_run: bool, yes: bool) -> None:
     office, at = here.office, here.office.recruiter.terms
     with office.reading() as session:
         if (found := ledger.launch(session)) is not None:
@@ -127,8 +129,8 @@ def _open(here: Counter, budget: int | None, dry_run: bool, yes: bool) -> None:
         _open_link(here, plan.schedule_fingerprint, budget)
         return
     if found is not None and not dry_run:
-        settling.reconcile_openings(office)
-    standings = settling.look(office).standings
+        settling.reconcile_postings(office)
+    standings = settling.record_snapshot(office).standings
     with office.reading() as session:
         missing = recruiting.supply(session, standings).missing
         bound, known = ledger.committed(session), ledger.launch(session)
@@ -153,12 +155,12 @@ def _open(here: Counter, budget: int | None, dry_run: bool, yes: bool) -> None:
     with office.writing() as session:
         recruiting.begin(session, office, plan.schedule_fingerprint, live=here.live, budget=most)
         _resume(session, office)
-    with noted(office, "opened places", f"{kind}, budget {dollars(most)}"):
-        done = settling.synchronise(office, tell=click.echo)
+    with logged(office, "opened places", f"{kind}, budget {dollars(most)}"):
+        done = settling.synchronize(office, tell=click.echo)
     click.echo(f"Opened {done.ordered} places. Next: rootnote server status {here.study.folder}")
 
 
-def _open_link(here: Counter, schedule: str, budget: int | None) -> None:
+def _open_link(here: CommandContext, schedule: str, budget: int | None) -> None:
     most = budget or _cents(here.study.config.pay.budget_usd) or LINK_BUDGET
     with here.office.writing() as session:
         recruiting.begin(session, here.office, schedule, live=here.live, budget=most)
@@ -167,14 +169,14 @@ def _open_link(here: Counter, schedule: str, budget: int | None) -> None:
     click.echo("You pay those who finish yourself; `rootnote server pay` keeps the list.")
 
 
-def _resume(session: Session, office: Office) -> None:
+def _resume(session: Session, office: RecruitingContext) -> None:
     try:
-        study_control.resume(session, who(), "opened from the command line", office.clock())
-    except study_control.NotDoneError as error:
+        study_control.resume(session, current_actor(), "opened from the command line", office.clock())
+    except study_control.ControlRefusedError as error:
         raise RootnoteError(str(error)) from None
 
 
-def _show_cost(office: Office, missing: int, cost: int, most: int, balance: int | None, live: bool) -> None:
+def _show_cost(office: RecruitingContext, missing: int, cost: int, most: int, balance: int | None, live: bool) -> None:
     at = office.recruiter.terms
     openings = len(recruiting.batches(missing, at.batch))
     click.echo(f"{at.name}{'' if live else ' (no real money)'}: {missing} places in {openings} openings")
@@ -244,23 +246,23 @@ def sync(folder: Path, no_approve: bool, watch: bool, every: float, dry_run: boo
     if watch and not dry_run:
         _watch(folder, rehearsal, every, approve=not no_approve)
         return
-    with counter(folder, rehearsal) as here:
+    with open_context(folder, rehearsal) as here:
         _require_launched(here)
         if dry_run:
             _dry(here)
             return
-        with noted(here.office, "synchronised"):
-            done = settling.synchronise(here.office, approve=not no_approve, tell=click.echo)
+        with logged(here.office, "synchronised"):
+            done = settling.synchronize(here.office, approve=not no_approve, tell=click.echo)
         click.echo(f"Approved {done.approved}, opened {done.ordered} places, sent {done.granted} payments anew.")
         _tell_open_questions(here)
 
 
-def _dry(here: Counter) -> None:
+def _dry(here: CommandContext) -> None:
     """What `sync` and `pay` would do, by looking only: the books are read, and left as they are."""
     office = here.office
-    openings = settling.peek(office).standings
+    openings = settling.fetch_snapshot(office).standings
     with database.writing(office.engine) as session:
-        settling.note_all(session, office, openings, office.clock())
+        settling.record_submissions(session, office, openings, office.clock())
         due = settling.all_due(session, office)
         missing = recruiting.supply(session, openings).missing
         ordered = recruiting.affordable(session, office, missing) if _recruits(session) else 0
@@ -289,11 +291,15 @@ def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bo
     """Approve the work that is complete (of the named assignments only, where any is named)."""
     if anyway and not pseudonyms:
         raise click.UsageError("--anyway needs the pseudonyms of assignments.")
-    with counter(folder, rehearsal) as here:
+    with open_context(folder, rehearsal) as here:
         _require_launched(here)
-        sight = settling.look(here.office)
+        sight = settling.record_snapshot(here.office)
         with here.office.reading() as session:
-            due = settling.anyway(session, here.office) if anyway else settling.all_due(session, here.office)
+            due = (
+                settling.approvable_by_override(session, here.office)
+                if anyway
+                else settling.all_due(session, here.office)
+            )
         chosen = [one for one in due if one.how == "approve" and (not pseudonyms or one.pseudonym in pseudonyms)]
         if pseudonyms and (unknown := set(pseudonyms) - {one.pseudonym for one in chosen}):
             raise RootnoteError(
@@ -304,7 +310,7 @@ def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bo
             return
         _confirm(yes, f"Approve {len(chosen)} for {dollars(sum(one.cost for one in chosen))}?")
         named = ", ".join(one.pseudonym for one in chosen) if pseudonyms else ""
-        with noted(here.office, "approved anyway" if anyway else "approved", named):
+        with logged(here.office, "approved anyway" if anyway else "approved", named):
             done = settling.approve_listed(here.office, sight, chosen)
         click.echo(f"Approved {done}.")
 
@@ -330,10 +336,10 @@ def pay(
     rehearsal: bool,
 ) -> None:
     """Pay everything that is due beside approvals: screen-outs, those who left, those who could not submit."""
-    with counter(folder, rehearsal) as here:
+    with open_context(folder, rehearsal) as here:
         if not here.office.recruiter.terms.by_hand:
             _require_launched(here)
-            settling.look(here.office)
+            settling.record_snapshot(here.office)
         if not dry_run:
             settling.reconcile_grants(here.office, click.echo)
         if bonus:
@@ -356,39 +362,39 @@ def pay(
             _confirm(yes, f"Have you paid these {len(due)} people {total}? They are written down as paid then")
         else:
             _confirm(yes, f"Pay {len(due)} people {total}?")
-        with noted(here.office, "paid"):
+        with logged(here.office, "paid"):
             paid, places = _pay_all(here.office, due)
         click.echo(f"Paid {paid}." + (f" Made {places} places to be paid by." if places else ""))
 
 
-def _require_room(office: Office, amount: int) -> None:
+def _require_room(office: RecruitingContext, amount: int) -> None:
     """What is paid by hand is paid before it is written down: whether there is room for it is asked before that."""
     with office.writing() as session:
         ledger.require_budget(session, amount)
 
 
-def _pay_all(office: Office, due: list[Due]) -> tuple[int, int]:
+def _pay_all(office: RecruitingContext, due: list[DuePayment]) -> tuple[int, int]:
     """Pay these: how many were paid, and how many places made for others; neither for who came by a false name."""
     if office.recruiter.terms.by_hand:
-        return settling.note_paid(office, [(one.assignment, one.kind, one.cents, "") for one in due]), 0
+        return settling.record_manual_payments(office, [(one.assignment, one.kind, one.cents, "") for one in due]), 0
     paid, places = 0, 0
     for one in due:
         try:
             if one.how == "place":
-                settling.offer_place(office, one)
+                settling.post_place_for(office, one)
                 places += 1
             else:
-                paid += settling.grant(office, one.assignment, one.kind, one.cents, "", one.submission)
-        except (UnknownWorkerError, NotTheirsError) as error:
+                paid += settling.pay_directly(office, one.assignment, one.kind, one.cents, "", one.submission)
+        except (UnknownWorkerError, ForeignSubmissionError) as error:
             click.echo(f"Assignment {one.pseudonym} is not paid: {error}", err=True)
     return paid, places
 
 
-def _codes(session: Session, due: list[Due]) -> dict[int, str]:
+def _codes(session: Session, due: list[DuePayment]) -> dict[int, str]:
     return {one.assignment: session.get_one(Assignment, one.assignment).completion_code for one in due}
 
 
-def _bonus(here: Counter, bonus: tuple[str, str], reason: str, dry_run: bool, yes: bool) -> None:
+def _bonus(here: CommandContext, bonus: tuple[str, str], reason: str, dry_run: bool, yes: bool) -> None:
     pseudonym, amount = bonus[0], _cents(bonus[1])
     if not amount or not reason.strip():
         raise RootnoteError("a bonus needs an amount above 0 and a --reason, which the listener reads.")
@@ -407,15 +413,15 @@ def _bonus(here: Counter, bonus: tuple[str, str], reason: str, dry_run: bool, ye
     if dry_run:
         return
     _confirm(yes, f"Pay {dollars(amount + here.office.recruiter.fee(amount))}?")
-    with noted(here.office, "paid a bonus", pseudonym, reason):
-        settling.grant(here.office, found.id, "bonus", amount, reason, submission)
+    with logged(here.office, "paid a bonus", pseudonym, reason):
+        settling.pay_directly(here.office, found.id, "bonus", amount, reason, submission)
     click.echo("Paid 1.")
 
 
-def _lift(here: Counter, reason: str, dry_run: bool, yes: bool) -> None:
+def _lift(here: CommandContext, reason: str, dry_run: bool, yes: bool) -> None:
     """Lift everybody who finished to the floor of study.toml."""
     floor = dollars(cents(here.office.config.pay.floor_usd_per_hour))
-    found = all_short(here.office)
+    found = below_floor(here.office)
     _tell_short(found, floor)
     ready = [one for one in found if one.ready]
     if dry_run or not ready:
@@ -426,12 +432,12 @@ def _lift(here: Counter, reason: str, dry_run: bool, yes: bool) -> None:
         for one in ready:
             click.echo(f"  {one.code}  {dollars(one.cents)}")
     _confirm(yes, f"Have you paid these {len(ready)} people {cost}?" if by_hand else f"Pay {cost}, fees included?")
-    with noted(here.office, "lifted to the floor", f"{floor} an hour", reason):
-        paid = lift_all(here.office, ready, reason)
+    with logged(here.office, "lifted to the floor", f"{floor} an hour", reason):
+        paid = top_up_all(here.office, ready, reason)
     click.echo(f"Lifted {paid} people to {floor} an hour.")
 
 
-def _tell_short(found: list[Lift], floor: str) -> None:
+def _tell_short(found: list[WageTopUp], floor: str) -> None:
     for one in found:
         wait = "" if one.ready else "  (not paid yet: again later)"
         click.echo(f"  {one.pseudonym}  {one.minutes:.1f} min  ${one.hourly:.2f} an hour  {dollars(one.cents)}{wait}")
@@ -446,22 +452,22 @@ def _tell_short(found: list[Lift], floor: str) -> None:
 @rehearsal_option
 def close(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None:
     """Stop recruiting: nobody new is let in, those who are in may finish and are paid. Nothing is deleted."""
-    with counter(folder, rehearsal) as here:
+    with open_context(folder, rehearsal) as here:
         _require_launched(here)
         with here.office.reading() as session:
-            openings = len(list(session.scalars(select(Opening.id).where(Opening.closed_at.is_(None)))))
+            openings = len(list(session.scalars(select(Posting.id).where(Posting.closed_at.is_(None)))))
             bound, spent = ledger.committed(session), ledger.paid(session)
         click.echo(f"{openings} openings; paid so far {dollars(spent)}, at most {dollars(bound)} as it stands.")
         if dry_run:
             return
         _confirm(yes, f"Stop recruiting and pay what is complete, at most {dollars(bound - spent)}?")
-        recruiting.stop(here.office, who())
+        recruiting.stop(here.office, current_actor())
         with here.office.writing() as session:
             study_control.write_log(
-                session, who(), "closed the launch", here.office.clock(), detail=f"at most {dollars(bound)}"
+                session, current_actor(), "closed the launch", here.office.clock(), detail=f"at most {dollars(bound)}"
             )
-        with noted(here.office, "synchronised"):
-            done = settling.synchronise(here.office, tell=click.echo)
+        with logged(here.office, "synchronised"):
+            done = settling.synchronize(here.office, tell=click.echo)
         click.echo(f"Recruiting has stopped. Approved {done.approved}; answers are kept as they are.")
         _tell_open_questions(here)
 
@@ -491,12 +497,12 @@ def _cents(amount: str | float | None) -> int | None:
     return int(value)
 
 
-def _require_launched(here: Counter) -> None:
+def _require_launched(here: CommandContext) -> None:
     with here.office.reading() as session:
         recruiting.require_launched(session, here.office)
 
 
-def _tell_due(due: list[Due]) -> None:
+def _tell_due(due: list[DuePayment]) -> None:
     words = {"approve": "approve", "grant": "pay", "place": "make a place to be paid by", "by hand": "pay by hand"}
     for how, text in words.items():
         found = [one for one in due if one.how == how]
@@ -511,10 +517,10 @@ def _tell_due(due: list[Due]) -> None:
         click.echo("Nothing is due.")
 
 
-def _tell_open_questions(here: Counter) -> None:
+def _tell_open_questions(here: CommandContext) -> None:
     with here.office.reading() as session:
         due = [one for one in settling.all_due(session, here.office) if one.how in ("grant", "place")]
-        unsure = settling.doubtful(session, here.office)
+        unsure = settling.needs_manual_review(session, here.office)
         codes = [(row.opening, assignment.pseudonym if assignment else "") for row, assignment in unsure]
     if due:
         click.echo(f"{len(due)} people are owed {dollars(sum(one.cents for one in due))} more: `rootnote server pay`.")
@@ -546,13 +552,13 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 def _once(folder: Path, rehearsal: bool, approve: bool) -> bool:
     try:
-        with counter(folder, rehearsal) as here:
+        with open_context(folder, rehearsal) as here:
             _require_launched(here)
-            with noted(here.office, "synchronised"):
-                done = settling.synchronise(here.office, approve=approve, tell=click.echo)
+            with logged(here.office, "synchronised"):
+                done = settling.synchronize(here.office, approve=approve, tell=click.echo)
             with here.office.reading() as session:
                 over = settling.is_over(session)
-    except RecruiterError as error:
+    except MarketplaceError as error:
         click.echo(f"{error} Trying again.", err=True)
         return False
     if any((done.approved, done.granted, done.ordered)):

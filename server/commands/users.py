@@ -133,10 +133,10 @@ def _change(engine: Any, what: str, name: str, act: Any) -> None:
     """Do it and write it into the log, with the role that it returns, both or neither."""
     from server.assignments.lifecycle import utc_now
     from server.audit import study_control
-    from server.audit.actor import who
+    from server.audit.actor import current_actor
     from server.db import database
 
     with database.writing(engine) as session, session.begin():
         role = act(session, utc_now())
         detail = f"{name}: {role}" if role else name
-        study_control.write_log(session, who(), what, utc_now(), detail=detail)
+        study_control.write_log(session, current_actor(), what, utc_now(), detail=detail)

@@ -10,7 +10,7 @@ import click
 from embeddings.errors import RootnoteError
 from server.assignments.lifecycle import utc_now
 from server.audit import study_control
-from server.audit.actor import who
+from server.audit.actor import current_actor
 from server.cli import opened, rehearsal_option, study_argument
 from server.db import database
 from server.identity import vault as privacy
@@ -39,5 +39,7 @@ def rotate(folder: Path, rehearsal: bool) -> None:
             raise RootnoteError(privacy.NEEDED)
         with database.writing(engine) as session, session.begin():
             number = privacy.rotate(session, found, utc_now())
-            study_control.write_log(session, who(), "rotated the vault's key", utc_now(), detail=f"{number} entries")
+            study_control.write_log(
+                session, current_actor(), "rotated the vault's key", utc_now(), detail=f"{number} entries"
+            )
     click.echo(f"{number} entries are encrypted under the first key; the others may be dropped.")

@@ -48,7 +48,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime}  # noqa: RUF012
 
 
-class State(enum.StrEnum):
+class AssignmentState(enum.StrEnum):
     """Where an assignment stands."""
 
     RESERVED = "reserved"
@@ -66,9 +66,13 @@ class State(enum.StrEnum):
     TECHNICAL = "technical"  # sounds could not be played
 
 
-ACTIVE = frozenset({State.RESERVED, State.CONSENTED, State.SCREENED, State.LISTENING})
-COMPLETED = frozenset({State.FINISHED, State.SUBMITTED, State.APPROVED, State.PAID})
-TURNED_AWAY = frozenset({State.SCREENED_OUT, State.TECHNICAL})
+ACTIVE = frozenset(
+    {AssignmentState.RESERVED, AssignmentState.CONSENTED, AssignmentState.SCREENED, AssignmentState.LISTENING}
+)
+COMPLETED = frozenset(
+    {AssignmentState.FINISHED, AssignmentState.SUBMITTED, AssignmentState.APPROVED, AssignmentState.PAID}
+)
+TURNED_AWAY = frozenset({AssignmentState.SCREENED_OUT, AssignmentState.TECHNICAL})
 LIVE = ("held", "submitted")  # of a submission: its place is held, or its work is to be judged
 
 
@@ -103,8 +107,8 @@ class Assignment(Base):
     listener_id: Mapped[int] = mapped_column(ForeignKey("listeners.id"), unique=True)
     entry_hash: Mapped[str] = mapped_column(String(64), unique=True)
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)
-    state: Mapped[State] = mapped_column(
-        Enum(State, native_enum=False, length=16, values_callable=lambda states: [s.value for s in states])
+    state: Mapped[AssignmentState] = mapped_column(
+        Enum(AssignmentState, native_enum=False, length=16, values_callable=lambda states: [s.value for s in states])
     )
     list_number: Mapped[int]
     completion_code: Mapped[str] = mapped_column(String(16), unique=True)
@@ -165,7 +169,7 @@ class PrescreenResult(Base):
     ended_at: Mapped[datetime]
 
 
-class Serving(Base):
+class ClipDelivery(Base):
     """One clip as served to one listener in one trial, under a random name; `fetched_at`: it was sent to its end."""
 
     __tablename__ = "servings"
@@ -230,7 +234,7 @@ Index("ix_places_open", Place.filled, Place.turn)
 # ------------------------------------------------------------------ the researcher's desk
 
 
-class Control(Base):
+class StudyControl(Base):
     """How the study is run at present; `id` is always 1. Once closed, a study stays closed.
 
     `purged_at`: when identities were last deleted for good (server.privacy.retention), `purged`: of how many people
@@ -259,7 +263,7 @@ class ConsentText(Base):
     since: Mapped[datetime]
 
 
-class Arrivals(Base):
+class ArrivalCount(Base):
     """How often somebody arrived at /take on a day (UTC), by what they were shown; who it was is not known.
 
     A day's number is spread over shards, so that many who arrive at once do not wait for one row.
@@ -308,7 +312,7 @@ class SignIn(Base):
     researcher: Mapped[Researcher] = relationship()
 
 
-class Attempts(Base):
+class SignInAttempts(Base):
     """Failed attempts to sign in since `since`, by the keyed hash of a name or of an address."""
 
     __tablename__ = "attempts"
@@ -371,7 +375,7 @@ class Launch(Base):
     closed_at: Mapped[datetime | None]
 
 
-class Opening(Base):
+class Posting(Base):
     """Places ordered at the marketplace; written before they are, and `market_id` (a HIT, a study) after.
 
     `owed_to`: a single place for one listener, to be paid by. `settled_at`: nothing more can happen there.
@@ -391,7 +395,7 @@ class Opening(Base):
     settled_at: Mapped[datetime | None]
 
 
-class Submission(Base):
+class MarketplaceSubmission(Base):
     """One worker's taking of one place at the marketplace; null `assignment_id`: nobody whom we have met.
 
     `key` is the keyed hash of worker and submission: the same submission's id may come again with another worker.
@@ -432,7 +436,7 @@ class Payment(Base):
     paid_at: Mapped[datetime | None]
 
 
-class Sealed(Base):
+class VaultEntry(Base):
     """Who a listener is at the marketplace, encrypted by server.identity.vault: the only record of a worker's id."""
 
     __tablename__ = "vault"

@@ -17,7 +17,7 @@ from server.audit import study_control
 from server.desk import auth, rendering
 from server.desk import sign_in as desk_sign_in
 from server.desk.auth import FIELD_LIMIT
-from server.desk.sign_in import CodeWanted, StaleError
+from server.desk.sign_in import CodeRequired, StaleSignInError
 
 blueprint = Blueprint("account", __name__, url_prefix="/desk")
 blueprint.before_request(auth.guard)
@@ -44,7 +44,7 @@ def send_sign_in() -> WebResponse:
         return rendering.retry_later(_form_page("sign_in", 429, rendering.too_many(error.minutes), name), error.minutes)
     if found is None:
         return _form_page("sign_in", 401, "This name and password do not go together. Please try again.", name)
-    return _form_page("code", sealed=found.sealed) if isinstance(found, CodeWanted) else found
+    return _form_page("code", sealed=found.sealed) if isinstance(found, CodeRequired) else found
 
 
 @blueprint.post("/sign-in/code")
@@ -53,7 +53,7 @@ def send_code() -> WebResponse:
     sealed = request.form.get("sealed", "")[:SEALED_LIMIT]
     try:
         found = desk_sign_in.try_code(sealed, request.form.get("code", ""))
-    except StaleError:
+    except StaleSignInError:
         return _form_page("sign_in", 401, "That took too long. Please begin again with your password.")
     except TooManyAttemptsError as error:
         return rendering.retry_later(_form_page("sign_in", 429, rendering.too_many(error.minutes)), error.minutes)

@@ -98,7 +98,7 @@ def guard() -> WebResponse | None:
     g.sign_in, g.desk_cookie = found, token
     if request.method == "POST":
         require_own_form()
-    if may(request.endpoint):
+    if is_permitted(request.endpoint):
         return None
     if not is_enrolled() and request.method == "GET":
         return redirect(url_for("account.account"), 303)
@@ -113,14 +113,14 @@ def _refused() -> WebResponse:
         researcher=researcher(),
         form=form_token(),
         now=now(),
-        may=may,
+        may=is_permitted,
     )
     return WebResponse(page, status=403, mimetype="text/html")
 
 
-def may(endpoint: str | None) -> bool:
+def is_permitted(endpoint: str | None) -> bool:
     """Whether who is signed in may open a page."""
-    return roles.may(researcher().role, endpoint, enrolled=is_enrolled())
+    return roles.is_allowed(researcher().role, endpoint, enrolled=is_enrolled())
 
 
 def is_enrolled() -> bool:
@@ -160,7 +160,7 @@ def prepare_form() -> None:
     g.desk_cookie = request.cookies.get(_cookie("form"), "")[:FIELD_LIMIT] or random_token()
 
 
-def let_in(token: str) -> WebResponse:
+def start_session(token: str) -> WebResponse:
     """Give the cookie of a sign-in and lead to the desk."""
     response = redirect(url_for("researcher.overview"), 303)
     set_sign_in(response, token)

@@ -21,7 +21,7 @@ PAGE = 25
 
 
 @dataclass(frozen=True)
-class Row:
+class ListenerRow:
     """One line of the list."""
 
     pseudonym: str
@@ -36,16 +36,16 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Page:
+class ListenerPage:
     """One page of the list; pages count from 1."""
 
-    rows: list[Row]
+    rows: list[ListenerRow]
     number: int
     pages: int
     total: int
 
 
-def listeners(session: Session, experiment: Experiment, state: str, number: int) -> Page:
+def listeners(session: Session, experiment: Experiment, state: str, number: int) -> ListenerPage:
     """The latest first; `state` empty: all."""
     standing = standing_column()
     matching = select(Assignment.id) if not state else select(Assignment.id).where(standing == state)
@@ -61,7 +61,7 @@ def listeners(session: Session, experiment: Experiment, state: str, number: int)
         _row(experiment, assignment, pseudonym, standing_now, given[assignment.id], screened[assignment.id])
         for assignment, pseudonym, standing_now in found
     ]
-    return Page(rows, number, pages, total)
+    return ListenerPage(rows, number, pages, total)
 
 
 def _row(
@@ -71,9 +71,9 @@ def _row(
     state: str,
     given: list[Response],
     results: list[PrescreenResult],
-) -> Row:
+) -> ListenerRow:
     ended = assignment.ended_at
-    return Row(
+    return ListenerRow(
         pseudonym=pseudonym,
         state="erased" if assignment.erased_at else str(state),
         prescreen="–" if assignment.erased_at else _prescreen(assignment, results),
@@ -121,7 +121,7 @@ def _tries(result: PrescreenResult) -> str:
 
 
 @dataclass(frozen=True)
-class Trial:
+class ListenerTrial:
     """One answered trial, but for the choice; what is listed by clip is in the order X, A, B."""
 
     trial: PlannedTrial
@@ -136,18 +136,18 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Detail:
+class ListenerDetail:
     """All that is kept of one listener."""
 
-    row: Row
+    row: ListenerRow
     times: list[tuple[str, datetime]]
     attempts: list[PrescreenResult]
-    trials: list[Trial]
+    trials: list[ListenerTrial]
     answers: list[tuple[str, str]]
     browser: list[tuple[str, str]]
 
 
-def listener(session: Session, experiment: Experiment, pseudonym: str) -> Detail | None:
+def listener(session: Session, experiment: Experiment, pseudonym: str) -> ListenerDetail | None:
     """One listener; None where there is none of that pseudonym."""
     query = select(Assignment, standing_column()).join(Listener, Assignment.listener_id == Listener.id)
     found = session.execute(query.where(Listener.pseudonym == pseudonym)).one_or_none()
@@ -155,7 +155,7 @@ def listener(session: Session, experiment: Experiment, pseudonym: str) -> Detail
         return None
     assignment, state = found
     given, results = _responses(session, [assignment.id])[assignment.id], _prescreens(session, [assignment.id])
-    return Detail(
+    return ListenerDetail(
         row=_row(experiment, assignment, pseudonym, state, given, results[assignment.id]),
         times=_times(assignment),
         attempts=results[assignment.id],
@@ -175,8 +175,8 @@ def _times(assignment: Assignment) -> list[tuple[str, datetime]]:
     return [(name, moment) for name, moment in times if moment is not None]
 
 
-def _trial(experiment: Experiment, assignment: Assignment, response: Response) -> Trial:
-    return Trial(
+def _trial(experiment: Experiment, assignment: Assignment, response: Response) -> ListenerTrial:
+    return ListenerTrial(
         trial=experiment.trial(assignment, response.position),
         answered_at=response.answered_at,
         seconds=response.response_ms / 1000,

@@ -21,16 +21,16 @@ from server.assignments.lifecycle import Experiment
 from server.db.models import (
     ACTIVE,
     COMPLETED,
-    Arrivals,
+    ArrivalCount,
     Assignment,
+    AssignmentState,
     Place,
     PrescreenItem,
     PrescreenResult,
     Response,
-    State,
 )
 from server.monitoring import status
-from server.payments.hourly_pay import Wages, quantile, wages
+from server.payments.hourly_pay import HourlyPay, hourly_pay, quantile
 from study.prescreen.steps import STEPS
 
 HOURS = 48
@@ -92,7 +92,7 @@ class Overview:
     pairs: dict[tuple[str, int, int], Progress]
     hours: list[Hour]
     durations: Durations | None
-    wages: Wages | None
+    wages: HourlyPay | None
     floor: float
     reward: float
 
@@ -113,7 +113,7 @@ def overview(session: Session, experiment: Experiment) -> Overview:
         pairs=by_pair(progress),
         hours=hours(session, experiment.clock()),
         durations=durations(session),
-        wages=wages(session, pay),
+        wages=hourly_pay(session, pay),
         floor=pay.floor_usd_per_hour,
         reward=pay.reward_usd,
     )
@@ -153,7 +153,7 @@ def _key(trial: Any) -> TripletKey:
     return trial.embedder, trial.bin_high, trial.bin_low, trial.triplet, trial.prompt
 
 
-def _standing(state: State, has_place: bool) -> str:
+def _standing(state: AssignmentState, has_place: bool) -> str:
     if state in COMPLETED:
         return "counted"
     return "under_way" if state in ACTIVE and has_place else "lost"
@@ -172,7 +172,7 @@ def matrices(progress: dict[TripletKey, Progress]) -> dict[str, Matrix]:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Quartiles:
     """How evenly the counted answers to a bin pair's triplets are spread."""
 
     triplets: int
@@ -182,7 +182,7 @@ class Spread:
     complete: int
 
 
-def spread(progress: dict[TripletKey, Progress]) -> dict[tuple[str, int, int], Spread]:
+def spread(progress: dict[TripletKey, Progress]) -> dict[tuple[str, int, int], Quartiles]:
     """The spread of counted answers over triplets, by embedder and bin pair."""
     groups: dict[tuple[str, int, int], list[Progress]] = defaultdict(list)
     for (embedder, high, low, _, _), one in progress.items():
@@ -190,10 +190,10 @@ def spread(progress: dict[TripletKey, Progress]) -> dict[tuple[str, int, int], S
     return {key: _spread(group) for key, group in groups.items()}
 
 
-def _spread(group: list[Progress]) -> Spread:
+def _spread(group: list[Progress]) -> Quartiles:
     numbers = [one.counted for one in group]
     complete = sum(one.counted >= one.planned for one in group)
-    return Spread(len(group), min(numbers), statistics.median(numbers), max(numbers), complete)
+    return Quartiles(len(group), min(numbers), statistics.median(numbers), max(numbers), complete)
 
 
 def by_pair(progress: dict[TripletKey, Progress]) -> dict[tuple[str, int, int], Progress]:
@@ -270,7 +270,7 @@ def _screening(session: Session) -> dict[str, list[FunnelStep]]:
     }
 
 
-def _outcome(passed_at: int | None, state: State, over: bool) -> str:
+def _outcome(passed_at: int | None, state: AssignmentState, over: bool) -> str:
     if passed_at is not None:
         return "Passed at the first attempt" if passed_at == 1 else "Passed later"
     if over:
@@ -280,8 +280,8 @@ def _outcome(passed_at: int | None, state: State, over: bool) -> str:
 
 def arrived(session: Session, shown: str | None = None) -> int:
     """How often somebody arrived, or was shown one thing."""
-    query = select(func.sum(Arrivals.number))
-    return session.scalar(query if shown is None else query.where(Arrivals.shown == shown)) or 0
+    query = select(func.sum(ArrivalCount.number))
+    return session.scalar(query if shown is None else query.where(ArrivalCount.shown == shown)) or 0
 
 
 def share(part: int, whole: int | None) -> float | None:
@@ -323,4 +323,4 @@ def minutes_between(begun: datetime, ended: datetime) -> float:
 def standing_column() -> Any:
     """The state as it is now, as `server.export.responses.standing` says: an active one without a place has expired."""
     held = select(Place.assignment_id).where(Place.assignment_id == Assignment.id).exists()
-    return case((Assignment.state.in_(ACTIVE) & ~held, State.EXPIRED.value), else_=Assignment.state)
+    return case((Assignment.state.in_(ACTIVE) & ~held, AssignmentState.EXPIRED.value), else_=Assignment.state)

@@ -30,7 +30,7 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Spread:
+class NumberSummary:
     """Quantiles of the numbers given."""
 
     least: float
@@ -48,7 +48,7 @@ class Tally:
     answered: int
     skipped: int
     counts: list[Count]
-    spread: Spread | None
+    spread: NumberSummary | None
 
 
 def tallies(session: Session, experiment: Experiment) -> list[Tally]:
@@ -74,9 +74,9 @@ def tally(question: BaseQuestion, given: Counter[str]) -> Tally:
     return Tally(question, answered, skipped, counts, _spread(given) if isinstance(question, NumberQuestion) else None)
 
 
-def _spread(given: Counter[str]) -> Spread | None:
+def _spread(given: Counter[str]) -> NumberSummary | None:
     numbers = sorted(float(value) for value in given.elements() if value)
     if not numbers:
         return None
     low, high = quantile(numbers, 0.25), quantile(numbers, 0.75)
-    return Spread(numbers[0], low, statistics.median(numbers), high, numbers[-1])
+    return NumberSummary(numbers[0], low, statistics.median(numbers), high, numbers[-1])

@@ -30,7 +30,7 @@ def render(page: str, status: int = 200, **context: object) -> WebResponse:
         researcher=auth.researcher(),
         form=auth.form_token(),
         now=auth.now(),
-        may=auth.may,
+        may=auth.is_permitted,
         **context,
     )
     return WebResponse(text, status=status, mimetype="text/html")

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WebResponse
 
 from server.accounts import two_factor, users
-from server.accounts.two_factor import Sealer
+from server.accounts.two_factor import KeyCipher
 from server.accounts.users import TooManyAttemptsError
 from server.audit import study_control
 from server.db.database import reading, writing
@@ -31,17 +31,17 @@ STRANGER = "(unknown name)"
 
 
 @dataclass(frozen=True)
-class CodeWanted:
+class CodeRequired:
     """Name and password were right, and the second factor is left; `sealed` says so in the form that asks for it."""
 
     sealed: str
 
 
-class StaleError(Exception):
+class StaleSignInError(Exception):
     """The password was right too long ago, or something of the account changed since."""
 
 
-def try_password(name: str, password: str) -> WebResponse | CodeWanted | None:
+def try_password(name: str, password: str) -> WebResponse | CodeRequired | None:
     """The reply that leads to the desk, or what the second step needs; None where name or password is wrong.
 
     The password is looked at outside any transaction, so that its slow hashing holds no lock.
@@ -57,7 +57,7 @@ def try_password(name: str, password: str) -> WebResponse | CodeWanted | None:
         if known is None:
             return None
         if known.factor is not None:
-            return CodeWanted(_sealer().seal(_what_was_right(known), moment))
+            return CodeRequired(_sealer().seal(_what_was_right(known), moment))
         return _let_in(session, known, "", moment)
 
 
@@ -71,12 +71,12 @@ def try_code(sealed: str, code: str) -> WebResponse | None:
     moment = auth.now()
     right = _sealer().open(sealed, moment, CODE_SECONDS)
     if right is None:
-        raise StaleError
+        raise StaleSignInError
     keys = _count_attempt(right["name"], moment)
     with writing(auth.engine()) as session, session.begin():
         known = users.find(session, right["name"])
         if known is None or known.factor is None or _what_was_right(known) != right:
-            raise StaleError
+            raise StaleSignInError
         passed = two_factor.check(session, auth.settings().secret, known, code, moment)
         if passed is not None:
             users.forgive(session, keys)
@@ -108,7 +108,7 @@ def is_password(name: str, password: str) -> bool:
 def _let_in(session: Session, known: Researcher, how: str, moment: datetime) -> WebResponse:
     token = users.sign_in(session, known, moment)
     study_control.write_log(session, known.name, "signed in", moment, detail=how)
-    return auth.let_in(token)
+    return auth.start_session(token)
 
 
 def _what_was_right(known: Researcher) -> dict[str, str]:
@@ -116,8 +116,8 @@ def _what_was_right(known: Researcher) -> dict[str, str]:
     return {"name": known.name, "hash": sha256(known.password_hash), "browser": auth.form_token()}
 
 
-def _sealer() -> Sealer:
-    return Sealer(auth.settings().secret, "password")
+def _sealer() -> KeyCipher:
+    return KeyCipher(auth.settings().secret, "password")
 
 
 # ------------------------------------------------------------------ attempts
@@ -148,7 +148,7 @@ def _tell_failure(name: str, what: str, detail: str, moment: datetime) -> None:
 
 def _write_failure(session: Session, name: str, what: str, detail: str, moment: datetime) -> None:
     known = users.find(session, name)
-    if known is not None or users.is_told(session, _key("strangers", ""), moment):
+    if known is not None or users.is_reported(session, _key("strangers", ""), moment):
         study_control.write_log(session, known.name if known else STRANGER, what, moment, detail=detail)
 
 

@@ -15,24 +15,15 @@ from werkzeug.wrappers import Response as WebResponse
 
 from server.assignments.lifecycle import Experiment
 from server.audit import study_control
-from server.audit.study_control import NotDoneError
-from server.db.models import LogEntry, State
+from server.audit.study_control import ControlRefusedError
+from server.db.models import AssignmentState, LogEntry
 from server.desk import (
     agreement as desk_agreement,
 )
-from server.desk import (
-    auth,
-    rendering,
-)
-from server.desk import (
-    listeners as desk_listeners,
-)
-from server.desk import (
-    overview as desk,
-)
-from server.desk import (
-    questions as desk_questions,
-)
+from server.desk import auth, rendering
+from server.desk import listeners as desk_listeners
+from server.desk import overview as desk
+from server.desk import questions as desk_questions
 
 blueprint = Blueprint("researcher", __name__, url_prefix="/desk")
 blueprint.before_request(auth.guard)
@@ -84,14 +75,14 @@ def overview() -> WebResponse:
 def listeners() -> WebResponse:
     """Everyone, by pseudonym."""
     state = request.args.get("state", "")
-    if state not in ("", *(known.value for known in State)):
+    if state not in ("", *(known.value for known in AssignmentState)):
         abort(404)
     seen = desk_listeners.listeners(_session(), _experiment(), state, _page_number())
     return _render("listeners", seen=seen, state=state, states=_states())
 
 
 def _states() -> list[str]:
-    return [state.value for state in State]
+    return [state.value for state in AssignmentState]
 
 
 def _page_number() -> int:
@@ -143,7 +134,7 @@ def unblind() -> WebResponse:
     reason = request.form.get("reason", "")
     try:
         study_control.unblind(_session(), _present_researcher(), reason, auth.now())
-    except NotDoneError as error:
+    except ControlRefusedError as error:
         return _agreement_page(str(error), reason, 400)
     return redirect(url_for("researcher.agreement"), 303)
 
@@ -198,6 +189,6 @@ def close() -> WebResponse:
 def _steer(act: Callable[[str, str], None]) -> WebResponse:
     try:
         act(auth.researcher().name, request.form.get("reason", ""))
-    except NotDoneError as error:
+    except ControlRefusedError as error:
         return _study_page(str(error), 400)
     return redirect(url_for("researcher.study"), 303)

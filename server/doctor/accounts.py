@@ -11,10 +11,10 @@ from server.accounts import two_factor
 from server.accounts.roles import Role
 from server.db import database
 from server.db.models import Researcher
-from server.doctor.check import Case, Finding
+from server.doctor.check import DoctorContext, Finding
 
 
-def check_desk(case: Case) -> Iterator[Finding]:
+def check_desk(case: DoctorContext) -> Iterator[Finding]:
     """Somebody is the owner, and second factors are asked for and can be read."""
     try:
         database.require_migrated(case.engine, "")
@@ -30,7 +30,7 @@ def check_desk(case: Case) -> Iterator[Finding]:
         yield Finding("wrong", "The desk has no owner.", f"rootnote server user role NAME owner {case.command}")
     enrolled = [one for one in people if one.factor]
     secret = case.environment.get("ROOTNOTE_SECRET", "")
-    if closed := sum(not two_factor.opens(secret, one) for one in enrolled):
+    if closed := sum(not two_factor.accepts(secret, one) for one in enrolled):
         text = f"ROOTNOTE_SECRET does not open {closed} of {len(enrolled)} second factors: they cannot sign in."
         yield Finding(
             "wrong", text, "set the secret that the study was begun with, or `rootnote server user reset-factor`"

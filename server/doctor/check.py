@@ -32,7 +32,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Case:
+class DoctorContext:
     """The deployment that is looked at."""
 
     study: Study
@@ -61,4 +61,4 @@ class Case:
         return self.settings.database.drivername == "sqlite"
 
 
-Check = Callable[[Case], Iterator[Finding]]
+Check = Callable[[DoctorContext], Iterator[Finding]]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from server.doctor.check import Case
-from server.doctor.run import CHECKS, examine
+from server.doctor.check import DoctorContext
+from server.doctor.run import CHECKS, run_checks
 from server.settings import read_settings
 from study.config import load_study
 
@@ -28,9 +28,9 @@ def doctor(folder: Path, skip: tuple[str, ...], as_json: bool) -> None:
     Run it on the host, with the server's environment. Nothing is changed. Example: rootnote server doctor my-study
     """
     study = load_study(folder)
-    case = Case(study, read_settings(study, os.environ, secret=False), os.environ)
+    case = DoctorContext(study, read_settings(study, os.environ, secret=False), os.environ)
     found = []
-    for name, finding in examine(case, skip):
+    for name, finding in run_checks(case, skip):
         found.append((name, finding))
         if not as_json:
             click.echo(f"{click.style(f'{finding.state:<8}', fg=COLOURS[finding.state])} {name:<11} {finding.text}")

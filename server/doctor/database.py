@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select, text
 from embeddings.errors import RootnoteError
 from server.db import database
 from server.db.models import StudyRecord
-from server.doctor.check import Case, Finding
+from server.doctor.check import DoctorContext, Finding
 from server.settings import show
 
 CLOCK_SECONDS = 2.0
@@ -41,7 +41,7 @@ LACKING = (
 SAFE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 
-def check_database(case: Case) -> Iterator[Finding]:
+def check_database(case: DoctorContext) -> Iterator[Finding]:
     """It is reachable, migrated, of this schedule, and keeps what it acknowledges."""
     url = case.settings.database
     revision = database.require_migrated(case.engine, f"rootnote server migrate {case.command}")
@@ -69,7 +69,7 @@ def _skew(connection: Connection) -> float:
     return there - (before + time.time()) / 2
 
 
-def check_role(case: Case) -> Iterator[Finding]:
+def check_role(case: DoctorContext) -> Iterator[Finding]:
     """The role that serves can use the tables and do nothing else; nobody reads along."""
     if case.on_sqlite:
         yield from _file_of_its_own(Path(str(case.settings.database.database)))

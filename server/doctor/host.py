@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from server.db.backup import BY_PROVIDER, SUFFIXES, find_backups
-from server.doctor.check import Case, Finding
+from server.doctor.check import DoctorContext, Finding
 from server.settings import read_settings
 from study.check import check_study
 
@@ -21,7 +21,7 @@ LEAST_BYTES, LEAST_SHARE, LOW_SHARE = 500 * 2**20, 0.05, 0.15
 CLOCK_ERROR = 5  # adjtimex: the clock is not synchronised
 
 
-def check_secrets(case: Case) -> Iterator[Finding]:
+def check_secrets(case: DoctorContext) -> Iterator[Finding]:
     """ROOTNOTE_SECRET is there, long and no word."""
     mend = "make one with `openssl rand -hex 32`, before the study begins: links and pseudonyms hang on it"
     secret = read_settings(case.study, case.environment).secret
@@ -34,7 +34,7 @@ def check_secrets(case: Case) -> Iterator[Finding]:
         yield Finding("look", "ROOTNOTE_DESK_PASSWORD stands in the server's environment.", mend)
 
 
-def check_study_files(case: Case) -> Iterator[Finding]:
+def check_study_files(case: DoctorContext) -> Iterator[Finding]:
     """The study is built, not stale, and its texts are complete."""
     trials = sum(len(trials) for trials in case.plan.lists.values())
     yield Finding("ok", f"{len(case.plan.lists)} lists with {trials:,} trials are built of the present study.toml.")
@@ -43,7 +43,7 @@ def check_study_files(case: Case) -> Iterator[Finding]:
         yield Finding("wrong" if unfinished else "look", warning)
 
 
-def check_backups(case: Case) -> Iterator[Finding]:
+def check_backups(case: DoctorContext) -> Iterator[Finding]:
     """The newest backup is a day old at most, lies elsewhere and is its owner's alone."""
     told = case.environment.get("ROOTNOTE_BACKUPS", "")
     if told == BY_PROVIDER:
@@ -81,7 +81,7 @@ def _device(path: Path) -> int | None:
     return path.stat().st_dev if path.exists() else None
 
 
-def check_disk(case: Case) -> Iterator[Finding]:
+def check_disk(case: DoctorContext) -> Iterator[Finding]:
     """There is room where answers, backups and the study lie."""
     folders = {"the study": case.study.folder}
     if case.on_sqlite:
@@ -101,7 +101,7 @@ def check_disk(case: Case) -> Iterator[Finding]:
         yield Finding("unknown", "The disk of PostgreSQL is not seen from here.", "let its host warn you")
 
 
-def check_clock(case: Case) -> Iterator[Finding]:
+def check_clock(case: DoctorContext) -> Iterator[Finding]:
     """The kernel keeps the clock by others'."""
     if not sys.platform.startswith("linux"):
         yield Finding("unknown", "Whether the clock is kept right is not told on this system.")

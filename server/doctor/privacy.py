@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from embeddings.errors import RootnoteError
 from server.audit import hash_chain
 from server.db import database
-from server.doctor.check import Case, Finding
+from server.doctor.check import DoctorContext, Finding
 from server.privacy import erasure, retention
 from server.settings import former_secrets, read_settings
 
 
-def check_rights(case: Case) -> Iterator[Finding]:
+def check_rights(case: DoctorContext) -> Iterator[Finding]:
     """The journal of erasures can be written and read; identities are deleted when they are due."""
     path = case.settings.erasures_of(case.study)
     number = sum(1 for _ in erasure.Journal(path).read())
@@ -27,7 +27,7 @@ def check_rights(case: Case) -> Iterator[Finding]:
     if not _is_reachable(case):
         return
     with database.reading(case.engine) as session:
-        state = retention.look(session, case.study.config, datetime.now(UTC))
+        state = retention.status(session, case.study.config, datetime.now(UTC))
     if state.due is None or not state.kept:
         yield Finding("ok", f"Of {state.kept} people it is kept who they are, of {state.purged} it was deleted.")
         return
@@ -39,7 +39,7 @@ def check_rights(case: Case) -> Iterator[Finding]:
         yield Finding("ok", f"Who {state.kept} people are is deleted at {when}.")
 
 
-def check_log(case: Case) -> Iterator[Finding]:
+def check_log(case: DoctorContext) -> Iterator[Finding]:
     """The log is as it was written."""
     if not _is_reachable(case):
         return
@@ -55,7 +55,7 @@ def check_log(case: Case) -> Iterator[Finding]:
         yield Finding("ok", f"All {verdict.entries} entries of the log are as they were written.")
 
 
-def _is_reachable(case: Case) -> bool:
+def _is_reachable(case: DoctorContext) -> bool:
     try:
         database.check_reachable(case.engine)
     except RootnoteError:

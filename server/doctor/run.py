@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from embeddings.errors import RootnoteError
 from server.doctor.accounts import check_desk
-from server.doctor.check import Case, Check, Finding
+from server.doctor.check import Check, DoctorContext, Finding
 from server.doctor.database import check_database, check_role
 from server.doctor.host import check_backups, check_clock, check_disk, check_secrets, check_study_files
 from server.doctor.privacy import check_log, check_rights
@@ -30,7 +30,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def examine(case: Case, skip: Collection[str] = ()) -> Iterator[tuple[str, Finding]]:
+def run_checks(case: DoctorContext, skip: Collection[str] = ()) -> Iterator[tuple[str, Finding]]:
     """Every finding with the name of its check, as it is found."""
     try:
         for name, check in CHECKS.items():
@@ -40,7 +40,7 @@ def examine(case: Case, skip: Collection[str] = ()) -> Iterator[tuple[str, Findi
         case.engine.dispose()
 
 
-def _findings(case: Case, check: Check) -> Iterator[Finding]:
+def _findings(case: DoctorContext, check: Check) -> Iterator[Finding]:
     try:
         yield from check(case)
     except RootnoteError as error:

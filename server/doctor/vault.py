@@ -8,12 +8,12 @@ from sqlalchemy import select
 
 from embeddings.errors import RootnoteError
 from server.db import database
-from server.db.models import Sealed
-from server.doctor.check import Case, Finding
+from server.db.models import VaultEntry
+from server.doctor.check import DoctorContext, Finding
 from server.identity.vault import has_keys, read_vault
 
 
-def check_identities(case: Case) -> Iterator[Finding]:
+def check_identities(case: DoctorContext) -> Iterator[Finding]:
     """Worker ids can be opened to pay, by keys that are kept apart; none is left under an old key."""
     if case.study.config.recruiter.kind == "link" and not has_keys(case.environment):
         yield Finding("ok", "Listeners come by links: no marketplace's ids are kept.")
@@ -25,7 +25,7 @@ def check_identities(case: Case) -> Iterator[Finding]:
         yield Finding("unknown", "Not looked at, because the database cannot be reached.")
         return
     with database.reading(case.engine) as session:
-        sealed = list(session.scalars(select(Sealed.sealed)))
+        sealed = list(session.scalars(select(VaultEntry.sealed)))
     closed = sum(vault.open(text) is None for text in sealed)
     if closed:
         text = f"ROOTNOTE_VAULT_KEY does not open {closed:,} of {len(sealed):,} identities: they cannot be paid."

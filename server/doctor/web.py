@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from embeddings.errors import RootnoteError
-from server.doctor.check import Case, Finding
+from server.doctor.check import DoctorContext, Finding
 from server.doctor.database import is_private
 from server.web.security_headers import security_headers
 
@@ -25,7 +25,7 @@ PAGES = {"/take": False, "/desk/sign-in": True, "/nothing-of-this-name": False, 
 PROXY = "take deploy/Caddyfile or deploy/nginx.conf, which add and remove no header"
 
 
-def check_address(case: Case) -> Iterator[Finding]:
+def check_address(case: DoctorContext) -> Iterator[Finding]:
     """Listeners reach this server by https at ROOTNOTE_PUBLIC_URL, and get its own headers."""
     url = case.settings.public_url
     if not url.startswith("https://"):
@@ -56,7 +56,7 @@ def check_address(case: Case) -> Iterator[Finding]:
         yield from _plain(host)
 
 
-def _ask(case: Case, client: httpx.Client) -> Iterator[Finding]:
+def _ask(case: DoctorContext, client: httpx.Client) -> Iterator[Finding]:
     ready = client.get("/readyz")
     if ready.text != "ready\n":
         told = (
@@ -85,7 +85,7 @@ def _ask(case: Case, client: httpx.Client) -> Iterator[Finding]:
             yield Finding("wrong", f"The server's clock is {skew:+.0f} s from this machine's.", "synchronise both")
 
 
-def _differing(case: Case, reply: httpx.Response, desk: bool) -> list[str]:
+def _differing(case: DoctorContext, reply: httpx.Response, desk: bool) -> list[str]:
     """The names of the security headers that did not come exactly once and as the server sends them."""
     origin = None if desk else case.storage.origin
     sounds = (origin,) if origin else ()
@@ -122,7 +122,7 @@ def _plain(host: str) -> Iterator[Finding]:
         yield Finding("wrong", f"http://{host} answers {reply.status_code} without encryption.", "let it lead to https")
 
 
-def check_stimuli(case: Case) -> Iterator[Finding]:
+def check_stimuli(case: DoctorContext) -> Iterator[Finding]:
     """Every stimulus is there as it was rendered; a bucket gives them to listeners and to nobody else."""
     if not case.study.config.storage.stimuli:
         yield from _local_stimuli(case)
@@ -136,7 +136,7 @@ def check_stimuli(case: Case) -> Iterator[Finding]:
         yield from _signed(case, where, address, stimulus.sha256)
 
 
-def _local_stimuli(case: Case) -> Iterator[Finding]:
+def _local_stimuli(case: DoctorContext) -> Iterator[Finding]:
     stimuli = case.plan.stimuli.values()
     spoilt = [one.file.name for one in stimuli if hashlib.sha256(one.file.read_bytes()).hexdigest() != one.sha256]
     if spoilt:
@@ -144,7 +144,7 @@ def _local_stimuli(case: Case) -> Iterator[Finding]:
     yield Finding("ok", f"All {len(stimuli):,} stimuli are as they were rendered.")
 
 
-def _signed(case: Case, where: str, address: str, sha256: str) -> Iterator[Finding]:
+def _signed(case: DoctorContext, where: str, address: str, sha256: str) -> Iterator[Finding]:
     """As a browser asks: by the signed address, from the study's origin; and as a stranger: by the bare one."""
     origin = case.settings.public_url
     try:

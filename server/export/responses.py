@@ -26,13 +26,13 @@ from server.db.models import (
     ACTIVE,
     COMPLETED,
     Answer,
-    Arrivals,
+    ArrivalCount,
     Assignment,
+    AssignmentState,
     Place,
     PrescreenItem,
     PrescreenResult,
     Response,
-    State,
 )
 from study.config import Study
 from study.export_manifest import write_manifest
@@ -82,7 +82,7 @@ COLUMNS = tuple(COLUMN_TYPES)
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What was written, and how much."""
 
     csv: Path
@@ -93,7 +93,7 @@ class Exported:
     completed: int
 
 
-def export(session: Session, study: Study, plan: Plan, folder: Path, *, rehearsal: bool = False) -> Exported:
+def export(session: Session, study: Study, plan: Plan, folder: Path, *, rehearsal: bool = False) -> ExportResult:
     """Write responses.csv, responses.parquet, listeners.csv and export.json, each whole or not at all.
 
     Args:
@@ -119,12 +119,12 @@ def export(session: Session, study: Study, plan: Plan, folder: Path, *, rehearsa
         str(hash_chain.end(session)),
         rehearsal=rehearsal,
     )
-    return Exported(paths[0], paths[1], paths[2], manifest, len(rows), completed)
+    return ExportResult(paths[0], paths[1], paths[2], manifest, len(rows), completed)
 
 
 def arrived(session: Session) -> dict[str, int]:
     """How often somebody arrived, by what they were shown."""
-    counted = session.execute(select(Arrivals.shown, func.sum(Arrivals.number)).group_by(Arrivals.shown))
+    counted = session.execute(select(ArrivalCount.shown, func.sum(ArrivalCount.number)).group_by(ArrivalCount.shown))
     return {shown: int(number) for shown, number in counted}
 
 
@@ -212,15 +212,15 @@ def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def standing(assignment: Assignment, has_place: bool) -> State:
+def standing(assignment: Assignment, has_place: bool) -> AssignmentState:
     """The state as it is now: one whose place went to another has expired, even if it never came back."""
-    return State.EXPIRED if assignment.state in ACTIVE and not has_place else assignment.state
+    return AssignmentState.EXPIRED if assignment.state in ACTIVE and not has_place else assignment.state
 
 
 def _prescreen_outcome(assignment: Assignment) -> str:
     if assignment.screened_at is not None:
         return "passed"
-    return "failed" if assignment.state is State.SCREENED_OUT else "open"
+    return "failed" if assignment.state is AssignmentState.SCREENED_OUT else "open"
 
 
 def _screened(session: Session) -> dict[tuple[int, str], PrescreenResult]:

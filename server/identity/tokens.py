@@ -23,7 +23,7 @@ CODE_ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"  # without 0 O 1 I L
 
 
 @dataclass(frozen=True)
-class Entry:
+class ConsentTicket:
     """One person's one coming in: `number` is secret, `worker_hash` names nobody, `consent` is what they read."""
 
     number: str
@@ -35,7 +35,7 @@ class Entry:
         return sha256(self.number)
 
 
-class Door:
+class TokenSigner:
     """Makes and checks what a listener carries; needs the secret, no database."""
 
     def __init__(self, secret: str) -> None:
@@ -44,18 +44,18 @@ class Door:
         self._entries = URLSafeTimedSerializer(secret, salt="rootnote.entry", signer_kwargs=keywords)
         self._links = URLSafeSerializer(secret, salt="rootnote.link", signer_kwargs=keywords)
 
-    def open(self, consent: str, worker: str | None = None, link: str | None = None) -> Entry | None:
+    def open(self, consent: str, worker: str | None = None, link: str | None = None) -> ConsentTicket | None:
         """A new entry, or that of a listener's own link; None where the link is not one of ours."""
         if link:
             number = self._unsign_link(link)
-            return Entry(number, consent, self._keyed("link", number)) if number else None
-        return Entry(random_token(), consent, self.worker_hash(worker) if worker else None)
+            return ConsentTicket(number, consent, self._keyed("link", number)) if number else None
+        return ConsentTicket(random_token(), consent, self.worker_hash(worker) if worker else None)
 
-    def sign(self, entry: Entry) -> str:
+    def sign(self, entry: ConsentTicket) -> str:
         signed = self._entries.dumps([entry.number, entry.consent, entry.worker_hash])
         return signed if isinstance(signed, str) else signed.decode()
 
-    def read(self, signed: str) -> Entry | None:
+    def read(self, signed: str) -> ConsentTicket | None:
         """The entry of a form, or None where it is not ours or more than a day old."""
         try:
             (number, consent, worker_hash), made = self._entries.loads(signed, return_timestamp=True)
@@ -64,9 +64,9 @@ class Door:
         # One from the future was signed before a clock was set back, or by another server: no fault of the listener's.
         if (datetime.now(UTC) - made).total_seconds() > ENTRY_SECONDS:
             return None
-        return Entry(number, consent, worker_hash)
+        return ConsentTicket(number, consent, worker_hash)
 
-    def token(self, entry: Entry) -> str:
+    def token(self, entry: ConsentTicket) -> str:
         """The address of the assignment that this entry becomes (256 bits)."""
         return _text(hmac.digest(self._secret, b"rootnote.token:" + entry.number.encode(), "sha256"))
 
@@ -82,9 +82,9 @@ class Door:
         """What it keeps of a marketplace's submission, whose id may come again with another worker."""
         return self._keyed("submission", f"{worker}:{submission}")
 
-    def welcome(self, consent: str, worker: str) -> Entry:
+    def welcome(self, consent: str, worker: str) -> ConsentTicket:
         """The entry of a marketplace's worker: always the same, so that they find back without a cookie."""
-        return Entry(self._keyed("entry", worker), consent, self.worker_hash(worker))
+        return ConsentTicket(self._keyed("entry", worker), consent, self.worker_hash(worker))
 
     def make_link(self) -> str:
         """A new link for one listener, to go behind /take?link=."""

@@ -21,7 +21,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
-from server.db.models import Listener, Sealed
+from server.db.models import Listener, VaultEntry
 from server.db.upsert import find_or_add
 from server.recruiting.marketplaces.base import Arrival
 
@@ -107,7 +107,7 @@ def _read_file(name: str) -> str:
 def remember(session: Session, vault: Vault, listener: Listener, arrival: Arrival, now: datetime) -> None:
     """Keep who a listener is, and where they arrived last."""
     sealed, key = vault.seal(arrival), {"pseudonym": listener.pseudonym}
-    row = find_or_add(session, Sealed, key, {"sealed": sealed, "changed_at": now}, lock=True)
+    row = find_or_add(session, VaultEntry, key, {"sealed": sealed, "changed_at": now}, lock=True)
     row.sealed, row.changed_at = sealed, now
     session.flush()
 
@@ -118,7 +118,7 @@ def recall(session: Session, vault: Vault, listener: Listener) -> Arrival | None
     Raises:
         RootnoteError: where the key is not the one it was sealed by.
     """
-    row = session.get(Sealed, listener.pseudonym)
+    row = session.get(VaultEntry, listener.pseudonym)
     if row is None:
         return None
     found = vault.open(row.sealed)
@@ -133,7 +133,7 @@ def rotate(session: Session, vault: Vault, now: datetime) -> int:
     Raises:
         RootnoteError: where an entry opens under none of the keys; nothing is changed then.
     """
-    rows = list(session.scalars(select(Sealed).with_for_update()))
+    rows = list(session.scalars(select(VaultEntry).with_for_update()))
     for row in rows:
         row.sealed, row.changed_at = vault.reseal(row.sealed), now
     session.flush()

@@ -31,7 +31,7 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Rows:
+class BlockTable:
     """A table: the first cell of each row heads it; `title` is its caption."""
 
     title: str
@@ -85,7 +85,7 @@ class Heading:
     kind: str = "heading"
 
 
-Block = Text | Points | Rows | Prose | Drawing | Plate | Heading
+Block = Text | Points | BlockTable | Prose | Drawing | Plate | Heading
 
 
 @dataclass(frozen=True)

@@ -29,16 +29,16 @@ def irb(folder: Path, out: Path | None) -> None:
     """
     from server.irb import context as gathering
     from server.irb.html import footer, header, render
-    from server.irb.scratch_study import open_house
+    from server.irb.scratch_study import open_scratch_study
     from server.irb.screen_list import tour
-    from server.irb.screenshots import open_camera
+    from server.irb.screenshots import open_screenshooter
     from server.irb.summary import missing
 
     study = load_study(folder)
     facts = gathering.gather(study, os.environ, datetime.now(UTC))
     out = out or study.folder / FOLDER
-    with open_camera() as camera:
-        with open_house(study) as house:
+    with open_screenshooter() as camera:
+        with open_scratch_study(study) as house:
             pictures = tour(house, camera)
         page = render(facts, pictures)
         out.mkdir(parents=True, exist_ok=True)

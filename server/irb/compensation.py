@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from server.irb.blocks import Block, Rows, Section, Text
-from server.irb.context import Facts
+from server.irb.blocks import Block, BlockTable, Section, Text
+from server.irb.context import PacketContext
 from server.irb.formatting import count, minutes, money, pay
 from server.irb.timings import Measured
 from study.config import PayConfig, StudyConfig
@@ -34,13 +34,13 @@ def outcomes(config: StudyConfig) -> list[tuple[str, float]]:
     ]
 
 
-def compensation(facts: Facts) -> Section:
+def compensation(facts: PacketContext) -> Section:
     """Pay by outcome, the planned hour, the measured hour."""
     config, check = facts.config, facts.check
     rows = [[how, pay(usd, config)] for how, usd in outcomes(config)]
     floor = config.pay.floor_usd_per_hour
     blocks: list[Block] = [
-        Rows("What is paid", ("How a run ends", "Pay"), rows),
+        BlockTable("What is paid", ("How a run ends", "Pay"), rows),
         Text(f"{HOW[config.recruiter.kind]} Nobody's work is rejected by the software."),
         Text(
             f"Planned: {money(check.reward_usd, config)} for {minutes(check.minutes)}, which is "
@@ -60,13 +60,15 @@ def _beside(hourly: float, floor: float) -> str:
     return "at or above" if hourly >= floor else "BELOW"
 
 
-def _measured(facts: Facts) -> list[Block]:
+def _measured(facts: PacketContext) -> list[Block]:
     timed = [one for one in facts.measured if one.source != "simulation"]
     simulated = sum(one.n for one in facts.measured if one.source == "simulation")
     blocks: list[Block] = []
     if timed:
         head = ("Who", "Runs", "Median time", "90th percentile", "An hour at the median", "10th percentile of wages")
-        blocks.append(Rows("Measured time and what an hour of it pays", head, [_row(one, facts) for one in timed]))
+        blocks.append(
+            BlockTable("Measured time and what an hour of it pays", head, [_row(one, facts) for one in timed])
+        )
     else:
         blocks.append(Text("Time with people: not measured yet."))
     if simulated:
@@ -79,7 +81,7 @@ def _measured(facts: Facts) -> list[Block]:
     return blocks
 
 
-def _row(one: Measured, facts: Facts) -> list[str]:
+def _row(one: Measured, facts: PacketContext) -> list[str]:
     config, floor = facts.config, facts.config.pay.floor_usd_per_hour
     wages = [f"{money(usd, config)} ({_beside(usd, floor)} the floor)" for usd in (one.usd_at_median, one.usd_at_slow)]
     return [OF[one.source], f"{one.n:,}", f"{one.median:.1f} minutes", f"{one.slow:.1f} minutes", *wages]

@@ -13,12 +13,12 @@ from datetime import datetime
 from embeddings.provenance import digest
 from rootnote import VERSION
 from server.irb.timings import Measured, measure
-from server.recruiting.marketplaces.base import Order
-from server.recruiting.marketplaces.registry import make_recruiter
-from server.web.markdown import Pages, read_pages
+from server.recruiting.marketplaces.base import PostingOrder
+from server.recruiting.marketplaces.registry import make_marketplace
+from server.web.markdown import StudyTexts, read_study_texts
 from study.check import TEXTS, StudyCheck, check_study
 from study.config import Study, StudyConfig, cents
-from study.preregistration.document import APART, HYPOTHESES, Frozen, read_frozen, text_of
+from study.preregistration.document import APART, HYPOTHESES, FrozenPlan, read_frozen, text_of
 from study.trial_plan import Plan, read_plan
 
 CLIPS_OF_A_TRIAL = 3
@@ -33,16 +33,16 @@ class Advert:
 
 
 @dataclass(frozen=True)
-class Facts:
+class PacketContext:
     """What is known of a study when the packet is made."""
 
     study: Study
     plan: Plan
     check: StudyCheck
-    pages: Mapping[str, Pages]  # by language
+    pages: Mapping[str, StudyTexts]  # by language
     texts: Mapping[str, str]  # consent texts as written, by language
     hypotheses: str
-    frozen: Frozen | None
+    frozen: FrozenPlan | None
     advert: Advert
     measured: tuple[Measured, ...]
     fingerprint: str
@@ -68,7 +68,7 @@ class Facts:
         return self.pages[self.config.study.languages[0]].consent_version
 
 
-def gather(study: Study, environment: Mapping[str, str], now: datetime) -> Facts:
+def gather(study: Study, environment: Mapping[str, str], now: datetime) -> PacketContext:
     """Everything that the packet says.
 
     Raises:
@@ -76,11 +76,11 @@ def gather(study: Study, environment: Mapping[str, str], now: datetime) -> Facts
     """
     plan = read_plan(study)
     languages = study.config.study.languages
-    return Facts(
+    return PacketContext(
         study=study,
         plan=plan,
         check=check_study(study),
-        pages=read_pages(study),
+        pages=read_study_texts(study),
         texts={code: study.text("consent", code).read_text(encoding="utf-8") for code in languages},
         hypotheses=text_of(study.folder / HYPOTHESES),
         frozen=read_frozen(study.folder),
@@ -94,11 +94,11 @@ def gather(study: Study, environment: Mapping[str, str], now: datetime) -> Facts
 def _advert(study: Study, environment: Mapping[str, str]) -> Advert:
     """What the recruiter would show of an order for all the study's places; nothing is asked of a marketplace."""
     config = study.config
-    recruiter = make_recruiter(study)
+    recruiter = make_marketplace(study)
     places = config.design.listener_count * len(config.embedding.embedders)
     address = environment.get("ROOTNOTE_PUBLIC_URL", "").rstrip("/") or "https://(the server's address)"
     reward = cents(config.pay.reward_usd)
-    order = Order("packet", "packet", places, places, reward, f"{address}/take", config.pay.minutes)
+    order = PostingOrder("packet", "packet", places, places, reward, f"{address}/take", config.pay.minutes)
     return Advert(recruiter.terms.name, recruiter.advert(order))
 
 

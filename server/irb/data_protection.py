@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import get_args
 
 from server.commands.backup import KEPT
-from server.irb.blocks import Block, Drawing, Heading, Points, Rows, Section, Text
-from server.irb.context import Facts
+from server.irb.blocks import Block, BlockTable, Drawing, Heading, Points, Section, Text
+from server.irb.context import PacketContext
 from server.irb.data_flow import draw, in_words
 from server.privacy import data_inventory
 from study.config import StudyConfig
@@ -19,13 +19,13 @@ TELLS = {
 }
 
 
-def data_flow(facts: Facts) -> Section:
+def data_flow(facts: PacketContext) -> Section:
     """The diagram, and the same in words."""
     config = facts.config
     return Section("Data flow", [Drawing(draw(config)), Text("The same in words:"), Points(in_words(config))])
 
 
-def stored(facts: Facts) -> Section:
+def stored(facts: PacketContext) -> Section:
     """Every table with every column, and what lies elsewhere."""
     config = facts.config
     blocks: list[Block] = [
@@ -34,29 +34,29 @@ def stored(facts: Facts) -> Section:
             "column of them is in the appendix. The software calls participants listeners. All "
             "tables lie in one database, on the host of the study."
         ),
-        Rows(
+        BlockTable(
             "Tables of the database",
             ("Table", "What it holds", "About", "Kept as", "Seen by"),
             [[name, table.what, table.about, table.kept, table.seen] for name, table in data_inventory.TABLES.items()],
         ),
-        Rows(
+        BlockTable(
             "How long",
             ("Kept as", "What, and how long"),
             [[kept, data_inventory.how_long(kept, config)] for kept in get_args(data_inventory.Kept)],
         ),
-        Rows(
+        BlockTable(
             "Outside the database",
             ("Where", "What", "Tells who", "Kept", "Seen by"),
             [
                 [place.name, place.what, TELLS[place.tells], place.kept, place.seen]
-                for place in data_inventory.places(config)
+                for place in data_inventory.storage_locations(config)
             ],
         ),
     ]
     return Section("What is stored, where and for how long", blocks)
 
 
-def columns(facts: Facts) -> Section:
+def columns(facts: PacketContext) -> Section:
     """Every column of every table."""
     rows = [
         [f"{name}.{column}", about.what, TELLS[about.tells]]
@@ -67,12 +67,12 @@ def columns(facts: Facts) -> Section:
         "Appendix: every column of the database",
         [
             Text("“Names, or may name, a person” stands at what identifies by itself or may, like words typed freely."),
-            Rows("Columns", ("Table and column", "What it holds", "Tells who"), rows, dense=True),
+            BlockTable("Columns", ("Table and column", "What it holds", "Tells who"), rows, dense=True),
         ],
     )
 
 
-def security(facts: Facts) -> Section:
+def security(facts: PacketContext) -> Section:
     """What the code does; what the host does is for who runs it to say."""
     return Section(
         "Data security",

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from server.irb.blocks import Section
 from server.irb.compensation import compensation
-from server.irb.context import Facts
+from server.irb.context import PacketContext
 from server.irb.data_protection import columns, data_flow, security, stored
 from server.irb.protocol import participants, protocol
 from server.irb.recruitment_consent import consent, recruitment
@@ -21,7 +21,7 @@ from server.irb.summary import summary
 SHORT = 12  # characters of a hash, where it only tells two packets apart
 
 
-def sections(facts: Facts, pictures: Sequence[Picture]) -> list[Section]:
+def sections(facts: PacketContext, pictures: Sequence[Picture]) -> list[Section]:
     """The packet's sections in their order."""
     return [
         summary(facts),
@@ -40,7 +40,7 @@ def sections(facts: Facts, pictures: Sequence[Picture]) -> list[Section]:
     ]
 
 
-def header(facts: Facts) -> str:
+def header(facts: PacketContext) -> str:
     """What stands above every page."""
     return (
         f"{facts.config.study.name} · study {facts.fingerprint[:SHORT]} · consent {facts.consent_hash[:SHORT]} · "
@@ -48,12 +48,12 @@ def header(facts: Facts) -> str:
     )
 
 
-def footer(facts: Facts) -> str:
+def footer(facts: PacketContext) -> str:
     """What stands below every page."""
     return f"Board packet of {facts.made_at:%Y-%m-%d}, made by rootnote study irb; regenerate it, do not edit it"
 
 
-def render(facts: Facts, pictures: Sequence[Picture]) -> str:
+def render(facts: PacketContext, pictures: Sequence[Picture]) -> str:
     """The packet as HTML; the same facts and pictures give the same text."""
     environment = Environment(
         loader=PackageLoader("server.irb"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,

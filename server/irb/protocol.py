@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from server.irb.blocks import Block, Heading, Points, Rows, Section, Text
-from server.irb.context import Facts
+from server.irb.blocks import Block, BlockTable, Heading, Points, Section, Text
+from server.irb.context import PacketContext
 from server.irb.formatting import LANGUAGE_NAMES, count, listing, minutes
 from study.config import StudyConfig
 from study.preregistration.exclusion_rules import plan_of
@@ -28,7 +28,7 @@ KINDS = {
 }
 
 
-def protocol(facts: Facts) -> Section:
+def protocol(facts: PacketContext) -> Section:
     """Purpose, procedure, trials, questions, analysis."""
     config, check = facts.config, facts.check
     blocks: list[Block] = [Heading("Purpose"), Text(_purpose(config))]
@@ -67,7 +67,7 @@ def _purpose(config: StudyConfig) -> str:
     )
 
 
-def _procedure(facts: Facts) -> list[str]:
+def _procedure(facts: PacketContext) -> list[str]:
     config, design = facts.config, facts.config.design
     steps = ["Reads the information and consents by pressing “I agree and want to begin”. Nothing is stored before."]
     steps += [_check(kind, config) for kind in config.prescreen.steps]
@@ -115,9 +115,9 @@ def _not_told(config: StudyConfig) -> str:
     return f"Nothing untrue is told. Not announced beforehand: {listing(kinds)}, to see whether answers are reliable."
 
 
-def _questions(config: StudyConfig) -> Rows:
+def _questions(config: StudyConfig) -> BlockTable:
     rows = [[one.text, _answer(one), "yes" if one.required else "no"] for one in config.questions]
-    return Rows("Questions, in their order", ("Question", "Answer", "Required"), rows)
+    return BlockTable("Questions, in their order", ("Question", "Answer", "Required"), rows)
 
 
 def _answer(question: Question) -> str:
@@ -126,7 +126,7 @@ def _answer(question: Question) -> str:
     return f"{kind}: {offered}" if offered else kind
 
 
-def _analysis(facts: Facts) -> list[Block]:
+def _analysis(facts: PacketContext) -> list[Block]:
     rules = plan_of(facts.config).as_data()["rules"]
     left = list(rules.values())
     frozen = facts.frozen
@@ -156,7 +156,7 @@ def _once(config: StudyConfig) -> str:
     return f"{known} in the link, where each is sent a link of their own; an open link cannot tell two people apart."
 
 
-def participants(facts: Facts) -> Section:
+def participants(facts: PacketContext) -> Section:
     """Who takes part, how many, and who may not."""
     config, check = facts.config, facts.check
     languages = listing([LANGUAGE_NAMES[code] for code in config.study.languages])

@@ -6,8 +6,8 @@ import re
 
 from markupsafe import Markup
 
-from server.irb.blocks import Block, Prose, Rows, Section, Text
-from server.irb.context import Facts
+from server.irb.blocks import Block, BlockTable, Prose, Section, Text
+from server.irb.context import PacketContext
 from server.irb.formatting import LANGUAGE_NAMES
 from study.consent_check import ELEMENTS, missing_elements
 from study.languages import LANGUAGES
@@ -21,16 +21,18 @@ POSTS = {
 }
 
 
-def recruitment(facts: Facts) -> Section:
+def recruitment(facts: PacketContext) -> Section:
     """The advertisement as the recruiter shows it."""
     rows = [[what, words] for what, words in facts.advert.shown]
     title = f"As shown by {facts.advert.where}"
     if facts.config.recruiter.kind == "link":
         title = "What participants are sent"
-    return Section("Recruitment", [Text(POSTS[facts.config.recruiter.kind]), Rows(title, ("Part", "Words"), rows)])
+    return Section(
+        "Recruitment", [Text(POSTS[facts.config.recruiter.kind]), BlockTable(title, ("Part", "Words"), rows)]
+    )
 
 
-def consent(facts: Facts) -> Section:
+def consent(facts: PacketContext) -> Section:
     """The consent text in each language, with its version's hash."""
     blocks: list[Block] = [
         Text(
@@ -60,9 +62,9 @@ def _lowered(markup: Markup) -> Markup:
     return Markup(re.sub(r"(</?h)([123])>", lambda found: f"{found[1]}{int(found[2]) + 3}>", markup))
 
 
-def _elements(facts: Facts) -> Rows:
+def _elements(facts: PacketContext) -> BlockTable:
     """Which of the elements that consent needs each text seems to speak of."""
     unsaid = {code: missing_elements(text) for code, text in facts.texts.items()}
     rows = [[name, *("not found" if name in unsaid[code] else "found" for code in unsaid)] for name in ELEMENTS]
     head = ("Element", *(LANGUAGE_NAMES[code] for code in unsaid))
-    return Rows("What consent must speak of (45 CFR 46.116), as looked for by its usual words", head, rows)
+    return BlockTable("What consent must speak of (45 CFR 46.116), as looked for by its usual words", head, rows)

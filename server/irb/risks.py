@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from server.irb.blocks import Heading, Points, Rows, Section, Text
-from server.irb.context import Facts
+from server.irb.blocks import BlockTable, Heading, Points, Section, Text
+from server.irb.context import PacketContext
 from server.irb.formatting import minutes, pay
 from study.config import StudyConfig
 from study.prescreen.steps import graded_steps
 
 
-def risks(facts: Facts) -> Section:
+def risks(facts: PacketContext) -> Section:
     """What may go wrong for a participant, and what the software does about it; and the benefits."""
     config = facts.config
     rows = [
@@ -41,7 +41,7 @@ def risks(facts: Facts) -> Section:
     return Section(
         "Risks and benefits",
         [
-            Rows("Foreseeable risks, and what is done about each", ("Risk", "What is done"), rows),
+            BlockTable("Foreseeable risks, and what is done about each", ("Risk", "What is done"), rows),
             Text(
                 "Participants have no direct benefit beyond payment. What the result is good for is said in the "
                 "consent text. Whether the risk is minimal is for the board to say."
@@ -58,7 +58,7 @@ def _pressure(config: StudyConfig) -> str:
     )
 
 
-def withdrawal(facts: Facts) -> Section:
+def withdrawal(facts: PacketContext) -> Section:
     """How a participant stops, what becomes of the answers, and what a request can still do."""
     return Section(
         "Withdrawal and participants' rights",
@@ -83,7 +83,7 @@ def _leaving(config: StudyConfig) -> list[str]:
     ]
 
 
-def _afterwards(facts: Facts) -> list[str]:
+def _afterwards(facts: PacketContext) -> list[str]:
     contact = facts.config.study.contact
     reach = f"Participants can write to {contact}, which every page shows." if contact else "No contact is set yet."
     days = f"{facts.config.privacy.identity_days:g} days after the last payment"

@@ -31,9 +31,18 @@ from server.assignments.lifecycle import Experiment, TrialAnswer
 from server.assignments.prescreen import ItemAnswer
 from server.audit import study_control
 from server.db import database
-from server.db.models import ACTIVE, Assignment, Opening, Place, PrescreenItem, Serving, State, Submission
+from server.db.models import (
+    ACTIVE,
+    Assignment,
+    AssignmentState,
+    ClipDelivery,
+    MarketplaceSubmission,
+    Place,
+    Posting,
+    PrescreenItem,
+)
 from server.identity.vault import Vault, new_key
-from server.participant.context import House as PageHouse
+from server.participant.context import AppContext as PageHouse
 from server.privacy import erasure
 from server.settings import Settings
 from study.config import StorageConfig, Study
@@ -47,7 +56,7 @@ WHY = "so that the page can be pictured"
 
 
 @dataclass
-class Clock:
+class ScratchClock:
     """The scratch study's clock: it stands still until it is put forward."""
 
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -57,13 +66,13 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class House:
+class ScratchStudy:
     """The scratch study: where it is served, and its database."""
 
     study: Study
     app: Flask
     address: str
-    clock: Clock
+    clock: ScratchClock
 
     @property
     def experiment(self) -> Experiment:
@@ -111,7 +120,7 @@ class House:
     def item(self, token: str) -> PrescreenItem | None:
         """The item of the prescreen that is due, None where the prescreen is over."""
         with self.listener(token) as (session, assignment):
-            due = prescreen.due_items(session, assignment) if assignment.state is State.CONSENTED else ()
+            due = prescreen.due_items(session, assignment) if assignment.state is AssignmentState.CONSENTED else ()
             session.expunge_all()
             return due[0] if due else None
 
@@ -133,8 +142,8 @@ class House:
             taken = round(4000 * self.experiment.config.corpus.clip_seconds)
             sure = 3 if self.experiment.config.player.confidence else None
             for position in range(1, len(self.experiment.trials(assignment)) + 1):
-                mine = (Serving.assignment_id == assignment.id, Serving.position == position)
-                for serving in session.scalars(select(Serving.id).where(*mine)):
+                mine = (ClipDelivery.assignment_id == assignment.id, ClipDelivery.position == position)
+                for serving in session.scalars(select(ClipDelivery.id).where(*mine)):
                     audio.mark_fetched(session, self.experiment, serving)
                 session.expire_all()
                 given = TrialAnswer(position, "A", taken, 1, 1, 1, sure)
@@ -154,12 +163,12 @@ class House:
 
     def end_unheard(self, token: str) -> None:
         with self.listener(token) as (session, assignment):
-            lifecycle.end_unheard(session, self.experiment, assignment)
+            lifecycle.end_for_technical_reasons(session, self.experiment, assignment)
 
     def hand_in(self, token: str) -> None:
         """The marketplace says that the work was handed in."""
         with self.listener(token) as (session, assignment):
-            mine = update(Submission).where(Submission.assignment_id == assignment.id)
+            mine = update(MarketplaceSubmission).where(MarketplaceSubmission.assignment_id == assignment.id)
             session.execute(mine.values(status="submitted"))
 
     # ------------------------------------------------------------------ the study as a whole
@@ -208,7 +217,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextlib.contextmanager
-def open_house(study: Study) -> Iterator[House]:
+def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
     """Serve the study from a scratch database, in this process; its clips from build/stimuli, never from a bucket.
 
     Raises:
@@ -216,7 +225,7 @@ def open_house(study: Study) -> Iterator[House]:
     """
     here = dataclasses.replace(study, config=study.config.model_copy(update={"storage": StorageConfig()}))
     with tempfile.TemporaryDirectory(prefix="rootnote-packet-") as folder, _keeping_still():
-        url, clock = URL.create("sqlite", database=str(Path(folder) / "scratch.sqlite3")), Clock()
+        url, clock = URL.create("sqlite", database=str(Path(folder) / "scratch.sqlite3")), ScratchClock()
         engine = database.connect(url)
         database.migrate(engine)
         engine.dispose()
@@ -228,7 +237,7 @@ def open_house(study: Study) -> Iterator[House]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
-            house = House(here, app, f"http://127.0.0.1:{server.server_port}", clock)
+            house = ScratchStudy(here, app, f"http://127.0.0.1:{server.server_port}", clock)
             _open_places(house)
             yield house
         finally:
@@ -238,7 +247,7 @@ def open_house(study: Study) -> Iterator[House]:
             app.extensions["rootnote.engine"].dispose()
 
 
-def _open_places(house: House) -> None:
+def _open_places(house: ScratchStudy) -> None:
     """Write down the task that marketplace workers come by."""
     kind = house.study.config.recruiter.kind
     if kind == "link":
@@ -246,7 +255,7 @@ def _open_places(house: House) -> None:
     market_id = HIT if kind == "mturk" else PROLIFIC_STUDY
     with house.writing() as session:
         session.add(
-            Opening(
+            Posting(
                 token="packet",  # noqa: S106 (a name)
                 places=1,
                 reward_cents=0,

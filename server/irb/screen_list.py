@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from server.irb.scratch_study import House
-from server.irb.screenshots import WINDOWS, Camera, Width
+from server.irb.scratch_study import ScratchStudy
+from server.irb.screenshots import WINDOWS, Screenshooter, Width
 from study.prescreen.steps import STEPS, graded_steps, step_config
 from study.questionnaire import check_answers
 
@@ -103,11 +103,11 @@ def check_screens(kind: str) -> tuple[Screen, Screen, Screen]:
 
 
 @dataclass
-class Tour:
+class ScreenTour:
     """A walk through the scratch study, with the pictures taken so far."""
 
-    house: House
-    camera: Camera
+    house: ScratchStudy
+    camera: Screenshooter
     pictures: list[Picture] = field(default_factory=list)
     people: int = 0
 
@@ -177,9 +177,9 @@ class Tour:
         return self.camera.page.url.rpartition("/")[2]
 
 
-def tour(house: House, camera: Camera) -> list[Picture]:
+def tour(house: ScratchStudy, camera: Screenshooter) -> list[Picture]:
     """Picture every screen of a study, in the order in which a listener may meet them."""
-    walk = Tour(house, camera)
+    walk = ScreenTour(house, camera)
     if house.study.config.recruiter.kind == "mturk":
         walk.show(PREVIEW, walk.door(STRANGER, preview=True))
     walk.show(CONSENT, walk.door(STRANGER))
@@ -200,7 +200,7 @@ def tour(house: House, camera: Camera) -> list[Picture]:
     )
 
 
-def _fail_the_checks(walk: Tour) -> None:
+def _fail_the_checks(walk: ScreenTour) -> None:
     """Somebody who fails each check once, and the last one that must be passed for good."""
     house, config = walk.house, walk.house.study.config
     must = [kind for kind in graded_steps(config) if step_config(config, kind).required]
@@ -217,7 +217,7 @@ def _fail_the_checks(walk: Tour) -> None:
         walk.show(SCREENED_OUT, walk.own(token))
 
 
-def _leave_early(walk: Tour) -> None:
+def _leave_early(walk: ScreenTour) -> None:
     token = walk.consent()
     walk.house.leave(token)
     walk.show(WITHDRAWN, walk.own(token))
@@ -231,7 +231,7 @@ def _leave_early(walk: Tour) -> None:
     walk.show(ERASED, walk.own(token))
 
 
-def _take_the_last_place(walk: Tour) -> str:
+def _take_the_last_place(walk: ScreenTour) -> str:
     """Somebody is away for too long and loses the last place to somebody else, whose token this gives."""
     slow = walk.consent()
     walk.house.fill_other_places()
@@ -242,7 +242,7 @@ def _take_the_last_place(walk: Tour) -> str:
     return token
 
 
-def _take_the_study(walk: Tour, token: str) -> None:
+def _take_the_study(walk: ScreenTour, token: str) -> None:
     house = walk.house
     while item := house.item(token):
         if item.attempt == 1 and item.item <= 2:
@@ -264,7 +264,7 @@ def _take_the_study(walk: Tour, token: str) -> None:
     walk.show(DONE, walk.own(token))
 
 
-def _come_too_late(walk: Tour, token: str) -> None:
+def _come_too_late(walk: ScreenTour, token: str) -> None:
     house, comer = walk.house, walk.door(STRANGER)
     if house.study.config.recruiter.kind != "link":
         house.hand_in(token)
@@ -279,7 +279,7 @@ def _come_too_late(walk: Tour, token: str) -> None:
     walk.show(CLOSED, comer)
 
 
-def _in_order(house: House) -> list[Screen]:
+def _in_order(house: ScratchStudy) -> list[Screen]:
     """All screens as the packet shows them: the way through the study, its ends, and what goes wrong."""
     checks = [screen for kind in house.study.config.prescreen.steps for screen in check_screens(kind)]
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from server.app import ERRORS
-from server.irb.blocks import Block, Heading, Plate, Rows, Section, Text
+from server.irb.blocks import Block, BlockTable, Heading, Plate, Section, Text
 from server.irb.formatting import LANGUAGE_NAMES
 from server.irb.screen_list import Picture
 from server.irb.screenshots import WINDOWS
@@ -31,5 +31,5 @@ def screens(pictures: Sequence[Picture]) -> Section:
             both = [picture for picture in own if picture.screen == screen]
             blocks.append(Plate(number, screen.title, f"Seen {screen.seen}. Address: {screen.route}", both))
     rows = [[str(code), title, text] for code, (title, text) in ERRORS.items()]
-    blocks.append(Rows("The words of all error pages, in English", ("Code", "Heading", "Text"), rows))
+    blocks.append(BlockTable("The words of all error pages, in English", ("Code", "Heading", "Text"), rows))
     return Section("What participants see", blocks)

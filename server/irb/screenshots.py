@@ -52,7 +52,7 @@ PAGES = '<span class="pageNumber"></span> / <span class="totalPages"></span>'
 
 
 @dataclass
-class Camera:
+class Screenshooter:
     """An open browser with one page, which is steered from outside."""
 
     browser: Browser
@@ -114,7 +114,7 @@ def chromium_path() -> str | None:
 
 
 @contextlib.contextmanager
-def open_camera() -> Iterator[Camera]:
+def open_screenshooter() -> Iterator[Screenshooter]:
     """Start the browser.
 
     Raises:
@@ -136,7 +136,7 @@ def open_camera() -> Iterator[Camera]:
         context.set_default_timeout(TIMEOUT_MS)
         context.add_init_script(FORGET)
         try:
-            yield Camera(browser, context.new_page())
+            yield Screenshooter(browser, context.new_page())
         except Error as error:
             line = error.message.strip().splitlines()[0] if error.message.strip() else "it said nothing"
             raise RootnoteError(f"the browser that takes the packet's pictures failed: {line}") from error

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from server.irb.blocks import Block, Heading, Points, Rows, Section, Text
+from server.irb.blocks import Block, BlockTable, Heading, Points, Section, Text
 from server.irb.compensation import outcomes
-from server.irb.context import Facts
+from server.irb.context import PacketContext
 from server.irb.formatting import LANGUAGE_NAMES, count, listing, minutes, money
 from study.check import PLACEHOLDER
 from study.consent_check import missing_elements
@@ -24,7 +24,7 @@ ALWAYS = (
 )
 
 
-def summary(facts: Facts) -> Section:
+def summary(facts: PacketContext) -> Section:
     """What the study is, in ten lines, and what is missing."""
     config, check = facts.config, facts.check
     info = config.study
@@ -40,21 +40,24 @@ def summary(facts: Facts) -> Section:
         ["Identifying data", _identifying(facts)],
         ["Recording of participants", "none: no camera, no microphone, no location (the pages forbid them)"],
     ]
-    blocks: list[Block] = [Rows("The study in short", ("", ""), rows), Heading("What the board will still ask for")]
+    blocks: list[Block] = [
+        BlockTable("The study in short", ("", ""), rows),
+        Heading("What the board will still ask for"),
+    ]
     if found := missing(facts):
         blocks += [Text("Left open by the study's own files:"), Points(found)]
     blocks += [Text("In no file of the study, so to be attached:"), Points(ALWAYS)]
     return Section("The study in short", blocks)
 
 
-def _identifying(facts: Facts) -> str:
+def _identifying(facts: PacketContext) -> str:
     kind = facts.config.recruiter.kind
     if kind == "link":
         return "no names or ids; a keyed hash of the id in the link, if it has one; free text as participants write it"
     return "the marketplace's worker id, encrypted and apart; free text as participants write it"
 
 
-def missing(facts: Facts) -> list[str]:
+def missing(facts: PacketContext) -> list[str]:
     """What the study's files leave open, each in a sentence."""
     config, info = facts.config, facts.config.study
     found = []
@@ -73,7 +76,7 @@ def missing(facts: Facts) -> list[str]:
     return found
 
 
-def _missing_in(text: str, language: str, facts: Facts) -> list[str]:
+def _missing_in(text: str, language: str, facts: PacketContext) -> list[str]:
     """What a consent text leaves open."""
     found = []
     if left := list(dict.fromkeys(PLACEHOLDER.findall(text))):
@@ -85,7 +88,7 @@ def _missing_in(text: str, language: str, facts: Facts) -> list[str]:
     return found
 
 
-def _unnamed(text: str, facts: Facts) -> Mapping[str, float]:
+def _unnamed(text: str, facts: PacketContext) -> Mapping[str, float]:
     """The amounts that are paid and that a text does not name, by what they are paid for."""
     named = {float(number.replace(",", ".")) for number in re.findall(r"\d+(?:[.,]\d{1,2})?", text)}
     return {how.lower(): usd for how, usd in outcomes(facts.config) if usd and round(usd, 2) not in named}

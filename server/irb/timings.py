@@ -15,7 +15,7 @@ from typing import Literal
 
 from server.db import database
 from server.db.models import StudyRecord
-from server.payments.hourly_pay import quantile, works
+from server.payments.hourly_pay import paid_work, quantile
 from server.settings import read_settings
 from study.config import Study
 from study.trial_plan import Plan
@@ -59,7 +59,7 @@ def _measure(study: Study, plan: Plan, environment: Mapping[str, str], rehearsal
             record = session.get(StudyRecord, 1)
             if record is None or record.schedule != plan.schedule_fingerprint:
                 return None  # of another schedule: another study
-            found = works(session, study.config.pay)
+            found = paid_work(session, study.config.pay)
     finally:
         engine.dispose()
     if not found:

@@ -21,7 +21,7 @@ from werkzeug.wrappers import Response as WebResponse
 from server.assignments.lifecycle import Experiment
 from server.audit import study_control
 from server.db.database import reading
-from server.db.models import Arrivals, Response, StudyRecord
+from server.db.models import ArrivalCount, Response, StudyRecord
 from server.monitoring import status
 
 blueprint = Blueprint("watch", __name__)
@@ -86,7 +86,7 @@ class _Counted:
                     family.add_metric([value], number)
             yield family
         arrived = CounterMetricFamily("rootnote_arrivals", "Arrivals at /take by what was shown.", labels=["shown"])
-        by_shown = select(Arrivals.shown, func.sum(Arrivals.number)).group_by(Arrivals.shown)
+        by_shown = select(ArrivalCount.shown, func.sum(ArrivalCount.number)).group_by(ArrivalCount.shown)
         for shown, number in self._session.execute(by_shown):
             arrived.add_metric([shown], number)
         yield arrived

@@ -9,7 +9,16 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from server.db.models import ACTIVE, Assignment, Opening, Payment, Place, Response, State, Submission
+from server.db.models import (
+    ACTIVE,
+    Assignment,
+    AssignmentState,
+    MarketplaceSubmission,
+    Payment,
+    Place,
+    Posting,
+    Response,
+)
 from server.export.responses import standing
 from server.payments import hourly_pay, ledger
 from server.privacy import retention
@@ -21,7 +30,7 @@ def count(session: Session) -> dict[str, Any]:
     places = list(session.execute(select(Place.assignment_id, Place.filled)))
     held = {assignment for assignment, filled in places if assignment is not None and not filled}
     filled = sum(filled for _, filled in places)
-    listeners = dict.fromkeys((state.value for state in State), 0)
+    listeners = dict.fromkeys((state.value for state in AssignmentState), 0)
     for assignment in session.scalars(select(Assignment)):
         listeners[standing(assignment, assignment.id in held).value] += 1
     shown = {"consented", "screened", "listening", "finished", "screened_out", "withdrawn", "expired"}
@@ -37,8 +46,8 @@ def money(session: Session, pay: PayConfig) -> dict[str, Any]:
     launch = ledger.launch(session)
     if launch is None:
         return {}
-    statuses = select(Submission.status, func.count()).group_by(Submission.status)
-    openings = select(Opening.settled_at.is_(None), func.count()).group_by(Opening.settled_at.is_(None))
+    statuses = select(MarketplaceSubmission.status, func.count()).group_by(MarketplaceSubmission.status)
+    openings = select(Posting.settled_at.is_(None), func.count()).group_by(Posting.settled_at.is_(None))
     under_way = {bool(open_): number for open_, number in session.execute(openings)}
     kinds = select(Payment.kind, func.sum(Payment.cents)).where(Payment.state == "paid").group_by(Payment.kind)
     fees = select(func.coalesce(func.sum(Payment.fee_cents), 0)).where(Payment.state == "paid")
@@ -56,7 +65,7 @@ def money(session: Session, pay: PayConfig) -> dict[str, Any]:
 
 def wage(session: Session, pay: PayConfig) -> dict[str, Any]:
     """What an hour pays, as measured, beside the floor; empty before anybody finished."""
-    found = hourly_pay.wages(session, pay)
+    found = hourly_pay.hourly_pay(session, pay)
     if found is None:
         return {}
     told = {
@@ -73,7 +82,7 @@ def wage(session: Session, pay: PayConfig) -> dict[str, Any]:
 
 def identities(session: Session, config: StudyConfig, now: datetime) -> dict[str, Any]:
     """Of how many people it is kept who they are, when that is due to be deleted, and how many are."""
-    found = retention.look(session, config, now)
+    found = retention.status(session, config, now)
     told: dict[str, Any] = {"kept": found.kept}
     if found.kept:
         told["due"] = f"{found.due:%Y-%m-%d %H:%M} UTC" if found.due else f"not yet: {found.waiting}"
@@ -93,5 +102,5 @@ def shown_codes(session: Session, pay: PayConfig) -> Iterator[tuple[str, str, fl
         yield assignment.completion_code, assignment.state.value, _due(assignment.state, pay)
 
 
-def _due(state: State, pay: PayConfig) -> float:
+def _due(state: AssignmentState, pay: PayConfig) -> float:
     return ledger.due(state, pay)[1] / 100

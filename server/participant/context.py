@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 from server.assignments import lifecycle
 from server.assignments.lifecycle import Experiment
 from server.db.models import Assignment
-from server.identity.tokens import Door
-from server.participant.marketplace_entry import Reception
+from server.identity.tokens import TokenSigner
+from server.participant.marketplace_entry import MarketplaceEntry
 from server.privacy.erasure import Journal
 from server.web import i18n
-from server.web.markdown import Pages
+from server.web.markdown import StudyTexts
 from study.prescreen.item import encode_wav
 from study.prescreen.volume import volume_sound
 
@@ -22,40 +22,40 @@ TOKEN_LIMIT = 64
 
 
 @dataclass(frozen=True)
-class House:
+class AppContext:
     """Everything the pages need that is the same for all listeners."""
 
     experiment: Experiment
-    texts: dict[str, Pages]  # by language
-    door: Door
+    texts: dict[str, StudyTexts]  # by language
+    door: TokenSigner
     volume: bytes
     rehearsal: bool
     journal: Journal
-    reception: Reception | None = None  # None: listeners come by plain links
+    reception: MarketplaceEntry | None = None  # None: listeners come by plain links
 
     @classmethod
     def of(
         cls,
         experiment: Experiment,
-        texts: dict[str, Pages],
-        door: Door,
+        texts: dict[str, StudyTexts],
+        door: TokenSigner,
         rehearsal: bool,
         journal: Journal,
-        reception: Reception | None = None,
-    ) -> House:
+        reception: MarketplaceEntry | None = None,
+    ) -> AppContext:
         loudness = experiment.config.stimuli.loudness_lufs
         return cls(experiment, texts, door, encode_wav(volume_sound(loudness)), rehearsal, journal, reception)
 
     @property
-    def pages(self) -> Pages:
+    def pages(self) -> StudyTexts:
         """The texts in the language of the page."""
         return self.texts[i18n.present()]
 
 
-def present_house() -> House:
+def present_context() -> AppContext:
     """The house of this application."""
     house = current_app.extensions["rootnote"]
-    assert isinstance(house, House)
+    assert isinstance(house, AppContext)
     return house
 
 

@@ -14,14 +14,14 @@ from datetime import datetime
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from server.assignments.lifecycle import Refused
-from server.db.models import Assignment, Opening, State, Submission
+from server.assignments.lifecycle import StepRefusedError
+from server.db.models import Assignment, AssignmentState, MarketplaceSubmission, Posting
 from server.db.upsert import find_or_add
 from server.identity import vault as privacy
-from server.identity.tokens import Door, Entry
+from server.identity.tokens import ConsentTicket, TokenSigner
 from server.identity.vault import Vault
 from server.payments import ledger
-from server.recruiting.marketplaces.base import Arrival, ArrivalError, HandBack, Recruiter
+from server.recruiting.marketplaces.base import Arrival, ArrivalError, Marketplace, ReturnLink
 from study.config import PayConfig, cents
 from study.languages import mark
 
@@ -30,12 +30,12 @@ HANDED_IN = ("submitted", "approved", "rejected")
 
 
 @dataclass(frozen=True)
-class Reception:
+class MarketplaceEntry:
     """What is needed to see who arrives from a marketplace."""
 
-    recruiter: Recruiter
+    recruiter: Marketplace
     vault: Vault
-    door: Door
+    door: TokenSigner
     pay: PayConfig
 
     def arrive(self, session: Session, query: Mapping[str, str]) -> Arrival:
@@ -47,18 +47,18 @@ class Reception:
         try:
             arrival = self.recruiter.arrive(query)
         except ArrivalError as error:
-            raise Refused(str(error)) from None
+            raise StepRefusedError(str(error)) from None
         # An order that is on its way may have its first worker before we know its id.
-        ours = or_(Opening.market_id == arrival.opening, Opening.market_id.is_(None))
-        if not arrival.preview and session.scalar(select(Opening.id).where(ours).limit(1)) is None:
-            raise Refused(UNKNOWN)
+        ours = or_(Posting.market_id == arrival.opening, Posting.market_id.is_(None))
+        if not arrival.preview and session.scalar(select(Posting.id).where(ours).limit(1)) is None:
+            raise StepRefusedError(UNKNOWN)
         return arrival
 
-    def entry(self, consent: str, arrival: Arrival) -> Entry:
+    def entry(self, consent: str, arrival: Arrival) -> ConsentTicket:
         assert arrival.worker is not None
         return self.door.welcome(consent, arrival.worker)
 
-    def read(self, sealed: str, entry: Entry) -> Arrival | None:
+    def read(self, sealed: str, entry: ConsentTicket) -> Arrival | None:
         """The arrival that a form carries; None where it is not this entry's."""
         arrival = self.vault.open(sealed)
         if arrival is None or arrival.worker is None or self.entry(entry.consent, arrival) != entry:
@@ -68,8 +68,12 @@ class Reception:
     def has_handed_in(self, session: Session, assignment: Assignment, arrival: Arrival) -> bool:
         """Whether this run was submitted from another place before."""
         key = self._key(arrival)
-        same = (Submission.assignment_id == assignment.id, Submission.key != key, Submission.status.in_(HANDED_IN))
-        return session.scalar(select(Submission.id).where(*same).limit(1)) is not None
+        same = (
+            MarketplaceSubmission.assignment_id == assignment.id,
+            MarketplaceSubmission.key != key,
+            MarketplaceSubmission.status.in_(HANDED_IN),
+        )
+        return session.scalar(select(MarketplaceSubmission.id).where(*same).limit(1)) is not None
 
     def note(self, session: Session, assignment: Assignment, arrival: Arrival, now: datetime) -> None:
         """Note the place that a listener holds now, and keep sealed who they are; nothing of who had it erased."""
@@ -78,24 +82,24 @@ class Reception:
             return
         held = {"assignment_id": assignment.id, "opening": arrival.opening, "status": "held", "seen_at": now}
         # The same worker may come twice at once, and `server sync` may hear of the place just now.
-        row = find_or_add(session, Submission, {"key": self._key(arrival)}, held, lock=True)
+        row = find_or_add(session, MarketplaceSubmission, {"key": self._key(arrival)}, held, lock=True)
         row.assignment_id, row.seen_at = assignment.id, now
         if row.status not in HANDED_IN:
             row.status = "held"
         privacy.remember(session, self.vault, assignment.listener, arrival, now)
 
-    def hand_back(self, session: Session, assignment: Assignment) -> HandBack:
+    def hand_back(self, session: Session, assignment: Assignment) -> ReturnLink:
         """How a listener whose run has ended gets back; neither way where they have, or are paid in another."""
-        if assignment.state in (State.SUBMITTED, State.APPROVED, State.PAID):
-            return HandBack()
+        if assignment.state in (AssignmentState.SUBMITTED, AssignmentState.APPROVED, AssignmentState.PAID):
+            return ReturnLink()
         arrival = privacy.recall(session, self.vault, assignment.listener)
         amount = ledger.due(assignment.state, self.pay)[1]
         if arrival is None or (not self.recruiter.terms.pays_unsubmitted and amount < cents(self.pay.reward_usd)):
-            return HandBack()
+            return ReturnLink()
         outcome = ledger.outcome(assignment.state, self.pay)
         return self.recruiter.hand_back(arrival, outcome, assignment.completion_code)
 
-    def hand_back_owed(self, arrival: Arrival) -> HandBack:
+    def hand_back_owed(self, arrival: Arrival) -> ReturnLink:
         """How somebody gets back who took a place that was made to pay them."""
         return self.recruiter.hand_back(arrival, "finished", "OWED")
 

@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response as WebResponse
 from server.assignments import lifecycle
 from server.db.models import Assignment, ConsentText, LogEntry
 from server.participant.context import present_assignment as _assignment
-from server.participant.context import present_house as _house
+from server.participant.context import present_context as _house
 from server.participant.context import present_session as _session
 from server.payments import ledger
 from server.privacy import erasure, subject_access

@@ -21,18 +21,18 @@ from werkzeug.wrappers import Response as WebResponse
 
 from server.assignments import audio as sounds
 from server.assignments import lifecycle, prescreen
-from server.assignments.lifecycle import Refused, TrialAnswer, Vacancy
+from server.assignments.lifecycle import Availability, StepRefusedError, TrialAnswer
 from server.assignments.prescreen import ItemAnswer
 from server.assignments.telemetry import read_telemetry
 from server.audit import study_control
 from server.db import database
-from server.db.models import Assignment, PrescreenItem, State
-from server.identity.tokens import WORKER_LIMIT, Entry
+from server.db.models import Assignment, AssignmentState, PrescreenItem
+from server.identity.tokens import WORKER_LIMIT, ConsentTicket
 from server.participant.context import TOKEN_LIMIT
 from server.participant.context import present_assignment as _assignment
-from server.participant.context import present_house as _house
+from server.participant.context import present_context as _house
 from server.participant.context import present_session as _session
-from server.participant.marketplace_entry import Reception
+from server.participant.marketplace_entry import MarketplaceEntry
 from server.privacy import erasure
 from server.recruiting.marketplaces.base import Arrival
 from server.web import i18n
@@ -77,10 +77,10 @@ def take() -> WebResponse | str | tuple[str, int]:
         return _receive(reception)
     worker, link = request.args.get("worker", "").strip(), request.args.get("link", "")
     if len(worker) > WORKER_LIMIT or len(link) > 4 * TOKEN_LIMIT:
-        raise Refused("This link is not complete; please open the link that you were sent.")
+        raise StepRefusedError("This link is not complete; please open the link that you were sent.")
     entry = _house().door.open(_house().pages.consent_version, worker or None, link or None)
     if entry is None:
-        raise Refused("This link is not complete; please open the link that you were sent.")
+        raise StepRefusedError("This link is not complete; please open the link that you were sent.")
     if link and lifecycle.find_entry(_session(), entry):
         return redirect(_address(_house().door.token(entry)), 303)
     full = _turn_away()
@@ -90,7 +90,7 @@ def take() -> WebResponse | str | tuple[str, int]:
     return page
 
 
-def _receive(reception: Reception) -> WebResponse | str:
+def _receive(reception: MarketplaceEntry) -> WebResponse | str:
     """Somebody comes from a marketplace."""
     arrival = reception.arrive(_session(), {name: value[:ADDRESS_LIMIT] for name, value in request.args.items()})
     if "owed" in request.args:
@@ -111,7 +111,9 @@ def _receive(reception: Reception) -> WebResponse | str:
     return _receive_again(reception, arrival, entry, assignment)
 
 
-def _receive_again(reception: Reception, arrival: Arrival, entry: Entry, assignment: Assignment) -> WebResponse | str:
+def _receive_again(
+    reception: MarketplaceEntry, arrival: Arrival, entry: ConsentTicket, assignment: Assignment
+) -> WebResponse | str:
     """Somebody comes again: reloads the frame, has taken another place, or the same one after giving it back."""
     i18n.use(assignment.language)
     if reception.has_handed_in(_session(), assignment, arrival):
@@ -119,7 +121,7 @@ def _receive_again(reception: Reception, arrival: Arrival, entry: Entry, assignm
     if assignment.erased_at is not None:  # who they are is not written down again
         return redirect(_address(_house().door.token(entry)), 303)
     lost = lifecycle.current_step(_session(), _house().experiment, assignment) in ("withdrawn", "expired")
-    number, left = assignment.id, assignment.state is State.WITHDRAWN
+    number, left = assignment.id, assignment.state is AssignmentState.WITHDRAWN
     _session().commit()  # gives its connection back, so that nobody holds two
     with database.writing(current_app.extensions["rootnote.engine"]) as session, session.begin():
         reception.note(session, session.get_one(Assignment, number), arrival, _house().experiment.clock())
@@ -155,11 +157,11 @@ def _turn_away() -> str | None:
     found = study_control.control(_session())
     if not found.recruiting:
         return render_template("full.html", step="full", complete=found.closed_at is not None, paused=True)
-    vacancy = lifecycle.vacancy(_session(), _house().experiment)
-    return None if vacancy is Vacancy.OPEN else _full_page(vacancy)
+    vacancy = lifecycle.availability(_session(), _house().experiment)
+    return None if vacancy is Availability.OPEN else _full_page(vacancy)
 
 
-def _consent_page(entry: Entry, arrival: Arrival | None = None, *, again: bool = False) -> str:
+def _consent_page(entry: ConsentTicket, arrival: Arrival | None = None, *, again: bool = False) -> str:
     reception = _house().reception
     return render_template(
         "consent.html",
@@ -180,8 +182,8 @@ def _languages() -> dict[str, str]:
     return {code: f"{here}?{urlencode(request.args.to_dict() | {'lang': code})}" for code in offered}
 
 
-def _full_page(vacancy: Vacancy) -> str:
-    return render_template("full.html", step="full", complete=vacancy is Vacancy.COMPLETE)
+def _full_page(vacancy: Availability) -> str:
+    return render_template("full.html", step="full", complete=vacancy is Availability.COMPLETE)
 
 
 @blueprint.post("/take")
@@ -191,23 +193,23 @@ def consent() -> WebResponse | str | tuple[str, int]:
     i18n.use(request.form.get("lang"))
     entry = house.door.read(request.form.get("entry", ""))
     if entry is None:
-        raise Refused("This page was open for too long; please open the link that you were sent once more.")
+        raise StepRefusedError("This page was open for too long; please open the link that you were sent once more.")
     arrival = None
     if house.reception is not None:
         arrival = house.reception.read(request.form.get("arrival", ""), entry)
         if arrival is None:
-            raise Refused("This page is not complete; please open it from the marketplace once more.")
+            raise StepRefusedError("This page is not complete; please open it from the marketplace once more.")
     if lifecycle.find_entry(_session(), entry) is None:
         if full := _turn_away():
             return full
         if entry.consent != house.pages.consent_version:
-            return _consent_page(Entry(entry.number, house.pages.consent_version, entry.worker_hash), arrival)
+            return _consent_page(ConsentTicket(entry.number, house.pages.consent_version, entry.worker_hash), arrival)
     token = house.door.token(entry)
     try:
         assignment = lifecycle.consent(_session(), house.experiment, entry, token, i18n.present())
-    except lifecycle.NoPlace:
-        return _full_page(lifecycle.vacancy(_session(), house.experiment))
-    except lifecycle.TakenPart:
+    except lifecycle.NoPlaceError:
+        return _full_page(lifecycle.availability(_session(), house.experiment))
+    except lifecycle.AlreadyTakenPartError:
         return render_template("taken.html", step="taken"), 409
     if house.reception is not None and arrival is not None:
         # In this order: `server sync` too locks the submission before the assignment.
@@ -233,7 +235,7 @@ def page(token: str) -> str:
         item = prescreen.current_item(_session(), assignment)
         return render_template(f"prescreens/{item.kind}.html", **context, **_prescreen(assignment, item))
     if step == "instructions":
-        ahead = _addresses(lifecycle.clips(_session(), assignment), 1)
+        ahead = _addresses(lifecycle.served_trials(_session(), assignment), 1)
         volume_is_set = "volume" in _house().experiment.config.prescreen.steps
         texts = {"text": _house().pages.instructions, "volume_is_set": volume_is_set}
         return render_template("instructions.html", **context, **texts, next=ahead)
@@ -263,7 +265,7 @@ def _prescreen(assignment: Assignment, item: PrescreenItem) -> dict[str, object]
 
 
 def _trial(assignment: Assignment) -> dict[str, object]:
-    found = lifecycle.clips(_session(), assignment)
+    found = lifecycle.served_trials(_session(), assignment)
     player = _house().experiment.config.player
     return {
         "position": found.position,
@@ -275,7 +277,7 @@ def _trial(assignment: Assignment) -> dict[str, object]:
     }
 
 
-def _addresses(found: lifecycle.Clips, position: int) -> list[str]:
+def _addresses(found: lifecycle.ServedTrials, position: int) -> list[str]:
     """Where the clips X, A and B of a trial are fetched; none where it is not served yet."""
     served = found.of(position)
     return [url_for("participant.audio", name=served[slot].sound) for slot in lifecycle.SLOTS if served]
@@ -296,7 +298,7 @@ def _read_item(form: Mapping[str, str]) -> ItemAnswer:
     kind, attempt, item = [*form.get("item", "").split("-"), "", ""][:3]
     strange = mark("That sound is not one of yours.")
     if kind not in ASKED:
-        raise Refused(strange)
+        raise StepRefusedError(strange)
     field, least, most, problem = ASKED[kind]
     given = _whole(plain_number(form.get(field, "")), least, most, problem)
     return ItemAnswer(kind, _whole(attempt, 1, 99, strange), _whole(item, 1, 99, strange), given)
@@ -318,7 +320,7 @@ def answer_trial(token: str) -> WebResponse:
 def _read_trial(sent: Request) -> TrialAnswer:
     form = sent.form
     if form.get("choice") not in ("A", "B"):
-        raise Refused("Please choose A or B.")
+        raise StepRefusedError("Please choose A or B.")
     damaged = mark("What was sent is not complete; please load the page again.")
     heard = {name: _whole(form.get(name), 0, MAX_PLAYS, damaged) for name in ("plays_x", "plays_a", "plays_b")}
     position = _whole(form.get("position"), 1, 10_000, damaged)
@@ -329,7 +331,7 @@ def _read_trial(sent: Request) -> TrialAnswer:
     try:
         telemetry = read_telemetry(form, sent.headers.get("User-Agent", ""))
     except ValueError:
-        raise Refused(damaged) from None
+        raise StepRefusedError(damaged) from None
     return TrialAnswer(position, form["choice"], taken, **heard, confidence=sure, telemetry=telemetry)
 
 
@@ -376,7 +378,7 @@ def technical(token: str) -> str | WebResponse:
 
 @blueprint.post("/a/<token>/technical")
 def end_unheard(token: str) -> WebResponse:
-    lifecycle.end_unheard(_session(), _house().experiment, _assignment(token, lock=True))
+    lifecycle.end_for_technical_reasons(_session(), _house().experiment, _assignment(token, lock=True))
     return redirect(_address(token), 303)
 
 
@@ -384,7 +386,7 @@ def _whole(raw: str | None, least: int, most: int, problem: str) -> int:
     """A whole number within bounds, or Refused with `problem`."""
     text = (raw or "").strip()
     if not (text.isascii() and text.isdigit() and len(text) <= 12 and least <= int(text) <= most):
-        raise Refused(problem)
+        raise StepRefusedError(problem)
     return int(text)
 
 

@@ -26,7 +26,7 @@ PAUSE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class Work:
+class PaidWork:
     """One finished run: minutes at work, and what it pays in all (the reward, and what was added to it)."""
 
     assignment: int
@@ -44,7 +44,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Wages:
+class HourlyPay:
     """What an hour pays, over everybody who finished: the median, and the tenth percentile."""
 
     n: int
@@ -55,7 +55,7 @@ class Wages:
     missing: int
 
 
-def works(session: Session, pay: PayConfig) -> list[Work]:
+def paid_work(session: Session, pay: PayConfig) -> list[PaidWork]:
     """Every finished run that was not erased."""
     moments = _moments(session)
     added: dict[int | None, int] = defaultdict(int)
@@ -64,7 +64,7 @@ def works(session: Session, pay: PayConfig) -> list[Work]:
         added[payment.assignment_id] += payment.cents
     done = select(Assignment).where(Assignment.state.in_(COMPLETED), Assignment.ended_at.is_not(None))
     return [
-        Work(
+        PaidWork(
             one.id,
             one.pseudonym,
             minutes_at_work([*moments[one.id], *_ends(one)]),
@@ -95,13 +95,13 @@ def minutes_at_work(moments: Iterable[datetime]) -> float:
     return sum((min(pause, PAUSE) for pause in pauses), timedelta()).total_seconds() / 60
 
 
-def wages(session: Session, pay: PayConfig) -> Wages | None:
+def hourly_pay(session: Session, pay: PayConfig) -> HourlyPay | None:
     """What an hour pays; None before anybody finished."""
-    found = works(session, pay)
+    found = paid_work(session, pay)
     if not found:
         return None
     hourly, short = [one.hourly for one in found], [one.short(pay.floor_usd_per_hour) for one in found]
-    return Wages(
+    return HourlyPay(
         n=len(found),
         minutes=statistics.median(one.minutes for one in found),
         median=statistics.median(hourly),

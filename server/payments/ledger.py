@@ -19,14 +19,24 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
-from server.db.models import COMPLETED, LIVE, TURNED_AWAY, Assignment, Launch, Opening, Payment, State, Submission
+from server.db.models import (
+    COMPLETED,
+    LIVE,
+    TURNED_AWAY,
+    Assignment,
+    AssignmentState,
+    Launch,
+    MarketplaceSubmission,
+    Payment,
+    Posting,
+)
 from server.recruiting.marketplaces.base import Kind, Outcome
 from study.config import PayConfig, cents
 
-LEFT = {State.WITHDRAWN, State.RETURNED, State.EXPIRED}
+LEFT = {AssignmentState.WITHDRAWN, AssignmentState.RETURNED, AssignmentState.EXPIRED}
 
 
-class OverBudget(RootnoteError):  # noqa: N818 (a limit that was set, and holds)
+class OverBudgetError(RootnoteError):
     """What was asked for would cost more than the launch may."""
 
 
@@ -35,30 +45,30 @@ def dollars(amount: int) -> str:
     return f"${amount // 100:,}.{amount % 100:02d}"
 
 
-def outcome(state: State, pay: PayConfig) -> Outcome:
+def outcome(state: AssignmentState, pay: PayConfig) -> Outcome:
     """How a run that has ended ended, as the marketplace is told: who is paid the reward has finished there."""
     if state in COMPLETED or due(state, pay)[0] == "reward":
         return "finished"
     return "screened_out" if state in TURNED_AWAY else "left"
 
 
-def due(state: State, pay: PayConfig) -> tuple[Kind, int]:
+def due(state: AssignmentState, pay: PayConfig) -> tuple[Kind, int]:
     """What somebody is owed whose run ended so: the kind and the cents."""
     if state in COMPLETED:
         return "reward", cents(pay.reward_usd)
-    if state is State.TECHNICAL:
+    if state is AssignmentState.TECHNICAL:
         amount = cents(pay.unheard_usd)
         return "reward" if amount == cents(pay.reward_usd) else "screen_out", amount
     if state in TURNED_AWAY:
         return "screen_out", cents(pay.screened_out_usd)
-    if state is State.EXPIRED:
+    if state is AssignmentState.EXPIRED:
         return "partial", cents(pay.expired_usd)
     return "partial", cents(pay.withdrawn_usd) if state in LEFT else 0
 
 
-def settles(state: State, pay: PayConfig) -> tuple[Kind, ...]:
+def settles(state: AssignmentState, pay: PayConfig) -> tuple[Kind, ...]:
     """The kinds of payment by which what is due is paid; who could not hear was screened out in earlier versions."""
-    return ("reward", "screen_out") if state is State.TECHNICAL else (due(state, pay)[0],)
+    return ("reward", "screen_out") if state is AssignmentState.TECHNICAL else (due(state, pay)[0],)
 
 
 def owed(assignment: Assignment, booked: Iterable[Payment], pay: PayConfig) -> tuple[Kind, int] | None:
@@ -77,17 +87,17 @@ def _covers(payment: Payment, kinds: Collection[Kind], amount: int) -> bool:
     return payment.kind in kinds or whole
 
 
-def is_rejected(submissions: Sequence[Submission]) -> bool:
+def is_rejected(submissions: Sequence[MarketplaceSubmission]) -> bool:
     """Whether a person has rejected what a listener handed in (latest first) and nothing of theirs is open."""
     latest = submissions[0] if submissions else None
     is_open = any(one.status in LIVE for one in submissions)
     return latest is not None and latest.status == "rejected" and not is_open
 
 
-def submissions_of(session: Session, assignment: Assignment) -> list[Submission]:
+def submissions_of(session: Session, assignment: Assignment) -> list[MarketplaceSubmission]:
     """What a listener holds or has held at the marketplace, latest first."""
-    mine = select(Submission).where(Submission.assignment_id == assignment.id)
-    return list(session.scalars(mine.order_by(Submission.id.desc())))
+    mine = select(MarketplaceSubmission).where(MarketplaceSubmission.assignment_id == assignment.id)
+    return list(session.scalars(mine.order_by(MarketplaceSubmission.id.desc())))
 
 
 # ------------------------------------------------------------------ rows
@@ -104,7 +114,7 @@ def find(session: Session, assignment: Assignment, *kinds: Kind) -> Payment | No
     return session.scalar(mine.order_by(Payment.id).limit(1))
 
 
-def intend(
+def record_pending(
     session: Session,
     assignment: Assignment | None,
     kind: Kind,
@@ -112,8 +122,8 @@ def intend(
     fee: int,
     now: datetime,
     *,
-    submission: Submission | None = None,
-    opening: Opening | None = None,
+    submission: MarketplaceSubmission | None = None,
+    opening: Posting | None = None,
     reason: str = "",
 ) -> Payment:
     """Write down a payment before it is made; one of this assignment and kind that is there already is given back.
@@ -149,7 +159,7 @@ def settle(session: Session, payment: Payment, now: datetime) -> None:
         payment.state, payment.paid_at = "paid", now
     assignment = session.get(Assignment, payment.assignment_id) if payment.assignment_id else None
     if payment.kind == "reward" and assignment is not None and assignment.state in COMPLETED:
-        assignment.state = State.PAID
+        assignment.state = AssignmentState.PAID
     session.flush()
 
 
@@ -158,7 +168,7 @@ def pending(session: Session) -> list[Payment]:
     return list(session.scalars(select(Payment).where(Payment.state == "pending").order_by(Payment.id)))
 
 
-def alike(session: Session, payment: Payment) -> int:
+def same_payments(session: Session, payment: Payment) -> int:
     """How many other grants of as many cents to this submission the books show as paid."""
     same = (Payment.submission_id == payment.submission_id, Payment.cents == payment.cents)
     others = (Payment.id != payment.id, Payment.state == "paid", Payment.opening_id.is_(None))
@@ -179,14 +189,14 @@ def paid(session: Session) -> int:
 
 def committed(session: Session) -> int:
     """What the launch is bound to cost at most as it stands: paid, in doubt, and open."""
-    unit = Opening.places * (Opening.reward_cents + Opening.fee_cents)
-    unsettled = select(func.coalesce(func.sum(unit), 0)).where(Opening.settled_at.is_(None))
-    within = select(Opening.id).where(Opening.settled_at.is_(None))
+    unit = Posting.places * (Posting.reward_cents + Posting.fee_cents)
+    unsettled = select(func.coalesce(func.sum(unit), 0)).where(Posting.settled_at.is_(None))
+    within = select(Posting.id).where(Posting.settled_at.is_(None))
     beside = Payment.opening_id.is_(None) | Payment.opening_id.not_in(within)
     return int(session.scalar(unsettled) or 0) + _sum(session, beside, Payment.state != "void")
 
 
-def room(session: Session) -> int:
+def remaining_budget(session: Session) -> int:
     """What may still be ordered or granted within the budget."""
     found = launch(session)
     return 0 if found is None else max(found.budget_cents - committed(session), 0)
@@ -202,7 +212,7 @@ def require_budget(session: Session, more: int) -> None:
     if found is None or more <= found.budget_cents - committed(session):
         return
     missing = more - (found.budget_cents - committed(session))
-    raise OverBudget(
+    raise OverBudgetError(
         f"the budget of {dollars(found.budget_cents)} is {dollars(missing)} short of this; "
         "raise it with `rootnote server open --budget USD`."
     )

@@ -20,7 +20,7 @@ SERVER = "(server)"
 
 
 @dataclass(frozen=True)
-class Version:
+class ConsentVersion:
     """A consent text, since when it was shown, and how many agreed to it."""
 
     hash: str
@@ -45,12 +45,12 @@ def keep(session: Session, texts: Mapping[str, tuple[str, str]], now: datetime) 
         )
 
 
-def versions(session: Session) -> list[Version]:
+def versions(session: Session) -> list[ConsentVersion]:
     """All of them, oldest first."""
     counted = select(Assignment.consent_version, func.count()).group_by(Assignment.consent_version)
     agreed = {str(which): int(number) for which, number in session.execute(counted)}
     rows = session.scalars(select(ConsentText).order_by(ConsentText.language, ConsentText.number))
-    return [Version(r.hash, r.language, r.number, r.since, agreed.get(r.hash, 0), r.text) for r in rows]
+    return [ConsentVersion(r.hash, r.language, r.number, r.since, agreed.get(r.hash, 0), r.text) for r in rows]
 
 
 def agreed_to(session: Session) -> list[tuple[str, str, datetime]]:

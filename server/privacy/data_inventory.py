@@ -42,7 +42,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Place:
+class StorageLocation:
     """Somewhere outside the database where data of people lie or pass through."""
 
     name: str
@@ -414,8 +414,8 @@ TABLES: dict[str, Table] = {
 }
 
 
-PLACES: tuple[Place, ...] = (
-    Place(
+PLACES: tuple[StorageLocation, ...] = (
+    StorageLocation(
         "The listener's browser",
         "An answer until the server has acknowledged it (local storage); the address of the listener's own page and "
         "whether keys are on (session storage). No cookie.",
@@ -423,7 +423,7 @@ PLACES: tuple[Place, ...] = (
         "the answer until it is acknowledged; the rest until the window is closed",
         "who uses that browser",
     ),
-    Place(
+    StorageLocation(
         "The server's log",
         "Time, kind of page, result and milliseconds of each request, and the kind and place of errors; no address "
         "of the network, page address, worker id, pseudonym, browser or answer.",
@@ -431,7 +431,7 @@ PLACES: tuple[Place, ...] = (
         "as the host's log is kept",
         ADMIN,
     ),
-    Place(
+    StorageLocation(
         "The server's memory",
         "A keyed hash of each sender's network address, to count requests (limits against floods); the key ends "
         "with the process, and nothing of it is written down.",
@@ -439,14 +439,14 @@ PLACES: tuple[Place, ...] = (
         "until the server is started again, at most",
         "nobody",
     ),
-    Place(
+    StorageLocation(
         "Backups",
         "Copies of the whole database, in files readable by their owner alone; worker ids are encrypted there too.",
         "personal",
         "the newest 30, unless told otherwise",
         ADMIN,
     ),
-    Place(
+    StorageLocation(
         "Exports",
         "responses.csv and .parquet, listeners.csv: answers, times and questions by pseudonym; no worker id, keyed "
         "hash or completion code. Words typed freely are in them.",
@@ -457,12 +457,12 @@ PLACES: tuple[Place, ...] = (
 )
 
 
-def places(config: StudyConfig) -> list[Place]:
+def storage_locations(config: StudyConfig) -> list[StorageLocation]:
     """Where data of people lie outside the database in this study."""
     found = list(PLACES)
     if config.storage.stimuli and config.storage.delivery == "redirect":
         found.append(
-            Place(
+            StorageLocation(
                 "The bucket of clips",
                 "The network address of each listener's browser, which fetches the clips there, in the storage "
                 "provider's own logs where these are switched on. The clips themselves are about no one.",
@@ -474,7 +474,7 @@ def places(config: StudyConfig) -> list[Place]:
     if config.recruiter.kind != "link":
         name = {"mturk": "Mechanical Turk", "prolific": "Prolific"}[config.recruiter.kind]
         found.append(
-            Place(
+            StorageLocation(
                 name,
                 "Its own record of who took the task, when it was handed in, the completion code, and what was paid.",
                 "personal",

@@ -31,22 +31,22 @@ from server.db.models import (
     LIVE,
     Answer,
     Assignment,
+    AssignmentState,
+    ClipDelivery,
+    MarketplaceSubmission,
     Payment,
     Place,
     PrescreenItem,
     PrescreenResult,
     Response,
-    Sealed,
-    Serving,
-    State,
-    Submission,
+    VaultEntry,
 )
 from server.payments import ledger
 from study.config import PayConfig
 
 LISTENER = "(listener)"
 REPLAYED = "(journal)"
-DELETED = (Response, Answer, PrescreenItem, PrescreenResult, Serving)
+DELETED = (Response, Answer, PrescreenItem, PrescreenResult, ClipDelivery)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def erase(
         session.execute(delete(table).where(table.assignment_id == assignment.id))
     if assignment.state in ACTIVE:
         _free_place(session, assignment)
-        assignment.state, assignment.ended_at = State.WITHDRAWN, now
+        assignment.state, assignment.ended_at = AssignmentState.WITHDRAWN, now
     assignment.screened_at = assignment.listening_at = assignment.ended_at = None
     assignment.erased_at = now
     study_control.write_log(
@@ -182,7 +182,7 @@ def forget_the_erased(session: Session, pay: PayConfig) -> int:
     """Delete the sealed identities of those erased to whom nothing is owed any more; how many were deleted."""
     erased = select(Assignment).where(Assignment.erased_at.is_not(None))
     settled = [one for one in session.scalars(erased) if is_settled(session, one, pay)]
-    rows = [row for one in settled if (row := session.get(Sealed, one.listener.pseudonym)) is not None]
+    rows = [row for one in settled if (row := session.get(VaultEntry, one.listener.pseudonym)) is not None]
     for row in rows:
         session.delete(row)
     session.flush()
@@ -191,7 +191,9 @@ def forget_the_erased(session: Session, pay: PayConfig) -> int:
 
 def is_settled(session: Session, assignment: Assignment, pay: PayConfig) -> bool:
     """Whether nothing is owed to this listener, and nothing of theirs waits at a marketplace."""
-    mine = select(Submission.id).where(Submission.assignment_id == assignment.id, Submission.status.in_(LIVE))
+    mine = select(MarketplaceSubmission.id).where(
+        MarketplaceSubmission.assignment_id == assignment.id, MarketplaceSubmission.status.in_(LIVE)
+    )
     if assignment.state in ACTIVE or session.scalar(mine.limit(1)) is not None:
         return False
     booked = list(session.scalars(select(Payment).where(Payment.assignment_id == assignment.id)))

@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 from server.assignments.lifecycle import Clock
 from server.audit import study_control
 from server.db import database
-from server.db.models import ACTIVE, Assignment, Listener, Opening, Payment, Place, Sealed, Submission
-from server.identity.tokens import Door
+from server.db.models import ACTIVE, Assignment, Listener, MarketplaceSubmission, Payment, Place, Posting, VaultEntry
+from server.identity.tokens import TokenSigner
 from server.payments import ledger
 from server.privacy import erasure
 from study.config import StudyConfig
@@ -29,7 +29,7 @@ SERVER = "(server)"
 
 
 @dataclass(frozen=True)
-class Retention:
+class RetentionStatus:
     """Where the deletion of identities stands.
 
     `kept`: people of whom something still tells who they are; `due`: when that goes, None while it is not known and
@@ -43,11 +43,11 @@ class Retention:
     purged_at: datetime | None
 
 
-def look(session: Session, config: StudyConfig, now: datetime) -> Retention:
+def status(session: Session, config: StudyConfig, now: datetime) -> RetentionStatus:
     """Where the deletion of identities stands."""
     found, waiting = study_control.control(session), _waiting_for(session, config, now)
     due = None if waiting else _last_event(session) + timedelta(days=config.privacy.identity_days)
-    return Retention(len(_named(session)), due, waiting, found.purged, found.purged_at)
+    return RetentionStatus(len(_named(session)), due, waiting, found.purged, found.purged_at)
 
 
 def blocked(session: Session, now: datetime) -> str:
@@ -60,7 +60,7 @@ def blocked(session: Session, now: datetime) -> str:
         return "somebody is listening still"
     if ledger.pending(session):
         return "payments are in doubt (`rootnote server sync`)"
-    if session.scalar(select(Opening.id).where(Opening.settled_at.is_(None)).limit(1)) is not None:
+    if session.scalar(select(Posting.id).where(Posting.settled_at.is_(None)).limit(1)) is not None:
         return "openings at the marketplace are not settled (`rootnote server sync`)"
     return ""
 
@@ -94,7 +94,7 @@ def _last_event(session: Session) -> datetime:
 
 def _named(session: Session) -> list[Listener]:
     """Listeners of whom something tells who they are."""
-    sealed = select(Sealed.pseudonym)
+    sealed = select(VaultEntry.pseudonym)
     return list(
         session.scalars(select(Listener).where(or_(Listener.worker_hash.is_not(None), Listener.pseudonym.in_(sealed))))
     )
@@ -103,15 +103,15 @@ def _named(session: Session) -> list[Listener]:
 # ------------------------------------------------------------------ deleting
 
 
-def purge(session: Session, door: Door, now: datetime, who: str, reason: str = "") -> int:
+def purge(session: Session, door: TokenSigner, now: datetime, who: str, reason: str = "") -> int:
     """Delete everything that tells who anybody is; of how many people it was."""
     found = study_control.control(session, lock=True)
     people = _named(session)
     numbers = {one.id for one in people}
-    session.execute(delete(Sealed))
+    session.execute(delete(VaultEntry))
     for listener in people:
         listener.worker_hash = None
-    for row in session.scalars(select(Submission)):
+    for row in session.scalars(select(MarketplaceSubmission)):
         row.key = secrets.token_hex(32)
     _unname_payments(session)
     for assignment in session.scalars(select(Assignment)):
@@ -129,14 +129,16 @@ def _unname_payments(session: Session) -> None:
     """Draw anew what a marketplace shows beside a worker's id: marks of payments, and of places made for one worker."""
     for payment in session.scalars(select(Payment)):
         payment.token = f"paid-{secrets.token_hex(12)}"
-    for opening in session.scalars(select(Opening).where(Opening.owed_to.is_not(None))):
+    for opening in session.scalars(select(Posting).where(Posting.owed_to.is_not(None))):
         other = f"gone-{secrets.token_hex(12)}"
-        for row in session.scalars(select(Submission).where(Submission.opening == opening.market_id)):
+        for row in session.scalars(
+            select(MarketplaceSubmission).where(MarketplaceSubmission.opening == opening.market_id)
+        ):
             row.opening = other
         opening.token = opening.market_id = other
 
 
-def keep_house(engine: Engine, config: StudyConfig, door: Door, clock: Clock) -> int:
+def purge_automatically(engine: Engine, config: StudyConfig, door: TokenSigner, clock: Clock) -> int:
     """Do what is due: forget the erased who are paid, and everybody once their time has come; how many went."""
     with database.reading(engine) as session:
         if not _has_work(session, config, clock()):
@@ -144,7 +146,7 @@ def keep_house(engine: Engine, config: StudyConfig, door: Door, clock: Clock) ->
     with database.writing(engine) as session, session.begin():
         study_control.control(session, lock=True)  # of several processes one does it, and the rest find it done
         gone = erasure.forget_the_erased(session, config.pay)
-        state = look(session, config, clock())
+        state = status(session, config, clock())
         if state.due is not None and state.due <= clock() and state.kept:
             reason = f"{config.privacy.identity_days:g} days after the last payment"
             gone += purge(session, door, clock(), SERVER, reason)
@@ -152,10 +154,10 @@ def keep_house(engine: Engine, config: StudyConfig, door: Door, clock: Clock) ->
 
 
 def _has_work(session: Session, config: StudyConfig, now: datetime) -> bool:
-    erased = select(Sealed.pseudonym).join(Listener, Listener.pseudonym == Sealed.pseudonym).join(Assignment)
+    erased = select(VaultEntry.pseudonym).join(Listener, Listener.pseudonym == VaultEntry.pseudonym).join(Assignment)
     if session.scalar(erased.where(Assignment.erased_at.is_not(None)).limit(1)) is not None:
         return True
     if not _named(session):
         return False
-    state = look(session, config, now)
+    state = status(session, config, now)
     return state.due is not None and state.due <= now and state.kept > 0

@@ -17,15 +17,15 @@ from server.db.models import (
     Assignment,
     Listener,
     LogEntry,
+    MarketplaceSubmission,
     Payment,
     PrescreenItem,
     PrescreenResult,
     Response,
-    Sealed,
-    Submission,
+    VaultEntry,
 )
 from server.identity import vault as privacy
-from server.identity.tokens import Door
+from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault
 from server.privacy import consent_texts, retention
 from study.config import StudyConfig
@@ -37,7 +37,7 @@ RIGHTS = (
 HIDDEN = {"id", "assignment_id", "token_hash", "entry_hash", "listener_id", "sound", "params"}
 
 
-def find(session: Session, door: Door, wanted: str, *, worker: bool = False) -> Assignment | None:
+def find(session: Session, door: TokenSigner, wanted: str, *, worker: bool = False) -> Assignment | None:
     """The run of a completion code or a pseudonym, or of a worker's id at the marketplace."""
     runs = select(Assignment).join(Listener, Assignment.listener_id == Listener.id)
     if worker:
@@ -46,7 +46,7 @@ def find(session: Session, door: Door, wanted: str, *, worker: bool = False) -> 
     return found or session.scalar(runs.where((Assignment.pseudonym == wanted) | (Listener.pseudonym == wanted)))
 
 
-def find_code(session: Session, door: Door, code: str, *, lock: bool = False) -> Assignment | None:
+def find_code(session: Session, door: TokenSigner, code: str, *, lock: bool = False) -> Assignment | None:
     """The run of a completion code, as somebody types it; `lock` where it is about to change."""
     plain = "".join(code.upper().split()).replace("-", "")
     if not (plain.isascii() and plain.isalnum()):
@@ -55,7 +55,7 @@ def find_code(session: Session, door: Door, code: str, *, lock: bool = False) ->
     return session.scalar(query.with_for_update() if lock else query)
 
 
-def account(
+def personal_data(
     session: Session, config: StudyConfig, vault: Vault | None, assignment: Assignment, now: datetime
 ) -> dict[str, Any]:
     """Everything that is kept of one person.
@@ -63,7 +63,7 @@ def account(
     Raises:
         RootnoteError: where their identity is sealed under another key.
     """
-    number, kept = assignment.id, retention.look(session, config, now)
+    number, kept = assignment.id, retention.status(session, config, now)
     payments = session.scalars(select(Payment).where(Payment.assignment_id == number))
     version = next((one for one in consent_texts.versions(session) if one.hash == assignment.consent_version), None)
     return {
@@ -86,7 +86,7 @@ def account(
         "answers": [_row(one) for one in _all(session, Answer, number)],
         "submissions": [
             {"opening": one.opening, "status": one.status, "seen": _iso(one.seen_at)}
-            for one in _all(session, Submission, number)
+            for one in _all(session, MarketplaceSubmission, number)
         ],
         "payments": [_payment(one) for one in payments],
         "log": [
@@ -107,7 +107,7 @@ def _names(assignment: Assignment) -> ColumnElement[bool]:
 
 
 def _identity(session: Session, vault: Vault | None, assignment: Assignment) -> dict[str, Any] | None:
-    if session.get(Sealed, assignment.listener.pseudonym) is None:
+    if session.get(VaultEntry, assignment.listener.pseudonym) is None:
         return None
     if vault is None:
         return {"sealed": "an identifier is kept encrypted; ROOTNOTE_VAULT_KEY opens it"}

@@ -22,12 +22,12 @@ from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
 from embeddings.provenance import Provenance, digest, read_json, read_table, write_json, write_table
-from server.db.models import State
+from server.db.models import AssignmentState
 from server.export.responses import arrived, erased, guarded, listener_rows, response_rows, write_csv
 from server.public_release.design import published_design, turns_are_public
 from server.public_release.documentation import (
     Author,
-    Story,
+    ReleaseMetadata,
     citation,
     counted,
     dictionary,
@@ -35,12 +35,12 @@ from server.public_release.documentation import (
     licence_text,
     readme,
 )
-from server.public_release.k_anonymity import Column, Published, anonymise
+from server.public_release.k_anonymity import GeneralisedTable, QuasiIdentifier, anonymise
 from server.public_release.listeners import columns_of, known_of, left_out, outcome
 from server.public_release.responses import TYPES, Masks, mask, publishable
 from study.config import Study
 from study.export_manifest import MANIFEST, write_manifest
-from study.preregistration.document import JSON, MARKDOWN, Frozen, read_frozen
+from study.preregistration.document import JSON, MARKDOWN, FrozenPlan, read_frozen
 from study.preregistration.exclusion_rules import SAYS, ExclusionPlan, plan_of
 from study.trial_plan import BUILD, Plan
 
@@ -68,7 +68,7 @@ FILES = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReleaseOptions:
     """What is asked for: see the options of `rootnote server anonymize`."""
 
     title: str
@@ -94,7 +94,7 @@ def require_questions(study: Study, ids: Sequence[str]) -> None:
         raise RootnoteError(f"study.toml asks no question '{unknown[0]}'; it asks {', '.join(asked) or 'none'}.")
 
 
-def write_bundle(session: Session, study: Study, plan: Plan, wanted: Wanted, folder: Path) -> Story:
+def write_bundle(session: Session, study: Study, plan: Plan, wanted: ReleaseOptions, folder: Path) -> ReleaseMetadata:
     """Write the data, the design and all that goes with them; `finish` adds what must come last.
 
     Raises:
@@ -108,7 +108,7 @@ def write_bundle(session: Session, study: Study, plan: Plan, wanted: Wanted, fol
     public_turns = not wanted.rehearsal and turns_are_public(session, study.config)
     states = {person["assignment"]: outcome(person["state"]) for person in people}
     kept = publishable(rows, states, rules.rules)
-    finished = [person for person in people if states[person["assignment"]] == State.FINISHED]
+    finished = [person for person in people if states[person["assignment"]] == AssignmentState.FINISHED]
     published, dropped = _anonymise(study, finished, rows, wanted)
     masks = Masks()
     masked = mask(kept, masks, rules.thresholds.fastest_ms)
@@ -140,7 +140,7 @@ def write_bundle(session: Session, study: Study, plan: Plan, wanted: Wanted, fol
         withheld=withheld,
         rehearsal=wanted.rehearsal,
     )
-    return Story(
+    return ReleaseMetadata(
         title=wanted.title,
         authors=wanted.authors,
         licence=wanted.licence,
@@ -162,7 +162,7 @@ def write_bundle(session: Session, study: Study, plan: Plan, wanted: Wanted, fol
     )
 
 
-def finish(folder: Path, story: Story) -> str:
+def finish(folder: Path, story: ReleaseMetadata) -> str:
     """Write what speaks of the whole: licence, citation, README and SHA256SUMS; the SHA-256 of the last."""
     _write(folder, "LICENSE", licence_text(story.licence, story.authors))
     _write(folder, "CITATION.cff", citation(story))
@@ -174,7 +174,7 @@ def finish(folder: Path, story: Story) -> str:
     return hashlib.sha256(sums.encode()).hexdigest()
 
 
-def _rules_of(frozen: Frozen) -> ExclusionPlan:
+def _rules_of(frozen: FrozenPlan) -> ExclusionPlan:
     try:
         rules = ExclusionPlan.from_data(frozen.plan["exclusions"])
     except (KeyError, TypeError, ValueError) as error:
@@ -185,8 +185,8 @@ def _rules_of(frozen: Frozen) -> ExclusionPlan:
 
 
 def _anonymise(
-    study: Study, finished: Sequence[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]], wanted: Wanted
-) -> tuple[list[Published], dict[str, str]]:
+    study: Study, finished: Sequence[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]], wanted: ReleaseOptions
+) -> tuple[list[GeneralisedTable], dict[str, str]]:
     """What is told of those who finished, and why the rest is not."""
     told: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -194,7 +194,7 @@ def _anonymise(
     known = [known_of(person, told[person["assignment"]], study.config) for person in finished]
     columns = columns_of(study.config, known)
     unwanted = [f"q_{one}" for one in wanted.leave_out]
-    asked: list[Column] = [
+    asked: list[QuasiIdentifier] = [
         column for column in columns if column.name not in unwanted and any(person[column.name] for person in known)
     ]
     published = anonymise(asked, known, wanted.k)
@@ -222,7 +222,7 @@ def _write_listeners(
     folder: Path,
     people: Sequence[Mapping[str, Any]],
     finished: Sequence[Mapping[str, Any]],
-    published: Sequence[Published],
+    published: Sequence[GeneralisedTable],
     states: Mapping[str, str],
     masks: Masks,
 ) -> tuple[str, ...]:

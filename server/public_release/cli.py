@@ -17,12 +17,12 @@ from sqlalchemy import Engine
 from embeddings.errors import RootnoteError
 from server.assignments.lifecycle import utc_now
 from server.audit import study_control
-from server.audit.actor import who
+from server.audit.actor import current_actor
 from server.cli import opened, rehearsal_option, require_same_schedule, study_argument
 from server.db import database
 from server.export import responses
-from server.public_release.bundle import Wanted, finish, require_questions, write_bundle
-from server.public_release.documentation import LICENCES, Story, read_author
+from server.public_release.bundle import ReleaseOptions, finish, require_questions, write_bundle
+from server.public_release.documentation import LICENCES, ReleaseMetadata, read_author
 from server.public_release.verify import TABLES, require_same_table
 from study.config import Study
 from study.trial_plan import Plan, read_plan
@@ -71,12 +71,14 @@ def anonymize(
         closed = rehearsal or _require_publishable(engine, before_closing)
         title = title.strip() or f"{study.config.study.name}: listeners' answers"
         made, with_plan = utc_now().date(), not without_plan
-        wanted = Wanted(title, named, licence, k, made, with_clips, rehearsal, closed, with_plan, leave_out)
+        wanted = ReleaseOptions(title, named, licence, k, made, with_clips, rehearsal, closed, with_plan, leave_out)
         story, sums = _release(study, engine, wanted, out, before_closing, check=not unchecked)
     _tell(out, story, sums, as_json)
 
 
-def _release(study: Study, engine: Engine, wanted: Wanted, out: Path, reason: str, *, check: bool) -> tuple[Story, str]:
+def _release(
+    study: Study, engine: Engine, wanted: ReleaseOptions, out: Path, reason: str, *, check: bool
+) -> tuple[ReleaseMetadata, str]:
     """Make the folder and note it in the log, both or neither: what it says of itself, and the hash of its hashes."""
     plan = read_plan(study)
     with database.reading(engine) as session:
@@ -88,7 +90,9 @@ def _release(study: Study, engine: Engine, wanted: Wanted, out: Path, reason: st
         with database.writing(engine) as session, session.begin():
             if responses.erased(session) != gone:
                 raise RootnoteError("somebody had their answers erased meanwhile; make the release once more.")
-            study_control.publish(session, who(), reason, utc_now(), detail=detail, rehearsal=wanted.rehearsal)
+            study_control.publish(
+                session, current_actor(), reason, utc_now(), detail=detail, rehearsal=wanted.rehearsal
+            )
             made.rename(out)
     return story, sums
 
@@ -98,7 +102,7 @@ def _require_publishable(engine: Engine, reason: str) -> bool:
     with database.reading(engine) as session:
         try:
             return study_control.may_publish(session, reason)
-        except study_control.NotDoneError as problem:
+        except study_control.ControlRefusedError as problem:
             raise RootnoteError(str(problem)) from None
 
 
@@ -124,7 +128,9 @@ def _not_written(out: Path, error: OSError) -> RootnoteError:
     return RootnoteError(f"{out} cannot be written ({error.strerror or error}); nothing was published.")
 
 
-def _make(study: Study, plan: Plan, engine: Engine, wanted: Wanted, made: Path, *, check: bool) -> Story:
+def _make(
+    study: Study, plan: Plan, engine: Engine, wanted: ReleaseOptions, made: Path, *, check: bool
+) -> ReleaseMetadata:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         with database.snapshot(engine) as session:
@@ -140,7 +146,7 @@ def _make(study: Study, plan: Plan, engine: Engine, wanted: Wanted, made: Path, 
     return replace(story, checked=True)
 
 
-def _tell(out: Path, story: Story, sums: str, as_json: bool) -> None:
+def _tell(out: Path, story: ReleaseMetadata, sums: str, as_json: bool) -> None:
     if story.turns_public:
         click.echo(
             "Warning: this study hands its lists out in the order that its seed tells, as earlier versions did, so "

@@ -16,7 +16,7 @@ from typing import Any
 
 from embeddings.errors import RootnoteError
 from rootnote import VERSION
-from server.public_release.k_anonymity import WITHHELD, Published
+from server.public_release.k_anonymity import WITHHELD, GeneralisedTable
 from server.public_release.responses import LONGEST_MS, MOST_PLAYS, STEP_MS
 
 LICENCES = {
@@ -62,7 +62,7 @@ def read_author(text: str) -> Author:
 
 
 @dataclass(frozen=True)
-class Story:
+class ReleaseMetadata:
     """What a bundle has to say of itself."""
 
     title: str
@@ -74,7 +74,7 @@ class Story:
     listeners: int  # who gave them
     states: Mapping[str, int]
     months: tuple[str, str] | None
-    published: tuple[Published, ...]
+    published: tuple[GeneralisedTable, ...]
     dropped: Mapping[str, str]  # column of listeners.csv -> why it is not there
     withheld_settings: tuple[str, ...]
     withdrawn_responses: int
@@ -132,7 +132,7 @@ _KEYS = ("name", "type", "unit", "values", "meaning")
 Entry = dict[str, Any]
 
 
-def dictionary(published: Sequence[Published], tables: Mapping[str, Sequence[str]]) -> dict[str, list[Entry]]:
+def dictionary(published: Sequence[GeneralisedTable], tables: Mapping[str, Sequence[str]]) -> dict[str, list[Entry]]:
     """What each column of each table means; `tables` are the columns by file."""
     known = {"responses.csv": _RESPONSES, "listeners.csv": _LISTENERS, "clips.csv": _CLIPS}
     own = {one.column.name: _entry_of(one) for one in published}
@@ -146,7 +146,7 @@ def dictionary(published: Sequence[Published], tables: Mapping[str, Sequence[str
     return described
 
 
-def _entry_of(one: Published) -> Entry:
+def _entry_of(one: GeneralisedTable) -> Entry:
     values = sorted({value for value in one.values if value not in ("", WITHHELD)})
     return {
         "name": one.column.name,
@@ -193,7 +193,7 @@ def licence_text(licence: str, holders: Sequence[Author]) -> str:
     return f"{name} ({licence})\n{url}\n\nThe data in this folder: {who}.\n{says}\n\nThe music is not part of it.\n"
 
 
-def citation(story: Story) -> str:
+def citation(story: ReleaseMetadata) -> str:
     """CITATION.cff."""
     lines = [
         "cff-version: 1.2.0",
@@ -228,7 +228,7 @@ def _yaml(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _abstract(story: Story) -> str:
+def _abstract(story: ReleaseMetadata) -> str:
     who = "simulated listeners" if story.rehearsal else "listeners"
     return (
         f"{story.responses:,} answers of {story.listeners:,} {who} who said which of two clips of music is more like "
@@ -239,7 +239,7 @@ def _abstract(story: Story) -> str:
 # ------------------------------------------------------------------ README
 
 
-def readme(story: Story) -> str:
+def readme(story: ReleaseMetadata) -> str:
     """README.md of a bundle, for whoever downloads it."""
     name, url, _ = LICENCES[story.licence]
     lines = [
@@ -284,7 +284,7 @@ def readme(story: Story) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _notices(story: Story) -> list[str]:
+def _notices(story: ReleaseMetadata) -> list[str]:
     said = []
     if story.rehearsal:
         said.append("**These listeners are simulated. The data say nothing about people.**")
@@ -293,7 +293,7 @@ def _notices(story: Story) -> list[str]:
     return [line for notice in said for line in (notice, "")]
 
 
-def _who(story: Story) -> list[str]:
+def _who(story: ReleaseMetadata) -> list[str]:
     states = ", ".join(f"{state.replace('_', ' ')} {number:,}" for state, number in story.states.items())
     lines = [f"{sum(story.states.values()):,} listeners consented: {states}."]
     if story.months is not None:
@@ -303,7 +303,7 @@ def _who(story: Story) -> list[str]:
     return lines
 
 
-def _taken_out(story: Story) -> list[str]:
+def _taken_out(story: ReleaseMetadata) -> list[str]:
     lines = [
         "- Names of listeners, runs, answers and clips are random and were made for this bundle; no list of which is "
         "which was kept. Rows are ordered by these names. Whoever holds the study's own data can find listeners by "

@@ -29,7 +29,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Column:
+class QuasiIdentifier:
     """Something that may tell people apart, with its levels from fine to coarse."""
 
     name: str
@@ -38,10 +38,10 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Published:
+class GeneralisedTable:
     """A column as it is published: its values by row, at which level, and how many are withheld."""
 
-    column: Column
+    column: QuasiIdentifier
     level: Level
     values: tuple[str, ...]
 
@@ -50,7 +50,9 @@ class Published:
         return self.values.count(WITHHELD)
 
 
-def anonymise(columns: Sequence[Column], people: Sequence[Mapping[str, str]], k: int) -> list[Published]:
+def anonymise(
+    columns: Sequence[QuasiIdentifier], people: Sequence[Mapping[str, str]], k: int
+) -> list[GeneralisedTable]:
     """The columns that can be published of these people, in the order given; those that tell nothing are left out.
 
     Args:
@@ -63,7 +65,7 @@ def anonymise(columns: Sequence[Column], people: Sequence[Mapping[str, str]], k:
         raise ValueError("k must be 2 at least")
     if len(people) < k:
         return []
-    found: list[Published] = []
+    found: list[GeneralisedTable] = []
     alike = [0] * len(people)
     for column in columns:
         tried = [
@@ -77,13 +79,15 @@ def anonymise(columns: Sequence[Column], people: Sequence[Mapping[str, str]], k:
     return found
 
 
-def smallest_group(published: Sequence[Published]) -> int:
+def smallest_group(published: Sequence[GeneralisedTable]) -> int:
     """How many at least are alike in all columns; 0 where there are no columns."""
     rows = Counter(zip(*(one.values for one in published), strict=True))
     return min(rows.values(), default=0)
 
 
-def _publish(column: Column, level: Level, true: Sequence[str], alike: Sequence[int], k: int) -> Published:
+def _publish(
+    column: QuasiIdentifier, level: Level, true: Sequence[str], alike: Sequence[int], k: int
+) -> GeneralisedTable:
     values = [level.coarsen(value) for value in true]
     groups: dict[int, list[int]] = defaultdict(list)
     for row, group in enumerate(alike):
@@ -93,7 +97,7 @@ def _publish(column: Column, level: Level, true: Sequence[str], alike: Sequence[
         for row in rows:
             if values[row] in hidden:
                 values[row] = WITHHELD
-    return Published(column, level, tuple(values))
+    return GeneralisedTable(column, level, tuple(values))
 
 
 def _to_withhold(counts: Counter[str], k: int) -> set[str]:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from server.db.models import ACTIVE, COMPLETED, State
+from server.db.models import ACTIVE, COMPLETED, AssignmentState
 from server.export.responses import guarded
-from server.public_release.k_anonymity import WITHHELD, Column, Level
+from server.public_release.k_anonymity import WITHHELD, Level, QuasiIdentifier
 from study.config import StudyConfig
 from study.questionnaire import (
     NOT_SAID,
@@ -36,19 +36,19 @@ MOST_BANDS = 10  # of a number, at its finest
 NUMBER_LEVELS = 5
 
 
-def columns_of(config: StudyConfig, people: Sequence[Mapping[str, str]]) -> list[Column]:
+def columns_of(config: StudyConfig, people: Sequence[Mapping[str, str]]) -> list[QuasiIdentifier]:
     """What may be told of people, the most wanted first: questions in the order of study.toml, then the rest."""
     columns = []
     for question in config.questions:
         name = f"q_{question.id}"
         if not isinstance(question, TextQuestion):
             given = [person[name] for person in people if person[name]]
-            columns.append(Column(name, question.text, levels_of(question, given)))
+            columns.append(QuasiIdentifier(name, question.text, levels_of(question, given)))
     if len(config.study.languages) > 1:
-        columns.append(Column("language", "Language of the pages that were read", (Level("as it was", str),)))
+        columns.append(QuasiIdentifier("language", "Language of the pages that were read", (Level("as it was", str),)))
     device = (Level("browser and size", str), Level("size of the device", lambda agent: agent.rpartition("-")[2]))
-    columns.append(Column("agent_class", "Family and size of the browser", device))
-    columns.append(Column("sample_rate", "Sample rate of the sound output, in Hz", (Level("as it was", str),)))
+    columns.append(QuasiIdentifier("agent_class", "Family and size of the browser", device))
+    columns.append(QuasiIdentifier("sample_rate", "Sample rate of the sound output, in Hz", (Level("as it was", str),)))
     return columns
 
 
@@ -74,9 +74,9 @@ def _unguarded(exported: str) -> str:
 
 def outcome(state: str) -> str:
     """What became of a run; whether somebody was paid is nobody's business."""
-    if State(state) in COMPLETED:
-        return State.FINISHED.value
-    return "under_way" if State(state) in ACTIVE else state
+    if AssignmentState(state) in COMPLETED:
+        return AssignmentState.FINISHED.value
+    return "under_way" if AssignmentState(state) in ACTIVE else state
 
 
 def _usual(values: Iterable[Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from server.db.models import State
+from server.db.models import AssignmentState
 from server.export.responses import COLUMN_TYPES
 
 LEFT_OUT = (
@@ -67,7 +67,7 @@ def publishable(
     """The responses that are published: not those of listeners who withdrew, unless the rules count them."""
     if "incomplete" not in rules:
         return list(rows)
-    return [row for row in rows if states[row["assignment"]] != State.WITHDRAWN]
+    return [row for row in rows if states[row["assignment"]] != AssignmentState.WITHDRAWN]
 
 
 def mask(rows: Iterable[Mapping[str, Any]], masks: Masks, fastest_ms: float) -> list[dict[str, Any]]:

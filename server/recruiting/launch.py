@@ -23,12 +23,18 @@ from embeddings.errors import RootnoteError
 from server.assignments.lifecycle import Clock, utc_now
 from server.audit import study_control
 from server.db import database
-from server.db.models import ACTIVE, Assignment, Launch, Opening, Payment, Place, Submission
-from server.identity.tokens import Door
+from server.db.models import ACTIVE, Assignment, Launch, MarketplaceSubmission, Payment, Place, Posting
+from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault, recall
 from server.payments import ledger
 from server.payments.ledger import dollars
-from server.recruiting.marketplaces.base import Order, Recruiter, RecruiterError, Standing, UnknownWorkerError
+from server.recruiting.marketplaces.base import (
+    Marketplace,
+    MarketplaceError,
+    PostingOrder,
+    PostingStatus,
+    UnknownWorkerError,
+)
 from study.config import StudyConfig, cents
 
 LOCK_NUMBER = 0x726F6F74  # "root"
@@ -39,13 +45,13 @@ MARGIN = timedelta(minutes=1)  # who arrived just now may not be counted as hold
 
 
 @dataclass(frozen=True)
-class Office:
+class RecruitingContext:
     """What recruiting and paying need: the books, the marketplace, the keys."""
 
     engine: Engine
-    recruiter: Recruiter
+    recruiter: Marketplace
     config: StudyConfig
-    door: Door
+    door: TokenSigner
     vault: Vault
     url: str = ""  # where listeners arrive: …/take
     clock: Clock = utc_now
@@ -107,7 +113,7 @@ def terms(config: StudyConfig) -> dict[str, Any]:
     return told
 
 
-def begin(session: Session, office: Office, schedule: str, *, live: bool, budget: int) -> Launch:
+def begin(session: Session, office: RecruitingContext, schedule: str, *, live: bool, budget: int) -> Launch:
     """Make the launch, or raise the budget of the one there is.
 
     Raises:
@@ -137,7 +143,7 @@ def begin(session: Session, office: Office, schedule: str, *, live: bool, budget
     return found
 
 
-def require_launched(session: Session, office: Office) -> Launch:
+def require_launched(session: Session, office: RecruitingContext) -> Launch:
     """The launch that runs, unchanged.
 
     Raises:
@@ -166,7 +172,7 @@ def require_unchanged(found: Launch, config: StudyConfig) -> None:
                 )
 
 
-def require_payable(office: Office) -> None:
+def require_payable(office: RecruitingContext) -> None:
     """Refuse amounts that this marketplace cannot pay.
 
     Raises:
@@ -189,7 +195,7 @@ def require_payable(office: Office) -> None:
 
 
 @dataclass(frozen=True)
-class Supply:
+class PlaceSupply:
     """Places of the study that nobody has filled, and what is open for them at the marketplace."""
 
     unfilled: int
@@ -201,21 +207,25 @@ class Supply:
         return max(self.unfilled - self.free - self.held, 0)
 
 
-def supply(session: Session, standings: Mapping[str, Standing]) -> Supply:
+def supply(session: Session, standings: Mapping[str, PostingStatus]) -> PlaceSupply:
     """Count, so that a place given back is not ordered anew while the marketplace offers it still."""
     unfilled = session.scalar(select(func.count()).select_from(Place).where(~Place.filled)) or 0
-    owed = set(session.scalars(select(Opening.market_id).where(Opening.owed_to.is_not(None))))
+    owed = set(session.scalars(select(Posting.market_id).where(Posting.owed_to.is_not(None))))
     counted = {id_: standing for id_, standing in standings.items() if id_ not in owed}
     held = sum(standing.held for standing in counted.values())
     # Who has ended but not submitted yet holds a place there that none of ours waits for.
     ended = (
         select(func.count())
-        .select_from(Submission)
-        .join(Assignment, Submission.assignment_id == Assignment.id)
-        .where(Submission.status == "held", Assignment.state.not_in(ACTIVE), Submission.opening.in_(counted))
+        .select_from(MarketplaceSubmission)
+        .join(Assignment, MarketplaceSubmission.assignment_id == Assignment.id)
+        .where(
+            MarketplaceSubmission.status == "held",
+            Assignment.state.not_in(ACTIVE),
+            MarketplaceSubmission.opening.in_(counted),
+        )
     )
     done = min(session.scalar(ended) or 0, held)
-    return Supply(unfilled, sum(standing.free for standing in counted.values()), held - done)
+    return PlaceSupply(unfilled, sum(standing.free for standing in counted.values()), held - done)
 
 
 def batches(missing: int, most: int | None) -> list[int]:
@@ -225,17 +235,17 @@ def batches(missing: int, most: int | None) -> list[int]:
     return [most] * (missing // most) + ([missing % most] if missing % most else [])
 
 
-def affordable(session: Session, office: Office, missing: int) -> int:
+def affordable(session: Session, office: RecruitingContext, missing: int) -> int:
     """How many of the missing places the budget has room for."""
     unit = office.reward + office.fee
-    return min(missing, ledger.room(session) // unit) if unit else missing
+    return min(missing, ledger.remaining_budget(session) // unit) if unit else missing
 
 
-def order_places(office: Office, places: int) -> None:
+def order_places(office: RecruitingContext, places: int) -> None:
     """Order one opening: written down, ordered, written down again."""
     with office.writing() as session:
         ledger.require_budget(session, places * (office.reward + office.fee))
-        opening = Opening(
+        opening = Posting(
             token=ledger.new_token("places"),
             places=places,
             reward_cents=office.reward,
@@ -245,83 +255,83 @@ def order_places(office: Office, places: int) -> None:
         session.add(opening)
         session.flush()
         number = opening.id
-    carry_out(office, number)
+    place_order(office, number)
 
 
-def carry_out(office: Office, number: int) -> None:
+def place_order(office: RecruitingContext, number: int) -> None:
     """Place the order of an opening that is written down; one that was placed before is found by its token.
 
     Raises:
         UnknownWorkerError: where it was for one worker, whom the marketplace does not know; nothing is owed then.
     """
     with office.reading() as session:
-        order = _order(session, office, session.get_one(Opening, number))
+        order = _order(session, office, session.get_one(Posting, number))
     try:
         market_id = office.recruiter.open(order)
     except UnknownWorkerError:
         with office.writing() as session:
-            _call_off(session, office, session.get_one(Opening, number))
+            _call_off(session, office, session.get_one(Posting, number))
         raise
     with office.writing() as session:
-        session.get_one(Opening, number).market_id = market_id
+        session.get_one(Posting, number).market_id = market_id
 
 
-def _call_off(session: Session, office: Office, opening: Opening) -> None:
+def _call_off(session: Session, office: RecruitingContext, opening: Posting) -> None:
     opening.market_id = f"none-{opening.id}"
     opening.closed_at = opening.settled_at = office.clock()
     for payment in session.scalars(select(Payment).where(Payment.opening_id == opening.id)):
         payment.state = "void"
 
 
-def _order(session: Session, office: Office, opening: Opening) -> Order:
+def _order(session: Session, office: RecruitingContext, opening: Posting) -> PostingOrder:
     launch = ledger.launch(session)
     assert launch is not None
-    before = select(func.coalesce(func.sum(Opening.places), 0)).where(
-        Opening.id <= opening.id, Opening.owed_to.is_(None)
+    before = select(func.coalesce(func.sum(Posting.places), 0)).where(
+        Posting.id <= opening.id, Posting.owed_to.is_(None)
     )
     minutes, url, only_for = office.config.pay.minutes, office.url, ""
     if opening.owed_to is not None:
         assignment = session.get_one(Assignment, opening.owed_to)
         who = recall(session, office.vault, assignment.listener)
         if who is None or who.worker is None:
-            raise RecruiterError(f"who listener {assignment.listener.pseudonym} is, is not known any more.")
+            raise MarketplaceError(f"who listener {assignment.listener.pseudonym} is, is not known any more.")
         only_for, url = who.worker, f"{office.url}?owed=1"
     total = opening.places if only_for else int(session.scalar(before) or opening.places)
-    return Order(opening.token, launch.name, opening.places, total, opening.reward_cents, url, minutes, only_for)
+    return PostingOrder(opening.token, launch.name, opening.places, total, opening.reward_cents, url, minutes, only_for)
 
 
 def unplaced(session: Session) -> list[int]:
     """Openings of which it is not known whether they were ordered."""
-    return list(session.scalars(select(Opening.id).where(Opening.market_id.is_(None)).order_by(Opening.id)))
+    return list(session.scalars(select(Posting.id).where(Posting.market_id.is_(None)).order_by(Posting.id)))
 
 
 # ------------------------------------------------------------------ closing
 
 
-def stop(office: Office, who: str) -> None:
+def stop(office: RecruitingContext, who: str) -> None:
     """Decide to close: nobody new is let in, and `sync` closes what is open, however often it takes."""
     with office.writing() as session:
         launch = ledger.launch(session, lock=True)
         if launch is not None and launch.closed_at is None:
             launch.closed_at = office.clock()
-        with contextlib.suppress(study_control.NotDoneError):  # closed for good at the desk
+        with contextlib.suppress(study_control.ControlRefusedError):  # closed for good at the desk
             study_control.stop(session, who, "closed from the command line", office.clock())
 
 
-def close_openings(office: Office) -> int:
+def close_openings(office: RecruitingContext) -> int:
     """Close every opening that is open, at the marketplace too; how many were."""
     with office.reading() as session:
-        query = select(Opening.market_id).where(Opening.closed_at.is_(None), Opening.market_id.is_not(None))
-        found = sorted({str(one) for one in session.scalars(query.where(Opening.owed_to.is_(None)))})
+        query = select(Posting.market_id).where(Posting.closed_at.is_(None), Posting.market_id.is_not(None))
+        found = sorted({str(one) for one in session.scalars(query.where(Posting.owed_to.is_(None)))})
     for market_id in found:
         office.recruiter.close(market_id)
         with office.writing() as session:
-            for opening in session.scalars(select(Opening).where(Opening.market_id == market_id)):
+            for opening in session.scalars(select(Posting).where(Posting.market_id == market_id)):
                 opening.closed_at = office.clock()
     return len(found)
 
 
-def top_up(office: Office, standings: Mapping[str, Standing], tell: Tell) -> int:
+def top_up(office: RecruitingContext, standings: Mapping[str, PostingStatus], tell: Tell) -> int:
     """Order what is missing, as far as the budget reaches; how many places were ordered."""
     with office.reading() as session:
         launch = ledger.launch(session)

@@ -17,35 +17,45 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server.assignments import lifecycle
-from server.db.models import ACTIVE, LIVE, Assignment, Listener, Opening, Payment, Place, State, Submission
+from server.db.models import (
+    ACTIVE,
+    LIVE,
+    Assignment,
+    AssignmentState,
+    Listener,
+    MarketplaceSubmission,
+    Payment,
+    Place,
+    Posting,
+)
 from server.db.upsert import find_or_add
 from server.identity.vault import recall
 from server.payments import ledger
-from server.recruiting.launch import Office, Tell, carry_out, close_openings, top_up, unplaced
+from server.recruiting.launch import RecruitingContext, Tell, close_openings, place_order, top_up, unplaced
 from server.recruiting.marketplaces.base import (
-    Grant,
+    DirectPayment,
+    ForeignSubmissionError,
     Kind,
-    NotTheirsError,
-    RecruiterError,
-    Standing,
+    MarketplaceError,
+    PostingStatus,
+    UnknownOutcomeError,
     UnknownWorkerError,
-    UnsureError,
 )
-from server.recruiting.marketplaces.base import Submission as Told
+from server.recruiting.marketplaces.base import SubmissionStatus as Told
 
 GIVEN_BACK = ("returned", "timed_out")
 THANKS = "Thank you for taking part in our listening study."
 
 
 @dataclass(frozen=True)
-class Sight:
+class MarketplaceSnapshot:
     """What was seen: openings by id, and every submission by our key."""
 
-    standings: Mapping[str, Standing]
+    standings: Mapping[str, PostingStatus]
     told: Mapping[str, Told]
 
 
-def _is_to_close(office: Office) -> bool:
+def _is_to_close(office: RecruitingContext) -> bool:
     """Whether nobody new is wanted: closed by a person, or every place is filled."""
     with office.reading() as session:
         launch = ledger.launch(session)
@@ -54,7 +64,7 @@ def _is_to_close(office: Office) -> bool:
 
 
 @dataclass(frozen=True)
-class Done:
+class SyncResult:
     """What a synchronisation did: work approved, grants in doubt sent again, places ordered."""
 
     approved: int
@@ -62,75 +72,85 @@ class Done:
     ordered: int
 
 
-def look(office: Office) -> Sight:
+def record_snapshot(office: RecruitingContext) -> MarketplaceSnapshot:
     """Ask how every opening stands that is not settled, and write down what is new."""
     began = office.clock()
-    sight = peek(office)
+    sight = fetch_snapshot(office)
     with office.writing() as session:
-        note_all(session, office, sight.standings, began)
+        record_submissions(session, office, sight.standings, began)
     return sight
 
 
-def peek(office: Office) -> Sight:
+def fetch_snapshot(office: RecruitingContext) -> MarketplaceSnapshot:
     """Ask how every opening stands that is not settled; nothing is written down."""
     with office.reading() as session:
-        query = select(Opening.market_id).where(Opening.settled_at.is_(None), Opening.market_id.is_not(None))
+        query = select(Posting.market_id).where(Posting.settled_at.is_(None), Posting.market_id.is_not(None))
         openings = sorted({str(one) for one in session.scalars(query)})
     standings = {id_: office.recruiter.submissions(id_) for id_ in openings}
-    told = {_key(office, one): one for standing in standings.values() for one in standing.submissions}
-    return Sight(standings, told)
+    told = {submission_key(office, one): one for standing in standings.values() for one in standing.submissions}
+    return MarketplaceSnapshot(standings, told)
 
 
-def note_all(session: Session, office: Office, standings: Mapping[str, Standing], began: datetime) -> None:
+def record_submissions(
+    session: Session, office: RecruitingContext, standings: Mapping[str, PostingStatus], began: datetime
+) -> None:
     """Write down what was seen; it was asked for at `began` or later."""
     lifecycle.expire_absent(session, began)
     for opening, standing in standings.items():
-        _note(session, office, opening, standing, began)
-    _note_late(session, office, set(standings), began)
+        _record_posting(session, office, opening, standing, began)
+    _time_out_stale(session, office, set(standings), began)
 
 
-def _note_late(session: Session, office: Office, seen: set[str], began: datetime) -> None:
+def _time_out_stale(session: Session, office: RecruitingContext, seen: set[str], began: datetime) -> None:
     """Note those who hold nothing: their opening was over when they came, by a page left open, or came again."""
-    over = select(Opening.market_id).where(Opening.settled_at.is_not(None), Opening.market_id.not_in(seen))
-    held = select(Submission).where(Submission.status == "held", Submission.opening.in_(over))
-    for row in session.scalars(held.where(Submission.seen_at <= began - office.margin)):
+    over = select(Posting.market_id).where(Posting.settled_at.is_not(None), Posting.market_id.not_in(seen))
+    held = select(MarketplaceSubmission).where(
+        MarketplaceSubmission.status == "held", MarketplaceSubmission.opening.in_(over)
+    )
+    for row in session.scalars(held.where(MarketplaceSubmission.seen_at <= began - office.margin)):
         row.status = "timed_out"
-        _follow(session, office, row)
+        _update_assignment_state(session, office, row)
 
 
-def _key(office: Office, told: Told) -> str:
+def submission_key(office: RecruitingContext, told: Told) -> str:
     return office.door.submission_key(told.worker, told.id)
 
 
-def _note(session: Session, office: Office, opening: str, standing: Standing, began: datetime) -> None:
+def _record_posting(
+    session: Session, office: RecruitingContext, opening: str, standing: PostingStatus, began: datetime
+) -> None:
     known = set()
     for told in standing.submissions:
-        row = _row(session, office, told)
+        row = _submission_row(session, office, told)
         known.add(row.key)
         row.status = told.status
-        _follow(session, office, row)
-        _book(session, office, row)
-    held = select(Submission).where(Submission.opening == opening, Submission.status == "held")
-    for row in session.scalars(held.where(Submission.seen_at <= began - office.margin)):
-        if row.key not in known and (status := _gone(office, row, standing, began)):
+        _update_assignment_state(session, office, row)
+        _record_decision(session, office, row)
+    held = select(MarketplaceSubmission).where(
+        MarketplaceSubmission.opening == opening, MarketplaceSubmission.status == "held"
+    )
+    for row in session.scalars(held.where(MarketplaceSubmission.seen_at <= began - office.margin)):
+        if row.key not in known and (status := _status_of_vanished(office, row, standing, began)):
             row.status = status
-            _follow(session, office, row)
-    _settle_opening(session, office, opening, standing)
+            _update_assignment_state(session, office, row)
+    _settle_posting(session, office, opening, standing)
 
 
-def _row(session: Session, office: Office, told: Told) -> Submission:
+def _submission_row(session: Session, office: RecruitingContext, told: Told) -> MarketplaceSubmission:
     """Our row of a submission; made where its worker never came to us."""
-    key = _key(office, told)
-    row = session.scalar(select(Submission).where(Submission.key == key))
+    key = submission_key(office, told)
+    row = session.scalar(select(MarketplaceSubmission).where(MarketplaceSubmission.key == key))
     if row is not None:
         return row
     mine = select(Assignment.id).join(Listener).where(Listener.worker_hash == office.door.worker_hash(told.worker))
     seen = {"opening": told.opening, "status": told.status, "seen_at": office.clock()}
     # The worker may arrive in this very moment.
-    return find_or_add(session, Submission, {"key": key}, {"assignment_id": session.scalar(mine), **seen})
+    return find_or_add(session, MarketplaceSubmission, {"key": key}, {"assignment_id": session.scalar(mine), **seen})
 
 
-def _gone(office: Office, row: Submission, standing: Standing, began: datetime) -> str:
+def _status_of_vanished(
+    office: RecruitingContext, row: MarketplaceSubmission, standing: PostingStatus, began: datetime
+) -> str:
     """What has become of a place that was held, where the marketplace does not say who holds one."""
     if standing.held == 0:
         return "returned"
@@ -138,31 +158,35 @@ def _gone(office: Office, row: Submission, standing: Standing, began: datetime) 
     return "timed_out" if minutes is not None and row.seen_at + timedelta(minutes=minutes) <= began else ""
 
 
-def _follow(session: Session, office: Office, row: Submission) -> None:
+def _update_assignment_state(session: Session, office: RecruitingContext, row: MarketplaceSubmission) -> None:
     """Let the assignment's state follow its submission."""
     if row.assignment_id is None:
         return
     # Locked, but not for who arrives and only refers to it: that one may hold a submission that we are about to note.
     assignment = session.get_one(Assignment, row.assignment_id, with_for_update={"key_share": True})
-    if row.status == "submitted" and assignment.state is State.FINISHED:
-        assignment.state = State.SUBMITTED
-    if row.status == "approved" and assignment.state in (State.FINISHED, State.SUBMITTED):
-        assignment.state = State.APPROVED
+    if row.status == "submitted" and assignment.state is AssignmentState.FINISHED:
+        assignment.state = AssignmentState.SUBMITTED
+    if row.status == "approved" and assignment.state in (AssignmentState.FINISHED, AssignmentState.SUBMITTED):
+        assignment.state = AssignmentState.APPROVED
     if row.status in GIVEN_BACK and assignment.state in ACTIVE and not _holds_another(session, row):
-        lifecycle.give_back(session, office.clock(), assignment)
+        lifecycle.return_place(session, office.clock(), assignment)
     session.flush()
 
 
-def _holds_another(session: Session, row: Submission) -> bool:
-    same = (Submission.assignment_id == row.assignment_id, Submission.id != row.id, Submission.status.in_(LIVE))
-    return session.scalar(select(Submission.id).where(*same).limit(1)) is not None
+def _holds_another(session: Session, row: MarketplaceSubmission) -> bool:
+    same = (
+        MarketplaceSubmission.assignment_id == row.assignment_id,
+        MarketplaceSubmission.id != row.id,
+        MarketplaceSubmission.status.in_(LIVE),
+    )
+    return session.scalar(select(MarketplaceSubmission.id).where(*same).limit(1)) is not None
 
 
-def _book(session: Session, office: Office, row: Submission) -> None:
+def _record_decision(session: Session, office: RecruitingContext, row: MarketplaceSubmission) -> None:
     """Let the books show what the marketplace has decided: paid, or rejected by a person."""
     if row.status not in ("approved", "rejected"):
         return
-    opening = _opening_of(session, row.opening)
+    opening = posting_of(session, row.opening)
     if opening is None:
         return
     mine = select(Payment).where(Payment.opening_id.is_not(None))
@@ -174,12 +198,14 @@ def _book(session: Session, office: Office, row: Submission) -> None:
             payment.state = "void"
         return
     if payment is None:
-        payment = _unasked(session, office, row, opening)
+        payment = _record_external_payment(session, office, row, opening)
     payment.submission_id = row.id
     ledger.settle(session, payment, office.clock())
 
 
-def _unasked(session: Session, office: Office, row: Submission, opening: Opening) -> Payment:
+def _record_external_payment(
+    session: Session, office: RecruitingContext, row: MarketplaceSubmission, opening: Posting
+) -> Payment:
     """What the marketplace paid without us: after its delay it approves by itself, or a person did."""
     assignment = session.get(Assignment, row.assignment_id) if row.assignment_id else None
     kind: Kind = ledger.due(assignment.state, office.config.pay)[0] if assignment else "reward"
@@ -192,7 +218,7 @@ def _unasked(session: Session, office: Office, row: Submission, opening: Opening
     if earlier is not None:
         assignment = None  # they are paid already, for another submission or by a grant for this one
         kind = "paid_again" if earlier.submission_id == row.id else kind
-    return ledger.intend(
+    return ledger.record_pending(
         session,
         assignment,
         kind,
@@ -204,48 +230,48 @@ def _unasked(session: Session, office: Office, row: Submission, opening: Opening
     )
 
 
-def _opening_of(session: Session, market_id: str) -> Opening | None:
-    return session.scalar(select(Opening).where(Opening.market_id == market_id).order_by(Opening.id).limit(1))
+def posting_of(session: Session, market_id: str) -> Posting | None:
+    return session.scalar(select(Posting).where(Posting.market_id == market_id).order_by(Posting.id).limit(1))
 
 
-def _settle_opening(session: Session, office: Office, market_id: str, standing: Standing) -> None:
+def _settle_posting(session: Session, office: RecruitingContext, market_id: str, standing: PostingStatus) -> None:
     """An opening is settled when nobody can take or hold a place there and everything submitted is judged."""
     waiting = any(one.status in LIVE for one in standing.submissions)
     if standing.free or standing.held or waiting:
         return
-    rows = list(session.scalars(select(Opening).where(Opening.market_id == market_id)))
+    rows = list(session.scalars(select(Posting).where(Posting.market_id == market_id)))
     if any(row.closed_at is None for row in rows) and not office.recruiter.terms.batch:
         return  # one opening takes all orders: places may be added to it
     for row in rows:
         row.settled_at = office.clock()
 
 
-def synchronise(office: Office, *, approve: bool = True, tell: Tell = print) -> Done:
+def synchronize(office: RecruitingContext, *, approve: bool = True, tell: Tell = print) -> SyncResult:
     """Bring the marketplace and the books together: find out, mark, approve what is complete, order what is missing."""
-    reconcile_openings(office)
+    reconcile_postings(office)
     if _is_to_close(office):
         close_openings(office)
-    sight = look(office)
+    sight = record_snapshot(office)
     exclude_all(office, sight)
     granted = reconcile_grants(office, tell)
     approved = approve_complete(office, sight) if approve else 0
     ordered = top_up(office, sight.standings, tell)
-    return Done(approved, granted, ordered)
+    return SyncResult(approved, granted, ordered)
 
 
 # ------------------------------------------------------------------ what is in doubt
 
 
-def reconcile_openings(office: Office) -> None:
+def reconcile_postings(office: RecruitingContext) -> None:
     """Find or place every order of which it is not known whether it was placed."""
     with office.reading() as session:
         numbers = unplaced(session)
     for number in numbers:
         with contextlib.suppress(UnknownWorkerError):
-            carry_out(office, number)
+            place_order(office, number)
 
 
-def reconcile_grants(office: Office, tell: Tell = print) -> int:
+def reconcile_grants(office: RecruitingContext, tell: Tell = print) -> int:
     """Ask about every grant in doubt, and send those that were not paid; how many were sent.
 
     One that is refused again is told of, and does not keep the others waiting.
@@ -259,31 +285,31 @@ def reconcile_grants(office: Office, tell: Tell = print) -> int:
         if waiting and number in young:
             continue
         try:
-            sent += _send_in_doubt(office, number)
-        except UnsureError:
+            sent += _retry_payment(office, number)
+        except UnknownOutcomeError:
             raise
-        except RecruiterError as error:
+        except MarketplaceError as error:
             tell(f"A payment written down earlier was not made: {error}")
     return sent
 
 
-def _send_in_doubt(office: Office, number: int) -> bool:
+def _retry_payment(office: RecruitingContext, number: int) -> bool:
     """Send a grant unless it was paid; whether it was sent."""
-    grant = _grant(office, number)
+    grant = _direct_payment(office, number)
     if grant is None:
         return False
-    with _void_unless_theirs(office, number):
+    with _void_if_foreign(office, number):
         unpaid = not office.recruiter.has_paid(grant)
         if unpaid and _was_approved_instead(office, number):
             return False
         if unpaid:
-            _note_sending(office, number)
+            _record_retry(office, number)
             office.recruiter.bonus(grant)
-    _paid(office, number)
+    _settle(office, number)
     return unpaid
 
 
-def _was_approved_instead(office: Office, number: int) -> bool:
+def _was_approved_instead(office: RecruitingContext, number: int) -> bool:
     """Whether a person approved the submission for which a grant was not made; the grant's row is then that payment."""
     with office.writing() as session:
         payment = session.get_one(Payment, number)
@@ -299,53 +325,53 @@ def _was_approved_instead(office: Office, number: int) -> bool:
 
 
 @contextlib.contextmanager
-def _void_unless_theirs(office: Office, number: int) -> Iterator[None]:
+def _void_if_foreign(office: RecruitingContext, number: int) -> Iterator[None]:
     """Nothing is owed to somebody who came with another's submission: who takes part under many names is paid once."""
     try:
         yield
-    except NotTheirsError:
+    except ForeignSubmissionError:
         with office.writing() as session:
             session.get_one(Payment, number).state = "void"
         raise
 
 
-def _note_sending(office: Office, number: int) -> None:
+def _record_retry(office: RecruitingContext, number: int) -> None:
     """A grant is sent now: where a payment shows late, whether it was made is not asked sooner after this than then."""
     with office.writing() as session:
         session.get_one(Payment, number).intended_at = office.clock()
 
 
-def _grant(office: Office, number: int) -> Grant | None:
+def _direct_payment(office: RecruitingContext, number: int) -> DirectPayment | None:
     with office.reading() as session:
         payment = session.get_one(Payment, number)
-        told = _tell_submission(session, office, payment)
-        others = ledger.alike(session, payment)
+        told = _submission_at_marketplace(session, office, payment)
+        others = ledger.same_payments(session, payment)
     if told is None:
         return None
     reason = payment.reason or THANKS
-    return Grant(payment.token, told, payment.cents, payment.kind, reason, others)  # type: ignore[arg-type]
+    return DirectPayment(payment.token, told, payment.cents, payment.kind, reason, others)  # type: ignore[arg-type]
 
 
-def _tell_submission(session: Session, office: Office, payment: Payment) -> Told | None:
+def _submission_at_marketplace(session: Session, office: RecruitingContext, payment: Payment) -> Told | None:
     """The submission that a grant is for, with the marketplace's own ids."""
     if payment.assignment_id is None:
         return None
     assignment = session.get_one(Assignment, payment.assignment_id)
     who = recall(session, office.vault, assignment.listener)
-    row = session.get(Submission, payment.submission_id) if payment.submission_id else None
+    row = session.get(MarketplaceSubmission, payment.submission_id) if payment.submission_id else None
     if who is None or who.worker is None:
-        raise RecruiterError(f"who listener {assignment.listener.pseudonym} is, is not known any more.")
+        raise MarketplaceError(f"who listener {assignment.listener.pseudonym} is, is not known any more.")
     if row is None or office.door.submission_key(who.worker, who.submission) == row.key:
         return Told(who.submission, who.worker, who.opening, row.status if row else "submitted")  # type: ignore[arg-type]
     for told in office.recruiter.submissions(row.opening).submissions:
-        if _key(office, told) == row.key:
+        if submission_key(office, told) == row.key:
             return told
-    raise RecruiterError(
+    raise MarketplaceError(
         f"the submission of listener {assignment.listener.pseudonym} is not at the marketplace any more."
     )
 
 
-def _paid(office: Office, number: int) -> None:
+def _settle(office: RecruitingContext, number: int) -> None:
     with office.writing() as session:
         ledger.settle(session, session.get_one(Payment, number), office.clock())
 
@@ -354,7 +380,7 @@ def _paid(office: Office, number: int) -> None:
 
 
 @dataclass(frozen=True)
-class Due:
+class DuePayment:
     """Money to be paid: by approving `submission` (an id of ours), by a grant, or by a place made for it alone."""
 
     assignment: int
@@ -370,11 +396,11 @@ class Due:
         return self.cents + self.fee
 
 
-def all_due(session: Session, office: Office) -> list[Due]:
+def all_due(session: Session, office: RecruitingContext) -> list[DuePayment]:
     """Everything that is owed and not paid or under way, by how it can be paid."""
     booked: dict[int | None, list[Payment]] = defaultdict(list)
     for one in session.scalars(select(Payment)):
-        if _is_under_way(session, one):
+        if is_under_way(session, one):
             booked[one.assignment_id].append(one)
     found = []
     for assignment in session.scalars(select(Assignment).order_by(Assignment.id)):
@@ -387,51 +413,62 @@ def all_due(session: Session, office: Office) -> list[Due]:
     return found
 
 
-def _is_under_way(session: Session, payment: Payment) -> bool:
+def is_under_way(session: Session, payment: Payment) -> bool:
     """Paid, decided, or pending and seen to; a pending approval is due again, and so is a place in vain."""
     if payment.state != "pending" or payment.opening_id is None:
         return True
-    opening = session.get_one(Opening, payment.opening_id)
+    opening = session.get_one(Posting, payment.opening_id)
     return opening.owed_to is not None and opening.settled_at is None
 
 
 def _due(
-    session: Session, office: Office, assignment: Assignment, rows: list[Submission], kind: Kind, amount: int
-) -> Due:
+    session: Session,
+    office: RecruitingContext,
+    assignment: Assignment,
+    rows: list[MarketplaceSubmission],
+    kind: Kind,
+    amount: int,
+) -> DuePayment:
     at = office.recruiter.terms
     who = (assignment.id, assignment.pseudonym, kind)
     if at.by_hand:
-        return Due(*who, amount, 0, "by hand")
+        return DuePayment(*who, amount, 0, "by hand")
     submitted = next((row for row in rows if row.status == "submitted"), None)
     apart = at.screen_out_apart and kind != "reward"
     if submitted is not None and not apart and amount >= office.reward:
-        opening = _opening_of(session, submitted.opening)
+        opening = posting_of(session, submitted.opening)
         reward, fee = (opening.reward_cents, opening.fee_cents) if opening else (office.reward, office.fee)
-        return Due(*who, reward, fee, "approve", submitted.id)
+        return DuePayment(*who, reward, fee, "approve", submitted.id)
     if rows and (at.pays_unsubmitted or apart) and (apart or not any(row.status in LIVE for row in rows)):
-        return Due(*who, amount, office.recruiter.fee(amount), "grant", rows[0].id)
+        return DuePayment(*who, amount, office.recruiter.fee(amount), "grant", rows[0].id)
     if any(row.status in LIVE for row in rows) or at.pays_unsubmitted:
-        return Due(*who, amount, office.recruiter.fee(amount), "wait")
-    return Due(*who, amount, office.recruiter.fee(amount), "place")
+        return DuePayment(*who, amount, office.recruiter.fee(amount), "wait")
+    return DuePayment(*who, amount, office.recruiter.fee(amount), "place")
 
 
-def anyway(session: Session, office: Office) -> list[Due]:
+def approvable_by_override(session: Session, office: RecruitingContext) -> list[DuePayment]:
     """The submissions that are for a person to decide, as if they were complete."""
     found = []
-    for row, assignment in doubtful(session, office):
-        opening = _opening_of(session, row.opening)
+    for row, assignment in needs_manual_review(session, office):
+        opening = posting_of(session, row.opening)
         if assignment is not None and opening is not None:
             kind = ledger.due(assignment.state, office.config.pay)[0]
             who = (assignment.id, assignment.pseudonym, kind)
-            found.append(Due(*who, opening.reward_cents, opening.fee_cents, "approve", row.id))
+            found.append(DuePayment(*who, opening.reward_cents, opening.fee_cents, "approve", row.id))
     return found
 
 
-def doubtful(session: Session, office: Office) -> list[tuple[Submission, Assignment | None]]:
+def needs_manual_review(
+    session: Session, office: RecruitingContext
+) -> list[tuple[MarketplaceSubmission, Assignment | None]]:
     """Submissions that the database does not show complete: for a person to decide."""
     approvable = {one.submission for one in all_due(session, office) if one.how in ("approve", "grant")}
-    owed = set(session.scalars(select(Opening.market_id).where(Opening.owed_to.is_not(None))))
-    query = select(Submission).where(Submission.status == "submitted").order_by(Submission.id)
+    owed = set(session.scalars(select(Posting.market_id).where(Posting.owed_to.is_not(None))))
+    query = (
+        select(MarketplaceSubmission)
+        .where(MarketplaceSubmission.status == "submitted")
+        .order_by(MarketplaceSubmission.id)
+    )
     return [
         (row, session.get(Assignment, row.assignment_id) if row.assignment_id else None)
         for row in session.scalars(query)
@@ -442,27 +479,27 @@ def doubtful(session: Session, office: Office) -> list[tuple[Submission, Assignm
 # ------------------------------------------------------------------ paying
 
 
-def approve_complete(office: Office, sight: Sight) -> int:
+def approve_complete(office: RecruitingContext, sight: MarketplaceSnapshot) -> int:
     """Approve what was submitted and is complete here; how many were."""
     with office.reading() as session:
         due = [one for one in all_due(session, office) if one.how == "approve"]
     return approve_listed(office, sight, due) + _approve_owed(office, sight)
 
 
-def approve_listed(office: Office, sight: Sight, due: Iterable[Due]) -> int:
+def approve_listed(office: RecruitingContext, sight: MarketplaceSnapshot, due: Iterable[DuePayment]) -> int:
     """Approve these; how many were."""
     return sum(_approve(office, sight, one) for one in due)
 
 
-def _approve(office: Office, sight: Sight, due: Due) -> int:
+def _approve(office: RecruitingContext, sight: MarketplaceSnapshot, due: DuePayment) -> int:
     with office.writing() as session:
-        row = session.get_one(Submission, due.submission)
+        row = session.get_one(MarketplaceSubmission, due.submission)
         told = sight.told.get(row.key)
         if told is None:
             return 0
-        opening = _opening_of(session, row.opening)
+        opening = posting_of(session, row.opening)
         assignment = session.get_one(Assignment, due.assignment)
-        payment = ledger.intend(
+        payment = ledger.record_pending(
             session, assignment, due.kind, due.cents, due.fee, office.clock(), submission=row, opening=opening
         )
         if payment.state != "pending" or payment.submission_id not in (row.id, None):
@@ -471,15 +508,17 @@ def _approve(office: Office, sight: Sight, due: Due) -> int:
     office.recruiter.approve(told)
     with office.writing() as session:
         ledger.settle(session, session.get_one(Payment, number), office.clock())
-        session.get_one(Submission, due.submission).status = "approved"
+        session.get_one(MarketplaceSubmission, due.submission).status = "approved"
     return 1
 
 
-def _approve_owed(office: Office, sight: Sight) -> int:
+def _approve_owed(office: RecruitingContext, sight: MarketplaceSnapshot) -> int:
     """Approve what was submitted at places made for one listener, whose payment is written down already."""
     with office.reading() as session:
-        query = select(Submission, Opening).join(Opening, Submission.opening == Opening.market_id)
-        rows = session.execute(query.where(Submission.status == "submitted", Opening.owed_to.is_not(None))).all()
+        query = select(MarketplaceSubmission, Posting).join(Posting, MarketplaceSubmission.opening == Posting.market_id)
+        rows = session.execute(
+            query.where(MarketplaceSubmission.status == "submitted", Posting.owed_to.is_not(None))
+        ).all()
         found = [(row.id, row.key, opening.id) for row, opening in rows]
     for submission, key, opening_id in found:
         if key not in sight.told:
@@ -487,7 +526,7 @@ def _approve_owed(office: Office, sight: Sight) -> int:
         office.recruiter.approve(sight.told[key])
         with office.writing() as session:
             payment = session.scalar(select(Payment).where(Payment.opening_id == opening_id))
-            row = session.get_one(Submission, submission)
+            row = session.get_one(MarketplaceSubmission, submission)
             row.status = "approved"
             if payment is not None:
                 payment.submission_id = row.id
@@ -495,36 +534,40 @@ def _approve_owed(office: Office, sight: Sight) -> int:
     return len(found)
 
 
-def grant(office: Office, assignment: int, kind: Kind, amount: int, reason: str, submission: int | None) -> bool:
+def pay_directly(
+    office: RecruitingContext, assignment: int, kind: Kind, amount: int, reason: str, submission: int | None
+) -> bool:
     """Pay a grant: written down, sent, written down again; whether it was sent.
 
     One that was written down before is left to `reconcile`, unless it was to be paid by an approval that came to
     nothing: the place was given back since.
     """
     with office.writing() as session:
-        row = session.get(Submission, submission) if submission else None
+        row = session.get(MarketplaceSubmission, submission) if submission else None
         fee = office.recruiter.fee(amount)
         who = session.get_one(Assignment, assignment)
         payment = ledger.find(session, who, kind)
         if payment is not None:
-            if _is_under_way(session, payment):
+            if is_under_way(session, payment):
                 return False
             # While its opening is not settled, that counts in full, and so will this beside it.
-            if session.get_one(Opening, payment.opening_id).settled_at is None:
+            if session.get_one(Posting, payment.opening_id).settled_at is None:
                 ledger.require_budget(session, amount + fee)
             payment.opening_id, payment.cents, payment.fee_cents = None, amount, fee
             payment.submission_id, payment.intended_at = submission, office.clock()
         else:
-            payment = ledger.intend(session, who, kind, amount, fee, office.clock(), submission=row, reason=reason)
+            payment = ledger.record_pending(
+                session, who, kind, amount, fee, office.clock(), submission=row, reason=reason
+            )
         number = payment.id
-    if not office.recruiter.terms.by_hand and (sent := _grant(office, number)):
-        with _void_unless_theirs(office, number):
+    if not office.recruiter.terms.by_hand and (sent := _direct_payment(office, number)):
+        with _void_if_foreign(office, number):
             office.recruiter.bonus(sent)
-    _paid(office, number)
+    _settle(office, number)
     return True
 
 
-def note_paid(office: Office, paid: Iterable[tuple[int, Kind, int, str]]) -> int:
+def record_manual_payments(office: RecruitingContext, paid: Iterable[tuple[int, Kind, int, str]]) -> int:
     """Write down, all or none, what was paid by hand: assignment, kind, cents, reason. How many were new.
 
     Raises:
@@ -535,17 +578,17 @@ def note_paid(office: Office, paid: Iterable[tuple[int, Kind, int, str]]) -> int
         for number, kind, amount, reason in paid:
             who, now = session.get_one(Assignment, number), office.clock()
             if ledger.find(session, who, kind) is None:
-                ledger.settle(session, ledger.intend(session, who, kind, amount, 0, now, reason=reason), now)
+                ledger.settle(session, ledger.record_pending(session, who, kind, amount, 0, now, reason=reason), now)
                 new += 1
     return new
 
 
-def offer_place(office: Office, due: Due) -> None:
+def post_place_for(office: RecruitingContext, due: DuePayment) -> None:
     """Order one place for a listener who could not submit, worth what they are owed."""
     with office.writing() as session:
         ledger.require_budget(session, due.cost)
         assignment = session.get_one(Assignment, due.assignment)
-        opening = Opening(
+        opening = Posting(
             token=ledger.new_token("owed"),
             places=1,
             reward_cents=due.cents,
@@ -555,9 +598,11 @@ def offer_place(office: Office, due: Due) -> None:
         )
         session.add(opening)
         session.flush()
-        payment = ledger.intend(session, assignment, due.kind, due.cents, due.fee, office.clock(), opening=opening)
+        payment = ledger.record_pending(
+            session, assignment, due.kind, due.cents, due.fee, office.clock(), opening=opening
+        )
         payment.opening_id, number = opening.id, opening.id  # an earlier place was not taken in time
-    carry_out(office, number)
+    place_order(office, number)
 
 
 def paid_submission(session: Session, assignment: Assignment) -> int | None:
@@ -567,9 +612,9 @@ def paid_submission(session: Session, assignment: Assignment) -> int | None:
     )
     if (found := session.scalar(paid.limit(1))) is not None:
         return found
-    handed_in = Submission.status.in_(("submitted", "approved"))
-    query = select(Submission.id).where(Submission.assignment_id == assignment.id, handed_in)
-    return session.scalar(query.order_by(Submission.id.desc()).limit(1))
+    handed_in = MarketplaceSubmission.status.in_(("submitted", "approved"))
+    query = select(MarketplaceSubmission.id).where(MarketplaceSubmission.assignment_id == assignment.id, handed_in)
+    return session.scalar(query.order_by(MarketplaceSubmission.id.desc()).limit(1))
 
 
 def all_paid(session: Session) -> list[Payment]:
@@ -579,28 +624,28 @@ def all_paid(session: Session) -> list[Payment]:
 
 def is_over(session: Session) -> bool:
     """Whether every place is filled and nothing waits to be paid or settled."""
-    waiting = select(Opening.id).where(Opening.settled_at.is_(None)).limit(1)
+    waiting = select(Posting.id).where(Posting.settled_at.is_(None)).limit(1)
     unfilled = select(Place.id).where(~Place.filled).limit(1)
     return session.scalar(unfilled) is None and session.scalar(waiting) is None and not ledger.pending(session)
 
 
-def exclude_all(office: Office, sight: Sight) -> None:
+def exclude_all(office: RecruitingContext, sight: MarketplaceSnapshot) -> None:
     """Mark everybody who took a place, so that none is offered another."""
     with office.reading() as session:
         launch = ledger.launch(session)
-        query = select(Submission).where(~Submission.excluded)
+        query = select(MarketplaceSubmission).where(~MarketplaceSubmission.excluded)
         rows = [(row.id, row.key, row.assignment_id) for row in session.scalars(query)]
     assert launch is not None
     for number, key, assignment in rows:
-        worker = _worker(office, sight, key, assignment)
+        worker = _worker_of(office, sight, key, assignment)
         if worker:
             with contextlib.suppress(UnknownWorkerError):  # anybody may write any id into an address
                 office.recruiter.exclude(worker, launch.name)
         with office.writing() as session:
-            session.get_one(Submission, number).excluded = True
+            session.get_one(MarketplaceSubmission, number).excluded = True
 
 
-def _worker(office: Office, sight: Sight, key: str, assignment: int | None) -> str | None:
+def _worker_of(office: RecruitingContext, sight: MarketplaceSnapshot, key: str, assignment: int | None) -> str | None:
     if key in sight.told:
         return sight.told[key].worker
     if assignment is None:

@@ -26,7 +26,7 @@ import numpy as np
 import soundfile
 
 from server.simulation.hearing import ANSWERS, HEADPHONES, LOUDSPEAKERS
-from server.simulation.page_parser import Form, Page, read_page
+from server.simulation.page_parser import ParsedForm, ParsedPage, read_page
 from study.config import RehearsalConfig
 from study.design.simulated_listener import p_agree
 from study.prescreen.item import INTERVALS
@@ -37,16 +37,16 @@ TIMEOUT = 60.0
 MAX_PAGES = 2000  # a study has far fewer; more means that the listener walks in circles
 
 
-class WalkError(Exception):
+class BotError(Exception):
     """The web study did not do what a listener may expect of it; the message says at which step."""
 
 
-class _GoneError(WalkError):
+class _GoneError(BotError):
     """A sound is not there (any more)."""
 
 
 @dataclass(frozen=True)
-class Mind:
+class ResponseModel:
     """How answers come about: from the difference in similarity, or from `true_rates` by bin pair ("1-2" -> p)."""
 
     config: RehearsalConfig
@@ -70,7 +70,7 @@ def answer_stream(seed: int, index: int) -> np.random.Generator:
 
 
 @dataclass(frozen=True)
-class Habits:
+class BehaviourProfile:
     """What a listener does besides answering: drawn once, before it comes in."""
 
     fails_prescreen: bool
@@ -81,13 +81,13 @@ class Habits:
     loudspeakers: bool = False
 
 
-def draw_habits(rng: np.random.Generator, config: RehearsalConfig, trials: int) -> Habits:
+def draw_profile(rng: np.random.Generator, config: RehearsalConfig, trials: int) -> BehaviourProfile:
     """Draw what a listener will do, by the rates of study.toml's [rehearsal]."""
     gives_up = int(rng.integers(1, trials, endpoint=True)) if rng.random() < config.abandon else None
     fails, goodbye = rng.random() < config.fail_prescreen, rng.random() < 0.5
     # Nothing is drawn where all have headphones, so that older rehearsals stay as they were.
     loud = config.loudspeakers > 0 and rng.random() < config.loudspeakers
-    return Habits(bool(fails), gives_up, bool(goodbye), config.reload, config.double_submit, bool(loud))
+    return BehaviourProfile(bool(fails), gives_up, bool(goodbye), config.reload, config.double_submit, bool(loud))
 
 
 @functools.cache
@@ -96,7 +96,7 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-class Memory:
+class StimulusLookup:
     """What the rehearsal knows of the study's sounds: which trials a position and three clips may be."""
 
     def __init__(self, plan: Plan) -> None:
@@ -116,9 +116,9 @@ class Memory:
         keys = [self._keys.get(hashlib.sha256(sounds[slot]).hexdigest()) for slot in ("X", "A", "B")]
         x, a, b = keys
         if x is None or a is None or b is None:
-            raise WalkError("a trial's sounds are none of build/stimuli")
+            raise BotError("a trial's sounds are none of build/stimuli")
         if (position, x, a, b) not in self._trials:
-            raise WalkError("a trial's three sounds are in no TrialList at this position")
+            raise BotError("a trial's three sounds are in no TrialList at this position")
         return self._trials[position, x, a, b]
 
 
@@ -134,7 +134,7 @@ def _seconds(data: bytes) -> float:
 
 
 @dataclass
-class Walk:
+class BotSession:
     """One listener's way through the study: what came of it and what was done on the way."""
 
     index: int
@@ -148,19 +148,21 @@ class Walk:
 class SimulatedListener:
     """One listener with a browser of its own; `take` walks the study from the consent page to the end."""
 
-    def __init__(self, url: str, index: int, seed: int, memory: Memory, mind: Mind, take: str = "") -> None:
+    def __init__(
+        self, url: str, index: int, seed: int, memory: StimulusLookup, mind: ResponseModel, take: str = ""
+    ) -> None:
         """`take`: the whole address to begin at, where it is not just the server's /take."""
         self._take = take or url.rstrip("/") + "/take"
         self._memory, self._mind = memory, mind
         self._answers = answer_stream(seed, index)
         self._rng = np.random.default_rng([seed, index, 0])
-        self._habits = draw_habits(self._rng, mind.config, memory.trials_per_list)
+        self._habits = draw_profile(self._rng, mind.config, memory.trials_per_list)
         self._ears = LOUDSPEAKERS if self._habits.loudspeakers else HEADPHONES
         self._lists: set[int] | None = None  # those that sound like what was heard so far
-        self.walk = Walk(index)
-        self.page = Page()  # the last that was seen
+        self.walk = BotSession(index)
+        self.page = ParsedPage()  # the last that was seen
 
-    def take(self) -> Walk:
+    def take(self) -> BotSession:
         """Take the study.
 
         Raises:
@@ -174,9 +176,9 @@ class SimulatedListener:
                 if self._ends(page):
                     return self.walk
                 page = self._do_or_look_again(page)
-        raise WalkError(f"listener {self.walk.index} walks in circles at '{page.step}'")
+        raise BotError(f"listener {self.walk.index} walks in circles at '{page.step}'")
 
-    def _ends(self, page: Page) -> bool:
+    def _ends(self, page: ParsedPage) -> bool:
         ends: dict[str, Outcome] = {
             "done": "finished",
             "screened_out": "screened_out",
@@ -192,10 +194,10 @@ class SimulatedListener:
         if page.step == "full":
             self.walk.outcome = "complete" if "data-complete" in page.attributes else "full"
         elif page.step != "taken" and not page.code:
-            raise WalkError(f"the page '{page.step}' shows no completion code")
+            raise BotError(f"the page '{page.step}' shows no completion code")
         return True
 
-    def _do_or_look_again(self, page: Page) -> Page:
+    def _do_or_look_again(self, page: ParsedPage) -> ParsedPage:
         """Do what a page asks; where its sounds are gone because the place was, see the page that says so."""
         try:
             return self._do(page)
@@ -205,7 +207,7 @@ class SimulatedListener:
                 raise
             return again
 
-    def _do(self, page: Page) -> Page:
+    def _do(self, page: ParsedPage) -> ParsedPage:
         """Do what a page asks, and give the page that follows."""
         steps = {
             "consent": self._consent,
@@ -215,22 +217,22 @@ class SimulatedListener:
             "questions": self._reply,
         }
         if page.step not in steps:
-            raise WalkError(f"an unexpected page: '{page.step}'")
+            raise BotError(f"an unexpected page: '{page.step}'")
         if page.step != "consent" and self._rng.random() < self._habits.reload:
             page = self._reload(page)
         return steps[page.step](page)
 
-    def _reload(self, page: Page) -> Page:
+    def _reload(self, page: ParsedPage) -> ParsedPage:
         again = self._open(self._address)
         self.walk.reloads += 1
         if (again.step, again.position, again.sounds) != (page.step, page.position, page.sounds):
-            raise WalkError(f"reloading '{page.step}' {page.position} led to '{again.step}' {again.position}")
+            raise BotError(f"reloading '{page.step}' {page.position} led to '{again.step}' {again.position}")
         return again
 
-    def _consent(self, page: Page) -> Page:
+    def _consent(self, page: ParsedPage) -> ParsedPage:
         return self._send(page.form("/take"))
 
-    def _screen(self, page: Page) -> Page:
+    def _screen(self, page: ParsedPage) -> ParsedPage:
         """Answer by what is heard; somebody who is to fail answers beside it."""
         kind, form = page.attributes.get("data-kind", ""), page.form("/prescreen")
         [address] = page.sounds.values()
@@ -244,12 +246,12 @@ class SimulatedListener:
             form.fields["interval"] = str(answer % INTERVALS + 1 if wrong else answer)
         return self._send(form)
 
-    def _set_volume(self, page: Page) -> Page:
+    def _set_volume(self, page: ParsedPage) -> ParsedPage:
         if "volume" in page.sounds:
             self._fetch(page.sounds["volume"])
         return self._send(page.form("/instructions"))
 
-    def _compare(self, page: Page) -> Page:
+    def _compare(self, page: ParsedPage) -> ParsedPage:
         if page.position == self._habits.gives_up_at:
             return self._leave(page)
         slots = [("X", "A", "B")[i] for i in self._rng.permutation(3)]
@@ -284,11 +286,11 @@ class SimulatedListener:
         trials = self._memory.recognise(position, sounds)
         possible = [trial for trial in trials if self._lists is None or trial.list in self._lists]
         if not possible:
-            raise WalkError(f"trial {position} is of another TrialList than those before it")
+            raise BotError(f"trial {position} is of another TrialList than those before it")
         self._lists = {trial.list for trial in possible}
         return possible[0]
 
-    def _reply(self, page: Page) -> Page:
+    def _reply(self, page: ParsedPage) -> ParsedPage:
         form = page.form("/questions")
         for name in form.fields:
             speaks = self._rng.random() < 0.2 or name in form.required
@@ -300,13 +302,13 @@ class SimulatedListener:
             form.fields[name] = chosen.tolist() if name in form.several else str(chosen[0])
         return self._send(form)
 
-    def _leave(self, page: Page) -> Page:
+    def _leave(self, page: ParsedPage) -> ParsedPage:
         confirm = self._send(page.form("/leave"), twice=False)
         return self._send(confirm.form("/leave"), twice=False)
 
     # ------------------------------------------------------------------ the browser
 
-    def _open(self, address: str) -> Page:
+    def _open(self, address: str) -> ParsedPage:
         return self._read(self._client.get(address))
 
     def _fetch(self, address: str) -> bytes:
@@ -314,10 +316,10 @@ class SimulatedListener:
         if response.status_code == 404:
             raise _GoneError("a sound that is due is not there")
         if response.status_code != 200:
-            raise WalkError(f"a sound answered with status {response.status_code}")
+            raise BotError(f"a sound answered with status {response.status_code}")
         return response.content
 
-    def _send(self, form: Form, twice: bool = True) -> Page:
+    def _send(self, form: ParsedForm, twice: bool = True) -> ParsedPage:
         """Send a form; now and then twice at once, as a double click does."""
         address = self._join(form.action)
         if not twice or self._rng.random() >= self._habits.double_submit:
@@ -327,18 +329,18 @@ class SimulatedListener:
             both = list(clicks.map(lambda _: self._client.post(address, data=form.fields), range(2)))
         pages = [self._read(response) for response in both]
         if "/a/" in str(both[0].url) and both[0].url != both[1].url:
-            raise WalkError(f"a double click on '{pages[0].step}' led to two addresses")
+            raise BotError(f"a double click on '{pages[0].step}' led to two addresses")
         return pages[0]
 
-    def _read(self, response: httpx.Response) -> Page:
+    def _read(self, response: httpx.Response) -> ParsedPage:
         page = read_page(response.text)
         if response.status_code != 200:
-            raise WalkError(f"the page '{page.step}' answered with status {response.status_code}")
+            raise BotError(f"the page '{page.step}' answered with status {response.status_code}")
         self._address, self.page = str(response.url), page
         return page
 
     def _join(self, address: str) -> str:
         joined = httpx.URL(self._take).join(address)
         if urlsplit(str(joined)).netloc != urlsplit(self._take).netloc:
-            raise WalkError(f"a page asks for another host: {joined}")
+            raise BotError(f"a page asks for another host: {joined}")
         return str(joined)

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from embeddings.errors import RootnoteError
-from server.simulation.bots import Memory, Mind
-from server.simulation.run import Crowd, Summary, send_crowd
+from server.simulation.bots import ResponseModel, StimulusLookup
+from server.simulation.run import ListenerMix, RehearsalSummary, run_listeners
 from server.simulation.server_process import own_server
 from study.config import load_study
 from study.trial_plan import read_plan
@@ -23,10 +23,12 @@ from study.trial_plan import read_plan
 PAIRS = tuple(f"{high}-{low}" for high in (1, 2, 3) for low in range(high + 1, 5))
 
 
-def _launch(folder: Path, recruiter: str, mind: Mind, seed: int, at_once: int, patience: float, as_json: bool) -> None:
-    from server.simulation.launch import Rehearsal, rehearse_launch  # the marketplaces: only here
+def _launch(
+    folder: Path, recruiter: str, mind: ResponseModel, seed: int, at_once: int, patience: float, as_json: bool
+) -> None:
+    from server.simulation.launch import RehearsedLaunch, rehearse_launch  # the marketplaces: only here
 
-    outcome = rehearse_launch(folder, recruiter, Rehearsal(seed, mind, at_once, patience), quiet=as_json)
+    outcome = rehearse_launch(folder, recruiter, RehearsedLaunch(seed, mind, at_once, patience), quiet=as_json)
     if as_json:
         click.echo(json.dumps(asdict(outcome)))
 
@@ -78,13 +80,13 @@ def rehearse(
         if url or listeners:
             raise click.UsageError("--recruiter fills all places of a server of its own: leave out --url, --listeners.")
         given = {name: rate for name, rate in rates.items() if rate is not None}
-        mind = Mind(study.config.rehearsal.model_copy(update=given), read_true_rates(true_rates))
+        mind = ResponseModel(study.config.rehearsal.model_copy(update=given), read_true_rates(true_rates))
         _launch(folder, recruiter, mind, seed, at_once, patience, as_json)
         return
     plan = read_plan(study)
     given = {name: rate for name, rate in rates.items() if rate is not None}
-    mind = Mind(study.config.rehearsal.model_copy(update=given), read_true_rates(true_rates))
-    memory, wanted = Memory(plan), listeners or len(plan.lists)
+    mind = ResponseModel(study.config.rehearsal.model_copy(update=given), read_true_rates(true_rates))
+    memory, wanted = StimulusLookup(plan), listeners or len(plan.lists)
     if wanted > len(plan.lists):
         raise RootnoteError(
             f"--listeners {wanted} is more than the study's {len(plan.lists)} places; "
@@ -97,7 +99,7 @@ def rehearse(
         contextlib.nullcontext(url) if url else own_server(study) as address,
         _progress(console, wanted) as report,
     ):
-        summary = send_crowd(Crowd(address, wanted, seed, mind, at_once, patience), memory, report)
+        summary = run_listeners(ListenerMix(address, wanted, seed, mind, at_once, patience), memory, report)
     _tell(summary, folder, wanted, as_json, own=url is None)
 
 
@@ -140,7 +142,7 @@ def _progress(console: Console, wanted: int) -> Iterator[Callable[[int], None]]:
         yield lambda finished: bar.update(task, completed=finished)
 
 
-def _tell(summary: Summary, folder: Path, wanted: int, as_json: bool, own: bool) -> None:
+def _tell(summary: RehearsalSummary, folder: Path, wanted: int, as_json: bool, own: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(summary)))
     else:

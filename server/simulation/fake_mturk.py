@@ -28,14 +28,14 @@ from decimal import Decimal
 from typing import Any
 
 from server.simulation.marketplaces import turk_site, turk_wire
-from server.simulation.marketplaces.loopback import Market, Reply, Request
-from server.simulation.marketplaces.turk_places import Place
-from server.simulation.marketplaces.turk_state import TurkState
-from server.simulation.marketplaces.turk_workers import Worker
+from server.simulation.marketplaces.loopback import FakeMarketplace, HttpReply, HttpRequest
+from server.simulation.marketplaces.turk_places import HitAssignment
+from server.simulation.marketplaces.turk_state import FakeMTurkState
+from server.simulation.marketplaces.turk_workers import FakeWorker
 
 
 @dataclass(frozen=True)
-class Accepted:
+class AcceptedHit:
     """An assignment that a worker holds; `external_url` is what their frame shows."""
 
     assignment_id: str
@@ -44,33 +44,33 @@ class Accepted:
     external_url: str
 
 
-class Workers:
+class FakeMTurkWorkers:
     """The workers of a market."""
 
-    def __init__(self, state: TurkState) -> None:
+    def __init__(self, state: FakeMTurkState) -> None:
         self._state = state
 
-    def add(self, worker_id: str, **account: Any) -> Worker:
+    def add(self, worker_id: str, **account: Any) -> FakeWorker:
         """Add a worker: country, subdivision, approved, percent, adult, masters; qualified for most by default."""
-        worker = self._state.workers[worker_id] = Worker(worker_id, **account)
+        worker = self._state.workers[worker_id] = FakeWorker(worker_id, **account)
         return worker
 
-    def __getitem__(self, worker_id: str) -> Worker:
+    def __getitem__(self, worker_id: str) -> FakeWorker:
         return self._state.workers[worker_id]
 
-    def __iter__(self) -> Iterator[Worker]:
+    def __iter__(self) -> Iterator[FakeWorker]:
         return iter(self._state.workers.values())
 
 
-class MTurkMarket(Market):
+class FakeMTurk(FakeMarketplace):
     """The market; `balance` is prepaid, in US dollars."""
 
     def __init__(self, balance: str = "1000.00", clock: Callable[[], datetime] | None = None, seed: int = 0) -> None:
         super().__init__(clock)
         self._seed, self._ids = seed, 0
-        self.state = TurkState(Decimal(balance), self.now, self.new_id, self.pay)
+        self.state = FakeMTurkState(Decimal(balance), self.now, self.new_id, self.pay)
         self.state.tell = self.tell
-        self.workers = Workers(self.state)
+        self.workers = FakeMTurkWorkers(self.state)
 
     def new_id(self, prefix: str) -> str:
         self._ids += 1
@@ -79,7 +79,7 @@ class MTurkMarket(Market):
 
     # ------------------------------------------------------------------ workers
 
-    def accept(self, worker_id: str, name: str) -> Accepted:
+    def accept(self, worker_id: str, name: str) -> AcceptedHit:
         """Let a worker accept a HIT by its id, or any of a HIT type or group.
 
         Raises:
@@ -117,12 +117,12 @@ class MTurkMarket(Market):
             self.tick()
             self.state.give_back(self._place(assignment_id), "AssignmentAbandoned")
 
-    def _place(self, assignment_id: str) -> Place:
+    def _place(self, assignment_id: str) -> HitAssignment:
         return self.state.places[assignment_id]
 
-    def _accepted(self, place: Place) -> Accepted:
+    def _accepted(self, place: HitAssignment) -> AcceptedHit:
         address = turk_site.question_address(place.hit, self.worker_url, place)
-        return Accepted(place.id, place.hit.id, place.worker, address)
+        return AcceptedHit(place.id, place.hit.id, place.worker, address)
 
     # ------------------------------------------------------------------ money and letters
 
@@ -150,23 +150,23 @@ class MTurkMarket(Market):
     def tick(self) -> None:
         self.state.tick()
 
-    def handle(self, request: Request) -> Reply:
+    def handle(self, request: HttpRequest) -> HttpReply:
         if "x-amz-target" not in request.headers:
             with self.lock:
                 self.tick()
-                return turk_site.Site(self.state, self.worker_url).handle(request)
-        if closed := turk_wire.refuse_door(request):
+                return turk_site.MTurkSite(self.state, self.worker_url).handle(request)
+        if closed := turk_wire.refuse_path(request):
             return closed
         operation, given = turk_wire.operation_of(request), json.loads(request.body or b"{}")
         return self.call(operation, given, lambda: turk_wire.answer(self.state, operation, given))
 
-    def throttled(self) -> Reply:
+    def throttled(self) -> HttpReply:
         return turk_wire.error("ThrottlingException", "Rate exceeded")
 
-    def failed(self) -> Reply:
+    def failed(self) -> HttpReply:
         return turk_wire.error("ServiceFault", "Service Fault", "AWS.MechanicalTurk.ServiceFault", 500)
 
-    def refused(self, code: str) -> Reply:
+    def refused(self, code: str) -> HttpReply:
         if code.startswith("AWS."):
             return turk_wire.error("RequestError", "The request was refused.", code)
         return turk_wire.error(code, "The request was refused.")

@@ -26,13 +26,19 @@ from fractions import Fraction
 from typing import Any
 
 from server.simulation.marketplaces import prolific_site, prolific_wire
-from server.simulation.marketplaces.loopback import Market, Reply, Request
-from server.simulation.marketplaces.prolific_state import ProlificState
-from server.simulation.marketplaces.prolific_studies import FEE_RATE, Participant, ProlificError, Submission, Tariff
+from server.simulation.marketplaces.loopback import FakeMarketplace, HttpReply, HttpRequest
+from server.simulation.marketplaces.prolific_state import FakeProlificState
+from server.simulation.marketplaces.prolific_studies import (
+    FEE_RATE,
+    FakeParticipant,
+    FakeProlificError,
+    FakeSubmission,
+    FeeSchedule,
+)
 
 
 @dataclass(frozen=True)
-class Taken:
+class TakenPlace:
     """A submission that a participant holds; `external_url` is where the study opens."""
 
     submission_id: str
@@ -41,25 +47,25 @@ class Taken:
     external_url: str
 
 
-class Participants:
+class FakeProlificParticipants:
     """The participants of a market."""
 
-    def __init__(self, state: ProlificState) -> None:
+    def __init__(self, state: FakeProlificState) -> None:
         self._state = state
 
-    def add(self, participant_id: str, **account: Any) -> Participant:
+    def add(self, participant_id: str, **account: Any) -> FakeParticipant:
         """Add someone: country, languages, approval_rate, approvals, age; qualified for most by default."""
-        who = self._state.participants[participant_id] = Participant(participant_id, **account)
+        who = self._state.participants[participant_id] = FakeParticipant(participant_id, **account)
         return who
 
-    def __getitem__(self, participant_id: str) -> Participant:
+    def __getitem__(self, participant_id: str) -> FakeParticipant:
         return self._state.participants[participant_id]
 
-    def __iter__(self) -> Iterator[Participant]:
+    def __iter__(self) -> Iterator[FakeParticipant]:
         return iter(self._state.participants.values())
 
 
-class ProlificMarket(Market):
+class FakeProlific(FakeMarketplace):
     """The market; `balance` is prepaid, in US dollars, `fee_rate` a share of every payment, `tax_rate` of the fee."""
 
     def __init__(
@@ -74,10 +80,10 @@ class ProlificMarket(Market):
         super().__init__(clock)
         self.token = token
         self._seed, self._ids = seed, 0
-        tariff = Tariff(fee_rate, tax_rate)
-        self.state = ProlificState(Decimal(balance), tariff, self.now, self.new_id, self.pay)
+        tariff = FeeSchedule(fee_rate, tax_rate)
+        self.state = FakeProlificState(Decimal(balance), tariff, self.now, self.new_id, self.pay)
         self.state.tell = self.tell
-        self.participants = Participants(self.state)
+        self.participants = FakeProlificParticipants(self.state)
 
     @property
     def api_url(self) -> str:
@@ -91,7 +97,7 @@ class ProlificMarket(Market):
 
     # ------------------------------------------------------------------ participants
 
-    def reserve(self, participant_id: str, study_id: str) -> Taken:
+    def reserve(self, participant_id: str, study_id: str) -> TakenPlace:
         """Let someone take a place, without opening the study.
 
         Raises:
@@ -101,14 +107,14 @@ class ProlificMarket(Market):
             self.tick()
             return self._taken(self.state.reserve(self.state.participant(participant_id), study_id))
 
-    def open(self, submission_id: str) -> Taken:
+    def open(self, submission_id: str) -> TakenPlace:
         """Let someone open the study that they hold a place in."""
         with self.lock:
             self.tick()
             self.state.start(self.state.submission(submission_id))
             return self._taken(self.state.submission(submission_id))
 
-    def take(self, participant_id: str, study_id: str) -> Taken:
+    def take(self, participant_id: str, study_id: str) -> TakenPlace:
         """Let someone take a place and open the study."""
         return self.open(self.reserve(participant_id, study_id).submission_id)
 
@@ -134,8 +140,8 @@ class ProlificMarket(Market):
             self.tick()
             self.state.time_out(self.state.submission(submission_id))
 
-    def _taken(self, one: Submission) -> Taken:
-        return Taken(one.id, one.study.id, one.participant, prolific_site.study_address(one))
+    def _taken(self, one: FakeSubmission) -> TakenPlace:
+        return TakenPlace(one.id, one.study.id, one.participant, prolific_site.study_address(one))
 
     # ------------------------------------------------------------------ money
 
@@ -158,32 +164,32 @@ class ProlificMarket(Market):
     def tick(self) -> None:
         self.state.tick()
 
-    def handle(self, request: Request) -> Reply:
+    def handle(self, request: HttpRequest) -> HttpReply:
         if not request.path.startswith(prolific_wire.API + "/"):
             with self.lock:
                 self.tick()
-                return prolific_site.Site(self.state).handle(request)
-        if closed := prolific_wire.refuse_door(request, self.token):
+                return prolific_site.ProlificSite(self.state).handle(request)
+        if closed := prolific_wire.refuse_path(request, self.token):
             return closed
         operation, ids = prolific_wire.operation_of(request)
         if not operation:
-            return prolific_wire.error(ProlificError("Not found", "There is nothing here.", 404, 140404))
+            return prolific_wire.error(FakeProlificError("Not found", "There is nothing here.", 404, 140404))
         try:
             given = prolific_wire.given(request)
-        except ProlificError as refused:
+        except FakeProlificError as refused:
             return prolific_wire.error(refused)
         return self.call(operation, ids | given, lambda: prolific_wire.answer(self.state, request, self.entries))
 
-    def throttled(self) -> Reply:
-        return prolific_wire.error(ProlificError("Too many requests", "Request was throttled.", 429, 140429))
+    def throttled(self) -> HttpReply:
+        return prolific_wire.error(FakeProlificError("Too many requests", "Request was throttled.", 429, 140429))
 
-    def failed(self) -> Reply:
-        return prolific_wire.error(ProlificError("Server error", "Something went wrong.", 500, 140500))
+    def failed(self) -> HttpReply:
+        return prolific_wire.error(FakeProlificError("Server error", "Something went wrong.", 500, 140500))
 
-    def refused(self, code: str) -> Reply:
+    def refused(self, code: str) -> HttpReply:
         known = {"suspended": 403, "unauthorized": 401}
         return prolific_wire.error(
-            ProlificError(code.capitalize(), f"The request was refused: {code}.", known.get(code, 400))
+            FakeProlificError(code.capitalize(), f"The request was refused: {code}.", known.get(code, 400))
         )
 
     def add_worker(self, given: Mapping[str, Any]) -> None:

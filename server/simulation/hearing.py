@@ -28,7 +28,7 @@ Signal = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Ears:
+class Hearing:
     """The ears of somebody who listens so; `only` (0 or 1): only that channel is heard, as with one earbud."""
 
     crosstalk: float = 0.0
@@ -44,11 +44,11 @@ class Ears:
         return np.stack([left + self.crosstalk * right, right + self.crosstalk * left], axis=1), rate
 
 
-HEADPHONES = Ears(0.0)
-LOUDSPEAKERS = Ears(1.0)
+HEADPHONES = Hearing(0.0)
+LOUDSPEAKERS = Hearing(1.0)
 
 
-def count_tones(data: bytes, ears: Ears = LOUDSPEAKERS, rng: np.random.Generator | None = None) -> int:
+def count_tones(data: bytes, ears: Hearing = LOUDSPEAKERS, rng: np.random.Generator | None = None) -> int:
     """How many tones sound: the onsets of the envelope, in frames of 10 ms."""
     heard, rate = ears.hear(data)
     mono = heard.mean(axis=1)
@@ -63,14 +63,14 @@ def count_tones(data: bytes, ears: Ears = LOUDSPEAKERS, rng: np.random.Generator
     return int(np.count_nonzero(np.diff(loud.astype(int), prepend=0) == 1))
 
 
-def softest_interval(data: bytes, ears: Ears, rng: np.random.Generator) -> int:
+def softest_interval(data: bytes, ears: Hearing, rng: np.random.Generator) -> int:
     """The number of the interval that is softest in both ears together."""
     heard, _ = ears.hear(data)
     levels = [_decibels(float(np.mean(part**2))) for part in np.array_split(heard, INTERVALS)]
     return 1 + int(np.argmin(levels + rng.normal(0, LEVEL_ERROR_DB, INTERVALS)))
 
 
-def pitched_interval(data: bytes, ears: Ears, rng: np.random.Generator) -> int:
+def pitched_interval(data: bytes, ears: Hearing, rng: np.random.Generator) -> int:
     """The number of the interval in which one ear, taken from the other, leaves most around 600 Hz.
 
     The equalisation and cancellation of Durlach (1963), without the equalisation.
@@ -101,12 +101,12 @@ def _decibels(power: float) -> float:
     return 10 * math.log10(power + 1e-12)
 
 
-def _volume(data: bytes, ears: Ears, rng: np.random.Generator) -> int:
+def _volume(data: bytes, ears: Hearing, rng: np.random.Generator) -> int:
     return 1
 
 
 # What a listener answers to an item of each step: (sound, ears, rng) -> answer.
-ANSWERS: Mapping[str, Callable[[bytes, Ears, np.random.Generator], int]] = {
+ANSWERS: Mapping[str, Callable[[bytes, Hearing, np.random.Generator], int]] = {
     "volume": _volume,
     "tones": count_tones,
     "huggins": pitched_interval,

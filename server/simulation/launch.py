@@ -29,20 +29,20 @@ from sqlalchemy import func, select
 from embeddings.errors import RootnoteError
 from server.cli import cli
 from server.db import database
-from server.db.models import Opening, Payment
+from server.db.models import Payment, Posting
 from server.payments.ledger import dollars
 from server.settings import read_settings
-from server.simulation.bots import Memory, Mind
-from server.simulation.fake_mturk import MTurkMarket
-from server.simulation.fake_prolific import ProlificMarket
-from server.simulation.marketplace_client import Workplace, make_workplace
-from server.simulation.marketplace_workers import Staff, Visit, send_workers, take_what_is_owed
-from server.simulation.marketplaces.loopback import Market
+from server.simulation.bots import ResponseModel, StimulusLookup
+from server.simulation.fake_mturk import FakeMTurk
+from server.simulation.fake_prolific import FakeProlific
+from server.simulation.marketplace_client import MarketplaceClient, make_client
+from server.simulation.marketplace_workers import WorkerPool, WorkerVisit, collect_owed, send_workers
+from server.simulation.marketplaces.loopback import FakeMarketplace
 from server.simulation.server_process import own_server
 from study.config import Study, load_study
 from study.trial_plan import read_plan
 
-MARKETS: dict[str, type[MTurkMarket] | type[ProlificMarket]] = {"mturk": MTurkMarket, "prolific": ProlificMarket}
+MARKETS: dict[str, type[FakeMTurk] | type[FakeProlific]] = {"mturk": FakeMTurk, "prolific": FakeProlific}
 DOUBTFUL = re.compile(r"by assignment ([0-9a-f]+) is not complete")
 PLACE = re.compile(r" x \(\$([\d,.]+) \+ \$([\d,.]+) fee\)")
 WITH_FEES = re.compile(r"\$([\d,.]+) with fees")
@@ -50,21 +50,21 @@ EVERY_SECONDS = "1"
 DEPOSIT = "100000.00"
 
 
-Guest = Callable[[Workplace], Visit]  # takes a place as a person does
+Guest = Callable[[MarketplaceClient], WorkerVisit]  # takes a place as a person does
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class RehearsedLaunch:
     """What a rehearsed launch is to be like."""
 
     seed: int
-    mind: Mind
+    mind: ResponseModel
     at_once: int
     patience: float
 
 
 @dataclass(frozen=True)
-class Money:
+class MoneyTotals:
     """One row of the money table, in cents: what the books say was paid, and the fees on it."""
 
     kind: str
@@ -74,19 +74,19 @@ class Money:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LaunchOutcome:
     """What came of a launch: workers by outcome, the books, what was shown beforehand, what left the account."""
 
     workers: dict[str, int]
-    books: tuple[Money, ...]
+    books: tuple[MoneyTotals, ...]
     shown: int
     ledger: int
     on_hold: int = field(default=0)
 
 
 def rehearse_launch(
-    folder: Path, kind: str, wanted: Rehearsal, *, quiet: bool = False, guest: Guest | None = None
-) -> Outcome:
+    folder: Path, kind: str, wanted: RehearsedLaunch, *, quiet: bool = False, guest: Guest | None = None
+) -> LaunchOutcome:
     """Rehearse the launch of a study on a marketplace; a `guest` takes the first place, and then come the workers.
 
     Raises:
@@ -98,8 +98,10 @@ def rehearse_launch(
         market = stack.enter_context(MARKETS[kind](balance=DEPOSIT))
         environment = _environment(study, folder, market)
         address = stack.enter_context(own_server(study, environment))
-        desk = Desk(study, folder.resolve(), environment | {"ROOTNOTE_PUBLIC_URL": address}, quiet)
-        staff = Staff(make_workplace(kind, market), Memory(read_plan(study)), wanted.mind, wanted.seed, wanted.patience)
+        desk = LaunchRehearsal(study, folder.resolve(), environment | {"ROOTNOTE_PUBLIC_URL": address}, quiet)
+        staff = WorkerPool(
+            make_client(kind, market), StimulusLookup(read_plan(study)), wanted.mind, wanted.seed, wanted.patience
+        )
         _launch(desk, staff, wanted.at_once, guest)
         outcome = _sum_up(study, kind, desk, market, staff)
     if not quiet:
@@ -151,7 +153,7 @@ def set_recruiter(text: str, kind: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _environment(study: Study, folder: Path, market: Market) -> dict[str, str]:
+def _environment(study: Study, folder: Path, market: FakeMarketplace) -> dict[str, str]:
     """The environment of everything that is started: the local marketplace and the rehearsal's own database."""
     given = dict(os.environ)
     given.setdefault("ROOTNOTE_SECRET", secrets.token_hex(32))
@@ -166,7 +168,7 @@ def _environment(study: Study, folder: Path, market: Market) -> dict[str, str]:
 # ------------------------------------------------------------------ the researcher
 
 
-class Desk:
+class LaunchRehearsal:
     """The researcher: types commands, and reads what they say; `said` has the lines of each command."""
 
     def __init__(self, study: Study, folder: Path, environment: Mapping[str, str], quiet: bool) -> None:
@@ -264,7 +266,7 @@ def _lines(stdout: IO[str]) -> Iterator[str]:
             yield line.rstrip()
 
 
-def _launch(desk: Desk, staff: Staff, at_once: int, guest: Guest | None) -> None:
+def _launch(desk: LaunchRehearsal, staff: WorkerPool, at_once: int, guest: Guest | None) -> None:
     desk.type("open", "--dry-run")
     places = len(read_plan(desk.study).lists)
     # Twice what all places cost: enough for those who fail, leave or hand in early.
@@ -288,7 +290,7 @@ def _launch(desk: Desk, staff: Staff, at_once: int, guest: Guest | None) -> None
             desk.say(f"(the researcher rejects by hand, at the marketplace, what {visit.worker} handed in untaken)")
             staff.workplace.reject(visit.held)
     desk.type("pay", "--yes")
-    if take_what_is_owed(staff):
+    if collect_owed(staff):
         desk.type("sync")
     desk.type("close", "--yes")
     desk.type("status")
@@ -303,22 +305,22 @@ def _cents(text: str) -> int:
 # ------------------------------------------------------------------ the money
 
 
-def _sum_up(study: Study, kind: str, desk: Desk, market: Any, staff: Staff) -> Outcome:
+def _sum_up(study: Study, kind: str, desk: LaunchRehearsal, market: Any, staff: WorkerPool) -> LaunchOutcome:
     engine = database.connect(read_settings(study, desk.environment, rehearsal=True).database)
     totals = select(Payment.kind, func.count(), func.sum(Payment.cents), func.sum(Payment.fee_cents))
-    places = select(func.count(Payment.id)).join(Opening, Payment.opening_id == Opening.id)
-    by_place = places.where(Opening.owed_to.is_(None))
+    places = select(func.count(Payment.id)).join(Posting, Payment.opening_id == Posting.id)
+    by_place = places.where(Posting.owed_to.is_(None))
     with database.reading(engine) as session:
         rows = session.execute(totals.where(Payment.state == "paid").group_by(Payment.kind).order_by(Payment.kind))
-        books = tuple(Money(str(kind_), int(n), int(paid), int(fees)) for kind_, n, paid, fees in rows)
+        books = tuple(MoneyTotals(str(kind_), int(n), int(paid), int(fees)) for kind_, n, paid, fees in rows)
         approved = session.scalar(by_place.where(Payment.state == "paid")) or 0
     engine.dispose()
     shown = approved * desk.unit() + desk.asked_for()
     ledger = sum((entry.amount for entry in market.ledger()), start=market.balance * 0)
-    return Outcome(dict(staff.outcomes()), books, shown, int(ledger * 100), int(market.on_hold * 100))
+    return LaunchOutcome(dict(staff.outcomes()), books, shown, int(ledger * 100), int(market.on_hold * 100))
 
 
-def _tell(outcome: Outcome, kind: str) -> None:
+def _tell(outcome: LaunchOutcome, kind: str) -> None:
     click.echo("")
     told = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in sorted(outcome.workers.items()))
     click.echo(f"Workers: {told}.")
@@ -331,12 +333,12 @@ def _tell(outcome: Outcome, kind: str) -> None:
     total = sum(row.paid + row.fees for row in outcome.books)
     table.add_row("our books", "", "", "", dollars(total), style="bold")
     table.add_row("shown beforehand", "", "", "", dollars(outcome.shown), style="bold")
-    table.add_row(f"{MARKETS[kind].__name__.removesuffix('Market')}'s ledger", "", "", "", dollars(outcome.ledger))
+    table.add_row(f"{MARKETS[kind].__name__.removeprefix('Fake')}'s ledger", "", "", "", dollars(outcome.ledger))
     table.add_row("still held back there", "", "", "", dollars(outcome.on_hold))
     Console().print(table)
 
 
-def _require_equal(outcome: Outcome) -> None:
+def _require_equal(outcome: LaunchOutcome) -> None:
     books = sum(row.paid + row.fees for row in outcome.books)
     if not books == outcome.shown == outcome.ledger:
         raise RootnoteError(

@@ -11,25 +11,25 @@ from typing import Protocol
 
 import httpx
 
-from server.simulation.fake_mturk import MTurkMarket
-from server.simulation.fake_prolific import ProlificMarket
-from server.simulation.marketplaces.loopback import Market
-from server.simulation.page_parser import Form
+from server.simulation.fake_mturk import FakeMTurk
+from server.simulation.fake_prolific import FakeProlific
+from server.simulation.marketplaces.loopback import FakeMarketplace
+from server.simulation.page_parser import ParsedForm
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldSubmission:
     """A place that a worker has taken, and where the study opens for it."""
 
     id: str
     url: str
 
 
-class Workplace(Protocol):
+class MarketplaceClient(Protocol):
     """What workers do at a marketplace."""
 
     @property
-    def market(self) -> Market: ...
+    def market(self) -> FakeMarketplace: ...
 
     def enrol(self, index: int) -> str:
         """A new worker, qualified for the study; their id."""
@@ -40,26 +40,26 @@ class Workplace(Protocol):
     def preview(self, offer: str) -> str | None:
         """The study's address before a place is taken; None where the marketplace shows none."""
 
-    def take(self, worker: str, offer: str) -> Held:
+    def take(self, worker: str, offer: str) -> HeldSubmission:
         """Take a place."""
 
-    def give_back(self, held: Held) -> None:
+    def give_back(self, held: HeldSubmission) -> None:
         """Return a place."""
 
-    def run_out(self, held: Held) -> None:
+    def run_out(self, held: HeldSubmission) -> None:
         """Let the time of a place run out."""
 
-    def hand_in(self, worker: str, held: Held, back: Form | None) -> bool:
+    def hand_in(self, worker: str, held: HeldSubmission, back: ParsedForm | None) -> bool:
         """Go back as the study's last page says, or, without one, as the marketplace allows; whether it was taken."""
 
-    def reject(self, held: Held) -> None:
+    def reject(self, held: HeldSubmission) -> None:
         """What a researcher does by hand on the marketplace's own pages."""
 
 
-class TurkPlace:
+class MTurkClientPages:
     """Mechanical Turk."""
 
-    def __init__(self, market: MTurkMarket) -> None:
+    def __init__(self, market: FakeMTurk) -> None:
         self.market = market
 
     def enrol(self, index: int) -> str:
@@ -75,30 +75,30 @@ class TurkPlace:
     def preview(self, offer: str) -> str | None:
         return self.market.preview(offer)
 
-    def take(self, worker: str, offer: str) -> Held:
+    def take(self, worker: str, offer: str) -> HeldSubmission:
         held = self.market.accept(worker, offer)
-        return Held(held.assignment_id, held.external_url)
+        return HeldSubmission(held.assignment_id, held.external_url)
 
-    def give_back(self, held: Held) -> None:
+    def give_back(self, held: HeldSubmission) -> None:
         self.market.return_(held.id)
 
-    def run_out(self, held: Held) -> None:
+    def run_out(self, held: HeldSubmission) -> None:
         self.market.abandon(held.id)
 
-    def hand_in(self, worker: str, held: Held, back: Form | None) -> bool:
+    def hand_in(self, worker: str, held: HeldSubmission, back: ParsedForm | None) -> bool:
         address = back.action if back else f"{self.market.worker_url}/mturk/externalSubmit"
         fields = back.fields if back else {"assignmentId": held.id, "code": "none"}
         return httpx.post(address, data=fields).status_code == 200
 
-    def reject(self, held: Held) -> None:
+    def reject(self, held: HeldSubmission) -> None:
         with self.market.lock:
             self.market.state.reject(self.market.state.assignment(held.id), "Handed in without having been taken.")
 
 
-class ProlificPlace:
+class ProlificClientPages:
     """Prolific."""
 
-    def __init__(self, market: ProlificMarket) -> None:
+    def __init__(self, market: FakeProlific) -> None:
         self.market = market
 
     def enrol(self, index: int) -> str:
@@ -112,30 +112,30 @@ class ProlificPlace:
     def preview(self, offer: str) -> str | None:
         return None
 
-    def take(self, worker: str, offer: str) -> Held:
+    def take(self, worker: str, offer: str) -> HeldSubmission:
         held = self.market.take(worker, offer)
-        return Held(held.submission_id, held.external_url)
+        return HeldSubmission(held.submission_id, held.external_url)
 
-    def give_back(self, held: Held) -> None:
+    def give_back(self, held: HeldSubmission) -> None:
         self.market.return_(held.id)
 
-    def run_out(self, held: Held) -> None:
+    def run_out(self, held: HeldSubmission) -> None:
         self.market.abandon(held.id)
 
-    def hand_in(self, worker: str, held: Held, back: Form | None) -> bool:
+    def hand_in(self, worker: str, held: HeldSubmission, back: ParsedForm | None) -> bool:
         address = back.action if back else f"{self.market.worker_url}/submissions/complete?cc=NOCODE"
         with httpx.Client(base_url=self.market.worker_url) as browser:
             browser.get("/signin", params={"participant": worker})
             return browser.get(address).status_code == 200
 
-    def reject(self, held: Held) -> None:
+    def reject(self, held: HeldSubmission) -> None:
         with self.market.lock:
             self.market.state.reject(self.market.state.submission(held.id))
 
 
-def make_workplace(kind: str, market: Market) -> Workplace:
+def make_client(kind: str, market: FakeMarketplace) -> MarketplaceClient:
     """The workers' side of a local marketplace."""
-    if isinstance(market, MTurkMarket):
-        return TurkPlace(market)
-    assert isinstance(market, ProlificMarket), kind
-    return ProlificPlace(market)
+    if isinstance(market, FakeMTurk):
+        return MTurkClientPages(market)
+    assert isinstance(market, FakeProlific), kind
+    return ProlificClientPages(market)

@@ -18,11 +18,11 @@ from typing import Literal
 import httpx
 
 from embeddings.errors import RootnoteError
-from server.simulation.bots import TIMEOUT, Memory, Mind, SimulatedListener, WalkError
-from server.simulation.marketplace_client import Held, Workplace
-from server.simulation.marketplaces.prolific_studies import ProlificError
-from server.simulation.marketplaces.turk_places import TurkError
-from server.simulation.page_parser import Page, read_page
+from server.simulation.bots import TIMEOUT, BotError, ResponseModel, SimulatedListener, StimulusLookup
+from server.simulation.marketplace_client import HeldSubmission, MarketplaceClient
+from server.simulation.marketplaces.prolific_studies import FakeProlificError
+from server.simulation.marketplaces.turk_places import FakeMTurkError
+from server.simulation.page_parser import ParsedPage, read_page
 
 Trick = Literal[
     "", "fails", "vanishes", "comes_again", "gives_back", "forgets", "hands_in_early", "twice", "never_comes"
@@ -50,7 +50,7 @@ NO_PLACE = ("full", "complete", "too_late")
 
 
 @dataclass
-class Visit:
+class WorkerVisit:
     """What one worker did and what came of it."""
 
     worker: str
@@ -58,19 +58,19 @@ class Visit:
     outcome: str = ""
     previewed: bool = False
     handed_in: int = 0
-    held: Held | None = None
+    held: HeldSubmission | None = None
 
 
 @dataclass
-class Staff:
+class WorkerPool:
     """What the workers' threads share, under one lock."""
 
-    workplace: Workplace
-    memory: Memory
-    mind: Mind
+    workplace: MarketplaceClient
+    memory: StimulusLookup
+    mind: ResponseModel
     seed: int
     patience: float
-    visits: list[Visit] = field(default_factory=list)
+    visits: list[WorkerVisit] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     over: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
@@ -86,7 +86,7 @@ class Staff:
                 self.begun += 1
             return self.workplace.enrol(self.enrolled - 1), self.again.pop() if self.again else self.begun - 1
 
-    def add(self, visit: Visit, turn: int | None = None) -> None:
+    def add(self, visit: WorkerVisit, turn: int | None = None) -> None:
         with self.lock:
             self.visits.append(visit)
             if turn is not None and visit.outcome in NO_PLACE:
@@ -97,7 +97,7 @@ class Staff:
             return Counter(visit.outcome for visit in self.visits)
 
 
-def send_workers(staff: Staff, at_once: int, watch: Callable[[], bool]) -> None:
+def send_workers(staff: WorkerPool, at_once: int, watch: Callable[[], bool]) -> None:
     """Send workers until `watch` says that the launch is over.
 
     Raises:
@@ -117,7 +117,7 @@ def send_workers(staff: Staff, at_once: int, watch: Callable[[], bool]) -> None:
 
 
 def _raise_kindly(error: BaseException | None) -> None:
-    if isinstance(error, WalkError | LookupError | TurkError | ProlificError):
+    if isinstance(error, BotError | LookupError | FakeMTurkError | FakeProlificError):
         raise RootnoteError(f"the rehearsal found a fault: {error}.") from error
     if isinstance(error, httpx.HTTPError):
         raise RootnoteError(f"the rehearsal's server does not answer ({type(error).__name__}).") from error
@@ -125,11 +125,11 @@ def _raise_kindly(error: BaseException | None) -> None:
         raise error
 
 
-def _work(staff: Staff) -> None:
+def _work(staff: WorkerPool) -> None:
     try:
         while not staff.over.is_set():
             worker, turn = staff.enrol()
-            visit = Visit(worker, TRICKS.get(turn % EVERY, ""))
+            visit = WorkerVisit(worker, TRICKS.get(turn % EVERY, ""))
             offer = _wait_for_offer(staff, worker)
             if offer is None:
                 return
@@ -140,7 +140,7 @@ def _work(staff: Staff) -> None:
         staff.error = staff.error or error
 
 
-def _wait_for_offer(staff: Staff, worker: str) -> str | None:
+def _wait_for_offer(staff: WorkerPool, worker: str) -> str | None:
     until = time.monotonic() + staff.patience
     while not staff.over.is_set():
         if offer := staff.workplace.offer(worker):
@@ -151,7 +151,7 @@ def _wait_for_offer(staff: Staff, worker: str) -> str | None:
     return None
 
 
-def _visit(staff: Staff, turn: int, visit: Visit, offer: str) -> Visit:
+def _visit(staff: WorkerPool, turn: int, visit: WorkerVisit, offer: str) -> WorkerVisit:
     """One worker's whole visit."""
     place = staff.workplace
     visit.previewed = _preview(place, offer)
@@ -178,37 +178,37 @@ def _visit(staff: Staff, turn: int, visit: Visit, offer: str) -> Visit:
             return visit
         held = again
     surely = SURELY.get(visit.trick, {})
-    mind = Mind(staff.mind.config.model_copy(update=surely), staff.mind.true_rates)
+    mind = ResponseModel(staff.mind.config.model_copy(update=surely), staff.mind.true_rates)
     listener = SimulatedListener("", turn, staff.seed, staff.memory, mind, take=held.url)
     visit.outcome = listener.take().outcome
     _go_back(place, visit, held, listener.page)
     return visit
 
 
-def _take(staff: Staff, worker: str, offer: str) -> Held | None:
+def _take(staff: WorkerPool, worker: str, offer: str) -> HeldSubmission | None:
     """Take a place; None where somebody else was faster, or the marketplace lets nobody come again."""
     try:
         return staff.workplace.take(worker, offer)
-    except (TurkError, ProlificError):
+    except (FakeMTurkError, FakeProlificError):
         return None
 
 
-def _preview(place: Workplace, offer: str) -> bool:
+def _preview(place: MarketplaceClient, offer: str) -> bool:
     address = place.preview(offer)
     if address is None:
         return False
     page = _look(address)
     if page.step not in ("preview", "full"):
-        raise WalkError(f"a preview shows the page '{page.step}'")
+        raise BotError(f"a preview shows the page '{page.step}'")
     if page.forms:
-        raise WalkError("a preview has a form, so somebody could begin without a place")
+        raise BotError("a preview has a form, so somebody could begin without a place")
     return True
 
 
-def _look(address: str) -> Page:
+def _look(address: str) -> ParsedPage:
     reply = httpx.get(address, timeout=TIMEOUT, follow_redirects=True)
     if reply.status_code != 200:
-        raise WalkError(f"the study's page answered with status {reply.status_code}")
+        raise BotError(f"the study's page answered with status {reply.status_code}")
     return read_page(reply.text)
 
 
@@ -222,7 +222,7 @@ def _agree(address: str) -> bool:
     return read_page(reply.text).step != "full"
 
 
-def _go_back(place: Workplace, visit: Visit, held: Held, page: Page) -> None:
+def _go_back(place: MarketplaceClient, visit: WorkerVisit, held: HeldSubmission, page: ParsedPage) -> None:
     """How a visit ends at the marketplace."""
     if visit.outcome == "vanished" or (visit.outcome == "finished" and visit.trick == "forgets"):
         place.run_out(held)
@@ -232,10 +232,10 @@ def _go_back(place: Workplace, visit: Visit, held: Held, page: Page) -> None:
         for _ in range(1 + (visit.trick == "twice")):
             visit.handed_in += place.hand_in(visit.worker, held, page.back)
         if not visit.handed_in:
-            raise WalkError(f"what worker {visit.worker} handed in was not taken")
+            raise BotError(f"what worker {visit.worker} handed in was not taken")
 
 
-def take_what_is_owed(staff: Staff) -> int:
+def collect_owed(staff: WorkerPool) -> int:
     """Let everybody who is offered a place that was made to pay them take it and hand in; how many did."""
     paid = 0
     for visit in staff.visits:
@@ -245,7 +245,7 @@ def take_what_is_owed(staff: Staff) -> int:
         held = staff.workplace.take(visit.worker, offer)
         page = _look(held.url)
         if page.step != "owed" or page.back is None:
-            raise WalkError(f"a place made to pay somebody shows the page '{page.step}'")
+            raise BotError(f"a place made to pay somebody shows the page '{page.step}'")
         visit.handed_in += staff.workplace.hand_in(visit.worker, held, page.back)
         paid += 1
     return paid

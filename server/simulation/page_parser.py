@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 
 @dataclass
-class Form:
+class ParsedForm:
     """A form: where it posts to, its filled fields, what may be chosen (radio name -> values), and of which fields
     numbers between two bounds are asked. A link back to a marketplace is one that has no fields (`method` "get")."""
 
@@ -25,21 +25,21 @@ class Form:
 
 
 @dataclass
-class Page:
+class ParsedPage:
     """What a page holds; `sounds` maps the name of a clip (X, A, B, tones, volume) to its address."""
 
     step: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
     sounds: dict[str, str] = field(default_factory=dict)
-    forms: list[Form] = field(default_factory=list)
+    forms: list[ParsedForm] = field(default_factory=list)
     code: str = ""
-    back: Form | None = None  # the way back to the marketplace
+    back: ParsedForm | None = None  # the way back to the marketplace
 
     @property
     def position(self) -> int:
         return int(self.attributes.get("data-position", "0"))
 
-    def form(self, ending: str) -> Form:
+    def form(self, ending: str) -> ParsedForm:
         """The form whose address ends so.
 
         Raises:
@@ -51,7 +51,7 @@ class Page:
         raise LookupError(f"the page '{self.step}' has no form for '{ending}'")
 
 
-def read_page(html: str) -> Page:
+def read_page(html: str) -> ParsedPage:
     """Parse a page."""
     reader = _Reader()
     reader.feed(html)
@@ -62,8 +62,8 @@ def read_page(html: str) -> Page:
 class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.page = Page()
-        self._form: Form | None = None
+        self.page = ParsedPage()
+        self._form: ParsedForm | None = None
         self._in_code = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -73,17 +73,17 @@ class _Reader(HTMLParser):
         elif tag == "audio" and "data-clip" in given:
             self.page.sounds[given["data-clip"]] = given.get("src", "")
         elif tag == "form":
-            self._form = Form(given.get("action", ""))
+            self._form = ParsedForm(given.get("action", ""))
             self.page.forms.append(self._form)
             self.page.back = self._form if "data-back" in given else self.page.back
         elif tag == "a" and "data-back" in given:
-            self.page.back = Form(given.get("href", ""), method="get")
+            self.page.back = ParsedForm(given.get("href", ""), method="get")
         elif tag == "code":
             self._in_code = "data-code" in given
         elif self._form is not None and given.get("name"):
             self._read_field(tag, given, self._form)
 
-    def _read_field(self, tag: str, given: dict[str, str], form: Form) -> None:
+    def _read_field(self, tag: str, given: dict[str, str], form: ParsedForm) -> None:
         name, value = given["name"], given.get("value", "")
         if "required" in given:
             form.required.add(name)

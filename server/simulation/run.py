@@ -15,25 +15,25 @@ from dataclasses import dataclass, field
 import httpx
 
 from embeddings.errors import RootnoteError
-from server.simulation.bots import Memory, Mind, SimulatedListener, Walk, WalkError
+from server.simulation.bots import BotError, BotSession, ResponseModel, SimulatedListener, StimulusLookup
 
 RETRY_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class Crowd:
+class ListenerMix:
     """Who comes: how many are to finish, how many at once, and for how long to wait for a held place."""
 
     url: str
     listeners: int
     seed: int
-    mind: Mind
+    mind: ResponseModel
     at_once: int = 6
     patience_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
-class Summary:
+class RehearsalSummary:
     """What came of a rehearsal; `outcomes` counts listeners, `answered` counts trials."""
 
     outcomes: dict[str, int]
@@ -60,7 +60,7 @@ class _State:
     stopped: bool = False
     moved_at: float = field(default_factory=time.monotonic)
     error: BaseException | None = None
-    walks: list[Walk] = field(default_factory=list)
+    walks: list[BotSession] = field(default_factory=list)
 
     def admit(self) -> int | None:
         """The index of the next listener once one is wanted; None when no more are."""
@@ -81,7 +81,7 @@ class _State:
         with self.lock:
             self.active -= 1
 
-    def done(self, walk: Walk) -> int:
+    def done(self, walk: BotSession) -> int:
         """Book a walk; how many have finished."""
         with self.lock:
             self.active -= 1
@@ -98,7 +98,9 @@ class _State:
             self.lock.notify_all()
 
 
-def send_crowd(crowd: Crowd, memory: Memory, report: Callable[[int], None] = lambda finished: None) -> Summary:
+def run_listeners(
+    crowd: ListenerMix, memory: StimulusLookup, report: Callable[[int], None] = lambda finished: None
+) -> RehearsalSummary:
     """Send listeners until `crowd.listeners` have finished or the study is complete.
 
     Raises:
@@ -120,7 +122,7 @@ def send_crowd(crowd: Crowd, memory: Memory, report: Callable[[int], None] = lam
     return _sum_up(state.walks, time.monotonic() - began)
 
 
-def _send_some(crowd: Crowd, memory: Memory, state: _State, report: Callable[[int], None]) -> None:
+def _send_some(crowd: ListenerMix, memory: StimulusLookup, state: _State, report: Callable[[int], None]) -> None:
     try:
         while (index := state.admit()) is not None:
             _send_one(crowd, memory, state, index, report)
@@ -128,7 +130,9 @@ def _send_some(crowd: Crowd, memory: Memory, state: _State, report: Callable[[in
         state.stop(error)
 
 
-def _send_one(crowd: Crowd, memory: Memory, state: _State, index: int, report: Callable[[int], None]) -> None:
+def _send_one(
+    crowd: ListenerMix, memory: StimulusLookup, state: _State, index: int, report: Callable[[int], None]
+) -> None:
     while True:
         walk = SimulatedListener(crowd.url, index, crowd.seed, memory, crowd.mind).take()
         if walk.outcome not in ("full", "complete"):
@@ -145,20 +149,20 @@ def _send_one(crowd: Crowd, memory: Memory, state: _State, index: int, report: C
         time.sleep(RETRY_SECONDS)
 
 
-def _raise_kindly(crowd: Crowd, error: BaseException | None) -> None:
+def _raise_kindly(crowd: ListenerMix, error: BaseException | None) -> None:
     if error is None:
         return
     if isinstance(error, httpx.HTTPError):
         raise RootnoteError(
             f"the server at {crowd.url} does not answer ({type(error).__name__}); is it running there?"
         ) from error
-    if isinstance(error, WalkError | LookupError):
+    if isinstance(error, BotError | LookupError):
         raise RootnoteError(f"the rehearsal found a fault in the web study: {error}.") from error
     raise error
 
 
-def _sum_up(walks: list[Walk], seconds: float) -> Summary:
-    return Summary(
+def _sum_up(walks: list[BotSession], seconds: float) -> RehearsalSummary:
+    return RehearsalSummary(
         outcomes=dict(Counter(walk.outcome for walk in walks)),
         answered=sum(walk.answered for walk in walks),
         agreed=sum(walk.agreed for walk in walks),

@@ -25,7 +25,7 @@ OFFERED = "LANGUAGES_OFFERED"
 
 
 @dataclass(frozen=True)
-class Wording:
+class ListenerTexts:
     """A question's words as a listener reads them; `options` maps what is kept to what is shown."""
 
     text: str
@@ -94,10 +94,10 @@ def ngettext(one: str, many: str, number: int) -> str:
     return catalogue(present()).ngettext(one, many, number)
 
 
-def wording(question: BaseQuestion) -> Wording:
+def wording(question: BaseQuestion) -> ListenerTexts:
     """A question's words in the language of the page."""
     own = question.translations.get(present())
     unit = question.unit if isinstance(question, NumberQuestion) else ""
     if own is None:
-        return Wording(gettext(question.text), {one: gettext(one) for one in question.offered}, unit)
-    return Wording(own.text, dict(zip(question.offered, own.options, strict=True)), own.unit or unit)
+        return ListenerTexts(gettext(question.text), {one: gettext(one) for one in question.offered}, unit)
+    return ListenerTexts(own.text, dict(zip(question.offered, own.options, strict=True)), own.unit or unit)

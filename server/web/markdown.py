@@ -34,7 +34,7 @@ DEBRIEF = mark(
 
 
 @dataclass(frozen=True)
-class Pages:
+class StudyTexts:
     """The texts a listener reads; `consent_version` is the SHA-256 of consent.md as it was read."""
 
     consent: Markup
@@ -44,7 +44,7 @@ class Pages:
     debrief: Markup
 
 
-def read_pages(study: Study) -> dict[str, Pages]:
+def read_study_texts(study: Study) -> dict[str, StudyTexts]:
     """Read and render consent.md, and instructions.md and debrief.md where there are any, in the study's languages.
 
     Raises:
@@ -54,7 +54,7 @@ def read_pages(study: Study) -> dict[str, Pages]:
     consent = _read(study, "consent", None)
     instructions, debrief = _read(study, "instructions", INSTRUCTIONS), _read(study, "debrief", DEBRIEF)
     return {
-        language: Pages(
+        language: StudyTexts(
             consent=render_text(consent[language]),
             consent_version=hashlib.sha256(consent[language].encode()).hexdigest(),
             consent_source=consent[language],

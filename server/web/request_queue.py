@@ -67,7 +67,7 @@ class _Waiting:
     turn: threading.Event = field(default_factory=threading.Event)
 
 
-class Gate:
+class RequestQueue:
     """Lets at most `at_work` in at once, by rank."""
 
     def __init__(
@@ -134,11 +134,11 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Gated:
+class QueuedApp:
     """A WSGI application behind a gate; bodies of up to `most` bytes are read before it."""
 
     app: WSGIApplication
-    gate: Gate
+    gate: RequestQueue
     most: int
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

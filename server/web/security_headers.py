@@ -21,7 +21,7 @@ FIXED = {
 
 
 @dataclass(frozen=True)
-class Marketplace:
+class FramingMarketplace:
     """The hosts of a recruiter's marketplace: those that show our pages in a frame, those that we post forms to."""
 
     frames: tuple[str, ...] = ()
@@ -29,12 +29,12 @@ class Marketplace:
 
 
 _MTURK = ("https://www.mturk.com", "https://worker.mturk.com", "https://workersandbox.mturk.com")
-MARKETPLACES: dict[str, Marketplace] = {
-    "link": Marketplace(),
-    "mturk": Marketplace(
+MARKETPLACES: dict[str, FramingMarketplace] = {
+    "link": FramingMarketplace(),
+    "mturk": FramingMarketplace(
         (*_MTURK, "https://requester.mturk.com", "https://requestersandbox.mturk.com"), (_MTURK[0], _MTURK[2])
     ),
-    "prolific": Marketplace(("https://app.prolific.com",)),
+    "prolific": FramingMarketplace(("https://app.prolific.com",)),
 }
 
 
@@ -46,7 +46,7 @@ def security_headers(
     `secure`: the request came by https. `sounds`: origins beside our own that audio is fetched from. `market`: a
     marketplace on loopback that is rehearsed with, and stands in for the real one.
     """
-    place = Marketplace() if desk else MARKETPLACES.get(recruiter, Marketplace())
+    place = FramingMarketplace() if desk else MARKETPLACES.get(recruiter, FramingMarketplace())
     if market and place.frames:
         place = _local(market)
     policy = {
@@ -68,8 +68,8 @@ def security_headers(
     return headers
 
 
-def _local(market: str) -> Marketplace:
+def _local(market: str) -> FramingMarketplace:
     """A marketplace on loopback, which workers may reach by another name than we do."""
     port = urlsplit(market).port
     hosts = tuple(f"http://{name}:{port}" for name in ("127.0.0.1", "localhost"))
-    return Marketplace(hosts, hosts)
+    return FramingMarketplace(hosts, hosts)

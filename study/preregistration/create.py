@@ -28,7 +28,7 @@ from study.preregistration.document import (
     JSON,
     MARKDOWN,
     TESTS,
-    Frozen,
+    FrozenPlan,
     differences,
     read_frozen,
     text_of,
@@ -104,7 +104,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def freeze(study: Study, now: datetime, alternative: str = "two-sided", amend: str = "") -> tuple[Frozen, bool]:
+def freeze(study: Study, now: datetime, alternative: str = "two-sided", amend: str = "") -> tuple[FrozenPlan, bool]:
     """Write the plan, or find that it is frozen already: (the plan, whether it was written now).
 
     Args:
@@ -134,7 +134,7 @@ def freeze(study: Study, now: datetime, alternative: str = "two-sided", amend: s
     return frozen, True
 
 
-def _keep(folder: Path, former: Frozen) -> None:
+def _keep(folder: Path, former: FrozenPlan) -> None:
     """The former plan under its hash, so that a later reader finds what was amended."""
     for name in (JSON, MARKDOWN):
         if (folder / name).is_file():

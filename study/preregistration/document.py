@@ -28,7 +28,7 @@ APART = ("rehearsal",)
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FrozenPlan:
     """A frozen plan as it was read; `intact` where its content has the hash it states."""
 
     plan: Mapping[str, Any]
@@ -41,7 +41,7 @@ class Frozen:
         return datetime.fromisoformat(self.plan["frozen_at"])
 
 
-def read_frozen(folder: Path) -> Frozen | None:
+def read_frozen(folder: Path) -> FrozenPlan | None:
     """The frozen plan of a study folder, None where there is none.
 
     Raises:
@@ -61,7 +61,7 @@ def read_frozen(folder: Path) -> Frozen | None:
         raise RootnoteError(
             f"{path} is damaged ({type(error).__name__}: {error}); restore it from where it was registered."
         ) from error
-    return Frozen(plan, stated, digest(plan) == stated, text_of(folder / MARKDOWN) == markdown.strip())
+    return FrozenPlan(plan, stated, digest(plan) == stated, text_of(folder / MARKDOWN) == markdown.strip())
 
 
 def differences(former: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:

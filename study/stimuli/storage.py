@@ -234,14 +234,14 @@ def open_storage(study: Study) -> Storage:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedStimuli:
     """What `publish` did: stimuli of the study, and how many of them had to be written."""
 
     stimuli: int
     written: int
 
 
-def publish(study: Study, done: Callable[[int, int], None] = lambda count, of: None) -> Published:
+def publish(study: Study, done: Callable[[int, int], None] = lambda count, of: None) -> PublishedStimuli:
     """Bring the bucket up to date: what it holds already is left alone, so that a second run goes on.
 
     Raises:
@@ -264,7 +264,7 @@ def publish(study: Study, done: Callable[[int, int], None] = lambda count, of: N
             pool.shutdown(cancel_futures=True)
             raise
     write_json(study.published, {"stimuli": len(stimuli)}, published_provenance(study.config, content))
-    return Published(len(stimuli), written)
+    return PublishedStimuli(len(stimuli), written)
 
 
 def _bring(storage: S3Storage, stimulus: Stimulus) -> bool:

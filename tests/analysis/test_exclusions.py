@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.preregistration.sensitivity import climb, in_words, to_frame
+from analysis.preregistration.sensitivity import in_words, sensitivity_analysis, to_frame
 from analysis.responses.exclusions import RULES, ExclusionPlan, Thresholds, apply, parse_rules, plan_of
 from analysis.responses.load import read_responses
 from embeddings.errors import RootnoteError
@@ -214,7 +214,7 @@ def report(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
 def test_the_ladder_shows_none_each_and_all(tmp_path: Path) -> None:
     read = read_responses(write(tmp_path / "r.csv", study_rows()), ExclusionPlan(("one_side", "too_fast")))
     assert (len(read.frame), read.listeners) == (80, 10)
-    rungs = {rung.name: rung for rung in climb(read)}
+    rungs = {rung.name: rung for rung in sensitivity_analysis(read)}
     assert list(rungs)[:4] == ["none", "the plan's", "one_side", "too_fast"]
     assert set(rungs) == {"none", "the plan's", "every rule", *RULES}
     assert {name: (rung.responses_dropped, rung.listeners_dropped) for name, rung in rungs.items()} == {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.report.consort import Flow, draw_flow, flow_of, in_words
+from analysis.report.consort import ParticipantFlow, draw_participant_flow, in_words, participant_flow
 from analysis.responses.exclusions import ExclusionPlan
 from analysis.responses.load import Responses, read_responses
 from study.export_manifest import write_manifest
@@ -57,7 +57,7 @@ def number_of(text: str) -> int:
     return 0 if "response" in first else int(first.replace(",", ""))
 
 
-def adds_up(flow: Flow) -> None:
+def adds_up(flow: ParticipantFlow) -> None:
     for stage, following in zip(flow.stages, flow.stages[1:], strict=False):
         assert stage.number - sum(number_of(number) for _, number in stage.left) == following.number, stage
 
@@ -69,14 +69,14 @@ def test_each_stage_is_the_one_before_less_those_who_left(
 ) -> None:
     folder = tmp_path_factory.mktemp("flow")
     read = read_responses(make_files(folder, people, arrived=len(people) + 5), RULES)
-    flow = flow_of(read)
+    flow = participant_flow(read)
     assert [stage.name for stage in flow.stages] == [
         "Arrived", "Consented", "Passed the prescreen", "Finished", "Analysed",
     ]  # fmt: skip
     adds_up(flow)
     assert flow.stages[-1].number == read.listeners
     (folder / "listeners.csv").unlink()
-    shorter = flow_of(read)
+    shorter = participant_flow(read)
     assert [stage.name for stage in shorter.stages] == ["Listeners in the file", "Analysed"]
     adds_up(shorter)
 
@@ -87,17 +87,17 @@ def read(tmp_path: Path) -> Responses:
 
 
 def test_the_figure_is_xml_that_says_the_numbers(read: Responses) -> None:
-    flow = flow_of(read)
-    drawn = ET.fromstring(draw_flow(flow))
+    flow = participant_flow(read)
+    drawn = ET.fromstring(draw_participant_flow(flow))
     texts = [text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert "Finished: 2" in texts
     assert "1  catch missed" in texts
     assert drawn.get("aria-label") == f"Flow of participants. {in_words(flow)}"
     others = read_responses(read.path, ExclusionPlan(()))
-    unfinished = flow_of(others).stages[-1]
+    unfinished = participant_flow(others).stages[-1]
     assert "1 of them had not finished" in unfinished.lines
     assert any(line.startswith("m<1>: ") for line in unfinished.lines)
-    ET.fromstring(draw_flow(flow_of(others)))
+    ET.fromstring(draw_participant_flow(participant_flow(others)))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_the_figure_is_xml_that_says_the_numbers(read: Responses) -> None:
 )
 def test_a_listeners_file_that_does_not_belong_is_said(read: Responses, content: bytes, words: str | None) -> None:
     (read.path.parent / "listeners.csv").write_bytes(content)
-    flow = flow_of(read)
+    flow = participant_flow(read)
     assert flow.stages[0].name == "Listeners in the file"
     adds_up(flow)
     assert [words in note for note in flow.notes] == [True] if words else flow.notes == ()
@@ -119,13 +119,13 @@ def test_a_listeners_file_that_does_not_belong_is_said(read: Responses, content:
 
 def test_arrivals_of_an_edited_file_are_not_believed(read: Responses) -> None:
     read.path.write_text(read.path.read_text().replace(",9000\n", ",9001\n", 1))
-    assert flow_of(read_responses(read.path, RULES)).stages[0].name == "Consented"
+    assert participant_flow(read_responses(read.path, RULES)).stages[0].name == "Consented"
 
 
 def test_the_erased_are_counted_and_named_nowhere_else(tmp_path: Path) -> None:
     path = make_files(tmp_path, [("finished", True, 0), ("withdrawn", True, 0)])
     write_manifest(tmp_path, "S", "", "", [path], {"informed": 7}, erased=2)
-    flow = flow_of(read_responses(path, RULES))
+    flow = participant_flow(read_responses(path, RULES))
     assert dict(flow.stages[0].left) == {"had their answers erased": "2", "did not consent": "2"}
     adds_up(flow)
     assert any("2 more people took part and had everything" in note for note in flow.notes)

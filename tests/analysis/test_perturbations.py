@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from analysis.retrieval.robustness.perturbations import AHEAD_SECONDS, PERTURBATIONS, Material, rng_for
+from analysis.retrieval.robustness.perturbations import AHEAD_SECONDS, PERTURBATIONS, PerturbationInput, rng_for
 
 RATE = 44_100
 LENGTH = 3 * RATE
@@ -26,10 +26,10 @@ def music(seed: int, samples: int = LENGTH + int(AHEAD_SECONDS * RATE)) -> np.nd
 
 SOUND = music(0)
 OTHER = music(1, LENGTH)
-MATERIAL = Material(SOUND[:LENGTH], SOUND, RATE, OTHER)
+MATERIAL = PerturbationInput(SOUND[:LENGTH], SOUND, RATE, OTHER)
 
 
-def changed(name: str, level: float, material: Material = MATERIAL) -> np.ndarray:
+def changed(name: str, level: float, material: PerturbationInput = MATERIAL) -> np.ndarray:
     return PERTURBATIONS[name].apply(material, level, rng_for(0, name, level, 7))
 
 
@@ -63,18 +63,20 @@ def test_every_level_gives_finite_sound_that_is_the_same_again_and_leaves_the_cl
 
 @pytest.mark.parametrize("semitones", [-12, -3, 1, 9])
 def test_pitch_moves_a_tone_and_keeps_its_length(semitones):
-    result = changed("pitch", semitones, Material(tone(440), tone(440), RATE))
+    result = changed("pitch", semitones, PerturbationInput(tone(440), tone(440), RATE))
     assert peak_hertz(result) == pytest.approx(440 * 2 ** (semitones / 12), abs=3)
 
 
 def test_stretch_keeps_the_pitch():
-    assert peak_hertz(changed("stretch", 0.8, Material(tone(440), tone(440), RATE))) == pytest.approx(440, abs=2)
+    assert peak_hertz(changed("stretch", 0.8, PerturbationInput(tone(440), tone(440), RATE))) == pytest.approx(
+        440, abs=2
+    )
 
 
 @pytest.mark.parametrize("percent", [-10, -1, 1, 10])
 def test_speed_moves_the_pitch_and_takes_more_of_the_recording(percent):
     long = tone(440, len(SOUND))
-    assert peak_hertz(changed("speed", percent, Material(long[:LENGTH], long, RATE))) == pytest.approx(
+    assert peak_hertz(changed("speed", percent, PerturbationInput(long[:LENGTH], long, RATE))) == pytest.approx(
         440 * (1 + percent / 100), abs=1
     )
     # Nothing is silent at the end: what a faster clip lacks comes from the recording.
@@ -124,20 +126,20 @@ def test_late_begins_as_many_seconds_later():
 def test_filters_keep_one_side(name, kept, gone):
     def left(hertz):
         clip = tone(hertz)
-        return rms(changed(name, 1000, Material(clip, clip, RATE))[RATE:]) / rms(clip[RATE:])
+        return rms(changed(name, 1000, PerturbationInput(clip, clip, RATE))[RATE:]) / rms(clip[RATE:])
 
     assert left(kept) == pytest.approx(1, abs=0.02)
     assert left(gone) < 0.01
 
 
 def test_a_filter_beyond_the_sample_rate_keeps_all():
-    low = Material(tone(200)[:8000], tone(200), 8000)
+    low = PerturbationInput(tone(200)[:8000], tone(200), 8000)
     assert (changed("lowpass", 8000, low) == low.clip).all()
 
 
 def test_gain_is_in_decibels_and_clips_at_full_scale():
     assert changed("gain", -12) == pytest.approx(MATERIAL.clip * 10 ** (-12 / 20), rel=1e-5)
-    loud = Material(4 * MATERIAL.clip / np.abs(MATERIAL.clip).max() / 4, SOUND, RATE)
+    loud = PerturbationInput(4 * MATERIAL.clip / np.abs(MATERIAL.clip).max() / 4, SOUND, RATE)
     assert np.abs(changed("gain", 12, loud)).max() == 1
 
 
@@ -170,4 +172,4 @@ def test_randomness_is_the_targets_own():
 
 def test_a_mixture_without_another_clip_is_an_error():
     with pytest.raises(ValueError, match="none was given"):
-        changed("mix", 0, Material(MATERIAL.clip, SOUND, RATE))
+        changed("mix", 0, PerturbationInput(MATERIAL.clip, SOUND, RATE))

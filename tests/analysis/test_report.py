@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from analysis.cli import cli
-from analysis.responses.simulated import is_rehearsed
+from analysis.responses.simulated import is_simulated
 from analysis.statistics.agreement import BIN_PAIRS
 from study.design.schedule import assign_paper
 from study.export_manifest import write_manifest
@@ -191,10 +191,10 @@ def test_a_rehearsal_is_called_one_everywhere(out: Path, tmp_path: Path) -> None
 
 def test_an_export_into_the_folder_of_rehearsals_is_one(tmp_path: Path) -> None:
     (tmp_path / "rehearsal").mkdir()
-    assert not is_rehearsed(tmp_path / "rehearsal" / "responses.csv")
+    assert not is_simulated(tmp_path / "rehearsal" / "responses.csv")
     (tmp_path / "study.toml").touch()
-    assert is_rehearsed(tmp_path / "rehearsal" / "responses.csv")
-    assert not is_rehearsed(tmp_path / "responses.csv")
+    assert is_simulated(tmp_path / "rehearsal" / "responses.csv")
+    assert not is_simulated(tmp_path / "responses.csv")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from analysis.retrieval import ranking
-from analysis.retrieval.corpora import open_subjects
+from analysis.retrieval.corpora import open_corpora
 from analysis.retrieval.ranking import TIE, hit_rate, ranks, share, sharing
 from embeddings.errors import RootnoteError
 from tests.analysis.corpus import call, make_corpus
@@ -133,9 +133,9 @@ def test_a_studys_own_checkpoint_is_found(weights, tmp_path, monkeypatch):  # no
     done = call("embeddings", "embed", "--corpus", out.parent / "corpus.parquet", "--out", out, *options)
     assert done.exit_code == 0, (done.output, done.exception)
     monkeypatch.chdir(tmp_path)
-    opened = open_subjects(Path("study"), None, (), backend="torch")
+    opened = open_corpora(Path("study"), None, (), backend="torch")
     assert [one.name for one in opened.subjects] == ["clmr"]
     with pytest.raises(RootnoteError, match="needs its weights"):
         (study / "weights.pt").rename(study / "other.pt")
         (study / "study.toml").write_text(text.replace("weights.pt", "nowhere.pt"))
-        open_subjects(None, out.parent / "corpus.parquet", (out,), backend="torch")
+        open_corpora(None, out.parent / "corpus.parquet", (out,), backend="torch")

@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL
 from server.accounts import users
 from server.accounts.roles import Role
 from server.db import database
-from server.db.models import State
+from server.db.models import AssignmentState
 from study.config import Study
 from tests.browser.conftest import SECRET
 from tests.server.half_way import fill
@@ -32,7 +32,12 @@ PAGES = (
     "", "listeners", "triplets", "questions", "agreement", "study", "log", "account", "people", "people/anna",
     "people/ben",
 )  # fmt: skip
-ENDS = {State.FINISHED: 10, State.SCREENED_OUT: 2, State.WITHDRAWN: 1, State.LISTENING: 2}
+ENDS = {
+    AssignmentState.FINISHED: 10,
+    AssignmentState.SCREENED_OUT: 2,
+    AssignmentState.WITHDRAWN: 1,
+    AssignmentState.LISTENING: 2,
+}
 
 
 @pytest.fixture(scope="module")

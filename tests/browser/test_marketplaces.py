@@ -17,11 +17,11 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Frame, Page, expect
 
-from server.simulation.bots import Mind
+from server.simulation.bots import ResponseModel
 from server.simulation.hearing import count_tones
-from server.simulation.launch import Outcome, Rehearsal, rehearse_launch, set_recruiter
-from server.simulation.marketplace_client import Workplace
-from server.simulation.marketplace_workers import Visit as WorkersVisit
+from server.simulation.launch import LaunchOutcome, RehearsedLaunch, rehearse_launch, set_recruiter
+from server.simulation.marketplace_client import MarketplaceClient
+from server.simulation.marketplace_workers import WorkerVisit as WorkersVisit
 from study.config import RehearsalConfig, Study
 from tests.browser.conftest import FLAGS, chromium_path
 from tests.browser.test_whole_study import LAPTOP, Visit
@@ -79,8 +79,10 @@ def context(browser: Browser, tmp_path: Path) -> Iterator[BrowserContext]:
     opened.close()
 
 
-def launch(study: Study, kind: str, guest: Callable[[Workplace], WorkersVisit]) -> Outcome:
-    wanted = Rehearsal(seed=1, mind=Mind(RehearsalConfig(fail_prescreen=0, abandon=0)), at_once=4, patience=60)
+def launch(study: Study, kind: str, guest: Callable[[MarketplaceClient], WorkersVisit]) -> LaunchOutcome:
+    wanted = RehearsedLaunch(
+        seed=1, mind=ResponseModel(RehearsalConfig(fail_prescreen=0, abandon=0)), at_once=4, patience=60
+    )
     outcome = rehearse_launch(study.folder, kind, wanted, guest=guest)
     assert outcome.ledger == outcome.shown == sum(row.paid + row.fees for row in outcome.books) > 0
     assert outcome.on_hold == 0
@@ -103,7 +105,7 @@ def watch(page: Page, visit: InFrame) -> None:
     page.on("pageerror", lambda error: visit.problems.append(str(error)))
 
 
-def offered(place: Workplace, worker: str, page: Page) -> str:
+def offered(place: MarketplaceClient, worker: str, page: Page) -> str:
     """Wait until the launch's first places are there."""
     for _ in range(100):
         if offer := place.offer(worker):
@@ -115,7 +117,7 @@ def offered(place: Workplace, worker: str, page: Page) -> str:
 def test_a_launch_on_mechanical_turk_in_a_frame_without_third_party_cookies(
     study: Study, context: BrowserContext, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def guest(place: Workplace) -> WorkersVisit:
+    def guest(place: MarketplaceClient) -> WorkersVisit:
         page, worker = context.new_page(), place.enrol(9000)
         hit = offered(place, worker, page)
         page.goto(f"{place.market.worker_url}/projects/{hit}/preview?workerId={worker}")
@@ -155,7 +157,7 @@ def frame_of(page: Page) -> Frame:
 def test_a_launch_on_prolific_and_back_by_its_link(
     study: Study, context: BrowserContext, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def guest(place: Workplace) -> WorkersVisit:
+    def guest(place: MarketplaceClient) -> WorkersVisit:
         page, person = context.new_page(), place.enrol(9000)
         offered(place, person, page)
         page.goto(f"{place.market.worker_url}/signin?participant={person}")

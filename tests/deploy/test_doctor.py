@@ -20,9 +20,9 @@ from server.app import create_app
 from server.audit import study_control
 from server.db import database
 from server.db.models import Listener
-from server.doctor.check import Case
+from server.doctor.check import DoctorContext
 from server.doctor.database import _is_far
-from server.doctor.run import CHECKS, examine
+from server.doctor.run import CHECKS, run_checks
 from server.identity.vault import Vault, new_key, remember
 from server.recruiting.marketplaces.base import Arrival
 from server.settings import Settings, read_settings
@@ -53,9 +53,9 @@ def study(tmp_path: Path) -> Study:
 def found(study: Study, check: str, **environment: str) -> dict[str, str]:
     """What one check finds: text -> state, mends included."""
     environment = {"ROOTNOTE_SECRET": SECRET} | environment
-    case = Case(study, read_settings(study, environment, secret=False), environment)
+    case = DoctorContext(study, read_settings(study, environment, secret=False), environment)
     skip = set(CHECKS) - {check}
-    return {f"{finding.text} {finding.mend}": finding.state for _, finding in examine(case, skip)}
+    return {f"{finding.text} {finding.mend}": finding.state for _, finding in run_checks(case, skip)}
 
 
 def wrong(findings: dict[str, str], *words: str) -> bool:

@@ -21,8 +21,8 @@ from sqlalchemy import make_url
 
 import rootnote
 from server.db import database
-from server.doctor.check import Case
-from server.doctor.run import CHECKS, examine
+from server.doctor.check import DoctorContext
+from server.doctor.run import CHECKS, run_checks
 from server.settings import read_settings
 from study.config import Study
 from tests.deploy.https import make_certificate
@@ -195,10 +195,10 @@ def doctor_says(study: Study, port: int, proxy: subprocess.Popen[bytes]) -> dict
         "ROOTNOTE_PUBLIC_URL": f"https://localhost:{port}",
         "ROOTNOTE_TRUSTED_PROXIES": "1",
     }
-    case = Case(study, read_settings(study, environment), environment)
+    case = DoctorContext(study, read_settings(study, environment), environment)
     end = time.monotonic() + 20
     while True:
-        found = {finding.text: finding.state for _, finding in examine(case, set(CHECKS) - {"address"})}
+        found = {finding.text: finding.state for _, finding in run_checks(case, set(CHECKS) - {"address"})}
         if not any("cannot be reached" in text for text in found) or time.monotonic() > end:
             return found
         assert proxy.poll() is None, "the proxy ended"

@@ -16,7 +16,7 @@ from werkzeug.test import Client
 from embeddings.errors import RootnoteError
 from server.accounts import users
 from server.db import database
-from server.identity.tokens import Door, Entry, random_token
+from server.identity.tokens import ConsentTicket, TokenSigner, random_token
 from server.identity.vault import Vault, new_key
 from server.recruiting.marketplaces.base import Arrival
 from server.web import logs
@@ -217,21 +217,21 @@ def test_what_must_not_be_guessed_is_long_and_random() -> None:
     assert len(tokens) == 1000
     assert {len(token) for token in tokens} == {43}  # 256 bits in base64url
     assert len(set("".join(tokens))) == 64
-    door = Door(SECRET)
-    addresses = {door.token(Entry(token, "consent")) for token in tokens}
+    door = TokenSigner(SECRET)
+    addresses = {door.token(ConsentTicket(token, "consent")) for token in tokens}
     assert {len(address) for address in addresses} == {43}
     assert len(addresses) == 1000
 
 
 def test_signed_texts_end_and_serve_one_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
-    door, link = Door(SECRET), Door(SECRET).make_link()
+    door, link = TokenSigner(SECRET), TokenSigner(SECRET).make_link()
     entry = door.open("consent")
     assert entry is not None
     signed = door.sign(entry)
     assert door.read(signed) == entry
     assert door.read(link) is None
     assert door.open("consent", link=signed) is None
-    assert Door(SECRET[::-1]).read(signed) is None
+    assert TokenSigner(SECRET[::-1]).read(signed) is None
     monkeypatch.setattr("server.identity.tokens.ENTRY_SECONDS", -1)
     assert door.read(signed) is None
 

@@ -141,7 +141,7 @@ def test_another_model_does_not_go_on_where_this_one_stopped(music: Path, tmp_pa
 def test_a_spoilt_part_is_begun_anew(music: Path, tmp_path: Path, spoil: bytes | None) -> None:
     whole = embed(music, Plain(), tmp_path / "whole" / "v.npy").read_bytes()
     table, provenance = read_corpus(music / "corpus.parquet")
-    run = pipeline.Run.of(table, provenance, Plain(), tmp_path / "v.npy", "float32")
+    run = pipeline.EmbeddingRun.of(table, provenance, Plain(), tmp_path / "v.npy", "float32")
     # A tail that was torn in the middle of a row counts for nothing.
     run.part.write_bytes(whole[: 128 + 4 * 20 * BATCH + 13] if spoil is None else spoil)
     embedder = Plain()
@@ -221,7 +221,7 @@ def test_a_write_that_fails_midway_keeps_the_batches_before_it(music: Path, tmp_
 
 def test_a_second_process_is_kept_out(music: Path, tmp_path: Path) -> None:
     table, provenance = read_corpus(music / "corpus.parquet")
-    run = pipeline.Run.of(table, provenance, Plain(), tmp_path / "v.npy", "float32")
+    run = pipeline.EmbeddingRun.of(table, provenance, Plain(), tmp_path / "v.npy", "float32")
     with run.locked(), pytest.raises(RootnoteError, match="being written by another process"):
         embed(music, Plain(), tmp_path / "v.npy")
 

@@ -22,7 +22,7 @@ from werkzeug.test import Client, TestResponse
 from server.app import create_app
 from server.db import database
 from server.settings import Settings
-from server.simulation.hearing import ANSWERS, HEADPHONES, Ears
+from server.simulation.hearing import ANSWERS, HEADPHONES, Hearing
 from study.config import Study
 from tests.server import postgres_child
 from tests.server.fixture_study import make_study
@@ -215,7 +215,7 @@ class Walker:
             self.answer_item(right)
         return self
 
-    def answer_item(self, right: bool = True, ears: Ears = HEADPHONES) -> Walker:
+    def answer_item(self, right: bool = True, ears: Hearing = HEADPHONES) -> Walker:
         """Answer one item of the prescreen by its sound."""
         kind, item = self.find(r'data-kind="(\w+)"'), self.find(r'name="item" value="([^"]+)"')
         sound = self.client.get(self.find(r'<audio data-clip="\w+"[^>]* src="([^"]+)"')).data

@@ -14,15 +14,15 @@ from sqlalchemy.orm import Session
 from server.db import database
 from server.db.models import (
     Answer,
-    Arrivals,
+    ArrivalCount,
     Assignment,
-    Control,
+    AssignmentState,
     Listener,
     Place,
     PrescreenItem,
     PrescreenResult,
     Response,
-    State,
+    StudyControl,
 )
 from study.config import Study
 from study.prescreen.steps import draw_attempt
@@ -30,35 +30,40 @@ from study.trial_plan import Plan, read_plan
 
 # how many listeners came to which end, in the order in which they came, mixed
 ENDS = {
-    State.FINISHED: 60,
-    State.SCREENED_OUT: 7,
-    State.WITHDRAWN: 4,
-    State.EXPIRED: 3,
-    State.LISTENING: 6,
-    State.SCREENED: 1,
-    State.CONSENTED: 2,
+    AssignmentState.FINISHED: 60,
+    AssignmentState.SCREENED_OUT: 7,
+    AssignmentState.WITHDRAWN: 4,
+    AssignmentState.EXPIRED: 3,
+    AssignmentState.LISTENING: 6,
+    AssignmentState.SCREENED: 1,
+    AssignmentState.CONSENTED: 2,
 }
 ARRIVED, TURNED_AWAY = 131, 9
 
 
-def fill(engine: Engine, study: Study, now: datetime, ends: Mapping[State, int] | None = None, seed: int = 1) -> None:
+def fill(
+    engine: Engine, study: Study, now: datetime, ends: Mapping[AssignmentState, int] | None = None, seed: int = 1
+) -> None:
     """Fill a migrated database whose places are there."""
     ends = ends or ENDS
     rng, plan = np.random.default_rng(seed), read_plan(study)
-    states = [State(state) for state in rng.permutation([state.value for state, n in ends.items() for _ in range(n)])]
+    states = [
+        AssignmentState(state)
+        for state in rng.permutation([state.value for state, n in ends.items() for _ in range(n)])
+    ]
     with database.writing(engine) as session, session.begin():
         places = list(session.scalars(select(Place).order_by(Place.turn)))
         began = now - timedelta(hours=30)
         for index, state in enumerate(states):
             moment = began + timedelta(hours=29.8 * (index / len(states)) ** 0.6, minutes=float(rng.uniform(0, 4)))
-            if state in (State.LISTENING, State.SCREENED, State.CONSENTED):
+            if state in (AssignmentState.LISTENING, AssignmentState.SCREENED, AssignmentState.CONSENTED):
                 moment = now - timedelta(minutes=float(rng.uniform(1, 4)))
             _add(session, study, plan, rng, places, state, moment)
         day = {"day": now.date(), "shard": 0}
-        session.add(Arrivals(shown="informed", number=ARRIVED - TURNED_AWAY, **day))
-        session.add(Arrivals(shown="not_let_in", number=TURNED_AWAY, **day))
+        session.add(ArrivalCount(shown="informed", number=ARRIVED - TURNED_AWAY, **day))
+        session.add(ArrivalCount(shown="not_let_in", number=TURNED_AWAY, **day))
         message = "The server is restarted tonight at 22:00 UTC; your answers are kept."
-        session.execute(update(Control).values(message=message))
+        session.execute(update(StudyControl).values(message=message))
 
 
 def _add(
@@ -67,7 +72,7 @@ def _add(
     plan: Plan,
     rng: np.random.Generator,
     places: list[Place],
-    state: State,
+    state: AssignmentState,
     at: datetime,
 ) -> None:
     place = next(place for place in places if place.assignment_id is None)
@@ -85,14 +90,14 @@ def _add(
     session.add(assignment)
     session.flush()
     moment = at + timedelta(seconds=float(rng.uniform(30, 70)))
-    passed = state not in (State.SCREENED_OUT, State.CONSENTED)
-    _screen(session, study, rng, assignment, moment, passed, asked=state is not State.CONSENTED)
+    passed = state not in (AssignmentState.SCREENED_OUT, AssignmentState.CONSENTED)
+    _screen(session, study, rng, assignment, moment, passed, asked=state is not AssignmentState.CONSENTED)
     if passed:
         assignment.screened_at = moment
-    if passed and state is not State.SCREENED:
+    if passed and state is not AssignmentState.SCREENED:
         assignment.listening_at = moment = moment + timedelta(seconds=float(rng.uniform(8, 30)))
         trials = plan.lists[place.list_number]
-        answered = len(trials) if state is State.FINISHED else int(rng.integers(0, len(trials)))
+        answered = len(trials) if state is AssignmentState.FINISHED else int(rng.integers(0, len(trials)))
         for trial in trials[:answered]:
             seconds = float(np.clip(rng.lognormal(2.55, 0.35), 5, 90))
             moment += timedelta(seconds=seconds)
@@ -106,13 +111,23 @@ def _add(
                     **_hearing(rng),
                 )
             )
-    if state is State.FINISHED:
+    if state is AssignmentState.FINISHED:
         moment += timedelta(seconds=25)
         place.filled = True
         session.add(Answer(assignment_id=assignment.id, question="music", value="4 to 10", answered_at=moment))
-    if state in (State.FINISHED, State.SCREENED_OUT, State.WITHDRAWN, State.EXPIRED):
+    if state in (
+        AssignmentState.FINISHED,
+        AssignmentState.SCREENED_OUT,
+        AssignmentState.WITHDRAWN,
+        AssignmentState.EXPIRED,
+    ):
         assignment.ended_at = moment
-    if state in (State.FINISHED, State.LISTENING, State.SCREENED, State.CONSENTED):
+    if state in (
+        AssignmentState.FINISHED,
+        AssignmentState.LISTENING,
+        AssignmentState.SCREENED,
+        AssignmentState.CONSENTED,
+    ):
         place.assignment_id = assignment.id
         place.expires_at = None if place.filled else moment + timedelta(hours=1)
 

@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 from sqlalchemy import create_engine, make_url, text
 
 from server.db import database
-from server.simulation.page_parser import Page, read_page
+from server.simulation.page_parser import ParsedPage, read_page
 from study.config import Study
 from tests.server.fixture_study import make_study
 
@@ -54,7 +54,7 @@ class Reply:
     body: bytes
 
     @property
-    def page(self) -> Page:
+    def page(self) -> ParsedPage:
         return read_page(self.body.decode())
 
 
@@ -178,7 +178,7 @@ class ManyListener:
             else:
                 return page.step
 
-    async def _compare(self, page: Page) -> None:
+    async def _compare(self, page: ParsedPage) -> None:
         await self._fetch([page.sounds[slot] for slot in "XAB"])
         await self._fetch(page.attributes["data-next"].split())
         think = self._random.expovariate(1 / self.thinking) if self.thinking else 0.0

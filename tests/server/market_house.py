@@ -13,16 +13,16 @@ import pytest
 
 from server.assignments import lifecycle
 from server.audit import study_control
-from server.identity.tokens import Door
+from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault, new_key
 from server.payments import ledger
 from server.recruiting import launch as recruiting
 from server.recruiting import settling
-from server.recruiting.launch import Office
-from server.recruiting.marketplaces.base import NotTheirsError
-from server.recruiting.marketplaces.mturk import MTurkRecruiter
-from server.simulation.fake_mturk import Accepted, MTurkMarket
-from server.simulation.marketplaces.turk_places import TurkError
+from server.recruiting.launch import RecruitingContext
+from server.recruiting.marketplaces.base import ForeignSubmissionError
+from server.recruiting.marketplaces.mturk import MTurkMarketplace
+from server.simulation.fake_mturk import AcceptedHit, FakeMTurk
+from server.simulation.marketplaces.turk_places import FakeMTurkError
 from study.config import load_study
 from study.trial_plan import read_plan
 from tests.server.conftest import SECRET, FakeClock, Site, Walker
@@ -38,35 +38,35 @@ class Turk:
     """Everything of one study at one market."""
 
     site: Site
-    market: MTurkMarket
-    office: Office
+    market: FakeMTurk
+    office: RecruitingContext
     clock: FakeClock
     told: list[str] = field(default_factory=list)
 
-    def launch(self, budget: int = 100_000) -> settling.Done:
+    def launch(self, budget: int = 100_000) -> settling.SyncResult:
         plan = read_plan(self.site.study)
         with self.office.writing() as session:
             lifecycle.sync_places(session, lifecycle.Experiment(self.office.config, plan, self.clock))
             recruiting.begin(session, self.office, plan.schedule_fingerprint, live=False, budget=budget)
-            with contextlib.suppress(study_control.NotDoneError):
+            with contextlib.suppress(study_control.ControlRefusedError):
                 study_control.resume(session, "test", "", self.clock())
         return self.sync()
 
-    def sync(self) -> settling.Done:
-        return settling.synchronise(self.office, tell=self.told.append)
+    def sync(self) -> settling.SyncResult:
+        return settling.synchronize(self.office, tell=self.told.append)
 
-    def pay(self) -> list[settling.Due]:
+    def pay(self) -> list[settling.DuePayment]:
         """What `rootnote server pay` does."""
-        settling.look(self.office)
+        settling.record_snapshot(self.office)
         settling.reconcile_grants(self.office)
         with self.office.reading() as session:
             due = [one for one in settling.all_due(session, self.office) if one.how not in ("approve", "wait")]
         for one in due:
             if one.how == "place":
-                settling.offer_place(self.office, one)
+                settling.post_place_for(self.office, one)
             else:
-                with contextlib.suppress(NotTheirsError):
-                    settling.grant(self.office, one.assignment, one.kind, one.cents, "", one.submission)
+                with contextlib.suppress(ForeignSubmissionError):
+                    settling.pay_directly(self.office, one.assignment, one.kind, one.cents, "", one.submission)
         return due
 
     def wait(self, minutes: float) -> None:
@@ -74,16 +74,16 @@ class Turk:
 
     # ---------------------------------------------------------- workers
 
-    def accept(self, worker: str) -> Accepted | None:
+    def accept(self, worker: str) -> AcceptedHit | None:
         """Let a worker accept whatever of ours is offered to them."""
         if worker not in {one.id for one in self.market.workers}:
             self.market.workers.add(worker)
         for hit in list(self.market.state.hits.values()):
-            with contextlib.suppress(TurkError):
+            with contextlib.suppress(FakeMTurkError):
                 return self.market.accept(worker, hit.id)
         return None
 
-    def arrive(self, accepted: Accepted) -> TurkWalker:
+    def arrive(self, accepted: AcceptedHit) -> TurkWalker:
         walker = TurkWalker(self.site)
         walker.turk, walker.accepted = self, accepted
         return walker.arrive()
@@ -121,7 +121,7 @@ class TurkWalker(Walker):
     """A worker with a browser, in the frame of a HIT; no cookie is sent back."""
 
     turk: Turk
-    accepted: Accepted
+    accepted: AcceptedHit
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,15 +175,15 @@ def make_turk(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Call
     with contextlib.ExitStack() as stack:
 
         def make(balance: str = "1000.00", attempts: int = 1, toml: str = "", **options: Any) -> Turk:
-            market = stack.enter_context(MTurkMarket(balance, clock=clock))
+            market = stack.enter_context(FakeMTurk(balance, clock=clock))
             vault = Vault([KEY])
             settings = {"vault": vault, "market_url": market.url, "rehearsal": True}
             site = make_site(toml=MTURK + toml, settings=settings, **options)
             config = load_study(site.study.folder).config
-            recruiter = MTurkRecruiter(config.recruiter.mturk, "Test", endpoint=market.url, attempts=attempts)
+            recruiter = MTurkMarketplace(config.recruiter.mturk, "Test", endpoint=market.url, attempts=attempts)
             stack.callback(recruiter.disconnect)
             engine = site.app.extensions["rootnote.engine"]
-            office = Office(engine, recruiter, config, Door(SECRET), vault, f"{URL}/take", clock)
+            office = RecruitingContext(engine, recruiter, config, TokenSigner(SECRET), vault, f"{URL}/take", clock)
             return Turk(site, market, office, clock)
 
         yield make

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from server.public_release.design import to_toml
-from server.public_release.k_anonymity import WITHHELD, Published, anonymise
+from server.public_release.k_anonymity import WITHHELD, GeneralisedTable, anonymise
 from server.public_release.listeners import columns_of
 from server.public_release.responses import coarse_ms
 from study.config import StudyConfig
@@ -48,7 +48,7 @@ ANSWERS = {
 PERSON = st.fixed_dictionaries(ANSWERS)
 
 
-def frame(published: list[Published]) -> pd.DataFrame:
+def frame(published: list[GeneralisedTable]) -> pd.DataFrame:
     return pd.DataFrame({one.column.name: one.values for one in published})
 
 

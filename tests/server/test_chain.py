@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
 from server.audit import hash_chain, study_control
-from server.audit.hash_chain import End, Seals
+from server.audit.hash_chain import ChainEnd, ChainKeys
 from server.db import database
 from server.db.models import ConsentText
 from study.config import Study
@@ -40,7 +40,7 @@ def engine(database_url: str) -> Iterator[Engine]:
     found.dispose()
 
 
-def write(engine: Engine, number: int = ENTRIES) -> End:
+def write(engine: Engine, number: int = ENTRIES) -> ChainEnd:
     with database.writing(engine) as session, session.begin():
         for step in range(number):
             who, what = ("anna", "ben")[step % 2], ("signed in", "exported responses")[step % 3 == 0]
@@ -51,7 +51,7 @@ def write(engine: Engine, number: int = ENTRIES) -> End:
         return hash_chain.end(session)
 
 
-def faults(engine: Engine, *secrets: str, noted: End | None = None) -> tuple[str, ...]:
+def faults(engine: Engine, *secrets: str, noted: ChainEnd | None = None) -> tuple[str, ...]:
     with database.reading(engine) as session:
         return hash_chain.verify(session, secrets or (SECRET,), noted).faults
 
@@ -172,13 +172,13 @@ def swap_words(session: Session, rng: np.random.Generator, rows: list[Row[Any]])
 
 def insert(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> None:
     """A row that nobody wrote, at the end, with a hash that is right and a seal of another secret."""
-    last, seals = rows[-1], Seals(OTHER)
+    last, seals = rows[-1], ChainKeys(OTHER)
     entry = hash_chain.LogEntry(at=NOW, who="anna", what="signed in", detail="", reason="", number=last.number + 1)
     entry.hash = hash_chain._hash(entry, last.hash, "")
     entry.seal, entry.key = seals.entry(entry.hash), str(rng.choice([seals.name, last.key]))
     session.add(entry)
     session.flush()
-    end = End(last.number + 1, entry.hash)
+    end = ChainEnd(last.number + 1, entry.hash)
     new = {"n": end.number, "h": end.hash, "s": seals.head(end), "k": entry.key}
     session.execute(text("UPDATE log_head SET number = :n, hash = :h, seal = :s, key = :k"), new)
 

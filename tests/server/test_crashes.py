@@ -21,14 +21,14 @@ from sqlalchemy.orm import Session
 
 from server.assignments import audio, lifecycle
 from server.assignments.lifecycle import Experiment, TrialAnswer
-from server.db.models import Base, Launch, Opening, Payment, Submission
-from server.participant.marketplace_entry import Reception
+from server.db.models import Base, Launch, MarketplaceSubmission, Payment, Posting
+from server.participant.marketplace_entry import MarketplaceEntry
 from server.payments import ledger
 from server.recruiting import launch, settling
-from server.recruiting.launch import Office
-from server.recruiting.marketplaces.base import Grant, Order
-from server.recruiting.marketplaces.base import Submission as Told
-from server.simulation.fake_mturk import Accepted, MTurkMarket
+from server.recruiting.launch import RecruitingContext
+from server.recruiting.marketplaces.base import DirectPayment, PostingOrder
+from server.recruiting.marketplaces.base import SubmissionStatus as Told
+from server.simulation.fake_mturk import AcceptedHit, FakeMTurk
 from study.trial_plan import read_plan
 from tests.server.market_house import NO_PRESCREEN, Turk, make_turk, query_of
 
@@ -85,17 +85,17 @@ class BreakingRecruiter:
 
 def _name(given: Any) -> str:
     match given:
-        case Order():
+        case PostingOrder():
             return f"{given.total} {given.only_for}"
         case Told():
             return given.id
-        case Grant():
+        case DirectPayment():
             return f"{given.kind} {given.submission.id}"
     return str(given)
 
 
 @dataclass(frozen=True)
-class BreakingOffice(Office):
+class BreakingOffice(RecruitingContext):
     """An office whose every transaction that changes something may be the last, before its commit or after it."""
 
     breaker: Breaker = field(default_factory=Breaker)
@@ -105,10 +105,10 @@ class BreakingOffice(Office):
         changed: set[str] = set()
 
         def note(session: Session, context: Any) -> None:
-            earlier = select(func.count()).select_from(Opening)
+            earlier = select(func.count()).select_from(Posting)
             for row in (*session.new, *session.dirty):
                 # A sequence of PostgreSQL skips what was rolled back: an opening is named by its place in the row.
-                rank = session.connection().scalar(earlier.where(Opening.id < row.id)) if is_opening(row) else 0
+                rank = session.connection().scalar(earlier.where(Posting.id < row.id)) if is_opening(row) else 0
                 changed.add(f"{_describe(row)} {rank}")
 
         with super().writing() as session:
@@ -123,16 +123,16 @@ class BreakingOffice(Office):
 
 
 def is_opening(row: Any) -> bool:
-    return isinstance(row, Opening)
+    return isinstance(row, Posting)
 
 
 def _describe(row: Any) -> str:
     match row:
         case Payment():
             return f"payment {row.assignment_id} {row.kind} {row.state}"
-        case Opening():
+        case Posting():
             return f"opening {row.market_id is None} {row.closed_at is None} {row.settled_at is None}"
-        case Submission():
+        case MarketplaceSubmission():
             return f"submission {row.key[:8]} {row.status} {row.excluded}"
         case Launch():
             return f"launch {row.closed_at is None}"
@@ -153,7 +153,9 @@ class Show:
     def __post_init__(self) -> None:
         turk = self.turk
         self.experiment = Experiment(turk.office.config, read_plan(turk.site.study), turk.clock)
-        self.reception = Reception(turk.office.recruiter, turk.office.vault, turk.office.door, turk.office.config.pay)
+        self.reception = MarketplaceEntry(
+            turk.office.recruiter, turk.office.vault, turk.office.door, turk.office.config.pay
+        )
         self.healthy = turk.office
 
     def run(self) -> None:
@@ -182,7 +184,7 @@ class Show:
         crashed = False
         while True:
             recruiter = BreakingRecruiter(self._new_recruiter(), self.breaker)
-            known = {one.name: getattr(self.healthy, one.name) for one in fields(Office)}
+            known = {one.name: getattr(self.healthy, one.name) for one in fields(RecruitingContext)}
             self.turk.office = BreakingOffice(**known | {"recruiter": recruiter}, breaker=self.breaker)
             self.breaker.armed = True
             try:
@@ -210,7 +212,7 @@ class Show:
     def bonus(self) -> None:
         with self.turk.office.reading() as session:
             first = settling.all_paid(session)[0]
-        settling.grant(self.turk.office, first.assignment_id, "bonus", 25, "Thank you.", first.submission_id)  # type: ignore[arg-type]
+        settling.pay_directly(self.turk.office, first.assignment_id, "bonus", 25, "Thank you.", first.submission_id)  # type: ignore[arg-type]
 
     def take(self, worker: str, ends: str = "finish", *, submits: bool) -> None:
         """One worker takes a place, and part; the listener's side is the server's, and does not break here."""
@@ -222,7 +224,7 @@ class Show:
         else:
             self.turk.market.return_(accepted.assignment_id)
 
-    def listen(self, accepted: Accepted, ends: str) -> None:
+    def listen(self, accepted: AcceptedHit, ends: str) -> None:
         with self.healthy.writing() as session:
             arrival = self.reception.arrive(session, query_of(accepted.external_url))
             entry = self.reception.entry("0" * 64, arrival)
@@ -231,10 +233,10 @@ class Show:
             if ends == "leave":
                 lifecycle.leave(session, self.experiment, assignment)
             elif ends == "technical":
-                lifecycle.end_unheard(session, self.experiment, assignment)
+                lifecycle.end_for_technical_reasons(session, self.experiment, assignment)
             else:
                 lifecycle.begin_listening(session, self.experiment, assignment)
-                for clip in lifecycle.clips(session, assignment).of(1).values():
+                for clip in lifecycle.served_trials(session, assignment).of(1).values():
                     found = audio.find_sound(session, self.experiment, clip.sound)
                     assert found is not None and found.unmarked is not None
                     audio.mark_fetched(session, self.experiment, found.unmarked)
@@ -321,7 +323,7 @@ def afresh(show: Show, breaker: Breaker) -> None:
     market, recruiter = show.turk.market, show.turk.office.recruiter
     vars(recruiter)["_kinds"].clear()
     market.faults = type(market.faults)()
-    fresh = MTurkMarket("1000.00", clock=show.turk.clock, seed=len(market.calls))
+    fresh = FakeMTurk("1000.00", clock=show.turk.clock, seed=len(market.calls))
     market.state, market.workers, market.entries = fresh.state, fresh.workers, []
     fresh.state.tell, fresh.state.new_id = market.tell, market.new_id
     fresh.state._pay_out = market.pay

@@ -22,7 +22,7 @@ from statsmodels.stats.proportion import proportion_confint
 import rootnote
 from server.accounts import users
 from server.accounts.users import ADDRESS_ATTEMPTS, NAME_ATTEMPTS
-from server.db.models import Assignment, State
+from server.db.models import Assignment, AssignmentState
 from server.desk import agreement
 from server.payments.hourly_pay import quantile
 from study.config import Study
@@ -239,7 +239,7 @@ def test_the_overview_counts_what_is_there(half_way: Site) -> None:
     assert "Places filled 60 of 90" in words
     assert "600 of 900" in words
     with Session(half_way.app.extensions["rootnote.engine"]) as session:
-        ended = list(session.scalars(select(Assignment).where(Assignment.state == State.FINISHED)))
+        ended = list(session.scalars(select(Assignment).where(Assignment.state == AssignmentState.FINISHED)))
     minutes = [(one.ended_at - one.consented_at).total_seconds() / 60 for one in ended if one.ended_at]
     low, median, high = np.quantile(minutes, [0.1, 0.5, 0.9])
     for value in (low, median, high):

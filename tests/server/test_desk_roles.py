@@ -111,7 +111,7 @@ def test_what_the_table_does_not_name_is_refused(site: Site, monkeypatch: pytest
 
 def test_an_unknown_role_opens_nothing() -> None:
     for role in ("", "Owner", "administrator"):
-        assert not [endpoint for endpoint in roles.ACCESS if roles.may(role, endpoint)]
+        assert not [endpoint for endpoint in roles.ACCESS if roles.is_allowed(role, endpoint)]
 
 
 # ------------------------------------------------------------------ a monitor

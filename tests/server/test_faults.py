@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from server.identity.tokens import Door
+from server.identity.tokens import TokenSigner
 from tests.server.conftest import SECRET, FakeClock, Site
 from tests.server.faults import SOCKET, CutLine, Troubles, listen_through, own_postgres
 from tests.server.many_listeners import (
@@ -109,7 +109,7 @@ def test_a_full_disk_loses_no_answer_that_was_acknowledged(tmp_path: Path) -> No
 
 
 def test_an_entry_outlives_a_clock_set_back_but_not_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    door, now = Door(SECRET), time.time()
+    door, now = TokenSigner(SECRET), time.time()
 
     def read(age: float) -> bool:
         with monkeypatch.context() as patched:

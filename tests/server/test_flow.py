@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from server.assignments import lifecycle
 from server.db import database
-from server.db.models import Assignment, Place, State
+from server.db.models import Assignment, AssignmentState, Place
 from tests.server.conftest import FakeClock, Site, Walker, count_tones
 
 
@@ -283,7 +283,7 @@ def test_who_ends_while_sync_looks_for_the_absent_has_ended_so(site: Site) -> No
             assert mine is not None
             began.set()
             looked.wait(1)
-            lifecycle.end_unheard(session, site.app.extensions["rootnote"].experiment, mine)
+            lifecycle.end_for_technical_reasons(session, site.app.extensions["rootnote"].experiment, mine)
 
     def looks() -> None:
         began.wait(10)
@@ -298,7 +298,7 @@ def test_who_ends_while_sync_looks_for_the_absent_has_ended_so(site: Site) -> No
 def test_who_holds_their_place_and_is_written_down_as_absent_comes_back(site: Site) -> None:
     walker = site.walker().begin()
     with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
-        session.execute(update(Assignment).values(state=State.EXPIRED))
+        session.execute(update(Assignment).values(state=AssignmentState.EXPIRED))
     assert rejoin(site, walker)
     assert walker.reload().step == "trial"
 
@@ -402,10 +402,10 @@ def test_a_worker_twice_at_once_gets_one_place(site: Site) -> None:
 
 
 def test_ones_own_link_resumes_anywhere(site: Site) -> None:
-    from server.identity.tokens import Door
+    from server.identity.tokens import TokenSigner
     from tests.server.conftest import SECRET
 
-    link = Door(SECRET).make_link()
+    link = TokenSigner(SECRET).make_link()
     walker = site.walker().consent(f"?link={link}").screen()
     elsewhere = site.walker().client.get(f"/take?link={link}")
     assert (elsewhere.status_code, elsewhere.location) == (303, walker.address)

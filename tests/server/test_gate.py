@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
-from server.web.request_queue import MOST, SHARE, Gate, Gated, Rank, rank_of
+from server.web.request_queue import MOST, SHARE, QueuedApp, Rank, RequestQueue, rank_of
 from study.stimuli.storage import LocalStorage
 from study.trial_plan import Stimulus
 from tests.server.conftest import Site
@@ -49,7 +49,7 @@ def until(condition: Callable[[], bool]) -> None:
 class Line:
     """Threads that come to a gate one after the other, and the order in which they were let in."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: RequestQueue) -> None:
         self.gate, self.order = gate, list[Any]()
         self._threads: list[threading.Thread] = []
 
@@ -76,7 +76,7 @@ class Line:
 
 
 @contextmanager
-def shut(gate: Gate) -> Iterator[None]:
+def shut(gate: RequestQueue) -> Iterator[None]:
     """Somebody is at work in a gate of one place."""
     with gate.admitted(Rank.SOUND):
         yield
@@ -89,7 +89,7 @@ def test_ranks() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(Rank), max_size=8))
 def test_by_rank_and_then_by_arrival(ranks: list[Rank]) -> None:
-    gate = Gate(1, stuck=LONG, patience=LONG)
+    gate = RequestQueue(1, stuck=LONG, patience=LONG)
     line, comers = Line(gate), list(enumerate(ranks))
     with shut(gate):
         for comer in comers:
@@ -100,7 +100,7 @@ def test_by_rank_and_then_by_arrival(ranks: list[Rank]) -> None:
 
 def test_as_many_as_there_is_room_for_are_let_in_at_once() -> None:
     """Of four places pages and sounds take three, and those at the door two."""
-    gate = Gate(4, stuck=LONG)
+    gate = RequestQueue(4, stuck=LONG)
     line = Line(gate)
     with ExitStack() as stack:
         for rank, others in ((Rank.DOOR, 2), (Rank.SOUND, 1), (Rank.ANSWER, 1)):
@@ -113,7 +113,7 @@ def test_as_many_as_there_is_room_for_are_let_in_at_once() -> None:
 
 def test_who_has_waited_long_is_let_in_every_few_openings() -> None:
     now = [0.0]
-    gate = Gate(1, stuck=LONG, patience=10, clock=lambda: now[0])
+    gate = RequestQueue(1, stuck=LONG, patience=10, clock=lambda: now[0])
     line = Line(gate)
     with shut(gate):
         for _ in range(3):
@@ -126,7 +126,7 @@ def test_who_has_waited_long_is_let_in_every_few_openings() -> None:
 
 
 def test_who_is_stuck_makes_room_up_to_a_bound() -> None:
-    gate = Gate(1, stuck=0.01)
+    gate = RequestQueue(1, stuck=0.01)
     with ExitStack() as stack:
         for _ in range(MOST - 1):
             stack.enter_context(gate.admitted(Rank.PAGE))
@@ -139,7 +139,7 @@ def test_who_is_stuck_makes_room_up_to_a_bound() -> None:
 
 
 def test_a_failure_gives_its_place_back() -> None:
-    gate = Gate(1, stuck=LONG)
+    gate = RequestQueue(1, stuck=LONG)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), gate.admitted(Rank.PAGE):
             raise ZeroDivisionError
@@ -155,7 +155,7 @@ def test_a_failure_gives_its_place_back() -> None:
             self.closed += 1
 
     body = Body()
-    gated = Gated(lambda environ, start_response: body, gate, 100)
+    gated = QueuedApp(lambda environ, start_response: body, gate, 100)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             gated(EnvironBuilder("/take").get_environ(), lambda *_: lambda data: None)
@@ -163,7 +163,7 @@ def test_a_failure_gives_its_place_back() -> None:
 
 
 def test_somebody_broken_off_while_waiting_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = Gate(1, stuck=LONG)
+    gate = RequestQueue(1, stuck=LONG)
 
     def break_off(event: threading.Event, seconds: float) -> bool:
         raise KeyboardInterrupt
@@ -185,13 +185,13 @@ def test_somebody_broken_off_while_waiting_leaves_the_line(monkeypatch: pytest.M
 def narrow(site: Site) -> Site:
     """A site that works at one request at a time."""
     gated = site.app.wsgi_app
-    assert isinstance(gated, Gated)
-    site.app.wsgi_app = replace(gated, gate=Gate(1, stuck=LONG, patience=LONG))  # type: ignore[method-assign]
+    assert isinstance(gated, QueuedApp)
+    site.app.wsgi_app = replace(gated, gate=RequestQueue(1, stuck=LONG, patience=LONG))  # type: ignore[method-assign]
     return site
 
 
-def gate_of(site: Site) -> Gate:
-    assert isinstance(site.app.wsgi_app, Gated)
+def gate_of(site: Site) -> RequestQueue:
+    assert isinstance(site.app.wsgi_app, QueuedApp)
     return site.app.wsgi_app.gate
 
 

@@ -86,7 +86,7 @@ def test_a_failing_server_says_so_kindly_and_keeps_nothing(site: Site, monkeypat
     def fail(*_: Any) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("server.assignments.lifecycle._serve", fail)
+    monkeypatch.setattr("server.assignments.lifecycle.serve_clips", fail)
     reply = walker.post("trial", **walker.answer_fields())
     assert reply.status_code == 500
     assert "secret detail" not in reply.text
@@ -211,9 +211,9 @@ def test_damaged_prescreen_fields_are_refused(site: Site) -> None:
 
 
 def test_forged_entries_are_refused(site: Site) -> None:
-    from server.identity.tokens import Door
+    from server.identity.tokens import TokenSigner
 
-    forged = Door("x" * 40)
+    forged = TokenSigner("x" * 40)
     entry = forged.open("0" * 64)
     assert entry is not None
     for value in [*HOSTILE, forged.sign(entry)]:

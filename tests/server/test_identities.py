@@ -18,7 +18,7 @@ from werkzeug.test import Client
 
 from server.audit import study_control
 from server.db import backup, database
-from server.db.models import Assignment, Launch, Listener, Payment, Sealed, Submission
+from server.db.models import Assignment, Launch, Listener, MarketplaceSubmission, Payment, VaultEntry
 from server.privacy import erasure, retention
 from server.web.logs import JsonLines
 from tests.deploy.conftest import client_programs  # noqa: F401 (a fixture)
@@ -119,7 +119,7 @@ def test_nothing_but_the_vault_holds_a_planted_identity(
     assert {name: PLANTED.findall(value) for name, value in found.items() if PLANTED.search(value)} == {}
     # The same search finds what is planted where it is: it can fail.
     with database.reading(engine_of(turk)) as session:
-        opened = [turk.office.vault.open(row.sealed) for row in session.scalars(select(Sealed))]
+        opened = [turk.office.vault.open(row.sealed) for row in session.scalars(select(VaultEntry))]
     assert {one.worker for one in opened if one} <= set(WORKERS)
     assert any(PLANTED.search(str(one)) for one in opened)
 
@@ -132,20 +132,20 @@ def engine_of(turk: Turk) -> Engine:
 
 def marks(session: Session) -> set[str]:
     """What a marketplace, or who knows the secret, could join to a worker."""
-    columns = (Assignment.token_hash, Assignment.entry_hash, Submission.key, Payment.token)
+    columns = (Assignment.token_hash, Assignment.entry_hash, MarketplaceSubmission.key, Payment.token)
     return {str(mark) for column in columns for mark in session.scalars(select(column))}
 
 
 # ------------------------------------------------------------------ retention
 
 
-def look(turk: Turk) -> retention.Retention:
+def look(turk: Turk) -> retention.RetentionStatus:
     with database.reading(engine_of(turk)) as session:
-        return retention.look(session, turk.office.config, turk.clock())
+        return retention.status(session, turk.office.config, turk.clock())
 
 
 def keep_house(turk: Turk) -> int:
-    return retention.keep_house(engine_of(turk), turk.office.config, turk.office.door, turk.clock)
+    return retention.purge_automatically(engine_of(turk), turk.office.config, turk.office.door, turk.clock)
 
 
 def test_identities_go_thirty_days_after_the_last_payment(make_turk: MakeTurk) -> None:
@@ -171,9 +171,9 @@ def test_identities_go_thirty_days_after_the_last_payment(make_turk: MakeTurk) -
     turk.wait(1)
     assert keep_house(turk) == 2
     assert keep_house(turk) == 0  # once
-    assert look(turk) == retention.Retention(0, look(turk).due, "", 2, turk.clock())
+    assert look(turk) == retention.RetentionStatus(0, look(turk).due, "", 2, turk.clock())
     with database.reading(engine_of(turk)) as session:
-        assert session.scalar(select(Sealed)) is None
+        assert session.scalar(select(VaultEntry)) is None
         assert session.scalars(select(Listener.worker_hash)).all() == [None, None]
         kept = " ".join(session.scalars(select(Assignment.completion_code)))
         assert not keys & marks(session)
@@ -209,7 +209,7 @@ def test_who_was_erased_and_is_paid_is_forgotten_at_once(make_turk: MakeTurk) ->
     assert turk.rewards() == [WORKERS[0]]
     assert keep_house(turk) == 1
     with database.reading(engine_of(turk)) as session:
-        assert session.scalar(select(Sealed)) is None
+        assert session.scalar(select(VaultEntry)) is None
         erased = session.scalars(select(Assignment)).one()
         assert erasure.is_settled(session, erased, turk.office.config.pay)
     again = turk.accept(WORKERS[0])
@@ -250,15 +250,15 @@ def test_people_of_plain_links_are_waited_for_too(site: Site, clock: FakeClock) 
         session.add(Launch(id=1, name="x", live=False, terms=terms, budget_cents=1000, began_at=clock()))
         study_control.close(session, "anna", "everybody was heard", clock())
     clock.advance(60 * 24 * 40)
-    assert retention.keep_house(engine, config, door, clock) == 0
+    assert retention.purge_automatically(engine, config, door, clock) == 0
     with database.writing(engine) as session, session.begin():
-        assert "1 people are not paid" in retention.look(session, config, clock()).waiting
+        assert "1 people are not paid" in retention.status(session, config, clock()).waiting
         run = session.scalars(select(Assignment).where(Assignment.completion_code == walker.code)).one()
         paid = {"cents": 150, "fee_cents": 0, "state": "paid", "intended_at": clock(), "paid_at": clock()}
         session.add(Payment(token="t", assignment_id=run.id, kind="reward", **paid))
-    assert retention.keep_house(engine, config, door, clock) == 0
+    assert retention.purge_automatically(engine, config, door, clock) == 0
     clock.advance(60 * 24 * 31)
-    assert retention.keep_house(engine, config, door, clock) == 1
+    assert retention.purge_automatically(engine, config, door, clock) == 1
 
 
 # ------------------------------------------------------------------ asked for by e-mail, with the worker's id
@@ -278,7 +278,7 @@ def test_disclosed_and_erased_by_the_id_at_the_marketplace(make_turk: MakeTurk, 
     assert "are erased.\n" in said
     assert "stays sealed" not in said  # they are paid
     with database.reading(engine_of(turk)) as session:
-        assert len(session.scalars(select(Sealed)).all()) == 1
+        assert len(session.scalars(select(VaultEntry)).all()) == 1
 
 
 def ask_of(turk: Turk, ask: Ask, name: str, whom: str, *options: str) -> str:

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from embeddings.errors import RootnoteError
 from server.web import i18n, markdown
-from server.web.markdown import read_pages
+from server.web.markdown import read_study_texts
 from study.check import PLACEHOLDER
 from study.cli import cli
 from study.config import load_study
@@ -280,7 +280,7 @@ def test_from_consent_on_the_language_is_the_listeners(make_whole: Callable[...,
         assert '<html lang="de" dir="ltr">' in page and "Hörprobe" in page
     refused = walker.client.post(f"{reply.location}/trial", data={}, headers={"Accept-Language": "ar"})
     assert "Bitte wählen Sie A oder B." in refused.text and 'lang="de"' in refused.text
-    texts = read_pages(site.study)
+    texts = read_study_texts(site.study)
     assert site.query("SELECT language, consent_version FROM assignments") == [("de", texts["de"].consent_version)]
     assert len({one.consent_version for one in texts.values()}) == len(LANGUAGES)
 
@@ -325,18 +325,18 @@ def test_a_study_of_one_language_offers_no_choice(site: Site) -> None:
 def test_texts_are_read_in_each_language_and_none_may_lack(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study", languages=["de", "en"])
     write_texts(study.folder, "en")
-    texts = read_pages(study)
+    texts = read_study_texts(study)
     assert "In jedem Vergleich" in texts["de"].instructions and "In each comparison" in texts["en"].instructions
     (study.folder / "debrief.en.md").write_text("Thanks!")
     with pytest.raises(RootnoteError, match=r"debrief\.md is missing or empty"):
-        read_pages(study)
+        read_study_texts(study)
     (study.folder / "debrief.md").write_text("Danke!")
-    assert "Danke!" in read_pages(study)["de"].debrief
+    assert "Danke!" in read_study_texts(study)["de"].debrief
     (study.folder / "consent.en.md").unlink()
     with pytest.raises(
         RootnoteError, match=r"consent\.en\.md is missing or empty; write there what listeners are told"
     ):
-        read_pages(study)
+        read_study_texts(study)
 
 
 def test_a_study_is_begun_in_every_language(tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_a_study_is_begun_in_every_language(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, command).exit_code == 0
     study = load_study(tmp_path / "s")
     assert study.config.study.languages == ["ar", "en", "de"]
-    texts = read_pages(study)
+    texts = read_study_texts(study)
     assert [re.search("<h1>(.*)</h1>", text.consent) and len({*text.consent.split()}) > 100 for text in texts.values()]
     left = {code: sorted(PLACEHOLDER.findall(study.text("consent", code).read_text())) for code in texts}
     assert left["ar"] == left["de"] == left["en"]
@@ -361,7 +361,7 @@ def test_markdown_is_safe(tmp_path: Path) -> None:
         '<b onclick=x>raw</b> ![i](http://evil/i.png) [js](javascript:alert(1)) [ok](https://ok.example/?a=1&b=2 "t")\n'
         "\n<iframe src=http://evil></iframe>\n\n<https://auto.example> [data](data:text/html,x) [m](mailto:a@b.org)\n"
     )
-    html = str(read_pages(study)["en"].consent)
+    html = str(read_study_texts(study)["en"].consent)
     assert "<b" not in html and "<iframe" not in html and "<img" not in html
     assert re.findall(r'href="([^"]+)"', html)[1:] == [  # the first leads to the image, which is not loaded
         "https://ok.example/?a=1&amp;b=2",

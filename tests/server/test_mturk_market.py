@@ -17,11 +17,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from server.simulation.fake_mturk import MTurkMarket
+from server.simulation.fake_mturk import FakeMTurk
 from server.simulation.marketplaces import turk_wire
 from server.simulation.marketplaces.money import total
 from server.simulation.marketplaces.turk_model import output_problems
-from server.simulation.marketplaces.turk_places import TurkError
+from server.simulation.marketplaces.turk_places import FakeMTurkError
 from server.simulation.marketplaces.turk_workers import LOCALE, NUMBER_APPROVED, PERCENT_APPROVED
 
 SCHEMA = "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2006-07-14/ExternalQuestion.xsd"
@@ -47,8 +47,8 @@ class StoppedClock:
 
 
 @pytest.fixture
-def market() -> Iterator[MTurkMarket]:
-    with MTurkMarket(balance="100.00", clock=StoppedClock()) as market:
+def market() -> Iterator[FakeMTurk]:
+    with FakeMTurk(balance="100.00", clock=StoppedClock()) as market:
         for number in range(1, 13):
             market.workers.add(f"A{number}")
         yield market
@@ -57,13 +57,13 @@ def market() -> Iterator[MTurkMarket]:
 _session = boto3.session.Session(aws_access_key_id="id", aws_secret_access_key="secret", region_name="us-east-1")
 
 
-def connect(market: MTurkMarket, attempts: int = 1, **options: Any) -> Any:
+def connect(market: FakeMTurk, attempts: int = 1, **options: Any) -> Any:
     config = Config(retries={"total_max_attempts": attempts, "mode": "standard"}, **options)
     return _session.client("mturk", endpoint_url=market.url, config=config)
 
 
 @pytest.fixture
-def client(market: MTurkMarket) -> Iterator[Any]:
+def client(market: FakeMTurk) -> Iterator[Any]:
     client = connect(market)
     yield client
     client.close()
@@ -84,7 +84,7 @@ def refused(code: str) -> Iterator[None]:
     assert response.get("TurkErrorCode", response["Error"]["Code"]) in (code, f"AWS.MechanicalTurk.{code}")
 
 
-def test_a_hit_from_creation_to_disposal(market: MTurkMarket, client: Any) -> None:
+def test_a_hit_from_creation_to_disposal(market: FakeMTurk, client: Any) -> None:
     hit = make_hit(client, 2)
     assert client.get_account_balance()["AvailableBalance"] == "96.40"
     assert client.get_account_balance()["OnHoldBalance"] == "3.60"
@@ -116,7 +116,7 @@ def test_a_hit_from_creation_to_disposal(market: MTurkMarket, client: Any) -> No
 
 @pytest.mark.parametrize(("reward", "places", "fee"), [("1.50", 9, "2.70"), ("1.50", 10, "6.00"), ("0.02", 9, "0.09")])
 def test_the_fee_doubles_at_ten_assignments_and_is_a_cent_at_least(
-    market: MTurkMarket, client: Any, reward: str, places: int, fee: str
+    market: FakeMTurk, client: Any, reward: str, places: int, fee: str
 ) -> None:
     hit = make_hit(client, places, Reward=reward)
     for number in range(places):
@@ -137,7 +137,7 @@ def test_small_hits_stay_small(client: Any) -> None:
     assert client.get_hit(HITId=hit)["HIT"]["MaxAssignments"] == 9
 
 
-def test_a_token_makes_one_hit_within_a_day(market: MTurkMarket, client: Any) -> None:
+def test_a_token_makes_one_hit_within_a_day(market: FakeMTurk, client: Any) -> None:
     hit = make_hit(client, 1, UniqueRequestToken="batch-1")
     with pytest.raises(ClientError, match=f"HIT with ID {hit} already exists"):
         make_hit(client, 1, UniqueRequestToken="batch-1")
@@ -187,7 +187,7 @@ def gate(type_: str, comparator: str, *values: Any, guarded: str = "DiscoverPrev
     return made | ({name: list(values)} if values else {})
 
 
-def test_only_the_qualified_see_and_accept(market: MTurkMarket, client: Any) -> None:
+def test_only_the_qualified_see_and_accept(market: FakeMTurk, client: Any) -> None:
     taken = client.create_qualification_type(Name="Took part", Description="d", QualificationTypeStatus="Active")
     own = taken["QualificationType"]["QualificationTypeId"]
     with refused("QualificationTypeAlreadyExists"):
@@ -206,7 +206,7 @@ def test_only_the_qualified_see_and_accept(market: MTurkMarket, client: Any) -> 
     client.associate_qualification_with_worker(QualificationTypeId=own, WorkerId="ADONE", SendNotification=False)
     assert market.messages == []
     for worker in ("AABROAD", "ARATE", "ANEW", "ADONE"):
-        with pytest.raises(TurkError, match="not qualified"):
+        with pytest.raises(FakeMTurkError, match="not qualified"):
             market.accept(worker, hit)
         assert "Compare sounds" not in httpx.get(f"{market.url}/projects?workerId={worker}").text
     assert "Compare sounds" in httpx.get(f"{market.url}/projects?workerId=A1").text
@@ -222,13 +222,13 @@ def test_only_the_qualified_see_and_accept(market: MTurkMarket, client: Any) -> 
         client.create_hit_type(**TYPE, QualificationRequirements=[gate(LOCALE, "GreaterThan", {"Country": "US"})])
 
 
-def test_a_guard_on_accepting_alone_lets_others_look(market: MTurkMarket, client: Any) -> None:
+def test_a_guard_on_accepting_alone_lets_others_look(market: FakeMTurk, client: Any) -> None:
     hit = make_hit(client, QualificationRequirements=[gate(PERCENT_APPROVED, "GreaterThan", 99, guarded="Accept")])
     assert httpx.get(f"{market.url}/projects/{hit}/preview?workerId=A1").status_code == 200
     assert httpx.post(f"{market.url}/projects/{hit}/accept", data={"workerId": "A1"}).status_code == 400
 
 
-def test_returning_frees_the_place_under_the_same_id(market: MTurkMarket, client: Any) -> None:
+def test_returning_frees_the_place_under_the_same_id(market: FakeMTurk, client: Any) -> None:
     hit = make_hit(client, 1)
     first = market.accept("A1", hit)
     market.return_(first.assignment_id)
@@ -236,7 +236,7 @@ def test_returning_frees_the_place_under_the_same_id(market: MTurkMarket, client
     market.advance(timedelta(seconds=3601))  # abandoned
     assert client.get_hit(HITId=hit)["HIT"]["NumberOfAssignmentsAvailable"] == 1
     assert market.accept("A2", hit).assignment_id == first.assignment_id, "reissued to another worker"
-    with pytest.raises(TurkError, match="no more"):
+    with pytest.raises(FakeMTurkError, match="no more"):
         market.accept("A1", hit)
     events = [one.event for one in market.deliver()]
     assert [e for e in events if e.startswith("Assignment")] == [
@@ -249,7 +249,7 @@ def test_returning_frees_the_place_under_the_same_id(market: MTurkMarket, client
 
 
 def test_what_is_left_unjudged_is_approved_and_a_rejection_can_be_overridden_for_a_while(
-    market: MTurkMarket, client: Any
+    market: FakeMTurk, client: Any
 ) -> None:
     hit = make_hit(client, 3)
     ids = [market.accept(f"A{n}", hit).assignment_id for n in (1, 2, 3)]
@@ -269,7 +269,7 @@ def test_what_is_left_unjudged_is_approved_and_a_rejection_can_be_overridden_for
     assert total(market.ledger(), "reward") == Decimal("3.00")
 
 
-def test_bonuses(market: MTurkMarket, client: Any) -> None:
+def test_bonuses(market: FakeMTurk, client: Any) -> None:
     hit = make_hit(client)
     held = market.accept("A1", hit)
     bonus = {"WorkerId": "A1", "AssignmentId": held.assignment_id, "BonusAmount": "2.00", "Reason": "thanks"}
@@ -304,7 +304,7 @@ def test_lists_come_in_pages(client: Any) -> None:
         client.list_hits(MaxResults=101)
 
 
-def test_letters_reach_only_those_who_worked(market: MTurkMarket, client: Any) -> None:
+def test_letters_reach_only_those_who_worked(market: FakeMTurk, client: Any) -> None:
     hit = make_hit(client)
     market.submit(market.accept("A1", hit).assignment_id)
     letter = {"Subject": "s", "MessageText": "m", "WorkerIds": ["A1"]}
@@ -318,7 +318,7 @@ def test_letters_reach_only_those_who_worked(market: MTurkMarket, client: Any) -
 # ------------------------------------------------------------------ faults
 
 
-def test_a_creation_that_timed_out_after_the_work_is_found_by_its_token(market: MTurkMarket) -> None:
+def test_a_creation_that_timed_out_after_the_work_is_found_by_its_token(market: FakeMTurk) -> None:
     client = connect(market, attempts=2)
     client.create_hit_type(**TYPE)
     market.fail("CreateHITWithHITType", 1, "timeout_after")
@@ -329,7 +329,7 @@ def test_a_creation_that_timed_out_after_the_work_is_found_by_its_token(market: 
 
 
 @pytest.mark.parametrize(("how", "done"), [("throttle", 0), ("fail", 0), ("timeout_before", 0), ("fail_after", 1)])
-def test_faults_strike_the_nth_call(market: MTurkMarket, client: Any, how: str, done: int) -> None:
+def test_faults_strike_the_nth_call(market: FakeMTurk, client: Any, how: str, done: int) -> None:
     market.fail("CreateHITWithHITType", 2, how)
     make_hit(client)
     with pytest.raises((ClientError, HTTPClientError)):
@@ -339,7 +339,7 @@ def test_faults_strike_the_nth_call(market: MTurkMarket, client: Any, how: str, 
     assert [call.fault for call in market.calls if call.fault] == [how]
 
 
-def test_retries_outlast_throttling(market: MTurkMarket) -> None:
+def test_retries_outlast_throttling(market: FakeMTurk) -> None:
     client = connect(market, attempts=2)
     market.fail("GetAccountBalance", 1, "throttle")
     assert client.get_account_balance()["AvailableBalance"] == "100.00"
@@ -349,14 +349,14 @@ def test_retries_outlast_throttling(market: MTurkMarket) -> None:
 
 def test_a_plan_of_faults_follows_from_its_seed() -> None:
     def faults(seed: int) -> list[str]:
-        market = MTurkMarket()
+        market = FakeMTurk()
         market.fail_at_random(seed, 0.5)
         return [market.faults.next("GetHIT") for _ in range(50)]
 
     assert faults(1) == faults(1) != faults(2)
 
 
-def test_a_request_that_arrives_twice_is_done_twice_unless_a_token_forbids(market: MTurkMarket, client: Any) -> None:
+def test_a_request_that_arrives_twice_is_done_twice_unless_a_token_forbids(market: FakeMTurk, client: Any) -> None:
     client.create_hit_type(**TYPE)
     market.fail("CreateHITWithHITType", 1, "twice")
     make_hit(client)
@@ -365,7 +365,7 @@ def test_a_request_that_arrives_twice_is_done_twice_unless_a_token_forbids(marke
     assert len(client.list_hits()["HITs"]) == 3
 
 
-def test_who_may_come_in(market: MTurkMarket) -> None:
+def test_who_may_come_in(market: FakeMTurk) -> None:
     elsewhere = _session.client("mturk", endpoint_url=market.url, region_name="eu-central-1")
     with refused("InvalidSignatureException"):
         elsewhere.get_account_balance()
@@ -379,7 +379,7 @@ def test_who_may_come_in(market: MTurkMarket) -> None:
     client.close()
 
 
-def test_notifications_come_late_twice_and_out_of_order(market: MTurkMarket, client: Any) -> None:
+def test_notifications_come_late_twice_and_out_of_order(market: FakeMTurk, client: Any) -> None:
     for _ in range(20):
         make_hit(client)
     first = market.deliver(seed=1, duplicate=0.5, late=0.5)
@@ -390,7 +390,7 @@ def test_notifications_come_late_twice_and_out_of_order(market: MTurkMarket, cli
     assert rest and len(set(ids) | {one.id for one in rest}) == 20, "none is lost"
 
 
-def test_the_admin_address(market: MTurkMarket, client: Any) -> None:
+def test_the_admin_address(market: FakeMTurk, client: Any) -> None:
     post = {"operation": "*", "nth": 1, "how": "AWS.MechanicalTurk.Suspended"}
     assert httpx.post(f"{market.url}/_market/fail", json=post).status_code == 200
     with refused("Suspended"):
@@ -409,7 +409,7 @@ def test_the_admin_address(market: MTurkMarket, client: Any) -> None:
 # ------------------------------------------------------------------ what workers see
 
 
-def test_a_worker_previews_accepts_and_submits_over_http(market: MTurkMarket, client: Any) -> None:
+def test_a_worker_previews_accepts_and_submits_over_http(market: FakeMTurk, client: Any) -> None:
     hit = make_hit(client)
     with httpx.Client(base_url=market.worker_url, follow_redirects=True) as browser:
         preview = browser.get(f"/projects/{hit}/preview?workerId=A1").text
@@ -436,7 +436,7 @@ class Account(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.market = MTurkMarket(balance="60.00", clock=StoppedClock())
+        self.market = FakeMTurk(balance="60.00", clock=StoppedClock())
         for number in range(4):
             self.market.workers.add(f"A{number}")
 
@@ -454,13 +454,13 @@ class Account(RuleBasedStateMachine):
 
     @rule(target=held, hit=hits, worker=st.integers(0, 3))
     def accept(self, hit: str, worker: int) -> Any:
-        with contextlib.suppress(TurkError):
+        with contextlib.suppress(FakeMTurkError):
             return self.market.accept(f"A{worker}", hit).assignment_id
         return multiple()
 
     @rule(id_=held, what=st.sampled_from(["submit", "submit", "return_", "abandon"]))
     def work(self, id_: str, what: str) -> None:
-        with contextlib.suppress(TurkError):
+        with contextlib.suppress(FakeMTurkError):
             getattr(self.market, what)(id_)
 
     @rule(id_=held, override=st.booleans())

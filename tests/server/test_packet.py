@@ -18,12 +18,12 @@ import rootnote
 from embeddings.errors import RootnoteError
 from server.db.models import Base
 from server.irb import compensation, formatting, protocol, recruitment_consent, screen_list
-from server.irb.context import Facts, gather
+from server.irb.context import PacketContext, gather
 from server.irb.data_flow import boxes, draw, in_words
 from server.irb.html import header, render, sections
 from server.irb.summary import missing
 from server.privacy import data_inventory
-from server.recruiting.marketplaces.registry import RECRUITERS
+from server.recruiting.marketplaces.registry import MARKETPLACES
 from study.config import Study, StudyConfig
 from study.languages import LANGUAGES
 from study.prescreen.steps import STEPS
@@ -60,11 +60,11 @@ def text_of(html: str) -> str:
     return " ".join(" ".join(reader.read).split())
 
 
-def gathered(folder: Path, **options: Any) -> Facts:
+def gathered(folder: Path, **options: Any) -> PacketContext:
     return gather(make_study(folder, **options), {}, NOW)
 
 
-def recruited(folder: Path, kind: str, toml: str = "") -> Facts:
+def recruited(folder: Path, kind: str, toml: str = "") -> PacketContext:
     return gathered(folder, toml=f'[recruiter]\nkind = "{kind}"\n{toml}')
 
 
@@ -177,7 +177,7 @@ def test_what_is_posted_is_what_the_recruiter_shows(tmp_path: Path) -> None:
 
 def test_every_kind_has_its_words() -> None:
     """A new recruiter, prescreen step or type of question is told to the board too."""
-    assert recruitment_consent.POSTS.keys() == compensation.HOW.keys() == RECRUITERS.keys()
+    assert recruitment_consent.POSTS.keys() == compensation.HOW.keys() == MARKETPLACES.keys()
     assert protocol.CHECKS.keys() == screen_list.CHECKS.keys() == STEPS.keys()
     assert formatting.LANGUAGE_NAMES.keys() == LANGUAGES.keys()
     assert protocol.KINDS.keys() == QUESTION_TYPES.keys()

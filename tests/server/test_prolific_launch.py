@@ -18,19 +18,19 @@ from sqlalchemy import select
 
 from embeddings.errors import RootnoteError
 from server.db.models import Assignment
-from server.identity.tokens import Door
+from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault
 from server.payments import ledger as payments
-from server.payments.ledger import OverBudget
+from server.payments.ledger import OverBudgetError
 from server.privacy.erasure import is_settled
 from server.recruiting import launch, settling
-from server.recruiting.launch import Office
-from server.recruiting.marketplaces.base import RecruiterError
-from server.recruiting.marketplaces.prolific import ProlificRecruiter
-from server.recruiting.marketplaces.prolific_api import RefusedError
-from server.simulation.fake_prolific import ProlificMarket
+from server.recruiting.launch import RecruitingContext
+from server.recruiting.marketplaces.base import MarketplaceError
+from server.recruiting.marketplaces.prolific import ProlificMarketplace
+from server.recruiting.marketplaces.prolific_api import ProlificApiError
+from server.simulation.fake_prolific import FakeProlific
 from server.simulation.marketplaces.money import total
-from server.simulation.marketplaces.prolific_studies import ProlificError
+from server.simulation.marketplaces.prolific_studies import FakeProlificError
 from study.config import load_study
 from tests.server.conftest import SECRET, FakeClock, Site
 from tests.server.market_house import KEY, NO_PRESCREEN, URL, Turk
@@ -65,7 +65,7 @@ class House(Turk):
         if who not in {one.id for one in self.market.participants}:
             self.market.participants.add(who)
         for study in list(self.market.state.studies):
-            with contextlib.suppress(ProlificError):
+            with contextlib.suppress(FakeProlificError):
                 held = self.market.take(who, study)
                 return Taken(held.submission_id, held.external_url)
         return None
@@ -76,7 +76,7 @@ def make_house(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Cal
     with contextlib.ExitStack() as stack:
 
         def make(**options: Any) -> House:
-            market = stack.enter_context(ProlificMarket("10000.00", clock=clock))
+            market = stack.enter_context(FakeProlific("10000.00", clock=clock))
             market.state.bonus_delay = timedelta(minutes=3)
             vault = Vault([KEY])
             settings = {"vault": vault, "market_url": market.url, "rehearsal": True}
@@ -84,11 +84,11 @@ def make_house(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Cal
             if "[pay]" not in toml:  # less than the reward, so that who cannot hear is screened out
                 toml += "[pay]\nwithout_sound_usd = 1.40\n"
             site = make_site(toml=toml, settings=settings, **options)
-            recruiter = ProlificRecruiter(load_study(site.study.folder), endpoint=market.url)
+            recruiter = ProlificMarketplace(load_study(site.study.folder), endpoint=market.url)
             stack.callback(recruiter.disconnect)
             engine = site.app.extensions["rootnote.engine"]
             config = load_study(site.study.folder).config
-            office = Office(engine, recruiter, config, Door(SECRET), vault, f"{URL}/take", clock)
+            office = RecruitingContext(engine, recruiter, config, TokenSigner(SECRET), vault, f"{URL}/take", clock)
             return House(site, market, office, clock)
 
         yield make
@@ -192,7 +192,7 @@ def test_who_could_not_submit_is_paid_once_though_the_program_dies_after_each_se
     house.sync()
     market = house.market
     market.fail("PayBonuses", 1, "fail")  # not paid; but who knows
-    with pytest.raises(RecruiterError):
+    with pytest.raises(MarketplaceError):
         house.pay()
     house.wait(16)
     recruiter: Any = house.office.recruiter
@@ -357,10 +357,10 @@ def finish_and_give_back_after_a_vain_approval(house: House, listeners: int) -> 
     approve = recruiter.approve
 
     def fails(submission: object) -> None:
-        raise RecruiterError("no answer")
+        raise MarketplaceError("no answer")
 
     recruiter.approve = fails
-    with pytest.raises(RecruiterError):
+    with pytest.raises(MarketplaceError):
         house.sync()
     recruiter.approve = approve
     house.market.return_(taken.assignment_id)
@@ -406,8 +406,8 @@ def test_who_was_paid_a_bonus_and_is_approved_afterwards_stops_nothing(make_hous
     # A bonus that is in doubt comes on top of all that.
     [(assignment, submission)] = house.site.query("SELECT assignment_id, submission_id FROM payments WHERE id = 1")
     house.market.fail("PayBonuses", 1, "fail")
-    with pytest.raises(RecruiterError):
-        settling.grant(house.office, assignment, "bonus", 25, "Thank you.", submission)
+    with pytest.raises(MarketplaceError):
+        settling.pay_directly(house.office, assignment, "bonus", 25, "Thank you.", submission)
     house.wait(20)
     house.sync()
     until_it_shows(house)
@@ -423,7 +423,7 @@ def test_what_a_person_rejected_is_not_paid(make_house: Callable[..., House]) ->
     assert taken is not None
     ProlificShow(house, Breaker(), 1).listen(taken, "finish")  # type: ignore[arg-type]
     house.market.complete(taken.assignment_id, "ANY")
-    settling.synchronise(house.office, approve=False)
+    settling.synchronize(house.office, approve=False)
     house.market.state.reject(house.market.state.submission(taken.assignment_id))
     house.sync()
     until_it_shows(house)
@@ -444,7 +444,7 @@ def test_who_is_approved_while_a_bonus_is_in_doubt_is_paid_once(make_house: Call
     house.wait(5)
     house.sync()
     house.market.fail("PayBonuses", 1, "fail")
-    with pytest.raises(RecruiterError):
+    with pytest.raises(MarketplaceError):
         house.pay()
     house.market.complete(taken.assignment_id, "ANY")
     house.market.state.approve(house.market.state.submission(taken.assignment_id))
@@ -472,8 +472,8 @@ def test_where_prolific_does_not_know_us_nothing_is_decided(make_house: Callable
         [due] = settling.all_due(session, house.office)
     recruiter: Any = house.office.recruiter
     api, recruiter._api = recruiter._api, Stranger()
-    with pytest.raises(RefusedError):
-        settling.grant(house.office, due.assignment, due.kind, due.cents, "", due.submission)
+    with pytest.raises(ProlificApiError):
+        settling.pay_directly(house.office, due.assignment, due.kind, due.cents, "", due.submission)
     recruiter._api = api
     house.wait(20)
     house.sync()
@@ -485,7 +485,7 @@ class Stranger:
     """An API to which we are nobody."""
 
     def get(self, path: str, **_: Any) -> Any:
-        raise RefusedError("Prolific: not found", 404)
+        raise ProlificApiError("Prolific: not found", 404)
 
 
 @on_sqlite
@@ -493,7 +493,7 @@ def test_an_approval_that_came_to_nothing_is_not_paid_beyond_the_budget(make_hou
     house = make_house(listeners=2, trials=1)
     house.launch(budget=2 * UNIT)
     finish_and_give_back_after_a_vain_approval(house, 2)
-    with pytest.raises(OverBudget):
+    with pytest.raises(OverBudgetError):
         house.pay()
     with house.office.reading() as session:
         assert payments.committed(session) <= 2 * UNIT

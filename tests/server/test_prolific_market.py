@@ -15,11 +15,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from server.simulation.fake_prolific import ProlificMarket
+from server.simulation.fake_prolific import FakeProlific
 from server.simulation.marketplaces import prolific_wire
-from server.simulation.marketplaces.loopback import Request
+from server.simulation.marketplaces.loopback import HttpRequest
 from server.simulation.marketplaces.money import total
-from server.simulation.marketplaces.prolific_studies import ProlificError, Tariff
+from server.simulation.marketplaces.prolific_studies import FakeProlificError, FeeSchedule
 
 CODES = [
     {"code": "C0MPLETE", "code_type": "COMPLETED", "actor": "participant", "actions": [{"action": "MANUALLY_REVIEW"}]},
@@ -50,8 +50,8 @@ class StoppedClock:
 
 
 @pytest.fixture
-def market() -> Iterator[ProlificMarket]:
-    with ProlificMarket(balance="100.00", clock=StoppedClock()) as market:
+def market() -> Iterator[FakeProlific]:
+    with FakeProlific(balance="100.00", clock=StoppedClock()) as market:
         for number in P:
             market.participants.add(number)
         yield market
@@ -98,12 +98,12 @@ class Client(httpx.Client):
         return dict(self.ask("GET", f"/submissions/{submission}/"))
 
 
-def connect(market: ProlificMarket, token: str = "") -> Client:
+def connect(market: FakeProlific, token: str = "") -> Client:
     return Client(base_url=market.api_url, headers={"Authorization": f"Token {token or market.token}"})
 
 
 @pytest.fixture
-def client(market: ProlificMarket) -> Iterator[Client]:
+def client(market: FakeProlific) -> Iterator[Client]:
     with connect(market) as client:
         yield client
 
@@ -112,11 +112,11 @@ def refused(words: str) -> Any:
     return pytest.raises(ValueError, match=words)
 
 
-def test_a_study_from_draft_to_its_end(market: ProlificMarket, client: Client) -> None:
+def test_a_study_from_draft_to_its_end(market: FakeProlific, client: Client) -> None:
     study = client.make(publish=False)
     assert market.balance == Decimal("100.00"), "a draft costs nothing"
     assert client.study(study)["status"] == "UNPUBLISHED"
-    with pytest.raises(ProlificError, match="no place"):
+    with pytest.raises(FakeProlificError, match="no place"):
         market.reserve(P[0], study)
     assert client.move(study, "PUBLISH") == "ACTIVE"
     assert (market.balance, market.on_hold) == (Decimal("94.00"), Decimal("6.00"))
@@ -175,7 +175,7 @@ def test_a_study_that_is_refused_does_not_exist(client: Client, change: dict[str
     assert client.ask("GET", "/studies/")["results"] == []
 
 
-def test_a_published_study_changes_only_by_more_places_that_can_be_paid(market: ProlificMarket, client: Client) -> None:
+def test_a_published_study_changes_only_by_more_places_that_can_be_paid(market: FakeProlific, client: Client) -> None:
     study = client.make()
     assert client.ask("PATCH", f"/studies/{study}/", json={"total_available_places": 5})["total_available_places"] == 5
     assert market.on_hold == Decimal("10.00")
@@ -200,18 +200,18 @@ def test_a_published_study_changes_only_by_more_places_that_can_be_paid(market: 
 
 
 def test_places_come_back_by_themselves_when_submissions_return_or_time_out(
-    market: ProlificMarket, client: Client
+    market: FakeProlific, client: Client
 ) -> None:
     study = client.make(total_available_places=2)
     reserved, active = market.reserve(P[0], study), market.take(P[1], study)
-    with pytest.raises(ProlificError, match="no place"):
+    with pytest.raises(FakeProlificError, match="no place"):
         market.reserve(P[2], study)
     market.advance(timedelta(minutes=10))
     assert client.submission(reserved.submission_id)["status"] == "TIMED-OUT"
     again = market.take(P[0], study)
     assert again.submission_id != reserved.submission_id, "a lapsed reservation may be taken anew"
     market.return_(active.submission_id)
-    with pytest.raises(ProlificError, match="no place"):
+    with pytest.raises(FakeProlificError, match="no place"):
         market.reserve(P[1], study)
     late = market.take(P[2], study)
     market.advance(timedelta(minutes=60))
@@ -219,12 +219,12 @@ def test_places_come_back_by_themselves_when_submissions_return_or_time_out(
     market.complete(late.submission_id, "C0MPLETE")
     assert client.submission(late.submission_id)["status"] == "AWAITING REVIEW", "a place was free still"
     market.take(P[3], study)
-    with pytest.raises(ProlificError, match="gone to somebody else"):
+    with pytest.raises(FakeProlificError, match="gone to somebody else"):
         market.complete(again.submission_id, "C0MPLETE")
     assert client.study(study)["total_available_places"] == 2
 
 
-def test_a_full_study_awaits_review_and_more_places_open_it_again(market: ProlificMarket, client: Client) -> None:
+def test_a_full_study_awaits_review_and_more_places_open_it_again(market: FakeProlific, client: Client) -> None:
     study = client.make(total_available_places=1)
     held = market.take(P[0], study)
     assert client.study(study)["status"] == "ACTIVE"
@@ -233,14 +233,14 @@ def test_a_full_study_awaits_review_and_more_places_open_it_again(market: Prolif
     client.ask("PATCH", f"/studies/{study}/", json={"total_available_places": 2})
     assert client.study(study)["status"] == "ACTIVE"
     assert client.move(study, "PAUSE") == "PAUSED"
-    with pytest.raises(ProlificError, match="no place"):
+    with pytest.raises(FakeProlificError, match="no place"):
         market.reserve(P[1], study)
     with refused("cannot PAUSE"):
         client.move(study, "PAUSE")
     assert client.move(study, "START") == "ACTIVE"
 
 
-def test_only_those_whom_the_filters_let_in(market: ProlificMarket, client: Client) -> None:
+def test_only_those_whom_the_filters_let_in(market: FakeProlific, client: Client) -> None:
     earlier = client.make()
     market.return_(market.take(P[0], earlier).submission_id)
     filters = [
@@ -252,16 +252,16 @@ def test_only_those_whom_the_filters_let_in(market: ProlificMarket, client: Clie
     market.participants.add("abroad", country="0")
     market.participants.add("refused", approval_rate=97)
     for who in ("abroad", "refused", P[0]):
-        with pytest.raises(ProlificError, match="no place"):
+        with pytest.raises(FakeProlificError, match="no place"):
             market.reserve(who, study)
     market.take(P[1], study)
     alone = client.make(filters=[{"filter_id": "custom_allowlist", "selected_values": [P[5]]}])
     market.take(P[5], alone)
-    with pytest.raises(ProlificError, match="no place"):
+    with pytest.raises(FakeProlificError, match="no place"):
         market.take(P[6], alone)
 
 
-def test_codes_do_what_the_study_says(market: ProlificMarket, client: Client) -> None:
+def test_codes_do_what_the_study_says(market: FakeProlific, client: Client) -> None:
     fixed = {"action": "FIXED_SCREEN_OUT_PAYMENT", "fixed_screen_out_reward": 20, "slots": 1}
     codes = [
         *CODES,
@@ -289,9 +289,7 @@ def test_codes_do_what_the_study_says(market: ProlificMarket, client: Client) ->
     assert paid == [("reward", Decimal("1.50")), ("screen-out", Decimal("0.20"))]
 
 
-def test_screening_out_pays_and_keeps_the_place_unless_more_are_asked_for(
-    market: ProlificMarket, client: Client
-) -> None:
+def test_screening_out_pays_and_keeps_the_place_unless_more_are_asked_for(market: FakeProlific, client: Client) -> None:
     study = client.make(total_available_places=3)
     first, second = (market.take(who, study).submission_id for who in P[:2])
     market.advance(timedelta(minutes=3))
@@ -313,7 +311,7 @@ def test_screening_out_pays_and_keeps_the_place_unless_more_are_asked_for(
     assert total(market.ledger(), "screen-out") == Decimal("1.90")
 
 
-def test_bonuses_are_prepared_then_paid_and_paid_again_when_asked_again(market: ProlificMarket, client: Client) -> None:
+def test_bonuses_are_prepared_then_paid_and_paid_again_when_asked_again(market: FakeProlific, client: Client) -> None:
     study = client.make()
     held = market.take(P[0], study)
     reserved = market.reserve(P[1], study)
@@ -343,7 +341,7 @@ def test_bonuses_are_prepared_then_paid_and_paid_again_when_asked_again(market: 
 
 @pytest.mark.parametrize(("fee", "tax", "cents"), [("1/3", "0", 200), ("0.428", "0", 214), ("1/3", "0.2", 210)])
 def test_the_calculator_says_what_is_charged_in_the_end(fee: str, tax: str, cents: int) -> None:
-    with ProlificMarket("100.00", StoppedClock(), fee_rate=Fraction(fee), tax_rate=Fraction(tax)) as market:
+    with FakeProlific("100.00", StoppedClock(), fee_rate=Fraction(fee), tax_rate=Fraction(tax)) as market:
         with connect(market) as client:
             asked = {"reward": 150, "total_available_places": 3}
             shown = client.ask("POST", "/study-cost-calculator/", json=asked)
@@ -357,7 +355,7 @@ def test_the_calculator_says_what_is_charged_in_the_end(fee: str, tax: str, cent
         assert 100 * total(market.ledger()) == 3 * cents
 
 
-def test_lists_come_in_pages_and_there_is_none_past_the_last(market: ProlificMarket, client: Client) -> None:
+def test_lists_come_in_pages_and_there_is_none_past_the_last(market: FakeProlific, client: Client) -> None:
     study = client.make(total_available_places=45)
     for number in range(45):
         market.participants.add(f"person{number}")
@@ -377,7 +375,7 @@ def test_lists_come_in_pages_and_there_is_none_past_the_last(market: ProlificMar
         client.ask("GET", "/submissions/")
 
 
-def test_many_are_approved_at_once_or_none(market: ProlificMarket, client: Client) -> None:
+def test_many_are_approved_at_once_or_none(market: FakeProlific, client: Client) -> None:
     study = client.make()
     done, under_way = (market.take(who, study).submission_id for who in P[:2])
     market.complete(done, "C0MPLETE")
@@ -389,7 +387,7 @@ def test_many_are_approved_at_once_or_none(market: ProlificMarket, client: Clien
     assert total(market.ledger(), "reward") == Decimal("1.50")
 
 
-def test_a_rejection_needs_a_reason_of_some_length(market: ProlificMarket, client: Client) -> None:
+def test_a_rejection_needs_a_reason_of_some_length(market: FakeProlific, client: Client) -> None:
     one = market.take(P[0], client.make()).submission_id
     market.complete(one, "C0MPLETE")
     with refused("message"):
@@ -404,7 +402,7 @@ def test_a_rejection_needs_a_reason_of_some_length(market: ProlificMarket, clien
 @pytest.mark.parametrize(
     ("how", "done"), [("throttle", 0), ("fail", 0), ("timeout_before", 0), ("fail_after", 1), ("timeout_after", 1)]
 )
-def test_faults_strike_the_nth_call(market: ProlificMarket, client: Client, how: str, done: int) -> None:
+def test_faults_strike_the_nth_call(market: FakeProlific, client: Client, how: str, done: int) -> None:
     market.fail("CreateStudy", 2, how)
     client.make()
     with pytest.raises((ValueError, httpx.TransportError)):
@@ -414,7 +412,7 @@ def test_faults_strike_the_nth_call(market: ProlificMarket, client: Client, how:
     assert [call.fault for call in market.calls if call.fault] == [how]
 
 
-def test_what_arrives_twice_is_done_twice(market: ProlificMarket, client: Client) -> None:
+def test_what_arrives_twice_is_done_twice(market: FakeProlific, client: Client) -> None:
     study = client.make()
     held = market.take(P[0], study)
     market.fail("CreateStudy", 1, "twice")
@@ -425,7 +423,7 @@ def test_what_arrives_twice_is_done_twice(market: ProlificMarket, client: Client
     assert client.submission(held.submission_id)["bonus_payments"] == [100, 100]
 
 
-def test_who_may_come_in(market: ProlificMarket, client: Client) -> None:
+def test_who_may_come_in(market: FakeProlific, client: Client) -> None:
     with connect(market, token="another") as stranger, refused("^401: Unauthorized"):
         stranger.ask("GET", "/users/me/")
     market.refuse("suspended")
@@ -441,7 +439,7 @@ def test_who_may_come_in(market: ProlificMarket, client: Client) -> None:
         client.ask("POST", "/studies/", content=b"[")
 
 
-def test_webhooks_come_late_twice_and_out_of_order(market: ProlificMarket, client: Client) -> None:
+def test_webhooks_come_late_twice_and_out_of_order(market: FakeProlific, client: Client) -> None:
     study = client.make(total_available_places=10)
     for who in P[:10]:
         market.return_(market.take(who, study).submission_id)
@@ -456,7 +454,7 @@ def test_webhooks_come_late_twice_and_out_of_order(market: ProlificMarket, clien
 # ------------------------------------------------------------------ what participants see
 
 
-def test_a_participant_goes_in_and_comes_back_over_http(market: ProlificMarket, client: Client) -> None:
+def test_a_participant_goes_in_and_comes_back_over_http(market: FakeProlific, client: Client) -> None:
     study = client.make(total_available_places=1)
     with httpx.Client(base_url=market.worker_url) as browser:
         assert browser.get("/studies").status_code == 400
@@ -487,7 +485,7 @@ class Account(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.market = ProlificMarket(balance="60.00", clock=StoppedClock(), tax_rate=Fraction(1, 5))
+        self.market = FakeProlific(balance="60.00", clock=StoppedClock(), tax_rate=Fraction(1, 5))
         self.bulks = 0
         for who in P[:4]:
             self.market.participants.add(who)
@@ -495,7 +493,7 @@ class Account(RuleBasedStateMachine):
     def ask(self, method: str, path: str, given: Any = None) -> Any:
         self.market.tick()
         body = b"" if given is None else httpx.Request(method, "http://local", json=given).read()
-        request = Request(method, f"/api/v1{path}", {}, {}, body)
+        request = HttpRequest(method, f"/api/v1{path}", {}, {}, body)
         reply = prolific_wire.answer(self.market.state, request, self.market.entries)
         assert reply.status < 500
         return httpx.Response(reply.status, content=reply.body).json() if reply.status < 400 else None
@@ -516,13 +514,13 @@ class Account(RuleBasedStateMachine):
 
     @rule(target=held, study=studies, who=st.sampled_from(P[:4]), opened=st.booleans())
     def take(self, study: str, who: str, opened: bool) -> Any:
-        with contextlib.suppress(ProlificError):
+        with contextlib.suppress(FakeProlificError):
             return (self.market.take if opened else self.market.reserve)(who, study).submission_id
         return multiple()
 
     @rule(one=held, what=st.sampled_from(["open", "complete", "complete", "return_", "abandon"]))
     def work(self, one: str, what: str) -> None:
-        with contextlib.suppress(ProlificError):
+        with contextlib.suppress(FakeProlificError):
             getattr(self.market, what)(one, *(["C0MPLETE"] if what == "complete" else []))
 
     @rule(one=held)
@@ -576,6 +574,6 @@ test_money_under_any_sequence_of_events: Callable[..., Any] = Account.TestCase
 
 
 def test_fees_are_rounded_for_every_payment_half_up() -> None:
-    tariff = Tariff(Fraction("0.428"), Fraction(1, 5))
+    tariff = FeeSchedule(Fraction("0.428"), Fraction(1, 5))
     assert (tariff.fee(Decimal("0.85")), tariff.tax(Decimal("0.85"))) == (Decimal("0.36"), Decimal("0.07"))
-    assert Tariff().fee(Decimal("0.85")) == Decimal("0.28")
+    assert FeeSchedule().fee(Decimal("0.85")) == Decimal("0.28")

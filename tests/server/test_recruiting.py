@@ -11,11 +11,11 @@ from sqlalchemy import text
 from embeddings.errors import RootnoteError
 from server.db.models import Payment
 from server.payments import ledger
-from server.payments.ledger import OverBudget
+from server.payments.ledger import OverBudgetError
 from server.privacy.erasure import forget_the_erased
 from server.recruiting import launch, settling
 from server.recruiting.marketplaces.base import UnknownWorkerError
-from server.simulation.fake_mturk import Accepted
+from server.simulation.fake_mturk import AcceptedHit
 from tests.server.conftest import Site
 from tests.server.market_house import NO_PRESCREEN, Turk, TurkWalker, make_turk
 
@@ -162,9 +162,12 @@ def test_work_handed_in_without_finishing_is_left_to_a_person(make_turk: MakeTur
     turk.wait(5)
     assert turk.sync().approved == 0
     with turk.office.reading() as session:
-        found = [(row.status, assignment is not None) for row, assignment in settling.doubtful(session, turk.office)]
+        found = [
+            (row.status, assignment is not None)
+            for row, assignment in settling.needs_manual_review(session, turk.office)
+        ]
         assert sorted(found) == [("submitted", False), ("submitted", True)]
-        [due] = settling.anyway(session, turk.office)
+        [due] = settling.approvable_by_override(session, turk.office)
         assert (due.cents, due.how) == (150, "approve"), "a person may approve it all the same"
     turk.wait(4 * 24 * 60)  # nobody decided, so Mechanical Turk approved by itself
     turk.sync()
@@ -199,7 +202,7 @@ def test_the_budget_is_hard(make_turk: MakeTurk) -> None:
     turk.market.return_(walker.accepted.assignment_id)
     turk.wait(5)
     turk.sync()
-    with pytest.raises(OverBudget, match=r"the budget of \$4\.19 is \$0\.01 short"):
+    with pytest.raises(OverBudgetError, match=r"the budget of \$4\.19 is \$0\.01 short"):
         turk.pay()
     assert turk.launch(budget=2 * UNIT + 60).ordered == 0
     [due] = turk.pay()
@@ -227,7 +230,7 @@ def _bonus(turk: Turk) -> None:
         assignment = session.get_one(Payment, 1).assignment_id
         submission = session.get_one(Payment, 1).submission_id
     assert assignment is not None
-    settling.grant(turk.office, assignment, "bonus", 25, "Thank you.", submission)
+    settling.pay_directly(turk.office, assignment, "bonus", 25, "Thank you.", submission)
 
 
 @on_sqlite
@@ -347,7 +350,7 @@ def test_a_forged_worker_id_is_never_paid_and_stops_nothing(make_turk: MakeTurk)
     turk.launch()
     accepted = turk.accept("A1")
     assert accepted is not None
-    forged = Accepted("3FORGED", accepted.hit_id, "AFORGED", accepted.external_url.replace("A1", "AFORGED"))
+    forged = AcceptedHit("3FORGED", accepted.hit_id, "AFORGED", accepted.external_url.replace("A1", "AFORGED"))
     turk.arrive(forged).take_part()
     turk.arrive(accepted).take_part().hand_in()
     turk.wait(24 * 60)

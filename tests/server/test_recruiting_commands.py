@@ -116,7 +116,7 @@ def test_a_dry_run_sends_nothing_that_is_in_doubt(make_turk: MakeTurk, ask: Ask)
     turk.sync()
     turk.market.fail("SendBonus", 1, "fail")
     with pytest.raises(RootnoteError):
-        settling.grant(turk.office, 1, "bonus", 25, "Thank you.", 1)
+        settling.pay_directly(turk.office, 1, "bonus", 25, "Thank you.", 1)
     for name in ("pay", "sync", "close"):
         assert ask(turk, name, "--dry-run")[0] == 0
     assert made(turk).count("SendBonus") == 1

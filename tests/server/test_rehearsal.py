@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from server.simulation.bots import Memory, Mind, WalkError
+from server.simulation.bots import BotError, ResponseModel, StimulusLookup
 from server.simulation.hearing import count_tones
 from server.simulation.page_parser import read_page
 from study.config import RehearsalConfig, Study
@@ -184,16 +184,16 @@ def test_silence_has_no_tones() -> None:
 def test_memory_knows_every_trial_by_its_sounds_alone(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s", prompts=8, listeners=16, trials=6, toml="catch_trials = 1\nrepeat_trials = 1\n")
     plan = read_plan(study)
-    memory = Memory(plan)
+    memory = StimulusLookup(plan)
     for trials in plan.lists.values():
         for trial in trials:
             low_side = "B" if trial.high_side == "A" else "A"
             roles = {"X": "x", trial.high_side: "high", low_side: "low"}
             sounds = {slot: plan.stimuli[trial.stimulus_key(role)].file.read_bytes() for slot, role in roles.items()}
             assert trial in memory.recognise(trial.position, sounds)
-            with pytest.raises(WalkError, match="in no TrialList at this position"):
+            with pytest.raises(BotError, match="in no TrialList at this position"):
                 memory.recognise(99, sounds)
-    with pytest.raises(WalkError, match="none of build/stimuli"):
+    with pytest.raises(BotError, match="none of build/stimuli"):
         memory.recognise(1, {"X": b"", "A": b"", "B": b""})
 
 
@@ -236,11 +236,11 @@ def test_agreement_rises_with_the_difference_from_chance_to_one_less_lapse(one: 
 
 def test_a_mind_without_true_rates_hears_the_difference() -> None:
     trial: Any = next(iter(read_trials()))
-    assert Mind(RehearsalConfig()).p_agree(trial) == p_agree(
+    assert ResponseModel(RehearsalConfig()).p_agree(trial) == p_agree(
         trial.similarity_high - trial.similarity_low, RehearsalConfig()
     )
-    assert Mind(RehearsalConfig(), {"1-2": 0.61}).p_agree(trial) == (
-        0.61 if (trial.bin_high, trial.bin_low) == (1, 2) else Mind(RehearsalConfig()).p_agree(trial)
+    assert ResponseModel(RehearsalConfig(), {"1-2": 0.61}).p_agree(trial) == (
+        0.61 if (trial.bin_high, trial.bin_low) == (1, 2) else ResponseModel(RehearsalConfig()).p_agree(trial)
     )
 
 

@@ -24,15 +24,15 @@ from sqlalchemy import Engine, make_url, select, text
 from sqlalchemy.orm import Session
 
 import rootnote
-from analysis.preregistration.deviations import register
-from analysis.preregistration.plan import find_planned, hold
+from analysis.preregistration.deviations import check_preregistration
+from analysis.preregistration.plan import apply_plan, find_plan
 from analysis.responses.load import read_responses
 from embeddings.errors import RootnoteError
 from server.app import create_app
 from server.assignments.lifecycle import seeded_turns
 from server.audit import study_control
 from server.db import database
-from server.db.models import Answer, Assignment, LogEntry, Response, State
+from server.db.models import Answer, Assignment, AssignmentState, LogEntry, Response
 from server.export.responses import response_rows
 from server.participant.privacy_views import PUBLISHED
 from server.public_release.responses import coarse_ms
@@ -73,7 +73,12 @@ id = "remarks"
 type = "text"
 text = "Anything else?"
 """
-ENDS = {State.FINISHED: 20, State.WITHDRAWN: 2, State.EXPIRED: 1, State.SCREENED_OUT: 1}
+ENDS = {
+    AssignmentState.FINISHED: 20,
+    AssignmentState.WITHDRAWN: 2,
+    AssignmentState.EXPIRED: 1,
+    AssignmentState.SCREENED_OUT: 1,
+}
 WORDS = ("--licence", "CC-BY-4.0", "--author", "Lovelace, Ada, 0000-0002-1825-0097", "--author", "The Listening Lab")
 TITLE = 'Who: "hears"\u2028what?'
 REMARK = "My name is Anna and I live at number 12"
@@ -136,7 +141,9 @@ def let_in(house: House) -> None:
     fill(house.engine, house.study, FakeClock().now, ENDS)
     rng = np.random.default_rng(4)
     with database.writing(house.engine) as session, session.begin():
-        for number, one in enumerate(session.scalars(select(Assignment).where(Assignment.state == State.FINISHED))):
+        for number, one in enumerate(
+            session.scalars(select(Assignment).where(Assignment.state == AssignmentState.FINISHED))
+        ):
             given = {
                 "age": str(rng.choice(["18 to 24", "25 to 34"])) if number else "65 or older",
                 "years": str(int(rng.integers(0, 12))) if number else "61",
@@ -189,7 +196,9 @@ def true_rows(house: House) -> list[dict[str, Any]]:
 def test_answers_are_the_studys_under_new_names_and_coarser(house: House) -> None:
     rows = table(house.close().release() / "responses.csv")
     with Session(house.engine) as session:
-        withdrawn = set(session.scalars(select(Assignment.pseudonym).where(Assignment.state == State.WITHDRAWN)))
+        withdrawn = set(
+            session.scalars(select(Assignment.pseudonym).where(Assignment.state == AssignmentState.WITHDRAWN))
+        )
     true = [row for row in true_rows(house) if row["assignment"] not in withdrawn]
     same = ("position", "kind", "bin_high", "bin_low", "similarity_high", "high_side", "choice", "agreed", "completed")
     expected = Counter((*(str(row[name]) for name in same), coarse_ms(row["response_ms"], 9876)) for row in true)
@@ -266,9 +275,9 @@ def test_the_report_from_the_bundle_alone_has_the_studys_table(built: Path, tmp_
     found = {(int(row["bin_high"]), int(row["bin_low"])): (int(row["agreed"]), int(row["n"])) for row in pairs}
     assert found == {pair: (own.sum(), len(own)) for pair, own in counts}
     assert 0 < sum(n for _, n in found.values()) < 120, "too_fast leaves some out"
-    planned = find_planned(moved / "responses.csv", None, None)
-    planned, read = hold(planned, read_responses(moved / "responses.csv", planned.exclusions), named=False)
-    registered = register(read, planned.study, planned.frozen, "two-sided")
+    planned = find_plan(moved / "responses.csv", None, None)
+    planned, read = apply_plan(planned, read_responses(moved / "responses.csv", planned.exclusions), named=False)
+    registered = check_preregistration(read, planned.study, planned.frozen, "two-sided")
     plan = json.loads((study.folder / "preregistration.json").read_text())
     assert (registered.hash, registered.as_exported) == (plan["hash"], True)
     assert not [said for said in registered.departures if "study.toml" in said or "edited" in said]
@@ -347,7 +356,9 @@ def attack(house: House, bundle: Path) -> tuple[list[str], list[str]]:
     believed = seeded_turns(house.study.config, len(plan.lists))
     guessed = sorted(number, key=lambda listener: believed[number[listener]])
     with Session(house.engine) as session:
-        finished = select(Assignment.list_number).where(Assignment.state == State.FINISHED).order_by(Assignment.id)
+        finished = (
+            select(Assignment.list_number).where(Assignment.state == AssignmentState.FINISHED).order_by(Assignment.id)
+        )
         came = list(session.scalars(finished))
     return guessed, sorted(number, key=lambda listener: came.index(number[listener]))
 

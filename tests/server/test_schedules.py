@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from embeddings.errors import RootnoteError
-from server.assignments.lifecycle import Refused
+from server.assignments.lifecycle import StepRefusedError
 from server.recruiting import launch, settling
-from server.simulation.fake_mturk import Accepted
+from server.simulation.fake_mturk import AcceptedHit
 from tests.server.market_house import make_turk
 from tests.server.test_crashes import Breaker, MakeTurk, Show, afresh, make_show
 
@@ -44,7 +44,7 @@ class Schedule(RuleBasedStateMachine):
         super().__init__()
         afresh(self.show, Breaker(at=0))
         self.turk, self.market = self.show.turk, self.show.turk.market
-        self.held: dict[str, Accepted] = {}
+        self.held: dict[str, AcceptedHit] = {}
         self.ended: dict[str, str] = {}
         self.submitted: Counter[str] = Counter()
         self.turk.launch()
@@ -59,7 +59,7 @@ class Schedule(RuleBasedStateMachine):
     @rule(worker=workers, ends=st.sampled_from(["finish", "finish", "finish", "technical", "leave"]))
     def listen(self, worker: str, ends: str) -> None:
         if worker in self.held and worker not in self.ended:
-            with contextlib.suppress(Refused):  # no place is free, or the place is one to be paid by
+            with contextlib.suppress(StepRefusedError):  # no place is free, or the place is one to be paid by
                 self.show.listen(self.held[worker], ends)
                 self.ended[worker] = ends
 
@@ -78,7 +78,7 @@ class Schedule(RuleBasedStateMachine):
             if self.is_theirs(worker, accepted):
                 getattr(self.market, how)(accepted.assignment_id)
 
-    def is_theirs(self, worker: str, accepted: Accepted) -> bool:
+    def is_theirs(self, worker: str, accepted: AcceptedHit) -> bool:
         """Whether the place is theirs still: their time may be over, and the id another worker's by now."""
         self.market.tick()
         place = self.market.state.places[accepted.assignment_id]
@@ -103,7 +103,9 @@ class Schedule(RuleBasedStateMachine):
         if paid:
             with self.faulty(how, "SendBonus", 1):
                 first = paid[0]
-                settling.grant(self.turk.office, first.assignment_id or 0, "bonus", 25, "Thanks.", first.submission_id)
+                settling.pay_directly(
+                    self.turk.office, first.assignment_id or 0, "bonus", 25, "Thanks.", first.submission_id
+                )
 
     @rule(minutes=st.sampled_from([2, 2, 30, 61, 4 * 24 * 60]))
     def wait(self, minutes: int) -> None:

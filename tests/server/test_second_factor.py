@@ -125,9 +125,9 @@ def test_the_key_is_kept_encrypted_and_is_nobody_elses(site: Site) -> None:
     app, _ = visit.enrol()
     [(kept,)] = site.query("SELECT factor FROM researchers")
     assert app.secret not in kept
-    assert two_factor.Sealer(SECRET, "factor").open(kept) == {"who": 1, "key": app.secret}
+    assert two_factor.KeyCipher(SECRET, "factor").open(kept) == {"who": 1, "key": app.secret}
     for secret, purpose in ((SECRET[::-1], "factor"), (SECRET, "enrolment")):
-        assert two_factor.Sealer(secret, purpose).open(kept) is None
+        assert two_factor.KeyCipher(secret, purpose).open(kept) is None
     # Whoever may write to the database puts their own key into another's row: it opens nothing.
     add_researcher(site, "ben")
     with site.app.extensions["rootnote.engine"].begin() as connection:

@@ -16,11 +16,11 @@ from sqlalchemy import Engine, create_engine, delete, make_url, select, text
 from sqlalchemy.orm import Session
 
 from server.db import database
-from server.db.models import Assignment, Sealed, Submission
+from server.db.models import Assignment, MarketplaceSubmission, VaultEntry
 from server.db.upsert import find_or_add
-from server.participant.marketplace_entry import Reception
+from server.participant.marketplace_entry import MarketplaceEntry
 from server.recruiting import settling
-from server.simulation.fake_mturk import Accepted
+from server.simulation.fake_mturk import AcceptedHit
 from tests.server.conftest import Site
 from tests.server.market_house import NO_PRESCREEN, Turk, make_turk, query_of
 
@@ -77,9 +77,9 @@ def turk(make_turk: Callable[..., Turk]) -> Turk:
     return turk
 
 
-def arriving(turk: Turk, accepted: Accepted) -> Act:
+def arriving(turk: Turk, accepted: AcceptedHit) -> Act:
     reception = turk.site.app.extensions["rootnote"].reception
-    assert isinstance(reception, Reception)
+    assert isinstance(reception, MarketplaceEntry)
     arrival = reception.recruiter.arrive(query_of(accepted.external_url))
 
     def note(session: Session) -> None:
@@ -89,24 +89,24 @@ def arriving(turk: Turk, accepted: Accepted) -> Act:
 
 
 def synchronising(turk: Turk) -> Act:
-    began, sight = turk.clock(), settling.peek(turk.office)
-    return lambda session: settling.note_all(session, turk.office, sight.standings, began)
+    began, sight = turk.clock(), settling.fetch_snapshot(turk.office)
+    return lambda session: settling.record_submissions(session, turk.office, sight.standings, began)
 
 
 @pytest.mark.parametrize("order", ["the worker first", "sync first", "the worker twice"])
 def test_a_worker_arrives_while_sync_hears_of_them(turk: Turk, order: str) -> None:
     accepted = turk.worker("A1").agree().accepted
     with turk.office.writing() as session:
-        session.execute(delete(Submission))
-        session.execute(delete(Sealed))
+        session.execute(delete(MarketplaceSubmission))
+        session.execute(delete(VaultEntry))
     note = arriving(turk, accepted)
     turk.market.submit(accepted.assignment_id)
     sync = synchronising(turk)
     first, second = {"the worker first": (note, sync), "sync first": (sync, note)}.get(order, (note, note))
     run_both(turk, first, second)
     with turk.office.reading() as session:
-        assert len(session.scalars(select(Submission)).all()) == 1
-        assert len(session.scalars(select(Sealed)).all()) == 1
+        assert len(session.scalars(select(MarketplaceSubmission)).all()) == 1
+        assert len(session.scalars(select(VaultEntry)).all()) == 1
 
 
 @pytest.mark.parametrize("lock", [False, True])
@@ -115,7 +115,7 @@ def test_a_row_is_made_once_whoever_comes_first(turk: Turk, lock: bool) -> None:
 
     def add(session: Session) -> None:
         key, values = {"pseudonym": "somebody"}, {"sealed": "x", "changed_at": turk.clock()}
-        rows.append(find_or_add(session, Sealed, key, values, lock=lock).sealed)
+        rows.append(find_or_add(session, VaultEntry, key, values, lock=lock).sealed)
 
     run_both(turk, add, add)
     assert rows == ["x", "x"]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.db import database
-from server.payments.hourly_pay import Work, minutes_at_work, wages, works
+from server.payments.hourly_pay import PaidWork, hourly_pay, minutes_at_work, paid_work
 from tests.server.market_house import NO_PRESCREEN, Turk, make_turk
 from tests.server.test_recruiting_commands import Ask, ask, on_sqlite
 
@@ -30,11 +30,11 @@ def test_minutes_are_those_between_first_and_last_less_what_of_a_pause_is_above_
 
 @given(st.floats(0.01, 600), st.integers(0, 5000), st.integers(0, 60))
 def test_what_is_missing_lifts_to_the_floor_and_not_a_cent_more(minutes: float, cents: int, floor: int) -> None:
-    work = Work(1, "someone", minutes, cents)
+    work = PaidWork(1, "someone", minutes, cents)
     short = work.short(floor)
-    lifted = Work(1, "someone", minutes, cents + short)
+    lifted = PaidWork(1, "someone", minutes, cents + short)
     assert lifted.hourly >= floor - 1e-6
-    assert short == 0 or Work(1, "someone", minutes, cents + short - 1).hourly < floor
+    assert short == 0 or PaidWork(1, "someone", minutes, cents + short - 1).hourly < floor
 
 
 def test_wages_and_the_lift(make_turk: MakeTurk) -> None:
@@ -49,8 +49,8 @@ def test_wages_and_the_lift(make_turk: MakeTurk) -> None:
             turk.wait(4)
         walker.finish().hand_in()
     with database.reading(turk.office.engine) as session:
-        found = {round(work.minutes, 6) for work in works(session, turk.office.config.pay)}
-        told = wages(session, turk.office.config.pay)
+        found = {round(work.minutes, 6) for work in paid_work(session, turk.office.config.pay)}
+        told = hourly_pay(session, turk.office.config.pay)
     assert found == {2.0, 5.0, 4.0 + 5.0}  # of a pause five minutes count at most
     assert told is not None
     hourly = [1.5 / (minutes / 60) for minutes in (2, 5, 9)]

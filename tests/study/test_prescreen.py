@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.signal import welch
 
-from server.simulation.hearing import ANSWERS, HEADPHONES, LOUDSPEAKERS, Ears
+from server.simulation.hearing import ANSWERS, HEADPHONES, LOUDSPEAKERS, Hearing
 from study.config import StudyConfig
 from study.prescreen.antiphase import AntiphaseItem
 from study.prescreen.huggins import HugginsItem
@@ -168,7 +168,7 @@ def test_grading_counts_right_answers() -> None:
 # ------------------------------------------------------------------ who passes
 
 
-def shares_right(step: str, ears: Ears, items: int, seed: int = 1) -> float:
+def shares_right(step: str, ears: Hearing, items: int, seed: int = 1) -> float:
     rng = np.random.default_rng(seed)
     right = 0
     for _ in range(items):
@@ -198,8 +198,8 @@ def test_loudspeakers_pass_tones_and_fail_what_needs_two_ears() -> None:
 
 def test_one_ear_alone_passes_antiphase_and_not_huggins() -> None:
     for only in (0, 1):
-        assert shares_right("antiphase", Ears(only=only), 30) == 1.0
-        huggins = shares_right("huggins", Ears(only=only), 90)
+        assert shares_right("antiphase", Hearing(only=only), 30) == 1.0
+        huggins = shares_right("huggins", Hearing(only=only), 90)
         assert stats.binomtest(round(90 * huggins), 90, 1 / 3).pvalue > 0.01
 
 

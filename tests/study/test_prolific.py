@@ -15,14 +15,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.recruiting.marketplaces.base import Arrival, Grant, Order, RecruiterError, Submission, UnsureError
-from server.recruiting.marketplaces.prolific import ProlificRecruiter, read_filters
-from server.recruiting.marketplaces.prolific_api import WAITS, Api, explain
-from server.recruiting.marketplaces.registry import make_recruiter
-from server.simulation.fake_prolific import ProlificMarket, Taken
+from server.recruiting.marketplaces.base import (
+    Arrival,
+    DirectPayment,
+    MarketplaceError,
+    PostingOrder,
+    SubmissionStatus,
+    UnknownOutcomeError,
+)
+from server.recruiting.marketplaces.prolific import ProlificMarketplace, read_filters
+from server.recruiting.marketplaces.prolific_api import WAITS, ProlificClient, explain
+from server.recruiting.marketplaces.registry import make_marketplace
+from server.simulation.fake_prolific import FakeProlific, TakenPlace
 from server.simulation.marketplaces.money import total
 from server.simulation.marketplaces.prolific_requests import Filter
-from server.simulation.marketplaces.prolific_studies import Tariff
+from server.simulation.marketplaces.prolific_studies import FeeSchedule
 from study.config import ProlificConfig, Study, StudyConfig, StudyInfo
 
 URL, LAUNCH = "https://study.example.org/take", "0123abcd-1"
@@ -42,14 +49,14 @@ def a_study(**prolific: Any) -> Study:
     return Study(Path("nowhere"), StudyConfig.model_validate(data))
 
 
-def an_order(token: str = "places-1", places: int = 3, total: int | None = None, **more: Any) -> Order:
+def an_order(token: str = "places-1", places: int = 3, total: int | None = None, **more: Any) -> PostingOrder:
     given = {"reward": 150, "url": URL, "minutes": 4} | more
-    return Order(token, LAUNCH, places, total or places, **given)
+    return PostingOrder(token, LAUNCH, places, total or places, **given)
 
 
 @pytest.fixture
-def market() -> Iterator[ProlificMarket]:
-    with ProlificMarket(balance="100.00", clock=StoppedClock()) as market:
+def market() -> Iterator[FakeProlific]:
+    with FakeProlific(balance="100.00", clock=StoppedClock()) as market:
         for who in P:
             market.participants.add(who)
         yield market
@@ -61,23 +68,23 @@ def waits() -> list[float]:
 
 
 @pytest.fixture
-def recruiter(market: ProlificMarket, waits: list[float]) -> Iterator[ProlificRecruiter]:
-    made = ProlificRecruiter(a_study(), endpoint=market.url, api=Api(market.url, waits.append))
+def recruiter(market: FakeProlific, waits: list[float]) -> Iterator[ProlificMarketplace]:
+    made = ProlificMarketplace(a_study(), endpoint=market.url, api=ProlificClient(market.url, waits.append))
     yield made
     made.disconnect()
 
 
-def as_submission(held: Taken, **changes: Any) -> Submission:
+def as_submission(held: TakenPlace, **changes: Any) -> SubmissionStatus:
     return dataclasses.replace(
-        Submission(held.submission_id, held.participant_id, held.study_id, "submitted"), **changes
+        SubmissionStatus(held.submission_id, held.participant_id, held.study_id, "submitted"), **changes
     )
 
 
-def a_grant(held: Taken, cents: int = 25, kind: Any = "bonus", token: str = "bonus-1") -> Grant:
-    return Grant(token, as_submission(held), cents, kind, "Thank you.")
+def a_grant(held: TakenPlace, cents: int = 25, kind: Any = "bonus", token: str = "bonus-1") -> DirectPayment:
+    return DirectPayment(token, as_submission(held), cents, kind, "Thank you.")
 
 
-def bonuses(market: ProlificMarket, held: Taken) -> list[Decimal]:
+def bonuses(market: FakeProlific, held: TakenPlace) -> list[Decimal]:
     return market.state.submissions[held.submission_id].bonuses
 
 
@@ -85,7 +92,7 @@ def bonuses(market: ProlificMarket, held: Taken) -> list[Decimal]:
 
 
 def test_all_orders_of_a_launch_are_one_study_that_waits_for_review(
-    market: ProlificMarket, recruiter: ProlificRecruiter
+    market: FakeProlific, recruiter: ProlificMarketplace
 ) -> None:
     opening = recruiter.open(an_order())
     assert recruiter.open(an_order("places-2", 2, 5)) == opening
@@ -99,7 +106,7 @@ def test_all_orders_of_a_launch_are_one_study_that_waits_for_review(
         market.take("f" * 24, opening)
 
 
-def test_returns_and_time_outs_never_add_places(market: ProlificMarket, recruiter: ProlificRecruiter) -> None:
+def test_returns_and_time_outs_never_add_places(market: FakeProlific, recruiter: ProlificMarketplace) -> None:
     """The recruitment spiral: Prolific itself replaces each return, so asking for a place each time doubles it."""
     opening = recruiter.open(an_order())
     for who in P[:60:2]:
@@ -114,7 +121,7 @@ def test_returns_and_time_outs_never_add_places(market: ProlificMarket, recruite
     assert {one.status for one in standing.submissions} == {"returned", "timed_out"}
 
 
-def test_every_page_is_read(market: ProlificMarket, recruiter: ProlificRecruiter) -> None:
+def test_every_page_is_read(market: FakeProlific, recruiter: ProlificMarketplace) -> None:
     opening = recruiter.open(an_order(places=3))
     market.state.deposit = Decimal(10_000)
     recruiter.open(an_order("more", 97, 100))
@@ -131,7 +138,7 @@ def test_every_page_is_read(market: ProlificMarket, recruiter: ProlificRecruiter
 @pytest.mark.parametrize("how", ["throttle", "fail", "fail_after", "timeout_before", "timeout_after", "twice"])
 @pytest.mark.parametrize("operation", ["CreateStudy", "TransitionStudy", "ListStudies", "UpdateStudy"])
 def test_whatever_goes_wrong_while_opening_one_study_is_open_in_the_end(
-    market: ProlificMarket, recruiter: ProlificRecruiter, operation: str, how: str
+    market: FakeProlific, recruiter: ProlificMarketplace, operation: str, how: str
 ) -> None:
     if operation == "UpdateStudy":
         recruiter.open(an_order())
@@ -139,7 +146,7 @@ def test_whatever_goes_wrong_while_opening_one_study_is_open_in_the_end(
     order = an_order("places-2", 2, 5) if operation == "UpdateStudy" else an_order()
     try:
         opening = recruiter.open(order)
-    except RecruiterError:
+    except MarketplaceError:
         opening = recruiter.open(order)
     published = [study for study in market.state.studies.values() if study.status != "UNPUBLISHED"]
     assert [(study.id, study.places) for study in published] == [(opening, order.total)]
@@ -147,10 +154,10 @@ def test_whatever_goes_wrong_while_opening_one_study_is_open_in_the_end(
 
 
 def test_without_money_nothing_is_published_and_later_the_same_draft_is(
-    market: ProlificMarket, recruiter: ProlificRecruiter
+    market: FakeProlific, recruiter: ProlificMarketplace
 ) -> None:
     market.state.deposit = Decimal("5.99")
-    with pytest.raises(RecruiterError, match=r"^Prolific refused: Insufficient funds: 6.00 is needed and 5.99"):
+    with pytest.raises(MarketplaceError, match=r"^Prolific refused: Insufficient funds: 6.00 is needed and 5.99"):
         recruiter.open(an_order())
     assert market.on_hold == 0
     market.state.deposit = Decimal("6.00")
@@ -158,16 +165,16 @@ def test_without_money_nothing_is_published_and_later_the_same_draft_is(
 
 
 def test_another_database_that_has_launched_the_study_is_in_the_way(
-    market: ProlificMarket, recruiter: ProlificRecruiter
+    market: FakeProlific, recruiter: ProlificMarketplace
 ) -> None:
     recruiter.open(an_order())
     theirs = dataclasses.replace(an_order(), launch="0123abcd-12")
-    with pytest.raises(RecruiterError, match="another database has launched this study on Prolific already"):
+    with pytest.raises(MarketplaceError, match="another database has launched this study on Prolific already"):
         recruiter.open(theirs)
     assert recruiter.open(dataclasses.replace(theirs, launch="4567abcd-12")) != recruiter.open(an_order())
 
 
-def test_a_place_for_one_person(market: ProlificMarket, recruiter: ProlificRecruiter) -> None:
+def test_a_place_for_one_person(market: FakeProlific, recruiter: ProlificMarketplace) -> None:
     opening = recruiter.open(an_order("amends", 1, 1, only_for=P[5]))
     assert recruiter.open(an_order("amends", 1, 1, only_for=P[5])) == opening != recruiter.open(an_order())
     with pytest.raises(Exception, match="no place"):
@@ -176,14 +183,14 @@ def test_a_place_for_one_person(market: ProlificMarket, recruiter: ProlificRecru
 
 
 def test_a_closed_study_takes_nobody_and_is_not_opened_again(
-    market: ProlificMarket, recruiter: ProlificRecruiter
+    market: FakeProlific, recruiter: ProlificMarketplace
 ) -> None:
     opening = recruiter.open(an_order())
     held = market.take(P[0], opening)
     market.fail("TransitionStudy", 1, "fail_after")
     recruiter.close(opening)
     assert market.state.studies[opening].status == "COMPLETED"
-    with pytest.raises(RecruiterError, match="COMPLETED already; make a new launch"):
+    with pytest.raises(MarketplaceError, match="COMPLETED already; make a new launch"):
         recruiter.open(an_order())
     market.complete(held.submission_id, recruiter.code("finished"))
     recruiter.approve(as_submission(held))
@@ -195,7 +202,7 @@ def test_a_closed_study_takes_nobody_and_is_not_opened_again(
 
 
 def test_screening_out_is_paid_by_prolifics_own_way_or_as_a_bonus_once_it_is_too_late(
-    market: ProlificMarket, recruiter: ProlificRecruiter
+    market: FakeProlific, recruiter: ProlificMarketplace
 ) -> None:
     opening = recruiter.open(an_order())
     under_way, submitted, returned = (market.take(who, opening) for who in P[:3])
@@ -218,11 +225,11 @@ def test_screening_out_is_paid_by_prolifics_own_way_or_as_a_bonus_once_it_is_too
 
 
 def test_a_screen_out_that_pays_too_little_for_the_time_is_refused_in_words(
-    market: ProlificMarket, recruiter: ProlificRecruiter
+    market: FakeProlific, recruiter: ProlificMarketplace
 ) -> None:
     held = market.take(P[0], recruiter.open(an_order()))
     market.advance(timedelta(minutes=30))
-    with pytest.raises(RecruiterError, match="below the minimum for the median time"):
+    with pytest.raises(MarketplaceError, match="below the minimum for the median time"):
         recruiter.bonus(a_grant(held, 150, "screen_out"))
     assert market.ledger() == ()
 
@@ -230,7 +237,7 @@ def test_a_screen_out_that_pays_too_little_for_the_time_is_refused_in_words(
 @pytest.mark.parametrize("how", ["throttle", "fail", "fail_after", "timeout_before", "timeout_after"])
 @pytest.mark.parametrize("operation", ["GetSubmission", "SetUpBonuses", "PayBonuses"])
 def test_a_bonus_in_doubt_is_asked_for_and_paid_once(
-    market: ProlificMarket, recruiter: ProlificRecruiter, operation: str, how: str
+    market: FakeProlific, recruiter: ProlificMarketplace, operation: str, how: str
 ) -> None:
     held = market.take(P[0], recruiter.open(an_order()))
     market.state.bonus_delay = timedelta(minutes=3)
@@ -238,10 +245,10 @@ def test_a_bonus_in_doubt_is_asked_for_and_paid_once(
     grant = a_grant(held)
     try:
         recruiter.bonus(grant)
-    except UnsureError:
+    except UnknownOutcomeError:
         assert operation == "PayBonuses"
     market.advance(timedelta(minutes=recruiter.terms.settle_minutes))
-    after_a_crash = ProlificRecruiter(a_study(), endpoint=market.url)
+    after_a_crash = ProlificMarketplace(a_study(), endpoint=market.url)
     if not after_a_crash.has_paid(grant):
         after_a_crash.bonus(grant)
     after_a_crash.disconnect()
@@ -250,11 +257,11 @@ def test_a_bonus_in_doubt_is_asked_for_and_paid_once(
 
 
 def test_bonuses_of_the_same_sum_are_told_apart_by_the_books(
-    market: ProlificMarket, recruiter: ProlificRecruiter
+    market: FakeProlific, recruiter: ProlificMarketplace
 ) -> None:
     held = market.take(P[0], recruiter.open(an_order()))
     recruiter.bonus(a_grant(held))
-    after_a_crash = ProlificRecruiter(a_study(), endpoint=market.url)
+    after_a_crash = ProlificMarketplace(a_study(), endpoint=market.url)
     other = a_grant(held, token="partial-1", kind="partial")
     assert after_a_crash.has_paid(other), "of one payment nobody can say which it was"
     other = dataclasses.replace(other, alike=1)
@@ -265,7 +272,7 @@ def test_bonuses_of_the_same_sum_are_told_apart_by_the_books(
 
 
 @pytest.mark.parametrize("how", ["throttle", "fail", "fail_after", "timeout_before", "timeout_after"])
-def test_approval_pays_once_whatever_goes_wrong(market: ProlificMarket, recruiter: ProlificRecruiter, how: str) -> None:
+def test_approval_pays_once_whatever_goes_wrong(market: FakeProlific, recruiter: ProlificMarketplace, how: str) -> None:
     held = market.take(P[0], recruiter.open(an_order()))
     market.complete(held.submission_id, "LEAKED")
     market.fail("TransitionSubmission", 1, how)
@@ -274,7 +281,7 @@ def test_approval_pays_once_whatever_goes_wrong(market: ProlificMarket, recruite
 
 
 def test_approval_waits_for_a_submission_that_is_just_coming(
-    market: ProlificMarket, recruiter: ProlificRecruiter, waits: list[float]
+    market: FakeProlific, recruiter: ProlificMarketplace, waits: list[float]
 ) -> None:
     held = market.take(P[0], recruiter.open(an_order()))
     waits_of = recruiter._api  # the clock of the retries is where the submission arrives
@@ -283,11 +290,11 @@ def test_approval_waits_for_a_submission_that_is_just_coming(
     assert total(market.ledger(), "reward") == Decimal("1.50")
     returned = market.take(P[1], held.study_id)
     market.return_(returned.submission_id)
-    with pytest.raises(RecruiterError, match=f"{returned.submission_id} is RETURNED on Prolific"):
+    with pytest.raises(MarketplaceError, match=f"{returned.submission_id} is RETURNED on Prolific"):
         recruiter.approve(as_submission(returned))
     never = market.take(P[2], held.study_id)
     waits_of._sleep = waits.append
-    with pytest.raises(RecruiterError, match="is ACTIVE on Prolific"):
+    with pytest.raises(MarketplaceError, match="is ACTIVE on Prolific"):
         recruiter.approve(as_submission(never))
     assert waits == list(WAITS[:-1])
 
@@ -295,16 +302,16 @@ def test_approval_waits_for_a_submission_that_is_just_coming(
 # ------------------------------------------------------------------ listeners
 
 
-def test_everybody_is_handed_back_with_the_code_of_their_outcome(market: ProlificMarket) -> None:
-    recruiter = make_recruiter(a_study())
-    assert isinstance(recruiter, ProlificRecruiter)
+def test_everybody_is_handed_back_with_the_code_of_their_outcome(market: FakeProlific) -> None:
+    recruiter = make_marketplace(a_study())
+    assert isinstance(recruiter, ProlificMarketplace)
     arrival = Arrival(P[0], P[1], P[2])
     finished = recruiter.hand_back(arrival, "finished", "OWN-CODE")
     assert finished.url == f"https://app.prolific.com/submissions/complete?cc={recruiter.code('finished')}"
     assert recruiter.hand_back(arrival, "screened_out", "X").url.endswith(recruiter.code("screened_out"))
     assert recruiter.hand_back(arrival, "left", "X").url == "https://app.prolific.com/studies"
     assert recruiter.code("finished") != recruiter.code("screened_out")
-    rehearsed = make_recruiter(a_study(), endpoint=market.url).hand_back(arrival, "finished", "X")
+    rehearsed = make_marketplace(a_study(), endpoint=market.url).hand_back(arrival, "finished", "X")
     assert rehearsed.url.startswith(market.worker_url)
 
 
@@ -317,56 +324,56 @@ def test_everybody_is_handed_back_with_the_code_of_their_outcome(market: Prolifi
 @given(cents=st.integers(1, 100_000))
 def test_fees_are_those_that_are_charged(fee: str, tax: float, cents: int) -> None:
     rate = Fraction(1, 3) if fee == "academic" else Fraction("0.428")
-    tariff = Tariff(rate, Fraction(str(tax)) / 100)
+    tariff = FeeSchedule(rate, Fraction(str(tax)) / 100)
     charged = tariff.fee(Decimal(cents) / 100) + tariff.tax(Decimal(cents) / 100)
-    assert ProlificRecruiter(a_study(fee=fee, tax_percent=tax)).fee(cents) == 100 * charged
+    assert ProlificMarketplace(a_study(fee=fee, tax_percent=tax)).fee(cents) == 100 * charged
 
 
 def test_the_account_is_looked_at_before_anything_is_opened(
-    market: ProlificMarket, recruiter: ProlificRecruiter
+    market: FakeProlific, recruiter: ProlificMarketplace
 ) -> None:
     assert recruiter.account() == 10_000
 
     def look(**prolific: Any) -> None:
-        made = ProlificRecruiter(a_study(**prolific), endpoint=market.url)
+        made = ProlificMarketplace(a_study(**prolific), endpoint=market.url)
         try:
             made.account()
         finally:
             made.disconnect()
 
-    with pytest.raises(RecruiterError, match=r"pays in USD, and recruiter.prolific.currency in study.toml is GBP"):
+    with pytest.raises(MarketplaceError, match=r"pays in USD, and recruiter.prolific.currency in study.toml is GBP"):
         look(currency="GBP")
-    with pytest.raises(RecruiterError, match=r"charges 33.33 on 100.00, and study.toml reckons 42.80"):
+    with pytest.raises(MarketplaceError, match=r"charges 33.33 on 100.00, and study.toml reckons 42.80"):
         look(fee="corporate")
-    with pytest.raises(RecruiterError, match="Workspace does not exist"):
+    with pytest.raises(MarketplaceError, match="Workspace does not exist"):
         look(workspace="0" * 24)
     market.refuse("suspended")
-    with pytest.raises(RecruiterError, match="Prolific forbids this account what was asked: Suspended"):
+    with pytest.raises(MarketplaceError, match="Prolific forbids this account what was asked: Suspended"):
         recruiter.account()
     market.refuse("unauthorized")
-    with pytest.raises(RecruiterError, match="does not accept the token in PROLIFIC_TOKEN"):
+    with pytest.raises(MarketplaceError, match="does not accept the token in PROLIFIC_TOKEN"):
         recruiter.account()
 
 
-def test_nothing_is_opened_by_mistake(monkeypatch: pytest.MonkeyPatch, recruiter: ProlificRecruiter) -> None:
-    with pytest.raises(RecruiterError, match="Prolific has no sandbox: --live opens a study that costs money"):
-        make_recruiter(a_study()).open(an_order())
+def test_nothing_is_opened_by_mistake(monkeypatch: pytest.MonkeyPatch, recruiter: ProlificMarketplace) -> None:
+    with pytest.raises(MarketplaceError, match="Prolific has no sandbox: --live opens a study that costs money"):
+        make_marketplace(a_study()).open(an_order())
     for address in ("http://study.example.org/take", "http://localhost.example.org/take"):
-        with pytest.raises(RecruiterError, match="opens only https addresses"):
+        with pytest.raises(MarketplaceError, match="opens only https addresses"):
             recruiter.open(an_order(url=address))
-    with pytest.raises(RecruiterError, match="is not on this machine"):
-        make_recruiter(a_study(), endpoint="https://api.prolific.com")
+    with pytest.raises(MarketplaceError, match="is not on this machine"):
+        make_marketplace(a_study(), endpoint="https://api.prolific.com")
     for token in ("", " ", "line\nbreak"):
         monkeypatch.setenv("PROLIFIC_TOKEN", token)
-        with pytest.raises(RecruiterError, match="PROLIFIC_TOKEN holds no token of Prolific"):
-            make_recruiter(a_study(), live=True).account()
+        with pytest.raises(MarketplaceError, match="PROLIFIC_TOKEN holds no token of Prolific"):
+            make_marketplace(a_study(), live=True).account()
 
 
 def test_a_marketplace_that_is_not_there(waits: list[float]) -> None:
-    recruiter = ProlificRecruiter(a_study(), api=Api("http://127.0.0.1:9", waits.append))
-    with pytest.raises(RecruiterError, match="Prolific cannot be reached") as caught:
+    recruiter = ProlificMarketplace(a_study(), api=ProlificClient("http://127.0.0.1:9", waits.append))
+    with pytest.raises(MarketplaceError, match="Prolific cannot be reached") as caught:
         recruiter.account()
-    assert not isinstance(caught.value, UnsureError)
+    assert not isinstance(caught.value, UnknownOutcomeError)
     assert waits == list(WAITS)
     recruiter.disconnect()
 
@@ -378,20 +385,20 @@ def test_throttling_is_outlasted_as_long_as_it_says(monkeypatch: pytest.MonkeyPa
         httpx.Response(200, json={"a": 1}),
     ]
     monkeypatch.setattr(httpx.Client, "request", lambda *_, **__: replies.pop(0))
-    api = Api("http://127.0.0.1:9", waits.append)
+    api = ProlificClient("http://127.0.0.1:9", waits.append)
     assert api.post("/studies/") == {"a": 1}
     assert waits == [7.0, WAITS[1]]
     replies[:] = [httpx.Response(429)] * 6
-    with pytest.raises(RecruiterError, match="asks for fewer requests"):
+    with pytest.raises(MarketplaceError, match="asks for fewer requests"):
         api.post("/studies/")
     api.close()
 
 
-def test_the_token_is_nowhere_to_be_seen(monkeypatch: pytest.MonkeyPatch, market: ProlificMarket) -> None:
+def test_the_token_is_nowhere_to_be_seen(monkeypatch: pytest.MonkeyPatch, market: FakeProlific) -> None:
     monkeypatch.setenv("PROLIFIC_TOKEN", "s3cret-token")
-    real = make_recruiter(a_study(), live=True)
+    real = make_marketplace(a_study(), live=True)
     assert "s3cret" not in repr(real) + repr(vars(real))
-    rehearsed = ProlificRecruiter(a_study(), endpoint=market.url)
+    rehearsed = ProlificMarketplace(a_study(), endpoint=market.url)
     assert rehearsed.account() == 10_000, "a rehearsal uses the emulator's token, never the real one"
     rehearsed.disconnect()
 

@@ -19,10 +19,10 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from embeddings.errors import RootnoteError
-from server.recruiting.marketplaces.base import ArrivalError, Grant, Order, Recruiter
-from server.recruiting.marketplaces.registry import RECRUITERS, make_recruiter
-from server.simulation.fake_mturk import MTurkMarket
-from server.simulation.fake_prolific import ProlificMarket
+from server.recruiting.marketplaces.base import ArrivalError, DirectPayment, Marketplace, PostingOrder
+from server.recruiting.marketplaces.registry import MARKETPLACES, make_marketplace
+from server.simulation.fake_mturk import FakeMTurk
+from server.simulation.fake_prolific import FakeProlific
 from study.config import Study, StudyConfig, StudyInfo
 
 URL, LAUNCH = "https://study.example.org/take", "0123abcd-1"
@@ -36,7 +36,7 @@ class House:
     take a submission's id; `paid()` is everything that left the account, in cents, fees included.
     """
 
-    recruiter: Recruiter
+    recruiter: Marketplace
     accept: Callable[[str], dict[str, str]] | None = None
     submit: Callable[[str], None] = lambda submission: None
     give_back: Callable[[str], None] = lambda submission: None
@@ -52,18 +52,18 @@ def a_study(**recruiter: Any) -> Study:
 
 @contextlib.contextmanager
 def link_house() -> Iterator[House]:
-    yield House(make_recruiter(a_study(kind="link")))
+    yield House(make_marketplace(a_study(kind="link")))
 
 
 @contextlib.contextmanager
 def mturk_house() -> Iterator[House]:
-    with MTurkMarket(balance="100.00") as market:
+    with FakeMTurk(balance="100.00") as market:
         workers = (market.workers.add(f"A{number}").id for number in itertools.count(1))
 
         def accept(opening: str) -> dict[str, str]:
             return query_of(market.accept(next(workers), opening).external_url)
 
-        recruiter = make_recruiter(a_study(kind="mturk"), endpoint=market.url)
+        recruiter = make_marketplace(a_study(kind="mturk"), endpoint=market.url)
         preview = {"assignmentId": "ASSIGNMENT_ID_NOT_AVAILABLE", "hitId": "3HIT"}
         given = {"workerId": "A1", "assignmentId": "3A", "hitId": "3H", "turkSubmitTo": "https://www.mturk.com/"}
         wrong: list[dict[str, str]] = [
@@ -89,7 +89,7 @@ def mturk_house() -> Iterator[House]:
 
 @contextlib.contextmanager
 def prolific_house() -> Iterator[House]:
-    with ProlificMarket(balance="100.00") as market:
+    with FakeProlific(balance="100.00") as market:
         people = (market.participants.add(f"{number:024x}").id for number in itertools.count(1))
 
         def accept(opening: str) -> dict[str, str]:
@@ -101,7 +101,7 @@ def prolific_house() -> Iterator[House]:
             {"SESSION_ID": "{{%SESSION_ID%}}"},
             {"PROLIFIC_PID": "A1"},
         )
-        recruiter = make_recruiter(a_study(kind="prolific"), endpoint=market.url)
+        recruiter = make_marketplace(a_study(kind="prolific"), endpoint=market.url)
         yield House(
             recruiter,
             accept,
@@ -152,12 +152,12 @@ def market(house: House) -> House:
     return house
 
 
-def an_order(token: str = "places-1", places: int = 3, total: int | None = None) -> Order:
-    return Order(token, LAUNCH, places, total or places, reward=150, url=URL, minutes=4)
+def an_order(token: str = "places-1", places: int = 3, total: int | None = None) -> PostingOrder:
+    return PostingOrder(token, LAUNCH, places, total or places, reward=150, url=URL, minutes=4)
 
 
 def test_every_recruiter_has_a_house() -> None:
-    assert HOUSES.keys() == RECRUITERS.keys()
+    assert HOUSES.keys() == MARKETPLACES.keys()
 
 
 def test_an_unknown_recruiter_is_named() -> None:
@@ -165,7 +165,7 @@ def test_an_unknown_recruiter_is_named() -> None:
     recruiter = study.config.recruiter.model_copy(update={"kind": "carrier-pigeon"})
     config = study.config.model_copy(update={"recruiter": recruiter})
     with pytest.raises(RootnoteError, match="no recruiter 'carrier-pigeon'; choose one of link"):
-        make_recruiter(dataclasses.replace(study, config=config))
+        make_marketplace(dataclasses.replace(study, config=config))
 
 
 def test_terms_make_sense(house: House) -> None:
@@ -257,7 +257,7 @@ def test_from_arrival_to_pay_each_step_twice(market: House) -> None:
     recruiter.approve(approved)
     reward = 150 + recruiter.fee(150, 3)
     assert market.paid() == reward
-    grant = Grant("bonus-1", approved, 25, "bonus", "Thank you for your care.")
+    grant = DirectPayment("bonus-1", approved, 25, "bonus", "Thank you for your care.")
     assert not recruiter.has_paid(grant)
     recruiter.bonus(grant)
     assert recruiter.has_paid(grant)

@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.presentation.figures import BAR, BIN_COLOURS, INK, as_svg, styled
-from analysis.retrieval.attribution.run import Outcome, Run
+from analysis.retrieval.attribution.run import AttributionRun, EmbedderAttribution
 from analysis.retrieval.attribution.tables import gini, influence, top_share
 
 
-def draw_similarities(outcome: Outcome, prefix: str) -> str:
+def draw_similarities(outcome: EmbedderAttribution, prefix: str) -> str:
     """Histograms of the similarity with the nearest clip and with the prompt, over the bins."""
     near, prompt = outcome.attributed.scores[:, 0], outcome.attributed.prompt
     near, prompt = near[~np.isnan(near)], prompt[~np.isnan(prompt)]
@@ -32,7 +32,7 @@ def draw_similarities(outcome: Outcome, prefix: str) -> str:
         return as_svg(figure, prefix, label)
 
 
-def draw_concentration(run: Run, outcome: Outcome, prefix: str) -> str:
+def draw_concentration(run: AttributionRun, outcome: EmbedderAttribution, prefix: str) -> str:
     """The share of generations that the most influential tracks account for."""
     counts = influence(outcome.attributed, run.tracks, k=run.k)
     nearest = np.zeros(int(run.tracks.max()) + 1)

@@ -22,7 +22,7 @@ from analysis.presentation.html import render
 from analysis.presentation.versions import versions
 from analysis.retrieval import listener_evidence
 from analysis.retrieval.attribution.figures import draw_concentration, draw_similarities
-from analysis.retrieval.attribution.run import Outcome, Run
+from analysis.retrieval.attribution.run import AttributionRun, EmbedderAttribution
 from analysis.retrieval.attribution.tables import (
     KS,
     Description,
@@ -44,7 +44,7 @@ from embeddings.provenance import replacing
 
 
 @dataclass(frozen=True)
-class By:
+class GroupBy:
     """A metadata column to make tables by: its name, and its value for each clip of the corpus."""
 
     column: str
@@ -56,7 +56,7 @@ _PLACES = 3  # resemblances that the page shows of a generation
 _TOPS = (0.01, 0.05, 0.1)
 
 
-def write(run: Run, folder: Path, *, examples: int = 20, by: By | None = None) -> dict[str, Path]:
+def write(run: AttributionRun, folder: Path, *, examples: int = 20, by: GroupBy | None = None) -> dict[str, Path]:
     """Write all files of a run; the audio of `examples` generations, those most like something in the corpus."""
     data = as_data(run, by)
     texts = {
@@ -71,7 +71,7 @@ def write(run: Run, folder: Path, *, examples: int = 20, by: By | None = None) -
     return {name: folder / name for name in texts}
 
 
-def resemblances(run: Run) -> pd.DataFrame:
+def resemblances(run: AttributionRun) -> pd.DataFrame:
     """A row for each embedder, generation and place among its k nearest clips."""
     table = run.table
     names = {name: np.array(table[name].to_pylist(), dtype=object) for name in ("path", "artist", "title")}
@@ -104,7 +104,7 @@ def resemblances(run: Run) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def influences(run: Run) -> pd.DataFrame:
+def influences(run: AttributionRun) -> pd.DataFrame:
     """A row for each embedder and track that is found once or more, most influential first."""
     first = _first_rows(run)
     frames = []
@@ -116,7 +116,7 @@ def influences(run: Run) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def as_data(run: Run, by: By | None = None) -> dict[str, Any]:
+def as_data(run: AttributionRun, by: GroupBy | None = None) -> dict[str, Any]:
     """The tables as JSON-able data."""
     return {
         "generations": len(run.generations),
@@ -127,7 +127,7 @@ def as_data(run: Run, by: By | None = None) -> dict[str, Any]:
     }
 
 
-def to_html(run: Run, data: Mapping[str, Any], examples: Mapping[str, Any], by: By | None) -> str:
+def to_html(run: AttributionRun, data: Mapping[str, Any], examples: Mapping[str, Any], by: GroupBy | None) -> str:
     """The page."""
     sections = []
     influential = influences(run)
@@ -163,7 +163,7 @@ def to_html(run: Run, data: Mapping[str, Any], examples: Mapping[str, Any], by: 
     )
 
 
-def _outcome_data(run: Run, outcome: Outcome, by: By | None) -> dict[str, Any]:
+def _outcome_data(run: AttributionRun, outcome: EmbedderAttribution, by: GroupBy | None) -> dict[str, Any]:
     attributed, evidence = outcome.attributed, run.evidence.get(outcome.name)
     counts = influence(attributed, run.tracks, k=run.k)
     tracks = int(run.tracks.max()) + 1
@@ -189,7 +189,7 @@ def _outcome_data(run: Run, outcome: Outcome, by: By | None) -> dict[str, Any]:
     }
 
 
-def _table3(outcome: Outcome, evidence: Evidence | None) -> list[dict[str, Any]]:
+def _table3(outcome: EmbedderAttribution, evidence: Evidence | None) -> list[dict[str, Any]]:
     """Table 3, with what listeners say of each threshold."""
     if not outcome.thresholds:
         return []
@@ -219,11 +219,11 @@ def _artists(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return _records(found)
 
 
-def _first_rows(run: Run) -> Any:
+def _first_rows(run: AttributionRun) -> Any:
     return np.flatnonzero(np.diff(run.tracks, prepend=-1))
 
 
-def _examples(run: Run, folder: Path, count: int) -> dict[str, list[dict[str, Any]]]:
+def _examples(run: AttributionRun, folder: Path, count: int) -> dict[str, list[dict[str, Any]]]:
     """The generations that are most like something, with their places and, as far as it can be read, the audio."""
     audio = audio_dir_of(run.table)
     shown = {}
@@ -238,7 +238,9 @@ def _examples(run: Run, folder: Path, count: int) -> dict[str, list[dict[str, An
     return shown
 
 
-def _places(run: Run, outcome: Outcome, index: int, folder: Path, audio: Path) -> list[dict[str, Any]]:
+def _places(
+    run: AttributionRun, outcome: EmbedderAttribution, index: int, folder: Path, audio: Path
+) -> list[dict[str, Any]]:
     places = []
     seconds = run.cutting.seconds
     for place in range(min(_PLACES, run.k)):

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from analysis.retrieval.attribution.tables import Attributed, best_of, prompt_similarity, thresholds_of
-from analysis.retrieval.audio_files import Cutting, Embedded, Piece, embed_pieces
+from analysis.retrieval.audio_files import Embedded, Piece, PieceCutting, embed_pieces
 from analysis.retrieval.generations import Generation
 from analysis.retrieval.listener_evidence import Evidence
-from analysis.retrieval.robustness.run import Subject
+from analysis.retrieval.robustness.run import EmbeddedCorpus
 from analysis.retrieval.targets import prompt_row
 from analysis.statistics.bins import Bins
 from embeddings.audio.corpus import audio_dir_of
@@ -28,7 +28,7 @@ Showing = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EmbedderAttribution:
     """What one embedder found: `attributed` of all generations, the clips they were cut into, bins and thresholds."""
 
     attributed: Attributed
@@ -42,13 +42,13 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Run:
+class AttributionRun:
     """All embedders' outcomes with what they are about."""
 
     generations: Sequence[Generation]
     table: pa.Table
-    cutting: Cutting
-    outcomes: Sequence[Outcome]
+    cutting: PieceCutting
+    outcomes: Sequence[EmbedderAttribution]
     prompt_tracks: Rows
     evidence: Mapping[str, Evidence]
     k: int
@@ -63,15 +63,15 @@ class Run:
 def attribute(
     generations: Sequence[Generation],
     table: pa.Table,
-    subjects: Sequence[Subject],
-    cutting: Cutting,
+    subjects: Sequence[EmbeddedCorpus],
+    cutting: PieceCutting,
     bins: Mapping[str, Bins],
     showing: Showing,
     *,
     thresholds: Sequence[float] = (),
     evidence: Mapping[str, Evidence] | None = None,
     k: int = 10,
-) -> Run:
+) -> AttributionRun:
     """Attribute every generation with every embedder.
 
     Args:
@@ -89,29 +89,33 @@ def attribute(
     rows = [prompt_row(table, audio, one) for one in generations]
     tracks = table["track"].to_numpy()
     prompts = np.array([-1 if row is None else int(tracks[row]) for row in rows], np.int64)
-    return Run(generations, table, cutting, outcomes, prompts, evidence or {}, k)
+    return AttributionRun(generations, table, cutting, outcomes, prompts, evidence or {}, k)
 
 
 def _attribute(
     generations: Sequence[Generation],
-    subject: Subject,
-    cutting: Cutting,
+    subject: EmbeddedCorpus,
+    cutting: PieceCutting,
     bins: Bins | None,
     thresholds: Sequence[float],
     k: int,
     showing: Showing,
-) -> Outcome:
+) -> EmbedderAttribution:
     pieces = [Piece(one.path, one.prefix_s, None, one.suffix_s) for one in generations]
     with showing(f"Embedding generations with {subject.name}", "pieces") as progress:
         embedded = embed_pieces(pieces, subject, cutting, progress)
     found = nearest(subject.vectors, embedded.vectors, min(k, len(subject.vectors)))
     rows, scores, clips = best_of(embedded.piece, found, len(generations), k)
     prompt = _with_prompts(generations, subject, cutting, embedded, showing)
-    return Outcome(Attributed(subject.name, rows, scores, clips, prompt), embedded, bins, thresholds)
+    return EmbedderAttribution(Attributed(subject.name, rows, scores, clips, prompt), embedded, bins, thresholds)
 
 
 def _with_prompts(
-    generations: Sequence[Generation], subject: Subject, cutting: Cutting, embedded: Embedded, showing: Showing
+    generations: Sequence[Generation],
+    subject: EmbeddedCorpus,
+    cutting: PieceCutting,
+    embedded: Embedded,
+    showing: Showing,
 ) -> npt.NDArray[np.float64]:
     """Each prompt is embedded once, however many generations it has."""
     keys = [_prompt_piece(one) for one in generations]

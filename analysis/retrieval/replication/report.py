@@ -20,7 +20,7 @@ from analysis.presentation.figures import BAR, INK, as_svg, styled
 from analysis.presentation.html import render
 from analysis.presentation.versions import versions
 from analysis.retrieval.ranking import share
-from analysis.retrieval.replication.run import Line, Replication, scores_of
+from analysis.retrieval.replication.run import DecisionThreshold, Replication, scores_of
 from embeddings.audio.corpus import audio_dir_of
 from embeddings.errors import RootnoteError
 from embeddings.provenance import replacing
@@ -88,7 +88,7 @@ def as_data(result: Replication, duplicates: Mapping[str, Any] | None = None) ->
     }
 
 
-def _line_data(line: Line) -> dict[str, Any]:
+def _line_data(line: DecisionThreshold) -> dict[str, Any]:
     flagged, tried = int(line.flagged.sum()), int((line.clips >= 0).sum())
     return {
         "embedder": line.embedder,
@@ -157,7 +157,7 @@ def _examples(result: Replication, folder: Path, count: int) -> list[dict[str, A
     return shown
 
 
-def _draw(line: Line) -> str:
+def _draw(line: DecisionThreshold) -> str:
     scores = line.scored.score[~np.isnan(line.scored.score)]
     null = line.null[~np.isnan(line.null)]
     both = np.concatenate([scores, null])

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from analysis.retrieval.audio_files import Cutting, Embedded, Piece, embed_pieces
+from analysis.retrieval.audio_files import Embedded, Piece, PieceCutting, embed_pieces
 from analysis.retrieval.generations import Generation
 from analysis.retrieval.replication.scores import (
     SCORES,
@@ -31,7 +31,7 @@ from analysis.retrieval.replication.scores import (
     roc,
     threshold_of_null,
 )
-from analysis.retrieval.robustness.run import Subject
+from analysis.retrieval.robustness.run import EmbeddedCorpus
 from analysis.statistics.bins import Bins
 from embeddings.audio.corpus import audio_dir_of
 from embeddings.errors import RootnoteError
@@ -45,7 +45,7 @@ _QUERIES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Settings:
+class ReplicationSettings:
     """How the line is drawn: share of false alarms, how many pieces of the corpus it is drawn by, and their seed."""
 
     parameters: Parameters
@@ -56,7 +56,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Line:
+class DecisionThreshold:
     """One embedder's one score: of each piece, of the null pieces, and τ with how it was found."""
 
     embedder: str
@@ -79,20 +79,20 @@ class Replication:
 
     generations: Sequence[Generation]
     table: pa.Table
-    cutting: Cutting
-    lines: Mapping[tuple[str, str], Line]
+    cutting: PieceCutting
+    lines: Mapping[tuple[str, str], DecisionThreshold]
     embedded: Mapping[str, Embedded]
     decides: tuple[str, str]
     verdicts: Sequence[Verdict]
-    settings: Settings
+    settings: ReplicationSettings
 
 
 def replicate(
     generations: Sequence[Generation],
     table: pa.Table,
-    subjects: Sequence[Subject],
-    cutting: Cutting,
-    settings: Settings,
+    subjects: Sequence[EmbeddedCorpus],
+    cutting: PieceCutting,
+    settings: ReplicationSettings,
     showing: Showing,
     *,
     bins: Mapping[str, Bins] | None = None,
@@ -111,7 +111,7 @@ def replicate(
     decides = decides or (next((name for name in ("logmel", "melspec") if name in names), names[0]), "bias")
     if decides[0] not in names or decides[1] not in settings.names:
         raise RootnoteError(f"{decides[0]}:{decides[1]} cannot decide: there are no such vectors, or no such score.")
-    lines: dict[tuple[str, str], Line] = {}
+    lines: dict[tuple[str, str], DecisionThreshold] = {}
     embedded: dict[str, Embedded] = {}
     for subject in subjects:
         embedded[subject.name], ours = _of_subject(generations, table, subject, cutting, settings, showing, pairs)
@@ -147,7 +147,7 @@ def scores_of(result: Replication) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def duplicate_share(subject: Subject, threshold: float, showing: Showing) -> tuple[int, int]:
+def duplicate_share(subject: EmbeddedCorpus, threshold: float, showing: Showing) -> tuple[int, int]:
     """How many clips of the corpus are in groups of near-identical ones, and how many groups there are."""
     rows = np.arange(len(subject.vectors))
     with showing("Comparing the clips of the corpus", "") as progress:
@@ -187,12 +187,12 @@ def read_pairs(path: Path) -> list[tuple[Path, Path, bool]]:
 def _of_subject(
     generations: Sequence[Generation],
     table: pa.Table,
-    subject: Subject,
-    cutting: Cutting,
-    settings: Settings,
+    subject: EmbeddedCorpus,
+    cutting: PieceCutting,
+    settings: ReplicationSettings,
     showing: Showing,
     pairs: Sequence[tuple[Path, Path, bool]],
-) -> tuple[Embedded, list[Line]]:
+) -> tuple[Embedded, list[DecisionThreshold]]:
     pieces = [Piece(one.path, one.prefix_s, None, one.suffix_s) for one in generations]
     with showing(f"Embedding pieces with {subject.name}", "pieces") as progress:
         embedded = embed_pieces(pieces, subject, cutting, progress)
@@ -204,12 +204,12 @@ def _of_subject(
         curve = labelled.get(name)
         of_null = null.get(name, np.zeros(0))
         threshold = curve.threshold if curve else threshold_of_null(of_null, settings.false_alarms)
-        lines.append(Line(subject.name, name, scored, clips, of_null, threshold, curve))
+        lines.append(DecisionThreshold(subject.name, name, scored, clips, of_null, threshold, curve))
     return embedded, lines
 
 
 def _score(
-    subject: Subject, embedded: Embedded, count: int, settings: Settings, left_out: Rows | None
+    subject: EmbeddedCorpus, embedded: Embedded, count: int, settings: ReplicationSettings, left_out: Rows | None
 ) -> dict[str, tuple[Scored, Rows]]:
     """Every score of every piece; queries go in blocks, so that memory does not grow with their number."""
     parts: dict[str, list[Scored]] = {name: [] for name in settings.names}
@@ -229,9 +229,9 @@ def _score(
 def _null(
     table: pa.Table,
     embedded: Embedded,
-    subject: Subject,
-    cutting: Cutting,
-    settings: Settings,
+    subject: EmbeddedCorpus,
+    cutting: PieceCutting,
+    settings: ReplicationSettings,
     showing: Showing,
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Scores of excerpts of the corpus, as long as the pieces are in the median, with their own track left out."""
@@ -258,10 +258,14 @@ def _null(
 
 
 def _labelled(
-    pairs: Sequence[tuple[Path, Path, bool]], subject: Subject, cutting: Cutting, settings: Settings, showing: Showing
+    pairs: Sequence[tuple[Path, Path, bool]],
+    subject: EmbeddedCorpus,
+    cutting: PieceCutting,
+    settings: ReplicationSettings,
+    showing: Showing,
 ) -> dict[str, Roc]:
     """The ROC of every score over labelled pairs; a reference is cut as the corpus is."""
-    as_corpus = Cutting(cutting.seconds, cutting.seconds, cutting.silence_dbfs)
+    as_corpus = PieceCutting(cutting.seconds, cutting.seconds, cutting.silence_dbfs)
     with showing(f"Embedding labelled pairs with {subject.name}", "pieces") as progress:
         ours = embed_pieces([Piece(one) for one, _, _ in pairs], subject, cutting, progress)
         theirs = embed_pieces([Piece(other) for _, other, _ in pairs], subject, as_corpus)
@@ -278,8 +282,8 @@ def _labelled(
 
 def _verdicts(
     count: int,
-    lines: Mapping[tuple[str, str], Line],
-    decides: Line,
+    lines: Mapping[tuple[str, str], DecisionThreshold],
+    decides: DecisionThreshold,
     bins: Mapping[str, Bins],
     embedded: Mapping[str, Embedded],
 ) -> list[Verdict]:

@@ -33,7 +33,7 @@ AHEAD_SECONDS = 1.5  # how much of the recording after the clip a perturbation m
 
 
 @dataclass(frozen=True)
-class Material:
+class PerturbationInput:
     """A target clip and what a perturbation may need beside it.
 
     `clip` `[n]` at `rate`; `ahead` `[more than n]` is the recording from the clip's start on, beyond its end;
@@ -53,7 +53,7 @@ class Material:
         return self.other
 
 
-Apply = Callable[[Material, float, np.random.Generator], Samples]
+Apply = Callable[[PerturbationInput, float, np.random.Generator], Samples]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Perturbation:
         return f"{level:g} {self.unit}".strip()
 
 
-def pitch(material: Material, level: float, rng: np.random.Generator) -> Samples:
+def pitch(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Shift by `level` semitones, duration kept (phase vocoder with windows of 512 samples, as the authors')."""
     shifted = effects.pitch_shift(
         material.clip, sr=material.rate, n_steps=level, bins_per_octave=12, n_fft=512, res_type="soxr_hq"
@@ -82,18 +82,18 @@ def pitch(material: Material, level: float, rng: np.random.Generator) -> Samples
     return _float32(shifted)
 
 
-def stretch(material: Material, level: float, rng: np.random.Generator) -> Samples:
+def stretch(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Play at `level` times the tempo, pitch kept; as with the authors, the result is longer or shorter."""
     return _float32(effects.time_stretch(material.clip, rate=level))
 
 
-def noise(material: Material, level: float, rng: np.random.Generator) -> Samples:
+def noise(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Add white noise whose RMS is `level` dB above the clip's."""
     drawn = rng.standard_normal(len(material.clip))
     return _float32(material.clip + drawn * (_rms(material.clip) * 10 ** (level / 20)))
 
 
-def mash_up(material: Material, level: float, rng: np.random.Generator) -> Samples:
+def mash_up(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Splice: `level` percent of the target and the rest of the other clip, each where it was in its own clip.
 
     From 50 % up the target is the beginning, below it is the end: so the authors' splices, made for 50 to 95 %,
@@ -106,19 +106,19 @@ def mash_up(material: Material, level: float, rng: np.random.Generator) -> Sampl
     return np.concatenate([other[: len(clip) - kept], clip[len(clip) - kept :]])
 
 
-def mix(material: Material, level: float, rng: np.random.Generator) -> Samples:
+def mix(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Add another clip of the corpus, scaled so that its RMS is `level` dB above the target's."""
     other = _fitted(material.partner, len(material.clip))
     gain = _rms(material.clip) / max(_rms(other), 1e-9) * 10 ** (level / 20)
     return _float32(material.clip + gain * other)
 
 
-def codec(name: str, material: Material, level: float, rng: np.random.Generator) -> Samples:
+def codec(name: str, material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Encode at `level` kbit/s and decode."""
     return through(name, material.clip, material.rate, level)
 
 
-def resynthesis(material: Material, level: float, rng: np.random.Generator) -> Samples:
+def resynthesis(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Throw the phases away: `level` mel bands, back to sound by Griffin and Lim's algorithm (16 fast rounds).
 
     It stands for what neural codecs and vocoders do: the magnitudes stay about right, the phases are invented.
@@ -130,17 +130,17 @@ def resynthesis(material: Material, level: float, rng: np.random.Generator) -> S
     return _float32(librosa.griffinlim(magnitude, n_iter=16, length=len(material.clip), random_state=seed))
 
 
-def low_pass(material: Material, level: float, rng: np.random.Generator) -> Samples:
+def low_pass(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Keep what lies below `level` Hz (Butterworth, 24 dB an octave)."""
     return _filtered(material, level, "lowpass")
 
 
-def high_pass(material: Material, level: float, rng: np.random.Generator) -> Samples:
+def high_pass(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Keep what lies above `level` Hz (Butterworth, 24 dB an octave)."""
     return _filtered(material, level, "highpass")
 
 
-def reverb(material: Material, level: float, rng: np.random.Generator) -> Samples:
+def reverb(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Put the clip in a room: `level` percent of the sound is reverberation of a large room (Freeverb)."""
     share = level / 100
     effect = pedalboard.Reverb(room_size=0.8, damping=0.4, wet_level=share, dry_level=1 - share, width=0.0)
@@ -149,19 +149,19 @@ def reverb(material: Material, level: float, rng: np.random.Generator) -> Sample
     return _float32(wet * (_rms(material.clip) / max(_rms(wet), 1e-9)))
 
 
-def gain(material: Material, level: float, rng: np.random.Generator) -> Samples:
+def gain(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Amplify by `level` dB; above 0 dB what passes full scale is clipped, as a recorder would."""
     louder = material.clip * np.float32(10 ** (level / 20))
     return _float32(np.clip(louder, -1, 1) if level > 0 else louder)
 
 
-def compression(material: Material, level: float, rng: np.random.Generator) -> Samples:
+def compression(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Compress the dynamics by a ratio of `level` to 1 above a threshold 18 dB below the clip's peak."""
     peak = 20 * np.log10(max(float(np.abs(material.clip).max()), 1e-6))
     return _effect(pedalboard.Compressor(threshold_db=peak - 18, ratio=level, attack_ms=5, release_ms=80), material)
 
 
-def speed(material: Material, level: float, rng: np.random.Generator) -> Samples:
+def speed(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Play the recording `level` percent faster, pitch and all (resampling), and take a clip's length of it."""
     ratio = 1 + level / 100
     source = material.ahead[: round(len(material.clip) * max(1.0, ratio)) + 64]
@@ -169,7 +169,7 @@ def speed(material: Material, level: float, rng: np.random.Generator) -> Samples
     return _fitted(_float32(played), len(material.clip))
 
 
-def late(material: Material, level: float, rng: np.random.Generator) -> Samples:
+def late(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """A clip of the same recording that begins `level` seconds later."""
     begin = round(level * material.rate)
     return _fitted(material.ahead[begin : begin + len(material.clip)], len(material.clip))
@@ -214,14 +214,14 @@ def _mel_and_back(rate: int, count: int) -> tuple[Samples, Samples]:
     return _float32(bands), _float32(np.linalg.pinv(bands))
 
 
-def _filtered(material: Material, hertz: float, kind: Literal["lowpass", "highpass"]) -> Samples:
+def _filtered(material: PerturbationInput, hertz: float, kind: Literal["lowpass", "highpass"]) -> Samples:
     if hertz >= material.rate / 2:
         return material.clip
     sections = scipy.signal.butter(4, hertz, kind, fs=material.rate, output="sos")
     return _float32(scipy.signal.sosfilt(sections, material.clip))
 
 
-def _effect(effect: pedalboard.Plugin, material: Material) -> Samples:
+def _effect(effect: pedalboard.Plugin, material: PerturbationInput) -> Samples:
     return _float32(effect.process(material.clip, material.rate, reset=True))
 
 

@@ -17,14 +17,16 @@ from analysis.presentation.versions import versions
 from analysis.retrieval.ranking import KS
 from analysis.retrieval.robustness.figure import draw
 from analysis.retrieval.robustness.perturbations import PERTURBATIONS
-from analysis.retrieval.robustness.run import Result, summarise
+from analysis.retrieval.robustness.run import RobustnessResult, summarise
 from embeddings.provenance import replacing
 
 _MOST_COLUMNS = 8
 FILES = ("robustness.csv", "robustness.json", "robustness.parquet", "robustness.svg", "robustness.html")
 
 
-def write(result: Result, settings: Mapping[str, Any], folder: Path, by: str | None = None) -> dict[str, Path]:
+def write(
+    result: RobustnessResult, settings: Mapping[str, Any], folder: Path, by: str | None = None
+) -> dict[str, Path]:
     """Write all files of a run, with `by` also the table by that column; they are computed before they are written."""
     summary = summarise(result)
     texts = {
@@ -44,7 +46,7 @@ def write(result: Result, settings: Mapping[str, Any], folder: Path, by: str | N
 
 
 def as_data(
-    result: Result, summary: pd.DataFrame, settings: Mapping[str, Any], by: str | None = None
+    result: RobustnessResult, summary: pd.DataFrame, settings: Mapping[str, Any], by: str | None = None
 ) -> dict[str, Any]:
     """The run as JSON-able data."""
     return {
@@ -60,7 +62,7 @@ def as_data(
     }
 
 
-def to_html(result: Result, summary: pd.DataFrame, settings: Mapping[str, Any], by: str | None = None) -> str:
+def to_html(result: RobustnessResult, summary: pd.DataFrame, settings: Mapping[str, Any], by: str | None = None) -> str:
     """The page: what was done, the figure by clip and by track, all numbers, what was left out."""
     groups = summarise(result, by) if by else pd.DataFrame()
     panels = [
@@ -94,7 +96,7 @@ def to_html(result: Result, summary: pd.DataFrame, settings: Mapping[str, Any], 
     )
 
 
-def _most_frequent(result: Result, by: str) -> list[str]:
+def _most_frequent(result: RobustnessResult, by: str) -> list[str]:
     """The values that most targets have, as many as a page is wide."""
     counts = result.ranks.drop_duplicates(["embedder", "perturbation", "target"])[by].value_counts()
     return [str(value) for value in counts.index[:_MOST_COLUMNS]]

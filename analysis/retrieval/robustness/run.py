@@ -39,7 +39,7 @@ _AHEAD = 8  # tasks for each process, so that none waits while this one embeds w
 
 
 @dataclass(frozen=True)
-class Subject:
+class EmbeddedCorpus:
     """An embedder that is tried, and its vectors of the corpus."""
 
     embedder: Embedder
@@ -58,12 +58,12 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RobustnessPlan:
     """What a run does; its fingerprint names the folder where the parts lie."""
 
     table: pa.Table
     corpus: Provenance
-    subjects: Sequence[Subject]
+    subjects: Sequence[EmbeddedCorpus]
     perturbations: Sequence[Perturbation]
     targets: int = 500
     seed: int = 0
@@ -86,7 +86,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Result:
+class RobustnessResult:
     """Ranks by target, and what could not be tried.
 
     `ranks` has the columns embedder, perturbation, level, target (row of the corpus), similarity, rank, track_rank;
@@ -108,14 +108,14 @@ class Result:
 
 
 def run(
-    plan: Plan,
+    plan: RobustnessPlan,
     folder: Path,
     *,
     save: int = 0,
     by: Mapping[str, npt.NDArray[Any]] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> Result:
+) -> RobustnessResult:
     """Try every cell of the plan; parts are kept in `folder` until all are done.
 
     Args:
@@ -141,7 +141,7 @@ def run(
         save_examples(usable, made, plan.seed, folder / "examples", save)
     for name, values in (by or {}).items():
         frame[name] = values[frame["target"].to_numpy()]
-    result = Result(
+    result = RobustnessResult(
         frame, len(tracks), len(np.unique(tracks)), plan.seed, _left_out(plan.perturbations, made),
         float(plan.corpus.settings["clip_seconds"]), float(plan.corpus.settings["hop_seconds"]),
     )  # fmt: skip
@@ -149,7 +149,7 @@ def run(
     return result
 
 
-def summarise(result: Result, by: str | None = None) -> pd.DataFrame:
+def summarise(result: RobustnessResult, by: str | None = None) -> pd.DataFrame:
     """One row a cell: targets, hit rates at 1, 5 and 10 of clip and track with Wilson's intervals, ranks, similarity.
 
     Columns: embedder, perturbation, level, `by`, targets, then `hit<k>`, `hit<k>_low`, `hit<k>_high`,
@@ -199,7 +199,7 @@ def save_examples(
 def _fill(
     cells: Sequence[tuple[Perturbation, float]],
     made: Mapping[Partner | None, Pool],
-    plan: Plan,
+    plan: RobustnessPlan,
     parts: Path,
     tracks: npt.NDArray[np.int64],
     workers: int,
@@ -231,7 +231,7 @@ def _fill(
                 progress(done, len(cells))
 
 
-def _vectors(subject: Subject, chunks: Sequence[Chunk]) -> Vectors:
+def _vectors(subject: EmbeddedCorpus, chunks: Sequence[Chunk]) -> Vectors:
     """Unit vectors of a cell's clips: those that the processes made, or by a network here."""
     if subject.light:
         return np.concatenate([chunk.vectors[subject.name] for chunk in chunks])

@@ -31,28 +31,28 @@ Kind = Literal["reward", "screen_out", "partial", "bonus", "lift", "paid_again"]
 TOKEN_LENGTH = 64
 
 
-class RecruiterError(RootnoteError):
+class MarketplaceError(RootnoteError):
     """What was asked of a marketplace could not be done."""
 
 
-class ArrivalError(RecruiterError):
+class ArrivalError(MarketplaceError):
     """Somebody arrived with an address that no marketplace gives."""
 
 
-class UnknownWorkerError(RecruiterError):
+class UnknownWorkerError(MarketplaceError):
     """The marketplace knows nobody by this id: an address may say anything."""
 
 
-class NotTheirsError(RecruiterError):
+class ForeignSubmissionError(MarketplaceError):
     """The submission that somebody came with is another's: an address may say anything."""
 
 
-class UnsureError(RecruiterError):
+class UnknownOutcomeError(MarketplaceError):
     """The marketplace gave no clear answer; what was asked may have been done."""
 
 
 @dataclass(frozen=True)
-class Terms:
+class Capabilities:
     """What a marketplace is like.
 
     `batch`: the most places of one opening (None: no limit). `by_hand`: the researcher pays outside Rootnote.
@@ -83,7 +83,7 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class HandBack:
+class ReturnLink:
     """How a listener gets back: a form to post, a link to follow, or neither."""
 
     method: Literal["none", "post", "link"] = "none"
@@ -92,7 +92,7 @@ class HandBack:
 
 
 @dataclass(frozen=True)
-class Order:
+class PostingOrder:
     """Places to be opened, each worth `reward`; `total` counts those of all the launch's orders with this one.
 
     `launch` names the launch, the same for all its orders: "STUDY-DATABASE", so that a marketplace can tell when
@@ -117,7 +117,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Submission:
+class SubmissionStatus:
     """One worker's taking of one place, as the marketplace tells it."""
 
     id: str
@@ -128,7 +128,7 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Standing:
+class PostingStatus:
     """An opening now: places that may still be taken, those taken and not submitted, and all that is known of them.
 
     A marketplace may keep from us who holds a place: `submissions` need not tell of all that are held.
@@ -136,11 +136,11 @@ class Standing:
 
     free: int
     held: int
-    submissions: tuple[Submission, ...] = ()
+    submissions: tuple[SubmissionStatus, ...] = ()
 
 
 @dataclass(frozen=True)
-class Grant:
+class DirectPayment:
     """Money for a submission beside its approval; `reason` is what the worker reads.
 
     `alike`: how many other grants of as many cents to this submission the books show as paid, since a marketplace may
@@ -148,7 +148,7 @@ class Grant:
     """
 
     token: str
-    submission: Submission
+    submission: SubmissionStatus
     cents: int
     kind: Kind
     reason: str
@@ -161,7 +161,7 @@ class Grant:
             raise ValueError("a grant is at least one cent")
 
 
-class Recruiter(Protocol):
+class Marketplace(Protocol):
     """Seven verbs, and five questions that are asked before them.
 
     Making one needs no network and no credentials: the web server has one, to see who arrives and to hand them back.
@@ -169,7 +169,7 @@ class Recruiter(Protocol):
     """
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> Capabilities:
         """What this marketplace is like."""
 
     def arrive(self, query: Mapping[str, str]) -> Arrival:
@@ -179,16 +179,16 @@ class Recruiter(Protocol):
             ArrivalError: with one sentence for the listener.
         """
 
-    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> HandBack:
+    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> ReturnLink:
         """How somebody gets back whose run ended so; `code` is their completion code."""
 
-    def advert(self, order: Order) -> tuple[tuple[str, str], ...]:
+    def advert(self, order: PostingOrder) -> tuple[tuple[str, str], ...]:
         """What people there are shown of such an order before they take a place: (what it is, its words).
 
         It asks nothing of the network, and `open` sends the same words.
         """
 
-    def open(self, order: Order) -> str:
+    def open(self, order: PostingOrder) -> str:
         """Open places; the opening's id. An order that was opened before gives the same id.
 
         Raises:
@@ -196,13 +196,13 @@ class Recruiter(Protocol):
             UnknownWorkerError: where the order is for one worker alone, whom the marketplace does not know.
         """
 
-    def submissions(self, opening: str) -> Standing:
+    def submissions(self, opening: str) -> PostingStatus:
         """How an opening stands, with its submissions."""
 
-    def approve(self, submission: Submission) -> None:
+    def approve(self, submission: SubmissionStatus) -> None:
         """Accept somebody's work, which pays the opening's reward."""
 
-    def bonus(self, grant: Grant) -> None:
+    def bonus(self, grant: DirectPayment) -> None:
         """Pay a grant; one whose token was paid before is left as it is."""
 
     def close(self, opening: str) -> None:
@@ -218,7 +218,7 @@ class Recruiter(Protocol):
     def fee(self, cents: int, places: int = 1) -> int:
         """The marketplace's fee, in cents, on one payment from an opening with so many places."""
 
-    def has_paid(self, grant: Grant) -> bool:
+    def has_paid(self, grant: DirectPayment) -> bool:
         """Whether the marketplace has paid this grant: asked before one that is in doubt is sent again."""
 
     def exclude(self, worker: str, launch: str) -> None:

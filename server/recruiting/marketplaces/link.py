@@ -8,36 +8,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from server.recruiting.marketplaces.base import Arrival, Grant, HandBack, Order, Outcome, Standing, Submission, Terms
+from server.recruiting.marketplaces.base import (
+    Arrival,
+    Capabilities,
+    DirectPayment,
+    Outcome,
+    PostingOrder,
+    PostingStatus,
+    ReturnLink,
+    SubmissionStatus,
+)
 from study.config import Study
 
 OPENING = "link"
 
 
-class LinkRecruiter:
+class LinkMarketplace:
     """No marketplace: a place is open while the study has one, and paying is the researcher's."""
 
-    terms = Terms(name="a plain link", by_hand=True, pays_unsubmitted=True)
+    terms = Capabilities(name="a plain link", by_hand=True, pays_unsubmitted=True)
 
     def arrive(self, query: Mapping[str, str]) -> Arrival:
         return Arrival(query.get("worker", "").strip() or None)
 
-    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> HandBack:
-        return HandBack()
+    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> ReturnLink:
+        return ReturnLink()
 
-    def advert(self, order: Order) -> tuple[tuple[str, str], ...]:
+    def advert(self, order: PostingOrder) -> tuple[tuple[str, str], ...]:
         return (("Address", order.url),)
 
-    def open(self, order: Order) -> str:
+    def open(self, order: PostingOrder) -> str:
         return OPENING
 
-    def submissions(self, opening: str) -> Standing:
-        return Standing(free=0, held=0)
+    def submissions(self, opening: str) -> PostingStatus:
+        return PostingStatus(free=0, held=0)
 
-    def approve(self, submission: Submission) -> None:
+    def approve(self, submission: SubmissionStatus) -> None:
         """Nobody else keeps a record of it."""
 
-    def bonus(self, grant: Grant) -> None:
+    def bonus(self, grant: DirectPayment) -> None:
         """Nobody else keeps a record of it."""
 
     def close(self, opening: str) -> None:
@@ -49,7 +58,7 @@ class LinkRecruiter:
     def fee(self, cents: int, places: int = 1) -> int:
         return 0
 
-    def has_paid(self, grant: Grant) -> bool:
+    def has_paid(self, grant: DirectPayment) -> bool:
         return False
 
     def exclude(self, worker: str, launch: str) -> None:
@@ -59,6 +68,6 @@ class LinkRecruiter:
         """There is nothing to let go of."""
 
 
-def make(study: Study, *, live: bool, endpoint: str) -> LinkRecruiter:
+def make(study: Study, *, live: bool, endpoint: str) -> LinkMarketplace:
     """The recruiter of plain links; it has no settings and no client."""
-    return LinkRecruiter()
+    return LinkMarketplace()

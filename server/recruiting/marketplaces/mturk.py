@@ -22,18 +22,18 @@ from xml.sax.saxutils import escape
 from server.recruiting.marketplaces.base import (
     Arrival,
     ArrivalError,
-    Grant,
-    HandBack,
-    Order,
+    Capabilities,
+    DirectPayment,
+    MarketplaceError,
     Outcome,
-    RecruiterError,
-    Standing,
+    PostingOrder,
+    PostingStatus,
+    ReturnLink,
     Status,
-    Submission,
-    Terms,
+    SubmissionStatus,
     UnknownWorkerError,
 )
-from server.recruiting.marketplaces.mturk_client import OURS, TurkError, ask, connect, pages
+from server.recruiting.marketplaces.mturk_client import OURS, MTurkApiError, ask, connect, pages
 from study.config import MTurkConfig, Study
 from study.languages import mark
 
@@ -51,17 +51,17 @@ ELSEWHERE = mark("This study is open to workers of Mechanical Turk: please open 
 DAMAGED = mark("This address is not complete; please open the HIT once more on Mechanical Turk.")
 
 
-def make(study: Study, *, live: bool, endpoint: str) -> MTurkRecruiter:
-    return MTurkRecruiter(study.config.recruiter.mturk, study.config.study.name, live=live, endpoint=endpoint)
+def make(study: Study, *, live: bool, endpoint: str) -> MTurkMarketplace:
+    return MTurkMarketplace(study.config.recruiter.mturk, study.config.study.name, live=live, endpoint=endpoint)
 
 
-class MTurkRecruiter:
+class MTurkMarketplace:
     """A requester's account. `endpoint`: a local Mechanical Turk on loopback, to rehearse with."""
 
     def __init__(
         self, config: MTurkConfig, study: str = "", *, live: bool = False, endpoint: str = "", attempts: int = 6
     ) -> None:
-        self.terms = Terms(name="Mechanical Turk", batch=BATCH, hold_minutes=config.assignment_minutes)
+        self.terms = Capabilities(name="Mechanical Turk", batch=BATCH, hold_minutes=config.assignment_minutes)
         self._config, self._study, self._live = config, study, live
         self._endpoint, self._attempts = endpoint, attempts
         self._client: Any = None
@@ -95,15 +95,15 @@ class MTurkRecruiter:
             raise ArrivalError(DAMAGED)
         return f"{parts.scheme}://{parts.netloc}"
 
-    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> HandBack:
+    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> ReturnLink:
         if not arrival.back:
-            return HandBack()
+            return ReturnLink()
         fields = {"assignmentId": arrival.submission, "code": code, "outcome": outcome}
-        return HandBack("post", f"{arrival.back}/mturk/externalSubmit", fields)
+        return ReturnLink("post", f"{arrival.back}/mturk/externalSubmit", fields)
 
     # ------------------------------------------------------------------ openings
 
-    def open(self, order: Order) -> str:
+    def open(self, order: PostingOrder) -> str:
         if order.places > BATCH:
             raise ValueError(f"a HIT has at most {BATCH} places")
         kind = self._kind(_owed(order.launch) if order.only_for else _marker(order.launch))
@@ -111,20 +111,20 @@ class MTurkRecruiter:
             self._associate(kind, order.only_for, _number(order.token), tell=True)
         return self._find(order, kind) or self._create(order, kind)
 
-    def _find(self, order: Order, kind: str) -> str:
+    def _find(self, order: PostingOrder, kind: str) -> str:
         """The HIT that this order has become, or ""."""
         for hit in self._pages("list_hits_for_qualification_type", "HITs", QualificationTypeId=kind):
             launch, _, token = str(hit.get("RequesterAnnotation", "")).removeprefix("rootnote ").partition(" ")
             if (launch, token) == (order.launch, order.token):
                 return str(hit["HITId"])
             if launch != order.launch and hit["HITStatus"] in ("Assignable", "Unassignable"):
-                raise RecruiterError(
+                raise MarketplaceError(
                     f"somebody has launched this study already, from another database (HIT {hit['HITId']} is open); "
                     "use that database, or close the other launch first."
                 )
         return ""
 
-    def _create(self, order: Order, kind: str) -> str:
+    def _create(self, order: PostingOrder, kind: str) -> str:
         requirements = [_owes(kind, order.token)] if order.only_for else self._requirements(kind)
         made = self._ask("create_hit_type", **self._shown(order), QualificationRequirements=requirements)
         try:
@@ -137,13 +137,13 @@ class MTurkRecruiter:
                 RequesterAnnotation=f"rootnote {order.launch} {order.token}",
                 UniqueRequestToken=order.token,
             )
-        except TurkError as error:
+        except MTurkApiError as error:
             if error.code == "HitAlreadyExists" and (earlier := self._find(order, kind)):
                 return earlier
             raise
         return str(hit["HIT"]["HITId"])
 
-    def _shown(self, order: Order) -> dict[str, Any]:
+    def _shown(self, order: PostingOrder) -> dict[str, Any]:
         """What a HIT type shows to workers."""
         config = self._config
         return {
@@ -155,7 +155,7 @@ class MTurkRecruiter:
             "AutoApprovalDelayInSeconds": round(config.auto_approval_days * 86400),
         }
 
-    def advert(self, order: Order) -> tuple[tuple[str, str], ...]:
+    def advert(self, order: PostingOrder) -> tuple[tuple[str, str], ...]:
         shown, config = self._shown(order), self._config
         who = [f"in {', '.join(config.countries)}"] if config.countries else []
         who += [f"at least {config.approved_percent} % of work approved"] if config.approved_percent else []
@@ -200,7 +200,7 @@ class MTurkRecruiter:
                 AutoGranted=False,
             )
             self._kinds[name] = str(made["QualificationType"]["QualificationTypeId"])
-        except TurkError as error:
+        except MTurkApiError as error:
             if error.code != "QualificationTypeAlreadyExists":
                 raise
             self._kinds[name] = self._known_kind(name)
@@ -211,7 +211,9 @@ class MTurkRecruiter:
         for kind in self._pages("list_qualification_types", "QualificationTypes", **mine):
             if kind["Name"] == name:
                 return str(kind["QualificationTypeId"])
-        raise RecruiterError(f"the qualification type '{name}' was made but is not listed yet; try again in a minute.")
+        raise MarketplaceError(
+            f"the qualification type '{name}' was made but is not listed yet; try again in a minute."
+        )
 
     def exclude(self, worker: str, launch: str) -> None:
         self._associate(self._kind(_marker(launch)), worker, 1, tell=False)
@@ -225,7 +227,7 @@ class MTurkRecruiter:
                 IntegerValue=value,
                 SendNotification=tell,
             )
-        except TurkError as error:
+        except MTurkApiError as error:
             if error.code in OURS:
                 raise
             raise UnknownWorkerError("Mechanical Turk knows no worker by the id that somebody arrived with.") from None
@@ -233,40 +235,40 @@ class MTurkRecruiter:
     def close(self, opening: str) -> None:
         try:
             self._ask("update_expiration_for_hit", HITId=opening, ExpireAt=PAST)
-        except TurkError as error:
+        except MTurkApiError as error:
             # The same end twice, or a HIT that Mechanical Turk has disposed of after its 120 days.
             if error.code not in ("DuplicateRequest", "HITDoesNotExist"):
                 raise
 
     # ------------------------------------------------------------------ submissions and pay
 
-    def submissions(self, opening: str) -> Standing:
+    def submissions(self, opening: str) -> PostingStatus:
         try:
             hit = self._ask("get_hit", HITId=opening)["HIT"]
-        except TurkError as error:
+        except MTurkApiError as error:
             if error.code == "HITDoesNotExist":  # disposed of, after 120 days
-                return Standing(0, 0)
+                return PostingStatus(0, 0)
             raise
         free = hit["NumberOfAssignmentsAvailable"] if hit["HITStatus"] == "Assignable" else 0
         if hit["HITStatus"] == "Disposed":
-            return Standing(0, 0)
+            return PostingStatus(0, 0)
         listed = self._pages("list_assignments_for_hit", "Assignments", HITId=opening)
         known = tuple(_submission(one) for one in listed)
-        return Standing(free, hit["NumberOfAssignmentsPending"], known)
+        return PostingStatus(free, hit["NumberOfAssignmentsPending"], known)
 
-    def approve(self, submission: Submission) -> None:
+    def approve(self, submission: SubmissionStatus) -> None:
         if submission.status == "approved":
             return
         try:
             self._ask("approve_assignment", AssignmentId=submission.id)
-        except TurkError as error:
+        except MTurkApiError as error:
             if error.code != "InvalidAssignmentState" or self._status(submission.id) != "Approved":
                 raise
 
     def _status(self, assignment: str) -> str:
         return str(self._ask("get_assignment", AssignmentId=assignment)["Assignment"]["AssignmentStatus"])
 
-    def bonus(self, grant: Grant) -> None:
+    def bonus(self, grant: DirectPayment) -> None:
         try:
             self._ask(
                 "send_bonus",
@@ -276,11 +278,11 @@ class MTurkRecruiter:
                 Reason=f"{grant.reason} ({_reference(grant)})",
                 UniqueRequestToken=grant.token,
             )
-        except TurkError as error:
+        except MTurkApiError as error:
             if error.code != "DuplicateRequest":
                 raise
 
-    def has_paid(self, grant: Grant) -> bool:
+    def has_paid(self, grant: DirectPayment) -> bool:
         paid = self._pages("list_bonus_payments", "BonusPayments", AssignmentId=grant.submission.id)
         # A token is not told again, so the reason carries a reference to it.
         return any(str(one.get("Reason", "")).endswith(f"({_reference(grant)})") for one in paid)
@@ -320,9 +322,9 @@ def question(url: str) -> str:
     )
 
 
-def _submission(found: Mapping[str, Any]) -> Submission:
+def _submission(found: Mapping[str, Any]) -> SubmissionStatus:
     status = STATUSES[found["AssignmentStatus"]]
-    return Submission(found["AssignmentId"], found["WorkerId"], found["HITId"], status, found.get("SubmitTime"))
+    return SubmissionStatus(found["AssignmentId"], found["WorkerId"], found["HITId"], status, found.get("SubmitTime"))
 
 
 def _marker(launch: str) -> str:
@@ -343,7 +345,7 @@ def _owes(kind: str, token: str) -> dict[str, Any]:
     return {"QualificationTypeId": kind, **values, "ActionsGuarded": "DiscoverPreviewAndAccept"}
 
 
-def _reference(grant: Grant) -> str:
+def _reference(grant: DirectPayment) -> str:
     return "ref " + hashlib.sha256(grant.token.encode()).hexdigest()[:12]
 
 

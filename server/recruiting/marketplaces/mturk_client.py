@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from server.recruiting.marketplaces.base import RecruiterError, UnsureError
+from server.recruiting.marketplaces.base import MarketplaceError, UnknownOutcomeError
 
 REGION = "us-east-1"  # the only one that Mechanical Turk has, whatever the environment says
 ENDPOINTS = {
@@ -36,7 +36,7 @@ OURS = (
 LINK = "the AWS account is not linked to a Mechanical Turk requester account; link it at https://requester.mturk.com/developer."
 
 
-class TurkError(RecruiterError):
+class MTurkApiError(MarketplaceError):
     """Mechanical Turk refused; `code` is its TurkErrorCode without the usual beginning."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -54,12 +54,12 @@ def connect(*, live: bool, endpoint: str, attempts: int) -> Any:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
     except ImportError:
-        raise RecruiterError("boto3 is missing; install it with `pip install 'rootnote[recruiters]'`.") from None
+        raise MarketplaceError("boto3 is missing; install it with `pip install 'rootnote[recruiters]'`.") from None
     config = Config(retries={"total_max_attempts": attempts, "mode": "adaptive"}, connect_timeout=10, read_timeout=30)
     try:
         return _session(local=bool(endpoint)).client("mturk", endpoint_url=endpoint or ENDPOINTS[live], config=config)
     except (BotoCoreError, ValueError) as error:
-        raise RecruiterError(f"the AWS settings cannot be used: {_plain(str(error))}") from error
+        raise MarketplaceError(f"the AWS settings cannot be used: {_plain(str(error))}") from error
 
 
 @functools.cache
@@ -99,7 +99,7 @@ def pages(client: Any, operation: str, name: str, given: dict[str, Any]) -> Iter
         raise explain(error) from error
 
 
-def explain(error: Exception) -> RecruiterError:
+def explain(error: Exception) -> MarketplaceError:
     """An error of boto3 in plain words."""
     from botocore import exceptions
 
@@ -107,35 +107,37 @@ def explain(error: Exception) -> RecruiterError:
         case exceptions.ClientError():
             return _refusal(error.response)
         case exceptions.NoCredentialsError() | exceptions.PartialCredentialsError():
-            return RecruiterError("no AWS credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+            return MarketplaceError("no AWS credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
         case exceptions.ParamValidationError():
-            return RecruiterError(f"Mechanical Turk would not take this: {_plain(str(error))}")
+            return MarketplaceError(f"Mechanical Turk would not take this: {_plain(str(error))}")
         case exceptions.EndpointConnectionError() | exceptions.ConnectTimeoutError():
-            return RecruiterError(
+            return MarketplaceError(
                 "Mechanical Turk cannot be reached; check the connection (AWS has announced that it closes on "
                 "2026-09-30)."
             )
         case exceptions.HTTPClientError():
-            return UnsureError("Mechanical Turk did not answer; run `rootnote server sync` to see what was done.")
-    return RecruiterError(f"AWS cannot be asked: {_plain(str(error))}")
+            return UnknownOutcomeError(
+                "Mechanical Turk did not answer; run `rootnote server sync` to see what was done."
+            )
+    return MarketplaceError(f"AWS cannot be asked: {_plain(str(error))}")
 
 
-def _refusal(response: dict[str, Any]) -> RecruiterError:
+def _refusal(response: dict[str, Any]) -> MarketplaceError:
     kind, message = str(response["Error"]["Code"]), _plain(str(response["Error"].get("Message", "")))
     code = str(response.get("TurkErrorCode", kind)).removeprefix(PREFIX)
     if int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)) >= 500:
-        return UnsureError("Mechanical Turk failed within; run `rootnote server sync` to see what was done.")
+        return UnknownOutcomeError("Mechanical Turk failed within; run `rootnote server sync` to see what was done.")
     if code in WORDS:
-        return TurkError(code, WORDS[code])
+        return MTurkApiError(code, WORDS[code])
     if kind in ("InvalidSignatureException", "SignatureDoesNotMatch"):
-        return TurkError(kind, _signature(message))
+        return MTurkApiError(kind, _signature(message))
     if "suspend" in f"{code} {message}".lower():
-        return TurkError(
+        return MTurkApiError(
             "AccountSuspended", "the Mechanical Turk account is suspended; write to Mechanical Turk's support."
         )
     if "linked" in message:
-        return TurkError(code, LINK)
-    return TurkError(code, f"Mechanical Turk refused ({code}): {message}")
+        return MTurkApiError(code, LINK)
+    return MTurkApiError(code, f"Mechanical Turk refused ({code}): {message}")
 
 
 def _signature(message: str) -> str:

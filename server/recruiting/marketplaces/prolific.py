@@ -20,18 +20,18 @@ from urllib.parse import urlsplit
 from server.recruiting.marketplaces.base import (
     Arrival,
     ArrivalError,
-    Grant,
-    HandBack,
-    NotTheirsError,
-    Order,
+    Capabilities,
+    DirectPayment,
+    ForeignSubmissionError,
+    MarketplaceError,
     Outcome,
-    RecruiterError,
-    Standing,
+    PostingOrder,
+    PostingStatus,
+    ReturnLink,
     Status,
-    Submission,
-    Terms,
+    SubmissionStatus,
 )
-from server.recruiting.marketplaces.prolific_api import LOOPBACK, WAITS, Api, RefusedError
+from server.recruiting.marketplaces.prolific_api import LOOPBACK, WAITS, ProlificApiError, ProlificClient
 from study.config import ProlificConfig, Study
 
 SITE = "https://app.prolific.com"
@@ -50,19 +50,21 @@ STATUSES: dict[str, Status] = {
 RUNNING = ("ACTIVE", "PAUSED", "AWAITING REVIEW", "PUBLISHING", "SCHEDULED")
 
 
-def make(study: Study, *, live: bool, endpoint: str) -> ProlificRecruiter:
-    return ProlificRecruiter(study, live=live, endpoint=endpoint)
+def make(study: Study, *, live: bool, endpoint: str) -> ProlificMarketplace:
+    return ProlificMarketplace(study, live=live, endpoint=endpoint)
 
 
-class ProlificRecruiter:
+class ProlificMarketplace:
     """Prolific for one study; asks nothing of the network until it has to."""
 
-    terms = Terms(name="Prolific", pays_unsubmitted=True, screen_out_apart=True, settle_minutes=15)
+    terms = Capabilities(name="Prolific", pays_unsubmitted=True, screen_out_apart=True, settle_minutes=15)
 
-    def __init__(self, study: Study, *, live: bool = False, endpoint: str = "", api: Api | None = None) -> None:
+    def __init__(
+        self, study: Study, *, live: bool = False, endpoint: str = "", api: ProlificClient | None = None
+    ) -> None:
         self._study, self._config = study, study.config.recruiter.prolific
         self._live, self._endpoint = live, endpoint
-        self._api = api or Api(endpoint)
+        self._api = api or ProlificClient(endpoint)
         self._paid: dict[str, tuple[str, int]] = {}  # token -> submission and cents, of this process
 
     # ------------------------------------------------------------------ listeners
@@ -77,12 +79,12 @@ class ProlificRecruiter:
             )
         return Arrival(worker, submission, opening)
 
-    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> HandBack:
+    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> ReturnLink:
         """Those who left give their submission back there themselves; all others come back with a code."""
         site = self._endpoint.replace("127.0.0.1", "localhost") if self._endpoint else SITE
         if outcome == "left":
-            return HandBack("link", f"{site}/studies")
-        return HandBack("link", f"{site}/submissions/complete?cc={self.code(outcome)}")
+            return ReturnLink("link", f"{site}/studies")
+        return ReturnLink("link", f"{site}/submissions/complete?cc={self.code(outcome)}")
 
     def code(self, outcome: Outcome) -> str:
         """The study's completion code for an outcome: it follows from the study, and is no secret."""
@@ -92,25 +94,25 @@ class ProlificRecruiter:
 
     # ------------------------------------------------------------------ places
 
-    def open(self, order: Order) -> str:
+    def open(self, order: PostingOrder) -> str:
         if not self._live and not self._endpoint:
-            raise RecruiterError(
+            raise MarketplaceError(
                 "Prolific has no sandbox: --live opens a study that costs money, and `rootnote server rehearse "
                 "--recruiter prolific` rehearses without."
             )
         parts = urlsplit(order.url)
         if parts.scheme != "https" and not (self._endpoint and parts.hostname in LOOPBACK):
-            raise RecruiterError(f"Prolific opens only https addresses, and ROOTNOTE_PUBLIC_URL is '{order.url}'.")
+            raise MarketplaceError(f"Prolific opens only https addresses, and ROOTNOTE_PUBLIC_URL is '{order.url}'.")
         study = self._find(order) or self._draft(order)
         if study["status"] == "UNPUBLISHED":
             self._publish(study["id"])
         elif study["status"] not in RUNNING:
-            raise RecruiterError(f"the study on Prolific is {study['status']} already; make a new launch.")
+            raise MarketplaceError(f"the study on Prolific is {study['status']} already; make a new launch.")
         elif study["total_available_places"] < order.total and not order.only_for:
             self._api.patch(f"/studies/{study['id']}/", {"total_available_places": order.total})
         return str(study["id"])
 
-    def _find(self, order: Order) -> dict[str, Any] | None:
+    def _find(self, order: PostingOrder) -> dict[str, Any] | None:
         """The study that an order belongs to; of two drafts (a request that arrived twice) the older.
 
         Raises:
@@ -124,16 +126,16 @@ class ProlificRecruiter:
                 found = found if found and one["status"] == "UNPUBLISHED" else one
             same = ours == "rootnote" and launch.rpartition("-")[0] == study and launch != order.launch
             if same and one["status"] in RUNNING:
-                raise RecruiterError(
+                raise MarketplaceError(
                     f"another database has launched this study on Prolific already ({one['id']}); use that database, "
                     "or stop that study first."
                 )
         return found
 
-    def _name(self, order: Order) -> str:
+    def _name(self, order: PostingOrder) -> str:
         return f"rootnote {order.launch}" + (f" {order.token}" if order.only_for else "")
 
-    def _draft(self, order: Order) -> dict[str, Any]:
+    def _draft(self, order: PostingOrder) -> dict[str, Any]:
         config = self._config
         review = [{"action": "MANUALLY_REVIEW"}]
         filters = read_filters(config)
@@ -155,7 +157,7 @@ class ProlificRecruiter:
         }
         return self._api.post("/studies/", given | ({"project": config.project} if config.project else {}))
 
-    def _shown(self, order: Order) -> dict[str, Any]:
+    def _shown(self, order: PostingOrder) -> dict[str, Any]:
         """What a study shows to people on Prolific."""
         config, minutes = self._config, max(1, round(order.minutes))
         return {
@@ -167,7 +169,7 @@ class ProlificRecruiter:
             "device_compatibility": list(config.devices),
         }
 
-    def advert(self, order: Order) -> tuple[tuple[str, str], ...]:
+    def advert(self, order: PostingOrder) -> tuple[tuple[str, str], ...]:
         shown, config = self._shown(order), self._config
         filters = [f"{name.replace('-', ' ')}: {', '.join(ids)}" for name, ids in _lists(config).items() if ids]
         least = [f"at least {config.approved_percent} % of submissions approved"] if config.approved_percent else []
@@ -185,7 +187,7 @@ class ProlificRecruiter:
     def _publish(self, study: str) -> None:
         try:
             self._api.post(f"/studies/{study}/transition/", {"action": "PUBLISH"}, again=True)
-        except RefusedError:
+        except ProlificApiError:
             # Asked again after no answer, it may have been published the first time.
             if self._status(study) not in RUNNING:
                 raise
@@ -193,24 +195,26 @@ class ProlificRecruiter:
     def _status(self, study: str) -> str:
         return str(self._api.get(f"/studies/{study}/")["status"])
 
-    def submissions(self, opening: str) -> Standing:
+    def submissions(self, opening: str) -> PostingStatus:
         study = self._api.get(f"/studies/{opening}/")
         found = tuple(self._submission(one, opening) for one in self._api.pages("/submissions/", study=opening))
         free = max(study["total_available_places"] - study["places_taken"], 0) if study["status"] == "ACTIVE" else 0
-        return Standing(free, sum(one.status == "held" for one in found), found)
+        return PostingStatus(free, sum(one.status == "held" for one in found), found)
 
-    def _submission(self, told: Mapping[str, Any], opening: str) -> Submission:
+    def _submission(self, told: Mapping[str, Any], opening: str) -> SubmissionStatus:
         at = told.get("completed_at") or told.get("started_at")
         # A status that is new to us is held: nothing is paid for it, and nobody is recruited in its place.
         status = STATUSES.get(told["status"], "held")
-        return Submission(told["id"], _participant(told), opening, status, datetime.fromisoformat(at) if at else None)
+        return SubmissionStatus(
+            told["id"], _participant(told), opening, status, datetime.fromisoformat(at) if at else None
+        )
 
     def close(self, opening: str) -> None:
         if self._status(opening) in ("UNPUBLISHED", "COMPLETED"):
             return
         try:
             self._api.post(f"/studies/{opening}/transition/", {"action": "STOP"}, again=True)
-        except RefusedError:
+        except ProlificApiError:
             if self._status(opening) != "COMPLETED":
                 raise
 
@@ -219,23 +223,23 @@ class ProlificRecruiter:
 
     # ------------------------------------------------------------------ pay
 
-    def approve(self, submission: Submission) -> None:
+    def approve(self, submission: SubmissionStatus) -> None:
         """Approve; one that is being completed at this very moment is waited for."""
         for attempt in range(len(WAITS)):
             try:
                 self._api.post(f"/submissions/{submission.id}/transition/", {"action": "APPROVE"}, again=True)
                 return
-            except RefusedError as refused:
+            except ProlificApiError as refused:
                 status = str(self._get(submission)["status"])
                 if status == "APPROVED":
                     return
                 if status != "ACTIVE" or attempt == len(WAITS) - 1 or refused.status != 400:
-                    raise RecruiterError(
+                    raise MarketplaceError(
                         f"the submission {submission.id} is {status} on Prolific; {refused}"
                     ) from refused
             self._api.wait(attempt)
 
-    def bonus(self, grant: Grant) -> None:
+    def bonus(self, grant: DirectPayment) -> None:
         """Pay: a screen-out by Prolific's own way while the submission is open, all else as a bonus.
 
         Raises:
@@ -254,7 +258,7 @@ class ProlificRecruiter:
             self._api.post(f"/bulk-bonus-payments/{batch['id']}/pay/")
         self._paid[grant.token] = (submission.id, grant.cents)
 
-    def has_paid(self, grant: Grant) -> bool:
+    def has_paid(self, grant: DirectPayment) -> bool:
         if grant.token in self._paid:
             return True
         told = self._theirs(grant.submission)
@@ -264,22 +268,22 @@ class ProlificRecruiter:
         paid = [round(amount) for amount in told.get("bonus_payments") or []]
         return paid.count(grant.cents) > max(others, grant.alike)
 
-    def _theirs(self, submission: Submission) -> dict[str, Any]:
+    def _theirs(self, submission: SubmissionStatus) -> dict[str, Any]:
         """A submission as Prolific has it, of the very participant who is to be paid for it."""
         try:
             told = self._get(submission)
-        except RefusedError as refused:
+        except ProlificApiError as refused:
             if refused.status != 404:
                 raise
             self._status(submission.opening)  # refused too where it is our connection that Prolific does not know
-            raise NotTheirsError(f"Prolific knows no submission {submission.id}.") from refused
+            raise ForeignSubmissionError(f"Prolific knows no submission {submission.id}.") from refused
         if _participant(told) != submission.worker:
-            raise NotTheirsError(
+            raise ForeignSubmissionError(
                 f"on Prolific the submission {submission.id} is not of the participant who came with it."
             )
         return told
 
-    def _get(self, submission: Submission) -> dict[str, Any]:
+    def _get(self, submission: SubmissionStatus) -> dict[str, Any]:
         return self._api.get(f"/submissions/{submission.id}/")
 
     # ------------------------------------------------------------------ the account
@@ -289,14 +293,14 @@ class ProlificRecruiter:
         balance = self._api.get(f"/workspaces/{self._workspace()}/balance/")
         currency = str(balance.get("currency_code", ""))
         if currency != self._config.currency:
-            raise RecruiterError(
+            raise MarketplaceError(
                 f"the workspace on Prolific pays in {currency}, and recruiter.prolific.currency in study.toml is "
                 f"{self._config.currency}: set it, and read all amounts in study.toml as {currency}."
             )
         asked = {"reward": 10_000, "total_available_places": 1}
         told = round(self._api.post("/study-cost-calculator/", asked, again=True)["total_cost"]) - 10_000
         if told != self.fee(10_000):
-            raise RecruiterError(
+            raise MarketplaceError(
                 f"Prolific charges {told / 100:.2f} on 100.00, and study.toml reckons {self.fee(10_000) / 100:.2f}; "
                 "set fee and tax_percent in [recruiter.prolific], so that the cost shown is the cost."
             )
@@ -308,7 +312,7 @@ class ProlificRecruiter:
         found = list(self._api.pages("/workspaces/"))
         if len(found) != 1:
             known = ", ".join(f"{one['id']} ({one.get('title', '')})" for one in found) or "none"
-            raise RecruiterError(f"set recruiter.prolific.workspace in study.toml to one of the workspaces: {known}.")
+            raise MarketplaceError(f"set recruiter.prolific.workspace in study.toml to one of the workspaces: {known}.")
         return str(found[0]["id"])
 
     def fee(self, cents: int, places: int = 1) -> int:

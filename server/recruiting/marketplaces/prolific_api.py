@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from server.recruiting.marketplaces.base import RecruiterError, UnsureError
+from server.recruiting.marketplaces.base import MarketplaceError, UnknownOutcomeError
 
 API = "https://api.prolific.com"
 TOKEN = "PROLIFIC_TOKEN"  # noqa: S105 (the variable's name)
@@ -24,7 +24,7 @@ WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-class RefusedError(RecruiterError):
+class ProlificApiError(MarketplaceError):
     """Prolific said no, and nothing was done; `status` is HTTP's."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -32,12 +32,12 @@ class RefusedError(RecruiterError):
         self.status = status
 
 
-class Api:
+class ProlificClient:
     """A connection that is made when it is first needed; `endpoint` is a local emulator's address."""
 
     def __init__(self, endpoint: str = "", sleep: Callable[[float], None] = time.sleep, timeout: float = 30.0) -> None:
         if endpoint and urlsplit(endpoint).hostname not in LOOPBACK:
-            raise RecruiterError(f"'{endpoint}' is not on this machine; a rehearsal never leaves it.")
+            raise MarketplaceError(f"'{endpoint}' is not on this machine; a rehearsal never leaves it.")
         self._endpoint, self._sleep, self._timeout = endpoint.rstrip("/"), sleep, timeout
         self._client: httpx.Client | None = None
 
@@ -75,7 +75,7 @@ class Api:
         if self._client is None:
             token = REHEARSAL_TOKEN if self._endpoint else os.environ.get(TOKEN, "").strip()
             if not token or not token.isascii() or not token.isprintable():
-                raise RecruiterError(
+                raise MarketplaceError(
                     f"the environment variable {TOKEN} holds no token of Prolific; make one at app.prolific.com under "
                     "Settings, API tokens, and set it."
                 )
@@ -93,10 +93,10 @@ class Api:
                 reply = self._connection().request(method, path, json=body, params=query or None)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if last or not again:
-                    raise RecruiterError(f"Prolific cannot be reached ({error}); check the network.") from error
+                    raise MarketplaceError(f"Prolific cannot be reached ({error}); check the network.") from error
             except httpx.TransportError as error:
                 if last or not again:
-                    raise UnsureError(
+                    raise UnknownOutcomeError(
                         f"Prolific did not answer ({type(error).__name__}); nothing is certain."
                     ) from error
             else:
@@ -116,7 +116,7 @@ def _retry_after(reply: httpx.Response) -> float:
 
 def _read(reply: httpx.Response) -> dict[str, Any]:
     if reply.status_code >= 500:
-        raise UnsureError(f"Prolific failed (status {reply.status_code}); what was asked may have been done.")
+        raise UnknownOutcomeError(f"Prolific failed (status {reply.status_code}); what was asked may have been done.")
     if reply.status_code < 300:
         return _json(reply)
     said = explain(_json(reply).get("error"))
@@ -128,7 +128,7 @@ def _read(reply: httpx.Response) -> dict[str, Any]:
         said = "Prolific asks for fewer requests; try again in some minutes."
     else:
         said = f"Prolific refused: {said}."
-    raise RefusedError(said, reply.status_code)
+    raise ProlificApiError(said, reply.status_code)
 
 
 def _json(reply: httpx.Response) -> dict[str, Any]:

@@ -30,13 +30,13 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 import numpy as np
 
-from server.simulation.marketplaces.money import Entry
+from server.simulation.marketplaces.money import LedgerLine
 
 KNOWN_FAULTS = ("throttle", "fail", "fail_after", "timeout_before", "timeout_after", "twice")
 
 
 @dataclass(frozen=True)
-class Request:
+class HttpRequest:
     """One HTTP request; header names are in lower case."""
 
     method: str
@@ -50,7 +50,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Reply:
+class HttpReply:
     """One HTTP reply."""
 
     status: int
@@ -59,16 +59,16 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def as_json(status: int, value: Any) -> Reply:
-    return Reply(status, json.dumps(value, default=str).encode())
+def as_json(status: int, value: Any) -> HttpReply:
+    return HttpReply(status, json.dumps(value, default=str).encode())
 
 
-class Cut(Exception):  # noqa: N818 (no error: the connection ends without a reply)
+class ConnectionCut(Exception):  # noqa: N818 (no error: the connection ends without a reply)
     """The connection is to be cut."""
 
 
 @dataclass(frozen=True)
-class Call:
+class RecordedCall:
     """One call of the marketplace's interface: what was asked, how it was answered, and which fault struck."""
 
     number: int
@@ -120,7 +120,7 @@ class Faults:
         return struck or self.always
 
 
-class Market:
+class FakeMarketplace:
     """An emulated marketplace: a context manager that serves on a free port of 127.0.0.1 while it is open."""
 
     hang_seconds = 0.0
@@ -131,8 +131,8 @@ class Market:
         self._server: _Server | None = None
         self.lock = threading.RLock()
         self.faults = Faults()
-        self.calls: list[Call] = []
-        self.entries: list[Entry] = []
+        self.calls: list[RecordedCall] = []
+        self.entries: list[LedgerLine] = []
         self.notifications: list[Notification] = []
         self._made = 0
 
@@ -191,7 +191,7 @@ class Market:
         """Refuse every call by a code from now on; "" ends it."""
         self.faults.always = code
 
-    def ledger(self) -> tuple[Entry, ...]:
+    def ledger(self) -> tuple[LedgerLine, ...]:
         """All money that left the account."""
         with self.lock:
             self.tick()
@@ -228,7 +228,7 @@ class Market:
     def tell(self, event: str, body: Mapping[str, Any]) -> None:
         self.notifications.append(Notification(self.new_id("N"), event, body, self.now()))
 
-    def pay(self, entry: Entry) -> None:
+    def pay(self, entry: LedgerLine) -> None:
         if entry.amount:
             self.entries.append(entry)
 
@@ -240,23 +240,23 @@ class Market:
         """Do what has fallen due."""
         raise NotImplementedError
 
-    def handle(self, request: Request) -> Reply:
+    def handle(self, request: HttpRequest) -> HttpReply:
         """Answer a request."""
         raise NotImplementedError
 
-    def throttled(self) -> Reply:
+    def throttled(self) -> HttpReply:
         raise NotImplementedError
 
-    def failed(self) -> Reply:
+    def failed(self) -> HttpReply:
         raise NotImplementedError
 
-    def refused(self, code: str) -> Reply:
+    def refused(self, code: str) -> HttpReply:
         raise NotImplementedError
 
     def add_worker(self, given: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
-    def call(self, operation: str, request: Mapping[str, Any], work: Callable[[], Reply]) -> Reply:
+    def call(self, operation: str, request: Mapping[str, Any], work: Callable[[], HttpReply]) -> HttpReply:
         """Answer one call of the interface, with the fault that is due, and log it.
 
         Raises:
@@ -267,21 +267,21 @@ class Market:
             number = self._made
             try:
                 reply = self._answer(how, work)
-            except Cut:
+            except ConnectionCut:
                 reply = None
             status = reply.status if reply else 0
-            self.calls.append(Call(number, operation, request, status, how, self.now()))
+            self.calls.append(RecordedCall(number, operation, request, status, how, self.now()))
         if reply is None:
             time.sleep(self.hang_seconds)
-            raise Cut
+            raise ConnectionCut
         return reply
 
-    def _answer(self, how: str, work: Callable[[], Reply]) -> Reply:
+    def _answer(self, how: str, work: Callable[[], HttpReply]) -> HttpReply:
         before = {"throttle": self.throttled, "fail": self.failed}
         if how in before:
             return before[how]()
         if how == "timeout_before":
-            raise Cut
+            raise ConnectionCut
         if how and how not in KNOWN_FAULTS:
             return self.refused(how)
         self.tick()
@@ -289,10 +289,10 @@ class Market:
         if how == "twice":
             work()
         if how == "timeout_after":
-            raise Cut
+            raise ConnectionCut
         return self.failed() if how == "fail_after" else reply
 
-    def administer(self, request: Request) -> Reply:
+    def administer(self, request: HttpRequest) -> HttpReply:
         """Answer a request to /_market."""
         given = json.loads(request.body or b"{}")
         match request.method, request.path.removeprefix("/_market"):
@@ -315,7 +315,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, house: Market) -> None:
+    def __init__(self, house: FakeMarketplace) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.house = house
 
@@ -328,7 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # a reply goes out in one piece: in two, the second would wait for the first to be acknowledged
 
     @property
-    def house(self) -> Market:
+    def house(self) -> FakeMarketplace:
         assert isinstance(self.server, _Server)
         return self.server.house
 
@@ -337,19 +337,19 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         query = dict(parse_qsl(address.query, keep_blank_values=True))
-        request = Request(self.command, address.path, query, headers, body)
+        request = HttpRequest(self.command, address.path, query, headers, body)
         if address.path == "/favicon.ico":  # browsers ask for it, and would complain
-            return self._reply(Reply(204))
+            return self._reply(HttpReply(204))
         try:
             administered = address.path.startswith("/_market/")
             self._reply(self.house.administer(request) if administered else self.house.handle(request))
-        except Cut:
+        except ConnectionCut:
             self.close_connection = True
         return None
 
     do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = _serve  # noqa: N815
 
-    def _reply(self, reply: Reply) -> None:
+    def _reply(self, reply: HttpReply) -> None:
         reply = replace(reply, headers={"Content-Type": reply.type, **reply.headers})
         self.send_response(reply.status)
         for name, value in reply.headers.items():

@@ -12,7 +12,7 @@ Kind = Literal["reward", "bonus", "screen-out", "fee", "tax"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerLine:
     """Money that left the account: `assignment` is what it was for, `reference` the call's token where it had one."""
 
     at: datetime
@@ -28,6 +28,6 @@ def cents(amount: Decimal) -> Decimal:
     return amount.quantize(CENT, ROUND_HALF_UP)
 
 
-def total(entries: tuple[Entry, ...], *kinds: Kind) -> Decimal:
+def total(entries: tuple[LedgerLine, ...], *kinds: Kind) -> Decimal:
     """What was paid, of some kinds or of all."""
     return sum((entry.amount for entry in entries if not kinds or entry.kind in kinds), Decimal("0.00"))

@@ -14,14 +14,14 @@ import html
 from http.cookies import SimpleCookie
 from urllib.parse import quote
 
-from server.simulation.marketplaces.loopback import Reply, Request
-from server.simulation.marketplaces.prolific_state import ProlificState
-from server.simulation.marketplaces.prolific_studies import OPEN, Participant, ProlificError, Submission
+from server.simulation.marketplaces.loopback import HttpReply, HttpRequest
+from server.simulation.marketplaces.prolific_state import FakeProlificState
+from server.simulation.marketplaces.prolific_studies import OPEN, FakeParticipant, FakeProlificError, FakeSubmission
 
 COOKIE = "prolific_participant"
 
 
-def study_address(one: Submission) -> str:
+def study_address(one: FakeSubmission) -> str:
     """The study's address for one submission."""
     values = {"PROLIFIC_PID": one.participant, "STUDY_ID": one.study.id, "SESSION_ID": one.id}
     address = one.study.given.external_study_url
@@ -30,25 +30,25 @@ def study_address(one: Submission) -> str:
     return address
 
 
-class Site:
+class ProlificSite:
     """The pages, over one state."""
 
-    def __init__(self, state: ProlificState) -> None:
+    def __init__(self, state: FakeProlificState) -> None:
         self.state = state
 
-    def handle(self, request: Request) -> Reply:
+    def handle(self, request: HttpRequest) -> HttpReply:
         """Answer a participant's request."""
         try:
             return self._route(request)
-        except ProlificError as refused:
+        except FakeProlificError as refused:
             return _page(refused.title, f"<p data-refused>{html.escape(str(refused.detail))}</p>", 400)
 
-    def _route(self, request: Request) -> Reply:
+    def _route(self, request: HttpRequest) -> HttpReply:
         match request.method, request.path.strip("/").split("/"):
             case "GET", ["signin"]:
                 who = self.state.participant(request.query.get("participant", ""))
                 headers = {"Location": "/studies", "Set-Cookie": f"{COOKIE}={who.id}; Path=/; HttpOnly; SameSite=Lax"}
-                return Reply(303, headers=headers)
+                return HttpReply(303, headers=headers)
             case "GET", ["studies"]:
                 return self._offers(self._who(request))
             case "POST", ["studies", id_, "reserve"]:
@@ -67,19 +67,19 @@ class Site:
                 return _redirect("/studies")
         return _page("There is nothing here", "", 404)
 
-    def _who(self, request: Request) -> Participant:
+    def _who(self, request: HttpRequest) -> FakeParticipant:
         cookie = SimpleCookie(request.headers.get("cookie", ""))
         if COOKIE not in cookie:
-            raise ProlificError("Sign in", "Please sign in first.")
+            raise FakeProlificError("Sign in", "Please sign in first.")
         return self.state.participant(cookie[COOKIE].value)
 
-    def _mine(self, request: Request, id_: str) -> Submission:
+    def _mine(self, request: HttpRequest, id_: str) -> FakeSubmission:
         one = self.state.submission(id_)
         if one.participant != self._who(request).id:
-            raise ProlificError("Not found", "Submission does not exist.", 404)
+            raise FakeProlificError("Not found", "Submission does not exist.", 404)
         return one
 
-    def _offers(self, who: Participant) -> Reply:
+    def _offers(self, who: FakeParticipant) -> HttpReply:
         rows = "".join(
             f"<li>{html.escape(study.given.name)} ${study.reward:.2f} "
             f"<form method='post' action='/studies/{study.id}/reserve'><button>Take part</button></form></li>"
@@ -89,26 +89,26 @@ class Site:
         held = "".join(f"<p><a data-held href='/submissions/{one.id}'>Your study is under way</a></p>" for one in mine)
         return _page("Studies", f"{held}<ul>{rows}</ul>")
 
-    def _submission(self, one: Submission) -> Reply:
+    def _submission(self, one: FakeSubmission) -> HttpReply:
         links = f"<a id='open' href='/submissions/{one.id}/open'>Open study link in this window</a>"
         links += f"<form method='post' action='/submissions/{one.id}/return'><button>Stop without completing</button>"
         body = links + "</form>" if one.status in OPEN else ""
         return _page(one.study.given.name, f"<p data-status>{one.status}</p>{body}")
 
-    def _complete(self, who: Participant, code: str) -> Reply:
+    def _complete(self, who: FakeParticipant, code: str) -> HttpReply:
         mine = [one for one in self.state.submissions.values() if one.participant == who.id]
         held = [one for one in mine if one.status == "ACTIVE"] or [one for one in mine if one.status == "TIMED-OUT"]
         if not held:
-            raise ProlificError("No submission", "You have no submission that could be completed.")
+            raise FakeProlificError("No submission", "You have no submission that could be completed.")
         self.state.complete(held[-1], code)
         return _page("Thank you", f"<p data-submitted>Your submission is {held[-1].status}.</p>")
 
 
-def _redirect(address: str) -> Reply:
-    return Reply(303, headers={"Location": address})
+def _redirect(address: str) -> HttpReply:
+    return HttpReply(303, headers={"Location": address})
 
 
-def _page(title: str, body: str, status: int = 200) -> Reply:
+def _page(title: str, body: str, status: int = 200) -> HttpReply:
     shown = html.escape(title)
     text = f"<!doctype html><meta charset=utf-8><title>{shown}</title><h1>{shown}</h1>{body}"
-    return Reply(status, text.encode(), "text/html; charset=utf-8")
+    return HttpReply(status, text.encode(), "text/html; charset=utf-8")

@@ -17,15 +17,15 @@ from decimal import Decimal, InvalidOperation
 from statistics import median
 from typing import Any
 
-from server.simulation.marketplaces.money import Entry, Kind, cents
+from server.simulation.marketplaces.money import Kind, LedgerLine, cents
 from server.simulation.marketplaces.prolific_requests import CreateStudy, Filter, ScreenOut, UpdateStudy
 from server.simulation.marketplaces.prolific_studies import (
     OPEN,
-    Participant,
-    ProlificError,
-    Study,
-    Submission,
-    Tariff,
+    FakeParticipant,
+    FakeProlificError,
+    FakeStudy,
+    FakeSubmission,
+    FeeSchedule,
 )
 
 LEAST_HOURLY = Decimal("8.00")
@@ -38,26 +38,26 @@ MOVES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-class ProlificState:
+class FakeProlificState:
     """One researcher's workspace and all that hangs on it."""
 
     def __init__(
         self,
         balance: Decimal,
-        tariff: Tariff,
+        tariff: FeeSchedule,
         now: Callable[[], datetime],
         new_id: Callable[[str], str],
-        pay: Callable[[Entry], None],
+        pay: Callable[[LedgerLine], None],
     ) -> None:
         self.deposit, self.tariff, self.now, self.new_id, self._pay_out = balance, tariff, now, new_id, pay
         self.spent = Decimal("0.00")
         self.tell: Callable[[str, dict[str, Any]], None] = lambda event, body: None
         self.bonus_delay = timedelta(0)
-        self.studies: dict[str, Study] = {}
-        self.submissions: dict[str, Submission] = {}
-        self.participants: dict[str, Participant] = {}
-        self.bulks: dict[str, tuple[Study, list[tuple[Submission, Decimal]]]] = {}
-        self.due: list[tuple[datetime, str, Submission, Decimal]] = []
+        self.studies: dict[str, FakeStudy] = {}
+        self.submissions: dict[str, FakeSubmission] = {}
+        self.participants: dict[str, FakeParticipant] = {}
+        self.bulks: dict[str, tuple[FakeStudy, list[tuple[FakeSubmission, Decimal]]]] = {}
+        self.due: list[tuple[datetime, str, FakeSubmission, Decimal]] = []
 
     # ------------------------------------------------------------------ money
 
@@ -74,53 +74,53 @@ class ProlificState:
     def _afford(self, amount: Decimal) -> None:
         if amount > self.available:
             detail = f"{amount:.2f} is needed and {self.available:.2f} is available; top up your balance."
-            raise ProlificError("Insufficient funds", detail, code=140400)
+            raise FakeProlificError("Insufficient funds", detail, code=140400)
 
-    def _pay(self, kind: Kind, amount: Decimal, one: Submission, reference: str = "") -> None:
+    def _pay(self, kind: Kind, amount: Decimal, one: FakeSubmission, reference: str = "") -> None:
         at, paid = self.now(), (one.participant, one.id, reference)
         self.spent += self.tariff.cost(amount)
-        self._pay_out(Entry(at, kind, amount, *paid))
-        self._pay_out(Entry(at, "fee", self.tariff.fee(amount), *paid))
-        self._pay_out(Entry(at, "tax", self.tariff.tax(amount), *paid))
+        self._pay_out(LedgerLine(at, kind, amount, *paid))
+        self._pay_out(LedgerLine(at, "fee", self.tariff.fee(amount), *paid))
+        self._pay_out(LedgerLine(at, "tax", self.tariff.tax(amount), *paid))
 
     # ------------------------------------------------------------------ studies
 
-    def create(self, given: CreateStudy) -> Study:
+    def create(self, given: CreateStudy) -> FakeStudy:
         """Make a draft, which costs nothing; the same request again makes another."""
-        study = Study(self.new_id("study"), given, self.now(), given.total_available_places)
+        study = FakeStudy(self.new_id("study"), given, self.now(), given.total_available_places)
         self.studies[study.id] = study
         return study
 
-    def study(self, id_: str) -> Study:
+    def study(self, id_: str) -> FakeStudy:
         if id_ not in self.studies:
-            raise ProlificError("Not found", "Study does not exist.", 404, 140404)
+            raise FakeProlificError("Not found", "Study does not exist.", 404, 140404)
         return self.studies[id_]
 
-    def update(self, study: Study, given: UpdateStudy) -> None:
+    def update(self, study: FakeStudy, given: UpdateStudy) -> None:
         """Change a draft, or the places of a published study, which can only become more."""
         changes = given.model_dump(exclude_unset=True)
         if study.status != "UNPUBLISHED":
             if forbidden := changes.keys() - AFTER_PUBLISHING:
                 detail = {name: ["This cannot be changed once the study is published."] for name in sorted(forbidden)}
-                raise ProlificError("Validation error", detail)
+                raise FakeProlificError("Validation error", detail)
             if study.status == "COMPLETED":
-                raise ProlificError("Validation error", "A completed study cannot be changed.")
+                raise FakeProlificError("Validation error", "A completed study cannot be changed.")
         if (places := given.total_available_places) is not None:
             if study.status != "UNPUBLISHED":
                 if places < study.places:
                     detail = {"total_available_places": ["The places of a published study can only be increased."]}
-                    raise ProlificError("Validation error", detail)
+                    raise FakeProlificError("Validation error", detail)
                 self._afford(self.tariff.cost(study.reward) * (places - study.places))
             study.places = places
         fields = {name: getattr(given, name) for name in changes}
         study.given = study.given.model_copy(update=fields | {"total_available_places": study.places})
         study.settle_status()
 
-    def move(self, study: Study, action: str) -> None:
+    def move(self, study: FakeStudy, action: str) -> None:
         """PUBLISH, PAUSE, START or STOP a study."""
         before, after = MOVES[action]
         if study.status not in before:
-            raise ProlificError("Validation error", f"A study that is {study.status} cannot {action}.")
+            raise FakeProlificError("Validation error", f"A study that is {study.status} cannot {action}.")
         if action == "PUBLISH":
             self._afford(self.tariff.cost(study.reward) * study.places)
             study.published = self.now()
@@ -128,44 +128,44 @@ class ProlificState:
         study.settle_status()
         self.tell("study.status.change", {"resource_id": study.id, "status": study.status})
 
-    def delete(self, study: Study) -> None:
+    def delete(self, study: FakeStudy) -> None:
         if study.status != "UNPUBLISHED":
-            raise ProlificError("Validation error", "Only a draft can be deleted.")
+            raise FakeProlificError("Validation error", "Only a draft can be deleted.")
         del self.studies[study.id]
 
     # ------------------------------------------------------------------ submissions, as the researcher sees them
 
-    def submission(self, id_: str) -> Submission:
+    def submission(self, id_: str) -> FakeSubmission:
         if id_ not in self.submissions:
-            raise ProlificError("Not found", "Submission does not exist.", 404, 140404)
+            raise FakeProlificError("Not found", "Submission does not exist.", 404, 140404)
         return self.submissions[id_]
 
-    def approve(self, one: Submission) -> None:
+    def approve(self, one: FakeSubmission) -> None:
         self._require(one, "AWAITING REVIEW")
         self._set(one, "APPROVED")
         self._pay("reward", one.study.reward, one)
 
-    def reject(self, one: Submission) -> None:
+    def reject(self, one: FakeSubmission) -> None:
         self._require(one, "AWAITING REVIEW")
         self._set(one, "REJECTED")
 
-    def _require(self, one: Submission, *statuses: str) -> None:
+    def _require(self, one: FakeSubmission, *statuses: str) -> None:
         if one.status not in statuses:
             detail = f"The submission {one.id} is {one.status}, not {' or '.join(statuses)}."
-            raise ProlificError("Validation error", detail, code=140200)
+            raise FakeProlificError("Validation error", detail, code=140200)
 
-    def screen_out(self, study: Study, given: ScreenOut) -> None:
+    def screen_out(self, study: FakeStudy, given: ScreenOut) -> None:
         """End submissions with a payment; refused where it would pay less than the least hourly wage."""
         if not study.given.is_custom_screening:
-            raise ProlificError("Validation error", "The study was not created with is_custom_screening.")
+            raise FakeProlificError("Validation error", "The study was not created with is_custom_screening.")
         chosen = [self.submission(id_) for id_ in dict.fromkeys(given.submission_ids)]
         if any(one.study is not study for one in chosen):
-            raise ProlificError("Validation error", "All submissions must belong to the study.")
+            raise FakeProlificError("Validation error", "All submissions must belong to the study.")
         for one in chosen:
             self._require(one, "ACTIVE", "AWAITING REVIEW")
         amount, hours = given.bonus_per_submission, [self._hours(one) for one in chosen]
         if amount < cents(Decimal(median(hours)) * LEAST_HOURLY):
-            raise ProlificError("Screen out refused", "The payment is below the minimum for the median time taken.")
+            raise FakeProlificError("Screen out refused", "The payment is below the minimum for the median time taken.")
         places = self.tariff.cost(study.reward) * (given.increase_places - 1)
         self._afford((self.tariff.cost(amount) + places) * len(chosen))
         for one in chosen:
@@ -175,12 +175,12 @@ class ProlificState:
         study.places += len(chosen) * given.increase_places
         study.settle_status()
 
-    def _hours(self, one: Submission) -> float:
+    def _hours(self, one: FakeSubmission) -> float:
         return ((one.completed or self.now()) - (one.started or one.reserved)).total_seconds() / 3600
 
     # ------------------------------------------------------------------ bonuses
 
-    def set_up_bonuses(self, study: Study, text: str) -> tuple[str, list[Decimal]]:
+    def set_up_bonuses(self, study: FakeStudy, text: str) -> tuple[str, list[Decimal]]:
         """Prepare bonuses, which pays nothing yet; rows are a submission's or a participant's id and an amount."""
         rows, wrong = [], []
         for row in csv.reader(io.StringIO(text)):
@@ -194,19 +194,21 @@ class ProlificState:
             else:
                 rows.append((one, amount))
         if wrong or not rows:
-            raise ProlificError("Validation error", {"csv_bonuses": [f"These rows are not valid: {'; '.join(wrong)}"]})
+            raise FakeProlificError(
+                "Validation error", {"csv_bonuses": [f"These rows are not valid: {'; '.join(wrong)}"]}
+            )
         bulk = self.new_id("bulk")
         self.bulks[bulk] = (study, rows)
         return bulk, [amount for _, amount in rows]
 
-    def _receiver(self, study: Study, id_: str) -> Submission | None:
+    def _receiver(self, study: FakeStudy, id_: str) -> FakeSubmission | None:
         found = [one for one in study.submissions if id_ in (one.id, one.participant) and one.started is not None]
         return found[-1] if found else None
 
     def pay_bonuses(self, bulk: str) -> None:
         """Pay what was prepared, a little later; asked again, it is paid again."""
         if bulk not in self.bulks:
-            raise ProlificError("Not found", "Bulk bonus payment does not exist.", 404, 140404)
+            raise FakeProlificError("Not found", "Bulk bonus payment does not exist.", 404, 140404)
         _, rows = self.bulks[bulk]
         self._afford(sum((self.tariff.cost(amount) for _, amount in rows), Decimal("0.00")))
         at = self.now() + self.bonus_delay
@@ -224,7 +226,7 @@ class ProlificState:
 
     # ------------------------------------------------------------------ participants
 
-    def offers(self, participant: Participant) -> Iterator[Study]:
+    def offers(self, participant: FakeParticipant) -> Iterator[FakeStudy]:
         """The studies that this participant may take a place in now."""
         for study in self.studies.values():
             mine = any(one.participant == participant.id and not one.left for one in study.submissions)
@@ -232,7 +234,7 @@ class ProlificState:
             if is_open and not mine and all(self._passes(participant, one) for one in study.given.filters):
                 yield study
 
-    def _passes(self, who: Participant, one: Filter) -> bool:
+    def _passes(self, who: FakeParticipant, one: Filter) -> bool:
         values = one.selected_values or []
         match one.filter_id:
             case "current-country-of-residence":
@@ -250,38 +252,38 @@ class ProlificState:
         had = {"approval_rate": who.approval_rate, "approval_numbers": who.approvals, "age": who.age}[one.filter_id]
         return one.selected_range.lower <= had <= one.selected_range.upper
 
-    def participant(self, id_: str) -> Participant:
+    def participant(self, id_: str) -> FakeParticipant:
         if id_ not in self.participants:
-            raise ProlificError("Not found", "Participant does not exist.", 404, 140404)
+            raise FakeProlificError("Not found", "Participant does not exist.", 404, 140404)
         return self.participants[id_]
 
-    def reserve(self, who: Participant, study_id: str) -> Submission:
+    def reserve(self, who: FakeParticipant, study_id: str) -> FakeSubmission:
         """Hold a place for ten minutes."""
         study = self.study(study_id)
         if all(one is not study for one in self.offers(who)):
-            raise ProlificError("No place", "There is no place for you in this study.")
-        one = Submission(self.new_id("submission"), study, who.id, self.now())
+            raise FakeProlificError("No place", "There is no place for you in this study.")
+        one = FakeSubmission(self.new_id("submission"), study, who.id, self.now())
         study.submissions.append(one)
         self.submissions[one.id] = one
         self._set(one, "RESERVED")
         return one
 
-    def start(self, one: Submission) -> None:
+    def start(self, one: FakeSubmission) -> None:
         """Open the study's address; opening it again changes nothing."""
         self._require(one, "RESERVED", "ACTIVE")
         if one.status == "RESERVED":
             one.started = self.now()
             self._set(one, "ACTIVE")
 
-    def complete(self, one: Submission, code: str, actor: str = "participant") -> None:
+    def complete(self, one: FakeSubmission, code: str, actor: str = "participant") -> None:
         """Use a completion code; one that is not the study's is kept for the researcher to judge."""
         known = one.study.code(code)
         if actor == "researcher" and (known is None or known.actor != "researcher"):
-            raise ProlificError("Validation error", "This is no completion code for a researcher to use.")
+            raise FakeProlificError("Validation error", "This is no completion code for a researcher to use.")
         self._require(one, "ACTIVE", "TIMED-OUT")
         no_place = one.study.taken >= one.study.places or one.study.status == "COMPLETED"
         if one.status == "TIMED-OUT" and (one.started is None or no_place):
-            raise ProlificError("Timed out", "Your time has run out, and your place has gone to somebody else.")
+            raise FakeProlificError("Timed out", "Your time has run out, and your place has gone to somebody else.")
         one.completed, one.code = self.now(), code
         self._set(one, "AWAITING REVIEW")
         if known is None or known.actor != actor:
@@ -294,23 +296,23 @@ class ProlificState:
         elif action.fixed_screen_out_reward is not None:
             self._screen_out_by_code(one, code, action.fixed_screen_out_reward, action.slots or 0)
 
-    def _screen_out_by_code(self, one: Submission, code: str, reward: int, slots: int) -> None:
+    def _screen_out_by_code(self, one: FakeSubmission, code: str, reward: int, slots: int) -> None:
         used = sum(other.code == code and other.status == "SCREENED OUT" for other in one.study.submissions)
         if used < slots:
             self._set(one, "SCREENED OUT")
             self._pay("screen-out", Decimal(reward) / 100, one)
 
-    def give_back(self, one: Submission) -> None:
+    def give_back(self, one: FakeSubmission) -> None:
         """Return a submission, before or after it was completed."""
         self._require(one, *OPEN, "AWAITING REVIEW")
         self._set(one, "RETURNED")
 
-    def time_out(self, one: Submission) -> None:
+    def time_out(self, one: FakeSubmission) -> None:
         self._require(one, *OPEN)
         one.left = one.started is None
         self._set(one, "TIMED-OUT")
 
-    def _set(self, one: Submission, status: Any) -> None:
+    def _set(self, one: FakeSubmission, status: Any) -> None:
         one.status = status
         one.study.settle_status()
         body = {"resource_id": one.id, "status": status, "participant_id": one.participant, "study_id": one.study.id}

@@ -33,7 +33,7 @@ RESERVATION = timedelta(minutes=10)
 FEE_RATE = Fraction(1, 3)  # academic and non-profit; others pay 42.8 %
 
 
-class ProlificError(Exception):
+class FakeProlificError(Exception):
     """A request that Prolific refuses: HTTP status, its own error code, and why."""
 
     def __init__(self, title: str, detail: Any, status: int = 400, code: int = 140100) -> None:
@@ -42,7 +42,7 @@ class ProlificError(Exception):
 
 
 @dataclass(frozen=True)
-class Tariff:
+class FeeSchedule:
     """What Prolific charges on a payment."""
 
     fee_rate: Fraction = FEE_RATE
@@ -64,7 +64,7 @@ def _share(amount: Decimal, rate: Fraction) -> Decimal:
 
 
 @dataclass
-class Participant:
+class FakeParticipant:
     """Someone with an account; `country` and `languages` are Prolific's choice ids ("1": United States)."""
 
     id: str
@@ -76,11 +76,11 @@ class Participant:
 
 
 @dataclass
-class Submission:
+class FakeSubmission:
     """One participant's one attempt at a study."""
 
     id: str
-    study: Study
+    study: FakeStudy
     participant: str
     reserved: datetime
     status: Status = "RESERVED"
@@ -121,7 +121,7 @@ class Submission:
 
 
 @dataclass
-class Study:
+class FakeStudy:
     """One study; `given` is what it was made of, `places` how many may take part."""
 
     id: str
@@ -130,7 +130,7 @@ class Study:
     places: int
     status: StudyStatus = "UNPUBLISHED"
     published: datetime | None = None
-    submissions: list[Submission] = field(default_factory=list)
+    submissions: list[FakeSubmission] = field(default_factory=list)
 
     @property
     def reward(self) -> Decimal:
@@ -158,7 +158,7 @@ class Study:
         elif self.status == "AWAITING REVIEW" and not full:
             self.status = "ACTIVE"
 
-    def on_hold(self, tariff: Tariff) -> Decimal:
+    def on_hold(self, tariff: FeeSchedule) -> Decimal:
         """What is locked for places that may still be paid."""
         open_places = max(self.places - self.taken, 0) if self.status in ("ACTIVE", "PAUSED", "AWAITING REVIEW") else 0
         return tariff.cost(self.reward) * (open_places + self.count(*UNPAID))

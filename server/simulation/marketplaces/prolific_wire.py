@@ -11,17 +11,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from server.simulation.marketplaces import prolific_requests as requests
-from server.simulation.marketplaces.loopback import Reply, Request, as_json
-from server.simulation.marketplaces.money import Entry
-from server.simulation.marketplaces.prolific_state import ProlificState
-from server.simulation.marketplaces.prolific_studies import ProlificError
+from server.simulation.marketplaces.loopback import HttpReply, HttpRequest, as_json
+from server.simulation.marketplaces.money import LedgerLine
+from server.simulation.marketplaces.prolific_state import FakeProlificState
+from server.simulation.marketplaces.prolific_studies import FakeProlificError
 
 API = "/api/v1"
 PAGE_SIZE, MOST_A_PAGE = 20, 1000
 USER, WORKSPACE = "60aca280709ee40ec37d4880", "60aca280709ee40ec37d4881"
 
 
-def error(refused: ProlificError) -> Reply:
+def error(refused: FakeProlificError) -> HttpReply:
     """An error as the real service writes it."""
     told = {
         "status": refused.status,
@@ -35,14 +35,14 @@ def error(refused: ProlificError) -> Reply:
     return as_json(refused.status, {"error": told})
 
 
-def refuse_door(request: Request, token: str) -> Reply | None:
+def refuse_path(request: HttpRequest, token: str) -> HttpReply | None:
     """The answer to a request without the account's token; None where it may come in."""
     if request.headers.get("authorization") == f"Token {token}":
         return None
-    return error(ProlificError("Unauthorized", "Authentication credentials were not provided.", 401, 140001))
+    return error(FakeProlificError("Unauthorized", "Authentication credentials were not provided.", 401, 140001))
 
 
-def operation_of(request: Request) -> tuple[str, dict[str, str]]:
+def operation_of(request: HttpRequest) -> tuple[str, dict[str, str]]:
     """The operation that a request asks for, and the ids in its path; "" where there is none."""
     for (method, pattern), (name, _, _) in ROUTES.items():
         found = re.fullmatch(API + pattern, request.path)
@@ -51,7 +51,7 @@ def operation_of(request: Request) -> tuple[str, dict[str, str]]:
     return "", {}
 
 
-def given(request: Request) -> dict[str, Any]:
+def given(request: HttpRequest) -> dict[str, Any]:
     """What a request brings, for the log of calls.
 
     Raises:
@@ -62,20 +62,20 @@ def given(request: Request) -> dict[str, Any]:
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        raise ProlificError("Validation error", "The body is not a JSON object.")
+        raise FakeProlificError("Validation error", "The body is not a JSON object.")
     return body | dict(request.query)
 
 
-def answer(state: ProlificState, request: Request, entries: list[Entry]) -> Reply:
+def answer(state: FakeProlificState, request: HttpRequest, entries: list[LedgerLine]) -> HttpReply:
     """Do what a request asks and answer it."""
     name, ids = operation_of(request)
     _, model, work = next(route for route in ROUTES.values() if route[0] == name)
     try:
         body = model.model_validate(json.loads(request.body or b"{}")) if model else None
-        return work(Visit(state, request, ids, body, entries))
+        return work(WireRequest(state, request, ids, body, entries))
     except ValidationError as wrong:
-        return error(ProlificError("Validation error", _details(wrong)))
-    except ProlificError as refused:
+        return error(FakeProlificError("Validation error", _details(wrong)))
+    except FakeProlificError as refused:
         return error(refused)
 
 
@@ -87,29 +87,29 @@ def _details(wrong: ValidationError) -> dict[str, list[str]]:
     return told
 
 
-class Visit:
+class WireRequest:
     """One request with what it needs."""
 
     def __init__(
         self,
-        state: ProlificState,
-        request: Request,
+        state: FakeProlificState,
+        request: HttpRequest,
         ids: Mapping[str, str],
         body: Any,
-        entries: list[Entry],
+        entries: list[LedgerLine],
     ) -> None:
         self.state, self.request, self.ids, self.body, self.entries = state, request, ids, body, entries
 
-    def page(self, found: list[dict[str, Any]]) -> Reply:
+    def page(self, found: list[dict[str, Any]]) -> HttpReply:
         """One page of what was found; a page past the end is not found, as it is not on the real service."""
         query = self.request.query
         try:
             size, page = int(query.get("page_size", PAGE_SIZE)), int(query.get("page", 1))
         except ValueError:
-            raise ProlificError("Validation error", "page and page_size are numbers.") from None
+            raise FakeProlificError("Validation error", "page and page_size are numbers.") from None
         size, last = max(1, min(size, MOST_A_PAGE)), max(1, -(-len(found) // max(1, size)))
         if not 1 <= page <= last:
-            raise ProlificError("Not found", "Invalid page.", 404, 140404)
+            raise FakeProlificError("Not found", "Invalid page.", 404, 140404)
         host = f"http://{self.request.headers.get('host', '')}{self.request.path}"
         kept = "".join(f"&{name}={value}" for name, value in query.items() if name not in ("page", "page_size"))
 
@@ -122,60 +122,60 @@ class Visit:
         return as_json(200, {"results": shown, "_links": links, "meta": {"count": len(found)}})
 
 
-def _create(visit: Visit) -> Reply:
+def _create(visit: WireRequest) -> HttpReply:
     return as_json(201, visit.state.create(visit.body).describe())
 
 
-def _studies(visit: Visit) -> Reply:
+def _studies(visit: WireRequest) -> HttpReply:
     wanted = visit.request.query.get("state")
     found = [study.summary() for study in visit.state.studies.values() if wanted in (None, study.status)]
     return visit.page(found)
 
 
-def _study(visit: Visit) -> Reply:
+def _study(visit: WireRequest) -> HttpReply:
     return as_json(200, visit.state.study(visit.ids["id"]).describe())
 
 
-def _update(visit: Visit) -> Reply:
+def _update(visit: WireRequest) -> HttpReply:
     visit.state.update(visit.state.study(visit.ids["id"]), visit.body)
     return _study(visit)
 
 
-def _delete(visit: Visit) -> Reply:
+def _delete(visit: WireRequest) -> HttpReply:
     visit.state.delete(visit.state.study(visit.ids["id"]))
-    return Reply(204)
+    return HttpReply(204)
 
 
-def _move(visit: Visit) -> Reply:
+def _move(visit: WireRequest) -> HttpReply:
     visit.state.move(visit.state.study(visit.ids["id"]), visit.body.action)
     return _study(visit)
 
 
-def _screen_out(visit: Visit) -> Reply:
+def _screen_out(visit: WireRequest) -> HttpReply:
     visit.state.screen_out(visit.state.study(visit.ids["id"]), visit.body)
     paid = {"amount": float(visit.body.bonus_per_submission), "currency": "USD"}
     told = "The request to bulk screen out has been made successfully."
     return as_json(200, {"message": told, "payment_per_participant": paid})
 
 
-def _cost(visit: Visit) -> Reply:
+def _cost(visit: WireRequest) -> HttpReply:
     ours = {one.id for one in visit.state.study(visit.ids["id"]).submissions}
     mine = [entry for entry in visit.entries if entry.assignment in ours]
     return as_json(200, {"total_cost": _cents(sum((entry.amount for entry in mine), Decimal("0.00")))})
 
 
-def _submissions(visit: Visit) -> Reply:
+def _submissions(visit: WireRequest) -> HttpReply:
     if "study" not in visit.request.query:
-        raise ProlificError("Validation error", {"study": ["This parameter is required."]})
+        raise FakeProlificError("Validation error", {"study": ["This parameter is required."]})
     study = visit.state.study(visit.request.query["study"])
     return visit.page([one.list_entry() for one in study.submissions])
 
 
-def _submission(visit: Visit) -> Reply:
+def _submission(visit: WireRequest) -> HttpReply:
     return as_json(200, visit.state.submission(visit.ids["id"]).describe())
 
 
-def _judge(visit: Visit) -> Reply:
+def _judge(visit: WireRequest) -> HttpReply:
     one, asked = visit.state.submission(visit.ids["id"]), visit.body
     if asked.action == "APPROVE":
         visit.state.approve(one)
@@ -186,7 +186,7 @@ def _judge(visit: Visit) -> Reply:
     return _submission(visit)
 
 
-def _bulk_approve(visit: Visit) -> Reply:
+def _bulk_approve(visit: WireRequest) -> HttpReply:
     chosen = [visit.state.submission(id_) for id_ in dict.fromkeys(visit.body.submission_ids)]
     for one in chosen:
         visit.state._require(one, "AWAITING REVIEW")
@@ -195,7 +195,7 @@ def _bulk_approve(visit: Visit) -> Reply:
     return as_json(200, {"message": "The request to bulk approve has been made successfully."})
 
 
-def _set_up_bonuses(visit: Visit) -> Reply:
+def _set_up_bonuses(visit: WireRequest) -> HttpReply:
     tariff = visit.state.tariff
     bulk, amounts = visit.state.set_up_bonuses(visit.state.study(visit.body.study_id), visit.body.csv_bonuses)
     told = {
@@ -207,29 +207,29 @@ def _set_up_bonuses(visit: Visit) -> Reply:
     return as_json(201, {"id": bulk, "study": visit.body.study_id} | told)
 
 
-def _pay_bonuses(visit: Visit) -> Reply:
+def _pay_bonuses(visit: WireRequest) -> HttpReply:
     visit.state.pay_bonuses(visit.ids["id"])
     return as_json(202, {"message": "The bonus payments will be made shortly."})
 
 
-def _calculate(visit: Visit) -> Reply:
+def _calculate(visit: WireRequest) -> HttpReply:
     reward, number, tariff = Decimal(visit.body.reward) / 100, visit.body.total_available_places, visit.state.tariff
     told = {"total_cost": tariff.cost(reward), "rewards": reward, "fees": tariff.fee(reward), "vat": tariff.tax(reward)}
     return as_json(200, {name: _cents(amount * number) for name, amount in told.items()})
 
 
-def _user(visit: Visit) -> Reply:
+def _user(visit: WireRequest) -> HttpReply:
     told = {"id": USER, "email": "researcher@example.org", "currency_code": "USD"}
     return as_json(200, told | {"available_balance": _cents(visit.state.available)})
 
 
-def _workspaces(visit: Visit) -> Reply:
+def _workspaces(visit: WireRequest) -> HttpReply:
     return visit.page([{"id": WORKSPACE, "title": "My Workspace"}])
 
 
-def _balance(visit: Visit) -> Reply:
+def _balance(visit: WireRequest) -> HttpReply:
     if visit.ids["id"] != WORKSPACE:
-        raise ProlificError("Not found", "Workspace does not exist.", 404, 140404)
+        raise FakeProlificError("Not found", "Workspace does not exist.", 404, 140404)
     state = visit.state
     told = {"total_balance": _cents(state.deposit - state.spent), "available_balance": _cents(state.available)}
     return as_json(200, {"currency_code": "USD"} | told)
@@ -239,7 +239,7 @@ def _cents(amount: Decimal) -> int:
     return int(amount * 100)
 
 
-Route = tuple[str, type[BaseModel] | None, Callable[[Visit], Reply]]
+Route = tuple[str, type[BaseModel] | None, Callable[[WireRequest], HttpReply]]
 ID = r"(?P<id>[^/]+)"
 ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/users/me/"): ("GetUser", None, _user),

@@ -18,7 +18,7 @@ SUBMITTED: tuple[Status, ...] = ("Submitted", "Approved", "Rejected")
 FEE_RATE, EXTRA_RATE, MANY, LEAST_FEE = Decimal("0.20"), Decimal("0.20"), 10, Decimal("0.01")
 
 
-class TurkError(Exception):
+class FakeMTurkError(Exception):
     """A request that Mechanical Turk refuses, with its TurkErrorCode (without the usual beginning)."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -42,7 +42,7 @@ class HitType:
 
 
 @dataclass
-class Place:
+class HitAssignment:
     """One assignment of a HIT, or the room for one."""
 
     id: str
@@ -94,7 +94,7 @@ class Hit:
     annotation: str | None
     created: datetime
     expires: datetime
-    places: list[Place] = field(default_factory=list)
+    places: list[HitAssignment] = field(default_factory=list)
     returned: dict[str, str] = field(default_factory=dict)  # worker -> the place they gave back
     reviewing: bool = False
     disposed: bool = False
@@ -124,7 +124,7 @@ class Hit:
             return Decimal("0.00")
         return self.unit_cost() * (self.count("pending", "Submitted") + self.count("free") * self.is_open(now))
 
-    def place_for(self, worker: str) -> Place | None:
+    def place_for(self, worker: str) -> HitAssignment | None:
         """The place this worker gets: the one they gave back where it is free still, else the first."""
         free = [place for place in self.places if place.status == "free"]
         return next((place for place in free if place.id == self.returned.get(worker)), free[0] if free else None)

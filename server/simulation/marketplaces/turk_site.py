@@ -15,15 +15,15 @@ import html
 from urllib.parse import parse_qsl, quote, urlencode
 from xml.sax.saxutils import escape
 
-from server.simulation.marketplaces.loopback import Reply, Request
-from server.simulation.marketplaces.turk_places import Hit, Place, TurkError
-from server.simulation.marketplaces.turk_state import TurkState, external_url
+from server.simulation.marketplaces.loopback import HttpReply, HttpRequest
+from server.simulation.marketplaces.turk_places import FakeMTurkError, Hit, HitAssignment
+from server.simulation.marketplaces.turk_state import FakeMTurkState, external_url
 
 PREVIEW_ID = "ASSIGNMENT_ID_NOT_AVAILABLE"
 ANSWERS = "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2005-10-01/QuestionFormAnswers.xsd"
 
 
-def question_address(hit: Hit, worker_url: str, place: Place | None) -> str:
+def question_address(hit: Hit, worker_url: str, place: HitAssignment | None) -> str:
     """The address in the frame: with the real ids once accepted, as a preview before."""
     ids = {"assignmentId": place.id if place else PREVIEW_ID, "hitId": hit.id}
     if place is not None:
@@ -43,20 +43,20 @@ def write_answer(fields: list[tuple[str, str]]) -> str:
     )
 
 
-class Site:
+class MTurkSite:
     """The pages, over one state."""
 
-    def __init__(self, state: TurkState, worker_url: str) -> None:
+    def __init__(self, state: FakeMTurkState, worker_url: str) -> None:
         self.state, self.worker_url = state, worker_url
 
-    def handle(self, request: Request) -> Reply:
+    def handle(self, request: HttpRequest) -> HttpReply:
         """Answer a worker's request."""
         try:
             return self._route(request)
-        except TurkError as refused:
+        except FakeMTurkError as refused:
             return _page("This did not work", f"<p data-code='{refused.code}'>{html.escape(refused.message)}</p>", 400)
 
-    def _route(self, request: Request) -> Reply:
+    def _route(self, request: HttpRequest) -> HttpReply:
         given = dict(request.query) | (request.form() if request.method == "POST" else {})
         match request.method, request.path.strip("/").split("/"):
             case "GET", ["projects"]:
@@ -77,13 +77,13 @@ class Site:
                 return self._submit(parse_qsl(request.body.decode(), keep_blank_values=True))
         return _page("There is nothing here", "", 404)
 
-    def _held(self, id_: str) -> Place:
+    def _held(self, id_: str) -> HitAssignment:
         place = self.state.places.get(id_)
         if place is None or place.status != "pending":
-            raise TurkError("InvalidAssignmentState", "This assignment is not held by a worker.")
+            raise FakeMTurkError("InvalidAssignmentState", "This assignment is not held by a worker.")
         return place
 
-    def _offers(self, worker_id: str) -> Reply:
+    def _offers(self, worker_id: str) -> HttpReply:
         worker = self.state.worker(worker_id)
         groups = {hit.type.group: hit.type for hit in self.state.offers(worker) if worker.may("discover", hit.type)}
         rows = "".join(
@@ -93,29 +93,31 @@ class Site:
         )
         return _page("HITs", f"<ul>{rows}</ul>")
 
-    def _preview(self, worker_id: str, name: str) -> Reply:
+    def _preview(self, worker_id: str, name: str) -> HttpReply:
         worker = self.state.worker(worker_id)
         for hit in self.state.offers(worker):
             if name in (hit.id, hit.type.id, hit.type.group):
                 if not worker.may("preview", hit.type):
-                    raise TurkError("DoesNotMeetRequirements", f"Worker {worker_id} is not qualified for this HIT.")
+                    raise FakeMTurkError(
+                        "DoesNotMeetRequirements", f"Worker {worker_id} is not qualified for this HIT."
+                    )
                 button = (
                     f"<form method='post' action='/projects/{hit.id}/accept'>"
                     f"<input type='hidden' name='workerId' value='{worker_id}'><button>Accept</button></form>"
                 )
                 return _page(hit.type.title, button + _frame(question_address(hit, self.worker_url, None)))
-        raise TurkError("NoMoreWorkableHITsInGroupException", "There are no more of these HITs for this worker.")
+        raise FakeMTurkError("NoMoreWorkableHITsInGroupException", "There are no more of these HITs for this worker.")
 
-    def _task(self, place: Place) -> Reply:
+    def _task(self, place: HitAssignment) -> HttpReply:
         button = f"<form method='post' action='/tasks/{place.id}/return'><button>Return</button></form>"
         frame = _frame(question_address(place.hit, self.worker_url, place))
         return _page(place.hit.type.title, button + frame)
 
-    def _submit(self, fields: list[tuple[str, str]]) -> Reply:
+    def _submit(self, fields: list[tuple[str, str]]) -> HttpReply:
         ids = [value for name, value in fields if name == "assignmentId"]
         rest = [(name, value) for name, value in fields if name != "assignmentId"]
         if len(ids) != 1 or not rest:
-            raise TurkError("ParameterValidationError", "assignmentId and at least one more field are needed.")
+            raise FakeMTurkError("ParameterValidationError", "assignmentId and at least one more field are needed.")
         self.state.submit(self._held(ids[0]), write_answer(rest))
         return _page("Submitted", "<p data-submitted>The HIT has been successfully submitted.</p>")
 
@@ -124,11 +126,11 @@ def _frame(address: str) -> str:
     return f"<iframe id='question' width='100%' height='700' src='{html.escape(address, quote=True)}'></iframe>"
 
 
-def _redirect(path: str) -> Reply:
-    return Reply(303, headers={"Location": path})
+def _redirect(path: str) -> HttpReply:
+    return HttpReply(303, headers={"Location": path})
 
 
-def _page(title: str, body: str, status: int = 200) -> Reply:
+def _page(title: str, body: str, status: int = 200) -> HttpReply:
     shown = html.escape(title)
     text = f"<!doctype html><meta charset=utf-8><title>{shown}</title><h1>{shown}</h1>{body}"
-    return Reply(status, text.encode(), "text/html; charset=utf-8")
+    return HttpReply(status, text.encode(), "text/html; charset=utf-8")

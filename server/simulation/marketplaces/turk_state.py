@@ -15,9 +15,17 @@ from typing import Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
-from server.simulation.marketplaces.money import Entry
-from server.simulation.marketplaces.turk_places import MANY, SUBMITTED, Hit, HitType, Place, TurkError, fee
-from server.simulation.marketplaces.turk_workers import Qualification, Worker, check_requirement
+from server.simulation.marketplaces.money import LedgerLine
+from server.simulation.marketplaces.turk_places import (
+    MANY,
+    SUBMITTED,
+    FakeMTurkError,
+    Hit,
+    HitAssignment,
+    HitType,
+    fee,
+)
+from server.simulation.marketplaces.turk_workers import FakeWorker, Qualification, check_requirement
 
 TOKEN_LIFE = timedelta(hours=24)
 OVERRIDE_WITHIN = timedelta(days=30)
@@ -45,10 +53,10 @@ def check_limits(given: dict[str, Any]) -> None:
     """
     for name, (least, most) in LIMITS.items():
         if name in given and not least <= given[name] <= most:
-            raise TurkError("ParameterValidationError", f"{name} must be between {least} and {most}.")
+            raise FakeMTurkError("ParameterValidationError", f"{name} must be between {least} and {most}.")
     for name, most in LENGTHS.items():
         if len(given.get(name, "")) > most:
-            raise TurkError("ParameterValidationError", f"{name} must not be longer than {most} characters.")
+            raise FakeMTurkError("ParameterValidationError", f"{name} must not be longer than {most} characters.")
 
 
 def external_url(question: str) -> str:
@@ -58,33 +66,37 @@ def external_url(question: str) -> str:
         TurkError: where the question is none, is too long, or its address is not https (http is let pass on loopback).
     """
     if len(question.encode()) > QUESTION_BYTES:
-        raise TurkError("ParameterValidationError", f"Question must not be longer than {QUESTION_BYTES} bytes.")
+        raise FakeMTurkError("ParameterValidationError", f"Question must not be longer than {QUESTION_BYTES} bytes.")
     try:
         if "<!" in question.replace("<!--", ""):
             raise ElementTree.ParseError("a document type is not allowed")
         root = ElementTree.fromstring(question)  # noqa: S314 (no document type, so no entities)
     except ElementTree.ParseError as error:
-        raise TurkError("XMLParseError", f"There was an error parsing the XML question: {error}.") from None
+        raise FakeMTurkError("XMLParseError", f"There was an error parsing the XML question: {error}.") from None
     tags = [element.tag for element in root]
     if root.tag != f"{{{EXTERNAL}}}ExternalQuestion" or tags != [
         f"{{{EXTERNAL}}}ExternalURL",
         f"{{{EXTERNAL}}}FrameHeight",
     ]:
-        raise TurkError("XMLParseError", "The question is not a valid ExternalQuestion.")
+        raise FakeMTurkError("XMLParseError", "The question is not a valid ExternalQuestion.")
     address, height = (str(element.text or "").strip() for element in root)
     parts = urlsplit(address)
     if not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)) or not parts.netloc:
-        raise TurkError("ParameterValidationError", "ExternalURL must be an https address.")
+        raise FakeMTurkError("ParameterValidationError", "ExternalURL must be an https address.")
     if not re.fullmatch(r"[0-9]{1,5}", height):
-        raise TurkError("XMLParseError", "FrameHeight must be a number of pixels.")
+        raise FakeMTurkError("XMLParseError", "FrameHeight must be a number of pixels.")
     return address
 
 
-class TurkState:
+class FakeMTurkState:
     """One requester's account and all that hangs on it."""
 
     def __init__(
-        self, balance: Decimal, now: Callable[[], datetime], new_id: Callable[[str], str], pay: Callable[[Entry], None]
+        self,
+        balance: Decimal,
+        now: Callable[[], datetime],
+        new_id: Callable[[str], str],
+        pay: Callable[[LedgerLine], None],
     ) -> None:
         self.deposit, self.now, self.new_id = balance, now, new_id
         self.spent = Decimal("0.00")
@@ -92,9 +104,9 @@ class TurkState:
         self.tell: Tell = lambda event, body: None
         self.types: dict[str, HitType] = {}
         self.hits: dict[str, Hit] = {}
-        self.places: dict[str, Place] = {}
-        self.workers: dict[str, Worker] = {}
-        self.bonuses: list[tuple[Place, dict[str, Any]]] = []
+        self.places: dict[str, HitAssignment] = {}
+        self.workers: dict[str, FakeWorker] = {}
+        self.bonuses: list[tuple[HitAssignment, dict[str, Any]]] = []
         self.qualification_types: dict[str, dict[str, Any]] = {}
         self.tokens: dict[tuple[str, str], tuple[datetime, str]] = {}
         self.messages: list[dict[str, Any]] = []
@@ -113,18 +125,18 @@ class TurkState:
 
     def _afford(self, amount: Decimal) -> None:
         if amount > self.available:
-            raise TurkError(
+            raise FakeMTurkError(
                 "InsufficientFunds",
                 f"This Requester has insufficient funds in their account to complete this transaction. "
                 f"${amount:.2f} is needed, ${self.available:.2f} is available.",
             )
 
-    def _pay(self, kind: str, amount: Decimal, place: Place, reference: str = "") -> None:
+    def _pay(self, kind: str, amount: Decimal, place: HitAssignment, reference: str = "") -> None:
         charge = fee(amount, len(place.hit.places))
         self.spent += amount + charge
         at, who = self.now(), place.worker
-        self._pay_out(Entry(at, "bonus" if kind == "bonus" else "reward", amount, who, place.id, reference))
-        self._pay_out(Entry(at, "fee", charge, who, place.id, reference))
+        self._pay_out(LedgerLine(at, "bonus" if kind == "bonus" else "reward", amount, who, place.id, reference))
+        self._pay_out(LedgerLine(at, "fee", charge, who, place.id, reference))
 
     # ------------------------------------------------------------------ tokens
 
@@ -146,7 +158,7 @@ class TurkState:
         check_limits(given)
         requirements = tuple(given.get("QualificationRequirements", ()))
         if len(requirements) > 10:
-            raise TurkError("ParameterValidationError", "A HIT may have at most 10 qualification requirements.")
+            raise FakeMTurkError("ParameterValidationError", "A HIT may have at most 10 qualification requirements.")
         for requirement in requirements:
             check_requirement(requirement, set(self.qualification_types))
         values = (
@@ -170,9 +182,9 @@ class TurkState:
         check_limits(given)
         token = given.get("UniqueRequestToken")
         if earlier := self.spend_token("CreateHIT", token):
-            raise TurkError("HitAlreadyExists", f"The HIT with ID {earlier} already exists for this token.")
+            raise FakeMTurkError("HitAlreadyExists", f"The HIT with ID {earlier} already exists for this token.")
         if "Question" not in given:
-            raise TurkError("ParameterValidationError", "Question is required (layouts are not emulated).")
+            raise FakeMTurkError("ParameterValidationError", "Question is required (layouts are not emulated).")
         external_url(given["Question"])
         now, number = self.now(), given.get("MaxAssignments", 1)
         self._afford((kind.reward + fee(kind.reward, number)) * number)
@@ -186,7 +198,7 @@ class TurkState:
 
     def _add_places(self, hit: Hit, number: int) -> None:
         for _ in range(number):
-            place = Place(self.new_id("3"), hit)
+            place = HitAssignment(self.new_id("3"), hit)
             hit.places.append(place)
             self.places[place.id] = place
 
@@ -194,10 +206,10 @@ class TurkState:
         """Add places; a HIT made for fewer than ten assignments stays below."""
         check_limits({"NumberOfAdditionalAssignments": number})
         if earlier := self.spend_token("Extend", token):
-            raise TurkError("DuplicateRequest", f'The idempotency token "{earlier}" has already been processed.')
+            raise FakeMTurkError("DuplicateRequest", f'The idempotency token "{earlier}" has already been processed.')
         self._require_there(hit)
         if len(hit.places) < MANY <= len(hit.places) + number:
-            raise TurkError(
+            raise FakeMTurkError(
                 "InvalidMaximumAssignmentsIncrease",
                 "A HIT created with fewer than 10 assignments cannot be extended to 10 or more.",
             )
@@ -211,7 +223,7 @@ class TurkState:
         """Move a HIT's end; the same end twice within a day is refused, as the real service does (Dallinger#3109)."""
         token = f"{hit.id}{at:%a %b %d %H:%M:%S UTC %Y}"
         if self.spend_token("Expire", token):
-            raise TurkError("DuplicateRequest", f'The idempotency token "{token}" has already been processed.')
+            raise FakeMTurkError("DuplicateRequest", f'The idempotency token "{token}" has already been processed.')
         self._require_there(hit)
         now = self.now()
         if at > now and not hit.is_open(now):
@@ -224,7 +236,7 @@ class TurkState:
     def delete(self, hit: Hit) -> None:
         self._require_there(hit)
         if hit.status(self.now()) != "Reviewable" or hit.count("Submitted"):
-            raise TurkError(
+            raise FakeMTurkError(
                 "InvalidHITState",
                 f"This HIT is currently in the state '{hit.status(self.now())}'. This operation can be called with a "
                 "status of: Reviewable, with every assignment approved or rejected.",
@@ -234,7 +246,7 @@ class TurkState:
     def review(self, hit: Hit, revert: bool) -> None:
         self._require_there(hit)
         if hit.status(self.now()) != ("Reviewing" if revert else "Reviewable"):
-            raise TurkError("InvalidHITState", f"This HIT is in the state '{hit.status(self.now())}'.")
+            raise FakeMTurkError("InvalidHITState", f"This HIT is in the state '{hit.status(self.now())}'.")
         hit.reviewing = not revert
 
     def _dispose(self, hit: Hit) -> None:
@@ -243,40 +255,40 @@ class TurkState:
 
     def _require_there(self, hit: Hit) -> None:
         if hit.disposed:
-            raise TurkError("HITDoesNotExist", f"Hit {hit.id} does not exist.")
+            raise FakeMTurkError("HITDoesNotExist", f"Hit {hit.id} does not exist.")
 
     def hit(self, id_: str) -> Hit:
         if id_ not in self.hits:
-            raise TurkError("HITDoesNotExist", f"Hit {id_} does not exist.")
+            raise FakeMTurkError("HITDoesNotExist", f"Hit {id_} does not exist.")
         return self.hits[id_]
 
     # ------------------------------------------------------------------ assignments, as the requester sees them
 
-    def assignment(self, id_: str) -> Place:
+    def assignment(self, id_: str) -> HitAssignment:
         """An assignment that was submitted."""
         place = self.places.get(id_)
         if place is None or place.status == "free":
-            raise TurkError("AssignmentDoesNotExist", f"Assignment {id_} does not exist.")
+            raise FakeMTurkError("AssignmentDoesNotExist", f"Assignment {id_} does not exist.")
         if place.status == "pending":
-            raise TurkError("InvalidAssignmentState", "This operation can be called with a status of: Submitted.")
+            raise FakeMTurkError("InvalidAssignmentState", "This operation can be called with a status of: Submitted.")
         return place
 
-    def approve(self, place: Place, override: bool, feedback: str | None) -> None:
+    def approve(self, place: HitAssignment, override: bool, feedback: str | None) -> None:
         if place.status == "Rejected" and override:
             assert place.submitted is not None
             if place.hit.disposed or self.now() - place.submitted > OVERRIDE_WITHIN:
-                raise TurkError("InvalidAssignmentState", "This rejection can no longer be overridden.")
+                raise FakeMTurkError("InvalidAssignmentState", "This rejection can no longer be overridden.")
             self._afford(place.hit.unit_cost())
         elif place.status != "Submitted":
-            raise TurkError("InvalidAssignmentState", "This operation can be called with a status of: Submitted.")
+            raise FakeMTurkError("InvalidAssignmentState", "This operation can be called with a status of: Submitted.")
         self._settle(place, "Approved", feedback)
 
-    def reject(self, place: Place, feedback: str) -> None:
+    def reject(self, place: HitAssignment, feedback: str) -> None:
         if place.status != "Submitted":
-            raise TurkError("InvalidAssignmentState", "This operation can be called with a status of: Submitted.")
+            raise FakeMTurkError("InvalidAssignmentState", "This operation can be called with a status of: Submitted.")
         self._settle(place, "Rejected", feedback)
 
-    def _settle(self, place: Place, status: Any, feedback: str | None) -> None:
+    def _settle(self, place: HitAssignment, status: Any, feedback: str | None) -> None:
         place.status, place.judged, place.feedback = status, self.now(), feedback or place.feedback
         if status == "Approved":
             self._pay("reward", place.hit.type.reward, place)
@@ -285,12 +297,12 @@ class TurkState:
     def send_bonus(self, given: dict[str, Any]) -> None:
         token = given.get("UniqueRequestToken")
         if self.spend_token("SendBonus", token, None):
-            raise TurkError("DuplicateRequest", f'The idempotency token "{token}" has already been processed.')
+            raise FakeMTurkError("DuplicateRequest", f'The idempotency token "{token}" has already been processed.')
         place, amount = self.assignment(given["AssignmentId"]), Decimal(given["BonusAmount"])
         if place.worker != given["WorkerId"]:
-            raise TurkError("AssignmentDoesNotExist", f"Worker {given['WorkerId']} has no assignment {place.id}.")
+            raise FakeMTurkError("AssignmentDoesNotExist", f"Worker {given['WorkerId']} has no assignment {place.id}.")
         if not 0 < amount <= MOST_BONUS:
-            raise TurkError("ParameterValidationError", "BonusAmount must be above 0 and at most 10000.")
+            raise FakeMTurkError("ParameterValidationError", "BonusAmount must be above 0 and at most 10000.")
         self._afford(amount + fee(amount, len(place.hit.places)))
         self._pay("bonus", amount, place, token or "")
         self.keep_token("SendBonus", token, place.id)
@@ -312,7 +324,7 @@ class TurkState:
     def create_qualification_type(self, given: dict[str, Any]) -> dict[str, Any]:
         check_limits(given)
         if any(kind["Name"] == given["Name"] for kind in self.qualification_types.values()):
-            raise TurkError(
+            raise FakeMTurkError(
                 "QualificationTypeAlreadyExists", f"You have already created a QualificationType '{given['Name']}'."
             )
         kept = ("Name", "Description", "Keywords", "QualificationTypeStatus", "RetryDelayInSeconds", "AutoGranted")
@@ -323,24 +335,24 @@ class TurkState:
 
     def qualification_type(self, id_: str) -> dict[str, Any]:
         if id_ not in self.qualification_types:
-            raise TurkError("QualificationTypeDoesNotExist", f"QualificationType {id_} does not exist.")
+            raise FakeMTurkError("QualificationTypeDoesNotExist", f"QualificationType {id_} does not exist.")
         return self.qualification_types[id_]
 
     def grant(self, kind: str, worker: str, value: int) -> None:
         if self.qualification_type(kind)["QualificationTypeStatus"] != "Active":
-            raise TurkError("InvalidQualificationTypeState", f"QualificationType {kind} is not active.")
+            raise FakeMTurkError("InvalidQualificationTypeState", f"QualificationType {kind} is not active.")
         self.worker(worker).qualifications[kind] = Qualification(kind, worker, self.now(), value)
 
     def revoke(self, kind: str, worker: str) -> None:
         self.qualification_type(kind)
         held = self.worker(worker).qualifications.get(kind)
         if held is None or held.revoked:
-            raise TurkError("QualificationDoesNotExist", f"Worker {worker} has no qualification {kind}.")
+            raise FakeMTurkError("QualificationDoesNotExist", f"Worker {worker} has no qualification {kind}.")
         held.revoked = True
 
-    def worker(self, id_: str) -> Worker:
+    def worker(self, id_: str) -> FakeWorker:
         if id_ not in self.workers:
-            raise TurkError("WorkerDoesNotExist", f"Worker {id_} does not exist.")
+            raise FakeMTurkError("WorkerDoesNotExist", f"Worker {id_} does not exist.")
         return self.workers[id_]
 
     def has_worked(self, worker: str) -> bool:
@@ -349,7 +361,7 @@ class TurkState:
 
     # ------------------------------------------------------------------ workers
 
-    def offers(self, worker: Worker) -> Iterable[Hit]:
+    def offers(self, worker: FakeWorker) -> Iterable[Hit]:
         """The HITs that this worker could accept now, were they qualified, oldest first."""
         now = self.now()
         for hit in self.hits.values():
@@ -357,7 +369,7 @@ class TurkState:
             if hit.status(now) == "Assignable" and not mine and worker.id not in self.blocks:
                 yield hit
 
-    def accept(self, worker: Worker, name: str) -> Place:
+    def accept(self, worker: FakeWorker, name: str) -> HitAssignment:
         """Accept a HIT by its own id, or any of a HIT type or group.
 
         Raises:
@@ -366,35 +378,37 @@ class TurkState:
         for hit in self.offers(worker):
             if name in (hit.id, hit.type.id, hit.type.group):
                 if not worker.may("accept", hit.type):
-                    raise TurkError("DoesNotMeetRequirements", f"Worker {worker.id} is not qualified for this HIT.")
+                    raise FakeMTurkError(
+                        "DoesNotMeetRequirements", f"Worker {worker.id} is not qualified for this HIT."
+                    )
                 place = hit.place_for(worker.id)
                 assert place is not None
                 place.status, place.worker, place.accepted = "pending", worker.id, self.now()
                 self._tell_of("AssignmentAccepted", place)
                 return place
-        raise TurkError("NoMoreWorkableHITsInGroupException", "There are no more of these HITs for this worker.")
+        raise FakeMTurkError("NoMoreWorkableHITsInGroupException", "There are no more of these HITs for this worker.")
 
-    def submit(self, place: Place, answer: str) -> None:
+    def submit(self, place: HitAssignment, answer: str) -> None:
         if place.status != "pending":
-            raise TurkError("InvalidAssignmentState", "This assignment is not held by a worker.")
+            raise FakeMTurkError("InvalidAssignmentState", "This assignment is not held by a worker.")
         place.status, place.submitted, place.answer = "Submitted", self.now(), answer
         self._tell_of("AssignmentSubmitted", place)
         if place.hit.status(self.now()) == "Reviewable":
             self.tell("HITReviewable", {"HITId": place.hit.id, "HITTypeId": place.hit.type.id})
 
-    def give_back(self, place: Place, event: str = "AssignmentReturned") -> None:
+    def give_back(self, place: HitAssignment, event: str = "AssignmentReturned") -> None:
         if place.status != "pending":
-            raise TurkError("InvalidAssignmentState", "This assignment is not held by a worker.")
+            raise FakeMTurkError("InvalidAssignmentState", "This assignment is not held by a worker.")
         self._tell_of(event, place)
         place.hit.returned[place.worker] = place.id
         place.free()
 
-    def _tell_of(self, event: str, place: Place) -> None:
+    def _tell_of(self, event: str, place: HitAssignment) -> None:
         self.tell(event, {"AssignmentId": place.id, "HITId": place.hit.id, "HITTypeId": place.hit.type.id})
 
     # ------------------------------------------------------------------ time
 
-    def all_places(self) -> Iterable[Place]:
+    def all_places(self) -> Iterable[HitAssignment]:
         return self.places.values()
 
     def tick(self) -> None:
@@ -409,7 +423,7 @@ class TurkState:
             if not hit.disposed and hit.created + DISPOSED_AFTER <= now and hit.status(now) == "Reviewable":
                 self._dispose(hit)
 
-    def submitted(self, hit: Hit, statuses: list[str]) -> list[Place]:
+    def submitted(self, hit: Hit, statuses: list[str]) -> list[HitAssignment]:
         """A HIT's submitted assignments, oldest first."""
         wanted = statuses or list(SUBMITTED)
         found = [place for place in hit.places if place.status in SUBMITTED and place.status in wanted]

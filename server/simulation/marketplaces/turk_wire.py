@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from server.simulation.marketplaces.loopback import Reply, Request
+from server.simulation.marketplaces.loopback import HttpReply, HttpRequest
 from server.simulation.marketplaces.turk_model import (
     TARGET,
     input_problems,
@@ -18,27 +18,27 @@ from server.simulation.marketplaces.turk_model import (
     read_time,
     service,
 )
-from server.simulation.marketplaces.turk_places import TurkError
-from server.simulation.marketplaces.turk_state import TurkState
+from server.simulation.marketplaces.turk_places import FakeMTurkError
+from server.simulation.marketplaces.turk_state import FakeMTurkState
 
 PAGE_SIZE = 10
 NOTIFY_AT_MOST = 100
 CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/([^/]+)/mturk-requester/aws4_request, ")
 Given = dict[str, Any]
-Operation = Callable[[TurkState, Given], Given]
+Operation = Callable[[FakeMTurkState, Given], Given]
 
 
-def error(kind: str, message: str, code: str = "", status: int = 400) -> Reply:
+def error(kind: str, message: str, code: str = "", status: int = 400) -> HttpReply:
     """An error as boto3 reads it: `kind` is its Code, `code` its TurkErrorCode."""
     body = {"__type": kind, "Message": message} | ({"TurkErrorCode": code} if code else {})
-    return Reply(status, json.dumps(body).encode(), "application/x-amz-json-1.1")
+    return HttpReply(status, json.dumps(body).encode(), "application/x-amz-json-1.1")
 
 
-def operation_of(request: Request) -> str:
+def operation_of(request: HttpRequest) -> str:
     return request.headers.get("x-amz-target", "").removeprefix(TARGET)
 
 
-def refuse_door(request: Request) -> Reply | None:
+def refuse_path(request: HttpRequest) -> HttpReply | None:
     """The answer to a request that is not signed for us or names no operation; None where it may come in."""
     signed = CREDENTIAL.match(request.headers.get("authorization", ""))
     if "authorization" not in request.headers:
@@ -50,7 +50,7 @@ def refuse_door(request: Request) -> Reply | None:
     return None
 
 
-def answer(state: TurkState, operation: str, given: Given) -> Reply:
+def answer(state: FakeMTurkState, operation: str, given: Given) -> HttpReply:
     """Do an operation and answer it.
 
     Raises:
@@ -61,13 +61,13 @@ def answer(state: TurkState, operation: str, given: Given) -> Reply:
         return error("RequestError", "; ".join(problems), "AWS.MechanicalTurk.ParameterValidationError")
     try:
         answered = OPERATIONS[operation](state, given)
-    except TurkError as refused:
+    except FakeMTurkError as refused:
         stamp = int(state.now().timestamp() * 1000)
         return error("RequestError", f"{refused.message} ({stamp} s)", refused.code)
     answered = on_wire(answered)
     wrong = output_problems(operation, answered)
     assert not wrong, f"{operation} answers {wrong}"
-    return Reply(200, json.dumps(answered).encode(), "application/x-amz-json-1.1")
+    return HttpReply(200, json.dumps(answered).encode(), "application/x-amz-json-1.1")
 
 
 def _page(operation: str, name: str, given: Given, found: Sequence[Given]) -> Given:
@@ -80,62 +80,62 @@ def _page(operation: str, name: str, given: Given, found: Sequence[Given]) -> Gi
         except (binascii.Error, ValueError):
             kind = ""
         if kind != operation:
-            raise TurkError("ParameterValidationError", "NextToken is not valid.")
+            raise FakeMTurkError("ParameterValidationError", "NextToken is not valid.")
     end = begin + given.get("MaxResults", PAGE_SIZE)
     more = base64.urlsafe_b64encode(f"{operation}:{end}".encode()).decode() if end < len(found) else None
     return {"NextToken": more, "NumResults": len(found[begin:end]), name: list(found[begin:end])}
 
 
-def _create_hit_type(state: TurkState, given: Given) -> Given:
+def _create_hit_type(state: FakeMTurkState, given: Given) -> Given:
     return {"HITTypeId": state.create_type(given).id}
 
 
-def _create_hit(state: TurkState, given: Given) -> Given:
+def _create_hit(state: FakeMTurkState, given: Given) -> Given:
     names = service().operation_model("CreateHITType").input_shape.members
     kind = state.create_type({name: value for name, value in given.items() if name in names})
     return {"HIT": state.create_hit(kind, given).describe(state.now())}
 
 
-def _create_hit_with_type(state: TurkState, given: Given) -> Given:
+def _create_hit_with_type(state: FakeMTurkState, given: Given) -> Given:
     if given["HITTypeId"] not in state.types:
-        raise TurkError("HITTypeDoesNotExist", f"HIT type {given['HITTypeId']} does not exist.")
+        raise FakeMTurkError("HITTypeDoesNotExist", f"HIT type {given['HITTypeId']} does not exist.")
     return {"HIT": state.create_hit(state.types[given["HITTypeId"]], given).describe(state.now())}
 
 
-def _extend(state: TurkState, given: Given) -> Given:
+def _extend(state: FakeMTurkState, given: Given) -> Given:
     state.extend(state.hit(given["HITId"]), given["NumberOfAdditionalAssignments"], given.get("UniqueRequestToken"))
     return {}
 
 
-def _expire(state: TurkState, given: Given) -> Given:
+def _expire(state: FakeMTurkState, given: Given) -> Given:
     state.expire(state.hit(given["HITId"]), read_time(given["ExpireAt"]))
     return {}
 
 
-def _delete(state: TurkState, given: Given) -> Given:
+def _delete(state: FakeMTurkState, given: Given) -> Given:
     state.delete(state.hit(given["HITId"]))
     return {}
 
 
-def _get_hit(state: TurkState, given: Given) -> Given:
+def _get_hit(state: FakeMTurkState, given: Given) -> Given:
     return {"HIT": state.hit(given["HITId"]).describe(state.now())}
 
 
-def _hits(state: TurkState) -> list[Given]:
+def _hits(state: FakeMTurkState) -> list[Given]:
     return [hit.describe(state.now()) for hit in state.hits.values() if not hit.disposed]
 
 
-def _list_hits(state: TurkState, given: Given) -> Given:
+def _list_hits(state: FakeMTurkState, given: Given) -> Given:
     return _page("ListHITs", "HITs", given, _hits(state))
 
 
-def _list_reviewable(state: TurkState, given: Given) -> Given:
+def _list_reviewable(state: FakeMTurkState, given: Given) -> Given:
     wanted, kind = given.get("Status", "Reviewable"), given.get("HITTypeId")
     found = [hit for hit in _hits(state) if hit["HITStatus"] == wanted and kind in (None, hit["HITTypeId"])]
     return _page("ListReviewableHITs", "HITs", given, found)
 
 
-def _list_hits_for_qualification(state: TurkState, given: Given) -> Given:
+def _list_hits_for_qualification(state: FakeMTurkState, given: Given) -> Given:
     kind = given["QualificationTypeId"]
     state.qualification_type(kind)
     uses = [
@@ -144,40 +144,40 @@ def _list_hits_for_qualification(state: TurkState, given: Given) -> Given:
     return _page("ListHITsForQualificationType", "HITs", given, uses)
 
 
-def _update_review(state: TurkState, given: Given) -> Given:
+def _update_review(state: FakeMTurkState, given: Given) -> Given:
     state.review(state.hit(given["HITId"]), given.get("Revert", False))
     return {}
 
 
-def _list_assignments(state: TurkState, given: Given) -> Given:
+def _list_assignments(state: FakeMTurkState, given: Given) -> Given:
     places = state.submitted(state.hit(given["HITId"]), given.get("AssignmentStatuses", []))
     return _page("ListAssignmentsForHIT", "Assignments", given, [place.describe() for place in places])
 
 
-def _get_assignment(state: TurkState, given: Given) -> Given:
+def _get_assignment(state: FakeMTurkState, given: Given) -> Given:
     place = state.assignment(given["AssignmentId"])
     return {"Assignment": place.describe(), "HIT": place.hit.describe(state.now())}
 
 
-def _approve(state: TurkState, given: Given) -> Given:
+def _approve(state: FakeMTurkState, given: Given) -> Given:
     place = state.assignment(given["AssignmentId"])
     state.approve(place, given.get("OverrideRejection", False), given.get("RequesterFeedback"))
     return {}
 
 
-def _reject(state: TurkState, given: Given) -> Given:
+def _reject(state: FakeMTurkState, given: Given) -> Given:
     state.reject(state.assignment(given["AssignmentId"]), given["RequesterFeedback"])
     return {}
 
 
-def _send_bonus(state: TurkState, given: Given) -> Given:
+def _send_bonus(state: FakeMTurkState, given: Given) -> Given:
     state.send_bonus(given)
     return {}
 
 
-def _list_bonuses(state: TurkState, given: Given) -> Given:
+def _list_bonuses(state: FakeMTurkState, given: Given) -> Given:
     if ("HITId" in given) == ("AssignmentId" in given):
-        raise TurkError("ParameterValidationError", "Either HITId or AssignmentId must be specified.")
+        raise FakeMTurkError("ParameterValidationError", "Either HITId or AssignmentId must be specified.")
     found = [
         paid
         for place, paid in state.bonuses
@@ -186,19 +186,19 @@ def _list_bonuses(state: TurkState, given: Given) -> Given:
     return _page("ListBonusPayments", "BonusPayments", given, found)
 
 
-def _balance(state: TurkState, given: Given) -> Given:
+def _balance(state: FakeMTurkState, given: Given) -> Given:
     return {"AvailableBalance": f"{state.available:.2f}", "OnHoldBalance": f"{state.on_hold:.2f}"}
 
 
-def _create_qualification_type(state: TurkState, given: Given) -> Given:
+def _create_qualification_type(state: FakeMTurkState, given: Given) -> Given:
     return {"QualificationType": state.create_qualification_type(given)}
 
 
-def _get_qualification_type(state: TurkState, given: Given) -> Given:
+def _get_qualification_type(state: FakeMTurkState, given: Given) -> Given:
     return {"QualificationType": state.qualification_type(given["QualificationTypeId"])}
 
 
-def _list_qualification_types(state: TurkState, given: Given) -> Given:
+def _list_qualification_types(state: FakeMTurkState, given: Given) -> Given:
     query = given.get("Query", "").lower()
     # System types are not listed: the real service's list of them is long, and nobody looks there for its own.
     found = [
@@ -209,26 +209,26 @@ def _list_qualification_types(state: TurkState, given: Given) -> Given:
     return _page("ListQualificationTypes", "QualificationTypes", given, found)
 
 
-def _grant(state: TurkState, given: Given) -> Given:
+def _grant(state: FakeMTurkState, given: Given) -> Given:
     state.grant(given["QualificationTypeId"], given["WorkerId"], given.get("IntegerValue", 1))
     if given.get("SendNotification", True):
         state.messages.append({"WorkerIds": [given["WorkerId"]], "Subject": "A qualification was assigned to you"})
     return {}
 
 
-def _revoke(state: TurkState, given: Given) -> Given:
+def _revoke(state: FakeMTurkState, given: Given) -> Given:
     state.revoke(given["QualificationTypeId"], given["WorkerId"])
     return {}
 
 
-def _get_score(state: TurkState, given: Given) -> Given:
+def _get_score(state: FakeMTurkState, given: Given) -> Given:
     held = state.worker(given["WorkerId"]).qualifications.get(given["QualificationTypeId"])
     if held is None:
-        raise TurkError("QualificationDoesNotExist", f"Worker {given['WorkerId']} has no such qualification.")
+        raise FakeMTurkError("QualificationDoesNotExist", f"Worker {given['WorkerId']} has no such qualification.")
     return {"Qualification": held.describe()}
 
 
-def _list_workers(state: TurkState, given: Given) -> Given:
+def _list_workers(state: FakeMTurkState, given: Given) -> Given:
     kind, revoked = given["QualificationTypeId"], given.get("Status", "Granted") == "Revoked"
     state.qualification_type(kind)
     held = [worker.qualifications[kind] for worker in state.workers.values() if kind in worker.qualifications]
@@ -236,9 +236,9 @@ def _list_workers(state: TurkState, given: Given) -> Given:
     return _page("ListWorkersWithQualificationType", "Qualifications", given, found)
 
 
-def _notify(state: TurkState, given: Given) -> Given:
+def _notify(state: FakeMTurkState, given: Given) -> Given:
     if len(given["WorkerIds"]) > NOTIFY_AT_MOST:
-        raise TurkError("ParameterValidationError", "At most 100 workers can be notified at once.")
+        raise FakeMTurkError("ParameterValidationError", "At most 100 workers can be notified at once.")
     failed = [worker for worker in given["WorkerIds"] if not state.has_worked(worker)]
     state.messages.append(given | {"WorkerIds": [one for one in given["WorkerIds"] if one not in failed]})
     reason = {
@@ -248,12 +248,12 @@ def _notify(state: TurkState, given: Given) -> Given:
     return {"NotifyWorkersFailureStatuses": [reason | {"WorkerId": worker} for worker in failed]}
 
 
-def _block(state: TurkState, given: Given) -> Given:
+def _block(state: FakeMTurkState, given: Given) -> Given:
     state.blocks[state.worker(given["WorkerId"]).id] = given["Reason"]
     return {}
 
 
-def _list_blocks(state: TurkState, given: Given) -> Given:
+def _list_blocks(state: FakeMTurkState, given: Given) -> Given:
     found = [{"WorkerId": worker, "Reason": reason} for worker, reason in state.blocks.items()]
     return _page("ListWorkerBlocks", "WorkerBlocks", given, found)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from server.simulation.marketplaces.turk_places import HitType, TurkError
+from server.simulation.marketplaces.turk_places import FakeMTurkError, HitType
 
 LOCALE = "00000000000000000071"
 PERCENT_APPROVED = "000000000000000000L0"
@@ -56,7 +56,7 @@ class Qualification:
 
 
 @dataclass
-class Worker:
+class FakeWorker:
     """Someone with an account: where they live, and how much of their work was approved so far (elsewhere, too)."""
 
     id: str
@@ -110,7 +110,7 @@ def check_requirement(requirement: dict[str, Any], known: set[str]) -> None:
     """
     kind, comparator = requirement["QualificationTypeId"], requirement["Comparator"]
     if kind not in known and kind not in SYSTEM:
-        raise TurkError("QualificationTypeDoesNotExist", f"QualificationType {kind} does not exist.")
+        raise FakeMTurkError("QualificationTypeDoesNotExist", f"QualificationType {kind} does not exist.")
     name = "LocaleValues" if kind == LOCALE else "IntegerValues"
     other = {"LocaleValues", "IntegerValues"} - {name}
     given = requirement.get(name) or []
@@ -118,4 +118,4 @@ def check_requirement(requirement: dict[str, Any], known: set[str]) -> None:
     most = most if comparator in (*SEVERAL, *PRESENCE) else 1
     wrong_comparator = kind == LOCALE and comparator not in ("EqualTo", "NotEqualTo", *SEVERAL, *PRESENCE)
     if wrong_comparator or other & requirement.keys() or not least <= len(given) <= most:
-        raise TurkError("ParameterValidationError", f"The qualification requirement for {kind} is not valid.")
+        raise FakeMTurkError("ParameterValidationError", f"The qualification requirement for {kind} is not valid.")
