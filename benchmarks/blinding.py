@@ -2,7 +2,8 @@
 
     python benchmarks/blinding.py [--listeners 200]
 
-The attacker of tests/server/attacker.py on a study whose clips are the nearer in packed size, the more similar they
+The attacker of tests/server/participant/attacker.py on a study whose clips are the nearer in packed size, the more
+similar they
 are. It is tried on what the server sends, on the same with a leak planted in it, and on stimuli that are not filled up
 to one size. Half the listeners are learnt from and the others' trials guessed; the p of guessing so well, or so badly,
 by a coin is exact (binomial, two-sided). Listeners must be a multiple of 20.
@@ -21,9 +22,9 @@ from server.db import database
 from server.settings import Settings
 from study.trial_plan import read_plan
 from tests.paper_study import make_study
-from tests.server.attacker import Evidence, attack, collect, plant
 from tests.server.conftest import SECRET, FakeClock, Site
-from tests.server.test_blinding import write_stimuli
+from tests.server.participant.attacker import Evidence, attack, collect, plant
+from tests.server.participant.test_blinding import write_stimuli
 
 LEAKS = (
     "one byte more",

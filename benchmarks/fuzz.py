@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz.py [--requests 10000]
 
-The requests of tests/server/fuzzing.py, drawn by Hypothesis, on SQLite. It stops at the first that makes the server
+The requests of tests/server/web/fuzzing.py, drawn by Hypothesis, on SQLite. It stops at the first that makes the server
 fail, show its inside, or come to a state that cannot be.
 """
 
@@ -22,8 +22,8 @@ from server.db import database
 from server.settings import Settings
 from server.web import rate_limits
 from tests.server.conftest import SECRET, FakeClock, Site
-from tests.server.fixture_study import make_study
-from tests.server.fuzzing import Sent, Target, requests
+from tests.server.small_study import make_study
+from tests.server.web.fuzzing import Sent, Target, requests
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from tests.server.assignments.test_arrivals import arrive
 from tests.server.faults import OwnPostgres, own_postgres
 from tests.server.many_listeners import (
     Booked,
@@ -39,7 +40,6 @@ from tests.server.many_listeners import (
     prepare,
 )
 from tests.server.real_server import RealServer
-from tests.server.test_arrivals import arrive
 
 ARRIVING = 10.0  # seconds over which listeners come
 SECONDS, THINKING = 3.0, 3.0

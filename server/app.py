@@ -20,7 +20,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as WebResponse
 
 from embeddings.errors import RootnoteError
-from server.assignments.lifecycle import Clock, Experiment, StepRefusedError, sync_places, utc_now
+from server.assignments.experiment import Clock, Experiment, StepRefusedError, utc_now
+from server.assignments.places import sync_places
 from server.audit import hash_chain
 from server.db import database
 from server.desk import account_views, user_views

@@ -170,7 +170,7 @@ def status(folder: Path, rehearsal: bool, watch: bool, as_json: bool) -> None:
 
 
 def _count(study: Study, engine: Any) -> dict[str, Any]:
-    from server.assignments.lifecycle import utc_now
+    from server.assignments.experiment import utc_now
     from server.db import database
     from server.monitoring.status import count, identities, money, wage
 
@@ -229,7 +229,7 @@ def codes(folder: Path, rehearsal: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(folder: Path, rehearsal: bool, out: Path | None, as_json: bool) -> None:
     """Write responses.csv, responses.parquet and listeners.csv, under pseudonyms, and export.json with their hashes."""
-    from server.assignments.lifecycle import utc_now
+    from server.assignments.experiment import utc_now
     from server.audit import study_control
     from server.audit.actor import current_actor
     from server.db import database
@@ -261,7 +261,7 @@ def opened(folder: Path, rehearsal: bool, *, secret: bool = False) -> Iterator[t
         secret: whether what is done is written into the log, which needs ROOTNOTE_SECRET (a rehearsal's, which is no
             one's, does not). What was erased is then erased again, should the database come from a backup.
     """
-    from server.assignments.lifecycle import utc_now
+    from server.assignments.experiment import utc_now
     from server.db import database
     from server.privacy import erasure
     from server.settings import read_settings

@@ -23,13 +23,13 @@ TOGETHER = ("tests/demo/test_demo.py", "tests/test_readme.py")
 # By how long they take, the longest first; a file that is not named comes after them.
 LONGEST = (
     *TOGETHER,
-    "tests/embeddings/test_cluster.py",
+    "tests/embeddings/distributed/test_embed.py",
     "tests/browser/test_marketplaces.py",
-    "tests/server/test_rehearsal.py",
-    "tests/analysis/test_robustness.py",
-    "tests/embeddings/test_clap.py",
-    "tests/embeddings/test_clmr.py",
-    "tests/embeddings/test_musicnn.py",
+    "tests/server/simulation/test_rehearsal.py",
+    "tests/analysis/retrieval/test_robustness.py",
+    "tests/embeddings/models/test_clap.py",
+    "tests/embeddings/models/test_clmr.py",
+    "tests/embeddings/models/test_musicnn.py",
     "tests/browser/test_player.py",
     "tests/browser/test_whole_study.py",
 )

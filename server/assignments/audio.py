@@ -12,7 +12,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server.assignments import prescreen, queries
-from server.assignments.lifecycle import REACH, Experiment
+from server.assignments.experiment import Experiment
+from server.assignments.trials import REACH
 from server.db.models import Assignment, AssignmentState, PrescreenItem
 from study.trial_plan import Stimulus
 

@@ -68,7 +68,7 @@ def take_answer(
     """Take the answer to one item; after an attempt's last, go on, try again or fail. A second answer is ignored.
 
     Raises:
-        NotAskedError: where the item is not this listener's or not due yet.
+        UnexpectedItemError: where the item is not this listener's or not due yet.
     """
     items = _items(session, assignment, given.kind, given.attempt)
     if not 1 <= given.item <= len(items):

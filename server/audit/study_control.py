@@ -57,7 +57,7 @@ def resume(session: Session, who: str, reason: str, now: datetime) -> None:
     """Recruit again.
 
     Raises:
-        NotDoneError: where the study is closed.
+        ControlRefusedError: where the study is closed.
     """
     found, written = _open(session), _optional(reason)
     if found.purged_at is not None:
@@ -73,7 +73,7 @@ def set_message(session: Session, who: str, message: str, now: datetime) -> None
     """Set the message on the information page; an empty one takes it away.
 
     Raises:
-        NotDoneError: where it is too long or the study is closed.
+        ControlRefusedError: where it is too long or the study is closed.
     """
     found, text = _open(session), _plain(message)
     if len(text) > MESSAGE_LIMIT:
@@ -87,7 +87,7 @@ def close(session: Session, who: str, reason: str, now: datetime) -> None:
     """Close the study for good.
 
     Raises:
-        NotDoneError: where it is closed already or the reason is missing.
+        ControlRefusedError: where it is closed already or the reason is missing.
     """
     found, written = _open(session), _required(reason)
     found.closed_at, found.recruiting = now, False
@@ -98,7 +98,7 @@ def unblind(session: Session, researcher: Researcher, reason: str, now: datetime
     """Let one researcher see agreement before the study is closed.
 
     Raises:
-        NotDoneError: where the reason is missing.
+        ControlRefusedError: where the reason is missing.
     """
     if researcher.unblinded_at is not None:
         return
@@ -111,7 +111,7 @@ def may_publish(session: Session, reason: str) -> bool:
     """Whether the study is closed; one that is not may be published for a reason.
 
     Raises:
-        NotDoneError: where it is not closed and the reason is missing, or the reason is too long.
+        ControlRefusedError: where it is not closed and the reason is missing, or the reason is too long.
     """
     _optional(reason)
     if control(session).closed_at is not None:
@@ -129,7 +129,7 @@ def publish(session: Session, who: str, reason: str, now: datetime, *, detail: s
     """Note that a public release was made; one of simulated listeners needs neither closing nor reason.
 
     Raises:
-        NotDoneError: where the study is not closed and the reason is missing.
+        ControlRefusedError: where the study is not closed and the reason is missing.
     """
     if not rehearsal:
         may_publish(session, reason)

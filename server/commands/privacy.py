@@ -11,7 +11,7 @@ import click
 
 from embeddings.errors import RootnoteError
 from embeddings.provenance import replacing
-from server.assignments.lifecycle import utc_now
+from server.assignments.experiment import utc_now
 from server.audit import study_control
 from server.audit.actor import current_actor
 from server.cli import opened, rehearsal_option, study_argument

@@ -22,7 +22,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
-from server.assignments import lifecycle
+from server.assignments import experiment as assignments_experiment
+from server.assignments import places as assignments_places
 from server.audit import study_control
 from server.audit.actor import current_actor
 from server.cli import opened
@@ -32,13 +33,15 @@ from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault, has_keys, read_vault
 from server.payments import ledger
 from server.payments.ledger import dollars
+from server.recruiting import approvals, grants, snapshot
+from server.recruiting import due as recruiting_due
 from server.recruiting import launch as recruiting
-from server.recruiting import settling
+from server.recruiting import sync as recruiting_sync
+from server.recruiting.due import DuePayment
 from server.recruiting.launch import RecruitingContext, exclusive
 from server.recruiting.marketplaces.base import ForeignSubmissionError, MarketplaceError, UnknownWorkerError
 from server.recruiting.marketplaces.registry import make_marketplace
 from server.recruiting.payment_audit import logged
-from server.recruiting.settling import DuePayment
 from server.recruiting.wage_floor import WageTopUp, below_floor, top_up_all
 from server.settings import LOOPBACK, Settings, read_settings
 from study.config import Study, cents, load_study
@@ -123,14 +126,16 @@ def _open(here: CommandContext, budget: int | None, dry_run: bool, yes: bool) ->
         require_reachable(here.settings)
     plan = read_plan(here.study)
     with office.writing() as session:
-        experiment = lifecycle.Experiment(office.config, plan, office.clock, rehearsal=here.settings.rehearsal)
-        lifecycle.sync_places(session, experiment)
+        experiment = assignments_experiment.Experiment(
+            office.config, plan, office.clock, rehearsal=here.settings.rehearsal
+        )
+        assignments_places.sync_places(session, experiment)
     if at.by_hand:
         _open_link(here, plan.schedule_fingerprint, budget)
         return
     if found is not None and not dry_run:
-        settling.reconcile_postings(office)
-    standings = settling.record_snapshot(office).standings
+        recruiting_sync.reconcile_postings(office)
+    standings = snapshot.record_snapshot(office).standings
     with office.reading() as session:
         missing = recruiting.supply(session, standings).missing
         bound, known = ledger.committed(session), ledger.launch(session)
@@ -156,7 +161,7 @@ def _open(here: CommandContext, budget: int | None, dry_run: bool, yes: bool) ->
         recruiting.begin(session, office, plan.schedule_fingerprint, live=here.live, budget=most)
         _resume(session, office)
     with logged(office, "opened places", f"{kind}, budget {dollars(most)}"):
-        done = settling.synchronize(office, tell=click.echo)
+        done = recruiting_sync.synchronize(office, tell=click.echo)
     click.echo(f"Opened {done.ordered} places. Next: rootnote server status {here.study.folder}")
 
 
@@ -252,7 +257,7 @@ def sync(folder: Path, no_approve: bool, watch: bool, every: float, dry_run: boo
             _dry(here)
             return
         with logged(here.office, "synchronised"):
-            done = settling.synchronize(here.office, approve=not no_approve, tell=click.echo)
+            done = recruiting_sync.synchronize(here.office, approve=not no_approve, tell=click.echo)
         click.echo(f"Approved {done.approved}, opened {done.ordered} places, sent {done.granted} payments anew.")
         _tell_open_questions(here)
 
@@ -260,10 +265,10 @@ def sync(folder: Path, no_approve: bool, watch: bool, every: float, dry_run: boo
 def _dry(here: CommandContext) -> None:
     """What `sync` and `pay` would do, by looking only: the books are read, and left as they are."""
     office = here.office
-    openings = settling.fetch_snapshot(office).standings
+    openings = snapshot.fetch_snapshot(office).standings
     with database.writing(office.engine) as session:
-        settling.record_submissions(session, office, openings, office.clock())
-        due = settling.all_due(session, office)
+        snapshot.record_submissions(session, office, openings, office.clock())
+        due = recruiting_due.all_due(session, office)
         missing = recruiting.supply(session, openings).missing
         ordered = recruiting.affordable(session, office, missing) if _recruits(session) else 0
         session.rollback()
@@ -293,12 +298,12 @@ def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bo
         raise click.UsageError("--anyway needs the pseudonyms of assignments.")
     with open_context(folder, rehearsal) as here:
         _require_launched(here)
-        sight = settling.record_snapshot(here.office)
+        sight = snapshot.record_snapshot(here.office)
         with here.office.reading() as session:
             due = (
-                settling.approvable_by_override(session, here.office)
+                recruiting_due.approvable_by_override(session, here.office)
                 if anyway
-                else settling.all_due(session, here.office)
+                else recruiting_due.all_due(session, here.office)
             )
         chosen = [one for one in due if one.how == "approve" and (not pseudonyms or one.pseudonym in pseudonyms)]
         if pseudonyms and (unknown := set(pseudonyms) - {one.pseudonym for one in chosen}):
@@ -311,7 +316,7 @@ def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bo
         _confirm(yes, f"Approve {len(chosen)} for {dollars(sum(one.cost for one in chosen))}?")
         named = ", ".join(one.pseudonym for one in chosen) if pseudonyms else ""
         with logged(here.office, "approved anyway" if anyway else "approved", named):
-            done = settling.approve_listed(here.office, sight, chosen)
+            done = approvals.approve_listed(here.office, sight, chosen)
         click.echo(f"Approved {done}.")
 
 
@@ -339,9 +344,9 @@ def pay(
     with open_context(folder, rehearsal) as here:
         if not here.office.recruiter.terms.by_hand:
             _require_launched(here)
-            settling.record_snapshot(here.office)
+            snapshot.record_snapshot(here.office)
         if not dry_run:
-            settling.reconcile_grants(here.office, click.echo)
+            grants.reconcile_grants(here.office, click.echo)
         if bonus:
             _bonus(here, bonus, reason, dry_run, yes)
             return
@@ -349,7 +354,7 @@ def pay(
             _lift(here, reason, dry_run, yes)
             return
         with here.office.reading() as session:
-            due = [one for one in settling.all_due(session, here.office) if one.how not in ("approve", "wait")]
+            due = [one for one in recruiting_due.all_due(session, here.office) if one.how not in ("approve", "wait")]
             codes = _codes(session, due)
         _tell_due(due)
         if dry_run or not due:
@@ -376,15 +381,15 @@ def _require_room(office: RecruitingContext, amount: int) -> None:
 def _pay_all(office: RecruitingContext, due: list[DuePayment]) -> tuple[int, int]:
     """Pay these: how many were paid, and how many places made for others; neither for who came by a false name."""
     if office.recruiter.terms.by_hand:
-        return settling.record_manual_payments(office, [(one.assignment, one.kind, one.cents, "") for one in due]), 0
+        return grants.record_manual_payments(office, [(one.assignment, one.kind, one.cents, "") for one in due]), 0
     paid, places = 0, 0
     for one in due:
         try:
             if one.how == "place":
-                settling.post_place_for(office, one)
+                grants.post_place_for(office, one)
                 places += 1
             else:
-                paid += settling.pay_directly(office, one.assignment, one.kind, one.cents, "", one.submission)
+                paid += grants.pay_directly(office, one.assignment, one.kind, one.cents, "", one.submission)
         except (UnknownWorkerError, ForeignSubmissionError) as error:
             click.echo(f"Assignment {one.pseudonym} is not paid: {error}", err=True)
     return paid, places
@@ -406,7 +411,7 @@ def _bonus(here: CommandContext, bonus: tuple[str, str], reason: str, dry_run: b
             )
         if ledger.find(session, found, "bonus") is not None:
             raise RootnoteError(f"assignment {pseudonym} has had a bonus already; there is one for each.")
-        submission = settling.paid_submission(session, found)
+        submission = grants.paid_submission(session, found)
     if submission is None and not here.office.recruiter.terms.pays_unsubmitted:
         raise RootnoteError(f"assignment {pseudonym} has submitted nothing, so no bonus can reach them.")
     click.echo(f"Bonus for {pseudonym}: {dollars(amount)} + {dollars(here.office.recruiter.fee(amount))} fee.")
@@ -414,7 +419,7 @@ def _bonus(here: CommandContext, bonus: tuple[str, str], reason: str, dry_run: b
         return
     _confirm(yes, f"Pay {dollars(amount + here.office.recruiter.fee(amount))}?")
     with logged(here.office, "paid a bonus", pseudonym, reason):
-        settling.pay_directly(here.office, found.id, "bonus", amount, reason, submission)
+        grants.pay_directly(here.office, found.id, "bonus", amount, reason, submission)
     click.echo("Paid 1.")
 
 
@@ -467,7 +472,7 @@ def close(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None:
                 session, current_actor(), "closed the launch", here.office.clock(), detail=f"at most {dollars(bound)}"
             )
         with logged(here.office, "synchronised"):
-            done = settling.synchronize(here.office, tell=click.echo)
+            done = recruiting_sync.synchronize(here.office, tell=click.echo)
         click.echo(f"Recruiting has stopped. Approved {done.approved}; answers are kept as they are.")
         _tell_open_questions(here)
 
@@ -519,8 +524,8 @@ def _tell_due(due: list[DuePayment]) -> None:
 
 def _tell_open_questions(here: CommandContext) -> None:
     with here.office.reading() as session:
-        due = [one for one in settling.all_due(session, here.office) if one.how in ("grant", "place")]
-        unsure = settling.needs_manual_review(session, here.office)
+        due = [one for one in recruiting_due.all_due(session, here.office) if one.how in ("grant", "place")]
+        unsure = recruiting_due.needs_manual_review(session, here.office)
         codes = [(row.opening, assignment.pseudonym if assignment else "") for row, assignment in unsure]
     if due:
         click.echo(f"{len(due)} people are owed {dollars(sum(one.cents for one in due))} more: `rootnote server pay`.")
@@ -555,9 +560,9 @@ def _once(folder: Path, rehearsal: bool, approve: bool) -> bool:
         with open_context(folder, rehearsal) as here:
             _require_launched(here)
             with logged(here.office, "synchronised"):
-                done = settling.synchronize(here.office, approve=approve, tell=click.echo)
+                done = recruiting_sync.synchronize(here.office, approve=approve, tell=click.echo)
             with here.office.reading() as session:
-                over = settling.is_over(session)
+                over = recruiting_sync.is_over(session)
     except MarketplaceError as error:
         click.echo(f"{error} Trying again.", err=True)
         return False

@@ -131,7 +131,7 @@ def _engine(folder: Path, rehearsal: bool) -> Iterator[Any]:
 
 def _change(engine: Any, what: str, name: str, act: Any) -> None:
     """Do it and write it into the log, with the role that it returns, both or neither."""
-    from server.assignments.lifecycle import utc_now
+    from server.assignments.experiment import utc_now
     from server.audit import study_control
     from server.audit.actor import current_actor
     from server.db import database

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from embeddings.errors import RootnoteError
-from server.assignments.lifecycle import utc_now
+from server.assignments.experiment import utc_now
 from server.audit import study_control
 from server.audit.actor import current_actor
 from server.cli import opened, rehearsal_option, study_argument

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from server.assignments.lifecycle import Experiment
+from server.assignments.experiment import Experiment
 from server.db.models import COMPLETED, Assignment, Response
 
 Z = 1.959963984540054

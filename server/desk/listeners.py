@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from server.assignments.lifecycle import Experiment
+from server.assignments.experiment import Experiment
 from server.db.models import Answer, Assignment, Listener, PrescreenResult, Response
 from server.desk.overview import minutes_between, standing_column
 from study.languages import LANGUAGES

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from server.assignments.lifecycle import Experiment
+from server.assignments.experiment import Experiment
 from server.db.models import (
     ACTIVE,
     COMPLETED,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from server.assignments.lifecycle import Experiment
+from server.assignments.experiment import Experiment
 from server.db.models import COMPLETED, Answer, Assignment
 from server.desk.overview import share
 from server.payments.hourly_pay import quantile

@@ -65,7 +65,7 @@ def try_code(sealed: str, code: str) -> WebResponse | None:
     """The reply that leads to the desk; None where the code is wrong or was used before.
 
     Raises:
-        StaleError: where the password has to be given again.
+        StaleSignInError: where the password has to be given again.
         TooManyAttemptsError: where too many have failed lately.
     """
     moment = auth.now()

@@ -13,7 +13,7 @@ from flask import Blueprint, abort, current_app, redirect, request, url_for
 from sqlalchemy import func, select
 from werkzeug.wrappers import Response as WebResponse
 
-from server.assignments.lifecycle import Experiment
+from server.assignments.experiment import Experiment
 from server.audit import study_control
 from server.audit.study_control import ControlRefusedError
 from server.db.models import AssignmentState, LogEntry

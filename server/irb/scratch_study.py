@@ -26,9 +26,10 @@ from sqlalchemy.orm import Session
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from server.app import create_app
-from server.assignments import audio, lifecycle, prescreen
-from server.assignments.lifecycle import Experiment, TrialAnswer
+from server.assignments import audio, lifecycle, prescreen, steps, trials
+from server.assignments.experiment import Experiment
 from server.assignments.prescreen import ItemAnswer
+from server.assignments.trials import TrialAnswer
 from server.audit import study_control
 from server.db import database
 from server.db.models import (
@@ -115,7 +116,7 @@ class ScratchStudy:
 
     def step(self, token: str) -> str:
         with self.listener(token) as (session, assignment):
-            return lifecycle.current_step(session, self.experiment, assignment)
+            return steps.current_step(session, self.experiment, assignment)
 
     def item(self, token: str) -> PrescreenItem | None:
         """The item of the prescreen that is due, None where the prescreen is over."""
@@ -134,7 +135,7 @@ class ScratchStudy:
 
     def begin_listening(self, token: str) -> None:
         with self.listener(token) as (session, assignment):
-            lifecycle.begin_listening(session, self.experiment, assignment)
+            trials.begin_listening(session, self.experiment, assignment)
 
     def answer_trials(self, token: str) -> None:
         """Answer every trial, as if all clips had been heard once."""
@@ -147,7 +148,7 @@ class ScratchStudy:
                     audio.mark_fetched(session, self.experiment, serving)
                 session.expire_all()
                 given = TrialAnswer(position, "A", taken, 1, 1, 1, sure)
-                lifecycle.answer_trial(session, self.experiment, assignment, given)
+                trials.answer_trial(session, self.experiment, assignment, given)
 
     def finish(self, token: str) -> None:
         with self.listener(token) as (session, assignment):

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WebResponse
 
-from server.assignments.lifecycle import Experiment
+from server.assignments.experiment import Experiment
 from server.audit import study_control
 from server.db.database import reading
 from server.db.models import ArrivalCount, Response, StudyRecord

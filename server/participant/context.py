@@ -8,7 +8,7 @@ from flask import abort, current_app, g
 from sqlalchemy.orm import Session
 
 from server.assignments import lifecycle
-from server.assignments.lifecycle import Experiment
+from server.assignments.experiment import Experiment
 from server.db.models import Assignment
 from server.identity.tokens import TokenSigner
 from server.participant.marketplace_entry import MarketplaceEntry

@@ -14,7 +14,7 @@ from datetime import datetime
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from server.assignments.lifecycle import StepRefusedError
+from server.assignments.experiment import StepRefusedError
 from server.db.models import Assignment, AssignmentState, MarketplaceSubmission, Posting
 from server.db.upsert import find_or_add
 from server.identity import vault as privacy
@@ -42,7 +42,7 @@ class MarketplaceEntry:
         """Who arrives; nothing is changed.
 
         Raises:
-            Refused: where the address is none that the marketplace gives for a place of ours.
+            StepRefusedError: where the address is none that the marketplace gives for a place of ours.
         """
         try:
             arrival = self.recruiter.arrive(query)

@@ -13,7 +13,7 @@ from flask import Blueprint, abort, redirect, render_template, request, url_for
 from sqlalchemy import func, select
 from werkzeug.wrappers import Response as WebResponse
 
-from server.assignments import lifecycle
+from server.assignments import steps
 from server.db.models import Assignment, ConsentText, LogEntry
 from server.participant.context import present_assignment as _assignment
 from server.participant.context import present_context as _house
@@ -80,8 +80,8 @@ def _ask(assignment: Assignment, action: str, code: str, back: str = "") -> str:
         action=action,
         code=code,
         back=back,
-        under_way=assignment.state not in lifecycle.ENDED,
-        paid=assignment.state in lifecycle.ENDED and bool(_amount(assignment)),
+        under_way=assignment.state not in steps.ENDED,
+        paid=assignment.state in steps.ENDED and bool(_amount(assignment)),
         published=_published(),
     )
 

@@ -20,10 +20,12 @@ from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WebResponse
 
 from server.assignments import audio as sounds
-from server.assignments import lifecycle, prescreen
-from server.assignments.lifecycle import Availability, StepRefusedError, TrialAnswer
+from server.assignments import experiment, lifecycle, places, prescreen, steps, trials
+from server.assignments.experiment import StepRefusedError
+from server.assignments.places import Availability
 from server.assignments.prescreen import ItemAnswer
 from server.assignments.telemetry import read_telemetry
+from server.assignments.trials import TrialAnswer
 from server.audit import study_control
 from server.db import database
 from server.db.models import Assignment, AssignmentState, PrescreenItem
@@ -120,7 +122,7 @@ def _receive_again(
         return render_template("taken.html", step="taken")
     if assignment.erased_at is not None:  # who they are is not written down again
         return redirect(_address(_house().door.token(entry)), 303)
-    lost = lifecycle.current_step(_session(), _house().experiment, assignment) in ("withdrawn", "expired")
+    lost = steps.current_step(_session(), _house().experiment, assignment) in ("withdrawn", "expired")
     number, left = assignment.id, assignment.state is AssignmentState.WITHDRAWN
     _session().commit()  # gives its connection back, so that nobody holds two
     with database.writing(current_app.extensions["rootnote.engine"]) as session, session.begin():
@@ -157,7 +159,7 @@ def _turn_away() -> str | None:
     found = study_control.control(_session())
     if not found.recruiting:
         return render_template("full.html", step="full", complete=found.closed_at is not None, paused=True)
-    vacancy = lifecycle.availability(_session(), _house().experiment)
+    vacancy = places.availability(_session(), _house().experiment)
     return None if vacancy is Availability.OPEN else _full_page(vacancy)
 
 
@@ -207,9 +209,9 @@ def consent() -> WebResponse | str | tuple[str, int]:
     token = house.door.token(entry)
     try:
         assignment = lifecycle.consent(_session(), house.experiment, entry, token, i18n.present())
-    except lifecycle.NoPlaceError:
-        return _full_page(lifecycle.availability(_session(), house.experiment))
-    except lifecycle.AlreadyTakenPartError:
+    except experiment.NoPlaceError:
+        return _full_page(places.availability(_session(), house.experiment))
+    except experiment.AlreadyTakenPartError:
         return render_template("taken.html", step="taken"), 409
     if house.reception is not None and arrival is not None:
         # In this order: `server sync` too locks the submission before the assignment.
@@ -229,13 +231,13 @@ def _address(token: str) -> str:
 def page(token: str) -> str:
     """The step that is due."""
     assignment = _assignment(token)
-    step = lifecycle.current_step(_session(), _house().experiment, assignment)
+    step = steps.current_step(_session(), _house().experiment, assignment)
     context: dict[str, object] = {"step": step, "token": token}
     if step == "prescreen":
         item = prescreen.current_item(_session(), assignment)
         return render_template(f"prescreens/{item.kind}.html", **context, **_prescreen(assignment, item))
     if step == "instructions":
-        ahead = _addresses(lifecycle.served_trials(_session(), assignment), 1)
+        ahead = _addresses(trials.served_trials(_session(), assignment), 1)
         volume_is_set = "volume" in _house().experiment.config.prescreen.steps
         texts = {"text": _house().pages.instructions, "volume_is_set": volume_is_set}
         return render_template("instructions.html", **context, **texts, next=ahead)
@@ -260,27 +262,27 @@ def _prescreen(assignment: Assignment, item: PrescreenItem) -> dict[str, object]
         "check": checks.index(item.kind) + 1 if item.kind in checks else 1,
         "checks": len(checks),
         "spans": INTERVAL_SPANS,
-        "next": [url_for("participant.audio", name=each.sound) for each in due[1 : 1 + lifecycle.AHEAD]],
+        "next": [url_for("participant.audio", name=each.sound) for each in due[1 : 1 + trials.AHEAD]],
     }
 
 
 def _trial(assignment: Assignment) -> dict[str, object]:
-    found = lifecycle.served_trials(_session(), assignment)
+    found = trials.served_trials(_session(), assignment)
     player = _house().experiment.config.player
     return {
         "position": found.position,
         "of": len(_house().experiment.trials(assignment)),
-        "sounds": dict(zip(lifecycle.SLOTS, _addresses(found, found.position), strict=True)),
+        "sounds": dict(zip(trials.SLOTS, _addresses(found, found.position), strict=True)),
         "next": _addresses(found, found.position + 1),
         "switching": player.switching,
         "confidence": player.confidence,
     }
 
 
-def _addresses(found: lifecycle.ServedTrials, position: int) -> list[str]:
+def _addresses(found: trials.ServedTrials, position: int) -> list[str]:
     """Where the clips X, A and B of a trial are fetched; none where it is not served yet."""
     served = found.of(position)
-    return [url_for("participant.audio", name=served[slot].sound) for slot in lifecycle.SLOTS if served]
+    return [url_for("participant.audio", name=served[slot].sound) for slot in trials.SLOTS if served]
 
 
 def _questions(given: dict[str, list[str]], wrong: dict[str, AnswerError]) -> dict[str, object]:
@@ -306,14 +308,14 @@ def _read_item(form: Mapping[str, str]) -> ItemAnswer:
 
 @blueprint.post("/a/<token>/instructions")
 def begin_listening(token: str) -> WebResponse:
-    lifecycle.begin_listening(_session(), _house().experiment, _assignment(token, lock=True))
+    trials.begin_listening(_session(), _house().experiment, _assignment(token, lock=True))
     return redirect(_address(token), 303)
 
 
 @blueprint.post("/a/<token>/trial")
 def answer_trial(token: str) -> WebResponse:
     assignment = _assignment(token, lock=True)
-    lifecycle.answer_trial(_session(), _house().experiment, assignment, _read_trial(request))
+    trials.answer_trial(_session(), _house().experiment, assignment, _read_trial(request))
     return redirect(_address(token), 303)
 
 
@@ -340,7 +342,7 @@ def answer_questions(token: str) -> WebResponse | tuple[str, int]:
     assignment = _assignment(token, lock=True)
     sent = request.form.to_dict(flat=False)
     answers, wrong = check_answers(_house().experiment.config.questions, sent)
-    if wrong and lifecycle.current_step(_session(), _house().experiment, assignment) == "questions":
+    if wrong and steps.current_step(_session(), _house().experiment, assignment) == "questions":
         given = {name.removeprefix("q_"): values for name, values in sent.items()}
         return render_template("questions.html", step="questions", token=token, **_questions(given, wrong)), 400
     lifecycle.answer_questions(_session(), _house().experiment, assignment, answers)
@@ -350,7 +352,7 @@ def answer_questions(token: str) -> WebResponse | tuple[str, int]:
 @blueprint.get("/a/<token>/leave")
 def confirm_leave(token: str) -> str | WebResponse:
     assignment = _assignment(token)
-    if assignment.state in lifecycle.ENDED:
+    if assignment.state in steps.ENDED:
         return redirect(_address(token), 303)
     return render_template("leave.html", step="leave", token=token)
 
@@ -371,7 +373,7 @@ def leave(token: str) -> WebResponse:
 def technical(token: str) -> str | WebResponse:
     """What someone can do who hears nothing."""
     assignment = _assignment(token)
-    if assignment.state in lifecycle.ENDED:
+    if assignment.state in steps.ENDED:
         return redirect(_address(token), 303)
     return render_template("technical.html", step="no_sound", token=token)
 

@@ -129,7 +129,7 @@ def record_pending(
     """Write down a payment before it is made; one of this assignment and kind that is there already is given back.
 
     Raises:
-        OverBudget: where the launch's budget has no room for it.
+        OverBudgetError: where the launch's budget has no room for it.
     """
     earlier = find(session, assignment, kind) if assignment is not None else None
     if earlier is not None:
@@ -206,7 +206,7 @@ def require_budget(session: Session, more: int) -> None:
     """Refuse to be bound to `more` cents than the budget has room for.
 
     Raises:
-        OverBudget: with what is missing.
+        OverBudgetError: with what is missing.
     """
     found = launch(session, lock=True)
     if found is None or more <= found.budget_cents - committed(session):

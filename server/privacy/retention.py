@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine, delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from server.assignments.lifecycle import Clock
+from server.assignments.experiment import Clock
 from server.audit import study_control
 from server.db import database
 from server.db.models import ACTIVE, Assignment, Listener, MarketplaceSubmission, Payment, Place, Posting, VaultEntry

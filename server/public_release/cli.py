@@ -15,7 +15,7 @@ import click
 from sqlalchemy import Engine
 
 from embeddings.errors import RootnoteError
-from server.assignments.lifecycle import utc_now
+from server.assignments.experiment import utc_now
 from server.audit import study_control
 from server.audit.actor import current_actor
 from server.cli import opened, rehearsal_option, require_same_schedule, study_argument

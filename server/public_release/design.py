@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from server.assignments.lifecycle import seeded_turns
+from server.assignments.places import seeded_turns
 from server.db.models import Place
 from study.config import Study, StudyConfig
 from study.preregistration.exclusion_rules import ExclusionPlan, plan_of

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
-from server.assignments.lifecycle import Clock, utc_now
+from server.assignments.experiment import Clock, utc_now
 from server.audit import study_control
 from server.db import database
 from server.db.models import ACTIVE, Assignment, Launch, MarketplaceSubmission, Payment, Place, Posting

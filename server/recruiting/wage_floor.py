@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from server.db.models import Assignment
 from server.payments import ledger
 from server.payments.hourly_pay import paid_work
-from server.recruiting import settling
+from server.recruiting import grants
 from server.recruiting.launch import RecruitingContext
 from server.recruiting.marketplaces.base import ForeignSubmissionError
 
@@ -43,7 +43,7 @@ def below_floor(office: RecruitingContext) -> list[WageTopUp]:
             short = work.short(pay.floor_usd_per_hour)
             if not short or ledger.find(session, assignment, "lift") is not None:
                 continue
-            submission = settling.paid_submission(session, assignment)
+            submission = grants.paid_submission(session, assignment)
             ready = office.recruiter.terms.by_hand or submission is not None
             who = (work.assignment, work.pseudonym, assignment.completion_code)
             found.append(WageTopUp(*who, work.minutes, work.hourly, short, submission, ready))
@@ -54,12 +54,12 @@ def top_up_all(office: RecruitingContext, found: Sequence[WageTopUp], reason: st
     """Pay these; how many were."""
     why = reason or REASON
     if office.recruiter.terms.by_hand:
-        return settling.record_manual_payments(office, [(one.assignment, "lift", one.cents, why) for one in found])
+        return grants.record_manual_payments(office, [(one.assignment, "lift", one.cents, why) for one in found])
     return sum(_lift(office, one, why) for one in found)
 
 
 def _lift(office: RecruitingContext, one: WageTopUp, reason: str) -> bool:
     """Pay one; not where what they came with is another's, which keeps the others from nothing."""
     with contextlib.suppress(ForeignSubmissionError):
-        return settling.pay_directly(office, one.assignment, "lift", one.cents, reason, one.submission)
+        return grants.pay_directly(office, one.assignment, "lift", one.cents, reason, one.submission)
     return False

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 from study.config import Study
 from study.stimuli.storage import publish
 from tests.paper_study import make_study
-from tests.study.bucket import Bucket, keep_in_bucket, serving_bucket
+from tests.study.stimuli.bucket import Bucket, keep_in_bucket, serving_bucket
 
 pytestmark = pytest.mark.browser
 

@@ -23,7 +23,7 @@ from server.db import database
 from server.db.models import AssignmentState
 from study.config import Study
 from tests.browser.conftest import SECRET
-from tests.server.half_way import fill
+from tests.server.desk.half_finished import fill
 
 pytestmark = pytest.mark.browser
 PASSWORD = "correct horse battery"

@@ -17,7 +17,7 @@ from server.irb.formatting import LANGUAGE_NAMES
 from server.irb.screen_list import Screen, check_screens
 from tests.browser.test_player import WCAG
 from tests.paper_study import make_study
-from tests.server.test_packet import SECTIONS
+from tests.server.irb.test_packet import SECTIONS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 OFFERED = ("ar",)

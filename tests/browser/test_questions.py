@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from study.config import Study
 from tests.browser.test_player import WCAG
 from tests.paper_study import make_study
-from tests.server.test_questions import TOML
+from tests.server.participant.test_questions import TOML
 
 pytestmark = pytest.mark.browser
 SIZES = ({"width": 390, "height": 844}, {"width": 1280, "height": 800}, {"width": 320, "height": 640})

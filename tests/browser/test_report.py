@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from playwright.sync_api import Browser
 
 from analysis.cli import cli
-from tests.analysis.test_report import full
+from tests.analysis.report.test_html import full
 
 pytestmark = pytest.mark.browser
 

@@ -21,7 +21,7 @@ from server.settings import Settings
 from study.languages import LANGUAGES
 from tests.browser.test_player import WCAG
 from tests.server.conftest import SECRET, FakeClock, Site, Walker
-from tests.server.fixture_study import make_study
+from tests.server.small_study import make_study
 
 pytestmark = pytest.mark.browser
 

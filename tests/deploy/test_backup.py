@@ -15,7 +15,7 @@ from server.app import create_app
 from server.db import database
 from server.settings import Settings
 from tests.server.conftest import SECRET, Site
-from tests.server.fixture_study import make_study
+from tests.server.small_study import make_study
 
 
 def server(command: str, *arguments: object) -> Result:

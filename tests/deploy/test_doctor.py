@@ -31,9 +31,9 @@ from study.stimuli.storage import publish
 from tests.deploy.conftest import Roles
 from tests.deploy.https import make_certificate, serving
 from tests.server.conftest import SECRET, FakeClock, Site
-from tests.server.desk_visit import Visit, add_researcher
-from tests.server.fixture_study import make_study, write_stimuli
-from tests.study.bucket import BUCKET, Bucket, keep_in_bucket, serving_bucket
+from tests.server.desk.desk_client import Visit, add_researcher
+from tests.server.small_study import make_study, write_stimuli
+from tests.study.stimuli.bucket import BUCKET, Bucket, keep_in_bucket, serving_bucket
 
 TEXTS = dict.fromkeys(("consent.md", "instructions.md", "debrief.md"), "# Complete\n")
 

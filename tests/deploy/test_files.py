@@ -27,8 +27,8 @@ from server.settings import read_settings
 from study.config import Study
 from tests.deploy.https import make_certificate
 from tests.server.conftest import SECRET
-from tests.server.fixture_study import make_study
 from tests.server.real_server import RealServer, real_server
+from tests.server.small_study import make_study
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -14,7 +14,7 @@ from server.db.backup import backup, restore
 from server.settings import Settings
 from tests.deploy.conftest import Roles
 from tests.server.conftest import SECRET, FakeClock, Site
-from tests.server.fixture_study import make_study
+from tests.server.small_study import make_study
 
 FORBIDDEN = (
     "DROP TABLE responses",

@@ -21,7 +21,7 @@ from server.identity.vault import Vault, new_key
 from server.recruiting.marketplaces.base import Arrival
 from server.web import logs
 from tests.server.conftest import SECRET, Site
-from tests.server.desk_visit import Visit, add_researcher
+from tests.server.desk.desk_client import Visit, add_researcher
 from tests.server.real_server import ROOT, real_server
 
 DOCUMENT = (ROOT / "docs/security.md").read_text("utf-8")

@@ -25,7 +25,7 @@ from server.settings import Settings
 from server.simulation.hearing import ANSWERS, HEADPHONES, Hearing
 from study.config import Study
 from tests.server import postgres_child
-from tests.server.fixture_study import make_study
+from tests.server.small_study import make_study
 
 SECRET = "a secret for tests only, 32 characters and more"
 

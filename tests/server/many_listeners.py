@@ -24,7 +24,7 @@ from sqlalchemy import create_engine, make_url, text
 from server.db import database
 from server.simulation.page_parser import ParsedPage, read_page
 from study.config import Study
-from tests.server.fixture_study import make_study
+from tests.server.small_study import make_study
 
 TOML = """\
 [prescreen]

@@ -192,7 +192,7 @@ class Marketplace(Protocol):
         """Open places; the opening's id. An order that was opened before gives the same id.
 
         Raises:
-            RecruiterError: where they cannot be opened, as when another database has launched this study already.
+            MarketplaceError: where they cannot be opened, as when another database has launched this study already.
             UnknownWorkerError: where the order is for one worker alone, whom the marketplace does not know.
         """
 
@@ -212,7 +212,7 @@ class Marketplace(Protocol):
         """What may be spent, in cents; None where that cannot be known.
 
         Raises:
-            RecruiterError: where the account cannot be used, so this is asked before anything is opened.
+            MarketplaceError: where the account cannot be used, so this is asked before anything is opened.
         """
 
     def fee(self, cents: int, places: int = 1) -> int:

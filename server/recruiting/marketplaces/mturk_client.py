@@ -48,7 +48,7 @@ def connect(*, live: bool, endpoint: str, attempts: int) -> Any:
     """A client; a local `endpoint` is asked with credentials that are none.
 
     Raises:
-        RecruiterError: where boto3 is missing, or its settings are wrong.
+        MarketplaceError: where boto3 is missing, or its settings are wrong.
     """
     try:
         from botocore.config import Config
@@ -76,8 +76,8 @@ def ask(client: Any, operation: str, given: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         TurkError: where it refuses.
-        UnsureError: where no clear answer comes, so that the work may have been done.
-        RecruiterError: where it cannot be asked.
+        UnknownOutcomeError: where no clear answer comes, so that the work may have been done.
+        MarketplaceError: where it cannot be asked.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 

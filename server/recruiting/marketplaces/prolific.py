@@ -116,7 +116,7 @@ class ProlificMarketplace:
         """The study that an order belongs to; of two drafts (a request that arrived twice) the older.
 
         Raises:
-            RecruiterError: where another database has launched this study.
+            MarketplaceError: where another database has launched this study.
         """
         wanted, study = self._name(order), order.launch.rpartition("-")[0]
         found = None
@@ -243,7 +243,7 @@ class ProlificMarketplace:
         """Pay: a screen-out by Prolific's own way while the submission is open, all else as a bonus.
 
         Raises:
-            NotTheirsError: where the submission is not of the listener who came with it.
+            ForeignSubmissionError: where the submission is not of the listener who came with it.
         """
         if self.has_paid(grant):
             return

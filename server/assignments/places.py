@@ -1,0 +1,137 @@
+"""The places of a study: one for each trial list, leased to a listener and given back.
+
+A place is held while the listener goes on; each step renews the lease. When the lease has expired, the place may go to
+another listener. A place that was filled stays filled.
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+from typing import Any, cast
+
+import numpy as np
+from sqlalchemy import CursorResult, and_, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from embeddings.errors import RootnoteError
+from server.assignments import queries
+from server.assignments.experiment import Experiment
+from server.db.models import (
+    Assignment,
+    Place,
+    StudyRecord,
+)
+from server.db.upsert import insert
+from study.config import StudyConfig
+
+
+class Availability(enum.Enum):
+    """Whether someone who arrives now can be seated."""
+
+    OPEN = "open"
+    HELD = "held"
+    COMPLETE = "complete"
+
+
+def sync_places(session: Session, experiment: Experiment) -> None:
+    """Give every TrialList of the plan its place.
+
+    Raises:
+        RootnoteError: where the database already holds the places of another schedule.
+    """
+    plan = experiment.plan
+    if not _begin_study(session, experiment):
+        record = session.get_one(StudyRecord, 1)
+        if record.schedule != plan.schedule_fingerprint:
+            raise RootnoteError(
+                f"the database belongs to another schedule (of the study '{record.name}'); restore the study folder "
+                "it was begun with, or set ROOTNOTE_DATABASE_URL to a new database and run `rootnote server migrate`."
+            )
+        return
+    numbers = sorted(plan.lists)
+    turns = seeded_turns(experiment.config, len(numbers)) if experiment.rehearsal else _secret_turns(len(numbers))
+    session.add_all(Place(list_number=n, turn=t) for n, t in zip(numbers, turns, strict=True))
+    session.flush()
+
+
+def seeded_turns(config: StudyConfig, number: int) -> list[int]:
+    """The turns of a rehearsal, by list: the same every time. Real studies had these too, once."""
+    return [int(turn) for turn in np.random.default_rng(config.study.seed).permutation(number)]
+
+
+def _secret_turns(number: int) -> list[int]:
+    """Turns that nothing public tells, by list: published answers show their list, and so would show who came when.
+
+    Shuffled also because with several embedders none is to be heard only by the first to come.
+    """
+    turns = list(range(number))
+    secrets.SystemRandom().shuffle(turns)
+    return turns
+
+
+def _begin_study(session: Session, experiment: Experiment) -> bool:
+    """Write the study's row; False where it was there. Of servers that start at once, one does and the rest wait."""
+    row = insert(session, StudyRecord).values(
+        id=1,
+        name=experiment.config.study.name,
+        schedule=experiment.plan.schedule_fingerprint,
+        created_at=experiment.clock(),
+    )
+    return session.scalar(row.on_conflict_do_nothing().returning(StudyRecord.id)) is not None
+
+
+def availability(session: Session, experiment: Experiment) -> Availability:
+    """Whether a place is free now."""
+    if session.scalar(select(Place.id).where(claimable(experiment)).limit(1)) is not None:
+        return Availability.OPEN
+    unfilled = session.scalar(select(Place.id).where(~Place.filled).limit(1))
+    return Availability.COMPLETE if unfilled is None else Availability.HELD
+
+
+def claimable(experiment: Experiment, place: type[Place] = Place) -> Any:
+    return and_(~place.filled, or_(place.assignment_id.is_(None), place.expires_at <= experiment.clock()))
+
+
+def claim_place(session: Session, experiment: Experiment, assignment: Assignment) -> int | None:
+    """Hold a free place, never-held ones first, in one statement; its list number, or None where none is free."""
+    free = aliased(Place)
+    chosen = (
+        select(free.id)
+        .where(claimable(experiment, free))
+        .order_by(free.assignment_id.is_not(None), free.turn)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    held = (
+        update(Place)
+        .where(Place.id == chosen)
+        .values(lease_values(experiment, assignment))
+        .returning(Place.list_number)
+    )
+    return session.scalar(held.execution_options(synchronize_session=False))
+
+
+def renew_lease(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
+    """Renew the lease; False where the place has gone to another."""
+    until = experiment.clock() + experiment.lease
+    return queries.run(session, queries.RENEW, mine=assignment.id, until=until).rowcount == 1
+
+
+def release_place(session: Session, assignment: Assignment) -> None:
+    freed = update(Place).where(Place.assignment_id == assignment.id, ~Place.filled)
+    affected_rows(session, freed.values(assignment_id=None, expires_at=None))
+
+
+def lease_values(experiment: Experiment, assignment: Assignment) -> dict[str, Any]:
+    return {"assignment_id": assignment.id, "expires_at": experiment.clock() + experiment.lease}
+
+
+def affected_rows(session: Session, statement: Any) -> int:
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    return cast("CursorResult[Any]", result).rowcount
+
+
+def has_place(session: Session, assignment: Assignment) -> bool:
+    return session.scalar(select(Place.id).where(Place.assignment_id == assignment.id)) is not None

@@ -1,0 +1,76 @@
+"""The step that is due for an assignment, and whether a listener may take it.
+
+A step that was already done is a no-op (a double click, the back button); one that is not yet due is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sqlalchemy.orm import Session
+
+from server.assignments import queries
+from server.assignments.experiment import Experiment, StepRefusedError
+from server.assignments.places import renew_lease
+from server.db.models import (
+    COMPLETED,
+    Assignment,
+    AssignmentState,
+)
+
+Step = Literal[
+    "prescreen", "instructions", "trial", "questions", "done", "screened_out", "technical", "withdrawn", "expired"
+]
+ENDED: dict[AssignmentState, Step] = {
+    **dict.fromkeys(COMPLETED, "done"),
+    AssignmentState.SCREENED_OUT: "screened_out",
+    AssignmentState.TECHNICAL: "technical",
+    AssignmentState.WITHDRAWN: "withdrawn",
+    AssignmentState.RETURNED: "withdrawn",
+    AssignmentState.EXPIRED: "expired",
+}
+ORDER: tuple[Step, ...] = ("prescreen", "instructions", "trial", "questions")
+
+
+def current_step(session: Session, experiment: Experiment, assignment: Assignment) -> Step:
+    """The page that is due now."""
+    if assignment.state in ENDED:
+        return ENDED[assignment.state]
+    found = queries.run(session, queries.STANDING, mine=assignment.id).one()
+    return due_step(experiment, assignment, found.answered) if found.held else "expired"
+
+
+def due_step(experiment: Experiment, assignment: Assignment, answered: int) -> Step:
+    if assignment.state is AssignmentState.CONSENTED:
+        return "prescreen"
+    if assignment.state is AssignmentState.SCREENED:
+        return "instructions"
+    return "trial" if answered < len(experiment.trials(assignment)) else "questions"
+
+
+def answered_trials(session: Session, assignment: Assignment) -> int:
+    return int(queries.run(session, queries.ANSWERED, mine=assignment.id).scalar_one())
+
+
+def may_proceed(session: Session, experiment: Experiment, assignment: Assignment, step: Step) -> bool:
+    """Whether `step` is to be done now; False where it is done or the assignment over.
+
+    Raises:
+        Refused: where an earlier step is still to be done.
+    """
+    if assignment.state in ENDED or assignment.erased_at is not None:
+        return False
+    due = due_step(experiment, assignment, answered_trials(session, assignment))
+    if ORDER.index(step) > ORDER.index(due):
+        raise StepRefusedError("That page comes later in the study.")
+    if due != step:
+        return False
+    if not renew_lease(session, experiment, assignment):
+        end_assignment(experiment, assignment, AssignmentState.EXPIRED)
+        return False
+    return True
+
+
+def end_assignment(experiment: Experiment, assignment: Assignment, state: AssignmentState) -> None:
+    assignment.state = state
+    assignment.ended_at = experiment.clock()

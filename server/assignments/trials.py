@@ -1,0 +1,132 @@
+"""Trials: naming the clips that a listener is sent, and taking the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+
+from sqlalchemy.orm import Session
+
+from server.assignments import queries
+from server.assignments.experiment import Experiment, StepRefusedError
+from server.assignments.places import renew_lease
+from server.assignments.steps import ENDED, end_assignment, may_proceed
+from server.assignments.telemetry import Telemetry, is_plausible
+from server.db.models import (
+    Assignment,
+    AssignmentState,
+)
+from server.identity.tokens import random_token
+
+SLOTS = ("X", "A", "B")
+AHEAD = 1  # trials whose clips may be fetched before they are due
+REACH = {
+    AssignmentState.SCREENED: AHEAD,
+    AssignmentState.LISTENING: 1 + AHEAD,
+}  # trials from the current one on whose clips are sent
+SERVE = queries.serve(SLOTS)
+
+
+@dataclass(frozen=True)
+class TrialAnswer:
+    """What a listener sends for one trial; plays count hearings to the end, `confidence` is 1 to 5."""
+
+    position: int
+    choice: str
+    response_ms: int
+    plays_x: int
+    plays_a: int
+    plays_b: int
+    confidence: int | None = None
+    telemetry: Telemetry = field(default_factory=Telemetry)
+
+
+def begin_listening(session: Session, experiment: Experiment, assignment: Assignment) -> None:
+    """Go from the instructions to the first trial."""
+    if not may_proceed(session, experiment, assignment, "instructions"):
+        return
+    assignment.state = AssignmentState.LISTENING
+    assignment.listening_at = experiment.clock()
+    serve_ahead(session, experiment, assignment, 1 + AHEAD)
+    session.flush()
+
+
+def serve_ahead(session: Session, experiment: Experiment, assignment: Assignment, until: int) -> None:
+    """Name the clips up to a position, where nothing is answered yet."""
+    serve_clips(
+        session, assignment, served_trials(session, assignment).missing(until, len(experiment.trials(assignment)))
+    )
+
+
+def serve_clips(session: Session, assignment: Assignment, positions: Iterable[int]) -> None:
+    """Name the clips of trials that have no names yet."""
+    for position in positions:
+        names = {slot: random_token() for slot in SLOTS}
+        queries.run(session, SERVE, mine=assignment.id, position=position, **names)
+
+
+@dataclass(frozen=True)
+class ServedClip:
+    """One clip of a trial as it is served to a listener, under a random name; `heard`: it was sent to its end."""
+
+    sound: str
+    heard: bool
+
+
+@dataclass(frozen=True)
+class ServedTrials:
+    """The trial that is to be answered now, and the clips of it and of later ones that are served."""
+
+    position: int
+    served: Mapping[int, Mapping[str, ServedClip]]  # by position, then by slot (X, A, B)
+
+    def of(self, position: int) -> Mapping[str, ServedClip]:
+        """The clips of a trial; none where it is not served."""
+        return self.served.get(position, {})
+
+    def missing(self, until: int, trials: int) -> range:
+        """The positions up to `until` whose clips are still to be named."""
+        return range(max(self.served, default=self.position - 1) + 1, min(until, trials) + 1)
+
+
+def served_trials(session: Session, assignment: Assignment) -> ServedTrials:
+    """Where a listener stands in the trials."""
+    rows = queries.run(session, queries.CLIPS, mine=assignment.id).all()
+    served: dict[int, dict[str, ServedClip]] = {}
+    for row in rows:
+        if row.position is not None:
+            served.setdefault(row.position, {})[row.slot] = ServedClip(row.sound, row.fetched_at is not None)
+    return ServedTrials(rows[0].answered + 1, served)
+
+
+def answer_trial(session: Session, experiment: Experiment, assignment: Assignment, answer: TrialAnswer) -> None:
+    """Take the answer to the current trial and serve the next; an answered one is left as it is.
+
+    Raises:
+        Refused: where the trial is not the current one or its clips were not all heard.
+    """
+    late = assignment.state is AssignmentState.EXPIRED
+    if (assignment.state in ENDED and not late) or assignment.erased_at is not None:
+        return
+    found = served_trials(session, assignment)
+    if answer.position < found.position:
+        return
+    present = found.of(found.position)
+    # The first trial's clips are named before it begins, so that they can be fetched during the instructions.
+    if answer.position > found.position or not present or assignment.listening_at is None:
+        raise StepRefusedError("That comparison comes later.")
+    plays = (answer.plays_x, answer.plays_a, answer.plays_b)
+    heard = is_plausible(plays, answer.response_ms, answer.telemetry, experiment.config.corpus.clip_seconds)
+    if not heard or not all(clip.heard for clip in present.values()):
+        raise StepRefusedError("Please listen to all three sounds to the end before you answer.")
+    late = late or not renew_lease(session, experiment, assignment)
+    told = asdict(answer)
+    told |= told.pop("telemetry")
+    told |= {"assignment_id": assignment.id, "late": late, "answered_at": experiment.clock()}
+    queries.run(session, queries.ADD_RESPONSE, **told)
+    if late and assignment.state is not AssignmentState.EXPIRED:
+        end_assignment(experiment, assignment, AssignmentState.EXPIRED)
+    if not late:
+        until = found.position + 1 + AHEAD
+        serve_clips(session, assignment, found.missing(until, len(experiment.trials(assignment))))
+    session.flush()

@@ -1,0 +1,281 @@
+"""`rootnote server` open, status, sync, approve, pay and close, as a researcher types them; and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+from click.testing import CliRunner
+from sqlalchemy import make_url, select
+
+import rootnote
+from embeddings.errors import RootnoteError
+from server.db import database
+from server.db.models import Listener
+from server.identity.vault import Vault, recall
+from server.recruiting import grants
+from server.recruiting.marketplaces import mturk_client
+from server.simulation.marketplaces import turk_wire
+from tests.server.conftest import SECRET, Site
+from tests.server.recruiting.mturk_study import KEY, NO_PRESCREEN, Turk, make_turk
+
+__all__ = ["make_turk"]
+MakeTurk = Callable[..., Turk]
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """Run `rootnote server NAME STUDY --rehearsal …` in this process: the exit status and all that was printed."""
+
+    def ask(turk: Turk, name: str, *arguments: str, rehearsal: bool = True, **environment: str) -> tuple[int, str]:
+        for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+            monkeypatch.delenv(key, raising=False)
+        nowhere = dict.fromkeys(("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"), "/nowhere")
+        given = {
+            "ROOTNOTE_SECRET": SECRET,
+            "ROOTNOTE_VAULT_KEY": KEY,
+            "ROOTNOTE_MARKET_URL": turk.market.url,
+            "ROOTNOTE_PUBLIC_URL": "http://127.0.0.1:9",
+            "ROOTNOTE_REHEARSAL_DATABASE_URL": turk.site.database_url,
+            "ROOTNOTE_DATABASE_URL": turk.site.database_url,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            **nowhere,
+            **environment,
+        }
+        for key, value in given.items():
+            monkeypatch.setenv(key, value)
+        options = ["--rehearsal"] if rehearsal else []
+        run = CliRunner().invoke(rootnote.cli, ["server", name, str(turk.site.study.folder), *options, *arguments])
+        if isinstance(run.exception, RootnoteError):
+            return 1, str(run.exception)
+        assert run.exception is None or isinstance(run.exception, SystemExit), run.exception
+        return run.exit_code, run.output
+
+    return ask
+
+
+Ask = Callable[..., tuple[int, str]]
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+def made(turk: Turk) -> list[str]:
+    return [call.operation for call in turk.market.calls if call.operation.startswith(("Create", "Send", "Approve"))]
+
+
+@on_sqlite
+def test_from_open_to_close(make_turk: MakeTurk, ask: Ask) -> None:
+    turk = make_turk(listeners=11, trials=1, toml=NO_PRESCREEN)
+    status, said = ask(turk, "open", "--dry-run")
+    assert (status, made(turk)) == (0, [])
+    assert "11 x ($1.50 + $0.30 fee) = $19.80" in said
+    assert "one opening of 11 would cost $23.10" in said
+    assert ask(turk, "open")[0] == 1, "nobody said yes"
+    assert made(turk) == []
+    status, said = ask(turk, "open", "--yes")
+    assert (status, "Opened 11 places" in said) == (0, True)
+    assert "0 places" in ask(turk, "open", "--yes")[1]
+    for number in range(10):
+        turk.worker(f"A{number}").take_part().hand_in()
+    lost = turk.worker("ALOST").take_part()
+    assert "approve: 10 x reward, $18.00 with fees" in ask(turk, "sync", "--dry-run")[1]
+    assert "ApproveAssignment" not in made(turk)
+    name = turk.site.query("SELECT pseudonym FROM assignments ORDER BY id")[0][0]
+    assert "Approved 1." in ask(turk, "approve", name, "--yes")[1]
+    assert "Approved 9" in ask(turk, "sync")[1]
+    counted = json.loads(ask(turk, "status", "--json")[1])
+    assert counted["money"]["paid"] == "$18.00"
+    assert counted["money"]["in_doubt"] == 0
+    assert counted["marketplace"]["approved"] == 10
+    turk.market.abandon(lost.accepted.assignment_id)
+    assert "1 people are owed $1.50 more" in ask(turk, "sync")[1]
+    assert "make a place to be paid by: 1 x reward, $1.80" in ask(turk, "pay", "--dry-run")[1]
+    assert ask(turk, "pay", "--yes")[1].endswith("Paid 0. Made 1 places to be paid by.\n")
+    turk.worker("ALOST").hand_in()
+    bonus = ("pay", "--bonus", name, "0.25", "--reason", "Thank you.", "--yes")
+    assert "the budget of $19.80 is $0.30 short of this" in ask(turk, *bonus)[1]
+    assert ask(turk, "open", "--budget", "20.10", "--yes")[0] == 0
+    status, said = ask(turk, *bonus)
+    assert (status, "Paid 1." in said) == (0, True)
+    assert ask(turk, "pay", "--bonus", name, "0.25", "--reason", "Thank you.", "--yes")[0] == 1
+    assert "answers are kept" in ask(turk, "close", "--yes")[1]
+    assert turk.cost == turk.paid == 11 * 180 + 30
+    assert turk.market.on_hold == 0
+    assert "paid" in ask(turk, "status")[1]
+
+
+@on_sqlite
+def test_a_dry_run_sends_nothing_that_is_in_doubt(make_turk: MakeTurk, ask: Ask) -> None:
+    turk = make_turk(listeners=1, trials=1, toml=NO_PRESCREEN)
+    turk.launch()
+    turk.worker("A1").take_part().hand_in()
+    turk.sync()
+    turk.market.fail("SendBonus", 1, "fail")
+    with pytest.raises(RootnoteError):
+        grants.pay_directly(turk.office, 1, "bonus", 25, "Thank you.", 1)
+    for name in ("pay", "sync", "close"):
+        assert ask(turk, name, "--dry-run")[0] == 0
+    assert made(turk).count("SendBonus") == 1
+    assert ask(turk, "sync")[0] == 0
+    assert made(turk).count("SendBonus") == 2
+    assert turk.cost == turk.paid == 180 + 30
+
+
+@on_sqlite
+def test_bad_input_is_one_sentence_and_costs_nothing(make_turk: MakeTurk, ask: Ask) -> None:
+    turk = make_turk(listeners=2, balance="3.59", toml=NO_PRESCREEN)
+    market = turk.market
+    cases: list[tuple[str, Callable[[], tuple[int, str]]]] = [
+        ("account has $3.59 and $3.60 are needed", lambda: ask(turk, "open", "--yes")),
+        ("no AWS credentials", lambda: ask(turk, "open", "--yes", rehearsal=False)),
+        ("another region", lambda: _refusing(turk, ask, "InvalidSignatureException", "scoped")),
+        ("account is suspended", lambda: _refusing(turk, ask, "AWS.MechanicalTurk.Suspended")),
+        ("does not know these credentials", lambda: _refusing(turk, ask, "UnrecognizedClientException")),
+        ("may not use Mechanical Turk", lambda: _refusing(turk, ask, "AccessDeniedException")),
+        ("ROOTNOTE_VAULT_KEY is not set", lambda: ask(turk, "open", rehearsal=False, ROOTNOTE_VAULT_KEY="")),
+        ("holds something that is no key", lambda: ask(turk, "open", ROOTNOTE_VAULT_KEY="short")),
+        ("ROOTNOTE_PUBLIC_URL is not set", lambda: ask(turk, "open", "--yes", ROOTNOTE_PUBLIC_URL="")),
+        ("by https only", lambda: ask(turk, "open", "--yes", ROOTNOTE_PUBLIC_URL="http://study.example.org")),
+        ("elsewhere cannot reach", lambda: ask(turk, "open", "--yes", ROOTNOTE_PUBLIC_URL="https://10.0.0.1")),
+        ("not a marketplace on this machine", lambda: ask(turk, "open", ROOTNOTE_MARKET_URL="http://example.org:1")),
+        ("is no amount", lambda: ask(turk, "open", "--budget", "1.005")),
+        ("above its budget of $1.00", lambda: ask(turk, "open", "--budget", "1")),
+        ("not launched yet", lambda: ask(turk, "sync")),
+        ("not launched yet", lambda: ask(turk, "pay")),
+        ("not launched yet", lambda: ask(turk, "close")),
+    ]
+    for expected, case in cases:
+        status, said = case()
+        assert status == 1, expected
+        assert expected in said
+        assert len(said.splitlines()[-1:]) == 1 and "Traceback" not in said
+    assert made(turk) == []
+    assert turk.site.query("SELECT * FROM launch") == []
+    assert str(market.balance) == "3.59"
+
+
+def _refusing(turk: Turk, ask: Ask, code: str, words: str = "") -> tuple[int, str]:
+    if words:
+        turk.market.refused = lambda code: turk_wire.error(code, f"Credential should be {words} to a valid region.")  # type: ignore[method-assign]
+    turk.market.refuse(code)
+    try:
+        return ask(turk, "open", "--yes")
+    finally:
+        turk.market.refuse("")
+        vars(turk.market).pop("refused", None)
+
+
+def test_the_sandbox_is_asked_unless_it_is_live_and_always_in_one_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "eu-central-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_MTURK", "https://mturk-requester.us-east-1.amazonaws.com")
+    for live, host in ((False, "mturk-requester-sandbox"), (True, "mturk-requester")):
+        client = mturk_client.connect(live=live, endpoint="", attempts=1)
+        assert client.meta.endpoint_url == f"https://{host}.us-east-1.amazonaws.com"
+        assert client.meta.region_name == "us-east-1"
+        client.close()
+
+
+@on_sqlite
+def test_a_sandbox_launch_never_turns_into_a_real_one(make_turk: MakeTurk, ask: Ask) -> None:
+    turk = make_turk(listeners=1, toml=NO_PRESCREEN)
+    ask(turk, "open", "--yes")
+    before = made(turk)
+    status, said = ask(turk, "open", "--live", "--yes")
+    assert (status, "this database holds a sandbox launch" in said) == (1, True)
+    assert made(turk) == before
+
+
+@on_sqlite
+def test_two_people_who_launch_one_study(make_turk: MakeTurk, ask: Ask, tmp_path: Path) -> None:
+    turk = make_turk(listeners=1, toml=NO_PRESCREEN)
+    ask(turk, "open", "--yes")
+    other = f"sqlite:///{tmp_path / 'other.sqlite3'}"
+    engine = database.connect(make_url(other))
+    database.migrate(engine)
+    engine.dispose()
+    status, said = ask(turk, "open", "--yes", ROOTNOTE_REHEARSAL_DATABASE_URL=other)
+    assert (status, "somebody has launched this study already" in said) == (1, True)
+    assert made(turk).count("CreateHITWithHITType") == 1
+
+
+@on_sqlite
+def test_a_study_edited_after_its_launch(make_turk: MakeTurk, ask: Ask) -> None:
+    turk = make_turk(listeners=1, toml=NO_PRESCREEN)
+    ask(turk, "open", "--yes")
+    path = turk.site.study.folder / "study.toml"
+    path.write_text(path.read_text() + "[pay]\nreward_usd = 1.00\n")
+    for name in ("open", "sync", "pay", "close"):
+        status, said = ask(turk, name, *(["--yes"] if name != "sync" else []))
+        assert (status, "pay.reward_usd in study.toml was changed after the launch" in said) == (1, True), name
+
+
+def test_a_clock_that_is_wrong_and_a_service_that_is_gone() -> None:
+    response = {"Error": {"Code": "InvalidSignatureException", "Message": "Signature expired: 2026 is now earlier"}}
+    assert "clock is wrong" in str(mturk_client.explain(ClientError(response, "GetAccountBalance")))  # type: ignore[arg-type]
+    gone = mturk_client.explain(EndpointConnectionError(endpoint_url="https://mturk-requester"))
+    assert "2026-09-30" in str(gone)
+
+
+@on_sqlite
+def test_plain_links_are_paid_by_hand_and_written_down(make_site: Callable[..., Site], ask: Ask) -> None:
+    site = make_site(listeners=2, trials=1, toml=NO_PRESCREEN)
+    turk: Any = SimpleNamespace(site=site, market=SimpleNamespace(url=""))
+    walker = site.walker().consent()
+    walker.go("instructions")
+    walker.listen().finish()
+    assert "/take" in ask(turk, "open")[1]
+    status, said = ask(turk, "pay", "--yes")
+    assert (status, walker.code in said, "$1.50  reward" in said) == (0, True, True)
+    assert site.query("SELECT kind, cents, fee_cents, state FROM payments") == [("reward", 150, 0, "paid")]
+    assert "Nothing is due" in ask(turk, "pay", "--yes")[1]
+    assert site.query("SELECT state FROM assignments") == [("paid",)]
+
+
+@on_sqlite
+def test_who_is_paid_by_hand_is_asked_for_only_where_the_budget_has_room(
+    make_site: Callable[..., Site], ask: Ask
+) -> None:
+    site = make_site(listeners=2, trials=1, toml=NO_PRESCREEN)
+    turk: Any = SimpleNamespace(site=site, market=SimpleNamespace(url=""))
+    codes = []
+    for _ in range(2):
+        walker = site.walker().consent()
+        walker.go("instructions")
+        codes.append(walker.listen().finish().code)
+    assert ask(turk, "open", "--budget", "2.00")[0] == 0
+    status, said = ask(turk, "pay", "--yes")
+    assert status == 1 and "is $1.00 short of this" in said
+    assert not any(code in said for code in codes), "nobody is paid before it is known that it can be written down"
+    assert site.query("SELECT * FROM payments") == []
+    assert ask(turk, "open", "--budget", "3.00")[0] == 0
+    assert "Paid 2." in ask(turk, "pay", "--yes")[1]
+    assert site.query("SELECT cents, state FROM payments") == [(150, "paid")] * 2
+
+
+@on_sqlite
+def test_the_vault_turns_its_key(make_turk: MakeTurk, monkeypatch: pytest.MonkeyPatch) -> None:
+    turk = make_turk(listeners=1, toml=NO_PRESCREEN)
+    turk.launch()
+    turk.worker("A1").agree()
+    new = CliRunner().invoke(rootnote.cli, ["server", "vault", "new-key"]).output.strip()
+    folder = str(turk.site.study.folder)
+    monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
+    monkeypatch.setenv("ROOTNOTE_DATABASE_URL", turk.site.database_url)
+    monkeypatch.setenv("ROOTNOTE_VAULT_KEY", f"{new},{KEY}")
+    assert "1 entries" in CliRunner().invoke(rootnote.cli, ["server", "vault", "rotate", folder]).output
+    with turk.office.reading() as session:
+        listener = session.scalars(select(Listener)).one()
+        found = recall(session, Vault([new]), listener)
+        assert found is not None and found.worker == "A1"
+        with pytest.raises(RootnoteError, match="does not open"):
+            recall(session, Vault([KEY]), listener)
+
+
+def test_recruiters_are_listed() -> None:
+    said = CliRunner().invoke(rootnote.cli, ["study", "recruiters"]).output
+    assert "link" in said and "Mechanical Turk" in said

@@ -1,0 +1,199 @@
+"""A study at a local Mechanical Turk: the site, the market, the office, and workers who walk through both."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from server.assignments import experiment, places
+from server.audit import study_control
+from server.db.models import Payment
+from server.identity.tokens import TokenSigner
+from server.identity.vault import Vault, new_key
+from server.payments import ledger
+from server.recruiting import due as recruiting_due
+from server.recruiting import grants, snapshot
+from server.recruiting import launch as recruiting
+from server.recruiting import sync as recruiting_sync
+from server.recruiting.launch import RecruitingContext
+from server.recruiting.marketplaces.base import ForeignSubmissionError
+from server.recruiting.marketplaces.mturk import MTurkMarketplace
+from server.simulation.fake_mturk import AcceptedHit, FakeMTurk
+from server.simulation.marketplaces.turk_places import FakeMTurkError
+from study.config import load_study
+from study.trial_plan import read_plan
+from tests.server.conftest import SECRET, FakeClock, Site, Walker
+
+MTURK = '[recruiter]\nkind = "mturk"\n'
+NO_PRESCREEN = '[prescreen]\nkind = "none"\n'
+KEY = new_key()
+URL = "https://study.example.org"
+
+
+@dataclass
+class Turk:
+    """Everything of one study at one market."""
+
+    site: Site
+    market: FakeMTurk
+    office: RecruitingContext
+    clock: FakeClock
+    told: list[str] = field(default_factory=list)
+
+    def launch(self, budget: int = 100_000) -> recruiting_sync.SyncResult:
+        plan = read_plan(self.site.study)
+        with self.office.writing() as session:
+            places.sync_places(session, experiment.Experiment(self.office.config, plan, self.clock))
+            recruiting.begin(session, self.office, plan.schedule_fingerprint, live=False, budget=budget)
+            with contextlib.suppress(study_control.ControlRefusedError):
+                study_control.resume(session, "test", "", self.clock())
+        return self.sync()
+
+    def sync(self) -> recruiting_sync.SyncResult:
+        return recruiting_sync.synchronize(self.office, tell=self.told.append)
+
+    def pay(self) -> list[recruiting_due.DuePayment]:
+        """What `rootnote server pay` does."""
+        snapshot.record_snapshot(self.office)
+        grants.reconcile_grants(self.office)
+        with self.office.reading() as session:
+            due = [one for one in recruiting_due.all_due(session, self.office) if one.how not in ("approve", "wait")]
+        for one in due:
+            if one.how == "place":
+                grants.post_place_for(self.office, one)
+            else:
+                with contextlib.suppress(ForeignSubmissionError):
+                    grants.pay_directly(self.office, one.assignment, one.kind, one.cents, "", one.submission)
+        return due
+
+    def wait(self, minutes: float) -> None:
+        self.clock.advance(minutes)
+
+    # ---------------------------------------------------------- workers
+
+    def accept(self, worker: str) -> AcceptedHit | None:
+        """Let a worker accept whatever of ours is offered to them."""
+        if worker not in {one.id for one in self.market.workers}:
+            self.market.workers.add(worker)
+        for hit in list(self.market.state.hits.values()):
+            with contextlib.suppress(FakeMTurkError):
+                return self.market.accept(worker, hit.id)
+        return None
+
+    def arrive(self, accepted: AcceptedHit) -> TurkWalker:
+        walker = TurkWalker(self.site)
+        walker.turk, walker.accepted = self, accepted
+        return walker.arrive()
+
+    def worker(self, name: str) -> TurkWalker:
+        accepted = self.accept(name)
+        assert accepted is not None, f"nothing is offered to {name}"
+        return self.arrive(accepted)
+
+    # ---------------------------------------------------------- what is seen
+
+    @property
+    def cost(self) -> int:
+        """Everything that left the account, in cents."""
+        return int(sum((entry.amount for entry in self.market.ledger()), Decimal()) * 100)
+
+    @property
+    def paid(self) -> int:
+        """The same, as our books have it."""
+        with self.office.reading() as session:
+            return ledger.paid(session)
+
+    def states(self) -> list[str]:
+        return [row[0] for row in self.site.query("SELECT state FROM assignments ORDER BY id")]
+
+    def rewards(self) -> list[str]:
+        """Who was paid a reward by the market, once a reward."""
+        return sorted(entry.worker for entry in self.market.ledger() if entry.kind == "reward")
+
+    def open_places(self) -> int:
+        return sum(hit.count("free") for hit in self.market.state.hits.values() if hit.is_open(self.market.now()))
+
+
+class TurkWalker(Walker):
+    """A worker with a browser, in the frame of a HIT; no cookie is sent back."""
+
+    turk: Turk
+    accepted: AcceptedHit
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.client._cookies = None  # third-party cookies are blocked
+
+    def arrive(self) -> TurkWalker:
+        reply = self.client.get("/take", query_string=query_of(self.accepted.external_url))
+        if reply.status_code == 303:
+            self.address = reply.location
+            self.reload()
+        else:
+            self.page = reply
+        return self
+
+    def agree(self) -> TurkWalker:
+        fields = {name: self.find(rf'name="{name}" value="([^"]+)"') for name in ("entry", "arrival")}
+        reply = self.client.post("/take", data=fields)
+        if reply.status_code == 303:
+            self.address = reply.location
+            self.reload()
+        else:
+            self.page = reply
+        return self
+
+    def take_part(self) -> TurkWalker:
+        self.agree().screen()
+        self.go("instructions")
+        self.listen().finish()
+        return self
+
+    @property
+    def may_hand_in(self) -> bool:
+        return 'action="' in self.html and "/mturk/externalSubmit" in self.html
+
+    def hand_in(self) -> TurkWalker:
+        """Press the button at the end: the form goes to the marketplace, with what it carries."""
+        assert self.find(r'<form class="actions" method="post" action="([^"]+)" data-back>').endswith("/externalSubmit")
+        fields = {name: self.find(rf'name="{name}" value="([^"]+)"') for name in ("assignmentId", "code", "outcome")}
+        self.turk.market.submit(fields.pop("assignmentId"), **fields)
+        return self
+
+
+def query_of(address: str) -> dict[str, str]:
+    """The parameters with which a worker arrives."""
+    return dict(parse_qsl(urlsplit(address).query))
+
+
+@pytest.fixture
+def make_turk(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Callable[..., Turk]]:
+    """Make a study at a market: `make_turk(listeners=2, balance="100.00", toml="[pay]…")`."""
+    with contextlib.ExitStack() as stack:
+
+        def make(balance: str = "1000.00", attempts: int = 1, toml: str = "", **options: Any) -> Turk:
+            market = stack.enter_context(FakeMTurk(balance, clock=clock))
+            vault = Vault([KEY])
+            settings = {"vault": vault, "market_url": market.url, "rehearsal": True}
+            site = make_site(toml=MTURK + toml, settings=settings, **options)
+            config = load_study(site.study.folder).config
+            recruiter = MTurkMarketplace(config.recruiter.mturk, "Test", endpoint=market.url, attempts=attempts)
+            stack.callback(recruiter.disconnect)
+            engine = site.app.extensions["rootnote.engine"]
+            office = RecruitingContext(engine, recruiter, config, TokenSigner(SECRET), vault, f"{URL}/take", clock)
+            return Turk(site, market, office, clock)
+
+        yield make
+
+
+def made_payments(session: Session) -> list[Payment]:
+    """Every payment that was made, oldest first."""
+    return list(session.scalars(select(Payment).where(Payment.state == "paid").order_by(Payment.id)))

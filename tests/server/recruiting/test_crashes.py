@@ -1,0 +1,331 @@
+"""A launch that breaks off before and after every marketplace call and every commit, and loses no cent.
+
+A `Breaker` meets the points where a program may die, by what is done there, not by when: each is a point once. A crash
+is a BaseException, which no code of ours catches; after it a new program starts, and synchronises first.
+
+Few listeners, and every 25th point alone, by default; ROOTNOTE_CRASH_LISTENERS=90 breaks a launch of the paper's size
+everywhere, and ROOTNOTE_CRASH_EVERY=1 a small launch at every single point alone (minutes each).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import pytest
+from sqlalchemy import event, func, select, text
+from sqlalchemy.orm import Session
+
+from server.assignments import audio, lifecycle, trials
+from server.assignments.experiment import Experiment
+from server.assignments.trials import TrialAnswer
+from server.db.models import Base, Launch, MarketplaceSubmission, Payment, Posting
+from server.participant.marketplace_entry import MarketplaceEntry
+from server.payments import ledger
+from server.recruiting import grants, launch
+from server.recruiting.launch import RecruitingContext
+from server.recruiting.marketplaces.base import DirectPayment, PostingOrder
+from server.recruiting.marketplaces.base import SubmissionStatus as Told
+from server.simulation.fake_mturk import AcceptedHit, FakeMTurk
+from study.trial_plan import read_plan
+from tests.server.recruiting.mturk_study import NO_PRESCREEN, Turk, made_payments, make_turk, query_of
+
+__all__ = ["make_turk"]
+MakeTurk = Callable[..., Turk]
+LISTENERS = int(os.environ.get("ROOTNOTE_CRASH_LISTENERS", "3"))
+EVERY = int(os.environ.get("ROOTNOTE_CRASH_EVERY", "25"))
+UNIT = 180
+OPERATIONS = ("open", "submissions", "approve", "bonus", "close", "has_paid", "exclude")
+
+
+class Crash(BaseException):
+    """The program dies."""
+
+
+@dataclass
+class Breaker:
+    """Dies at the point `at`, counted from 1, or at each point once."""
+
+    at: int | None = None
+    points: list[str] = field(default_factory=list)
+    crashes: int = 0
+    armed: bool = False
+
+    def __call__(self, point: str) -> None:
+        if not self.armed or point in self.points:
+            return
+        self.points.append(point)
+        if self.at is None or len(self.points) == self.at:
+            self.crashes += 1
+            raise Crash(point)
+
+
+class BreakingRecruiter:
+    """A recruiter whose every call may be the last thing that a program does, before it or after it."""
+
+    def __init__(self, inner: Any, breaker: Breaker) -> None:
+        self._inner, self._breaker = inner, breaker
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name not in OPERATIONS:
+            return found
+
+        def call(*given: Any) -> Any:
+            what = f"{name} {' '.join(_name(one) for one in given)}"
+            self._breaker(f"before {what}")
+            answer = found(*given)
+            self._breaker(f"after {what}")
+            return answer
+
+        return call
+
+
+def _name(given: Any) -> str:
+    match given:
+        case PostingOrder():
+            return f"{given.total} {given.only_for}"
+        case Told():
+            return given.id
+        case DirectPayment():
+            return f"{given.kind} {given.submission.id}"
+    return str(given)
+
+
+@dataclass(frozen=True)
+class BreakingOffice(RecruitingContext):
+    """An office whose every transaction that changes something may be the last, before its commit or after it."""
+
+    breaker: Breaker = field(default_factory=Breaker)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Session]:
+        changed: set[str] = set()
+
+        def note(session: Session, context: Any) -> None:
+            earlier = select(func.count()).select_from(Posting)
+            for row in (*session.new, *session.dirty):
+                # A sequence of PostgreSQL skips what was rolled back: an opening is named by its place in the row.
+                rank = session.connection().scalar(earlier.where(Posting.id < row.id)) if is_opening(row) else 0
+                changed.add(f"{_describe(row)} {rank}")
+
+        with super().writing() as session:
+            event.listen(session, "after_flush", note)
+            yield session
+            session.flush()
+            what = " ".join(sorted(changed))
+            if what:
+                self.breaker(f"before commit {what}")
+        if what:
+            self.breaker(f"after commit {what}")
+
+
+def is_opening(row: Any) -> bool:
+    return isinstance(row, Posting)
+
+
+def _describe(row: Any) -> str:
+    match row:
+        case Payment():
+            return f"payment {row.assignment_id} {row.kind} {row.state}"
+        case Posting():
+            return f"opening {row.market_id is None} {row.closed_at is None} {row.settled_at is None}"
+        case MarketplaceSubmission():
+            return f"submission {row.key[:8]} {row.status} {row.excluded}"
+        case Launch():
+            return f"launch {row.closed_at is None}"
+    return type(row).__name__
+
+
+# ------------------------------------------------------------------ the launch
+
+
+@dataclass
+class Show:
+    """A launch: listeners who finish and submit, one who cannot submit, one who leaves, one who hears nothing."""
+
+    turk: Turk
+    breaker: Breaker
+    listeners: int
+
+    def __post_init__(self) -> None:
+        turk = self.turk
+        self.experiment = Experiment(turk.office.config, read_plan(turk.site.study), turk.clock)
+        self.reception = MarketplaceEntry(
+            turk.office.recruiter, turk.office.vault, turk.office.door, turk.office.config.pay
+        )
+        self.healthy = turk.office
+
+    def run(self) -> None:
+        self.command(lambda: self.turk.launch())
+        for number in range(self.listeners - 1):
+            self.take(f"A{number}", submits=True)
+        self.take("ALEFT", "leave", submits=False)
+        self.take("AMUTE", "technical", submits=True)
+        self.turk.wait(5)
+        self.command(self.turk.sync)
+        self.take("ALAST", submits=False)  # finishes, but the HIT does not take the work
+        self.turk.wait(5)
+        self.command(self.turk.sync)
+        self.command(self.turk.pay)
+        owed = self.turk.accept("ALAST")
+        assert owed is not None, "a place to be paid by"
+        self.turk.market.submit(owed.assignment_id)
+        self.command(self.turk.sync)
+        self.command(self.bonus)
+        self.command(lambda: launch.stop(self.turk.office, "test"))
+        for _ in range(2):
+            self.command(self.turk.sync)
+
+    def command(self, act: Callable[[], object]) -> None:
+        """Give a command, again and again until it is through; a new program synchronises first."""
+        crashed = False
+        while True:
+            recruiter = BreakingRecruiter(self._new_recruiter(), self.breaker)
+            known = {one.name: getattr(self.healthy, one.name) for one in fields(RecruitingContext)}
+            self.turk.office = BreakingOffice(**known | {"recruiter": recruiter}, breaker=self.breaker)
+            self.breaker.armed = True
+            try:
+                with launch.exclusive(self.turk.office.engine):
+                    if crashed and self._is_launched():
+                        self.turk.sync()
+                    act()
+                return
+            except Crash:
+                crashed = True
+            finally:
+                self.breaker.armed = False
+                self.turk.office = self.healthy
+
+    def _new_recruiter(self) -> Any:
+        # What a program remembers dies with it; its connections are as good as new ones.
+        inner: Any = self.healthy.recruiter
+        inner._kinds.clear()
+        return inner
+
+    def _is_launched(self) -> bool:
+        with self.healthy.reading() as session:
+            return ledger.launch(session) is not None
+
+    def bonus(self) -> None:
+        with self.turk.office.reading() as session:
+            first = made_payments(session)[0]
+        grants.pay_directly(self.turk.office, first.assignment_id, "bonus", 25, "Thank you.", first.submission_id)  # type: ignore[arg-type]
+
+    def take(self, worker: str, ends: str = "finish", *, submits: bool) -> None:
+        """One worker takes a place, and part; the listener's side is the server's, and does not break here."""
+        accepted = self.turk.accept(worker)
+        assert accepted is not None, f"no place for {worker}"
+        self.listen(accepted, ends)
+        if submits:
+            self.turk.market.submit(accepted.assignment_id)
+        else:
+            self.turk.market.return_(accepted.assignment_id)
+
+    def listen(self, accepted: AcceptedHit, ends: str) -> None:
+        with self.healthy.writing() as session:
+            arrival = self.reception.arrive(session, query_of(accepted.external_url))
+            entry = self.reception.entry("0" * 64, arrival)
+            assignment = lifecycle.consent(session, self.experiment, entry, self.healthy.door.token(entry))
+            self.reception.note(session, assignment, arrival, self.turk.clock())
+            if ends == "leave":
+                lifecycle.leave(session, self.experiment, assignment)
+            elif ends == "technical":
+                lifecycle.end_for_technical_reasons(session, self.experiment, assignment)
+            else:
+                trials.begin_listening(session, self.experiment, assignment)
+                for clip in trials.served_trials(session, assignment).of(1).values():
+                    found = audio.find_sound(session, self.experiment, clip.sound)
+                    assert found is not None and found.unmarked is not None
+                    audio.mark_fetched(session, self.experiment, found.unmarked)
+                session.expire_all()
+                trials.answer_trial(session, self.experiment, assignment, TrialAnswer(1, "A", 4000, 1, 1, 1))
+                lifecycle.answer_questions(session, self.experiment, assignment, {})
+
+    def check(self) -> None:
+        """No double payment, no unpaid finisher, no leaked HIT, no lost answer, and the books agree to the cent."""
+        turk, finishers = self.turk, [*(f"A{n}" for n in range(self.listeners - 1)), "ALAST"]
+        assert turk.rewards() == sorted([*finishers, "AMUTE"])
+        assert [entry.amount for entry in turk.market.ledger() if entry.kind == "bonus"] == [payments_usd(25)]
+        assert turk.cost == turk.paid == (self.listeners + 1) * UNIT + 30
+        states = turk.states()
+        assert states.count("paid") == self.listeners
+        assert sorted(set(states)) == ["paid", "technical", "withdrawn"]
+        assert turk.site.query("SELECT count(*) FROM responses") == [(self.listeners,)]
+        assert turk.open_places() == 0
+        assert turk.market.on_hold == 0
+        assert not any(turk.site.query(f"SELECT * FROM {sql}") for sql in LEFT_OPEN)
+        # one place more than listeners for each who used one up without filling it, and one to be paid by
+        ordered = sum(len(hit.places) for hit in turk.market.state.hits.values())
+        assert ordered == self.listeners + 1 + 1
+        with turk.office.reading() as session:
+            assert ledger.committed(session) == turk.cost
+
+
+LEFT_OPEN = (
+    "openings WHERE settled_at IS NULL OR market_id IS NULL",
+    "payments WHERE state <> 'paid'",
+    "submissions WHERE status = 'submitted'",
+)
+
+
+def payments_usd(amount: int) -> Any:
+    from decimal import Decimal
+
+    return Decimal(amount) / 100
+
+
+def make_show(make: MakeTurk, listeners: int, breaker: Breaker) -> Show:
+    return Show(make(listeners=listeners, trials=1, toml=NO_PRESCREEN), breaker, listeners)
+
+
+def test_a_launch_that_breaks_nowhere(make_turk: MakeTurk) -> None:
+    show = make_show(make_turk, 3, Breaker(at=0))
+    show.run()
+    show.check()
+
+
+@pytest.mark.slow
+def test_a_launch_that_breaks_off_at_each_point_once(make_turk: MakeTurk) -> None:
+    breaker = Breaker()
+    show = make_show(make_turk, LISTENERS, breaker)
+    show.run()
+    show.check()
+    assert breaker.crashes == len(set(breaker.points)) >= 14 * LISTENERS
+    print(f"{LISTENERS} listeners, {breaker.crashes} crashes")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_launch_that_breaks_off_at_one_point_alone(make_turk: MakeTurk) -> None:
+    show = make_show(make_turk, 2, Breaker(at=0))
+    show.run()
+    points = len(show.breaker.points)
+    assert points > 60, "every point is known beforehand"
+    for at in range(1, points + 1, EVERY):
+        afresh(show, Breaker(at=at))
+        show.run()
+        assert show.breaker.crashes == 1, at
+        show.check()
+
+
+def afresh(show: Show, breaker: Breaker) -> None:
+    """Another launch in the same house: an empty database and a market where nothing has happened."""
+    engine = show.turk.office.engine
+    with engine.execution_options(writes=True).begin() as connection:
+        connection.execute(text("UPDATE places SET assignment_id = NULL, expires_at = NULL, filled = false"))
+        connection.execute(text("UPDATE control SET recruiting = true"))
+        for table in reversed(Base.metadata.sorted_tables):
+            if table.name not in ("study", "places", "control", "log", "log_head", "consent_texts"):
+                connection.execute(table.delete())
+    market, recruiter = show.turk.market, show.turk.office.recruiter
+    vars(recruiter)["_kinds"].clear()
+    market.faults = type(market.faults)()
+    fresh = FakeMTurk("1000.00", clock=show.turk.clock, seed=len(market.calls))
+    market.state, market.workers, market.entries = fresh.state, fresh.workers, []
+    fresh.state.tell, fresh.state.new_id = market.tell, market.new_id
+    fresh.state._pay_out = market.pay
+    show.breaker = breaker

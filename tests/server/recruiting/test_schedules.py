@@ -1,0 +1,173 @@
+"""Whatever happens in whatever order, with requests that arrive twice, late or in vain: no cent is lost or paid twice.
+
+Workers take, finish, hand in, return and abandon; the researcher synchronises and pays, while calls fail before or
+after their work, and time goes by. At the end of every schedule all faults cease and everything must come right.
+ROOTNOTE_SCHEDULES says how many schedules are tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from embeddings.errors import RootnoteError
+from server.assignments.experiment import StepRefusedError
+from server.recruiting import grants, launch
+from server.simulation.fake_mturk import AcceptedHit
+from tests.server.recruiting.mturk_study import made_payments, make_turk
+from tests.server.recruiting.test_crashes import Breaker, MakeTurk, Show, afresh, make_show
+
+__all__ = ["make_turk"]
+SCHEDULES = int(os.environ.get("ROOTNOTE_SCHEDULES", "6"))
+PLACES, WORKERS = 3, 5
+HOWS = ("", "", "throttle", "fail", "fail_after", "timeout_before", "timeout_after", "twice")
+ASKED = ("CreateHITWithHITType", "ApproveAssignment", "SendBonus", "GetHIT", "AssociateQualificationWithWorker")
+workers = st.integers(1, WORKERS).map("A{}".format)
+
+
+class Schedule(RuleBasedStateMachine):
+    """One study at one market."""
+
+    show: ClassVar[Show]
+
+    def __init__(self) -> None:
+        super().__init__()
+        afresh(self.show, Breaker(at=0))
+        self.turk, self.market = self.show.turk, self.show.turk.market
+        self.held: dict[str, AcceptedHit] = {}
+        self.ended: dict[str, str] = {}
+        self.submitted: Counter[str] = Counter()
+        self.turk.launch()
+
+    # ---------------------------------------------------------- workers
+
+    @rule(worker=workers)
+    def accept(self, worker: str) -> None:
+        if worker not in self.held and (accepted := self.turk.accept(worker)):
+            self.held[worker] = accepted
+
+    @rule(worker=workers, ends=st.sampled_from(["finish", "finish", "finish", "technical", "leave"]))
+    def listen(self, worker: str, ends: str) -> None:
+        if worker in self.held and worker not in self.ended:
+            with contextlib.suppress(StepRefusedError):  # no place is free, or the place is one to be paid by
+                self.show.listen(self.held[worker], ends)
+                self.ended[worker] = ends
+
+    @rule(worker=workers, complete=st.booleans())
+    def hand_in(self, worker: str, complete: bool) -> None:
+        if worker in self.held and (self.ended.get(worker) in ("finish", "technical") or not complete):
+            accepted = self.held.pop(worker)
+            if self.is_theirs(worker, accepted):
+                self.market.submit(accepted.assignment_id)
+                self.submitted[worker] += 1
+
+    @rule(worker=workers, how=st.sampled_from(["return_", "abandon"]))
+    def give_back(self, worker: str, how: str) -> None:
+        if worker in self.held:
+            accepted = self.held.pop(worker)
+            if self.is_theirs(worker, accepted):
+                getattr(self.market, how)(accepted.assignment_id)
+
+    def is_theirs(self, worker: str, accepted: AcceptedHit) -> bool:
+        """Whether the place is theirs still: their time may be over, and the id another worker's by now."""
+        self.market.tick()
+        place = self.market.state.places[accepted.assignment_id]
+        return (place.worker, place.status) == (worker, "pending")
+
+    # ---------------------------------------------------------- the researcher
+
+    @rule(how=st.sampled_from(HOWS), operation=st.sampled_from(ASKED), nth=st.integers(1, 3))
+    def sync(self, how: str, operation: str, nth: int) -> None:
+        with self.faulty(how, operation, nth):
+            self.turk.sync()
+
+    @rule(how=st.sampled_from(HOWS), operation=st.sampled_from(ASKED), nth=st.integers(1, 2))
+    def pay(self, how: str, operation: str, nth: int) -> None:
+        with self.faulty(how, operation, nth):
+            self.turk.pay()
+
+    @rule(how=st.sampled_from(HOWS))
+    def bonus(self, how: str) -> None:
+        with self.turk.office.reading() as session:
+            paid = [one for one in made_payments(session) if one.kind == "reward" and one.assignment_id]
+        if paid:
+            with self.faulty(how, "SendBonus", 1):
+                first = paid[0]
+                grants.pay_directly(
+                    self.turk.office, first.assignment_id or 0, "bonus", 25, "Thanks.", first.submission_id
+                )
+
+    @rule(minutes=st.sampled_from([2, 2, 30, 61, 4 * 24 * 60]))
+    def wait(self, minutes: int) -> None:
+        self.turk.wait(minutes)
+
+    @contextlib.contextmanager
+    def faulty(self, how: str, operation: str, nth: int) -> Iterator[None]:
+        if how:
+            self.market.fail(operation, nth, how)
+        with contextlib.suppress(RootnoteError):
+            yield
+
+    # ---------------------------------------------------------- what must hold
+
+    @invariant()
+    def the_books_never_claim_more_than_was_paid(self) -> None:
+        assert self.turk.paid <= self.turk.cost
+
+    @invariant()
+    def nothing_is_paid_twice(self) -> None:
+        rewarded = Counter(self.turk.rewards())
+        assert all(number <= self.submitted[worker] for worker, number in rewarded.items())
+        assert sum(entry.kind == "bonus" for entry in self.market.ledger()) <= 1
+
+    def teardown(self) -> None:
+        self.market.faults = type(self.market.faults)()
+        for worker in list(self.held):
+            self.give_back(worker, "return_")
+        for _ in range(2):
+            self.turk.wait(61)
+            self.turk.sync()
+            self.turk.pay()
+            for worker, ends in self.ended.items():
+                if ends != "leave" and (owed := self.turk.accept(worker)) and "owed" in owed.external_url:
+                    self.market.submit(owed.assignment_id)
+                    self.submitted[worker] += 1
+        self.turk.wait(5 * 24 * 60)  # what a person was to decide is approved by itself
+        launch.stop(self.turk.office, "test")
+        for _ in range(2):
+            self.turk.sync()
+        rewarded = Counter(self.turk.rewards())
+        for worker, ends in self.ended.items():
+            if ends != "leave":
+                assert rewarded[worker] >= 1, f"{worker} is not paid"
+        self.nothing_is_paid_twice()
+        assert self.turk.paid == self.turk.cost
+        assert self.turk.open_places() == 0
+        assert self.turk.site.query("SELECT id FROM payments WHERE state = 'pending'") == []
+
+
+@pytest.fixture
+def database_url() -> Iterator[str]:
+    """In memory where the machine has such a folder: a thousand schedules commit very often."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        yield f"sqlite:///{folder}/answers.sqlite3"
+
+
+@pytest.mark.slow
+def test_no_cent_is_lost_or_paid_twice_in_any_order(make_turk: MakeTurk) -> None:
+    Schedule.show = make_show(make_turk, PLACES, Breaker(at=0))
+    Schedule.show.turk.launch()
+    health: Any = list(HealthCheck)
+    limits = settings(max_examples=SCHEDULES, stateful_step_count=30, deadline=None, suppress_health_check=health)
+    run_state_machine_as_test(Schedule, settings=limits)
