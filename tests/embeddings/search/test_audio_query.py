@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,7 +198,10 @@ def test_what_the_vectors_were_made_with_is_required(
         def settings(self) -> dict[str, Any]:
             return self._settings
 
-    monkeypatch.setitem(EMBEDDERS, "toy", Toy)
+    module = types.ModuleType("toy_embedder")
+    module.__dict__["load"] = Toy
+    monkeypatch.setitem(sys.modules, "toy_embedder", module)
+    monkeypatch.setitem(EMBEDDERS, "toy", "toy_embedder:load")
     monkeypatch.setenv("ROOTNOTE_CACHE", str(tmp_path / "cache"))
     shutil.copy(music / "corpus.parquet", tmp_path)
     one, other = tmp_path / "one.pt", tmp_path / "other.pt"
