@@ -13,6 +13,7 @@ import click
 from embeddings.audio.corpus import CutSettings, CutSummary, audio_dir_of, cut, read_corpus, write_corpus
 from embeddings.embed import Dtype, embed_corpus
 from embeddings.errors import RootnoteError
+from embeddings.lazy_group import LazyGroup
 from embeddings.models.base import BACKENDS, ModelOptions
 from embeddings.models.registry import EMBEDDERS, load_embedder
 from embeddings.progress import showing
@@ -25,7 +26,7 @@ _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the summa
 _NAMED = 20  # skipped files that the summary in words names
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def cli() -> None:
     """Cut music into clips, embed them, search them."""
 

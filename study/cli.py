@@ -13,15 +13,15 @@ from urllib.parse import urlsplit
 import click
 
 from embeddings.errors import RootnoteError
+from embeddings.lazy_group import LazyGroup
 from embeddings.provenance import replacing
+from study.arguments import json_option, study_argument
 from study.check import TEXTS, check_study
 from study.config import load_study, text_name
 from study.languages import LANGUAGES, SOURCE
 
-study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
 
-
-@click.group()
+@click.group(cls=LazyGroup)
 def cli() -> None:
     """Design a listening study: bins, triplets, schedule, stimuli."""
 
@@ -154,7 +154,7 @@ def cors(origin: str) -> None:
 
 @cli.command()
 @study_argument
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def check(folder: Path, as_json: bool) -> None:
     """Say what the study will ask of listeners and cost, and warn.
 
@@ -183,7 +183,7 @@ def check(folder: Path, as_json: bool) -> None:
 @study_argument
 @click.option("--one-sided", is_flag=True, help="Plan to test for more agreement than chance only.")
 @click.option("--amend", default="", metavar="REASON", help="Replace a plan that is frozen already, and say why.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def freeze(folder: Path, one_sided: bool, amend: str, as_json: bool) -> None:
     """Preregister a built study: preregistration.md and .json, with a hash that every report prints.
 

@@ -15,7 +15,7 @@ from datetime import date
 from typing import Any
 
 from embeddings.errors import RootnoteError
-from rootnote import VERSION
+from embeddings.version import VERSION
 from server.public_release.k_anonymity import WITHHELD, GeneralisedTable
 from server.public_release.responses import LONGEST_MS, MOST_PLAYS, STEP_MS
 
