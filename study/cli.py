@@ -14,10 +14,7 @@ import click
 
 from embeddings.errors import RootnoteError
 from embeddings.lazy_group import LazyGroup
-from embeddings.provenance import replacing
 from study.arguments import json_option, study_argument
-from study.check import TEXTS, check_study
-from study.config import load_study, text_name
 from study.languages import LANGUAGES, SOURCE
 
 
@@ -36,6 +33,9 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
 
     Example: rootnote study init my-study --audio ~/Music
     """
+    from embeddings.provenance import replacing
+    from study.config import load_study
+
     if not audio.is_dir():
         raise RootnoteError(f"{audio} is no folder; give the folder that holds the music with --audio.")
     offered = [language.strip() for language in languages.split(",")]
@@ -64,6 +64,9 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
 
 def _texts(languages: list[str]) -> dict[str, str]:
     """The texts of a study in these languages: file -> the template that it begins as."""
+    from study.check import TEXTS
+    from study.config import text_name
+
     unknown = [language for language in languages if language not in LANGUAGES]
     if unknown or len(set(languages)) < len(languages):
         raise RootnoteError(f"--languages wants one or more of {', '.join(LANGUAGES)}, separated by commas.")
@@ -97,6 +100,7 @@ def build(folder: Path) -> None:
 
     from study.build import BuildReporter
     from study.build import build as build_study
+    from study.config import load_study
 
     study = load_study(folder)
     console = Console(highlight=False, soft_wrap=True)
@@ -123,6 +127,7 @@ def publish(folder: Path) -> None:
     """
     from rich.progress import Progress
 
+    from study.config import load_study
     from study.stimuli.storage import publish as publish_study
 
     study = load_study(folder)
@@ -160,6 +165,9 @@ def check(folder: Path, as_json: bool) -> None:
 
     Example: rootnote study check my-study
     """
+    from study.check import check_study
+    from study.config import load_study
+
     found = check_study(load_study(folder))
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
@@ -189,6 +197,7 @@ def freeze(folder: Path, one_sided: bool, amend: str, as_json: bool) -> None:
 
     What hypotheses.md says is taken in. Example: rootnote study freeze my-study
     """
+    from study.config import load_study
     from study.preregistration.create import freeze as freeze_study
     from study.preregistration.document import HYPOTHESES, JSON, MARKDOWN
 

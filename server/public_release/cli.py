@@ -16,7 +16,7 @@ import click
 
 from embeddings.errors import RootnoteError
 from server.commands.common import json_option, opened, rehearsal_option, require_same_schedule, study_argument
-from server.public_release.documentation import LICENCES
+from server.public_release.licences import LICENCES
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
