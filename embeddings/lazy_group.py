@@ -75,4 +75,4 @@ def _suggest(name: str, known: Iterable[str]) -> str:
     close = [repr(one) for one in difflib.get_close_matches(name, list(known))]
     if not close:
         return ""
-    return f" (Did you mean {close[0]}?)" if len(close) == 1 else f" (Did you mean one of: {', '.join(close)}?)"
+    return f" Did you mean {close[0]}?" if len(close) == 1 else f" Did you mean one of: {', '.join(close)}?"
