@@ -41,6 +41,7 @@ def table(out: Path) -> pd.DataFrame:
     return pd.read_csv(out / "robustness.csv").set_index(["perturbation", "level"])
 
 
+@pytest.mark.slow
 def test_what_hardly_changes_is_found_and_what_drowns_is_not(corpus, tmp_path):
     done = run(corpus, tmp_path, *names("gain", "noise", "mix"), "--save", "1", "--by", "genre")
     assert done.exit_code == 0, (done.output, done.exception)
@@ -73,6 +74,7 @@ def test_what_hardly_changes_is_found_and_what_drowns_is_not(corpus, tmp_path):
     assert "100.0" in done.output
 
 
+@pytest.mark.slow
 def test_partners_from_elsewhere(corpus, tmp_path):
     write(tmp_path / "other" / "o.flac", melody(9, 99))
     (tmp_path / "gen").mkdir()
@@ -95,6 +97,7 @@ def test_partners_from_elsewhere(corpus, tmp_path):
     assert (clips["path"][int(target)].as_py(), clips["start_s"][int(target)].as_py()) == ("2.flac", 6.0)
 
 
+@pytest.mark.slow
 def test_without_partners_it_is_said(corpus, tmp_path):
     done = run(corpus, tmp_path, *names("gain", "mashup-outside"))
     assert done.exit_code == 0
@@ -138,6 +141,7 @@ def is_at_work(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_said_and_what_was_done_is_kept(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(perturbing, "_do", _die)
     done = run(corpus, tmp_path, *names("gain"))
@@ -181,6 +185,7 @@ def test_vectors_of_another_corpus_are_refused(corpus, tmp_path):
     assert "is stale (corpus changed since)" in str(done.exception)
 
 
+@pytest.mark.slow
 def test_a_late_clip_is_found_where_the_corpus_is_cut_with_overlap_and_the_rule_is_stated(corpus, tmp_path):
     given = ("--corpus", tmp_path / "corpus.parquet")
     made = [call("embeddings", "cut", corpus / "music", "--out", given[1], "--hop-seconds", 0.75),

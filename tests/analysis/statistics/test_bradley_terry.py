@@ -96,6 +96,7 @@ def test_few_answers_are_said() -> None:
     assert "order of the bins" in in_words(scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pairs", "bins"), [(BIN_PAIRS, 4), ([(1, 2), (1, 3), (2, 3)], 3), ([(1, 2), (2, 3)], 3)])
 def test_chance_is_rejected_as_often_as_it_should_be(pairs: list[tuple[int, int]], bins: int) -> None:
     """Prompts of which three bins were heard have other correlations by chance than those of four."""

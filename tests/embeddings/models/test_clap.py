@@ -165,6 +165,7 @@ def test_a_clip_is_embedded_alike_alone_and_in_a_batch(clap: Clap) -> None:
     assert clap.embed(clips[:0]).shape == (0, DIM)
 
 
+@pytest.mark.slow
 def test_a_long_clip_is_the_mean_of_its_pieces(clap: Clap) -> None:
     clip = sounds(15, 1)
     parts = [unit(clap.embed(clip[:, :PIECE])), unit(clap.embed(clip[:, PIECE:]))]
@@ -206,6 +207,7 @@ def test_a_hugging_face_folder(clap: Clap, tiny: ClapAudioModelWithProjection, t
         load(ModelOptions(str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_what_is_no_checkpoint_of_clap_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     def refused(complaint: str, **options: Any) -> None:
         with pytest.raises(RootnoteError, match=complaint):

@@ -37,6 +37,7 @@ async def arrive(port: int, names: list[str]) -> list[Reply]:
             browser.close()
 
 
+@pytest.mark.both_databases
 @pytest.mark.slow
 def test_more_arrive_at_once_than_there_are_places(tmp_path: Path, database_url: str) -> None:
     url = make_url(database_url)

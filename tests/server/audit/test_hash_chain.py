@@ -74,6 +74,7 @@ def test_a_log_as_it_was_written_is_whole(engine: Engine) -> None:
     assert end.number == ENTRIES + 1
 
 
+@pytest.mark.both_databases
 def test_those_who_write_at_once_follow_one_another(engine: Engine) -> None:
     threads = [threading.Thread(target=write, args=(engine, 5)) for _ in range(6)]
     for thread in threads:
@@ -85,6 +86,7 @@ def test_those_who_write_at_once_follow_one_another(engine: Engine) -> None:
         assert hash_chain.end(session).number == 31
 
 
+@pytest.mark.both_databases
 def test_nobody_changes_a_row_by_accident(engine: Engine) -> None:
     write(engine, 2)
     for statement in ("UPDATE log SET who = 'eve'", "DELETE FROM log"):
@@ -202,6 +204,8 @@ WAYS: tuple[Tampering, ...] = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.both_databases
 def test_every_random_tampering_is_found(engine: Engine) -> None:
     """Of ten kinds, each also with an entry written after it."""
     write(engine)

@@ -288,6 +288,7 @@ def test_a_launch_that_breaks_nowhere(make_turk: MakeTurk) -> None:
     show.check()
 
 
+@pytest.mark.both_databases
 @pytest.mark.slow
 def test_a_launch_that_breaks_off_at_each_point_once(make_turk: MakeTurk) -> None:
     breaker = Breaker()

@@ -12,6 +12,7 @@ from tests.server.conftest import Site
 from tests.server.web.fuzzing import Sent, Target, requests
 
 
+@pytest.mark.both_databases
 @pytest.mark.slow
 def test_nothing_that_is_sent_breaks_anything(make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.web.rate_limits.TOKEN_BURST", 1e9)  # else most were turned away unread
