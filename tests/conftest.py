@@ -27,6 +27,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMB
 
 DURATIONS = "rootnote/seconds_by_file"  # in pytest's cache, written after each run
 SECONDS_OF_SLOW = 10.0  # assumed for each test marked slow of a file that never ran
+SOAK_EXAMPLES = 10  # times as many as in `make test`
 NOT_QUICK = ("slow", "browser", "network")
 BROWSER = Path(__file__).parent / "browser"
 
@@ -66,15 +67,33 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--quick"):
-        left_out = [item for item in items if not _is_quick(item)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if _is_quick(item)]
+    left_out = [item for item in items if not _is_wanted(config, item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if _is_wanted(config, item)]
+    if scale.is_soak():
+        _search_more(items)
     expected = config.cache.get(DURATIONS, {}) if config.cache else {}
     unknown: dict[str, float] = defaultdict(float)
     for item in items:
         unknown[_file(item.nodeid)] += SECONDS_OF_SLOW if item.get_closest_marker("slow") else 0.1
     items.sort(key=lambda item: -expected.get(_file(item.nodeid), unknown[_file(item.nodeid)]))
+
+
+def _is_wanted(config: pytest.Config, item: pytest.Item) -> bool:
+    if item.get_closest_marker("soak") and not scale.is_soak():
+        return False
+    return not config.getoption("--quick") or _is_quick(item)
+
+
+def _search_more(items: list[pytest.Item]) -> None:
+    """Give every property ten times the examples it states (Hypothesis offers no public way to change them later)."""
+    from hypothesis import settings
+
+    for function in {getattr(item, "obj", None) for item in items}:
+        stated = getattr(function, "_hypothesis_internal_use_settings", None)
+        if stated is not None:
+            more = settings(stated, max_examples=SOAK_EXAMPLES * stated.max_examples)
+            function._hypothesis_internal_use_settings = more  # type: ignore[union-attr]
 
 
 def _is_quick(item: pytest.Item) -> bool:

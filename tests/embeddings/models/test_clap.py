@@ -120,7 +120,9 @@ def test_equal_to_transformers_own(clap: Clap, tiny: ClapAudioModelWithProjectio
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "config"), [("HTSAT-tiny", {}), ("HTSAT-base", BASE)])
+@pytest.mark.parametrize(
+    ("model", "config"), [("HTSAT-tiny", {}), pytest.param("HTSAT-base", BASE, marks=pytest.mark.soak)]
+)
 def test_equal_to_the_published_package(model: str, config: dict[str, Any], tmp_path: Path) -> None:
     """laion_clap 1.1.7's own `get_audio_embedding_from_data`, kept in a file that golden/make_laion_clap.py makes."""
     theirs = np.load(GOLDEN)[model]

@@ -22,6 +22,7 @@ from server.audit.hash_chain import ChainEnd, ChainKeys
 from server.db import database
 from server.db.models import ConsentText
 from study.config import Study
+from tests.scale import count
 from tests.server.commands.test_server import quick
 from tests.server.conftest import SECRET
 from tests.server.small_study import make_study
@@ -29,7 +30,7 @@ from tests.server.small_study import make_study
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 OTHER = "another secret, of the right length too"
 ENTRIES = 24
-TAMPERINGS = 500  # on each of the two databases
+TAMPERINGS = count(100, 500)  # on each of the two databases
 
 
 @pytest.fixture
