@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,7 @@ def opened(folder: Path, rehearsal: bool, *, secret: bool = False) -> Iterator[t
     Raises:
         RootnoteError: where a setting is missing or the database is not migrated.
     """
-    from server.assignments.experiment import utc_now
     from server.db import database
-    from server.privacy import erasure
     from server.settings import read_settings
     from study.config import load_study
 
@@ -60,8 +59,10 @@ def opened(folder: Path, rehearsal: bool, *, secret: bool = False) -> Iterator[t
     try:
         database.require_migrated(engine, f"rootnote server migrate {folder}" + (" --rehearsal" if rehearsal else ""))
         if secret:
+            from server.privacy import erasure
+
             with database.writing(engine) as session, session.begin():
-                erasure.replay(session, erasure.Journal(settings.erasures_of(study)), utc_now())
+                erasure.replay(session, erasure.Journal(settings.erasures_of(study)), datetime.now(UTC))
         yield study, engine
     finally:
         engine.dispose()

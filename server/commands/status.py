@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,14 +45,13 @@ def status(folder: Path, rehearsal: bool, watch: bool, as_json: bool) -> None:
 
 
 def _count(study: Study, engine: Any) -> dict[str, Any]:
-    from server.assignments.experiment import utc_now
     from server.db import database
     from server.monitoring.status import count, identities, money, wage
 
     config = study.config
     with database.reading(engine) as session:
         numbers = count(session) | money(session, config.pay)
-        return numbers | wage(session, config.pay) | identities(session, config, utc_now())
+        return numbers | wage(session, config.pay) | identities(session, config, datetime.now(UTC))
 
 
 def _status_table(counted: dict[str, Any]) -> Any:

@@ -46,8 +46,14 @@ class FakeClock:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The address of a real PostgreSQL that lives as long as the tests."""
+    """The address of a real PostgreSQL that runs as long as the tests.
+
+    It does not wait for the disk (fsync), which matters only when the machine itself crashes.
+    """
     with postgres_child.running() as child:
+        with _administrator(child.url) as connection:
+            connection.execute(text("ALTER SYSTEM SET fsync = off"))
+            connection.execute(text("SELECT pg_reload_conf()"))
         yield child.url
 
 
@@ -175,7 +181,7 @@ class Walker:
     def __post_init__(self) -> None:
         self.client = Client(self.site.app)
 
-    # what is seen
+    # What the listener sees.
     @property
     def html(self) -> str:
         assert self.page is not None
@@ -197,7 +203,7 @@ class Walker:
     def sound(self, clip: str) -> str:
         return self.find(rf'<audio data-clip="{clip}"[^>]* src="([^"]+)"')
 
-    # what is done
+    # What the listener does.
     def open(self, query: str = "") -> Walker:
         self.page = self.client.get(f"/take{query}")
         return self
