@@ -2,37 +2,48 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check audit format
+.PHONY: help setup demo test quick soak check audit format
+PYTEST = ROOTNOTE_TEST_TARGET="make $@" $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 
-setup: ## Make .venv and install everything, a browser for the tests included
+setup: ## Make .venv and install everything, including a browser for the tests
 	@scripts/setup dev
 
-demo: ## Run the whole main job on synthetic music and simulated listeners, ending with Table 1
+demo: ## Run a complete study on synthetic music with simulated listeners, ending with Table 1
 	@scripts/setup all
 	@$(BIN)/rootnote demo $(ARGS)
 
-test: ## Run the whole test suite (SQLite, PostgreSQL, headless Chromium)
+test: ## Run the test suite with small counts (SQLite, PostgreSQL, headless Chromium)
 	@scripts/setup dev
-	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	@$(PYTEST) $(ARGS)
 
-check: ## Format, lint, types, layers, migrations, dependency audit, then the tests
+quick: ## Run the fast tests only (no browser, no PostgreSQL, no neural networks)
+	@scripts/setup dev
+	@$(PYTEST) --quick $(ARGS)
+
+soak: ## Run the test suite with full counts and both databases; takes up to 90 minutes
+	@scripts/setup soak
+	@$(PYTEST) --soak $(ARGS)
+
+check: ## Check format, lint, types, layers, migrations, docs and dependencies, then run the tests
 	@scripts/setup dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/biome lint --error-on-warnings
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/rootnote server migrate --check
+	@if [ -e mkdocs.yml ]; then $(MAKE) docs; fi
 	$(BIN)/python scripts/audit
-	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	@$(PYTEST) $(ARGS)
 
-audit: ## Look the installed packages up among known vulnerabilities (needs the network; ROOTNOTE_SKIP_AUDIT=1: not)
+audit: ## Look up known vulnerabilities of the installed packages (needs the network; ROOTNOTE_SKIP_AUDIT=1 skips it)
 	@scripts/setup dev
 	$(BIN)/python scripts/audit
 
-format: ## Rewrite the code in the house's format
+format: ## Format the code
 	@scripts/setup dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

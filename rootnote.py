@@ -2,120 +2,87 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import Any
 
 import click
 
-VERSION = "0.1.0"
+from embeddings.lazy_group import LazyGroup
+from embeddings.version import VERSION
 
-# group -> (module, one line of help): the lines are here so that `rootnote --help` imports no group.
-GROUPS: dict[str, tuple[str, str]] = {
-    "demo": ("demo.cli", "The whole main job, offline, on a small synthetic corpus."),
-    "embeddings": ("embeddings.cli", "Cut music into clips, embed them, find the nearest."),
-    "study": ("study.cli", "Design a listening study: bins, triplets, schedule, stimuli."),
-    "server": ("server.cli", "Serve the study to listeners, rehearse it, export responses."),
-    "analysis": ("analysis.cli", "Turn responses into Table 1, tests and a report."),
+GROUPS = {
+    "demo": ("demo.cli:cli", "Run a complete study offline, on synthetic music with simulated listeners."),
+    "embeddings": ("embeddings.cli:cli", "Cut music into clips, embed them, find similar ones."),
+    "study": ("study.cli:cli", "Design a listening study: bins, triplets, schedule, stimuli."),
+    "server": ("server.cli:cli", "Serve the study to listeners, recruit, pay, export."),
+    "analysis": ("analysis.cli:cli", "Turn responses into Table 1, tests and a report."),
 }
-# Commands that stand in one folder's group and are made in another: group -> name -> (module, function, its help).
-GUESTS: dict[str, dict[str, tuple[str, str, str]]] = {
+# Commands of a group that live in another package, since `study` must not import `server`.
+GUESTS = {
     "study": {
-        "irb": ("server.irb.cli", "irb", "Make the packet for a review board: packet.html and packet.pdf."),
-        "recruiters": (
-            "server.commands.marketplaces",
-            "recruiters",
-            "List where listeners can come from (recruiter.kind in study.toml).",
-        ),
-    },
+        "irb": ("server.irb.cli:irb", "Make the packet for an ethics board: packet.html and packet.pdf."),
+        "recruiters": ("server.commands.marketplaces:recruiters", "List where listeners can come from."),
+    }
 }
-NEEDS = {
+# Command -> the extra of pyproject.toml that installs what it needs.
+EXTRAS = {
     "demo": "all",
     "embeddings": "embeddings",
     "study": "embeddings",
+    "study irb": "packet",
+    "study recruiters": "server",
     "server": "server",
-    "analysis": "analysis",
+    "analysis": "analysis,embeddings",
 }
 
 
-class Guest(click.Command):
-    """A command that is imported when it is called; until then only its name and its line of help are known."""
-
-    def __init__(self, name: str, module: str, function: str, text: str) -> None:
-        super().__init__(name, help=text)
-        self._module, self._function = module, function
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        command = _import(self._module, self._function, NEEDS[self._module.partition(".")[0]], str(self.name))
-        return command.make_context(info_name, args, parent, **extra)
-
-
-def _import(module: str, function: str, extra: str, name: str) -> click.Command:
-    try:
-        command = getattr(importlib.import_module(module), function)
-    except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"'{name}' needs the package '{error.name}': pip install 'rootnote[{extra}]'."
-        ) from error
-    assert isinstance(command, click.Command)
-    return command
-
-
-class LazyGroups(click.Group):
-    """A group whose members are imported when called, so that help is instant."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(GROUPS)
+class RootGroup(LazyGroup):
+    """The group of all groups; it adds the guests."""
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in GROUPS:
-            return None
-        module, _ = GROUPS[name]
-        command = _import(module, "cli", NEEDS[name], name)
-        for guest, place in GUESTS.get(name, {}).items():
-            assert isinstance(command, click.Group)
-            command.add_command(Guest(guest, *place))
+        command = super().get_command(ctx, name)
+        for guest, (target, short_help) in GUESTS.get(name, {}).items():
+            assert isinstance(command, LazyGroup)
+            command.add_lazy_command(guest, target, short_help)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in GROUPS.items()])
 
-
-@click.group(cls=LazyGroups, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=RootGroup, sections={"Commands": GROUPS}, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="rootnote")
 @click.option("--debug", is_flag=True, help="Show the full traceback of an error.")
 def cli(debug: bool) -> None:
-    """Does a machine's idea of similar music agree with a listener's?
+    """Does a model's idea of similar music agree with listeners?
 
-    Rootnote turns a folder of music into an ABX listening study and its answers into Table 1.
-    Begin with `rootnote demo`, or `rootnote study init DIR --audio MUSIC` on your own music.
+    Rootnote turns a folder of music into an ABX listening study, and the study's responses into Table 1.
+    Start with `rootnote demo`, or with `rootnote study init DIR --audio MUSIC` for your own music.
     """
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Run the command line; 0 done, 1 with one sentence where the work could not be done, 2 wrong usage."""
+    """Run the command line; exit status 0: done, 1: failed, with one sentence that says why, 2: wrong usage."""
     args = sys.argv[1:] if args is None else args
-    debug = "--debug" in args
     try:
         return cli.main(args=args, prog_name="rootnote", standalone_mode=True)
     except Exception as error:
-        if debug:
+        if "--debug" in args:
             raise
-        from embeddings.errors import RootnoteError
-
-        if isinstance(error, RootnoteError):
-            sentence = str(error)
-        elif isinstance(error, OSError):
-            where = f"{error.filename}: " if error.filename else ""
-            sentence = f"{where}{error.strerror or error}."
-        else:
-            kind = type(error).__name__
-            sentence = f"an unexpected {kind} ({error}); please report it with the output of --debug."
-        print(f"rootnote: {sentence}", file=sys.stderr)
+        print(f"rootnote: {_sentence(error, args)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _sentence(error: Exception, args: list[str]) -> str:
+    from embeddings.errors import RootnoteError
+
+    if isinstance(error, RootnoteError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}."
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in GROUPS:
+        words = [word for word in args if not word.startswith("-")]
+        extra = EXTRAS.get(" ".join(words[:2])) or EXTRAS.get(words[0], "all")
+        return f"the package '{error.name}' is missing; install it with pip install 'rootnote[{extra}]'."
+    return f"an unexpected {type(error).__name__} ({error}); please report it with the output of --debug."
 
 
 if __name__ == "__main__":

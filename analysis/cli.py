@@ -2,84 +2,39 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.text import Text
 
-from analysis.power_cli import power
-from analysis.preregistration.deviations import check_preregistration
-from analysis.preregistration.plan import apply_plan, find_plan
-from analysis.preregistration.sensitivity import as_data as ladder_data
-from analysis.preregistration.sensitivity import sensitivity_analysis, to_frame
-from analysis.presentation.latex import to_latex
-from analysis.presentation.tables import LEGEND, as_data, one_line, to_csv, to_json, to_markdown, to_terminal
-from analysis.presentation.versions import versions
-from analysis.report.compare_studies import as_data as beside_data
-from analysis.report.compare_studies import compare_studies, read_study
-from analysis.report.compare_studies import to_frame as beside_frame
-from analysis.report.consort import as_data as flow_data
-from analysis.report.consort import draw_participant_flow, participant_flow
-from analysis.report.figure_files import drawings
-from analysis.report.html import Report, exclusions_in_words, rules_in_words, to_html
-from analysis.report.results import as_data as findings_data
-from analysis.report.results import compute_results, frames
-from analysis.responses.load import Responses, describe, read_responses
-from analysis.responses.simulated import SAID
-from analysis.statistics.agreement import Alternative, Table1, table1
-from analysis.statistics.bins import Bins, misfit, read_bins
-from analysis.statistics.comparison import compare_embedders, contrasts_as_data
-from analysis.statistics.two_way import survival
 from embeddings.errors import RootnoteError
-from embeddings.provenance import replacing
-from study.config import load_study
+from embeddings.lazy_group import LazyGroup
 
-# command -> (module, one line of help): imported when called, since they need audio and networks.
-_LATER: dict[str, tuple[str, str]] = {
-    "robustness": ("analysis.retrieval.cli", "Perturb clips and see whether each is still found."),
-    "attribution": ("analysis.retrieval.cli", "Say which clips a model's generations resemble."),
-    "replication": ("analysis.retrieval.cli", "Say which pieces copy something of a training corpus."),
-    "beside": ("analysis.paper.cli", "Lay the paper's tables and Figure 1 beside ours, in one page."),
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analysis.report.html import Report
+    from analysis.responses.load import Responses
+    from analysis.statistics.agreement import Alternative, Table1
+    from analysis.statistics.bins import Bins
+
+SECTIONS = {
+    "Commands": {
+        "power": ("analysis.power_cli:power", "Simulate how often a study would find an effect."),
+        "robustness": ("analysis.retrieval.cli:robustness", "Perturb clips and see whether each is still found."),
+        "attribution": ("analysis.retrieval.cli:attribution", "Find the clips that a model's generations resemble."),
+        "replication": ("analysis.retrieval.cli:replication", "Find pieces that copy part of a training corpus."),
+        "beside": ("analysis.paper.cli:beside", "Compare the paper's tables and Figure 1 with ours, on one page."),
+    }
 }
 
 
-class _Group(click.Group):
-    """The commands of this module, and those of others that are imported only when called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *_LATER]
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in _LATER:
-            return super().get_command(ctx, name)
-        module, _ = _LATER[name]
-        try:
-            command = getattr(importlib.import_module(module), name)
-        except ModuleNotFoundError as error:
-            raise click.ClickException(
-                f"'{name}' needs the package '{error.name}': pip install 'rootnote[embeddings,analysis]'."
-            ) from error
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own = [(name, command.get_short_help_str(limit=70)) for name, command in sorted(self.commands.items())]
-        with formatter.section("Commands"):
-            formatter.write_dl([*own, *((name, text) for name, (_, text) in _LATER.items())])
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, sections=SECTIONS)
 def cli() -> None:
-    """Turn responses into Table 1, tests and a report; put the measure to use."""
-
-
-cli.add_command(power)
+    """Turn responses into Table 1, tests and a report; apply the measure to generated music."""
 
 
 @cli.command()
@@ -113,6 +68,17 @@ def report(
     there is used. Without --study or --bins, the bins are looked for in build/ beside RESPONSES, and the rules of
     exclusion in the study.toml there.
     """
+    from analysis.preregistration.deviations import check_preregistration
+    from analysis.preregistration.plan import apply_plan, find_plan
+    from analysis.preregistration.sensitivity import sensitivity_analysis
+    from analysis.report.compare_studies import compare_studies, read_study
+    from analysis.report.consort import participant_flow
+    from analysis.report.html import Report
+    from analysis.report.results import compute_results
+    from analysis.responses.load import read_responses
+    from analysis.statistics.agreement import table1
+    from analysis.statistics.comparison import compare_embedders
+
     planned = find_plan(responses, study, rules)
     planned, read = apply_plan(planned, read_responses(responses, planned.exclusions), study is not None)
     found = _find_bins(read, study, bins_files)
@@ -151,6 +117,9 @@ class _Found:
 
 def _find_bins(read: Responses, study: Path | None, files: tuple[Path, ...]) -> _Found:
     """Bins that are asked for must fit the responses; those that merely lie beside them are left out if not."""
+    from analysis.statistics.bins import misfit, read_bins
+    from study.config import load_study
+
     name, notes, bins = "", [], {}
     asked = list(files)
     if study is not None:
@@ -181,6 +150,14 @@ def _find_bins(read: Responses, study: Path | None, files: tuple[Path, ...]) -> 
 
 def _write(folder: Path, content: Report) -> dict[str, Path]:
     """Compute every file before the first is written, so that an error leaves nothing behind."""
+    from analysis.preregistration.sensitivity import to_frame
+    from analysis.presentation.latex import to_latex
+    from analysis.presentation.tables import to_csv, to_json, to_markdown
+    from analysis.report.consort import draw_participant_flow
+    from analysis.report.figure_files import drawings
+    from analysis.report.html import to_html
+    from embeddings.provenance import replacing
+
     if folder.exists() and not folder.is_dir():
         raise RootnoteError(f"{folder} is a file; give a folder with --out.")
     assert content.findings is not None
@@ -203,6 +180,14 @@ def _write(folder: Path, content: Report) -> dict[str, Path]:
 
 def _numbers(content: Report) -> dict[str, str]:
     """Every number as JSON and CSV."""
+    from analysis.presentation.tables import as_data
+    from analysis.presentation.versions import versions
+    from analysis.report.compare_studies import as_data as beside_data
+    from analysis.report.compare_studies import to_frame as beside_frame
+    from analysis.report.results import as_data as findings_data
+    from analysis.report.results import frames
+    from analysis.statistics.comparison import contrasts_as_data
+
     assert content.findings is not None
     tables = frames(content.findings)
     if content.beside:
@@ -221,6 +206,12 @@ def _numbers(content: Report) -> dict[str, str]:
 
 
 def _as_data(content: Report, paths: Mapping[str, Path]) -> dict[str, Any]:
+    from analysis.preregistration.sensitivity import as_data as ladder_data
+    from analysis.presentation.tables import as_data
+    from analysis.report.consort import as_data as flow_data
+    from analysis.responses.load import describe
+    from analysis.statistics.comparison import contrasts_as_data
+
     read = content.responses
     return {
         "table1": as_data(content.tables),
@@ -239,6 +230,14 @@ def _as_data(content: Report, paths: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _show(content: Report, paths: Mapping[str, Path]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from analysis.presentation.tables import LEGEND, one_line
+    from analysis.report.html import exclusions_in_words, rules_in_words
+    from analysis.responses.simulated import SAID
+    from analysis.statistics.two_way import survival
+
     console = Console(highlight=False, soft_wrap=False)
     _show_tables(console, content.tables, content.bins)
     said = [SAID] if content.responses.rehearsed else []
@@ -263,5 +262,7 @@ def _show(content: Report, paths: Mapping[str, Path]) -> None:
 
 
 def _show_tables(console: Console, tables: Table1, bins: Mapping[str, Bins]) -> None:
+    from analysis.presentation.tables import to_terminal
+
     for name, table in tables.items():
         console.print(to_terminal(table, bins.get(name)))

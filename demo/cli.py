@@ -23,8 +23,6 @@ from typing import Any
 import click
 
 from embeddings.errors import RootnoteError
-from embeddings.provenance import replacing
-from study.config import load_study
 
 MARK = ".rootnote-demo.json"
 NAME = "Rootnote demonstration"
@@ -122,6 +120,8 @@ def claim(folder: Path, seed: int) -> None:
     Raises:
         RootnoteError: where it holds something else, or a demo of another seed.
     """
+    from embeddings.provenance import replacing
+
     mark = folder / MARK
     if mark.is_file():
         try:
@@ -159,6 +159,9 @@ def _design(stages: DemoStages, folder: Path, seed: int) -> None:
 
 def _complete(folder: Path, seed: int) -> None:
     """Complete what `init` leaves to the researcher: the seed, a consent text, how keen simulated listeners are."""
+    from embeddings.provenance import replacing
+    from study.config import load_study
+
     path = folder / "study.toml"
     text = path.read_text(encoding="utf-8")
     for key, value in (("seed", seed), ("scale", SCALE)):

@@ -7,17 +7,18 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from embeddings.audio.corpus import CutSettings, CutSummary, audio_dir_of, cut, read_corpus, write_corpus
-from embeddings.embed import Dtype, embed_corpus
 from embeddings.errors import RootnoteError
-from embeddings.models.base import BACKENDS, ModelOptions
-from embeddings.models.registry import EMBEDDERS, load_embedder
-from embeddings.progress import showing
-from embeddings.provenance import read_json
-from embeddings.vectors import MADE_BY, read_projection, read_vectors
+from embeddings.lazy_group import LazyGroup
+from embeddings.models.base import BACKENDS
+from embeddings.models.registry import EMBEDDERS
+
+if TYPE_CHECKING:
+    from embeddings.audio.corpus import CutSummary
+    from embeddings.embed import Dtype
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -25,7 +26,7 @@ _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the summa
 _NAMED = 20  # skipped files that the summary in words names
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def cli() -> None:
     """Cut music into clips, embed them, search them."""
 
@@ -68,6 +69,9 @@ def cut_command(
 
     Example: rootnote embeddings cut ~/Music --out corpus.parquet
     """
+    from embeddings.audio.corpus import CutSettings, cut, write_corpus
+    from embeddings.progress import showing
+
     settings = CutSettings(clip_seconds, hop_seconds or clip_seconds, silence_dbfs)
     with showing("Cutting tracks") as progress:
         corpus = cut(audio_dir, settings, metadata=metadata, progress=progress)
@@ -118,6 +122,14 @@ def embed_command(
 
     Example: rootnote embeddings embed --corpus corpus.parquet --embedder logmel --out vectors.npy
     """
+    from embeddings.audio.corpus import audio_dir_of, read_corpus
+    from embeddings.embed import embed_corpus
+    from embeddings.models.base import ModelOptions
+    from embeddings.models.registry import load_embedder
+    from embeddings.progress import showing
+    from embeddings.provenance import read_json
+    from embeddings.vectors import MADE_BY
+
     if out.suffix != ".npy":
         raise RootnoteError(f"--out {out} must end in .npy.")
     options = ModelOptions(checkpoint, windows, backend)
@@ -161,6 +173,7 @@ def fetch_command(name: str | None, to: Path | None, listing: bool, as_json: boo
     """
     from embeddings.checkpoints.catalogue import catalogue, in_lines
     from embeddings.checkpoints.fetch import fetch
+    from embeddings.progress import showing
 
     if listing:
         entries = catalogue()
@@ -211,6 +224,8 @@ def duplicates_command(
     Example: rootnote embeddings duplicates --corpus corpus.parquet --vectors vectors.npy --out duplicates.csv
     """
     from embeddings.audio.content_hash import content_hashes
+    from embeddings.audio.corpus import audio_dir_of, read_corpus
+    from embeddings.progress import showing
     from embeddings.search import duplicates as found
 
     if thresholds and len(thresholds) not in (1, len(vectors)):
@@ -277,7 +292,11 @@ def search_command(
     """
     from rich.console import Console
 
+    from embeddings.audio.corpus import read_corpus
+    from embeddings.models.base import ModelOptions
+    from embeddings.progress import showing
     from embeddings.search import audio_query as searching
+    from embeddings.vectors import read_projection, read_vectors
 
     if approximate and store:
         raise click.UsageError("--approximate and --store exclude each other.")

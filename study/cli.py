@@ -13,15 +13,12 @@ from urllib.parse import urlsplit
 import click
 
 from embeddings.errors import RootnoteError
-from embeddings.provenance import replacing
-from study.check import TEXTS, check_study
-from study.config import load_study, text_name
+from embeddings.lazy_group import LazyGroup
+from study.arguments import json_option, study_argument
 from study.languages import LANGUAGES, SOURCE
 
-study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
 
-
-@click.group()
+@click.group(cls=LazyGroup)
 def cli() -> None:
     """Design a listening study: bins, triplets, schedule, stimuli."""
 
@@ -36,6 +33,9 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
 
     Example: rootnote study init my-study --audio ~/Music
     """
+    from embeddings.provenance import replacing
+    from study.config import load_study
+
     if not audio.is_dir():
         raise RootnoteError(f"{audio} is no folder; give the folder that holds the music with --audio.")
     offered = [language.strip() for language in languages.split(",")]
@@ -64,6 +64,9 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
 
 def _texts(languages: list[str]) -> dict[str, str]:
     """The texts of a study in these languages: file -> the template that it begins as."""
+    from study.check import TEXTS
+    from study.config import text_name
+
     unknown = [language for language in languages if language not in LANGUAGES]
     if unknown or len(set(languages)) < len(languages):
         raise RootnoteError(f"--languages wants one or more of {', '.join(LANGUAGES)}, separated by commas.")
@@ -97,6 +100,7 @@ def build(folder: Path) -> None:
 
     from study.build import BuildReporter
     from study.build import build as build_study
+    from study.config import load_study
 
     study = load_study(folder)
     console = Console(highlight=False, soft_wrap=True)
@@ -123,6 +127,7 @@ def publish(folder: Path) -> None:
     """
     from rich.progress import Progress
 
+    from study.config import load_study
     from study.stimuli.storage import publish as publish_study
 
     study = load_study(folder)
@@ -154,12 +159,15 @@ def cors(origin: str) -> None:
 
 @cli.command()
 @study_argument
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def check(folder: Path, as_json: bool) -> None:
     """Say what the study will ask of listeners and cost, and warn.
 
     Example: rootnote study check my-study
     """
+    from study.check import check_study
+    from study.config import load_study
+
     found = check_study(load_study(folder))
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
@@ -183,12 +191,13 @@ def check(folder: Path, as_json: bool) -> None:
 @study_argument
 @click.option("--one-sided", is_flag=True, help="Plan to test for more agreement than chance only.")
 @click.option("--amend", default="", metavar="REASON", help="Replace a plan that is frozen already, and say why.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def freeze(folder: Path, one_sided: bool, amend: str, as_json: bool) -> None:
     """Preregister a built study: preregistration.md and .json, with a hash that every report prints.
 
     What hypotheses.md says is taken in. Example: rootnote study freeze my-study
     """
+    from study.config import load_study
     from study.preregistration.create import freeze as freeze_study
     from study.preregistration.document import HYPOTHESES, JSON, MARKDOWN
 

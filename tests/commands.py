@@ -1,4 +1,4 @@
-"""`rootnote` in this process: the entry point, streams and exit status of a process of its own, without its start."""
+"""Run `rootnote` in this process, with the streams and exit status that a process of its own would have."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ import rootnote
 
 
 def run(*words: str | Path, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """What a process of `rootnote` with these words would have come to.
+    """Run `rootnote` with these words.
 
     Args:
-        environment: beside this process's own.
+        environment: variables to set in addition to this process's own.
     """
     args = [str(word) for word in words]
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     status: object = 0
-    around = mock.patch.dict(os.environ, environment or {})
-    with around, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        mock.patch.dict(os.environ, environment or {}),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         try:
             rootnote.main(args)
         except SystemExit as end:
             status = end.code or 0
     assert isinstance(status, int)
-    said, complained = (stream.buffer.getvalue().decode() for stream in (out, err))
-    return subprocess.CompletedProcess(["rootnote", *args], status, said, complained)
+    stdout, stderr = (stream.buffer.getvalue().decode() for stream in (out, err))
+    return subprocess.CompletedProcess(["rootnote", *args], status, stdout, stderr)
 
 
 def refusal(*words: str | Path) -> str:
-    """The one sentence with which a command exits 1."""
+    """Run a command that must exit 1 with one sentence; the sentence."""
     done = run(*words)
     assert done.returncode == 1, done.stdout + done.stderr
     lines = done.stderr.strip().splitlines()

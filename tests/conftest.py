@@ -1,83 +1,155 @@
-"""How the suite is spread over processes, and what tests of several folders look at.
+"""Options of the suite, how it is spread over processes, and fixtures of several folders.
 
-Conventions: one thread a test process, since pytest-xdist runs as many of them as there are cores and each starts
-programs of its own (this is read before numpy, torch and numba are, and those programs inherit it). A file goes to one
-process as a whole, so that what its fixtures make for the file (a study, a browser's server, a Ray cluster) is made
-once. The longest go first, so that no process is left alone with one of them in the end.
+`make test` runs everything with small counts, `make quick` (--quick) leaves out what is marked slow, browser or
+network and every PostgreSQL, `make soak` (--soak) runs full counts, and both databases wherever a test has a
+database. tests/scale.py gives the counts.
+
+Conventions: one thread per test process, since pytest-xdist runs as many processes as there are cores and each starts
+programs of its own (set here before numpy, torch and numba are imported; those programs inherit it). One process runs
+all tests of a file, so that the fixtures of the file are made once. Files that took longest in the last run start
+first, so that no process is left alone with one of them at the end.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import time
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests import scale
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-# These files share what session fixtures below make: one process takes them all, in this order.
-TOGETHER = ("tests/demo/test_demo.py", "tests/test_readme.py")
-# By how long they take, the longest first; a file that is not named comes after them.
-LONGEST = (
-    *TOGETHER,
-    "tests/embeddings/distributed/test_embed.py",
-    "tests/browser/test_marketplaces.py",
-    "tests/server/simulation/test_rehearsal.py",
-    "tests/analysis/retrieval/test_robustness.py",
-    "tests/embeddings/models/test_clap.py",
-    "tests/embeddings/models/test_clmr.py",
-    "tests/embeddings/models/test_musicnn.py",
-    "tests/browser/test_player.py",
-    "tests/browser/test_whole_study.py",
-)
+DURATIONS = "rootnote/seconds_by_file"  # in pytest's cache, written after each run
+SECONDS_OF_SLOW = 10.0  # assumed for each test marked slow of a file that never ran
+SOAK_EXAMPLES = 10  # times as many as in `make test`
+NOT_QUICK = ("slow", "browser", "network")
+BROWSER = Path(__file__).parent / "browser"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONGEST.index(file) if (file := _file(item.nodeid)) in LONGEST else len(LONGEST))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("rootnote")
+    group.addoption("--quick", action="store_true", help="no slow, browser or network tests, no PostgreSQL")
+    group.addoption("--soak", action="store_true", help="full counts, new random examples, both databases everywhere")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    from hypothesis import settings
+
+    config.stash[_STARTED] = time.monotonic()
+    os.environ[scale.VARIABLE] = "1" if config.getoption("--soak") else "0"
+    settings.register_profile("test", derandomize=True, deadline=None, database=None)
+    settings.register_profile("soak", deadline=None, print_blob=True)
+    settings.load_profile("soak" if scale.is_soak() else "test")
+
+
+_STARTED = pytest.StashKey[float]()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """In a quick run the browser's modules are not even imported."""
+    return True if config.getoption("--quick") and BROWSER in (collection_path, collection_path.parent) else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with a database runs on SQLite; marked both_databases, and in a soak, on PostgreSQL too."""
+    if "database_url" not in metafunc.fixturenames or hasattr(metafunc.module, "database_url"):
+        return
+    marks = list(metafunc.definition.iter_markers())
+    chosen = any(mark.name == "parametrize" and mark.args[0] == "database_url" for mark in marks)
+    if not chosen and (scale.is_soak() or any(mark.name == "both_databases" for mark in marks)):
+        metafunc.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if not _is_wanted(config, item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if _is_wanted(config, item)]
+    if scale.is_soak():
+        _search_more(items)
+    expected = config.cache.get(DURATIONS, {}) if config.cache else {}
+    unknown: dict[str, float] = defaultdict(float)
+    for item in items:
+        unknown[_file(item.nodeid)] += SECONDS_OF_SLOW if item.get_closest_marker("slow") else 0.1
+    items.sort(key=lambda item: -expected.get(_file(item.nodeid), unknown[_file(item.nodeid)]))
+
+
+def _is_wanted(config: pytest.Config, item: pytest.Item) -> bool:
+    if item.get_closest_marker("soak") and not scale.is_soak():
+        return False
+    return not config.getoption("--quick") or _is_quick(item)
+
+
+def _search_more(items: list[pytest.Item]) -> None:
+    """Give every property ten times the examples it states (Hypothesis offers no public way to change them later)."""
+    from hypothesis import settings
+
+    for function in {getattr(item, "obj", None) for item in items}:
+        stated = getattr(function, "_hypothesis_internal_use_settings", None)
+        if stated is not None:
+            more = settings(stated, max_examples=SOAK_EXAMPLES * stated.max_examples)
+            function._hypothesis_internal_use_settings = more  # type: ignore[union-attr]
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    parameters = getattr(item, "callspec", None)
+    on_postgres = "postgres" in getattr(item, "fixturenames", ()) or (
+        parameters is not None and parameters.params.get("database_url") == "postgresql"
+    )
+    return not on_postgres and not any(item.get_closest_marker(name) for name in NOT_QUICK)
 
 
 def pytest_collection_finish() -> None:
-    """Spare the collector the two million objects of every module and test: each look at them takes half a second."""
+    """Keep the garbage collector from visiting the two million objects of all modules and tests each time."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remember how long each file took (in the process that hears of all tests)."""
+    config = session.config
+    if hasattr(config, "workerinput") or config.cache is None or not _seconds:
+        return
+    config.cache.set(DURATIONS, {**config.cache.get(DURATIONS, {}), **_seconds})
+
+
+_seconds: dict[str, float] = defaultdict(float)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _seconds[_file(report.nodeid)] += report.duration
 
 
 def _file(nodeid: str) -> str:
     return nodeid.partition("::")[0]
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """`--dist loadgroup` by file; xdist 3.8's own takes groups from names that pytest 9.2 no longer lets it change."""
-    if config.getvalue("dist") != "loadgroup":
-        return None
-    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
-
-    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            file = _file(nodeid)
-            return TOGETHER[0] if file in TOGETHER else file
-
-    config.option.loadscopereorder = False  # xdist's own order: by the number of tests
-    return ByFile(config, log)
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line of `make test`, `make quick` and `make soak`."""
+    started = config.stash.get(_STARTED, None)
+    name = os.environ.get("ROOTNOTE_TEST_TARGET")
+    if started is not None and name and not hasattr(config, "workerinput"):
+        minutes, seconds = divmod(round(time.monotonic() - started), 60)
+        print(f"{name}: {minutes} min {seconds} s", flush=True)
 
 
 @pytest.fixture(scope="session")
-def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the test of the demo runs it; nothing is there before."""
-    return tmp_path_factory.mktemp("demo") / "demo"
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all test processes of this run share; lock what is made in it (tests/shared.py)."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
 
 
 @pytest.fixture(scope="session")
-def demo_music(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's music: what its test left, or the same made here."""
+def demo_music(shared_folder: Path) -> Path:
+    """The demo's music of seed 1, made once per run."""
     from demo.music import synthesise
+    from tests.shared import made_once
 
-    if (demo_folder / "build").is_dir():
-        return demo_folder / "music"
-    folder = tmp_path_factory.mktemp("music")
-    synthesise(folder, seed=1)
-    return folder
+    return made_once(shared_folder / "demo-music", lambda folder: synthesise(folder, seed=1))

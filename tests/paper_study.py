@@ -1,7 +1,7 @@
 """A study folder as `rootnote study build` leaves it, without music: real triplets and schedule, noises for clips.
 
-The schedule is made by study.design.schedule from made-up similarities, the stimuli are short noises; the
-provenances are the real ones, so that the server and the rehearsal take it as built.
+study.design.schedule makes the schedule from made-up similarities; the stimuli are short noises. The provenances are
+the real ones, so the server and the rehearsal accept the study as built.
 """
 
 from __future__ import annotations

@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from markupsafe import Markup
 
-from analysis.paper import reference
-from analysis.paper.figures import draw_rates, draw_shares, draw_spreads
-from analysis.presentation.html import render
-from analysis.presentation.tables import percent as cell_percent
-from analysis.presentation.tables import write_interval
-from analysis.presentation.versions import versions
-from analysis.responses.simulated import SAID
-from analysis.retrieval.robustness.figure import draw
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS
-from analysis.statistics.agreement import BIN_PAIRS
-from embeddings.provenance import replacing
+if TYPE_CHECKING:
+    from analysis.paper import reference
 
 SOURCE = click.Path(path_type=Path, exists=True)
 
@@ -35,6 +26,10 @@ def beside(report: Path | None, robustness: Path | None, attribution: Path | Non
 
     Example: rootnote analysis beside --report report --robustness robustness --attribution attribution --out paper.html
     """
+    from analysis.paper import reference
+    from analysis.presentation.html import render
+    from embeddings.provenance import replacing
+
     if not (report or robustness or attribution):
         raise click.UsageError("Give at least one of --report, --robustness and --attribution.")
     page = render("paper.html.j2", _values(reference.read_own_results(report, robustness, attribution)))
@@ -44,6 +39,9 @@ def beside(report: Path | None, robustness: Path | None, attribution: Path | Non
 
 
 def _values(ours: reference.OwnResults) -> Mapping[str, Any]:
+    from analysis.presentation.versions import versions
+    from analysis.responses.simulated import SAID
+
     return {
         "title": "Beside Exploring Musical Roots",
         "rehearsal_said": SAID if ours.rehearsed else "",
@@ -56,6 +54,12 @@ def _values(ours: reference.OwnResults) -> Mapping[str, Any]:
 
 
 def _table1(ours: reference.OwnResults) -> Mapping[str, Any]:
+    from analysis.paper import reference
+    from analysis.paper.figures import draw_rates
+    from analysis.presentation.tables import percent as cell_percent
+    from analysis.presentation.tables import write_interval
+    from analysis.statistics.agreement import BIN_PAIRS
+
     assert ours.table1 is not None
     printed = reference.paper_table1()
     tables = [("the paper", printed), ("ours", ours.table1)]
@@ -73,6 +77,10 @@ def _table1(ours: reference.OwnResults) -> Mapping[str, Any]:
 
 
 def _figure1(ours: reference.OwnResults) -> Mapping[str, Any]:
+    from analysis.paper import reference
+    from analysis.retrieval.robustness.figure import draw
+    from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+
     assert ours.robustness is not None
     names = set(ours.robustness["perturbation"])
     spans: dict[str, list[tuple[float, float, str]]] = {}
@@ -92,6 +100,9 @@ def _figure1(ours: reference.OwnResults) -> Mapping[str, Any]:
 
 
 def _attribution(ours: reference.OwnResults) -> Mapping[str, Any]:
+    from analysis.paper import reference
+    from analysis.paper.figures import draw_shares, draw_spreads
+
     assert ours.attribution is not None
     spreads, reached = reference.table2(ours.attribution), reference.table3(ours.attribution)
     return {

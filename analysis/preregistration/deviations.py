@@ -21,7 +21,7 @@ from analysis.responses.load import Responses
 from analysis.statistics.agreement import CHANCE
 from embeddings.errors import RootnoteError
 from embeddings.provenance import Provenance
-from rootnote import VERSION
+from embeddings.version import VERSION
 from study.config import Study
 from study.export_manifest import MANIFEST, ExportManifest, read_manifest
 from study.preregistration.document import APART, JSON, MARKDOWN, TESTS, FrozenPlan, differences, read_frozen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
-from rootnote import VERSION
+from embeddings.version import VERSION
 
 
 def versions(*packages: str) -> dict[str, str]:

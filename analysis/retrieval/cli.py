@@ -6,33 +6,20 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from analysis.presentation.html import percent
-from analysis.retrieval.attribution import report as attribution_report
-from analysis.retrieval.attribution.run import attribute
-from analysis.retrieval.audio_files import PieceCutting
-from analysis.retrieval.corpora import SearchCorpus, index_folder, open_corpora
-from analysis.retrieval.generations import generations_in, read_manifest
-from analysis.retrieval.listener_evidence import read_evidence
-from analysis.retrieval.metadata import values_of
-from analysis.retrieval.replication import report as replication_report
-from analysis.retrieval.replication.run import ReplicationSettings, duplicate_share, read_pairs, replicate
-from analysis.retrieval.replication.scores import Parameters
 from analysis.retrieval.robustness.perturbations import PERTURBATIONS
-from analysis.retrieval.robustness.report import as_data, write
-from analysis.retrieval.robustness.run import RobustnessPlan, RobustnessResult, run, summarise
-from analysis.statistics.bins import Bins, read_bins
 from embeddings.errors import RootnoteError
-from embeddings.models.base import BACKENDS
 from embeddings.models.registry import EMBEDDERS
-from embeddings.progress import showing
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from analysis.retrieval.corpora import SearchCorpus
+    from analysis.retrieval.robustness.run import RobustnessResult
+    from analysis.statistics.bins import Bins
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -40,6 +27,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 def subject_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which corpus, vectors and weights are meant."""
+    from embeddings.models.base import BACKENDS
+
     for option in (
         click.option("--backend", default="auto", show_default=True, type=click.Choice(BACKENDS)),
         click.option(
@@ -97,6 +86,16 @@ def robustness(
 
     Example: rootnote analysis robustness --study STUDY --out robustness
     """
+    from rich.console import Console
+    from rich.text import Text
+
+    from analysis.retrieval.corpora import open_corpora
+    from analysis.retrieval.generations import read_manifest
+    from analysis.retrieval.metadata import values_of
+    from analysis.retrieval.robustness.report import as_data, write
+    from analysis.retrieval.robustness.run import RobustnessPlan, run, summarise
+    from embeddings.progress import showing
+
     if listing:
         Console(highlight=False).print(_listing())
         return
@@ -154,6 +153,15 @@ def attribution(
 
     Example: rootnote analysis attribution GENERATED --study STUDY --out attribution
     """
+    from analysis.retrieval.attribution import report as attribution_report
+    from analysis.retrieval.attribution.run import attribute
+    from analysis.retrieval.audio_files import PieceCutting
+    from analysis.retrieval.corpora import open_corpora
+    from analysis.retrieval.generations import generations_in
+    from analysis.retrieval.listener_evidence import read_evidence
+    from analysis.retrieval.metadata import values_of
+    from embeddings.progress import showing
+
     generations = generations_in(generated, manifest)
     opened = open_corpora(study, corpus, vectors, checkpoints, backend)
     bins = _bins(opened, bins_files)
@@ -181,6 +189,8 @@ def attribution(
 
 def _bins(opened: SearchCorpus, files: tuple[Path, ...]) -> dict[str, Bins]:
     """The bins given, or those of the study."""
+    from analysis.statistics.bins import read_bins
+
     study = opened.study
     asked = list(files) or [path for one in opened.subjects if study and (path := study.bins(one.name)).is_file()]
     found = {one.embedder: one for one in map(read_bins, asked)}
@@ -191,6 +201,9 @@ def _bins(opened: SearchCorpus, files: tuple[Path, ...]) -> dict[str, Bins]:
 
 
 def _listing() -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     table = Table("name", "levels", "unit", "", box=SIMPLE_HEAD)
     for one in PERTURBATIONS.values():
         levels = ", ".join(f"{level:g}" for level in one.levels)
@@ -200,6 +213,12 @@ def _listing() -> Table:
 
 def _summary(result: RobustnessResult) -> Table:
     """A row a perturbation: over its levels, the hits at 1 of each embedder."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from analysis.presentation.html import percent
+    from analysis.retrieval.robustness.run import summarise
+
     summary = summarise(result)
     embedders = list(summary["embedder"].unique())
     table = Table(box=SIMPLE_HEAD, caption="Found first, % of targets, at each level", caption_justify="left")
@@ -283,6 +302,19 @@ def replication(
 
     Example: rootnote analysis replication GENERATED --training MUSIC --out replication
     """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from analysis.retrieval.audio_files import PieceCutting
+    from analysis.retrieval.corpora import index_folder, open_corpora
+    from analysis.retrieval.generations import generations_in
+    from analysis.retrieval.replication import report as replication_report
+    from analysis.retrieval.replication.run import ReplicationSettings, duplicate_share, read_pairs, replicate
+    from analysis.retrieval.replication.scores import Parameters
+    from embeddings.progress import showing
+
     generations = generations_in(generated, manifest)
     if training is not None:
         if study or corpus or vectors:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from sqlalchemy import select
 
 from embeddings.errors import RootnoteError
-from server.audit import hash_chain
-from server.audit.hash_chain import ChainEnd
-from server.cli import opened, rehearsal_option, study_argument
-from server.db import database
-from server.db.models import LogEntry
-from server.privacy import consent_texts
-from server.settings import former_secrets
-from study.config import Study
-from study.export_manifest import read_manifest
+from server.commands.common import json_option, opened, rehearsal_option, study_argument
+
+if TYPE_CHECKING:
+    from server.audit import hash_chain
+    from server.audit.hash_chain import ChainEnd
+    from server.db.models import LogEntry
+    from study.config import Study
 
 SHOWN = 20
 
@@ -30,13 +27,20 @@ SHOWN = 20
 @click.option("--verify", is_flag=True, help="Check the whole log; status 1 where anything in it was changed.")
 @click.option("--noted", metavar="NUMBER:HASH", help="An end of the log that was noted elsewhere, to be found in it.")
 @click.option("--all", "everything", is_flag=True, help=f"Every entry, not only the last {SHOWN}.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def audit(folder: Path, rehearsal: bool, verify: bool, noted: str | None, everything: bool, as_json: bool) -> None:
     """Show the log of what researchers and commands did, with its end to be noted elsewhere, or --verify it.
 
     Without --noted it looks for the end that export.json in the study's folder holds, where there is one.
     Example: rootnote server audit my-study --verify --noted "$(cat noted.txt)"
     """
+    from sqlalchemy import select
+
+    from server.audit import hash_chain
+    from server.db import database
+    from server.db.models import LogEntry
+    from server.settings import former_secrets
+
     with opened(folder, rehearsal, secret=True) as (study, engine), database.snapshot(engine) as session:
         secrets = [str(engine.get_execution_options()[hash_chain.OPTION]), *former_secrets(os.environ)]
         if verify or noted:
@@ -65,6 +69,8 @@ def _line(row: LogEntry) -> str:
 
 
 def _read_end(noted: str | None) -> ChainEnd | None:
+    from server.audit.hash_chain import ChainEnd
+
     if noted is None:
         return None
     number, _, digest = noted.partition(":")
@@ -75,6 +81,8 @@ def _read_end(noted: str | None) -> ChainEnd | None:
 
 def _exported_end(study: Study) -> ChainEnd | None:
     """The end that the last export noted beside the study."""
+    from study.export_manifest import read_manifest
+
     exported = read_manifest(study.folder)
     return _read_end(exported.log) if exported and exported.log and not exported.log.startswith("0:") else None
 
@@ -97,9 +105,12 @@ def _tell(verdict: hash_chain.Verification, as_json: bool) -> None:
 @rehearsal_option
 @click.option("--listeners", is_flag=True, help="Who agreed to which, by pseudonym of the assignment, as CSV.")
 @click.option("--show", metavar="HASH", help="Print the text of a version (the beginning of its hash will do).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def consents_(folder: Path, rehearsal: bool, listeners: bool, show: str | None, as_json: bool) -> None:
     """Every version of the consent text that was shown, since when, and how many agreed to it."""
+    from server.db import database
+    from server.privacy import consent_texts
+
     with opened(folder, rehearsal) as (_, engine), database.reading(engine) as session:
         found, agreed = consent_texts.versions(session), consent_texts.agreed_to(session) if listeners else []
     if show:

@@ -8,13 +8,8 @@ from pathlib import Path
 
 import click
 
-from server.db.backup import backup as write_backup
-from server.db.backup import restore as read_backup
-from server.privacy.erasure import Journal
-from server.settings import read_settings, show
-from study.config import load_study
+from server.commands.common import json_option, study_argument
 
-study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
 KEPT = 30
 
 
@@ -28,12 +23,16 @@ KEPT = 30
     help="Folder to write into (default: ROOTNOTE_BACKUPS).",
 )
 @click.option("--keep", default=KEPT, show_default=True, type=click.IntRange(1), help="Backups kept; older ones go.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def backup(folder: Path, to: Path, keep: int, as_json: bool) -> None:
     """Write the whole database into one checked file, while listeners go on.
 
     PostgreSQL needs its own client (pg_dump). Example: rootnote server backup my-study --to /var/backups/rootnote
     """
+    from server.db.backup import backup as write_backup
+    from server.settings import read_settings, show
+    from study.config import load_study
+
     settings = read_settings(load_study(folder), os.environ, secret=False)
     path = write_backup(settings.database, to, keep)
     size = path.stat().st_size
@@ -59,6 +58,11 @@ def restore(file: Path, folder: Path, erasures: Path | None) -> None:
     ROOTNOTE_DATABASE_URL says which database; one that holds anything is left alone. Stop the server before.
     Example: rootnote server restore /var/backups/rootnote/rootnote-20260301T020000Z.dump my-study
     """
+    from server.db.backup import restore as read_backup
+    from server.privacy.erasure import Journal
+    from server.settings import read_settings, show
+    from study.config import load_study
+
     study = load_study(folder)
     settings = read_settings(study, os.environ, secret=False)
     read_backup(settings.database, file)

@@ -6,16 +6,18 @@ import json
 
 import click
 
-from server.recruiting.marketplaces.registry import MARKETPLACES, describe
+from study.arguments import json_option
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def recruiters(as_json: bool) -> None:
     """List where listeners can come from (recruiter.kind in study.toml).
 
     Example: rootnote study recruiters
     """
+    from server.recruiting.marketplaces.registry import MARKETPLACES, describe
+
     found = {kind: describe(kind) for kind in MARKETPLACES}
     if as_json:
         click.echo(json.dumps(found, indent=2))

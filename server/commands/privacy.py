@@ -5,27 +5,21 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from embeddings.errors import RootnoteError
-from embeddings.provenance import replacing
-from server.assignments.experiment import utc_now
-from server.audit import study_control
-from server.audit.actor import current_actor
-from server.cli import opened, rehearsal_option, study_argument
-from server.db import database
-from server.db.models import Assignment, VaultEntry
-from server.identity.tokens import TokenSigner
-from server.privacy import erasure, retention, subject_access
-from server.privacy.erasure import Journal
-from server.settings import Settings, read_settings
-from study.config import Study
+from server.commands.common import opened, rehearsal_option, study_argument, yes_option
+
+if TYPE_CHECKING:
+    from server.db.models import Assignment
+    from server.privacy import retention
+    from server.settings import Settings
+    from study.config import Study
 
 whom_argument = click.argument("whom", metavar="WHOM")
 worker_option = click.option("--worker", is_flag=True, help="WHOM is an id at the marketplace.")
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @click.command()
@@ -40,6 +34,14 @@ def erase(whom: str, folder: Path, worker: bool, reason: str, yes: bool, rehears
 
     WHOM is a completion code or a pseudonym. Example: rootnote server erase 7KQ2M9XW4P my-study
     """
+    from server.assignments.experiment import utc_now
+    from server.audit.actor import current_actor
+    from server.db import database
+    from server.db.models import Assignment, VaultEntry
+    from server.privacy import erasure
+    from server.privacy.erasure import Journal
+    from server.settings import read_settings
+
     with opened(folder, rehearsal, secret=True) as (study, engine):
         settings = read_settings(study, os.environ, rehearsal=rehearsal)
         with database.reading(engine) as session:
@@ -71,6 +73,14 @@ def disclose(whom: str, folder: Path, worker: bool, out: Path | None, rehearsal:
 
     WHOM is a completion code or a pseudonym. Example: rootnote server disclose 7KQ2M9XW4P my-study --out answer.json
     """
+    from embeddings.provenance import replacing
+    from server.assignments.experiment import utc_now
+    from server.audit import study_control
+    from server.audit.actor import current_actor
+    from server.db import database
+    from server.privacy import subject_access
+    from server.settings import read_settings
+
     with opened(folder, rehearsal, secret=True) as (study, engine):
         settings = read_settings(study, os.environ, rehearsal=rehearsal)
         with database.writing(engine) as session, session.begin():
@@ -90,6 +100,9 @@ def disclose(whom: str, folder: Path, worker: bool, out: Path | None, rehearsal:
 
 
 def _find(session: Any, settings: Settings, whom: str, worker: bool) -> Assignment:
+    from server.identity.tokens import TokenSigner
+    from server.privacy import subject_access
+
     found = subject_access.find(session, TokenSigner(settings.secret), whom, worker=worker)
     if found is None:
         what = "worker" if worker else "completion code or pseudonym"
@@ -105,6 +118,13 @@ def _find(session: Any, settings: Settings, whom: str, worker: bool) -> Assignme
 @rehearsal_option
 def purge(folder: Path, at_once: bool, reason: str, yes: bool, rehearsal: bool) -> None:
     """Delete who listeners are, where that is due: privacy.identity_days after the last payment."""
+    from server.assignments.experiment import utc_now
+    from server.audit.actor import current_actor
+    from server.db import database
+    from server.identity.tokens import TokenSigner
+    from server.privacy import retention
+    from server.settings import read_settings
+
     with opened(folder, rehearsal, secret=True) as (study, engine):
         settings = read_settings(study, os.environ, rehearsal=rehearsal)
         with database.reading(engine) as session:
@@ -126,6 +146,8 @@ def purge(folder: Path, at_once: bool, reason: str, yes: bool, rehearsal: bool) 
 
 def _tell_not_due(study: Study, state: retention.RetentionStatus) -> bool:
     """Say why nothing is to be done; False where it is due."""
+    from server.assignments.experiment import utc_now
+
     if state.kept and state.due is not None and state.due <= utc_now():
         return False
     if not state.kept:

@@ -26,7 +26,7 @@ from server.assignments import experiment as assignments_experiment
 from server.assignments import places as assignments_places
 from server.audit import study_control
 from server.audit.actor import current_actor
-from server.cli import opened
+from server.commands.common import dry_run_option, opened, rehearsal_option, study_argument, yes_option
 from server.db import database
 from server.db.models import Assignment, Posting
 from server.identity.tokens import TokenSigner
@@ -48,10 +48,6 @@ from study.config import Study, cents, load_study
 from study.trial_plan import read_plan
 
 LINK_BUDGET = 10**9
-study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
-rehearsal_option = click.option("--rehearsal", is_flag=True, help="Use the rehearsal's database, never the real one.")
-dry_option = click.option("--dry-run", is_flag=True, help="Say what would be done and what it costs; do nothing.")
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ def _no_vault() -> Vault:
 @click.option(
     "--every", default=60.0, show_default=True, type=click.FloatRange(1), help="Seconds between, for --watch."
 )
-@dry_option
+@dry_run_option
 @yes_option
 @rehearsal_option
 def open_(
@@ -244,7 +240,7 @@ def _is_public(host: str) -> bool:
 @click.option(
     "--every", default=60.0, show_default=True, type=click.FloatRange(1), help="Seconds between, for --watch."
 )
-@dry_option
+@dry_run_option
 @rehearsal_option
 def sync(folder: Path, no_approve: bool, watch: bool, every: float, dry_run: bool, rehearsal: bool) -> None:
     """Ask the marketplace what happened; approve complete work, open what is missing, settle what is in doubt."""
@@ -289,7 +285,7 @@ def _recruits(session: Session) -> bool:
 @study_argument
 @click.argument("pseudonyms", nargs=-1)
 @click.option("--anyway", is_flag=True, help="Approve the named listeners' work though it is not complete here.")
-@dry_option
+@dry_run_option
 @yes_option
 @rehearsal_option
 def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bool, yes: bool, rehearsal: bool) -> None:
@@ -328,7 +324,7 @@ def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bo
 @click.option("--bonus", nargs=2, metavar="ASSIGNMENT USD", help="Pay a bonus to one, by pseudonym.")
 @click.option("--to-floor", is_flag=True, help="Pay everybody who finished what lifts their hour to the floor.")
 @click.option("--reason", default="", help="What the listener reads with a bonus.")
-@dry_option
+@dry_run_option
 @yes_option
 @rehearsal_option
 def pay(
@@ -452,7 +448,7 @@ def _tell_short(found: list[WageTopUp], floor: str) -> None:
 
 @click.command()
 @study_argument
-@dry_option
+@dry_run_option
 @yes_option
 @rehearsal_option
 def close(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 
 import click
 
-study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
+from embeddings.lazy_group import LazyGroup
+from server.commands.common import study_argument
+
 name_argument = click.argument("name")
 rehearsal_option = click.option("--rehearsal", is_flag=True, help="Of the rehearsal's desk.")
 ROLES = ("owner", "researcher", "monitor")
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def user() -> None:
     """Say who may open the researcher's desk, at /desk, and in which role."""
 
@@ -105,7 +107,7 @@ def list_(folder: Path, rehearsal: bool) -> None:
     """List who may sign in, in which role, and who has a second factor."""
     from sqlalchemy import select
 
-    from server.cli import opened
+    from server.commands.common import opened
     from server.db import database
     from server.db.models import Researcher
 
@@ -123,7 +125,7 @@ def _password() -> str:
 @contextlib.contextmanager
 def _engine(folder: Path, rehearsal: bool) -> Iterator[Any]:
     """The database, to be changed: what is done is written into the log."""
-    from server.cli import opened
+    from server.commands.common import opened
 
     with opened(folder, rehearsal, secret=True) as (_, engine):
         yield engine

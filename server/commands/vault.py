@@ -8,16 +8,11 @@ from pathlib import Path
 import click
 
 from embeddings.errors import RootnoteError
-from server.assignments.experiment import utc_now
-from server.audit import study_control
-from server.audit.actor import current_actor
-from server.cli import opened, rehearsal_option, study_argument
-from server.db import database
-from server.identity import vault as privacy
-from server.settings import read_settings
+from embeddings.lazy_group import LazyGroup
+from server.commands.common import opened, rehearsal_option, study_argument
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def vault() -> None:
     """The key under which workers' ids are kept."""
 
@@ -25,6 +20,8 @@ def vault() -> None:
 @vault.command()
 def new_key() -> None:
     """Print a new key, for ROOTNOTE_VAULT_KEY."""
+    from server.identity import vault as privacy
+
     click.echo(privacy.new_key())
 
 
@@ -33,6 +30,13 @@ def new_key() -> None:
 @rehearsal_option
 def rotate(folder: Path, rehearsal: bool) -> None:
     """Encrypt everything anew under the first of the keys in ROOTNOTE_VAULT_KEY."""
+    from server.assignments.experiment import utc_now
+    from server.audit import study_control
+    from server.audit.actor import current_actor
+    from server.db import database
+    from server.identity import vault as privacy
+    from server.settings import read_settings
+
     with opened(folder, rehearsal, secret=True) as (study, engine):
         found = read_settings(study, os.environ, rehearsal=rehearsal).vault
         if found is None:

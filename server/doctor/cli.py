@@ -10,23 +10,26 @@ from pathlib import Path
 
 import click
 
-from server.doctor.check import DoctorContext
-from server.doctor.run import CHECKS, run_checks
-from server.settings import read_settings
-from study.config import load_study
+from server.doctor.run import CHECKS
+from study.arguments import json_option, study_argument
 
 COLOURS = {"ok": "green", "look": "yellow", "wrong": "red", "unknown": "blue"}
 
 
 @click.command()
-@click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
+@study_argument
 @click.option("--skip", multiple=True, type=click.Choice(list(CHECKS)), help="Leave a check out (repeatable).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def doctor(folder: Path, skip: tuple[str, ...], as_json: bool) -> None:
     """Look whether this deployment is fit for listeners, and say what to mend; exit 1 where something is wrong.
 
     Run it on the host, with the server's environment. Nothing is changed. Example: rootnote server doctor my-study
     """
+    from server.doctor.check import DoctorContext
+    from server.doctor.run import run_checks
+    from server.settings import read_settings
+    from study.config import load_study
+
     study = load_study(folder)
     case = DoctorContext(study, read_settings(study, os.environ, secret=False), os.environ)
     found = []

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import click
 
-from embeddings.provenance import replacing
-from study.config import load_study
+from study.arguments import study_argument
 
 FOLDER = "irb"
 
 
 @click.command()
-@click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
+@study_argument
 @click.option("--out", type=click.Path(path_type=Path), help=f"Folder to write into (default: STUDY/{FOLDER}).")
 def irb(folder: Path, out: Path | None) -> None:
     """Make the packet for a review board: packet.html and packet.pdf.
@@ -27,12 +26,14 @@ def irb(folder: Path, out: Path | None) -> None:
     Protocol, recruitment, consent, pay, risks, withdrawal, data and a picture of every page, all from study.toml and
     the running program. Example: rootnote study irb my-study
     """
+    from embeddings.provenance import replacing
     from server.irb import context as gathering
     from server.irb.html import footer, header, render
     from server.irb.scratch_study import open_scratch_study
     from server.irb.screen_list import tour
     from server.irb.screenshots import open_screenshooter
     from server.irb.summary import missing
+    from study.config import load_study
 
     study = load_study(folder)
     facts = gathering.gather(study, os.environ, datetime.now(UTC))

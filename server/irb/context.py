@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from embeddings.provenance import digest
-from rootnote import VERSION
+from embeddings.version import VERSION
 from server.irb.timings import Measured, measure
 from server.recruiting.marketplaces.base import PostingOrder
 from server.recruiting.marketplaces.registry import make_marketplace

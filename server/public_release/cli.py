@@ -10,22 +10,21 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from sqlalchemy import Engine
 
 from embeddings.errors import RootnoteError
-from server.assignments.experiment import utc_now
-from server.audit import study_control
-from server.audit.actor import current_actor
-from server.cli import opened, rehearsal_option, require_same_schedule, study_argument
-from server.db import database
-from server.export import responses
-from server.public_release.bundle import ReleaseOptions, finish, require_questions, write_bundle
-from server.public_release.documentation import LICENCES, ReleaseMetadata, read_author
-from server.public_release.verify import TABLES, require_same_table
-from study.config import Study
-from study.trial_plan import Plan, read_plan
+from server.commands.common import json_option, opened, rehearsal_option, require_same_schedule, study_argument
+from server.public_release.licences import LICENCES
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from server.public_release.bundle import ReleaseOptions
+    from server.public_release.documentation import ReleaseMetadata
+    from study.config import Study
+    from study.trial_plan import Plan
 
 
 @click.command()
@@ -43,7 +42,7 @@ from study.trial_plan import Plan, read_plan
 @click.option("--before-closing", metavar="REASON", default="", help="Publish though the study is not closed.")
 @click.option("--unchecked", is_flag=True, help="Do not make the report again (it needs rootnote[analysis]).")
 @rehearsal_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def anonymize(
     folder: Path,
     out: Path,
@@ -63,6 +62,10 @@ def anonymize(
 
     Names are drawn anew each time and kept nowhere; answers about people are coarsened until each is one of k alike.
     """
+    from server.assignments.experiment import utc_now
+    from server.public_release.bundle import ReleaseOptions, require_questions
+    from server.public_release.documentation import read_author
+
     if out.exists():
         raise RootnoteError(f"{out} exists already; name a folder that does not with --out.")
     named = tuple(read_author(author) for author in authors)
@@ -80,6 +83,14 @@ def _release(
     study: Study, engine: Engine, wanted: ReleaseOptions, out: Path, reason: str, *, check: bool
 ) -> tuple[ReleaseMetadata, str]:
     """Make the folder and note it in the log, both or neither: what it says of itself, and the hash of its hashes."""
+    from server.assignments.experiment import utc_now
+    from server.audit import study_control
+    from server.audit.actor import current_actor
+    from server.db import database
+    from server.export import responses
+    from server.public_release.bundle import finish
+    from study.trial_plan import read_plan
+
     plan = read_plan(study)
     with database.reading(engine) as session:
         gone = responses.erased(session)
@@ -99,6 +110,9 @@ def _release(
 
 def _require_publishable(engine: Engine, reason: str) -> bool:
     """Whether the study is closed; where it is not, a reason must be given."""
+    from server.audit import study_control
+    from server.db import database
+
     with database.reading(engine) as session:
         try:
             return study_control.may_publish(session, reason)
@@ -131,6 +145,11 @@ def _not_written(out: Path, error: OSError) -> RootnoteError:
 def _make(
     study: Study, plan: Plan, engine: Engine, wanted: ReleaseOptions, made: Path, *, check: bool
 ) -> ReleaseMetadata:
+    from server.db import database
+    from server.export import responses
+    from server.public_release.bundle import write_bundle
+    from server.public_release.verify import TABLES, require_same_table
+
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         with database.snapshot(engine) as session:

@@ -15,22 +15,11 @@ from datetime import date
 from typing import Any
 
 from embeddings.errors import RootnoteError
-from rootnote import VERSION
+from embeddings.version import VERSION
 from server.public_release.k_anonymity import WITHHELD, GeneralisedTable
+from server.public_release.licences import LICENCES
 from server.public_release.responses import LONGEST_MS, MOST_PLAYS, STEP_MS
 
-LICENCES = {
-    "CC-BY-4.0": (
-        "Creative Commons Attribution 4.0 International",
-        "https://creativecommons.org/licenses/by/4.0/legalcode",
-        "You may share and adapt the data for any purpose, if you give credit as CITATION.cff says.",
-    ),
-    "CC0-1.0": (
-        "Creative Commons Zero 1.0 Universal",
-        "https://creativecommons.org/publicdomain/zero/1.0/legalcode",
-        "The authors have waived their rights in the data as far as the law lets them; please cite them all the same.",
-    ),
-}
 ORCID = re.compile(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]")
 
 

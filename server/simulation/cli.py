@@ -7,18 +7,18 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from embeddings.errors import RootnoteError
-from server.simulation.bots import ResponseModel, StimulusLookup
-from server.simulation.run import ListenerMix, RehearsalSummary, run_listeners
-from server.simulation.server_process import own_server
-from study.config import load_study
-from study.trial_plan import read_plan
+from study.arguments import json_option, study_argument
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from server.simulation.bots import ResponseModel
+    from server.simulation.run import RehearsalSummary
 
 PAIRS = tuple(f"{high}-{low}" for high in (1, 2, 3) for low in range(high + 1, 5))
 
@@ -38,7 +38,7 @@ def _rate(name: str, text: str) -> Callable[[Any], Any]:
 
 
 @click.command()
-@click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
+@study_argument
 @click.option("--listeners", type=click.IntRange(1), help="How many are to finish (default: all the study's places).")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of the simulated listeners.")
 @click.option(
@@ -61,7 +61,7 @@ def _rate(name: str, text: str) -> Callable[[Any], Any]:
 @_rate("abandon", "Share who leave or vanish midway")
 @_rate("reload", "Share of pages that are loaded twice")
 @_rate("double-submit", "Share of forms that are sent twice")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def rehearse(
     folder: Path,
     listeners: int | None,
@@ -75,6 +75,14 @@ def rehearse(
     **rates: float | None,
 ) -> None:
     """Send simulated listeners through the real web study, in a database of their own."""
+    from rich.console import Console
+
+    from server.simulation.bots import ResponseModel, StimulusLookup
+    from server.simulation.run import ListenerMix, run_listeners
+    from server.simulation.server_process import own_server
+    from study.config import load_study
+    from study.trial_plan import read_plan
+
     study = load_study(folder)
     if recruiter:
         if url or listeners:
@@ -126,6 +134,8 @@ def read_true_rates(text: str | None) -> Mapping[str, float]:
 @contextlib.contextmanager
 def _progress(console: Console, wanted: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, a line every tenth elsewhere; yields what to call with how many have finished."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     if not console.is_terminal:
         told = [0]
 

@@ -109,7 +109,7 @@ function toggle(player) {
 /* Something began or ended: show it, and say it where a sound was heard to its end. */
 function changed(ended) {
   const { deck, boxes } = step;
-  boxes.forEach((box, index) => paint(box, deck.players[index]));
+  for (const [index, box] of boxes.entries()) paint(box, deck.players[index]);
   if (deck.playing) follow(deck.playing.run);
   if (ended) say(ended);
   update();

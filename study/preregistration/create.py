@@ -17,7 +17,7 @@ from typing import Any
 
 from embeddings.errors import RootnoteError
 from embeddings.provenance import digest, read_table, replacing, require_fresh
-from rootnote import VERSION
+from embeddings.version import VERSION
 from study.check import TEXTS
 from study.config import Study
 from study.design.bins import read_bins

@@ -14,6 +14,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from demo.cli import MARK
 from demo.music import VERSIONS, Take, perform, plan, synthesise
 from demo.pieces import PIECES
 from demo.sound import RATE
@@ -75,8 +76,12 @@ def test_a_demo_of_another_seed_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_job_and_again(demo_folder: Path) -> None:
-    folder = demo_folder
+def test_the_whole_job_and_again(tmp_path: Path, demo_music: Path) -> None:
+    folder = tmp_path / "demo"
+    (folder / "music").mkdir(parents=True)
+    (folder / MARK).write_text('{"seed": 1}')  # as when the demo was interrupted after it had made the music
+    for file in demo_music.iterdir():
+        (folder / "music" / file.name).hardlink_to(file)
     said = rootnote("demo", "--dir", str(folder)).stdout
     assert "simulated" in said and "Bin 1" in said and "$ rootnote study build" in said
     report = folder / "rehearsal" / "report"

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.engine import URL
 
-from tests.server.conftest import clock, database_url, make_site, postgres, site  # noqa: F401
+from tests.server.conftest import clock, database_url, make_site, migrated_template, postgres, site  # noqa: F401
 
 
 @pytest.fixture

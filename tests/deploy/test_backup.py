@@ -46,6 +46,7 @@ def empty(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
     return url.set(database=name).render_as_string(hide_password=False)
 
 
+@pytest.mark.both_databases
 def test_the_study_is_restored_whole_and_goes_on(
     site: Site, empty: str, tmp_path: Path, client_programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ def test_nothing_is_restored_beside_the_rest_of_a_database_that_was_not_closed(
     assert not target.exists()
 
 
+@pytest.mark.both_databases
 def test_what_cannot_be_backed_up_or_restored_is_said(
     site: Site, empty: str, tmp_path: Path, client_programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

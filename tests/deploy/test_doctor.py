@@ -118,6 +118,7 @@ def test_secrets(study: Study) -> None:
     assert "look" in found(study, "secrets", ROOTNOTE_DESK_PASSWORD="a password").values()
 
 
+@pytest.mark.both_databases
 def test_rights_and_the_log(site: Site, tmp_path: Path) -> None:
     url = {"ROOTNOTE_DATABASE_URL": site.database_url}
     walker = site.walker().consent("?worker=ann")
@@ -150,6 +151,7 @@ def test_the_study_and_its_stimuli(study: Study) -> None:
     assert wrong(found(load_study(study.folder), "study"), "stale")
 
 
+@pytest.mark.both_databases
 def test_the_database(site: Site) -> None:
     url = {"ROOTNOTE_DATABASE_URL": site.database_url}
     assert set(found(site.study, "database", **url).values()) == {"ok"}
@@ -307,6 +309,7 @@ def bucket() -> Iterator[Bucket]:
         yield served
 
 
+@pytest.mark.slow
 def test_a_bucket(study: Study, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     study = finished(keep_in_bucket(study))
     publish(study)

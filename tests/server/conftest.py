@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import io
 import itertools
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 from flask import Flask
-from sqlalchemy import URL, create_engine, make_url, text
+from sqlalchemy import URL, Connection, create_engine, make_url, text
 from werkzeug.test import Client, TestResponse
 
 from server.app import create_app
@@ -32,7 +33,7 @@ SECRET = "a secret for tests only, 32 characters and more"
 
 @dataclass
 class FakeClock:
-    """A clock that stands still until told."""
+    """A clock that stands still until it is advanced."""
 
     now: datetime = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -45,28 +46,56 @@ class FakeClock:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The address of a real PostgreSQL that lives as long as the tests."""
+    """The address of a real PostgreSQL that runs as long as the tests.
+
+    It does not wait for the disk (fsync), which matters only when the machine itself crashes.
+    """
     with postgres_child.running() as child:
+        with _administrator(child.url) as connection:
+            connection.execute(text("ALTER SYSTEM SET fsync = off"))
+            connection.execute(text("SELECT pg_reload_conf()"))
         yield child.url
 
 
 _numbers = itertools.count(1)
+TEMPLATE = "migrated"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
+def migrated_template(postgres: str) -> str:
+    """The name of a migrated PostgreSQL database, to be cloned: a migration takes longer than most tests."""
+    with _administrator(postgres) as connection:
+        connection.execute(text(f"CREATE DATABASE {TEMPLATE}"))
+    engine = database.connect(make_url(postgres).set(database=TEMPLATE))
+    database.migrate(engine)
+    engine.dispose()
+    return TEMPLATE
+
+
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A fresh, empty database: each test runs on SQLite and on PostgreSQL."""
-    if request.param == "sqlite":
+    """A fresh database: empty, or migrated where the test makes a site in it.
+
+    It is SQLite's; tests marked both_databases (tests/conftest.py) run on PostgreSQL too.
+    """
+    if getattr(request, "param", "sqlite") == "sqlite":
         yield f"sqlite:///{tmp_path / 'answers.sqlite3'}"
         return
-    server = make_url(request.getfixturevalue("postgres"))
+    server = request.getfixturevalue("postgres")
+    template = request.getfixturevalue("migrated_template") if "make_site" in request.fixturenames else "template1"
     name = f"test_{next(_numbers)}"
+    with _administrator(server) as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    with _administrator(server) as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@contextlib.contextmanager
+def _administrator(server: str) -> Iterator[Connection]:
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield server.set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        yield connection
     engine.dispose()
 
 
@@ -92,20 +121,21 @@ class Site:
             return list(connection.execute(text(sql)))
 
 
-_migrated: dict[str, bytes] = {}
+_migrated_sqlite: list[bytes] = []
 
 
 def _migrate(url: URL) -> None:
-    """Migrate a database; of SQLite's, one is migrated and the others are made as copies of it."""
-    new = url.drivername == "sqlite" and not Path(str(url.database)).exists()
-    if new and _migrated:
-        Path(str(url.database)).write_bytes(_migrated["sqlite"])
+    """Migrate a database; of SQLite's, the first is migrated and the others are copies of it."""
+    path = Path(str(url.database))
+    new = url.get_backend_name() == "sqlite" and not path.exists()
+    if new and _migrated_sqlite:
+        path.write_bytes(_migrated_sqlite[0])
         return
     engine = database.connect(url)
     database.migrate(engine)
     engine.dispose()
     if new:
-        _migrated["sqlite"] = Path(str(url.database)).read_bytes()
+        _migrated_sqlite.append(path.read_bytes())
 
 
 @pytest.fixture
@@ -151,7 +181,7 @@ class Walker:
     def __post_init__(self) -> None:
         self.client = Client(self.site.app)
 
-    # what is seen
+    # What the listener sees.
     @property
     def html(self) -> str:
         assert self.page is not None
@@ -173,7 +203,7 @@ class Walker:
     def sound(self, clip: str) -> str:
         return self.find(rf'<audio data-clip="{clip}"[^>]* src="([^"]+)"')
 
-    # what is done
+    # What the listener does.
     def open(self, query: str = "") -> Walker:
         self.page = self.client.get(f"/take{query}")
         return self

@@ -1,8 +1,8 @@
-"""A real PostgreSQL that lives as long as a child process does, and is stopped and started on request.
+"""A real PostgreSQL that runs as long as a child process does, and stops and starts on request.
 
-By a process of its own, because starting a program as another user forks, and a test process that has had Ray or Milvus
-in it (gRPC's handlers at fork) dies of that now and then. The child answers each line that it is sent with one: its
-address at first, then "done" for `stop HOW` and `start`.
+It needs a process of its own: starting a program as another user forks, and a test process that has used Ray or Milvus
+sometimes dies of that (gRPC's fork handlers). The child first prints the address, then answers each line it receives
+(`stop HOW` or `start`) with "done".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PostgresChild:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def stop(self, how: str) -> None:
-        """How: "fast" ends what is under way, "immediate" is as if it had crashed."""
+        """Stop it; `how` is "fast" (aborts transactions) or "immediate" (as in a crash)."""
         self.ask(f"stop {how}")
 
     def start(self) -> None:
@@ -52,14 +52,14 @@ class PostgresChild:
 @contextlib.contextmanager
 def running() -> Iterator[PostgresChild]:
     """Start a PostgreSQL; it ends with the context, or with this process."""
-    # Not under pytest's own folder: any other pytest that starts takes that one away from PostgreSQL's user.
+    # Not in pytest's own folder: any other pytest that starts makes that one unreadable for PostgreSQL's user.
     with tempfile.TemporaryDirectory(prefix="rootnote-postgres-") as folder:
         command = [sys.executable, "-W", "ignore", str(Path(__file__)), str(Path(folder) / "data")]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         child = PostgresChild(process)
         try:
             address = child.read()
-            assert address, "PostgreSQL did not start; what it said is above"
+            assert address, "PostgreSQL did not start; its output is above"
             child.url = make_url(address).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
             yield child
         finally:

@@ -51,7 +51,7 @@ class RealServer:
             "ROOTNOTE_STUDY": str(self.study),
             "ROOTNOTE_SECRET": SECRET,
             "ROOTNOTE_DATABASE_URL": self.database_url,
-            "ROOTNOTE_REQUESTS_PER_SECOND": "0",  # everybody comes from one address
+            "ROOTNOTE_REQUESTS_PER_SECOND": "0",  # all requests come from one address
             "ROOTNOTE_BIND": f"127.0.0.1:{self.port}",
             "WEB_CONCURRENCY": str(self.workers),
             "ROOTNOTE_THREADS": str(self.threads),
@@ -62,13 +62,13 @@ class RealServer:
             env=environment,
             stdout=self.log,
             stderr=self.log,
-            start_new_session=True,  # a group of its own, to be killed as a whole
+            start_new_session=True,  # its own process group, which is killed as a whole
             preexec_fn=preexec,  # type: ignore[call-overload]
         )
         self.wait()
 
     def wait(self, seconds: float = 30) -> None:
-        """Until it answers."""
+        """Wait until it answers."""
         end = time.monotonic() + seconds
         while self.status() is None:
             assert self.process is not None
@@ -87,7 +87,7 @@ class RealServer:
             connection.close()
 
     def kill(self) -> None:
-        """kill -9 of every process of it."""
+        """Send SIGKILL to all its processes."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -95,7 +95,7 @@ class RealServer:
             self.process = None
 
     def stop(self) -> int:
-        """SIGTERM; its exit status."""
+        """Send SIGTERM; the exit status."""
         assert self.process is not None
         self.process.terminate()
         status = self.process.wait(timeout=20)
@@ -105,7 +105,7 @@ class RealServer:
 
 @contextlib.contextmanager
 def real_server(study: Path, database_url: str, log: Path, **options: object) -> Iterator[RealServer]:
-    """Started, and killed at the end."""
+    """Start a server, and kill it at the end."""
     with log.open("w+") as file:
         server = RealServer(study, database_url, file, **options)  # type: ignore[arg-type]
         try:

@@ -1,4 +1,4 @@
-"""A study folder with artefacts written directly: short noises for clips, similarities made up."""
+"""A study folder whose artefacts are written directly: short noises as clips, made-up similarities."""
 
 from __future__ import annotations
 

@@ -81,6 +81,7 @@ def study(built: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy" / "study"
 
 
+@pytest.mark.slow
 def test_a_fresh_study_folder(built: Path) -> None:
     assert sorted(path.name for path in built.iterdir()) == [
         "build", "consent.md", "debrief.md", "instructions.md", "study.toml",
@@ -166,6 +167,7 @@ def test_a_study_may_move_and_change_its_words(study: Path) -> None:
     assert read_plan(load_study(moved)).lists
 
 
+@pytest.mark.slow
 def test_new_music_rebuilds_everything(study: Path) -> None:
     write_music(study.parent / "music", 25, seed=1)
     done = run("study", "build", study)
@@ -174,6 +176,7 @@ def test_new_music_rebuilds_everything(study: Path) -> None:
     assert "up to date" not in done.stdout
 
 
+@pytest.mark.slow
 def test_duplicates_are_left_out_where_the_study_names_them(study: Path) -> None:
     music, found = study.parent / "music", study / "duplicates.csv"
     for number in range(3):
@@ -211,6 +214,7 @@ def test_a_lost_or_half_written_artefact_is_made_again(study: Path, broken: str,
         assert hashlib.sha256(stimulus.file.read_bytes()).hexdigest() == stimulus.sha256
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on_where_it_stopped(study: Path) -> None:
     whole = {name: (study / "build" / name).read_bytes() for name in ("triplets.parquet", "schedule.parquet")}
     shutil.rmtree(study / "build")
@@ -310,6 +314,7 @@ def few_clips(study: Path) -> None:
     write_music(study.parent / "music", 5, seconds=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [

@@ -14,15 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import librosa
 import numpy as np
 import numpy.typing as npt
 import pedalboard
-import scipy.signal
 import soxr
-from librosa import effects, filters
-
-from analysis.retrieval.robustness.codecs import through
 
 Samples = npt.NDArray[np.float32]
 # Where the other clip of a mixture comes from.
@@ -76,6 +71,8 @@ class Perturbation:
 
 def pitch(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Shift by `level` semitones, duration kept (phase vocoder with windows of 512 samples, as the authors')."""
+    from librosa import effects
+
     shifted = effects.pitch_shift(
         material.clip, sr=material.rate, n_steps=level, bins_per_octave=12, n_fft=512, res_type="soxr_hq"
     )
@@ -84,6 +81,8 @@ def pitch(material: PerturbationInput, level: float, rng: np.random.Generator) -
 
 def stretch(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Play at `level` times the tempo, pitch kept; as with the authors, the result is longer or shorter."""
+    from librosa import effects
+
     return _float32(effects.time_stretch(material.clip, rate=level))
 
 
@@ -115,6 +114,8 @@ def mix(material: PerturbationInput, level: float, rng: np.random.Generator) -> 
 
 def codec(name: str, material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
     """Encode at `level` kbit/s and decode."""
+    from analysis.retrieval.robustness.codecs import through
+
     return through(name, material.clip, material.rate, level)
 
 
@@ -123,6 +124,8 @@ def resynthesis(material: PerturbationInput, level: float, rng: np.random.Genera
 
     It stands for what neural codecs and vocoders do: the magnitudes stay about right, the phases are invented.
     """
+    import librosa
+
     bands, inverse = _mel_and_back(material.rate, int(level))
     power = np.square(np.abs(librosa.stft(material.clip, n_fft=_MEL_WINDOW)))
     magnitude = np.sqrt(np.maximum(inverse @ (bands @ power), 0))
@@ -210,11 +213,15 @@ def rng_for(seed: int, name: str, level: float, target: int) -> np.random.Genera
 @functools.cache
 def _mel_and_back(rate: int, count: int) -> tuple[Samples, Samples]:
     """Mel filters `[count, bins]` and their pseudo-inverse `[bins, count]`."""
+    from librosa import filters
+
     bands = filters.mel(sr=rate, n_fft=_MEL_WINDOW, n_mels=count)
     return _float32(bands), _float32(np.linalg.pinv(bands))
 
 
 def _filtered(material: PerturbationInput, hertz: float, kind: Literal["lowpass", "highpass"]) -> Samples:
+    import scipy.signal
+
     if hertz >= material.rate / 2:
         return material.clip
     sections = scipy.signal.butter(4, hertz, kind, fs=material.rate, output="sos")

@@ -187,6 +187,7 @@ def report(run: Callable[..., Done], tmp_path: Path) -> Callable[..., dict[str, 
     return command
 
 
+@pytest.mark.slow
 def test_a_report_that_keeps_to_the_plan_says_so_and_prints_the_hash(
     study: Path, run: Callable[..., Done], report: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+@pytest.mark.slow
 def test_every_section_is_there_and_the_page_stands_alone(out: Path) -> None:
     page = (out / "report.html").read_text(encoding="utf-8")
     for words in (
@@ -106,6 +107,7 @@ def test_all_numbers_are_there_as_json_and_csv(out: Path) -> None:
     assert {"items.csv", "scale.csv", "curves.csv", "curve_points.csv", "ladder.csv", "beside.csv"} <= names
 
 
+@pytest.mark.slow
 def test_figures_are_svg_and_pdf_and_the_same_twice(out: Path, tmp_path: Path) -> None:
     names = {path.name for path in (out / "figures").iterdir()}
     for name in ("table1", "forest-1-CLAP", "forest-2-CLMR", "curves", "curves-z"):
@@ -153,6 +155,7 @@ ODD: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_responses_are_reported_in_words(tmp_path: Path, kind: str, recwarn: pytest.WarningsRecorder) -> None:
     make, words = ODD[kind]
@@ -197,6 +200,7 @@ def test_an_export_into_the_folder_of_rehearsals_is_one(tmp_path: Path) -> None:
     assert not is_simulated(tmp_path / "responses.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -219,6 +223,7 @@ def test_a_study_that_cannot_be_put_beside_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_reports_own_table_can_be_put_beside_another(out: Path, tmp_path: Path) -> None:
     result = run(one_embedder(), tmp_path, "--compare", str(out / "table1.csv"))
     assert result.exit_code == 0, result.output

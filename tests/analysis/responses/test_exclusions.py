@@ -96,6 +96,7 @@ def plainly_left_out(rows: list[Row], rule: str) -> list[bool]:
     return [is_out(row) for row in rows]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(made=st.lists(run, min_size=1, max_size=6), order=st.randoms(use_true_random=False))
 def test_each_rule_and_all_together_equal_a_plain_reading(made: list[Any], order: Any) -> None:

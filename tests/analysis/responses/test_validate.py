@@ -94,6 +94,7 @@ def test_only_scored_answers_of_passing_finished_listeners_count(tmp_path: Path)
     assert (line["agreed"], line["n"]) == ("10", "20")
 
 
+@pytest.mark.slow
 def test_the_ten_lines_of_the_documentation(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

@@ -6,11 +6,14 @@ import json
 import shlex
 from pathlib import Path
 
+import pytest
+
 from tests.analysis.retrieval.corpus import call, make_corpus
 from tests.embeddings.sounds import melody, write
 from tests.test_readme import ROOT, commands
 
 
+@pytest.mark.slow
 def test_commands_of_the_page(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_corpus(tmp_path, tracks=3, seconds=7.6)

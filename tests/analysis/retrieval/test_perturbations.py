@@ -48,6 +48,7 @@ def lag(samples: np.ndarray, of: np.ndarray) -> int:
     return int(product.argmax()) - (len(of) - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PERTURBATIONS)
 def test_every_level_gives_finite_sound_that_is_the_same_again_and_leaves_the_clip_alone(name):
     before = MATERIAL.clip.copy()

@@ -137,6 +137,7 @@ def done(music, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_copies_are_found_with_their_source_and_the_others_are_not(done):
     rows = pd.read_csv(done / "replication.csv").set_index("generation_id")
     assert [rows.loc[f"{number}.mp3", "verdict"] for number in range(8)] == ["none", "near-identical"] * 4
@@ -181,6 +182,7 @@ def test_a_line_drawn_by_labelled_pairs(music, tmp_path):
     assert data["verdicts"]["near-identical"] == 4
 
 
+@pytest.mark.slow
 def test_a_folder_of_training_music_is_indexed_once(music, tmp_path):
     options = ("--training", music / "music", "--embedder", "melspec", "--null", "30", "--false-alarms", "0.1")
     for _ in range(2):

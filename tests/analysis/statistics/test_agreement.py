@@ -51,6 +51,7 @@ def test_known_intervals() -> None:
     assert exact_binomial(87, 150, alternative="greater").p < 0.05
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_corrections_equal_statsmodels_and_scipy(pvalues: list[float]) -> None:

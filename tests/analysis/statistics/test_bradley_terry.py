@@ -11,6 +11,7 @@ from scipy.stats import binomtest, spearmanr
 
 from analysis.statistics.agreement import BIN_PAIRS
 from analysis.statistics.bradley_terry import bradley_terry, in_words, listeners_scale
+from tests.scale import count
 
 
 def answers(scores: list[float], seed: int = 1, prompts: int = 15, each: int = 10) -> pd.DataFrame:
@@ -96,6 +97,7 @@ def test_few_answers_are_said() -> None:
     assert "order of the bins" in in_words(scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pairs", "bins"), [(BIN_PAIRS, 4), ([(1, 2), (1, 3), (2, 3)], 3), ([(1, 2), (2, 3)], 3)])
 def test_chance_is_rejected_as_often_as_it_should_be(pairs: list[tuple[int, int]], bins: int) -> None:
     """Prompts of which three bins were heard have other correlations by chance than those of four."""
@@ -104,12 +106,13 @@ def test_chance_is_rejected_as_often_as_it_should_be(pairs: list[tuple[int, int]
     heard = [f"{high}-{low}" for high, low in pairs]
     frame = frame[(frame["bin_high"].astype(str) + "-" + frame["bin_low"].astype(str)).isin(heard)]
     rejected = 0
-    for _ in range(250):
+    studies = count(100, 250)
+    for _ in range(studies):
         frame = frame.assign(agreed=rng.integers(0, 2, len(frame)))
         (scale,) = listeners_scale(frame, resamples=400)
         assert scale.p is not None
         rejected += scale.p < 0.05
-    assert binomtest(rejected, 250, 0.05, alternative="greater").pvalue > 0.001, rejected
+    assert binomtest(rejected, studies, 0.05, alternative="greater").pvalue > 0.001, rejected
 
 
 def test_two_prompts_of_three_bins_in_order_are_one_chance_in_eighteen() -> None:

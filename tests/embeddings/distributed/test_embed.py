@@ -214,6 +214,7 @@ def test_logmel_gives_the_bytes_of_one_machine(
     assert seen == sorted(seen) and seen[-1] == 165
 
 
+@pytest.mark.soak  # as float32 does, above
 def test_half_precision_gives_the_bytes_of_one_machine(
     on_cluster: Callable[..., Path], music: Path, tmp_path: Path
 ) -> None:
@@ -331,7 +332,11 @@ def missing(done: int) -> list[int]:
     ("load", "sentence"),
     [
         (differs_by_process, r"^on node \S+: it would run spectrum with .*; install the same versions on all nodes"),
-        (loses_storage, r"^on node \S+: it does not see \S+\.shards; music and output must lie on storage all nodes"),
+        pytest.param(
+            loses_storage,
+            r"^on node \S+: it does not see \S+\.shards; music and output must lie on storage all nodes",
+            marks=pytest.mark.soak,
+        ),
         (cannot_load, r"^on node \S+: there is no checkpoint\.$"),
     ],
 )

@@ -120,7 +120,9 @@ def test_equal_to_transformers_own(clap: Clap, tiny: ClapAudioModelWithProjectio
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "config"), [("HTSAT-tiny", {}), ("HTSAT-base", BASE)])
+@pytest.mark.parametrize(
+    ("model", "config"), [("HTSAT-tiny", {}), pytest.param("HTSAT-base", BASE, marks=pytest.mark.soak)]
+)
 def test_equal_to_the_published_package(model: str, config: dict[str, Any], tmp_path: Path) -> None:
     """laion_clap 1.1.7's own `get_audio_embedding_from_data`, kept in a file that golden/make_laion_clap.py makes."""
     theirs = np.load(GOLDEN)[model]
@@ -165,6 +167,7 @@ def test_a_clip_is_embedded_alike_alone_and_in_a_batch(clap: Clap) -> None:
     assert clap.embed(clips[:0]).shape == (0, DIM)
 
 
+@pytest.mark.slow
 def test_a_long_clip_is_the_mean_of_its_pieces(clap: Clap) -> None:
     clip = sounds(15, 1)
     parts = [unit(clap.embed(clip[:, :PIECE])), unit(clap.embed(clip[:, PIECE:]))]
@@ -206,6 +209,7 @@ def test_a_hugging_face_folder(clap: Clap, tiny: ClapAudioModelWithProjection, t
         load(ModelOptions(str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_what_is_no_checkpoint_of_clap_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     def refused(complaint: str, **options: Any) -> None:
         with pytest.raises(RootnoteError, match=complaint):

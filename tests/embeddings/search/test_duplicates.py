@@ -53,6 +53,7 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_copies_are_grouped_and_all_but_the_first_are_left_out(music: Path, tmp_path: Path) -> None:
     out = tmp_path / "found.csv"
     done = run_duplicates(music, "--vectors", music / "v.npy", "--out", out)

@@ -74,6 +74,7 @@ def test_codes_are_taken_as_people_write_them_and_clocks_differ(site: Site) -> N
     assert Visit(site).send_code(recovery[0].lower().replace("-", " ")).status_code == 303
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("kind", ["app", "recovery"])
 def test_a_code_works_once_however_many_come_at_once(site: Site, kind: str) -> None:
     app, recovery = Visit(site).signed_in().enrol()

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
+from tests.scale import count
 from tests.server.conftest import FakeClock, Site
 from tests.server.many_listeners import Browser, Reply, make_load_study, prepare, run_apart
 from tests.server.real_server import real_server
 
-SIZES = {"sqlite": (120, 20), "postgresql": (500, 90)}
+SIZES = {"sqlite": (count(60, 120), count(10, 20)), "postgresql": (count(120, 500), count(20, 90))}
 
 
 async def arrive(port: int, names: list[str]) -> list[Reply]:
@@ -37,6 +38,7 @@ async def arrive(port: int, names: list[str]) -> list[Reply]:
             browser.close()
 
 
+@pytest.mark.both_databases
 @pytest.mark.slow
 def test_more_arrive_at_once_than_there_are_places(tmp_path: Path, database_url: str) -> None:
     url = make_url(database_url)

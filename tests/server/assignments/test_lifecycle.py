@@ -29,6 +29,7 @@ def run_together(number: int, action: Callable[[int], Any]) -> list[Any]:
         return list(threads.map(run, range(number)))
 
 
+@pytest.mark.both_databases
 def test_whole_study(site: Site) -> None:
     walker = site.walker().consent()
     assert walker.step == "prescreen"
@@ -63,6 +64,7 @@ def test_double_consent_gives_one_assignment(site: Site) -> None:
     assert len(site.query("SELECT * FROM assignments")) == 1
 
 
+@pytest.mark.both_databases
 def test_double_consent_at_once_gives_one_assignment(site: Site) -> None:
     entry = site.walker().open().find(r'name="entry" value="([^"]+)"')
     replies = run_together(6, lambda _: site.walker().client.post("/take", data={"entry": entry}))
@@ -96,6 +98,7 @@ def test_earlier_forms_sent_again_change_nothing(site: Site) -> None:
     assert site.query("SELECT value FROM answers WHERE question = 'remarks'")[0][0] == "All well"
 
 
+@pytest.mark.both_databases
 def test_one_answer_from_many_clicks_at_once(site: Site) -> None:
     walker = site.walker().begin().hear_all()
     fields = walker.answer_fields()
@@ -174,6 +177,7 @@ def test_a_study_without_prescreen(make_site: Callable[..., Site]) -> None:
 # ------------------------------------------------------------------ places
 
 
+@pytest.mark.both_databases
 def test_places_are_never_overbooked(make_site: Callable[..., Site]) -> None:
     site = make_site(listeners=12, trials=1)
     # All have the consent page open while places are free.
@@ -270,6 +274,7 @@ def test_no_trial_is_answered_before_it_begins(site: Site) -> None:
     assert walker.reload().step == "instructions"
 
 
+@pytest.mark.both_databases
 def test_who_ends_while_sync_looks_for_the_absent_has_ended_so(site: Site) -> None:
     """Their place is gone, and they have not been told; they say that they cannot hear, and then `sync` writes."""
     walker = site.walker().begin()
@@ -303,6 +308,7 @@ def test_who_holds_their_place_and_is_written_down_as_absent_comes_back(site: Si
     assert walker.reload().step == "trial"
 
 
+@pytest.mark.both_databases
 def test_expired_places_are_given_once(make_site: Callable[..., Site], clock: FakeClock) -> None:
     site = make_site(listeners=4, trials=1)
     for _ in range(4):
@@ -395,6 +401,7 @@ def test_a_worker_takes_part_once(site: Site) -> None:
     assert "W123" not in stored
 
 
+@pytest.mark.both_databases
 def test_a_worker_twice_at_once_gets_one_place(site: Site) -> None:
     arrived = [site.walker().open("?worker=W1") for _ in range(5)]
     walkers = run_together(5, lambda index: arrived[index].agree())

@@ -98,6 +98,7 @@ def test_a_step_that_is_not_required_is_noted_and_all_go_on(make_site: Callable[
     ]
 
 
+@pytest.mark.both_databases
 def test_sending_twice_changes_nothing_in_any_step(make_site: Callable[..., Site]) -> None:
     """Above all, a click on one step's last page that comes late is no answer to the next step's first."""
     walker = (site := make_site(toml='[prescreen]\nsteps = ["huggins", "antiphase"]\n')).walker().consent()
@@ -170,6 +171,7 @@ def test_sounds_of_the_attempt_are_there_until_answered(make_site: Callable[...,
     assert walker.find(r'<audio data-clip="\w+"[^>]* src="([^"]+)"') == following
 
 
+@pytest.mark.both_databases
 def test_older_attempts_are_graded_when_migrating(database_url: str) -> None:
     """Answers from the time of one step get their results; an attempt under way gets none."""
     engine = database.connect(make_url(database_url))

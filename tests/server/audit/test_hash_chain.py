@@ -22,6 +22,7 @@ from server.audit.hash_chain import ChainEnd, ChainKeys
 from server.db import database
 from server.db.models import ConsentText
 from study.config import Study
+from tests.scale import count
 from tests.server.commands.test_server import quick
 from tests.server.conftest import SECRET
 from tests.server.small_study import make_study
@@ -29,7 +30,7 @@ from tests.server.small_study import make_study
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 OTHER = "another secret, of the right length too"
 ENTRIES = 24
-TAMPERINGS = 500  # on each of the two databases
+TAMPERINGS = count(100, 500)  # on each of the two databases
 
 
 @pytest.fixture
@@ -74,6 +75,7 @@ def test_a_log_as_it_was_written_is_whole(engine: Engine) -> None:
     assert end.number == ENTRIES + 1
 
 
+@pytest.mark.both_databases
 def test_those_who_write_at_once_follow_one_another(engine: Engine) -> None:
     threads = [threading.Thread(target=write, args=(engine, 5)) for _ in range(6)]
     for thread in threads:
@@ -85,6 +87,7 @@ def test_those_who_write_at_once_follow_one_another(engine: Engine) -> None:
         assert hash_chain.end(session).number == 31
 
 
+@pytest.mark.both_databases
 def test_nobody_changes_a_row_by_accident(engine: Engine) -> None:
     write(engine, 2)
     for statement in ("UPDATE log SET who = 'eve'", "DELETE FROM log"):
@@ -202,6 +205,8 @@ WAYS: tuple[Tampering, ...] = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.both_databases
 def test_every_random_tampering_is_found(engine: Engine) -> None:
     """Of ten kinds, each also with an entry written after it."""
     write(engine)

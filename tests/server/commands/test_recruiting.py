@@ -67,6 +67,7 @@ def made(turk: Turk) -> list[str]:
     return [call.operation for call in turk.market.calls if call.operation.startswith(("Create", "Send", "Approve"))]
 
 
+@pytest.mark.slow
 @on_sqlite
 def test_from_open_to_close(make_turk: MakeTurk, ask: Ask) -> None:
     turk = make_turk(listeners=11, trials=1, toml=NO_PRESCREEN)

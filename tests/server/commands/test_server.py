@@ -113,6 +113,7 @@ def begin(client: httpx.Client) -> str:
     return str(address)
 
 
+@pytest.mark.both_databases
 @pytest.mark.slow
 def test_acknowledged_answers_survive_kill_9(study: Study, serve: Callable[..., Serving], database_url: str) -> None:
     """Four listeners answer while the server is killed: what was acknowledged is there, once."""

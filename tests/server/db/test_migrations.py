@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from alembic import command
 from sqlalchemy import Engine, make_url, text
 
 from server.db import database
 
 
+@pytest.mark.both_databases
 def test_migrated_tables_are_the_models(database_url: str) -> None:
     engine = database.connect(make_url(database_url))
     revision = database.migrate(engine)
@@ -18,6 +20,7 @@ def test_migrated_tables_are_the_models(database_url: str) -> None:
     engine.dispose()
 
 
+@pytest.mark.both_databases
 def test_whoever_was_there_before_roles_is_an_owner_and_stays_signed_in(database_url: str) -> None:
     engine = database.connect(make_url(database_url))
     _move(engine, "0006")

@@ -93,6 +93,7 @@ def synchronising(turk: Turk) -> Act:
     return lambda session: snapshot.record_submissions(session, turk.office, sight.standings, began)
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("order", ["the worker first", "sync first", "the worker twice"])
 def test_a_worker_arrives_while_sync_hears_of_them(turk: Turk, order: str) -> None:
     accepted = turk.worker("A1").agree().accepted
@@ -109,6 +110,7 @@ def test_a_worker_arrives_while_sync_hears_of_them(turk: Turk, order: str) -> No
         assert len(session.scalars(select(VaultEntry)).all()) == 1
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("lock", [False, True])
 def test_a_row_is_made_once_whoever_comes_first(turk: Turk, lock: bool) -> None:
     rows = []

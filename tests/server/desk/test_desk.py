@@ -137,6 +137,7 @@ def test_guessing_is_limited_by_name_and_by_address(site: Site) -> None:
     assert "127.0.0.1" not in str(kept)
 
 
+@pytest.mark.both_databases
 def test_guessing_at_once_gains_nothing(site: Site) -> None:
     form_of = {visit: visit.form("sign-in") for visit in (Visit(site) for _ in range(16))}
     statuses: list[int] = []
@@ -227,6 +228,7 @@ def encoded(fields: dict[str, str]) -> dict[str, bytes | str]:
 # ------------------------------------------------------------------ what it shows
 
 
+@pytest.mark.both_databases
 def test_the_overview_counts_what_is_there(half_way: Site) -> None:
     page = re.sub(r"<[^>]+>", " ", seen(Visit(half_way).signed_in().page()))
     words = re.sub(r"\s+", " ", page)
@@ -253,6 +255,7 @@ def test_the_overview_counts_what_is_there(half_way: Site) -> None:
     assert sum(int(n) for n in re.findall(r"[123]–[234] (\d+) \d+ 150", words)) == counted == 600
 
 
+@pytest.mark.both_databases
 def test_listeners_by_state_and_page(half_way: Site) -> None:
     visit = Visit(half_way).signed_in()
     pages = [visit.page(f"listeners?page={number}") for number in (1, 2, 3, 4, 99)]
@@ -338,6 +341,7 @@ def test_unblinding_early_asks_for_a_reason_and_is_logged(half_way: Site) -> Non
     assert "Two listeners report silent clips &lt;b&gt;" in log
 
 
+@pytest.mark.both_databases
 def test_the_log_can_only_grow(site: Site) -> None:
     visit = Visit(site).signed_in()
     engine = site.app.extensions["rootnote.engine"]

@@ -184,6 +184,7 @@ def test_an_owner_changes_others_and_not_themselves(site: Site) -> None:
     assert {("owner", "reset the second factor of", "monitor"), ("owner", "removed", "monitor")} <= told
 
 
+@pytest.mark.both_databases
 def test_owners_who_remove_each_other_at_once_leave_one(site: Site) -> None:
     add_researcher(site, "other", Role.OWNER)
     pairs = [("owner", "other"), ("other", "owner")]

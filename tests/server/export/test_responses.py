@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from embeddings.provenance import read_table
 from server.db import database
@@ -33,6 +34,7 @@ def export(site: Site, folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.both_databases
 def test_export_equals_what_was_answered(make_site: Callable[..., Site], tmp_path: Path) -> None:
     site = make_site(listeners=4, trials=3, catch=True)
     walkers = [site.walker() for _ in range(3)]
@@ -108,6 +110,7 @@ def test_nobody_yet(site: Site, tmp_path: Path) -> None:
     assert (tmp_path / "responses.csv").read_text() == COLUMNS + "\n"
 
 
+@pytest.mark.both_databases
 def test_status_counts(make_site: Callable[..., Site], clock: FakeClock) -> None:
     site = make_site(listeners=4)
     done = site.walker().take_part()

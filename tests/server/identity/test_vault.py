@@ -95,6 +95,8 @@ def held(url: str) -> Iterator[tuple[str, str]]:
     engine.dispose()
 
 
+@pytest.mark.slow
+@pytest.mark.both_databases
 @pytest.mark.usefixtures("client_programs")
 def test_nothing_but_the_vault_holds_a_planted_identity(
     make_turk: MakeTurk, ask: Ask, lines: io.StringIO, tmp_path: Path
@@ -148,6 +150,7 @@ def keep_house(turk: Turk) -> int:
     return retention.purge_automatically(engine_of(turk), turk.office.config, turk.office.door, turk.clock)
 
 
+@pytest.mark.both_databases
 def test_identities_go_thirty_days_after_the_last_payment(make_turk: MakeTurk) -> None:
     turk = make_turk(listeners=2, trials=1, toml=NO_PRESCREEN + "[privacy]\nidentity_days = 30\n")
     turk.launch()

@@ -108,6 +108,7 @@ def guess(features: np.ndarray, labels: np.ndarray, owners: np.ndarray) -> int:
     return right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("filled_up", "listeners"), [(True, 18), (False, 9)])
 def test_nothing_but_the_sound_tells_the_more_similar_side(tmp_path: Path, filled_up: bool, listeners: int) -> None:
     extra = 'catch_trials = 1\nrepeat_trials = 1\n[prescreen]\nkind = "none"\n'

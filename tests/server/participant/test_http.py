@@ -80,6 +80,7 @@ def test_a_sound_of_an_impossible_name(site: Site) -> None:
         assert site.walker().client.get(f"/audio/{name}").status_code == 404
 
 
+@pytest.mark.both_databases
 def test_a_failing_server_says_so_kindly_and_keeps_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     walker = site.walker().begin().hear_all()
 
@@ -239,6 +240,7 @@ fields = st.dictionaries(
 )
 
 
+@pytest.mark.both_databases
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(step=st.sampled_from(["prescreen", "instructions", "trial", "questions", "leave"]) | texts, sent=fields)
 def test_nothing_sent_breaks_the_server(fuzzed: Site, step: str, sent: dict[str, str]) -> None:

@@ -37,6 +37,7 @@ def test_what_is_missing_lifts_to_the_floor_and_not_a_cent_more(minutes: float, 
     assert short == 0 or PaidWork(1, "someone", minutes, cents + short - 1).hourly < floor
 
 
+@pytest.mark.both_databases
 def test_wages_and_the_lift(make_turk: MakeTurk) -> None:
     turk = make_turk(listeners=3, trials=1, toml=NO_PRESCREEN)
     turk.launch()

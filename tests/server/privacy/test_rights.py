@@ -172,6 +172,7 @@ def test_a_full_disk_leaves_the_journal_whole(tmp_path: Path, monkeypatch: pytes
     assert [pseudonym for pseudonym, _ in journal.read()] == ["one", "two"]
 
 
+@pytest.mark.both_databases
 def test_two_confirm_at_once(site: Site) -> None:
     code = finished(site).code
     with ThreadPoolExecutor(6) as pool:
@@ -184,6 +185,7 @@ def test_two_confirm_at_once(site: Site) -> None:
 # ------------------------------------------------------------------ yesterday's backup
 
 
+@pytest.mark.both_databases
 @pytest.mark.usefixtures("client_programs")
 def test_the_erased_stay_erased_when_a_backup_is_restored(site: Site, tmp_path: Path) -> None:
     walker, stays = finished(site), site.walker().begin().answer()
@@ -290,6 +292,7 @@ def test_erase(commanded: Site) -> None:
     assert "wrote on 1 March" in log
 
 
+@pytest.mark.both_databases
 def test_the_erased_are_in_no_export_and_are_counted(commanded: Site) -> None:
     walker, other = finished(commanded), finished(commanded)
     quick("server", "erase", walker.code, commanded.study.folder, "--yes")
@@ -301,6 +304,7 @@ def test_the_erased_are_in_no_export_and_are_counted(commanded: Site) -> None:
     assert other.code not in Path(told["listeners"]).read_text()
 
 
+@pytest.mark.both_databases
 def test_disclose(commanded: Site) -> None:
     walker = finished(commanded)
     finished(commanded)

@@ -193,6 +193,7 @@ def true_rows(house: House) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------ what a stranger gets
 
 
+@pytest.mark.both_databases
 def test_answers_are_the_studys_under_new_names_and_coarser(house: House) -> None:
     rows = table(house.close().release() / "responses.csv")
     with Session(house.engine) as session:

@@ -3,14 +3,13 @@
 A `Breaker` meets the points where a program may die, by what is done there, not by when: each is a point once. A crash
 is a BaseException, which no code of ours catches; after it a new program starts, and synchronises first.
 
-Few listeners, and every 25th point alone, by default; ROOTNOTE_CRASH_LISTENERS=90 breaks a launch of the paper's size
-everywhere, and ROOTNOTE_CRASH_EVERY=1 a small launch at every single point alone (minutes each).
+`make soak` breaks a launch of the paper's size everywhere, and a small launch at every single point alone; `make test`
+takes few listeners, and every 25th point alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -31,12 +30,13 @@ from server.recruiting.marketplaces.base import DirectPayment, PostingOrder
 from server.recruiting.marketplaces.base import SubmissionStatus as Told
 from server.simulation.fake_mturk import AcceptedHit, FakeMTurk
 from study.trial_plan import read_plan
+from tests.scale import count
 from tests.server.recruiting.mturk_study import NO_PRESCREEN, Turk, made_payments, make_turk, query_of
 
 __all__ = ["make_turk"]
 MakeTurk = Callable[..., Turk]
-LISTENERS = int(os.environ.get("ROOTNOTE_CRASH_LISTENERS", "3"))
-EVERY = int(os.environ.get("ROOTNOTE_CRASH_EVERY", "25"))
+LISTENERS = count(3, 90)
+EVERY = count(25, 1)
 UNIT = 180
 OPERATIONS = ("open", "submissions", "approve", "bonus", "close", "has_paid", "exclude")
 
@@ -288,6 +288,7 @@ def test_a_launch_that_breaks_nowhere(make_turk: MakeTurk) -> None:
     show.check()
 
 
+@pytest.mark.both_databases
 @pytest.mark.slow
 def test_a_launch_that_breaks_off_at_each_point_once(make_turk: MakeTurk) -> None:
     breaker = Breaker()

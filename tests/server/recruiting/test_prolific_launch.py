@@ -1,7 +1,7 @@
 """A launch on the local Prolific that breaks off everywhere: bonuses there bear no token, show late, and pay twice.
 
 The points where a program may die are those of test_crashes; what is different is what must hold at Prolific.
-ROOTNOTE_CRASH_LISTENERS=90 breaks a launch of the paper's size.
+`make soak` breaks a launch of the paper's size.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 # ------------------------------------------------------------------ a whole launch
 
 
+@pytest.mark.both_databases
 def test_a_launch_from_the_first_place_to_the_last_cent(make_turk: MakeTurk) -> None:
     turk = make_turk(listeners=11, trials=1, toml=NO_PRESCREEN)
     assert turk.launch().ordered == 11
@@ -245,6 +246,7 @@ def test_a_study_changed_after_its_launch_is_refused(make_turk: MakeTurk) -> Non
         launch.require_unchanged(found, turk.office.config.model_copy(update={"pay": pay}))
 
 
+@pytest.mark.both_databases
 def test_two_programs_never_keep_the_books_at_once(make_turk: MakeTurk) -> None:
     engine = make_turk(listeners=1).office.engine
     with launch.exclusive(engine), pytest.raises(RootnoteError, match="another"), launch.exclusive(engine):

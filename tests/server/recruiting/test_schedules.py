@@ -2,13 +2,12 @@
 
 Workers take, finish, hand in, return and abandon; the researcher synchronises and pays, while calls fail before or
 after their work, and time goes by. At the end of every schedule all faults cease and everything must come right.
-ROOTNOTE_SCHEDULES says how many schedules are tried.
+`make soak` tries thousands of schedules.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -24,11 +23,12 @@ from embeddings.errors import RootnoteError
 from server.assignments.experiment import StepRefusedError
 from server.recruiting import grants, launch
 from server.simulation.fake_mturk import AcceptedHit
+from tests.scale import count
 from tests.server.recruiting.mturk_study import made_payments, make_turk
 from tests.server.recruiting.test_crashes import Breaker, MakeTurk, Show, afresh, make_show
 
 __all__ = ["make_turk"]
-SCHEDULES = int(os.environ.get("ROOTNOTE_SCHEDULES", "6"))
+SCHEDULES = count(6, 2000)
 PLACES, WORKERS = 3, 5
 HOWS = ("", "", "throttle", "fail", "fail_after", "timeout_before", "timeout_after", "twice")
 ASKED = ("CreateHITWithHITType", "ApproveAssignment", "SendBonus", "GetHIT", "AssociateQualificationWithWorker")

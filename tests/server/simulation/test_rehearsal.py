@@ -65,6 +65,7 @@ def completed_by_pair(rows: list[dict[str, str]]) -> dict[str, tuple[int, int]]:
     return {pair: (agreed[pair], n[pair]) for pair in sorted(n)}
 
 
+@pytest.mark.slow
 def test_a_lively_crowd_fills_every_place_exactly_once(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s", prompts=6, listeners=12, trials=6)
     habits = ("--fail-prescreen", "0.2", "--abandon", "0.3", "--reload", "0.3", "--double-submit", "0.3")
@@ -90,6 +91,7 @@ def test_a_lively_crowd_fills_every_place_exactly_once(tmp_path: Path) -> None:
         base.close()
 
 
+@pytest.mark.slow
 def test_true_rates_reach_the_answers_and_in_process_walks_give_the_same(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s", prompts=6, listeners=12, trials=6)
     rates = json.dumps(RATES)
@@ -99,6 +101,7 @@ def test_true_rates_reach_the_answers_and_in_process_walks_give_the_same(tmp_pat
     assert first == walk_in_process(read_plan(study), study.config.study.seed, seed=7, rates=RATES)
 
 
+@pytest.mark.slow
 def test_ten_double_clickers_all_at_once(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s", prompts=6, listeners=12, trials=6)
     words = ("--double-submit", "1", "--at-once", "12", "--abandon", "0", "--fail-prescreen", "0", "--json")
@@ -107,6 +110,7 @@ def test_ten_double_clickers_all_at_once(tmp_path: Path) -> None:
     assert len(export(study)) == 72
 
 
+@pytest.mark.slow
 def test_listeners_pass_every_prescreen_by_ear(tmp_path: Path) -> None:
     """Those with headphones finish; those with loudspeakers are let go, because what they hear is not there."""
     steps = '[prescreen]\nsteps = ["volume", "tones", "antiphase", "huggins"]\n'
@@ -146,6 +150,7 @@ def test_a_launch_fills_all_places_of_a_server_of_its_own(tmp_path: Path) -> Non
     assert str(study.folder) in said and len(said.strip().splitlines()) == 1, "not the folder it is rehearsed in"
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_server_too(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s", prompts=15, listeners=90, trials=10)
     command = [sys.executable, "-m", "rootnote", "server", "rehearse", str(study.folder)]

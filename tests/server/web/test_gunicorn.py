@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE
 
+import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from server.db import database
@@ -35,6 +36,8 @@ create_app(study, Settings(make_url(url), secret)).extensions["rootnote.engine"]
 """
 
 
+@pytest.mark.slow
+@pytest.mark.both_databases
 def test_servers_that_start_at_once_make_the_places_once(tmp_path: Path, database_url: str) -> None:
     # Processes, as they are when deployed: CPython 3.11 compiles an application's routes wrongly in threads now and
     # then ("AST constructor recursion depth mismatch").
@@ -62,6 +65,8 @@ def test_servers_that_start_at_once_make_the_places_once(tmp_path: Path, databas
     assert begun == 1
 
 
+@pytest.mark.slow
+@pytest.mark.both_databases
 def test_gunicorn_serves_from_several_processes_and_stops_in_order(tmp_path: Path, database_url: str) -> None:
     study = make_study(tmp_path / "study").folder
     url = make_url(database_url)
@@ -80,6 +85,7 @@ def test_gunicorn_serves_from_several_processes_and_stops_in_order(tmp_path: Pat
     assert "/a/" not in log.read_text()
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_start_says_so_in_one_sentence(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study").folder
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ROOTNOTE_STUDY": str(study), "ROOTNOTE_SECRET": "short"}
@@ -97,6 +103,7 @@ def test_a_server_that_cannot_start_says_so_in_one_sentence(tmp_path: Path) -> N
     assert "does not exist yet; run `rootnote server migrate" in said()
 
 
+@pytest.mark.both_databases
 def test_reading_waits_for_nobody_who_writes(make_site: Callable[..., Site]) -> None:
     """On SQLite one writes at a time: pages and sounds heard before must not queue behind that one."""
     site = make_site()

@@ -54,6 +54,7 @@ def test_pages_may_be_framed_by_the_marketplace_in_use_alone(recruiter: str) -> 
     assert "*" not in policy
 
 
+@pytest.mark.slow
 def test_hsts_only_by_https_and_headers_only_from_trusted_proxies(make_site: Callable[..., Site]) -> None:
     site = make_site()
     assert "Strict-Transport-Security" not in Client(site.app).get("/healthz", headers=HTTPS).headers
@@ -189,6 +190,7 @@ def test_the_log_names_nobody(site: Site, log: io.StringIO, monkeypatch: pytest.
         assert secret not in log.getvalue()
 
 
+@pytest.mark.both_databases
 def test_a_driver_that_quotes_a_value_is_not_quoted(site: Site, log: io.StringIO) -> None:
     try:
         site.query("SELECT nothing FROM assignments WHERE pseudonym = 'A1WORKER'")
@@ -203,6 +205,7 @@ def test_a_driver_that_quotes_a_value_is_not_quoted(site: Site, log: io.StringIO
 # ------------------------------------------------------------------ what machines ask
 
 
+@pytest.mark.both_databases
 def test_ready_while_the_database_is_this_studys(site: Site) -> None:
     client, engine = Client(site.app), site.app.extensions["rootnote.engine"]
     assert client.get("/readyz").text == "ready\n"

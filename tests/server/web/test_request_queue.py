@@ -195,6 +195,7 @@ def gate_of(site: Site) -> RequestQueue:
     return site.app.wsgi_app.gate
 
 
+@pytest.mark.both_databases
 def test_an_answer_overtakes(narrow: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sound is under way; another, a page and an answer wait for it."""
     answering, other = narrow.walker().begin().hear_all(), narrow.walker().begin()
@@ -234,6 +235,7 @@ def test_an_answer_overtakes(narrow: Site, caplog: pytest.LogCaptureFixture, mon
     assert len(narrow.query("SELECT * FROM responses")) == 1
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_slow_line_holds_no_place(narrow: Site, chunked: bool) -> None:
     """Neither somebody who sends slowly, nor somebody who takes a sound slowly or never."""

@@ -57,6 +57,7 @@ def test_the_asked_rate_is_the_mean_over_people(sd: float) -> None:
     assert means == pytest.approx([0.5, 0.6, 0.95], abs=0.002)
 
 
+@pytest.mark.slow
 def test_holm_equals_statsmodels() -> None:
     p_values = np.random.default_rng(1).random((10, 6)) ** 4
     assert holm(p_values) == pytest.approx(np.array([multipletests(row, method="holm")[1] for row in p_values]))

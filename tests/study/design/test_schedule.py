@@ -72,6 +72,7 @@ def test_any_size_is_balanced_or_refused(prompts: int, per_list: int, listeners:
     assert len(counts(trials, "triplet")) == prompts * 6
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(6, 400), st.integers(1, 60), st.sampled_from([6, 12]), st.integers(0, 10**6))
 def test_robust_uses_prompts_as_evenly_as_can_be(prompts: int, listeners: int, per_list: int, seed: int) -> None:

@@ -55,6 +55,7 @@ def test_every_rule_holds(seed: int, same_track: bool) -> None:
             assert found.neighbours.rows[place, row["rank_high"] - 1] == high
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([1, 40, 300, 450]))
 def test_what_is_left_out_is_as_if_it_were_not_there(seed: int, count: int) -> None:

@@ -92,6 +92,7 @@ def _power(sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(frequencies), np.asarray(power)
 
 
+@pytest.mark.slow
 def test_neither_ear_alone_has_the_pitch() -> None:
     """Over many noises the power around 600 Hz in one ear is the same with the pitch and without."""
     rng = np.random.default_rng(11)
@@ -189,6 +190,7 @@ def test_headphones_pass_every_step(step: str) -> None:
     assert shares_right(step, HEADPHONES, 60) == 1.0
 
 
+@pytest.mark.slow
 def test_loudspeakers_pass_tones_and_fail_what_needs_two_ears() -> None:
     assert shares_right("tones", LOUDSPEAKERS, 30) == 1.0
     assert shares_right("antiphase", LOUDSPEAKERS, 40) == 0.0, "the tone in antiphase is taken for the softest"
@@ -196,6 +198,7 @@ def test_loudspeakers_pass_tones_and_fail_what_needs_two_ears() -> None:
     assert stats.binomtest(round(150 * huggins), 150, 1 / 3).pvalue > 0.01, "no pitch: a guess"
 
 
+@pytest.mark.slow
 def test_one_ear_alone_passes_antiphase_and_not_huggins() -> None:
     for only in (0, 1):
         assert shares_right("antiphase", Hearing(only=only), 30) == 1.0

@@ -49,6 +49,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(rootnote.cli, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_what_is_uploaded_is_what_was_rendered_under_names_that_say_nothing(bucket: Bucket, study: Study) -> None:
     assert (publish(study).stimuli, publish(study).written) == (CLIPS, 0)
     plan = read_plan(study)
@@ -77,6 +78,7 @@ def test_the_order_of_uploading_says_nothing(bucket: Bucket, study: Study, monke
     assert rising < 12  # of 47, 1 is expected by chance and 47 in the corpus's order
 
 
+@pytest.mark.slow
 def test_an_upload_that_broke_off_goes_on(bucket: Bucket, study: Study) -> None:
     entries = list(json.loads(study.stimuli_index.read_text())["clips"].values())
     missing = study.stimuli / entries[7]["file"]
@@ -117,6 +119,7 @@ def test_a_host_with_a_bucket_needs_no_folder_of_stimuli(bucket: Bucket, study: 
         read_plan(study)
 
 
+@pytest.mark.slow
 def test_a_signed_address_gives_the_sound_for_a_time(bucket: Bucket, study: Study) -> None:
     publish(study)
     storage, plan = open_storage(study), read_plan(study)
@@ -179,6 +182,7 @@ def test_what_is_no_bucket_is_refused(study: Study, where: str) -> None:
         keep_in_bucket(study, where=where)
 
 
+@pytest.mark.slow
 def test_the_commands(bucket: Bucket, study: Study) -> None:
     done = run("study", "publish", study.folder)
     assert done.exit_code == 0, done.output

@@ -1,0 +1,112 @@
+"""`rootnote server` migrate, run, links: the database's tables, the web server, and links to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embeddings.errors import RootnoteError
+from server.commands.common import rehearsal_option, study_argument
+
+
+@click.command()
+@study_argument
+@rehearsal_option
+@click.option("--fresh", is_flag=True, help="Empty the rehearsal's database first.")
+@click.option("--check", is_flag=True, help="Only check that the migrations match the models (for developers).")
+def migrate(folder: Path, rehearsal: bool, fresh: bool, check: bool) -> None:
+    """Create or update the database tables."""
+    from server.db import database
+    from server.settings import read_settings, show
+    from study.config import load_study
+
+    if check:
+        database.check_migrations()
+        click.echo("The migrations match the models.")
+        return
+    if fresh and not rehearsal:
+        raise click.UsageError("--fresh is for --rehearsal only: it deletes all responses.")
+    settings = read_settings(load_study(folder), os.environ, rehearsal=rehearsal, secret=False)
+    engine = database.connect(settings.database)
+    if fresh:
+        database.recreate(engine)
+    click.echo(f"{show(settings.database)} is at revision {database.migrate(engine)}.")
+
+
+@click.command()
+@study_argument
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option("--threads", default=8, show_default=True, type=click.IntRange(1, 64), help="Simultaneous requests.")
+@rehearsal_option
+def run(folder: Path, host: str, port: int, threads: int, rehearsal: bool) -> None:
+    """Serve the study to listeners."""
+    from server.app import create_app
+    from server.settings import read_settings, show
+    from server.web import logs
+    from study.config import load_study
+
+    study = load_study(folder)
+    settings = read_settings(study, os.environ, rehearsal=rehearsal)
+    app = create_app(study, settings)
+    server = _listen(app, host, port, threads, behind_proxy=settings.trusted_proxies > 0)
+    logs.configure()
+    port = getattr(server, "effective_port", port)
+    shown = f"[{host}]" if ":" in host else host
+    click.echo(f"Serving '{study.config.study.name}'{' for rehearsal' if rehearsal else ''}.")
+    click.echo(f"Link for listeners: http://{shown}:{port}/take")
+    click.echo(f"Answers are stored in {show(settings.database)}. Press Ctrl-C to stop.")
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        server.run()
+    except (KeyboardInterrupt, SystemExit):
+        click.echo("Stopped.")
+    finally:
+        server.close()
+
+
+def _listen(app: Any, host: str, port: int, threads: int, *, behind_proxy: bool) -> Any:
+    import waitress  # type: ignore[import-untyped]
+
+    from server.app import MAX_REQUEST_BYTES
+
+    try:
+        return waitress.create_server(
+            app,
+            host=host,
+            port=port,
+            threads=threads,
+            ident=None,
+            max_request_body_size=4 * MAX_REQUEST_BYTES,
+            connection_limit=1000,
+            clear_untrusted_proxy_headers=not behind_proxy,
+        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RootnoteError(
+            f"cannot listen at {host}:{port} ({reason}); free that port or choose another with --port."
+        ) from error
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise SystemExit(0)
+
+
+@click.command()
+@study_argument
+@click.argument("number", type=click.IntRange(1, 100_000))
+@click.option("--url", help="Public address of the server (default: ROOTNOTE_PUBLIC_URL, else this machine).")
+def links(folder: Path, number: int, url: str | None) -> None:
+    """Print NUMBER links, each for one listener, who can resume on any device."""
+    from server.identity.tokens import TokenSigner
+    from server.settings import read_settings
+    from study.config import load_study
+
+    settings = read_settings(load_study(folder), os.environ)
+    signer, address = TokenSigner(settings.secret), url or settings.public_url or "http://127.0.0.1:8000"
+    for _ in range(number):
+        click.echo(f"{address.rstrip('/')}/take?link={signer.make_link()}")
