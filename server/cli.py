@@ -72,7 +72,8 @@ def cli() -> None:
 def migrate(folder: Path, rehearsal: bool, fresh: bool, check: bool) -> None:
     """Make or update the database's tables."""
     from server.db import database
-    from server.settings import read_settings, show
+    from server.db.urls import display_url
+    from server.settings import read_settings
 
     if check:
         database.check_migrations()
@@ -84,7 +85,7 @@ def migrate(folder: Path, rehearsal: bool, fresh: bool, check: bool) -> None:
     engine = database.connect(settings.database)
     if fresh:
         database.recreate(engine)
-    click.echo(f"{show(settings.database)} is at revision {database.migrate(engine)}.")
+    click.echo(f"{display_url(settings.database)} is at revision {database.migrate(engine)}.")
 
 
 @cli.command()
@@ -96,7 +97,8 @@ def migrate(folder: Path, rehearsal: bool, fresh: bool, check: bool) -> None:
 def run(folder: Path, host: str, port: int, threads: int, rehearsal: bool) -> None:
     """Serve the study to listeners."""
     from server.app import create_app
-    from server.settings import read_settings, show
+    from server.db.urls import display_url
+    from server.settings import read_settings
     from server.web import logs
 
     study = load_study(folder)
@@ -108,7 +110,7 @@ def run(folder: Path, host: str, port: int, threads: int, rehearsal: bool) -> No
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"'{study.config.study.name}' is served{' for rehearsal' if rehearsal else ''}.")
     click.echo(f"The link to send: http://{shown}:{port}/take")
-    click.echo(f"Answers lie in {show(settings.database)}. Stop with Ctrl-C.")
+    click.echo(f"Answers lie in {display_url(settings.database)}. Stop with Ctrl-C.")
     signal.signal(signal.SIGTERM, _stop)
     try:
         server.run()

@@ -10,8 +10,9 @@ import click
 
 from server.db.backup import backup as write_backup
 from server.db.backup import restore as read_backup
+from server.db.urls import display_url
 from server.privacy.erasure import Journal
-from server.settings import read_settings, show
+from server.settings import read_settings
 from study.config import load_study
 
 study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
@@ -40,7 +41,7 @@ def backup(folder: Path, to: Path, keep: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"path": str(path), "bytes": size}))
         return
-    click.echo(f"{path} holds {show(settings.database)} ({size:,} bytes).")
+    click.echo(f"{path} holds {display_url(settings.database)} ({size:,} bytes).")
 
 
 @click.command()
@@ -65,5 +66,5 @@ def restore(file: Path, folder: Path, erasures: Path | None) -> None:
     journal = Journal(settings.erasures_of(study))
     if erasures is not None:
         click.echo(f"{journal.add(Journal(erasures))} erasures were added to {journal.path}.")
-    click.echo(f"{show(settings.database)} is as it was in {file.name}.")
+    click.echo(f"{display_url(settings.database)} is as it was in {file.name}.")
     click.echo(f"Next: rootnote server migrate {folder}")
