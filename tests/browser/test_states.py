@@ -42,7 +42,7 @@ def make_site(folder: Path, **options: int) -> Site:
 
 
 def steer(site: Site, act: Callable[..., None]) -> None:
-    with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
+    with database.writing(site.app.extensions["rootnote"].engine) as session, session.begin():
         act(session, "anna", "because it is a test", site.clock.now)
 
 
@@ -79,7 +79,7 @@ def ends(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     pages["paused"] = site.walker().open(query).html
     steer(site, study_control.close)
     pages["closed"] = site.walker().open(query).html
-    site.app.extensions["rootnote.engine"].dispose()
+    site.app.extensions["rootnote"].engine.dispose()
     return pages
 
 

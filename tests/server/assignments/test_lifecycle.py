@@ -253,7 +253,7 @@ def test_who_loses_their_place_twice_and_comes_back_goes_on(make_site: Callable[
 def rejoin(site: Site, walker: Walker) -> bool:
     """As somebody who comes from the marketplace again."""
     house = site.app.extensions["rootnote"]
-    with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
+    with database.writing(site.app.extensions["rootnote"].engine) as session, session.begin():
         mine = lifecycle.find(session, walker.address.rpartition("/")[2])
         assert mine is not None
         return lifecycle.rejoin(session, house.experiment, mine)
@@ -273,7 +273,7 @@ def test_no_trial_is_answered_before_it_begins(site: Site) -> None:
 def test_who_ends_while_sync_looks_for_the_absent_has_ended_so(site: Site) -> None:
     """Their place is gone, and they have not been told; they say that they cannot hear, and then `sync` writes."""
     walker = site.walker().begin()
-    engine, began, looked = site.app.extensions["rootnote.engine"], threading.Event(), threading.Event()
+    engine, began, looked = site.app.extensions["rootnote"].engine, threading.Event(), threading.Event()
     with database.writing(engine) as session, session.begin():
         session.execute(update(Place).values(assignment_id=None, expires_at=None))
 
@@ -297,7 +297,7 @@ def test_who_ends_while_sync_looks_for_the_absent_has_ended_so(site: Site) -> No
 
 def test_who_holds_their_place_and_is_written_down_as_absent_comes_back(site: Site) -> None:
     walker = site.walker().begin()
-    with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
+    with database.writing(site.app.extensions["rootnote"].engine) as session, session.begin():
         session.execute(update(Assignment).values(state=AssignmentState.EXPIRED))
     assert rejoin(site, walker)
     assert walker.reload().step == "trial"
