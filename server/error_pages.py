@@ -15,18 +15,18 @@ from server.web.security_headers import is_desk_path
 from study.languages import mark
 
 ERRORS = {
-    400: (mark("This did not work"), mark("What was sent is not complete; please load the page again.")),
-    404: (mark("There is nothing here"), mark("This page does not exist, or is no longer there.")),
-    405: (mark("There is nothing here"), mark("This address cannot be opened this way.")),
-    413: (mark("This is too much"), mark("What was sent is too long; please shorten it.")),
-    416: (mark("There is nothing here"), mark("That part of the sound does not exist.")),
+    400: (mark("This did not work"), mark("Some data is missing; please reload the page.")),
+    404: (mark("Page not found"), mark("This page does not exist or no longer exists.")),
+    405: (mark("Page not found"), mark("This address cannot be opened this way.")),
+    413: (mark("This is too long"), mark("Your answer is too long; please shorten it.")),
+    416: (mark("Page not found"), mark("That part of the sound does not exist.")),
     429: (
         mark("One moment, please"),
-        mark("Very many requests came from here at once. Please wait a moment, then load the page again."),
+        mark("There were too many requests at once. Please wait a moment, then reload the page."),
     ),
     500: (
         mark("Something went wrong here"),
-        mark("It is not your fault, and nothing that you answered before is lost."),
+        mark("This is not your fault. Your answers so far are saved."),
     ),
 }
 log = logging.getLogger(__name__)

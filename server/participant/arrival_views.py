@@ -42,10 +42,10 @@ def take(visit: Visit) -> WebResponse | str | tuple[str, int]:
         return _arrive_from_marketplace(visit, visit.marketplace_entry)
     worker, link = request.args.get("worker", "").strip(), request.args.get("link", "")
     if len(worker) > WORKER_LIMIT or len(link) > 4 * TOKEN_LIMIT:
-        raise StepRefusedError("This link is not complete; please open the link that you were sent.")
+        raise StepRefusedError("This link is incomplete; please open the link that you received.")
     ticket = visit.signer.new_ticket(visit.texts.consent_version, worker or None, link or None)
     if ticket is None:
-        raise StepRefusedError("This link is not complete; please open the link that you were sent.")
+        raise StepRefusedError("This link is incomplete; please open the link that you received.")
     if link and lifecycle.find_by_ticket(visit.session, ticket):
         return redirect(_address(visit, ticket), 303)
     return _first_page(visit, ticket)
@@ -149,12 +149,12 @@ def consent(visit: Visit) -> WebResponse | str | tuple[str, int]:
     i18n.use(request.form.get("lang"))
     ticket = visit.signer.read_ticket(request.form.get("entry", ""))
     if ticket is None:
-        raise StepRefusedError("This page was open for too long; please open the link that you were sent once more.")
+        raise StepRefusedError("This page was open for too long; please open the link that you received again.")
     entry, arrival = visit.marketplace_entry, None
     if entry is not None:
         arrival = entry.read_sealed(request.form.get("arrival", ""), ticket)
         if arrival is None:
-            raise StepRefusedError("This page is not complete; please open it from the marketplace once more.")
+            raise StepRefusedError("This page is incomplete; please open it from the marketplace again.")
     if lifecycle.find_by_ticket(visit.session, ticket) is None:
         if unavailable := _unavailable_page(visit):
             return unavailable

@@ -48,7 +48,7 @@ def read_trial_answer(form: Mapping[str, str], user_agent: str, *, confidence: b
     """
     if form.get("choice") not in ("A", "B"):
         raise StepRefusedError("Please choose A or B.")
-    damaged = mark("What was sent is not complete; please load the page again.")
+    damaged = mark("Some data is missing; please reload the page.")
     plays = {name: whole_number(form.get(name), 0, MAX_PLAYS, damaged) for name in ("plays_x", "plays_a", "plays_b")}
     position = whole_number(form.get("position"), 1, 10_000, damaged)
     response_ms = whole_number(form.get("response_ms"), 0, MAX_RESPONSE_MS, damaged)

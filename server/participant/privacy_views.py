@@ -25,7 +25,7 @@ blueprint = Blueprint("privacy", __name__)
 HASH = re.compile(r"[0-9a-f]{64}")
 CODE_LIMIT = 40
 PUBLISHED = "made a public release"  # the entry of the audit log
-UNKNOWN_CODE = mark("There is no run with this code. Please check it; it has ten letters and digits.")
+UNKNOWN_CODE = mark("There is no session with this code. Please check it: it has ten letters and digits.")
 
 
 # ------------------------------------------------------------------ erasure

@@ -26,7 +26,7 @@ from server.recruiting.marketplaces.base import ArrivalError, Marketplace, Retur
 from study.config import PayConfig, cents
 from study.languages import mark
 
-UNKNOWN_PLACE = mark("This study does not know the place that you took; please return it, and take another.")
+UNKNOWN_PLACE = mark("This study does not recognise the place that you took; please return it and take another one.")
 SUBMITTED = ("submitted", "approved", "rejected")
 
 

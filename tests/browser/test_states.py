@@ -65,7 +65,7 @@ def ends(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     slow = walk()
     pages["refused"] = slow.post("trial", choice="C").text
     pages["too long"] = slow.post("questions", q_remarks="x" * 70_000).text
-    monkeypatch.setattr(views.flow, "current_step", lambda *_: 1 / 0)
+    monkeypatch.setattr(views.steps, "current_step", lambda *_: 1 / 0)
     pages["failed"] = slow.reload().html
     monkeypatch.undo()
     pages["nothing"] = site.walker().client.get(f"/nothing{query}").text
