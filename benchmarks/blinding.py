@@ -53,7 +53,7 @@ def collect_all(folder: Path, listeners: int, *, filled_up: bool) -> list[Eviden
         for trial in plan.lists[number]:
             seen.append(collect(walker, listener, trial.high_side))
             walker.go("trial", **walker.answer_fields())
-    site.app.extensions["rootnote.engine"].dispose()
+    site.app.extensions["rootnote"].engine.dispose()
     return seen
 
 

@@ -52,7 +52,7 @@ def main() -> None:
 
         while target.answered < wanted:
             send_all()
-        app.extensions["rootnote.engine"].dispose()
+        app.extensions["rootnote"].engine.dispose()
     print(f"{target.answered} requests to {len(target.routes)} routes: none failed; statuses {dict(statuses)}")
 
 

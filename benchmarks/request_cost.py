@@ -129,7 +129,7 @@ class Counted:
         def connected(connection: Any, record: object) -> None:
             connection.pgconn.trace(self._file.fileno())
 
-        event.listen(app.extensions["rootnote.engine"], "connect", connected)
+        event.listen(app.extensions["rootnote"].engine, "connect", connected)
 
     @contextmanager
     def __call__(self, kind: str) -> Iterator[None]:
@@ -145,7 +145,7 @@ def make(folder: Path, postgres: OwnPostgres, name: str, listeners: int, trials:
     url = postgres.create(name)
     prepare(url)
     app = create_app(study, Settings(make_url(url), SECRET, requests_per_second=0))
-    app.extensions["rootnote.engine"].dispose()
+    app.extensions["rootnote"].engine.dispose()
     return app
 
 
@@ -167,7 +167,7 @@ def main() -> None:
         for _ in range(options.listeners):
             caller.take()
         database = 1000 * (timed.database_seconds() - before)
-        app.extensions["rootnote.engine"].dispose()
+        app.extensions["rootnote"].engine.dispose()
 
         app = make(Path(name), postgres, "counted", 10, options.trials)
         counted = Counted(Path(name) / "trace")
@@ -177,7 +177,7 @@ def main() -> None:
         counted.exchanges.clear()
         for _ in range(5):
             caller.take()
-        app.extensions["rootnote.engine"].dispose()
+        app.extensions["rootnote"].engine.dispose()
     for kind, what in KINDS.items():
         took, words = timed.here[kind], np.mean(counted.exchanges[kind])
         print(f"  {what}: n = {len(took):,}, {np.mean(took):.2f} ms of processor time, {words:.1f} exchanges")

@@ -1,22 +1,8 @@
-"""Settings: what the server takes from the environment, never from study.toml.
+"""Settings: what the server takes from environment variables, never from study.toml.
 
-ROOTNOTE_SECRET signs what listeners hold and keys the pseudonyms; ROOTNOTE_DATABASE_URL says where answers lie
-(default: rootnote.sqlite3 in the study's folder); ROOTNOTE_REHEARSAL_DATABASE_URL says where rehearsed ones lie
-(default: rehearsal.sqlite3), so that simulated listeners never meet the real database. In a rehearsal alone,
-ROOTNOTE_RESERVATION_MINUTES takes the place of study.toml's, so that those who vanish soon free their place.
-
-ROOTNOTE_PUBLIC_URL is where listeners reach the server; ROOTNOTE_TRUSTED_PROXIES says how many proxies before it may
-tell a request's address and scheme (default 0: their headers are not believed); ROOTNOTE_METRICS_TOKEN opens
-/metrics; ROOTNOTE_REQUESTS_PER_SECOND is what one address may send (0: no limit); ROOTNOTE_AT_WORK is how many
-requests a process works at (server.web.request_queue). ROOTNOTE_VAULT_KEY, or the file that ROOTNOTE_VAULT_KEY_FILE
-names, encrypts
-workers' ids (server.identity.vault). ROOTNOTE_DESK_SECOND_FACTOR says whether researchers may (optional) or must
-(required)
-have a second factor. In a rehearsal alone, ROOTNOTE_MARKET_URL is a marketplace on this machine in place of the real
-one.
-
-ROOTNOTE_FORMER_SECRETS, with commas between, are what ROOTNOTE_SECRET was before: `server audit` knows older seals by
-them. ROOTNOTE_ERASURES is the file in which erasures are written down beside the database (server.privacy.erasure).
+`ServerEnvironment` lists the variables with their meaning; `RehearsalEnvironment` is the same for a rehearsal, which
+has a database of its own, so that simulated listeners never meet the real one. `read_settings` checks them and returns
+`Settings`. The key of the vault (ROOTNOTE_VAULT_KEY) is read by `server.identity.vault`.
 """
 
 from __future__ import annotations
@@ -24,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from sqlalchemy import make_url
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError
 
 from embeddings.errors import RootnoteError
+from server.db.urls import parse_database_url
 from server.identity.vault import Vault, has_keys, read_vault
 from server.web import request_queue
 from study.config import Study, StudyConfig
@@ -43,7 +31,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Settings:
-    """The secret and the database of one running server."""
+    """The settings of one running server."""
 
     database: URL
     secret: str = field(default="", repr=False)
@@ -61,26 +49,194 @@ class Settings:
 
     @property
     def secure(self) -> bool:
-        """Whether listeners come by https."""
+        """Whether listeners reach the server by https."""
         return self.public_url.startswith("https://")
 
     def erasures_of(self, study: Study) -> Path:
-        """Where erasures are written down; a rehearsal's own, which are no one's, in a file of their own."""
+        """The journal of erasures; a rehearsal has one of its own."""
         if self.rehearsal:
             return study.folder / "rehearsal.erasures.jsonl"
         return study.folder / (self.erasures or "erasures.jsonl")
 
     def adjust(self, config: StudyConfig) -> StudyConfig:
-        """The study's configuration as this server follows it."""
+        """The study's configuration with what the environment overrides."""
         if self.reservation_minutes is None:
             return config
         recruiter = config.recruiter.model_copy(update={"reservation_minutes": self.reservation_minutes})
         return config.model_copy(update={"recruiter": recruiter})
 
 
-def former_secrets(environment: Mapping[str, str]) -> list[str]:
-    """The secrets of before, by which older entries of the log were sealed: ROOTNOTE_FORMER_SECRETS, with commas."""
-    return [one.strip() for one in environment.get("ROOTNOTE_FORMER_SECRETS", "").split(",") if one.strip()]
+# ------------------------------------------------------------------ the variables
+
+
+def _check_public_url(value: str) -> str:
+    value = value.rstrip("/")
+    parts = urlsplit(value)
+    if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query):
+        raise ValueError(f"is '{value}', not an address like https://study.example.org.")
+    return value
+
+
+def _check_market_url(value: str) -> str:
+    value = value.rstrip("/")
+    parts = urlsplit(value)
+    if value and (parts.scheme != "http" or parts.hostname not in LOOPBACK or not parts.port):
+        raise ValueError(f"is '{value}', not a marketplace on this machine, such as http://127.0.0.1:8080.")
+    return value
+
+
+def _check_metrics_token(value: SecretStr) -> SecretStr:
+    if 0 < len(value.get_secret_value()) < METRICS_TOKEN_LENGTH:
+        raise ValueError(
+            f"has fewer than {METRICS_TOKEN_LENGTH} characters; make one with `openssl rand -hex 16`, or unset it to "
+            "switch /metrics off."
+        )
+    return value
+
+
+def _check_database_url(value: SecretStr) -> SecretStr:
+    if value:
+        parse_database_url(value.get_secret_value())
+    return value
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]  # it may hold a password
+
+
+def _variable(name: str, default: Any, description: str, **constraints: Any) -> Any:
+    """A field that is read from the environment variable `name`."""
+    return Field(default, validation_alias=name, description=description, **constraints)
+
+
+class ServerEnvironment(BaseSettings):
+    """The environment variables of a server; an empty one counts as unset.
+
+    The text of `json_schema_extra["expected"]` completes "is '…', not …" where a value is refused.
+    """
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, case_sensitive=True, extra="ignore", frozen=True)
+    database_file: ClassVar[str] = "rootnote.sqlite3"
+
+    secret: SecretStr = _variable(
+        "ROOTNOTE_SECRET",
+        SecretStr(""),
+        "Signs links and keys the hashes of worker ids; at least 32 characters, the same for the whole study.",
+    )
+    database_url: DatabaseUrl = _variable(
+        "ROOTNOTE_DATABASE_URL",
+        SecretStr(""),
+        "The database: postgresql://user:password@host/name or sqlite:////folder/file.sqlite3 (default: "
+        "rootnote.sqlite3 in the study's folder).",
+    )
+    public_url: Annotated[str, AfterValidator(_check_public_url)] = _variable(
+        "ROOTNOTE_PUBLIC_URL", "", "Where listeners reach the server, such as https://study.example.org."
+    )
+    trusted_proxies: int = _variable(
+        "ROOTNOTE_TRUSTED_PROXIES",
+        0,
+        "How many proxies in front of the server set X-Forwarded-For and X-Forwarded-Proto; 0 ignores these headers.",
+        ge=0,
+        le=10,
+        json_schema_extra={"expected": "a whole number from 0 to 10"},
+    )
+    metrics_token: Annotated[SecretStr, AfterValidator(_check_metrics_token)] = _variable(
+        "ROOTNOTE_METRICS_TOKEN", SecretStr(""), "Opens /metrics; without it there is no /metrics."
+    )
+    requests_per_second: float = _variable(
+        "ROOTNOTE_REQUESTS_PER_SECOND",
+        REQUESTS_PER_SECOND,
+        "How many requests one address may send per second; 0 sets no limit.",
+        ge=0,
+        le=1e6,
+        allow_inf_nan=False,
+        json_schema_extra={"expected": "a number from 0 to 1000000"},
+    )
+    erasures: str = _variable(
+        "ROOTNOTE_ERASURES", "", "The file that records erasures (default: erasures.jsonl in the study's folder)."
+    )
+    desk_second_factor: Literal["optional", "required"] = _variable(
+        "ROOTNOTE_DESK_SECOND_FACTOR",
+        "optional",
+        "Whether every user of the desk must set up a second factor: 'optional' or 'required'.",
+        json_schema_extra={"expected": "'optional' or 'required'"},
+    )
+    at_work: int = _variable(
+        "ROOTNOTE_AT_WORK",
+        request_queue.AT_WORK,
+        "How many requests one process works on at a time; the others wait, answers first.",
+        ge=1,
+        le=request_queue.MOST,
+        json_schema_extra={"expected": f"a whole number from 1 to {request_queue.MOST}"},
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *args: Any, **kwargs: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # only what `read` found
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Self:
+        """Read the variables of an environment.
+
+        Raises:
+            RootnoteError: naming the first variable that is refused, and what to write instead.
+        """
+        source = EnvSettingsSource(cls)
+        source.env_vars = {name: value for name, value in environment.items() if value}
+        try:
+            return cls(**source())
+        except ValidationError as error:
+            raise RootnoteError(cls._explain(error)) from None
+
+    @classmethod
+    def _explain(cls, error: ValidationError) -> str:
+        """One sentence about the first problem."""
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        if first["type"] == "value_error":
+            return f"the environment variable {name} {first['ctx']['error']}"
+        extra = next(one.json_schema_extra for one in cls.model_fields.values() if one.validation_alias == name)
+        assert isinstance(extra, dict)
+        return f"the environment variable {name} is '{first['input']}', not {extra['expected']}."
+
+
+class RehearsalEnvironment(ServerEnvironment):
+    """The environment variables of a rehearsal."""
+
+    database_file: ClassVar[str] = "rehearsal.sqlite3"
+
+    database_url: DatabaseUrl = _variable(
+        "ROOTNOTE_REHEARSAL_DATABASE_URL",
+        SecretStr(""),
+        "The database of rehearsals (default: rehearsal.sqlite3 in the study's folder).",
+    )
+    # A rehearsal's listeners share one address and do not stop to think.
+    requests_per_second: float = _variable(
+        "ROOTNOTE_REQUESTS_PER_SECOND",
+        0.0,
+        "How many requests one address may send per second; 0 sets no limit.",
+        ge=0,
+        le=1e6,
+        allow_inf_nan=False,
+        json_schema_extra={"expected": "a number from 0 to 1000000"},
+    )
+    reservation_minutes: float | None = _variable(
+        "ROOTNOTE_RESERVATION_MINUTES",
+        None,
+        "Replaces recruiter.reservation_minutes of study.toml, so that the places of simulated listeners who vanish "
+        "are soon free.",
+        gt=0,
+        lt=1e6,
+        allow_inf_nan=False,
+        json_schema_extra={"expected": "a number of minutes above 0"},
+    )
+    market_url: Annotated[str, AfterValidator(_check_market_url)] = _variable(
+        "ROOTNOTE_MARKET_URL", "", "A marketplace on this machine that replaces the real one."
+    )
+
+
+# ------------------------------------------------------------------ reading them
 
 
 def read_settings(
@@ -88,106 +244,41 @@ def read_settings(
 ) -> Settings:
     """Read the settings of a study from the environment.
 
+    Args:
+        secret: whether ROOTNOTE_SECRET is needed; without it there is no vault either.
+
     Raises:
-        RootnoteError: where the secret is missing or short (and `secret` asks for it), or an URL is none.
+        RootnoteError: where the secret is needed and missing or too short, or a variable has a value that cannot be
+            used.
     """
-    key = _secret(environment) if secret else ""
+    found = (RehearsalEnvironment if rehearsal else ServerEnvironment).read(environment)
+    key = _require_secret(found) if secret else ""
+    overrides: dict[str, Any] = {}
+    if isinstance(found, RehearsalEnvironment):
+        overrides = {"reservation_minutes": found.reservation_minutes, "market_url": found.market_url}
     return Settings(
-        _database(study, environment, rehearsal),
-        key,
-        rehearsal,
-        _reservation(environment) if rehearsal else None,
-        _public_url(environment),
-        int(_number(environment, "ROOTNOTE_TRUSTED_PROXIES", 0, 10, whole=True)),
-        _metrics_token(environment),
-        # A rehearsal's listeners come from one address and do not stop to think.
-        _number(environment, "ROOTNOTE_REQUESTS_PER_SECOND", 0.0 if rehearsal else REQUESTS_PER_SECOND, 1e6),
-        _vault(study, environment, key if rehearsal else "") if secret else None,
-        _market_url(environment) if rehearsal else "",
-        environment.get("ROOTNOTE_ERASURES", ""),
-        _factor_required(environment),
-        int(_number(environment, "ROOTNOTE_AT_WORK", request_queue.AT_WORK, request_queue.MOST, least=1, whole=True)),
+        database=_database(study, found),
+        secret=key,
+        rehearsal=rehearsal,
+        public_url=found.public_url,
+        trusted_proxies=found.trusted_proxies,
+        metrics_token=found.metrics_token.get_secret_value(),
+        requests_per_second=found.requests_per_second,
+        vault=_open_vault(study, environment, key if rehearsal else "") if secret else None,
+        erasures=found.erasures,
+        factor_required=found.desk_second_factor == "required",
+        at_work=found.at_work,
+        **overrides,
     )
 
 
-def _factor_required(environment: Mapping[str, str]) -> bool:
-    value = environment.get("ROOTNOTE_DESK_SECOND_FACTOR", "") or "optional"
-    if value not in ("optional", "required"):
-        raise RootnoteError(
-            f"the environment variable ROOTNOTE_DESK_SECOND_FACTOR is '{value}', neither 'optional' nor 'required'."
-        )
-    return value == "required"
+def former_secrets(environment: Mapping[str, str]) -> list[str]:
+    """Earlier values of ROOTNOTE_SECRET, which sealed older entries of the audit log: ROOTNOTE_FORMER_SECRETS."""
+    return [one.strip() for one in environment.get("ROOTNOTE_FORMER_SECRETS", "").split(",") if one.strip()]
 
 
-def _vault(study: Study, environment: Mapping[str, str], rehearsal_secret: str) -> Vault | None:
-    if study.config.recruiter.kind == "link" and not has_keys(environment):
-        return None  # nobody is named
-    return read_vault(environment, rehearsal_secret=rehearsal_secret)
-
-
-def _market_url(environment: Mapping[str, str]) -> str:
-    value = environment.get("ROOTNOTE_MARKET_URL", "").rstrip("/")
-    parts = urlsplit(value)
-    if value and (parts.scheme != "http" or parts.hostname not in LOOPBACK or not parts.port):
-        raise RootnoteError(
-            f"the environment variable ROOTNOTE_MARKET_URL is '{value}', not a marketplace on this machine, such as "
-            "http://127.0.0.1:8080."
-        )
-    return value
-
-
-def _public_url(environment: Mapping[str, str]) -> str:
-    value = environment.get("ROOTNOTE_PUBLIC_URL", "").rstrip("/")
-    parts = urlsplit(value)
-    if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query):
-        raise RootnoteError(
-            f"the environment variable ROOTNOTE_PUBLIC_URL is '{value}', not an address like https://study.example.org."
-        )
-    return value
-
-
-def _number(
-    environment: Mapping[str, str], name: str, default: float, most: float, *, least: float = 0, whole: bool = False
-) -> float:
-    value = environment.get(name, "")
-    if not value:
-        return default
-    try:
-        number = int(value) if whole else float(value)
-    except ValueError:
-        number = -1
-    if not least <= number <= most:
-        raise RootnoteError(f"the environment variable {name} is '{value}', not a number from {least:g} to {most:g}.")
-    return number
-
-
-def _metrics_token(environment: Mapping[str, str]) -> str:
-    value = environment.get("ROOTNOTE_METRICS_TOKEN", "")
-    if value and len(value) < METRICS_TOKEN_LENGTH:
-        raise RootnoteError(
-            f"the environment variable ROOTNOTE_METRICS_TOKEN has fewer than {METRICS_TOKEN_LENGTH} characters; "
-            "make one with `openssl rand -hex 16`, or unset it to have no /metrics."
-        )
-    return value
-
-
-def _reservation(environment: Mapping[str, str]) -> float | None:
-    value = environment.get("ROOTNOTE_RESERVATION_MINUTES", "")
-    if not value:
-        return None
-    try:
-        minutes = float(value)
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < 1e6:
-        raise RootnoteError(
-            f"the environment variable ROOTNOTE_RESERVATION_MINUTES is '{value}', not a number of minutes above 0."
-        )
-    return minutes
-
-
-def _secret(environment: Mapping[str, str]) -> str:
-    value = environment.get("ROOTNOTE_SECRET", "")
+def _require_secret(environment: ServerEnvironment) -> str:
+    value = environment.secret.get_secret_value()
     if len(value) >= SECRET_LENGTH:
         return value
     problem = "is not set" if not value else f"has fewer than {SECRET_LENGTH} characters"
@@ -197,29 +288,14 @@ def _secret(environment: Mapping[str, str]) -> str:
     )
 
 
-def _database(study: Study, environment: Mapping[str, str], rehearsal: bool) -> URL:
-    name = "ROOTNOTE_REHEARSAL_DATABASE_URL" if rehearsal else "ROOTNOTE_DATABASE_URL"
-    given = environment.get(name, "")
+def _database(study: Study, environment: ServerEnvironment) -> URL:
+    given = environment.database_url.get_secret_value()
     if not given:
-        file = "rehearsal.sqlite3" if rehearsal else "rootnote.sqlite3"
-        return URL.create("sqlite", database=str(study.folder / file))
-    try:
-        url = make_url(given)
-    except (ArgumentError, ValueError):
-        raise RootnoteError(
-            f"the environment variable {name} is no database address; write it like "
-            "postgresql://user:password@host/name or sqlite:////folder/file.sqlite3."
-        ) from None
-    if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
-        return url.set(drivername="postgresql+psycopg")
-    if url.drivername == "sqlite" and url.database not in (None, "", ":memory:"):
-        return url
-    raise RootnoteError(
-        f"the environment variable {name} names neither a PostgreSQL nor a SQLite file "
-        f"('{url.drivername}'); use postgresql://… or sqlite:////folder/file.sqlite3."
-    )
+        return URL.create("sqlite", database=str(study.folder / environment.database_file))
+    return parse_database_url(given)
 
 
-def show(url: URL) -> str:
-    """The address of a database as a person may see it: without its password."""
-    return str(url.database) if url.drivername == "sqlite" else url.render_as_string(hide_password=True)
+def _open_vault(study: Study, environment: Mapping[str, str], rehearsal_secret: str) -> Vault | None:
+    if study.config.recruiter.kind == "link" and not has_keys(environment):
+        return None  # listeners by plain links have no marketplace identity
+    return read_vault(environment, rehearsal_secret=rehearsal_secret)

@@ -1,8 +1,7 @@
-"""The way in for a WSGI server with several processes, such as gunicorn: `server.wsgi:make()`.
+"""The entry point for a WSGI server with several processes, such as gunicorn: `server.wsgi:make()`.
 
-The study's folder is told by ROOTNOTE_STUDY (default: the present folder), the rest by the variables of
-server.settings. The application is made once, in the parent, and holds no connection when it forks: each process
-opens its own.
+ROOTNOTE_STUDY names the study's folder (default: the current directory); server.settings lists the other variables.
+The application is made once, in the parent process, and holds no connection when it forks: each process opens its own.
 """
 
 from __future__ import annotations
@@ -15,27 +14,28 @@ from flask import Flask
 
 from embeddings.errors import RootnoteError
 from server.app import create_app
+from server.app_context import context_of
 from server.settings import read_settings
 from server.web import logs
 from study.config import load_study
 
-# How long a thread that computes keeps the others waiting: an answer takes its turn several times, once after each
-# word with the database, so Python's 5 ms would add up. Seconds.
-SWITCH = 0.001
+# Seconds for which a computing thread keeps the others waiting. An answer takes its turn several times, once after each
+# statement of the database, so Python's default of 5 ms would add up.
+SWITCH_SECONDS = 0.001
 
 
 def make(rehearsal: bool = False) -> Flask:
-    """The application of the study in ROOTNOTE_STUDY; logs go to stderr as JSON lines.
+    """Make the application of the study in ROOTNOTE_STUDY; it logs JSON lines to stderr.
 
     Raises:
-        SystemExit: with one sentence, where the study, the environment or the database is not fit to serve.
+        SystemExit: with one sentence, where the study, the environment or the database is not ready to serve.
     """
     try:
         study = load_study(Path(os.environ.get("ROOTNOTE_STUDY", ".")))
         app = create_app(study, read_settings(study, os.environ, rehearsal=rehearsal))
     except RootnoteError as error:
         raise SystemExit(f"rootnote: {error}") from None
-    app.extensions["rootnote.engine"].dispose()
+    context_of(app).engine.dispose()
     logs.configure()
-    sys.setswitchinterval(SWITCH)
+    sys.setswitchinterval(SWITCH_SECONDS)
     return app

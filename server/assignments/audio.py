@@ -1,6 +1,6 @@
-"""Sounds: what lies behind a random name, while it is due.
+"""Audio: the sound behind a random name, while it is due.
 
-As in server.assignments.lifecycle, functions take a Session first, know nothing of the web and never commit.
+As in server.assignments.lifecycle, functions take a Session first, know nothing about the web and never commit.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from study.trial_plan import Stimulus
 
 @dataclass(frozen=True)
 class DueSound:
-    """A sound that is due: one made here, or a stimulus of the storage.
+    """A sound that is due: `wav`, generated here, or a `stimulus` of the storage.
 
-    `unmarked` is the serving to be marked once the sound was sent to its end.
+    `undelivered`: the ClipDelivery to be marked once the sound was sent to its end; None where it already is.
     """
 
-    made: bytes = b""
+    wav: bytes = b""
     stimulus: Stimulus | None = None
-    unmarked: int | None = None
+    undelivered: int | None = None
 
 
 def find_sound(session: Session, experiment: Experiment, name: str) -> DueSound | None:
-    """The sound behind a random name, while it is due or the next to be; None for any other."""
+    """The sound behind a random name, where it is due now or next; None for any other."""
     return _trial_sound(session, experiment, name) or _prescreen_sound(session, name)
 
 
 def _trial_sound(session: Session, experiment: Experiment, name: str) -> DueSound | None:
-    row = queries.run(session, queries.SOUND, name=name).one_or_none()
+    row = queries.run(session, queries.CLIP_BY_NAME, name=name).one_or_none()
     if row is None or not 1 <= row.position - row.answered <= REACH.get(row.state, 0):
         return None
     trial = experiment.plan.lists[row.list_number][row.position - 1]
     key = trial.stimulus_key(role_of(row.slot, trial.high_side))
-    return DueSound(stimulus=experiment.plan.stimuli[key], unmarked=row.id if row.fetched_at is None else None)
+    return DueSound(stimulus=experiment.plan.stimuli[key], undelivered=row.id if row.fetched_at is None else None)
 
 
 def role_of(slot: str, high_side: str) -> Literal["x", "high", "low"]:
-    """Which clip of a trial sits in a slot."""
+    """Which clip of a trial is played in a slot (X, A or B)."""
     if slot == "X":
         return "x"
     return "high" if slot == high_side else "low"
@@ -58,6 +58,6 @@ def _prescreen_sound(session: Session, name: str) -> DueSound | None:
     return None if item is None else DueSound(prescreen.render(item))
 
 
-def mark_fetched(session: Session, experiment: Experiment, serving: int) -> None:
-    """Note that a clip was sent to its end."""
-    queries.run(session, queries.MARK, serving=serving, at=experiment.clock())
+def mark_fetched(session: Session, experiment: Experiment, delivery: int) -> None:
+    """Record that a clip was sent to its end."""
+    queries.run(session, queries.MARK_FETCHED, delivery=delivery, at=experiment.clock())

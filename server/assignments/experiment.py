@@ -1,4 +1,4 @@
-"""What the use cases of an assignment know besides the database, and why they refuse a step."""
+"""What the use cases of an assignment need apart from the database, and the errors by which they refuse a step."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from server.db.models import (
-    Assignment,
-)
+from server.db.models import Assignment
 from study.config import StudyConfig
 from study.stimuli.storage import LocalStorage, Storage
 from study.trial_plan import Plan, PlannedTrial
@@ -22,7 +20,7 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What the use-cases need to know besides the database."""
+    """The study as one server runs it: configuration, trial lists, clock and storage of clips."""
 
     config: StudyConfig
     plan: Plan
@@ -32,17 +30,20 @@ class Experiment:
 
     @property
     def lease(self) -> timedelta:
+        """How long a place stays reserved after each step."""
         return timedelta(minutes=self.config.recruiter.reservation_minutes)
 
     def trials(self, assignment: Assignment) -> list[PlannedTrial]:
+        """The trial list of an assignment, in the order of its positions."""
         return self.plan.lists[assignment.list_number]
 
     def trial(self, assignment: Assignment, position: int) -> PlannedTrial:
+        """The trial at a position (from 1)."""
         return self.trials(assignment)[position - 1]
 
 
 class StepRefusedError(Exception):
-    """What was sent cannot be taken; the message is one plain sentence for the listener."""
+    """What a listener sent is not accepted; the message is one sentence for the listener."""
 
 
 class AlreadyTakenPartError(StepRefusedError):

@@ -1,8 +1,8 @@
-"""The life of an assignment, from consent to the completion code.
+"""The life cycle of an assignment, from consent to the completion code.
 
-Every use case takes a Session first, knows nothing of the web and never commits: the request does, once.
-Changes lock the assignment's row (PostgreSQL) or the database (SQLite), so two clicks at once follow each other.
-Only when an expired place has gone to another listener is the assignment over; the answer under way is kept and
+Every use case takes a Session first, knows nothing about the web and never commits: the request does, once. Changes
+lock the assignment's row (PostgreSQL) or the database (SQLite), so simultaneous clicks are handled one after the other.
+An assignment ends by expiry only once its place has gone to another listener; an answer that arrives then is kept and
 marked `late`.
 """
 
@@ -20,52 +20,46 @@ from server.assignments.places import affected_rows, claim_place, claimable, has
 from server.assignments.prescreen import ItemAnswer, PrescreenStatus
 from server.assignments.steps import end_assignment, may_proceed
 from server.assignments.trials import AHEAD, serve_ahead, serve_clips, served_trials
-from server.db.models import (
-    ACTIVE,
-    Answer,
-    Assignment,
-    AssignmentState,
-    Listener,
-    Payment,
-    Place,
-)
+from server.db.models import ACTIVE, Answer, Assignment, AssignmentState, Listener, Payment, Place
 from server.identity.tokens import ConsentTicket, random_code, random_pseudonym, sha256
 from study.config import cents
 from study.languages import SOURCE
 
 
 def consent(
-    session: Session, experiment: Experiment, entry: ConsentTicket, token: str, language: str = SOURCE
+    session: Session, experiment: Experiment, ticket: ConsentTicket, token: str, language: str = SOURCE
 ) -> Assignment:
-    """Make the assignment of someone who consented and hold a place; the same entry gives the same assignment.
+    """Create the assignment of a person who consented and reserve a place; the same ticket gives the same assignment.
 
     Raises:
-        AlreadyTakenPartError: where this person has an assignment by another entry.
-        NoPlaceError: where no place is free; nothing is kept then.
+        AlreadyTakenPartError: where this person has an assignment by another ticket.
+        NoPlaceError: where no place is free; nothing is stored then.
     """
     try:
         with session.begin_nested():
-            assignment = _seat(session, experiment, entry, token, language)
+            assignment = _create_assignment(session, experiment, ticket, token, language)
     except IntegrityError:
-        # The entry or the worker came a moment before, perhaps by the same double click.
-        earlier = session.scalar(select(Assignment).where(Assignment.entry_hash == entry.hash))
+        # The same ticket or worker arrived just before, perhaps by a double click.
+        earlier = find_by_ticket(session, ticket)
         if earlier is None:
             raise AlreadyTakenPartError("You have taken part in this study already.") from None
         return earlier
     return assignment
 
 
-def _seat(session: Session, experiment: Experiment, entry: ConsentTicket, token: str, language: str) -> Assignment:
-    listener = Listener(pseudonym=random_pseudonym(), worker_hash=entry.worker_hash)
+def _create_assignment(
+    session: Session, experiment: Experiment, ticket: ConsentTicket, token: str, language: str
+) -> Assignment:
+    listener = Listener(pseudonym=random_pseudonym(), worker_hash=ticket.worker_hash)
     assignment = Assignment(
         pseudonym=random_pseudonym(),
         listener=listener,
-        entry_hash=entry.hash,
+        entry_hash=ticket.hash,
         token_hash=sha256(token),
         state=AssignmentState.CONSENTED,
         list_number=-1,
         completion_code=random_code(),
-        consent_version=entry.consent,
+        consent_version=ticket.consent,
         language=language,
         consented_at=experiment.clock(),
     )
@@ -87,13 +81,13 @@ def find(session: Session, token: str, *, lock: bool = False) -> Assignment | No
     return session.scalar(query, {"hash": sha256(token)})
 
 
-def find_entry(session: Session, entry: ConsentTicket) -> Assignment | None:
-    """The assignment that an entry has become, if it has."""
-    return session.scalar(select(Assignment).where(Assignment.entry_hash == entry.hash))
+def find_by_ticket(session: Session, ticket: ConsentTicket) -> Assignment | None:
+    """The assignment that was made with a ticket, if any."""
+    return session.scalar(select(Assignment).where(Assignment.entry_hash == ticket.hash))
 
 
 def answer_prescreen(session: Session, experiment: Experiment, assignment: Assignment, given: ItemAnswer) -> None:
-    """Take the answer to one prescreen item; after the last, go on or end.
+    """Record the answer to one prescreen item; after the last one, continue or end.
 
     Raises:
         StepRefusedError: where the item is not this listener's.
@@ -101,12 +95,12 @@ def answer_prescreen(session: Session, experiment: Experiment, assignment: Assig
     if not may_proceed(session, experiment, assignment, "prescreen"):
         return
     try:
-        standing = prescreen.take_answer(session, experiment.config, assignment, given, experiment.clock())
+        status = prescreen.take_answer(session, experiment.config, assignment, given, experiment.clock())
     except prescreen.UnexpectedItemError as problem:
         raise StepRefusedError(str(problem)) from None
-    if standing is PrescreenStatus.PASSED:
+    if status is PrescreenStatus.PASSED:
         _pass_prescreen(session, experiment, assignment)
-    elif standing is PrescreenStatus.FAILED:
+    elif status is PrescreenStatus.FAILED:
         release_place(session, assignment)
         end_assignment(experiment, assignment, AssignmentState.SCREENED_OUT)
     session.flush()
@@ -119,7 +113,7 @@ def _pass_prescreen(session: Session, experiment: Experiment, assignment: Assign
 
 
 def answer_questions(session: Session, experiment: Experiment, assignment: Assignment, answers: dict[str, str]) -> None:
-    """Take the answers to the questions; the assignment is finished and its place filled."""
+    """Record the answers to the questions; the assignment is finished and its place filled."""
     if not may_proceed(session, experiment, assignment, "questions"):
         return
     now = experiment.clock()
@@ -135,7 +129,7 @@ def answer_questions(session: Session, experiment: Experiment, assignment: Assig
 
 
 def leave(session: Session, experiment: Experiment, assignment: Assignment) -> None:
-    """End an assignment at the listener's wish; its place goes back to the pool, its answers stay, incomplete."""
+    """End an assignment at the listener's request; its place is released, its answers stay, marked incomplete."""
     _end_early(session, experiment, assignment, AssignmentState.WITHDRAWN)
 
 
@@ -153,7 +147,7 @@ def _end_early(session: Session, experiment: Experiment, assignment: Assignment,
 
 
 def return_place(session: Session, now: datetime, assignment: Assignment) -> None:
-    """Note that a listener gave their place back at the marketplace; it goes to the next, their answers stay."""
+    """Record that a listener returned their place at the marketplace; it is released, their answers stay."""
     if assignment.state in ACTIVE:
         release_place(session, assignment)
         assignment.state, assignment.ended_at = AssignmentState.RETURNED, now
@@ -161,10 +155,10 @@ def return_place(session: Session, now: datetime, assignment: Assignment) -> Non
 
 
 def expire_absent(session: Session, now: datetime) -> None:
-    """End the runs whose places have gone to others: their listeners have not come back to be told."""
+    """End the assignments whose places have gone to others and whose listeners have not come back."""
     held = select(Place.assignment_id).where(Place.assignment_id.is_not(None))
     absent = select(Assignment).where(Assignment.state.in_(ACTIVE), Assignment.id.not_in(held)).order_by(Assignment.id)
-    # Locked, but not for who arrives and only refers to it; and what became of them until then is looked at again.
+    # The lock still lets new rows refer to them; what changed before it was granted is read again.
     locked = absent.with_for_update(key_share=True).execution_options(populate_existing=True)
     for assignment in session.scalars(locked).all():
         if assignment.state in ACTIVE and not has_place(session, assignment):
@@ -173,19 +167,19 @@ def expire_absent(session: Session, now: datetime) -> None:
 
 
 def _was_paid_for_leaving(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
-    less = Payment.cents < cents(experiment.config.pay.reward_usd)  # who has had the whole reward may go on
-    mine = (Payment.assignment_id == assignment.id, Payment.kind == "partial", Payment.state != "void", less)
-    return session.scalar(select(Payment.id).where(*mine).limit(1)) is not None
+    less = Payment.cents < cents(experiment.config.pay.reward_usd)  # with the whole reward paid they may continue
+    partial = (Payment.assignment_id == assignment.id, Payment.kind == "partial", Payment.state != "void", less)
+    return session.scalar(select(Payment.id).where(*partial).limit(1)) is not None
 
 
 def rejoin(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
-    """Let somebody go on who gave their place back, or lost it, and came again; False where it is taken.
+    """Let a listener continue who returned or lost their place and came again; False where it is taken.
 
-    Who was paid for what they did until they left has ended: they would be paid twice for it.
+    A listener who was paid for the part they did cannot continue: they would be paid twice for it.
     """
     if assignment.state in ACTIVE and has_place(session, assignment):
         return True
-    # `server sync` may end this run just now.
+    # `server sync` may be ending this assignment now.
     session.refresh(assignment, ["state", "erased_at"], with_for_update={"key_share": True})
     held = has_place(session, assignment)
     gone = (
@@ -194,14 +188,14 @@ def rejoin(session: Session, experiment: Experiment, assignment: Assignment) -> 
     )
     if gone or _was_paid_for_leaving(session, experiment, assignment):
         return held
-    mine = update(Place).where(Place.list_number == assignment.list_number, claimable(experiment))
-    if not held and affected_rows(session, mine.values(lease_values(experiment, assignment))) != 1:
+    reclaimed = update(Place).where(Place.list_number == assignment.list_number, claimable(experiment))
+    if not held and affected_rows(session, reclaimed.values(lease_values(experiment, assignment))) != 1:
         return False
     reached = AssignmentState.SCREENED if assignment.screened_at else AssignmentState.CONSENTED
     assignment.state = AssignmentState.LISTENING if assignment.listening_at else reached
     assignment.ended_at = None
     session.flush()
-    if assignment.state is AssignmentState.LISTENING:  # a late answer names no further clips
-        found = served_trials(session, assignment)
-        serve_clips(session, assignment, found.missing(found.position + AHEAD, len(experiment.trials(assignment))))
+    if assignment.state is AssignmentState.LISTENING:  # a late answer serves no further clips
+        served = served_trials(session, assignment)
+        serve_clips(session, assignment, served.missing(served.position + AHEAD, len(experiment.trials(assignment))))
     return True

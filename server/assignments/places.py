@@ -1,7 +1,7 @@
-"""The places of a study: one for each trial list, leased to a listener and given back.
+"""The places of a study: one for each trial list, leased to a listener or filled.
 
-A place is held while the listener goes on; each step renews the lease. When the lease has expired, the place may go to
-another listener. A place that was filled stays filled.
+A place is held while the listener continues; each step renews the lease. When the lease has expired, the place may go
+to another listener. A filled place stays filled.
 """
 
 from __future__ import annotations
@@ -17,17 +17,13 @@ from sqlalchemy.orm import Session, aliased
 from embeddings.errors import RootnoteError
 from server.assignments import queries
 from server.assignments.experiment import Experiment
-from server.db.models import (
-    Assignment,
-    Place,
-    StudyRecord,
-)
+from server.db.models import Assignment, Place, StudyRecord
 from server.db.upsert import insert
 from study.config import StudyConfig
 
 
 class Availability(enum.Enum):
-    """Whether someone who arrives now can be seated."""
+    """Whether there is a place for a person who arrives now."""
 
     OPEN = "open"
     HELD = "held"
@@ -35,18 +31,18 @@ class Availability(enum.Enum):
 
 
 def sync_places(session: Session, experiment: Experiment) -> None:
-    """Give every TrialList of the plan its place.
+    """Create a place for every trial list, where the database has none yet.
 
     Raises:
         RootnoteError: where the database already holds the places of another schedule.
     """
     plan = experiment.plan
-    if not _begin_study(session, experiment):
+    if not _create_study_record(session, experiment):
         record = session.get_one(StudyRecord, 1)
         if record.schedule != plan.schedule_fingerprint:
             raise RootnoteError(
                 f"the database belongs to another schedule (of the study '{record.name}'); restore the study folder "
-                "it was begun with, or set ROOTNOTE_DATABASE_URL to a new database and run `rootnote server migrate`."
+                "it was started with, or set ROOTNOTE_DATABASE_URL to a new database and run `rootnote server migrate`."
             )
         return
     numbers = sorted(plan.lists)
@@ -56,22 +52,22 @@ def sync_places(session: Session, experiment: Experiment) -> None:
 
 
 def seeded_turns(config: StudyConfig, number: int) -> list[int]:
-    """The turns of a rehearsal, by list: the same every time. Real studies had these too, once."""
+    """The turns of a rehearsal, by list: the same every time. Early real studies also used these."""
     return [int(turn) for turn in np.random.default_rng(config.study.seed).permutation(number)]
 
 
 def _secret_turns(number: int) -> list[int]:
-    """Turns that nothing public tells, by list: published answers show their list, and so would show who came when.
+    """Turns that no published seed reveals, by list: published answers show their list, which would tell who came when.
 
-    Shuffled also because with several embedders none is to be heard only by the first to come.
+    They are shuffled also so that, with several embedders, none is heard by the first listeners only.
     """
     turns = list(range(number))
     secrets.SystemRandom().shuffle(turns)
     return turns
 
 
-def _begin_study(session: Session, experiment: Experiment) -> bool:
-    """Write the study's row; False where it was there. Of servers that start at once, one does and the rest wait."""
+def _create_study_record(session: Session, experiment: Experiment) -> bool:
+    """Insert the study's row; False where it exists. Of servers that start at once, one inserts and the rest wait."""
     row = insert(session, StudyRecord).values(
         id=1,
         name=experiment.config.study.name,
@@ -90,11 +86,12 @@ def availability(session: Session, experiment: Experiment) -> Availability:
 
 
 def claimable(experiment: Experiment, place: type[Place] = Place) -> Any:
+    """The condition that a place is free, or that its lease has expired."""
     return and_(~place.filled, or_(place.assignment_id.is_(None), place.expires_at <= experiment.clock()))
 
 
 def claim_place(session: Session, experiment: Experiment, assignment: Assignment) -> int | None:
-    """Hold a free place, never-held ones first, in one statement; its list number, or None where none is free."""
+    """Reserve a place, never-held ones first, in one statement; its list number, or None where none is free."""
     free = aliased(Place)
     chosen = (
         select(free.id)
@@ -104,31 +101,34 @@ def claim_place(session: Session, experiment: Experiment, assignment: Assignment
         .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
-    held = (
+    claimed = (
         update(Place)
         .where(Place.id == chosen)
         .values(lease_values(experiment, assignment))
         .returning(Place.list_number)
     )
-    return session.scalar(held.execution_options(synchronize_session=False))
+    return session.scalar(claimed.execution_options(synchronize_session=False))
 
 
 def renew_lease(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
-    """Renew the lease; False where the place has gone to another."""
+    """Renew the lease; False where the place has gone to another listener."""
     until = experiment.clock() + experiment.lease
-    return queries.run(session, queries.RENEW, mine=assignment.id, until=until).rowcount == 1
+    return queries.run(session, queries.RENEW_LEASE, assignment=assignment.id, until=until).rowcount == 1
 
 
 def release_place(session: Session, assignment: Assignment) -> None:
+    """Return a held place to the pool."""
     freed = update(Place).where(Place.assignment_id == assignment.id, ~Place.filled)
     affected_rows(session, freed.values(assignment_id=None, expires_at=None))
 
 
 def lease_values(experiment: Experiment, assignment: Assignment) -> dict[str, Any]:
+    """The columns of a place that is leased from now on."""
     return {"assignment_id": assignment.id, "expires_at": experiment.clock() + experiment.lease}
 
 
 def affected_rows(session: Session, statement: Any) -> int:
+    """Run an UPDATE or DELETE; how many rows it changed."""
     result = session.execute(statement.execution_options(synchronize_session=False))
     return cast("CursorResult[Any]", result).rowcount
 

@@ -1,6 +1,6 @@
 """The step that is due for an assignment, and whether a listener may take it.
 
-A step that was already done is a no-op (a double click, the back button); one that is not yet due is refused.
+Repeating a step that is done has no effect (a double click, the back button); one that is not due yet is refused.
 """
 
 from __future__ import annotations
@@ -12,11 +12,7 @@ from sqlalchemy.orm import Session
 from server.assignments import queries
 from server.assignments.experiment import Experiment, StepRefusedError
 from server.assignments.places import renew_lease
-from server.db.models import (
-    COMPLETED,
-    Assignment,
-    AssignmentState,
-)
+from server.db.models import ACTIVE, COMPLETED, Assignment, AssignmentState
 
 Step = Literal[
     "prescreen", "instructions", "trial", "questions", "done", "screened_out", "technical", "withdrawn", "expired"
@@ -36,11 +32,12 @@ def current_step(session: Session, experiment: Experiment, assignment: Assignmen
     """The page that is due now."""
     if assignment.state in ENDED:
         return ENDED[assignment.state]
-    found = queries.run(session, queries.STANDING, mine=assignment.id).one()
-    return due_step(experiment, assignment, found.answered) if found.held else "expired"
+    progress = queries.run(session, queries.PROGRESS, assignment=assignment.id).one()
+    return due_step(experiment, assignment, progress.answered) if progress.held else "expired"
 
 
 def due_step(experiment: Experiment, assignment: Assignment, answered: int) -> Step:
+    """The step of an active assignment with so many trials answered."""
     if assignment.state is AssignmentState.CONSENTED:
         return "prescreen"
     if assignment.state is AssignmentState.SCREENED:
@@ -49,14 +46,14 @@ def due_step(experiment: Experiment, assignment: Assignment, answered: int) -> S
 
 
 def answered_trials(session: Session, assignment: Assignment) -> int:
-    return int(queries.run(session, queries.ANSWERED, mine=assignment.id).scalar_one())
+    return int(queries.run(session, queries.ANSWERED, assignment=assignment.id).scalar_one())
 
 
 def may_proceed(session: Session, experiment: Experiment, assignment: Assignment, step: Step) -> bool:
-    """Whether `step` is to be done now; False where it is done or the assignment over.
+    """Whether `step` is due now; False where it is done or the assignment has ended.
 
     Raises:
-        Refused: where an earlier step is still to be done.
+        StepRefusedError: where an earlier step is still due.
     """
     if assignment.state in ENDED or assignment.erased_at is not None:
         return False
@@ -71,6 +68,12 @@ def may_proceed(session: Session, experiment: Experiment, assignment: Assignment
     return True
 
 
+def effective_state(assignment: Assignment, has_place: bool) -> AssignmentState:
+    """The state as it is now: an active assignment whose place went to another listener has expired."""
+    return AssignmentState.EXPIRED if assignment.state in ACTIVE and not has_place else assignment.state
+
+
 def end_assignment(experiment: Experiment, assignment: Assignment, state: AssignmentState) -> None:
+    """Put an assignment into a final state, as of now."""
     assignment.state = state
     assignment.ended_at = experiment.clock()

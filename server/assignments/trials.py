@@ -1,4 +1,4 @@
-"""Trials: naming the clips that a listener is sent, and taking the answers."""
+"""Trials: serving clips to a listener under random names, and recording the answers."""
 
 from __future__ import annotations
 
@@ -12,24 +12,19 @@ from server.assignments.experiment import Experiment, StepRefusedError
 from server.assignments.places import renew_lease
 from server.assignments.steps import ENDED, end_assignment, may_proceed
 from server.assignments.telemetry import Telemetry, is_plausible
-from server.db.models import (
-    Assignment,
-    AssignmentState,
-)
+from server.db.models import Assignment, AssignmentState
 from server.identity.tokens import random_token
 
 SLOTS = ("X", "A", "B")
 AHEAD = 1  # trials whose clips may be fetched before they are due
-REACH = {
-    AssignmentState.SCREENED: AHEAD,
-    AssignmentState.LISTENING: 1 + AHEAD,
-}  # trials from the current one on whose clips are sent
-SERVE = queries.serve(SLOTS)
+# By state: of how many trials, from the current one on, the clips may be fetched.
+REACH = {AssignmentState.SCREENED: AHEAD, AssignmentState.LISTENING: 1 + AHEAD}
+INSERT_DELIVERIES = queries.insert_deliveries(SLOTS)
 
 
 @dataclass(frozen=True)
 class TrialAnswer:
-    """What a listener sends for one trial; plays count hearings to the end, `confidence` is 1 to 5."""
+    """What a listener sends for one trial; plays count complete plays, `confidence` is 1 to 5."""
 
     position: int
     choice: str
@@ -42,7 +37,7 @@ class TrialAnswer:
 
 
 def begin_listening(session: Session, experiment: Experiment, assignment: Assignment) -> None:
-    """Go from the instructions to the first trial."""
+    """Continue from the instructions to the first trial."""
     if not may_proceed(session, experiment, assignment, "instructions"):
         return
     assignment.state = AssignmentState.LISTENING
@@ -52,17 +47,16 @@ def begin_listening(session: Session, experiment: Experiment, assignment: Assign
 
 
 def serve_ahead(session: Session, experiment: Experiment, assignment: Assignment, until: int) -> None:
-    """Name the clips up to a position, where nothing is answered yet."""
-    serve_clips(
-        session, assignment, served_trials(session, assignment).missing(until, len(experiment.trials(assignment)))
-    )
+    """Serve the clips of all trials up to a position."""
+    served = served_trials(session, assignment)
+    serve_clips(session, assignment, served.missing(until, len(experiment.trials(assignment))))
 
 
 def serve_clips(session: Session, assignment: Assignment, positions: Iterable[int]) -> None:
-    """Name the clips of trials that have no names yet."""
+    """Give random names to the clips of trials that have none yet."""
     for position in positions:
         names = {slot: random_token() for slot in SLOTS}
-        queries.run(session, SERVE, mine=assignment.id, position=position, **names)
+        queries.run(session, INSERT_DELIVERIES, assignment=assignment.id, position=position, **names)
 
 
 @dataclass(frozen=True)
@@ -75,23 +69,23 @@ class ServedClip:
 
 @dataclass(frozen=True)
 class ServedTrials:
-    """The trial that is to be answered now, and the clips of it and of later ones that are served."""
+    """The position of the trial to be answered now, and the clips that are served from it on."""
 
     position: int
     served: Mapping[int, Mapping[str, ServedClip]]  # by position, then by slot (X, A, B)
 
     def of(self, position: int) -> Mapping[str, ServedClip]:
-        """The clips of a trial; none where it is not served."""
+        """The clips of a trial by slot; empty where it is not served."""
         return self.served.get(position, {})
 
     def missing(self, until: int, trials: int) -> range:
-        """The positions up to `until` whose clips are still to be named."""
+        """The positions up to `until` whose clips are not served yet."""
         return range(max(self.served, default=self.position - 1) + 1, min(until, trials) + 1)
 
 
 def served_trials(session: Session, assignment: Assignment) -> ServedTrials:
-    """Where a listener stands in the trials."""
-    rows = queries.run(session, queries.CLIPS, mine=assignment.id).all()
+    """The current trial of an assignment and its served clips."""
+    rows = queries.run(session, queries.SERVED_CLIPS, assignment=assignment.id).all()
     served: dict[int, dict[str, ServedClip]] = {}
     for row in rows:
         if row.position is not None:
@@ -100,33 +94,33 @@ def served_trials(session: Session, assignment: Assignment) -> ServedTrials:
 
 
 def answer_trial(session: Session, experiment: Experiment, assignment: Assignment, answer: TrialAnswer) -> None:
-    """Take the answer to the current trial and serve the next; an answered one is left as it is.
+    """Record the answer to the current trial and serve the next one; an answered trial is left unchanged.
 
     Raises:
-        Refused: where the trial is not the current one or its clips were not all heard.
+        StepRefusedError: where the trial comes later or its clips were not all heard.
     """
     late = assignment.state is AssignmentState.EXPIRED
     if (assignment.state in ENDED and not late) or assignment.erased_at is not None:
         return
-    found = served_trials(session, assignment)
-    if answer.position < found.position:
+    served = served_trials(session, assignment)
+    if answer.position < served.position:
         return
-    present = found.of(found.position)
-    # The first trial's clips are named before it begins, so that they can be fetched during the instructions.
-    if answer.position > found.position or not present or assignment.listening_at is None:
+    clips = served.of(served.position)
+    # The first trial's clips are served before it starts, so that they can be fetched during the instructions.
+    if answer.position > served.position or not clips or assignment.listening_at is None:
         raise StepRefusedError("That comparison comes later.")
     plays = (answer.plays_x, answer.plays_a, answer.plays_b)
     heard = is_plausible(plays, answer.response_ms, answer.telemetry, experiment.config.corpus.clip_seconds)
-    if not heard or not all(clip.heard for clip in present.values()):
+    if not heard or not all(clip.heard for clip in clips.values()):
         raise StepRefusedError("Please listen to all three sounds to the end before you answer.")
     late = late or not renew_lease(session, experiment, assignment)
-    told = asdict(answer)
-    told |= told.pop("telemetry")
-    told |= {"assignment_id": assignment.id, "late": late, "answered_at": experiment.clock()}
-    queries.run(session, queries.ADD_RESPONSE, **told)
+    values = asdict(answer)
+    values |= values.pop("telemetry")
+    values |= {"assignment_id": assignment.id, "late": late, "answered_at": experiment.clock()}
+    queries.run(session, queries.ADD_RESPONSE, **values)
     if late and assignment.state is not AssignmentState.EXPIRED:
         end_assignment(experiment, assignment, AssignmentState.EXPIRED)
     if not late:
-        until = found.position + 1 + AHEAD
-        serve_clips(session, assignment, found.missing(until, len(experiment.trials(assignment))))
+        until = served.position + 1 + AHEAD
+        serve_clips(session, assignment, served.missing(until, len(experiment.trials(assignment))))
     session.flush()

@@ -23,10 +23,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
+from server.db.database import LOG_SECRET_OPTION
 from server.db.models import Assignment, ConsentText, LogEntry, LogHead
 
 BEGAN = "began the log"
-OPTION = "rootnote_secret"  # the execution option of an engine by which its sessions know the secret
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def seals_of(session: Session) -> ChainKeys:
     Raises:
         RootnoteError: where it was connected without.
     """
-    secret = session.get_bind().get_execution_options().get(OPTION)
+    secret = session.get_bind().get_execution_options().get(LOG_SECRET_OPTION)
     if not secret:
         raise RootnoteError(
             "the environment variable ROOTNOTE_SECRET is not set: what this command does is written into the log, "

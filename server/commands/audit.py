@@ -42,7 +42,7 @@ def audit(folder: Path, rehearsal: bool, verify: bool, noted: str | None, everyt
     from server.settings import former_secrets
 
     with opened(folder, rehearsal, secret=True) as (study, engine), database.snapshot(engine) as session:
-        secrets = [str(engine.get_execution_options()[hash_chain.OPTION]), *former_secrets(os.environ)]
+        secrets = [str(engine.get_execution_options()[database.LOG_SECRET_OPTION]), *former_secrets(os.environ)]
         if verify or noted:
             found = _read_end(noted) if noted or rehearsal else _exported_end(study)
             _tell(hash_chain.verify(session, secrets, found), as_json)

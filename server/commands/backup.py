@@ -30,7 +30,8 @@ def backup(folder: Path, to: Path, keep: int, as_json: bool) -> None:
     PostgreSQL needs its own client (pg_dump). Example: rootnote server backup my-study --to /var/backups/rootnote
     """
     from server.db.backup import backup as write_backup
-    from server.settings import read_settings, show
+    from server.db.urls import display_url
+    from server.settings import read_settings
     from study.config import load_study
 
     settings = read_settings(load_study(folder), os.environ, secret=False)
@@ -39,7 +40,7 @@ def backup(folder: Path, to: Path, keep: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"path": str(path), "bytes": size}))
         return
-    click.echo(f"{path} holds {show(settings.database)} ({size:,} bytes).")
+    click.echo(f"{path} holds {display_url(settings.database)} ({size:,} bytes).")
 
 
 @click.command()
@@ -60,7 +61,8 @@ def restore(file: Path, folder: Path, erasures: Path | None) -> None:
     """
     from server.db.backup import restore as read_backup
     from server.privacy.erasure import Journal
-    from server.settings import read_settings, show
+    from server.db.urls import display_url
+    from server.settings import read_settings
     from study.config import load_study
 
     study = load_study(folder)
@@ -69,5 +71,5 @@ def restore(file: Path, folder: Path, erasures: Path | None) -> None:
     journal = Journal(settings.erasures_of(study))
     if erasures is not None:
         click.echo(f"{journal.add(Journal(erasures))} erasures were added to {journal.path}.")
-    click.echo(f"{show(settings.database)} is as it was in {file.name}.")
+    click.echo(f"{display_url(settings.database)} is as it was in {file.name}.")
     click.echo(f"Next: rootnote server migrate {folder}")

@@ -21,7 +21,8 @@ from server.commands.common import rehearsal_option, study_argument
 def migrate(folder: Path, rehearsal: bool, fresh: bool, check: bool) -> None:
     """Create or update the database tables."""
     from server.db import database
-    from server.settings import read_settings, show
+    from server.db.urls import display_url
+    from server.settings import read_settings
     from study.config import load_study
 
     if check:
@@ -34,7 +35,7 @@ def migrate(folder: Path, rehearsal: bool, fresh: bool, check: bool) -> None:
     engine = database.connect(settings.database)
     if fresh:
         database.recreate(engine)
-    click.echo(f"{show(settings.database)} is at revision {database.migrate(engine)}.")
+    click.echo(f"{display_url(settings.database)} is at revision {database.migrate(engine)}.")
 
 
 @click.command()
@@ -46,7 +47,8 @@ def migrate(folder: Path, rehearsal: bool, fresh: bool, check: bool) -> None:
 def run(folder: Path, host: str, port: int, threads: int, rehearsal: bool) -> None:
     """Serve the study to listeners."""
     from server.app import create_app
-    from server.settings import read_settings, show
+    from server.db.urls import display_url
+    from server.settings import read_settings
     from server.web import logs
     from study.config import load_study
 
@@ -59,7 +61,7 @@ def run(folder: Path, host: str, port: int, threads: int, rehearsal: bool) -> No
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"Serving '{study.config.study.name}'{' for rehearsal' if rehearsal else ''}.")
     click.echo(f"Link for listeners: http://{shown}:{port}/take")
-    click.echo(f"Answers are stored in {show(settings.database)}. Press Ctrl-C to stop.")
+    click.echo(f"Answers are stored in {display_url(settings.database)}. Press Ctrl-C to stop.")
     signal.signal(signal.SIGTERM, _stop)
     try:
         server.run()

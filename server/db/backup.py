@@ -22,7 +22,7 @@ from sqlalchemy.engine import URL
 from embeddings.errors import RootnoteError
 from embeddings.provenance import replacing
 from server.db import database
-from server.settings import show
+from server.db.urls import display_url
 
 SUFFIXES = {"postgresql+psycopg": ".dump", "sqlite": ".sqlite3"}
 BY_PROVIDER = "provider"  # ROOTNOTE_BACKUPS where a managed database is backed up by who runs it
@@ -38,7 +38,7 @@ def backup(url: URL, folder: Path, keep: int, now: datetime | None = None) -> Pa
     if str(folder) == BY_PROVIDER:
         raise RootnoteError("ROOTNOTE_BACKUPS says that the provider makes the backups; name a folder with --to.")
     if url.drivername == "sqlite" and not Path(str(url.database)).is_file():
-        raise RootnoteError(f"the database {show(url)} does not exist yet; there is nothing to back up.")
+        raise RootnoteError(f"the database {display_url(url)} does not exist yet; there is nothing to back up.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     moment = (now or datetime.now(UTC)).strftime(STAMP)
     path = folder / f"rootnote-{moment}{SUFFIXES[url.drivername]}"
@@ -67,7 +67,7 @@ def restore(url: URL, path: Path) -> None:
         raise RootnoteError(f"{path} does not exist.")
     if path.suffix != SUFFIXES[url.drivername]:
         raise RootnoteError(
-            f"{path} is no backup of such a database as {show(url)}; give one that ends in "
+            f"{path} is no backup of such a database as {display_url(url)}; give one that ends in "
             f"{SUFFIXES[url.drivername]}, or set ROOTNOTE_DATABASE_URL."
         )
     if url.drivername == "sqlite":
@@ -117,7 +117,8 @@ def _require_empty(url: URL) -> None:
         engine.dispose()
     if tables:
         raise RootnoteError(
-            f"the database {show(url)} holds tables already; make an empty one and name it in ROOTNOTE_DATABASE_URL."
+            f"the database {display_url(url)} holds tables already; create an empty one and "
+            "name it in ROOTNOTE_DATABASE_URL."
         )
 
 
@@ -130,7 +131,7 @@ def _copy_sqlite(url: URL, path: Path) -> None:
             source.backup(target)
         _check_sqlite(path)
     except sqlite3.Error as error:
-        raise RootnoteError(f"the database {show(url)} cannot be backed up ({error}).") from None
+        raise RootnoteError(f"the database {display_url(url)} cannot be backed up ({error}).") from None
 
 
 def _check_sqlite(path: Path) -> None:

@@ -28,13 +28,13 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
-from server.audit import hash_chain
 from server.db.models import Base
-from server.settings import show
+from server.db.urls import display_url
 
 BUSY_MS = 20_000
 POOL = 16  # connections kept open; as many again may be opened, more than server.web.request_queue admits
 IDLE_SECONDS = 5.0
+LOG_SECRET_OPTION = "rootnote_secret"  # noqa: S105 (the execution option that holds the secret of the audit log)
 
 
 def connect(url: URL, secret: str = "") -> Engine:
@@ -49,7 +49,7 @@ def connect(url: URL, secret: str = "") -> Engine:
         pool_use_lifo=not sqlite,  # the few that are busy stay so
         hide_parameters=True,
         connect_args=arguments,
-        execution_options={hash_chain.OPTION: secret},
+        execution_options={LOG_SECRET_OPTION: secret},
     )
     event.listen(engine, "begin", _begin)
     if sqlite:
@@ -149,13 +149,13 @@ def require_migrated(engine: Engine, mend: str) -> str:
         RootnoteError: naming the database (without its password) and `mend`, the command to run.
     """
     if engine.url.drivername == "sqlite" and not Path(str(engine.url.database)).is_file():
-        raise RootnoteError(f"the database {show(engine.url)} does not exist yet; run `{mend}`.")
+        raise RootnoteError(f"the database {display_url(engine.url)} does not exist yet; run `{mend}`.")
     check_reachable(engine)
     with engine.connect() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
         head = ScriptDirectory.from_config(_alembic(connection)).get_current_head()
     if found != head:
-        raise RootnoteError(f"the database {show(engine.url)} is not migrated; run `{mend}`.")
+        raise RootnoteError(f"the database {display_url(engine.url)} is not migrated; run `{mend}`.")
     return str(head)
 
 
@@ -169,7 +169,7 @@ def check_reachable(engine: Engine) -> None:
     except (OperationalError, DBAPIError) as error:
         # The driver's own words may hold the address with its password: only their kind is repeated.
         raise RootnoteError(
-            f"the database {show(engine.url)} cannot be reached ({type(error.orig).__name__}); "
+            f"the database {display_url(engine.url)} cannot be reached ({type(error.orig).__name__}); "
             "check that it runs and that the address, user and password are right."
         ) from None
 

@@ -51,7 +51,6 @@ class Base(DeclarativeBase):
 class AssignmentState(enum.StrEnum):
     """Where an assignment stands."""
 
-    RESERVED = "reserved"
     CONSENTED = "consented"
     SCREENED = "screened"
     LISTENING = "listening"
@@ -66,9 +65,7 @@ class AssignmentState(enum.StrEnum):
     TECHNICAL = "technical"  # sounds could not be played
 
 
-ACTIVE = frozenset(
-    {AssignmentState.RESERVED, AssignmentState.CONSENTED, AssignmentState.SCREENED, AssignmentState.LISTENING}
-)
+ACTIVE = frozenset({AssignmentState.CONSENTED, AssignmentState.SCREENED, AssignmentState.LISTENING})
 COMPLETED = frozenset(
     {AssignmentState.FINISHED, AssignmentState.SUBMITTED, AssignmentState.APPROVED, AssignmentState.PAID}
 )

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hmac
 from datetime import datetime, timedelta
 
-from flask import abort, current_app, g, redirect, render_template, request, url_for
+from flask import abort, g, redirect, render_template, request, url_for
 from sqlalchemy import Engine
 from werkzeug.wrappers import Response as WebResponse
 
 from server.accounts import roles, users
+from server.app_context import current_context
 from server.db.database import reading, writing
 from server.db.models import Researcher, SignIn
 from server.identity.tokens import random_token
@@ -27,21 +28,15 @@ NEEDS_FACTOR = "This desk asks everybody for a second factor. Please set yours u
 
 
 def settings() -> Settings:
-    found = current_app.extensions["rootnote.settings"]
-    assert isinstance(found, Settings)
-    return found
+    return current_context().settings
 
 
 def engine() -> Engine:
-    found = current_app.extensions["rootnote.engine"]
-    assert isinstance(found, Engine)
-    return found
+    return current_context().engine
 
 
 def now() -> datetime:
-    moment = current_app.extensions["rootnote"].experiment.clock()
-    assert isinstance(moment, datetime)
-    return moment
+    return current_context().now()
 
 
 def _is_secure() -> bool:

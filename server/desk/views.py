@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from flask import Blueprint, abort, current_app, redirect, request, url_for
+from flask import Blueprint, abort, redirect, request, url_for
 from sqlalchemy import func, select
 from werkzeug.wrappers import Response as WebResponse
 
+from server.app_context import current_context
 from server.assignments.experiment import Experiment
 from server.audit import study_control
 from server.audit.study_control import ControlRefusedError
@@ -34,9 +35,7 @@ MATRIX_TRIPLETS = 360  # above that many a table of single triplets tells nothin
 
 
 def _experiment() -> Experiment:
-    experiment = current_app.extensions["rootnote"].experiment
-    assert isinstance(experiment, Experiment)
-    return experiment
+    return current_context().experiment
 
 
 @blueprint.app_template_filter("utc")

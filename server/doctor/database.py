@@ -14,8 +14,8 @@ from sqlalchemy import Connection, select, text
 from embeddings.errors import RootnoteError
 from server.db import database
 from server.db.models import StudyRecord
+from server.db.urls import display_url
 from server.doctor.check import DoctorContext, Finding
-from server.settings import show
 
 CLOCK_SECONDS = 2.0
 ROLES = "run deploy/postgresql/roles.sql, migrate as rootnote_owner and serve as rootnote_app"
@@ -45,7 +45,7 @@ def check_database(case: DoctorContext) -> Iterator[Finding]:
     """It is reachable, migrated, of this schedule, and keeps what it acknowledges."""
     url = case.settings.database
     revision = database.require_migrated(case.engine, f"rootnote server migrate {case.command}")
-    yield Finding("ok", f"{show(url)} is at revision {revision}.")
+    yield Finding("ok", f"{display_url(url)} is at revision {revision}.")
     with case.engine.connect() as connection:
         schedule = connection.scalar(select(StudyRecord.schedule))
         settings = {} if case.on_sqlite else {name: connection.scalar(text(f"SHOW {name}")) for name in SAFE}

@@ -20,10 +20,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from embeddings.provenance import Provenance, replacing, write_table
+from server.assignments.steps import effective_state
 from server.assignments.telemetry import TELEMETRY
 from server.audit import hash_chain
 from server.db.models import (
-    ACTIVE,
     COMPLETED,
     Answer,
     ArrivalCount,
@@ -193,7 +193,7 @@ def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
             "assignment": assignment.pseudonym,
             "listener": assignment.listener.pseudonym,
             "list": assignment.list_number,
-            "state": standing(assignment, assignment.id in held).value,
+            "state": effective_state(assignment, assignment.id in held).value,
             "prescreen": _prescreen_outcome(assignment),
             "attempts": attempts.get(assignment.id, 0),
             "responses": count,
@@ -210,11 +210,6 @@ def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
         given = answers.get(assignment.id, {})
         rows.append(row | {f"q_{q.id}": _exported(q, given.get(q.id, "")) for q in study.config.questions})
     return rows
-
-
-def standing(assignment: Assignment, has_place: bool) -> AssignmentState:
-    """The state as it is now: one whose place went to another has expired, even if it never came back."""
-    return AssignmentState.EXPIRED if assignment.state in ACTIVE and not has_place else assignment.state
 
 
 def _prescreen_outcome(assignment: Assignment) -> str:

@@ -1,14 +1,15 @@
-"""The door: how a person becomes a pseudonym and an address.
+"""Tokens: how a person becomes a pseudonym and an address.
 
-A visit to /take gets an entry: a random one-time number, signed, in a hidden field. Consenting turns the entry
-into a token (HMAC of the number under the secret), the listener's address from then on. The same entry always
-gives the same token, so a double click yields one assignment though the database keeps only hashes.
-A listener's own link carries its number in the link itself, so it leads back to the same assignment from any device.
+A visit to /take gets a ticket: a random one-time number, signed, in a hidden field. Consent turns the ticket into a
+token (HMAC of the number under the secret), the listener's address from then on. The same ticket always gives the same
+token, so a double click makes one assignment although the database stores only hashes. A personal link carries its
+number in the link itself, so it leads to the same assignment from any device.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import hmac
 import secrets
@@ -17,14 +18,14 @@ from datetime import UTC, datetime
 
 from itsdangerous import BadData, URLSafeSerializer, URLSafeTimedSerializer
 
-ENTRY_SECONDS = 24 * 3600
+TICKET_SECONDS = 24 * 3600
 WORKER_LIMIT = 128
 CODE_ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"  # without 0 O 1 I L
 
 
 @dataclass(frozen=True)
 class ConsentTicket:
-    """One person's one coming in: `number` is secret, `worker_hash` names nobody, `consent` is what they read."""
+    """A person's entry: `number` is secret, `consent` the version they read, `worker_hash` a keyed hash of their id."""
 
     number: str
     consent: str
@@ -34,60 +35,64 @@ class ConsentTicket:
     def hash(self) -> str:
         return sha256(self.number)
 
+    def with_consent(self, consent: str) -> ConsentTicket:
+        """The same ticket for another version of the consent text."""
+        return dataclasses.replace(self, consent=consent)
+
 
 class TokenSigner:
-    """Makes and checks what a listener carries; needs the secret, no database."""
+    """Makes and checks tickets, tokens and links; needs the secret, no database."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
         keywords = {"digest_method": hashlib.sha256}
-        self._entries = URLSafeTimedSerializer(secret, salt="rootnote.entry", signer_kwargs=keywords)
+        self._tickets = URLSafeTimedSerializer(secret, salt="rootnote.entry", signer_kwargs=keywords)
         self._links = URLSafeSerializer(secret, salt="rootnote.link", signer_kwargs=keywords)
 
-    def open(self, consent: str, worker: str | None = None, link: str | None = None) -> ConsentTicket | None:
-        """A new entry, or that of a listener's own link; None where the link is not one of ours."""
+    def new_ticket(self, consent: str, worker: str | None = None, link: str | None = None) -> ConsentTicket | None:
+        """A new ticket, or that of a personal link; None where the link was not signed here."""
         if link:
             number = self._unsign_link(link)
             return ConsentTicket(number, consent, self._keyed("link", number)) if number else None
         return ConsentTicket(random_token(), consent, self.worker_hash(worker) if worker else None)
 
-    def sign(self, entry: ConsentTicket) -> str:
-        signed = self._entries.dumps([entry.number, entry.consent, entry.worker_hash])
+    def sign_ticket(self, ticket: ConsentTicket) -> str:
+        signed = self._tickets.dumps([ticket.number, ticket.consent, ticket.worker_hash])
         return signed if isinstance(signed, str) else signed.decode()
 
-    def read(self, signed: str) -> ConsentTicket | None:
-        """The entry of a form, or None where it is not ours or more than a day old."""
+    def read_ticket(self, signed: str) -> ConsentTicket | None:
+        """The ticket of a form; None where it was not signed here or is more than a day old."""
         try:
-            (number, consent, worker_hash), made = self._entries.loads(signed, return_timestamp=True)
+            (number, consent, worker_hash), made = self._tickets.loads(signed, return_timestamp=True)
         except (BadData, ValueError, TypeError):
             return None
-        # One from the future was signed before a clock was set back, or by another server: no fault of the listener's.
-        if (datetime.now(UTC) - made).total_seconds() > ENTRY_SECONDS:
+        # A ticket from the future was signed by another server, or before this clock was set back: it is accepted.
+        if (datetime.now(UTC) - made).total_seconds() > TICKET_SECONDS:
             return None
         return ConsentTicket(number, consent, worker_hash)
 
-    def token(self, entry: ConsentTicket) -> str:
-        """The address of the assignment that this entry becomes (256 bits)."""
-        return _text(hmac.digest(self._secret, b"rootnote.token:" + entry.number.encode(), "sha256"))
+    def token_for(self, ticket: ConsentTicket) -> str:
+        """The token in the address of the assignment that this ticket becomes (256 bits)."""
+        return _text(hmac.digest(self._secret, b"rootnote.token:" + ticket.number.encode(), "sha256"))
 
     def worker_hash(self, worker: str) -> str:
-        """What the database keeps of a worker's id outside the vault."""
+        """The keyed hash of a worker's id, which the database stores outside the vault."""
         return self._keyed("worker", worker)
 
     def hidden_code(self, code: str) -> str:
-        """What is kept of a completion code once nobody is to be found by it: 60 bits of its keyed hash."""
+        """What replaces a completion code once identities are deleted: 60 bits of its keyed hash."""
         return f"~{self._keyed('code', code)[:15]}"
 
     def submission_key(self, worker: str, submission: str) -> str:
-        """What it keeps of a marketplace's submission, whose id may come again with another worker."""
+        """The keyed hash of a marketplace's submission and its worker: an id may come again with another worker."""
         return self._keyed("submission", f"{worker}:{submission}")
 
-    def welcome(self, consent: str, worker: str) -> ConsentTicket:
-        """The entry of a marketplace's worker: always the same, so that they find back without a cookie."""
+    def ticket_for_worker(self, consent: str, worker: str) -> ConsentTicket:
+        """The ticket of a marketplace's worker: always the same, so that they resume without a cookie."""
         return ConsentTicket(self._keyed("entry", worker), consent, self.worker_hash(worker))
 
     def make_link(self) -> str:
-        """A new link for one listener, to go behind /take?link=."""
+        """A new personal link, the value of /take?link=."""
         signed = self._links.dumps(secrets.token_urlsafe(16))
         return signed if isinstance(signed, str) else signed.decode()
 
@@ -107,7 +112,7 @@ def sha256(text: str) -> str:
 
 
 def random_token() -> str:
-    """A random name of 256 bits, 43 characters."""
+    """A random name of 256 bits: 43 characters of A-Z, a-z, 0-9, - and _."""
     return secrets.token_urlsafe(32)
 
 
@@ -116,7 +121,7 @@ def random_pseudonym() -> str:
 
 
 def random_code() -> str:
-    """A completion code that survives being read aloud, 50 bits."""
+    """A completion code of 50 bits without letters and digits that look alike."""
     return "".join(secrets.choice(CODE_ALPHABET) for _ in range(10))
 
 

@@ -69,7 +69,7 @@ def _purpose(config: StudyConfig) -> str:
 
 def _procedure(facts: PacketContext) -> list[str]:
     config, design = facts.config, facts.config.design
-    steps = ["Reads the information and consents by pressing “I agree and want to begin”. Nothing is stored before."]
+    steps = ["Reads the information and consents by pressing “I agree and want to start”. Nothing is stored before."]
     steps += [_check(kind, config) for kind in config.prescreen.steps]
     volume = "" if "volume" in config.prescreen.steps else ", and sets the volume with a soft sound"
     steps.append(f"Reads the instructions{volume}.")

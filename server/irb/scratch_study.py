@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from server.app import create_app
+from server.app_context import context_of
 from server.assignments import audio, lifecycle, prescreen, steps, trials
 from server.assignments.experiment import Experiment
 from server.assignments.prescreen import ItemAnswer
@@ -43,7 +44,6 @@ from server.db.models import (
     PrescreenItem,
 )
 from server.identity.vault import Vault, new_key
-from server.participant.context import AppContext as PageHouse
 from server.privacy import erasure
 from server.settings import Settings
 from study.config import StorageConfig, Study
@@ -77,13 +77,11 @@ class ScratchStudy:
 
     @property
     def experiment(self) -> Experiment:
-        pages = self.app.extensions["rootnote"]
-        assert isinstance(pages, PageHouse)
-        return pages.experiment
+        return context_of(self.app).experiment
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Session]:
-        with database.writing(self.app.extensions["rootnote.engine"]) as session, session.begin():
+        with database.writing(context_of(self.app).engine) as session, session.begin():
             yield session
 
     # ------------------------------------------------------------------ arriving
@@ -245,7 +243,7 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
             server.shutdown()
             thread.join()
             server.server_close()
-            app.extensions["rootnote.engine"].dispose()
+            context_of(app).engine.dispose()
 
 
 def _open_places(house: ScratchStudy) -> None:

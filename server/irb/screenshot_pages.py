@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from server.app import ERRORS
+from server.error_pages import ERRORS
 from server.irb.blocks import Block, BlockTable, Heading, Plate, Section, Text
 from server.irb.formatting import LANGUAGE_NAMES
 from server.irb.screen_list import Picture

@@ -1,78 +1,94 @@
-"""What machines ask: /healthz (the process lives), /readyz (it can serve this study), /metrics (how far it is).
+"""Health: /healthz (the process answers), /readyz (it can serve this study), /metrics (how far the study is).
 
-Everything in /metrics is counted in the database when asked, so that it is right however many workers answer, and
-none of it tells what listeners chose. Without ROOTNOTE_METRICS_TOKEN there is no /metrics.
+Everything in /metrics is counted in the database when it is asked for, so that it is right whichever process answers,
+and none of it reveals what listeners chose. Without ROOTNOTE_METRICS_TOKEN there is no /metrics.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from flask import Blueprint, abort, current_app, request
+from flask import Blueprint, abort, request
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from sqlalchemy import func, select, text
+from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WebResponse
 
-from server.assignments.experiment import Experiment
 from server.audit import study_control
 from server.db.database import reading
 from server.db.models import ArrivalCount, Response, StudyRecord
 from server.monitoring import status
-
-blueprint = Blueprint("watch", __name__)
-
-
-@blueprint.get("/healthz")
-def healthz() -> WebResponse:
-    """The process answers; it asks nothing of the database."""
-    return WebResponse("ok\n", mimetype="text/plain")
+from study.trial_plan import Plan
 
 
-@blueprint.get("/readyz")
-def readyz() -> WebResponse:
-    """200 where the database is reachable, migrated and of this schedule; else 503 with the reason."""
-    problem = _problem()
-    return WebResponse(f"{problem or 'ready'}\n", status=503 if problem else 200, mimetype="text/plain")
+@dataclass(frozen=True)
+class HealthChecks:
+    """What one server is checked against: its database, the expected migration, and the plan of trials."""
+
+    engine: Engine
+    revision: str
+    plan: Plan
+    metrics_token: str = field(default="", repr=False)
+
+    def find_problem(self) -> str | None:
+        """Why this server cannot serve its study; None where it can."""
+        try:
+            with reading(self.engine) as session:
+                revision = session.scalar(text("SELECT version_num FROM alembic_version"))
+                schedule = session.scalar(select(StudyRecord.schedule))
+        except SQLAlchemyError:
+            return "the database cannot be read"
+        if revision != self.revision:
+            return "the database is at another revision; run rootnote server migrate"
+        if schedule != self.plan.schedule_fingerprint:
+            return "the database belongs to another schedule"
+        return None
+
+    def is_authorized(self, authorization: str) -> bool:
+        """Whether a request's Authorization header holds the metrics token."""
+        given = authorization.removeprefix("Bearer ")
+        return bool(self.metrics_token) and hmac.compare_digest(given.encode(), self.metrics_token.encode())
+
+    def metrics(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        registry = CollectorRegistry(auto_describe=False)
+        with reading(self.engine) as session:
+            registry.register(_DatabaseCollector(session, self.plan))
+            return generate_latest(registry)
 
 
-def _problem() -> str | None:
-    extensions = current_app.extensions
-    try:
-        with reading(extensions["rootnote.engine"]) as session:
-            revision = session.scalar(text("SELECT version_num FROM alembic_version"))
-            schedule = session.scalar(select(StudyRecord.schedule))
-    except SQLAlchemyError:
-        return "the database cannot be read"
-    if revision != extensions["rootnote.revision"]:
-        return "the database is at another revision; run rootnote server migrate"
-    if schedule != extensions["rootnote"].experiment.plan.schedule_fingerprint:
-        return "the database belongs to another schedule"
-    return None
+def make_blueprint(checks: HealthChecks) -> Blueprint:
+    """The routes of one server's health."""
+    blueprint = Blueprint("health", __name__)
+
+    @blueprint.get("/healthz")
+    def healthz() -> WebResponse:
+        return WebResponse("ok\n", mimetype="text/plain")  # asks nothing of the database
+
+    @blueprint.get("/readyz")
+    def readyz() -> WebResponse:
+        problem = checks.find_problem()
+        return WebResponse(f"{problem or 'ready'}\n", status=503 if problem else 200, mimetype="text/plain")
+
+    @blueprint.get("/metrics")
+    def metrics() -> WebResponse:
+        if not checks.is_authorized(request.headers.get("Authorization", "")):
+            abort(404)
+        return WebResponse(checks.metrics(), content_type=CONTENT_TYPE_LATEST)
+
+    return blueprint
 
 
-@blueprint.get("/metrics")
-def metrics() -> WebResponse:
-    """Prometheus' text format, for who bears the token."""
-    token: str = current_app.extensions["rootnote.settings"].metrics_token
-    borne = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    if not token or not hmac.compare_digest(borne.encode(), token.encode()):
-        abort(404)
-    registry = CollectorRegistry(auto_describe=False)
-    with reading(current_app.extensions["rootnote.engine"]) as session:
-        registry.register(_Counted(session, current_app.extensions["rootnote"].experiment))
-        return WebResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+class _DatabaseCollector:
+    """A Prometheus collector that counts in the database."""
 
-
-class _Counted:
-    """A collector that counts in the database."""
-
-    def __init__(self, session: Session, experiment: Experiment) -> None:
-        self._session, self._experiment = session, experiment
+    def __init__(self, session: Session, plan: Plan) -> None:
+        self._session, self._plan = session, plan
 
     def describe(self) -> list[Metric]:
         return []
@@ -85,21 +101,22 @@ class _Counted:
                 if value != "all":
                     family.add_metric([value], number)
             yield family
-        arrived = CounterMetricFamily("rootnote_arrivals", "Arrivals at /take by what was shown.", labels=["shown"])
-        by_shown = select(ArrivalCount.shown, func.sum(ArrivalCount.number)).group_by(ArrivalCount.shown)
-        for shown, number in self._session.execute(by_shown):
-            arrived.add_metric([shown], number)
-        yield arrived
+        yield self._arrivals()
         recruiting = int(study_control.control(self._session).recruiting)
-        yield GaugeMetricFamily("rootnote_recruiting", "1 while arrivals are let in.", value=recruiting)
+        yield GaugeMetricFamily("rootnote_recruiting", "1 while new listeners are admitted.", value=recruiting)
         yield CounterMetricFamily("rootnote_responses", "Trials answered.", value=counted["responses"])
-        late = select(func.count()).select_from(Response).where(Response.late)
-        yield CounterMetricFamily(
-            "rootnote_late_responses", "Answers kept and marked late.", self._session.scalar(late)
-        )
-        planned = sum(len(trials) for trials in self._experiment.plan.lists.values())
+        late = self._session.scalar(select(func.count()).select_from(Response).where(Response.late))
+        yield CounterMetricFamily("rootnote_late_responses", "Answers kept and marked late.", late)
+        planned = sum(len(trials) for trials in self._plan.lists.values())
         yield GaugeMetricFamily("rootnote_trials_planned", "Trials in the schedule.", value=planned)
         last = self._session.scalar(select(func.max(Response.answered_at)))
         if last is not None:
             help_text = "When the last answer was saved (Unix seconds)."
             yield GaugeMetricFamily("rootnote_last_response_timestamp_seconds", help_text, value=last.timestamp())
+
+    def _arrivals(self) -> Metric:
+        family = CounterMetricFamily("rootnote_arrivals", "Arrivals at /take by what was shown.", labels=["shown"])
+        by_shown = select(ArrivalCount.shown, func.sum(ArrivalCount.number)).group_by(ArrivalCount.shown)
+        for shown, number in self._session.execute(by_shown):
+            family.add_metric([shown], number)
+        return family

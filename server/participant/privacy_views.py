@@ -1,8 +1,7 @@
-"""What a listener may ask for: erasure (by their address or their completion code), the consent text, and access.
+"""Privacy: erasure (by a listener's address or completion code), the consent text, and accessibility.
 
-A code is enough, on any device, at any time, whether or not identities are still kept; nobody has to be written to.
-Nothing changes by GET: erasing is asked twice, and a second time does nothing. No reply tells more of a run than that
-its code is one.
+A completion code is enough, on any device, at any time, even after identities were deleted. GET changes nothing:
+erasure is confirmed first, and a second time does nothing. No reply reveals more about a run than that its code exists.
 """
 
 from __future__ import annotations
@@ -15,23 +14,21 @@ from werkzeug.wrappers import Response as WebResponse
 
 from server.assignments import steps
 from server.db.models import Assignment, ConsentText, LogEntry
-from server.participant.context import present_assignment as _assignment
-from server.participant.context import present_context as _house
-from server.participant.context import present_session as _session
+from server.participant.visit import Visit, pass_visit
 from server.payments import ledger
 from server.privacy import erasure, subject_access
 from server.web import i18n
 from server.web.markdown import render_text
 from study.languages import mark
 
-blueprint = Blueprint("rights", __name__)
+blueprint = Blueprint("privacy", __name__)
 HASH = re.compile(r"[0-9a-f]{64}")
 CODE_LIMIT = 40
-PUBLISHED = "made a public release"  # what the log says of it
-UNKNOWN_CODE = mark("There is no run with this code. Please look at it once more; it has ten letters and digits.")
+PUBLISHED = "made a public release"  # the entry of the audit log
+UNKNOWN_CODE = mark("There is no session with this code. Please check it: it has ten letters and digits.")
 
 
-# ------------------------------------------------------------------ withdrawing
+# ------------------------------------------------------------------ erasure
 
 
 @blueprint.get("/withdraw")
@@ -41,79 +38,81 @@ def withdraw() -> str:
 
 
 @blueprint.post("/withdraw")
-def withdraw_by_code() -> WebResponse | str | tuple[str, int]:
-    """Without confirm=yes, ask once more; with it, erase."""
+@pass_visit
+def withdraw_by_code(visit: Visit) -> WebResponse | str | tuple[str, int]:
+    """Without confirm=yes, ask; with it, erase."""
     code = request.form.get("code", "")[:CODE_LIMIT]
     confirmed = request.form.get("confirm") == "yes"
-    assignment = subject_access.find_code(_session(), _house().door, code, lock=confirmed)
+    assignment = subject_access.find_code(visit.session, visit.signer, code, lock=confirmed)
     if assignment is None:
         problem = i18n.gettext(UNKNOWN_CODE)
         return render_template("withdraw.html", step="withdraw", problem=problem, code=code), 400
     i18n.use(assignment.language)
     if assignment.erased_at is None and not confirmed:
-        return _ask(assignment, url_for("rights.withdraw_by_code"), code)
-    _erase(assignment)
-    return render_template("erased.html", step="erased", published=_published())
+        return _confirm_page(visit, assignment, url_for("privacy.withdraw_by_code"), code=code)
+    _erase(visit, assignment)
+    return render_template("erased.html", step="erased", published=_is_published(visit))
 
 
 @blueprint.get("/a/<token>/withdraw")
-def confirm_withdraw(token: str) -> WebResponse | str:
-    assignment = _assignment(token)
+@pass_visit
+def confirm_withdraw(visit: Visit, token: str) -> WebResponse | str:
+    assignment = visit.assignment(token)
     if assignment.erased_at is not None:
         return redirect(url_for("participant.page", token=token), 303)
-    return _ask(assignment, url_for("rights.withdraw_here", token=token), "", back=token)
+    return _confirm_page(visit, assignment, url_for("privacy.withdraw_here", token=token), back=token)
 
 
 @blueprint.post("/a/<token>/withdraw")
-def withdraw_here(token: str) -> WebResponse:
-    assignment = _assignment(token, lock=True)
+@pass_visit
+def withdraw_here(visit: Visit, token: str) -> WebResponse:
+    assignment = visit.assignment(token, lock=True)
     if request.form.get("confirm") != "yes":
-        return redirect(url_for("rights.confirm_withdraw", token=token), 303)
-    _erase(assignment)
+        return redirect(url_for("privacy.confirm_withdraw", token=token), 303)
+    _erase(visit, assignment)
     return redirect(url_for("participant.page", token=token), 303)
 
 
-def _ask(assignment: Assignment, action: str, code: str, back: str = "") -> str:
+def _confirm_page(visit: Visit, assignment: Assignment, action: str, *, code: str = "", back: str = "") -> str:
+    ended = assignment.state in steps.ENDED
     return render_template(
         "withdraw_confirm.html",
         step="withdraw",
         action=action,
         code=code,
         back=back,
-        under_way=assignment.state not in steps.ENDED,
-        paid=assignment.state in steps.ENDED and bool(_amount(assignment)),
-        published=_published(),
+        under_way=not ended,
+        paid=ended and ledger.due(assignment.state, visit.experiment.config.pay)[1] > 0,
+        published=_is_published(visit),
     )
 
 
-def _amount(assignment: Assignment) -> int:
-    return ledger.due(assignment.state, _house().experiment.config.pay)[1]
+def _erase(visit: Visit, assignment: Assignment) -> None:
+    erasure.erase(visit.session, visit.context.journal, assignment, visit.now(), erasure.LISTENER)
 
 
-def _erase(assignment: Assignment) -> None:
-    house = _house()
-    erasure.erase(_session(), house.journal, assignment, house.experiment.clock(), erasure.LISTENER)
-
-
-def _published() -> bool:
-    """Whether a release was made: what is in it belongs to nobody any more, and cannot be found to be erased."""
+def _is_published(visit: Visit) -> bool:
+    """Whether a public release was made: answers in it can no longer be found and erased."""
     query = select(func.count()).select_from(LogEntry).where(LogEntry.what == PUBLISHED)
-    return bool(_session().scalar(query))
+    return bool(visit.session.scalar(query))
 
 
-# ------------------------------------------------------------------ what was agreed to, and access
+# ------------------------------------------------------------------ consent text, accessibility
 
 
 @blueprint.get("/consent")
-def consent_now() -> WebResponse:
-    """The consent text as it is now."""
-    return redirect(url_for("rights.consent_text", digest=_house().pages.consent_version, lang=i18n.present()), 303)
+@pass_visit
+def consent_now(visit: Visit) -> WebResponse:
+    """The present consent text."""
+    version = visit.texts.consent_version
+    return redirect(url_for("privacy.consent_text", digest=version, lang=i18n.present()), 303)
 
 
 @blueprint.get("/consent/<digest>")
-def consent_text(digest: str) -> str:
+@pass_visit
+def consent_text(visit: Visit, digest: str) -> str:
     """A version of the consent text, to read, print or save as PDF."""
-    found = _session().get(ConsentText, digest) if HASH.fullmatch(digest) else None
+    found = visit.session.get(ConsentText, digest) if HASH.fullmatch(digest) else None
     if found is None:
         abort(404)
     if "lang" not in request.args:  # two languages may have the same text
@@ -122,8 +121,9 @@ def consent_text(digest: str) -> str:
 
 
 @blueprint.get("/accessibility")
-def accessibility() -> str:
-    """How the pages can be used, and what those are offered who cannot use sound."""
-    pay = _house().experiment.config.pay
+@pass_visit
+def accessibility(visit: Visit) -> str:
+    """How the pages can be used, and what is offered to people who cannot use sound."""
+    pay = visit.experiment.config.pay
     same = pay.unheard_usd >= pay.reward_usd
     return render_template("accessibility.html", step="text", same=same, usd=pay.unheard_usd)

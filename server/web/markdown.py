@@ -23,9 +23,9 @@ from study.config import Study
 from study.languages import mark
 
 INSTRUCTIONS = mark(
-    "In each comparison you hear three short sounds: **X**, **A** and **B**. Listen to all three to the end, as often "
-    "as you like, then choose which of **A** and **B** is more similar to **X**. There is no right answer: go by your "
-    "own hearing."
+    "In each comparison you hear three short sounds: **X**, **A** and **B**. Listen to each of them to the end, as "
+    "often as you like. Then choose the one that is more like **X**: **A** or **B**. There is no right answer: trust "
+    "your ears."
 )
 DEBRIEF = mark(
     "Thank you for listening. Your answers help to find out whether a computer's idea of similar music agrees with "

@@ -1,22 +1,26 @@
-"""Limits: how many requests one address may send, and how many may go to one listener's pages or to one sound.
+"""Rate limits: how many requests one address may send, and how many may go to one listener's pages or to one sound.
 
-A bucket holds so many requests and refills at a steady rate; one that is empty is answered with 429 and the seconds
-to wait. The buckets live in the process: with several workers each has its own, so what is let through altogether is
-at most the limit times the workers. Sizes are meant for 500 listeners who come at once through one shared address:
-each sends some thirty requests in the first minute and one in three seconds later, which both fit.
-Addresses are known here as keyed hashes that end with the process, and are written nowhere.
+Each key has a token bucket that refills at a steady rate; where it is empty, the reply is 429 with the seconds to wait.
+The buckets live in the process: several processes together admit at most the limit times their number. The sizes are
+chosen for 500 listeners who arrive at once through one shared address: each sends some thirty requests in the first
+minute, then one every three seconds. Addresses are held as keyed hashes for as long as the process runs, and never
+stored.
 """
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
+import math
 import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from flask import Flask, request
+from werkzeug.exceptions import TooManyRequests
 
 KEYS = 50_000
 ADDRESS_BURST_SECONDS = 100.0
@@ -38,7 +42,7 @@ class Limit:
         self._lock = threading.Lock()
 
     def take(self, key: str) -> float:
-        """Take one request from the bucket of `key`: 0 where there was one, else the seconds until there is."""
+        """Take one request from the bucket of `key`: 0 where there is one, else the seconds until there will be."""
         now = self._clock()
         with self._lock:
             bucket = self._buckets.setdefault(key, _Bucket(self._burst, now))
@@ -54,7 +58,7 @@ class Limit:
 
 
 class Limits:
-    """The limits of one server: by address and by token; `per_second` 0 is no limit by address."""
+    """The limits of one server, by address and by token; `per_second` 0 sets no limit by address."""
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._key = secrets.token_bytes(32)
@@ -62,7 +66,7 @@ class Limits:
         self._tokens = Limit(TOKEN_PER_SECOND, TOKEN_BURST, clock)
 
     def wait(self, address: str | None, token: str | None) -> float:
-        """The seconds that a request must wait; 0 where it may pass."""
+        """The seconds that a request must wait; 0 where it is admitted."""
         seconds = self._addresses.take(self._hash(network(address))) if self._addresses is not None else 0.0
         if not seconds and token:
             seconds = self._tokens.take(self._hash(token))
@@ -73,7 +77,7 @@ class Limits:
 
 
 def network(address: str | None) -> str:
-    """An address as it is counted: IPv4 whole, IPv6 by its /64, which one household has to itself."""
+    """The network that an address is counted as: an IPv4 address itself, an IPv6 address by its /64 (one household)."""
     try:
         parsed = ipaddress.ip_address(address or "")
     except ValueError:
@@ -81,3 +85,14 @@ def network(address: str | None) -> str:
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
         return str(ipaddress.ip_network((parsed, 64), strict=False))
     return str(getattr(parsed, "ipv4_mapped", None) or parsed)
+
+
+def install(app: Flask, limits: Limits) -> None:
+    """Refuse requests of an application that exceed the limits."""
+
+    @app.before_request
+    def limit() -> None:
+        named = request.view_args or {}
+        key = named.get("token") or named.get("name")  # a listener's address, or a sound's
+        if seconds := limits.wait(request.remote_addr, key):
+            raise TooManyRequests(retry_after=math.ceil(seconds))

@@ -1,7 +1,7 @@
-"""Headers: what every reply tells the browser to forbid.
+"""Security headers: what every reply makes the browser forbid.
 
-No page holds inline script or style, and none loads anything from elsewhere. A study's pages may be framed only by
-the marketplaces whose recruiter is in use; the desk by nobody. HSTS is sent where listeners come by https.
+No page contains inline scripts or styles, and none loads anything from elsewhere. Only the marketplace in use may frame
+the study's pages; nothing may frame the desk. HSTS is sent where listeners come by https.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FIXED = {
 
 @dataclass(frozen=True)
 class FramingMarketplace:
-    """The hosts of a recruiter's marketplace: those that show our pages in a frame, those that we post forms to."""
+    """The hosts of a marketplace: those that may show the pages in a frame, and those that forms are posted to."""
 
     frames: tuple[str, ...] = ()
     forms: tuple[str, ...] = ()
@@ -41,10 +41,10 @@ MARKETPLACES: dict[str, FramingMarketplace] = {
 def security_headers(
     recruiter: str, *, desk: bool, secure: bool, sounds: tuple[str, ...] = (), market: str = ""
 ) -> dict[str, str]:
-    """The headers of a reply: to a listener come by `recruiter`, or to a researcher (`desk`).
+    """The headers of a reply to a listener who came by `recruiter`, or to a researcher (`desk`).
 
-    `secure`: the request came by https. `sounds`: origins beside our own that audio is fetched from. `market`: a
-    marketplace on loopback that is rehearsed with, and stands in for the real one.
+    `secure`: the request came by https. `sounds`: further origins that audio is fetched from. `market`: the address of
+    a local marketplace that replaces the real one in a rehearsal.
     """
     place = FramingMarketplace() if desk else MARKETPLACES.get(recruiter, FramingMarketplace())
     if market and place.frames:
@@ -60,16 +60,23 @@ def security_headers(
         "base-uri": ("'none'",),
         "frame-ancestors": place.frames or ("'none'",),
     }
-    headers = FIXED | {"Content-Security-Policy": "; ".join(f"{key} {' '.join(who)}" for key, who in policy.items())}
+    headers = FIXED | {
+        "Content-Security-Policy": "; ".join(f"{key} {' '.join(sources)}" for key, sources in policy.items())
+    }
     if not place.frames:
-        headers["X-Frame-Options"] = "DENY"  # for browsers that know no frame-ancestors; it cannot name hosts
+        headers["X-Frame-Options"] = "DENY"  # for browsers without frame-ancestors; it cannot name hosts
     if secure:
         headers["Strict-Transport-Security"] = HSTS
     return headers
 
 
+def is_desk_path(path: str) -> bool:
+    """Whether a path belongs to the researchers' desk."""
+    return path == "/desk" or path.startswith("/desk/")
+
+
 def _local(market: str) -> FramingMarketplace:
-    """A marketplace on loopback, which workers may reach by another name than we do."""
+    """A local marketplace, which workers and server may reach by different names of this machine."""
     port = urlsplit(market).port
     hosts = tuple(f"http://{name}:{port}" for name in ("127.0.0.1", "localhost"))
     return FramingMarketplace(hosts, hosts)

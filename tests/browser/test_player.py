@@ -352,7 +352,7 @@ def test_without_sound_there_is_a_way_out(page: Page, site: str, fault: str) -> 
     expect(page.get_by_role("alert")).to_contain_text("Sounds cannot be played in this browser.")
     page.get_by_role("link", name="See what you can do").click()
     expect(page.get_by_role("main")).to_contain_text("You are paid")
-    page.get_by_role("button", name="It does not work: end here").click()
+    page.get_by_role("button", name="I cannot hear the sounds: stop here").click()
     page.wait_for_selector("main[data-step=technical]")
     assert len(page.locator("[data-code]").inner_text()) == 10
 
@@ -411,7 +411,7 @@ def test_no_page_or_state_has_an_axe_violation(page: Page, site: str) -> None:
     for path in ("/technical", "/leave"):
         page.goto(address + path)
         look(path)
-    page.get_by_role("button", name="Leave, and keep my answers").click()
+    page.get_by_role("button", name="Leave and keep my answers").click()
     page.wait_for_selector("main[data-step=withdrawn]")
     look("end")
     page.goto(f"{site}/nothing")

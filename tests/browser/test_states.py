@@ -42,7 +42,7 @@ def make_site(folder: Path, **options: int) -> Site:
 
 
 def steer(site: Site, act: Callable[..., None]) -> None:
-    with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
+    with database.writing(site.app.extensions["rootnote"].engine) as session, session.begin():
         act(session, "anna", "because it is a test", site.clock.now)
 
 
@@ -65,7 +65,7 @@ def ends(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     slow = walk()
     pages["refused"] = slow.post("trial", choice="C").text
     pages["too long"] = slow.post("questions", q_remarks="x" * 70_000).text
-    monkeypatch.setattr("server.assignments.steps.current_step", lambda *_: 1 / 0)
+    monkeypatch.setattr(views.steps, "current_step", lambda *_: 1 / 0)
     pages["failed"] = slow.reload().html
     monkeypatch.undo()
     pages["nothing"] = site.walker().client.get(f"/nothing{query}").text
@@ -79,7 +79,7 @@ def ends(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     pages["paused"] = site.walker().open(query).html
     steer(site, study_control.close)
     pages["closed"] = site.walker().open(query).html
-    site.app.extensions["rootnote.engine"].dispose()
+    site.app.extensions["rootnote"].engine.dispose()
     return pages
 
 

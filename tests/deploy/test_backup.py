@@ -71,13 +71,13 @@ def test_the_study_is_restored_whole_and_goes_on(
     assert midway.reload().step == "trial"
     assert midway.listen().finish().step == "done"
     # Numbers go on where they were, and the log still only grows.
-    with pytest.raises(Exception, match="only added to"), app.extensions["rootnote.engine"].begin() as connection:
+    with pytest.raises(Exception, match="only added to"), app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(
             text("INSERT INTO log (at, who, what, detail, reason) VALUES (:at, 'a', 'b', '', '')"),
             {"at": "2026-03-01 12:00:00+00:00"},
         )
         connection.execute(text("DELETE FROM log"))
-    app.extensions["rootnote.engine"].dispose()
+    app.extensions["rootnote"].engine.dispose()
     refused = server("restore", path, site.study.folder)
     assert refused.exit_code == 1
     assert "already" in str(refused.exception)

@@ -23,8 +23,8 @@ from server.db.models import Listener
 from server.doctor.check import DoctorContext
 from server.doctor.database import _is_far
 from server.doctor.run import CHECKS, run_checks
+from server.identity.arrival import Arrival
 from server.identity.vault import Vault, new_key, remember
-from server.recruiting.marketplaces.base import Arrival
 from server.settings import Settings, read_settings
 from study.config import Study, load_study
 from study.stimuli.storage import publish
@@ -90,7 +90,7 @@ def test_a_sound_deployment(study: Study, roles: Roles, tmp_path: Path, monkeypa
         made = CliRunner().invoke(rootnote.cli, ["server", "backup", str(study.folder)])
         assert made.exit_code == 0, made.output
         done = CliRunner().invoke(rootnote.cli, ["server", "doctor", str(study.folder), "--json"])
-    app.extensions["rootnote.engine"].dispose()
+    app.extensions["rootnote"].engine.dispose()
     told = json.loads(done.output)
     assert (done.exit_code, told["fit"]) == (0, True), done.output
     assert {one["check"] for one in told["findings"]} == set(CHECKS)
@@ -128,7 +128,7 @@ def test_rights_and_the_log(site: Site, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     journal.write_text("nonsense\nnonsense\n")
     assert wrong(found(site.study, "rights", **url, ROOTNOTE_ERASURES=str(journal)), "Line 1 of the journal")
-    engine = site.app.extensions["rootnote.engine"]
+    engine = site.app.extensions["rootnote"].engine
     with database.writing(engine) as session, session.begin():
         study_control.close(session, "anna", "everybody was heard", datetime.now(UTC) - timedelta(days=31))
     assert wrong(found(site.study, "rights", **url), "Who 1 people are was due", "rootnote server purge")
@@ -164,10 +164,10 @@ def test_the_database(site: Site) -> None:
         assert set(found(site.study, "role", **url).values()) == {"look"}
     else:
         assert wrong(role, "is a superuser", "may drop and alter tables", "roles.sql")
-    with site.app.extensions["rootnote.engine"].begin() as connection:
+    with site.app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(text("UPDATE study SET schedule = 'another'"))
     assert wrong(found(site.study, "database", **url), "another schedule")
-    with site.app.extensions["rootnote.engine"].begin() as connection:
+    with site.app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     assert wrong(found(site.study, "database", **url), "rootnote server migrate")
 
@@ -187,10 +187,10 @@ def test_the_desk(site: Site) -> None:
     visit.enrol()
     assert set(found(site.study, "desk", **url).values()) == {"ok"}
     assert told("does not open 1 of 1", **url, ROOTNOTE_SECRET=SECRET[::-1]) == ["wrong"]
-    with site.app.extensions["rootnote.engine"].begin() as connection:
+    with site.app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(text("UPDATE researchers SET role = 'monitor'"))
     assert told("no owner", **url) == ["wrong"]
-    with site.app.extensions["rootnote.engine"].begin() as connection:
+    with site.app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     assert told("", **url) == ["unknown"]
 
@@ -200,7 +200,7 @@ def test_identities(site: Site) -> None:
     url = {"ROOTNOTE_DATABASE_URL": site.database_url}
     assert set(found(site.study, "identities", **url).values()) == {"ok"}
     site.walker().consent()
-    with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
+    with database.writing(site.app.extensions["rootnote"].engine) as session, session.begin():
         listener = session.scalars(select(Listener)).one()
         remember(session, Vault([old]), listener, Arrival("A1WORKER"), site.clock.now)
     for keys in (old, f"{new},{old}"):
@@ -297,7 +297,7 @@ def test_what_a_proxy_does_to_pages(study: Study, tmp_path: Path, monkeypatch: p
         assert wrong(look(**{"/readyz": "/take"}), "/readyz answers 200")
         assert any("tells its version" in text for text in look(**{"with": [("Server", "nginx/1.22.1")]}))
         assert wrong(look(ending), "good for 5 days")
-    app.extensions["rootnote.engine"].dispose()
+    app.extensions["rootnote"].engine.dispose()
 
 
 # ------------------------------------------------------------------ a bucket

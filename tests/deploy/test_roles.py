@@ -60,7 +60,7 @@ def test_the_app_runs_a_study_and_may_do_nothing_else(roles: Roles, tmp_path: Pa
     assert [statement for statement in FORBIDDEN if not refused(app_role, statement)] == []
     # The same role makes the backup; restored by the owner, it serves the app again.
     path = backup(app_role, tmp_path / "backups", 1)
-    app.extensions["rootnote.engine"].dispose()
+    app.extensions["rootnote"].engine.dispose()
     owner, app_role = roles.prepare("roles_of_tests_restored")
     restore(owner, path)
     app = create_app(study, Settings(app_role, SECRET), clock=clock)
@@ -68,4 +68,4 @@ def test_the_app_runs_a_study_and_may_do_nothing_else(roles: Roles, tmp_path: Pa
     assert site.walker().take_part().step == "done"
     assert site.query("SELECT count(*) FROM responses") == [(6,)]
     assert [statement for statement in FORBIDDEN if not refused(app_role, statement)] == []
-    app.extensions["rootnote.engine"].dispose()
+    app.extensions["rootnote"].engine.dispose()

@@ -16,9 +16,9 @@ from werkzeug.test import Client
 from embeddings.errors import RootnoteError
 from server.accounts import users
 from server.db import database
+from server.identity.arrival import Arrival
 from server.identity.tokens import ConsentTicket, TokenSigner, random_token
 from server.identity.vault import Vault, new_key
-from server.recruiting.marketplaces.base import Arrival
 from server.web import logs
 from tests.server.conftest import SECRET, Site
 from tests.server.desk.desk_client import Visit, add_researcher
@@ -197,7 +197,7 @@ def test_passwords_are_taken_as_they_are_typed(password: str) -> None:
     ],
 )
 def test_passwords_that_are_guessed_first_are_refused(site: Site, password: str) -> None:
-    with database.writing(site.app.extensions["rootnote.engine"]) as session:
+    with database.writing(site.app.extensions["rootnote"].engine) as session:
         with pytest.raises(RootnoteError, match="easy to guess"):
             users.add(session, "anna.b", password, site.clock.now)
         users.add(session, "anna.b", "a word nobody knows: " + password, site.clock.now)
@@ -218,7 +218,7 @@ def test_what_must_not_be_guessed_is_long_and_random() -> None:
     assert {len(token) for token in tokens} == {43}  # 256 bits in base64url
     assert len(set("".join(tokens))) == 64
     door = TokenSigner(SECRET)
-    addresses = {door.token(ConsentTicket(token, "consent")) for token in tokens}
+    addresses = {door.token_for(ConsentTicket(token, "consent")) for token in tokens}
     assert {len(address) for address in addresses} == {43}
     assert len(addresses) == 1000
 
@@ -232,7 +232,7 @@ def test_signed_texts_end_and_serve_one_purpose(monkeypatch: pytest.MonkeyPatch)
     assert door.read(link) is None
     assert door.open("consent", link=signed) is None
     assert TokenSigner(SECRET[::-1]).read(signed) is None
-    monkeypatch.setattr("server.identity.tokens.ENTRY_SECONDS", -1)
+    monkeypatch.setattr("server.identity.tokens.TICKET_SECONDS", -1)
     assert door.read(signed) is None
 
 

@@ -117,7 +117,7 @@ class Site:
         return Walker(self)
 
     def query(self, sql: str) -> list[Any]:
-        with self.app.extensions["rootnote.engine"].connect() as connection:
+        with self.app.extensions["rootnote"].engine.connect() as connection:
             return list(connection.execute(text(sql)))
 
 
@@ -148,7 +148,7 @@ def make_site(tmp_path: Path, database_url: str, clock: FakeClock) -> Iterator[C
         url = make_url(database_url)
         _migrate(url)
         app = create_app(study, Settings(url, SECRET, **(settings or {})), clock=clock)
-        engines.append(app.extensions["rootnote.engine"])
+        engines.append(app.extensions["rootnote"].engine)
         return Site(study, app, clock, database_url)
 
     yield make

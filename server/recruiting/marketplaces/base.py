@@ -23,6 +23,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from embeddings.errors import RootnoteError
+from server.identity.arrival import Arrival
 
 Outcome = Literal["finished", "screened_out", "left"]
 Status = Literal["held", "submitted", "approved", "rejected", "returned", "timed_out", "screened_out"]
@@ -69,17 +70,6 @@ class Capabilities:
     screen_out_apart: bool = False
     settle_minutes: float = 0
     hold_minutes: float | None = None
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """Who arrives, as the address says: nobody vouches for it. `back` is where to hand them back."""
-
-    worker: str | None
-    submission: str = ""
-    opening: str = ""
-    preview: bool = False
-    back: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import (
-    Arrival,
     Capabilities,
     DirectPayment,
     Outcome,

@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
+from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import (
-    Arrival,
     ArrivalError,
     Capabilities,
     DirectPayment,

@@ -17,8 +17,8 @@ from fractions import Fraction
 from typing import Any
 from urllib.parse import urlsplit
 
+from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import (
-    Arrival,
     ArrivalError,
     Capabilities,
     DirectPayment,

@@ -131,7 +131,7 @@ def test_the_key_is_kept_encrypted_and_is_nobody_elses(site: Site) -> None:
         assert two_factor.KeyCipher(secret, purpose).open(kept) is None
     # Whoever may write to the database puts their own key into another's row: it opens nothing.
     add_researcher(site, "ben")
-    with site.app.extensions["rootnote.engine"].begin() as connection:
+    with site.app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(text("UPDATE researchers SET factor = :factor WHERE name = 'ben'"), {"factor": kept})
     site.clock.advance(1)
     assert Visit(site).send_code(app.at(site.clock.now), "ben").status_code == 401
@@ -174,7 +174,7 @@ def test_the_second_step_is_the_same_browsers_and_soon(site: Site) -> None:
     assert "begin again with your password" in late.text
     # A password that was changed in between does not count any more.
     page = visit.sign_in().text
-    with site.app.extensions["rootnote.engine"].begin() as connection:
+    with site.app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(text("UPDATE researchers SET password_hash = 'another'"))
     changed = visit.send("sign-in/code", at="sign-in", sealed=sealed(page), code=app.at(site.clock.now))
     assert changed.status_code == 401

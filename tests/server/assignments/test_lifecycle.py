@@ -193,9 +193,9 @@ def test_full_then_complete(make_site: Callable[..., Site]) -> None:
     site = make_site(listeners=1, trials=1)
     early, late = site.walker().begin(), site.walker().open()
     assert late.step == "full"
-    assert "at the moment" in late.html
+    assert "data-complete" not in late.html
     early.listen().finish()
-    assert "complete" in late.open().html
+    assert "data-complete" in late.open().html
 
 
 def test_an_abandoned_place_is_given_to_another(make_site: Callable[..., Site], clock: FakeClock) -> None:
@@ -257,7 +257,7 @@ def test_who_loses_their_place_twice_and_comes_back_goes_on(make_site: Callable[
 def rejoin(site: Site, walker: Walker) -> bool:
     """As somebody who comes from the marketplace again."""
     house = site.app.extensions["rootnote"]
-    with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
+    with database.writing(site.app.extensions["rootnote"].engine) as session, session.begin():
         mine = lifecycle.find(session, walker.address.rpartition("/")[2])
         assert mine is not None
         return lifecycle.rejoin(session, house.experiment, mine)
@@ -278,7 +278,7 @@ def test_no_trial_is_answered_before_it_begins(site: Site) -> None:
 def test_who_ends_while_sync_looks_for_the_absent_has_ended_so(site: Site) -> None:
     """Their place is gone, and they have not been told; they say that they cannot hear, and then `sync` writes."""
     walker = site.walker().begin()
-    engine, began, looked = site.app.extensions["rootnote.engine"], threading.Event(), threading.Event()
+    engine, began, looked = site.app.extensions["rootnote"].engine, threading.Event(), threading.Event()
     with database.writing(engine) as session, session.begin():
         session.execute(update(Place).values(assignment_id=None, expires_at=None))
 
@@ -302,7 +302,7 @@ def test_who_ends_while_sync_looks_for_the_absent_has_ended_so(site: Site) -> No
 
 def test_who_holds_their_place_and_is_written_down_as_absent_comes_back(site: Site) -> None:
     walker = site.walker().begin()
-    with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
+    with database.writing(site.app.extensions["rootnote"].engine) as session, session.begin():
         session.execute(update(Assignment).values(state=AssignmentState.EXPIRED))
     assert rejoin(site, walker)
     assert walker.reload().step == "trial"

@@ -87,7 +87,7 @@ def test_a_step_that_is_not_required_is_noted_and_all_go_on(make_site: Callable[
     assert results(site) == [("huggins", 1, 0, 2, False), ("tones", 1, 2, 2, True)]
     walker.go("instructions").listen().finish()
     site.walker().consent().screen().go("instructions").listen().finish()
-    with Session(site.app.extensions["rootnote.engine"]) as session:
+    with Session(site.app.extensions["rootnote"].engine) as session:
         plan = read_plan(site.study)
         told = {row["assignment"]: row["passed_prescreen"] for row in response_rows(session, site.study, plan)}
         people = listener_rows(session, site.study)

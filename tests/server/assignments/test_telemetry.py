@@ -172,7 +172,7 @@ def test_no_sound_is_a_way_out_that_is_paid(make_site: Callable[..., Site], unti
     assert walker.reload().step == until
     assert walker.go("technical").step == "technical"
     assert walker.go("technical").go("leave", confirm="yes").step == "technical"
-    with database.reading(site.app.extensions["rootnote.engine"]) as session:
+    with database.reading(site.app.extensions["rootnote"].engine) as session:
         assert list(shown_codes(session, site.study.config.pay)) == [(walker.code, "technical", 0.75)]
     assert walker.client.get(f"{walker.address}/technical").status_code == 303
     assert site.walker().take_part().step == "done", "the place is free again"

@@ -226,7 +226,7 @@ def test_a_database_of_another_schedule(study: Study) -> None:
     from server.settings import read_settings
 
     assert quick("server", "migrate", study.folder).exit_code == 0
-    create_app(study, read_settings(study, os.environ)).extensions["rootnote.engine"].dispose()
+    create_app(study, read_settings(study, os.environ)).extensions["rootnote"].engine.dispose()
     write_schedule(study, 6, 2, triplets="second")
     write_stimuli(study)
     for name in ("run", "export"):

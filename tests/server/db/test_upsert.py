@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from server.db import database
 from server.db.models import Assignment, MarketplaceSubmission, VaultEntry
 from server.db.upsert import find_or_add
-from server.participant.marketplace_entry import MarketplaceEntry
 from server.recruiting import snapshot
+from server.recruiting.marketplace_entry import MarketplaceEntry
 from server.simulation.fake_mturk import AcceptedHit
 from tests.server.conftest import Site
 from tests.server.recruiting.mturk_study import NO_PRESCREEN, Turk, make_turk, query_of
@@ -78,12 +78,12 @@ def turk(make_turk: Callable[..., Turk]) -> Turk:
 
 
 def arriving(turk: Turk, accepted: AcceptedHit) -> Act:
-    reception = turk.site.app.extensions["rootnote"].reception
-    assert isinstance(reception, MarketplaceEntry)
-    arrival = reception.recruiter.arrive(query_of(accepted.external_url))
+    entry = turk.site.app.extensions["rootnote"].marketplace_entry
+    assert isinstance(entry, MarketplaceEntry)
+    arrival = entry.marketplace.arrive(query_of(accepted.external_url))
 
     def note(session: Session) -> None:
-        reception.note(session, session.scalars(select(Assignment)).one(), arrival, turk.clock())
+        entry.record_arrival(session, session.scalars(select(Assignment)).one(), arrival, turk.clock())
 
     return note
 

@@ -23,7 +23,7 @@ PAGES = ("", "listeners", "listeners?state=finished", "triplets", "questions", "
 
 
 def add_researcher(site: Site, name: str = "anna", role: Role | None = None) -> None:
-    with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
+    with database.writing(site.app.extensions["rootnote"].engine) as session, session.begin():
         users.add(session, name, PASSWORD, site.clock.now, role)
 
 

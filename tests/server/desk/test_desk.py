@@ -48,7 +48,7 @@ def half_way(paper: Study, make_site: Callable[..., Site], monkeypatch: pytest.M
     """The paper's study, half way, with a researcher."""
     monkeypatch.setattr("tests.server.conftest.make_study", lambda folder: paper)
     site = make_site(settings=METRICS)
-    fill(site.app.extensions["rootnote.engine"], site.study, site.clock.now)
+    fill(site.app.extensions["rootnote"].engine, site.study, site.clock.now)
     add_researcher(site)
     return site
 
@@ -240,7 +240,7 @@ def test_the_overview_counts_what_is_there(half_way: Site) -> None:
     assert "Not let in 9 7 %" in words
     assert "Places filled 60 of 90" in words
     assert "600 of 900" in words
-    with Session(half_way.app.extensions["rootnote.engine"]) as session:
+    with Session(half_way.app.extensions["rootnote"].engine) as session:
         ended = list(session.scalars(select(Assignment).where(Assignment.state == AssignmentState.FINISHED)))
     minutes = [(one.ended_at - one.consented_at).total_seconds() / 60 for one in ended if one.ended_at]
     low, median, high = np.quantile(minutes, [0.1, 0.5, 0.9])
@@ -303,13 +303,13 @@ def test_nothing_tells_agreement_before_the_end(half_way: Site, monkeypatch: pyt
 
     before = look()
     flip = "UPDATE responses SET choice = CASE choice WHEN 'A' THEN 'B' ELSE 'A' END"
-    with half_way.app.extensions["rootnote.engine"].begin() as connection:
+    with half_way.app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(text(flip))
     assert look() == before
     assert not computed
     assert visit.send("study/close", reason="all places are filled", confirm="yes").status_code == 303
     turned = visit.page("agreement")
-    with half_way.app.extensions["rootnote.engine"].begin() as connection:
+    with half_way.app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(text(flip))
     right = visit.page("agreement")
     rates = [
@@ -344,7 +344,7 @@ def test_unblinding_early_asks_for_a_reason_and_is_logged(half_way: Site) -> Non
 @pytest.mark.both_databases
 def test_the_log_can_only_grow(site: Site) -> None:
     visit = Visit(site).signed_in()
-    engine = site.app.extensions["rootnote.engine"]
+    engine = site.app.extensions["rootnote"].engine
     for change in ("UPDATE log SET reason = 'another'", "DELETE FROM log"):
         with pytest.raises(DBAPIError, match="only added to"), engine.begin() as connection:
             connection.execute(text(change))

@@ -212,7 +212,7 @@ def test_owners_who_remove_each_other_at_once_leave_one(site: Site) -> None:
 def test_a_new_password_leaves_the_second_factor(site: Site) -> None:
     visit = Visit(site).signed_in("monitor")
     app, _ = visit.enrol()
-    with database.writing(site.app.extensions["rootnote.engine"]) as session, session.begin():
+    with database.writing(site.app.extensions["rootnote"].engine) as session, session.begin():
         users.change_password(session, "monitor", "another long password")
     assert visit.open().status_code == 303, "they are signed out"
     site.clock.advance(1)

@@ -28,7 +28,7 @@ COLUMNS = (
 
 
 def export(site: Site, folder: Path) -> list[dict[str, str]]:
-    with database.reading(site.app.extensions["rootnote.engine"]) as session:
+    with database.reading(site.app.extensions["rootnote"].engine) as session:
         responses.export(session, site.study, read_plan(site.study), folder)
     with (folder / "responses.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -116,7 +116,7 @@ def test_status_counts(make_site: Callable[..., Site], clock: FakeClock) -> None
     done = site.walker().take_part()
     out = site.walker().consent().screen(right=False)
     site.walker().begin().answer()
-    with database.reading(site.app.extensions["rootnote.engine"]) as session:
+    with database.reading(site.app.extensions["rootnote"].engine) as session:
         counted = count(session)
         codes = list(shown_codes(session, site.study.config.pay))
     assert counted["places"] == {"all": 4, "free": 2, "held": 1, "filled": 1}

@@ -127,7 +127,7 @@ def test_nothing_but_the_vault_holds_a_planted_identity(
 
 
 def engine_of(turk: Turk) -> Engine:
-    engine = turk.site.app.extensions["rootnote.engine"]
+    engine = turk.site.app.extensions["rootnote"].engine
     assert isinstance(engine, Engine)
     return engine
 
@@ -246,8 +246,8 @@ def test_people_of_plain_links_are_waited_for_too(site: Site, clock: FakeClock) 
     """Those who are paid by hand, by their codes: what `server open` began is in the books."""
     site.walker().consent("?worker=ann").screen().hear("volume")
     walker = site.walker().begin().listen().finish()
-    engine, config = site.app.extensions["rootnote.engine"], site.study.config
-    door = site.app.extensions["rootnote"].door
+    engine, config = site.app.extensions["rootnote"].engine, site.study.config
+    door = site.app.extensions["rootnote"].signer
     with database.writing(engine) as session, session.begin():
         terms: dict[str, str] = {}
         session.add(Launch(id=1, name="x", live=False, terms=terms, budget_cents=1000, began_at=clock()))

@@ -65,7 +65,7 @@ def collect(study: Study, folder: Path, listeners: int) -> tuple[np.ndarray, np.
             labels.append(trial.high_side == "A")
             owners.append(listener)
             walker.go("trial", **walker.answer_fields("A"))
-    site.app.extensions["rootnote.engine"].dispose()
+    site.app.extensions["rootnote"].engine.dispose()
     return np.array(rows, dtype=float), np.array(labels), np.array(owners)
 
 

@@ -215,9 +215,9 @@ def test_forged_entries_are_refused(site: Site) -> None:
     from server.identity.tokens import TokenSigner
 
     forged = TokenSigner("x" * 40)
-    entry = forged.open("0" * 64)
-    assert entry is not None
-    for value in [*HOSTILE, forged.sign(entry)]:
+    ticket = forged.new_ticket("0" * 64)
+    assert ticket is not None
+    for value in [*HOSTILE, forged.sign_ticket(ticket)]:
         assert site.walker().client.post("/take", data={"entry": value}).status_code == 400
     assert site.query("SELECT * FROM assignments") == []
 

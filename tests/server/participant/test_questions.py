@@ -99,7 +99,7 @@ def test_answers_are_kept_exported_and_counted(make_site: Callable[..., Site], t
     at_the_questions(site).go("questions", **given)
     at_the_questions(site).go("questions", q_device="Headphones", q_plays="Piano", q_years="٧")
     at_the_questions(site)  # has not finished: counts for nothing
-    with database.reading(site.app.extensions["rootnote.engine"]) as session:
+    with database.reading(site.app.extensions["rootnote"].engine) as session:
         export(session, site.study, read_plan(site.study), tmp_path / "out")
     with (tmp_path / "out" / "listeners.csv").open(newline="") as file:
         first, second, third = csv.DictReader(file)

@@ -47,7 +47,7 @@ def make_bucket_site(tmp_path: Path, clock: FakeClock, published: Study) -> Iter
         database.migrate(engine)
         engines.append(engine)
         app = create_app(study, Settings(url, SECRET), clock=clock)
-        engines.append(app.extensions["rootnote.engine"])
+        engines.append(app.extensions["rootnote"].engine)
         return Site(study, app, clock, str(url))
 
     yield make
@@ -117,7 +117,7 @@ def test_a_slow_bucket_holds_no_connection(
 ) -> None:
     site = make_bucket_site("proxy")
     walker = site.walker().begin()
-    pool, held = site.app.extensions["rootnote.engine"].pool, []
+    pool, held = site.app.extensions["rootnote"].engine.pool, []
     read = S3Storage.read
 
     def slowly(self: S3Storage, stimulus: Stimulus) -> bytes:

@@ -34,7 +34,7 @@ ANSWERED = [
 
 
 def engine_of(site: Site) -> Engine:
-    engine = site.app.extensions["rootnote.engine"]
+    engine = site.app.extensions["rootnote"].engine
     assert isinstance(engine, Engine)
     return engine
 
@@ -233,7 +233,7 @@ def test_a_change_of_the_consent_text_opens_a_new_version(site: Site, monkeypatc
     url = engine_of(site).url
     later = create_app(site.study, Settings(url, SECRET), clock=site.clock)
     Site(site.study, later, site.clock, str(url)).walker().consent()
-    later.extensions["rootnote.engine"].dispose()
+    later.extensions["rootnote"].engine.dispose()
     engine_of(site).dispose()
     monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
     monkeypatch.setenv("ROOTNOTE_DATABASE_URL", url.render_as_string(hide_password=False))

@@ -132,7 +132,7 @@ def open_house(study: Study, url: str, folder: Path) -> House:
     """A fresh database with the study's places."""
     engine = database.connect(make_url(url), SECRET)
     database.migrate(engine)
-    create_app(study, Settings(make_url(url), SECRET)).extensions["rootnote.engine"].dispose()
+    create_app(study, Settings(make_url(url), SECRET)).extensions["rootnote"].engine.dispose()
     return House(study, url, engine, folder)
 
 

@@ -187,7 +187,7 @@ def make_turk(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Call
             config = load_study(site.study.folder).config
             recruiter = MTurkMarketplace(config.recruiter.mturk, "Test", endpoint=market.url, attempts=attempts)
             stack.callback(recruiter.disconnect)
-            engine = site.app.extensions["rootnote.engine"]
+            engine = site.app.extensions["rootnote"].engine
             office = RecruitingContext(engine, recruiter, config, TokenSigner(SECRET), vault, f"{URL}/take", clock)
             return Turk(site, market, office, clock)
 

@@ -22,10 +22,10 @@ from server.assignments import audio, lifecycle, trials
 from server.assignments.experiment import Experiment
 from server.assignments.trials import TrialAnswer
 from server.db.models import Base, Launch, MarketplaceSubmission, Payment, Posting
-from server.participant.marketplace_entry import MarketplaceEntry
 from server.payments import ledger
 from server.recruiting import grants, launch
 from server.recruiting.launch import RecruitingContext
+from server.recruiting.marketplace_entry import MarketplaceEntry
 from server.recruiting.marketplaces.base import DirectPayment, PostingOrder
 from server.recruiting.marketplaces.base import SubmissionStatus as Told
 from server.simulation.fake_mturk import AcceptedHit, FakeMTurk
@@ -154,7 +154,7 @@ class Show:
     def __post_init__(self) -> None:
         turk = self.turk
         self.experiment = Experiment(turk.office.config, read_plan(turk.site.study), turk.clock)
-        self.reception = MarketplaceEntry(
+        self.marketplace_entry = MarketplaceEntry(
             turk.office.recruiter, turk.office.vault, turk.office.door, turk.office.config.pay
         )
         self.healthy = turk.office
@@ -227,10 +227,10 @@ class Show:
 
     def listen(self, accepted: AcceptedHit, ends: str) -> None:
         with self.healthy.writing() as session:
-            arrival = self.reception.arrive(session, query_of(accepted.external_url))
-            entry = self.reception.entry("0" * 64, arrival)
-            assignment = lifecycle.consent(session, self.experiment, entry, self.healthy.door.token(entry))
-            self.reception.note(session, assignment, arrival, self.turk.clock())
+            arrival = self.marketplace_entry.read_arrival(session, query_of(accepted.external_url))
+            ticket = self.marketplace_entry.ticket_for("0" * 64, arrival)
+            assignment = lifecycle.consent(session, self.experiment, ticket, self.healthy.door.token_for(ticket))
+            self.marketplace_entry.record_arrival(session, assignment, arrival, self.turk.clock())
             if ends == "leave":
                 lifecycle.leave(session, self.experiment, assignment)
             elif ends == "technical":

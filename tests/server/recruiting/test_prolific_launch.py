@@ -87,7 +87,7 @@ def make_house(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Cal
             site = make_site(toml=toml, settings=settings, **options)
             recruiter = ProlificMarketplace(load_study(site.study.folder), endpoint=market.url)
             stack.callback(recruiter.disconnect)
-            engine = site.app.extensions["rootnote.engine"]
+            engine = site.app.extensions["rootnote"].engine
             config = load_study(site.study.folder).config
             office = RecruitingContext(engine, recruiter, config, TokenSigner(SECRET), vault, f"{URL}/take", clock)
             return House(site, market, office, clock)

@@ -88,7 +88,7 @@ def test_a_worker_who_gives_back_and_accepts_again_goes_on(make_turk: MakeTurk) 
     turk.market.workers["A1"].qualifications.clear()  # a researcher lets them in once more
     back = turk.worker("A1")
     assert back.accepted.assignment_id == walker.accepted.assignment_id, "the same id comes again"
-    assert "Go on where I was" in back.html
+    assert "Your answers so far are saved" in back.html
     back.agree()
     assert back.find(r'data-position="(\d+)"') == "2"
     back.listen().finish()

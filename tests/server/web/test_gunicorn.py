@@ -32,7 +32,7 @@ folder, url, secret = sys.argv[1:]
 study = load_study(Path(folder))
 print("ready", flush=True)
 sys.stdin.readline()
-create_app(study, Settings(make_url(url), secret)).extensions["rootnote.engine"].dispose()
+create_app(study, Settings(make_url(url), secret)).extensions["rootnote"].engine.dispose()
 """
 
 
@@ -109,7 +109,7 @@ def test_reading_waits_for_nobody_who_writes(make_site: Callable[..., Site]) -> 
     site = make_site()
     walker = site.walker().begin().hear_all()
     sounds = [walker.sound(clip) for clip in "XAB"]
-    begin = "BEGIN IMMEDIATE" if site.app.extensions["rootnote.engine"].dialect.name == "sqlite" else "BEGIN"
+    begin = "BEGIN IMMEDIATE" if site.app.extensions["rootnote"].engine.dialect.name == "sqlite" else "BEGIN"
     other = create_engine(make_url(site.database_url), isolation_level="AUTOCOMMIT")
     with other.connect() as connection:
         connection.exec_driver_sql(begin)

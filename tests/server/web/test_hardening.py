@@ -207,7 +207,7 @@ def test_a_driver_that_quotes_a_value_is_not_quoted(site: Site, log: io.StringIO
 
 @pytest.mark.both_databases
 def test_ready_while_the_database_is_this_studys(site: Site) -> None:
-    client, engine = Client(site.app), site.app.extensions["rootnote.engine"]
+    client, engine = Client(site.app), site.app.extensions["rootnote"].engine
     assert client.get("/readyz").text == "ready\n"
     [(schedule,)] = site.query("SELECT schedule FROM study")
     for change, words in (
