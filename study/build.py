@@ -26,7 +26,8 @@ from embeddings.models.base import ModelOptions
 from embeddings.models.registry import load_embedder
 from embeddings.provenance import Provenance, read_json, read_table, write_json, write_table
 from embeddings.vectors import read_vectors, vectors_provenance
-from study.config import ClmrConfig, ModelConfig, Study
+from study.config import Study
+from study.config_sections import ClmrConfig, ModelConfig
 from study.design.bins import (
     NONE,
     PromptNeighbours,

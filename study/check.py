@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from embeddings.errors import RootnoteError
-from study.config import PAPER_PROMPTS, Study
+from study.config import Study
+from study.config_sections import PAPER_PROMPTS
 from study.consent_check import missing_elements
 from study.prescreen.steps import chance_of_guessing, graded_steps, minutes
 from study.trial_plan import Plan, read_plan

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from embeddings.errors import RootnoteError
 from embeddings.provenance import Provenance, read_json, write_json
 from embeddings.search.exact import Neighbours, nearest
-from study.config import BinsConfig
+from study.config_sections import BinsConfig
 
 PAPER_NEIGHBOURS = 10_000
 AUTO_SHARE = 0.002  # the paper's 10,000 of 5 million

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.errors import RootnoteError
-from study.config import DesignConfig
+from study.config_sections import DesignConfig
 from study.design.schedule import PAIRS, Cell, assign_paper, assign_robust
 from study.trial_plan import PlannedTrial
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embeddings.errors import RootnoteError
-from study.config import DesignConfig
+from study.config_sections import DesignConfig
 from study.trial_plan import PlannedTrial
 
 REPEAT_DISTANCE = 3  # a repeat comes at least so many positions after the first hearing

@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from embeddings.errors import RootnoteError
 from embeddings.provenance import Provenance
-from study.config import PAPER_PROMPTS, DesignConfig, StudyConfig
+from study.config import StudyConfig
+from study.config_sections import PAPER_PROMPTS, DesignConfig
 from study.design.bins import PromptNeighbours, Rows, SimilarityBins
 
 DUPLICATE = 0.9999

@@ -11,7 +11,8 @@ from typing import Any
 
 from embeddings.errors import RootnoteError
 from embeddings.provenance import digest
-from study.config import CorpusConfig, StudyConfig, StudyInfo
+from study.config import StudyConfig
+from study.config_sections import CorpusConfig, StudyInfo
 
 JSON, MARKDOWN, HYPOTHESES = "preregistration.json", "preregistration.md", "hypotheses.md"
 # What the analysis will do; analysis.preregistration.deviations states the same of a report and compares.

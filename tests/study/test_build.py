@@ -91,7 +91,8 @@ def test_a_fresh_study_folder(built: Path) -> None:
 
 
 def test_init_writes_the_defaults_of_the_model(tmp_path: Path) -> None:
-    from study.config import CorpusConfig, StudyConfig, StudyInfo
+    from study.config import StudyConfig
+    from study.config_sections import CorpusConfig, StudyInfo
 
     write_music(tmp_path / "music", 1, seconds=1)
     assert run("study", "init", tmp_path / "s", "--audio", tmp_path / "music").returncode == 0

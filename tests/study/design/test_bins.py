@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.errors import RootnoteError
-from study.config import BinsConfig
+from study.config_sections import BinsConfig
 from study.design.bins import choose_neighbours, find_neighbours, fit_bins, random_scores
 
 
