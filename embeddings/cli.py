@@ -12,7 +12,7 @@ import click
 
 from embeddings.audio.corpus import CutSettings, CutSummary, audio_dir_of, cut, read_corpus, write_corpus
 from embeddings.embed import Dtype, embed_corpus
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError
 from embeddings.models.base import BACKENDS, ModelOptions
 from embeddings.models.registry import EMBEDDERS, load_embedder
 from embeddings.progress import showing
@@ -119,7 +119,7 @@ def embed_command(
     Example: rootnote embeddings embed --corpus corpus.parquet --embedder logmel --out vectors.npy
     """
     if out.suffix != ".npy":
-        raise RootnoteError(f"--out {out} must end in .npy.")
+        raise ConfigError(f"--out {out} must end in .npy.")
     options = ModelOptions(checkpoint, windows, backend)
     table, provenance = read_corpus(corpus)
     music = audio or audio_dir_of(table)

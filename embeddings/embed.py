@@ -32,7 +32,7 @@ import pyarrow as pa
 
 from embeddings.audio.corpus import Progress, TrackClips, cores, require_audio, tracks_of
 from embeddings.audio.decode import Samples, read_clips
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError, DataError, ResourceError, RootnoteError
 from embeddings.models.base import Embedder, Projection, Vectors, unit
 from embeddings.provenance import Provenance, digest, replacing, write_json
 from embeddings.vectors import vectors_provenance
@@ -62,7 +62,7 @@ def embed_corpus(
             the disk is full; what was finished is kept, and the next call goes on from there.
     """
     if out.suffix != ".npy":
-        raise RootnoteError(f"{out} must end in .npy.")
+        raise ConfigError(f"{out} must end in .npy.")
     require_audio(table, audio_dir)
     run = EmbeddingRun.of(table, corpus, embedder, out, dtype)
     with run.locked():
@@ -97,7 +97,7 @@ def embed_rows(
         if not np.isfinite(vectors).all():
             row = begin + int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             path, start = table["path"][row].as_py(), table["start_s"][row].as_py()
-            raise RootnoteError(f"{embedder.name} gave a value that is not finite for {path} at {start:g} s.")
+            raise DataError(f"{embedder.name} gave a value that is not finite for {path} at {start:g} s.")
         yield vectors
         begin += len(vectors)
 
@@ -127,7 +127,7 @@ def fit_projection(
                 progress(rows.done, clips)
     projection = embedder.fit(np.load(run.features))
     if projection is None:
-        raise RootnoteError(f"{embedder.name} says that it fits and fitted nothing.")
+        raise DataError(f"{embedder.name} says that it fits and fitted nothing.")
     _save_projection(run.fitted, projection)
     if clips < table.num_rows:
         run.features.unlink()
@@ -178,7 +178,7 @@ class EmbeddingRun:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RootnoteError(f"{self.out} is being written by another process; wait until it is done.") from None
+                raise ResourceError(f"{self.out} is being written by another process; wait until it is done.") from None
             try:
                 yield
             finally:
@@ -265,18 +265,18 @@ class RowSource:
         needed = (self._shape[0] - self.done) * self._row_bytes
         free = shutil.disk_usage(self._path.parent).free
         if needed > free:
-            raise RootnoteError(
+            raise ResourceError(
                 f"{self._path.parent} has {free / 1e9:.1f} GB free and the vectors need {needed / 1e9:.1f} GB more; "
                 "make room, or write to another disk."
             )
 
     def _failed(self, error: OSError) -> RootnoteError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return RootnoteError(
+            return ResourceError(
                 f"the disk of {self._path.parent} is full; {self.done:,} of {self._shape[0]:,} clips are kept: "
                 "make room and run the same command again."
             )
-        return RootnoteError(f"{self._path} cannot be written ({error.strerror}); run the same command again.")
+        return ResourceError(f"{self._path} cannot be written ({error.strerror}); run the same command again.")
 
 
 def _vectors(

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError, StaleArtefactError
 
 FORMAT = 1
 _KEY = b"rootnote"
@@ -54,9 +54,9 @@ class Provenance:
             found = cls(str(data["kind"]), dict(data["settings"]), dict(data["made_from"]))
             stated = data["fingerprint"]
         except (KeyError, TypeError, ValueError) as error:
-            raise RootnoteError(f"{path} carries no provenance of ours; build it again.") from error
+            raise ArtefactError(f"{path} carries no provenance of ours; build it again.") from error
         if stated != found.fingerprint:
-            raise RootnoteError(f"{path} was edited or made by another version; build it again.")
+            raise StaleArtefactError(f"{path} was edited or made by another version; build it again.")
         return found
 
 
@@ -100,11 +100,11 @@ def read_json(path: Path, kind: str, made_by: str) -> tuple[dict[str, Any], Prov
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RootnoteError(f"{path} is missing; run `{made_by}`.") from None
+        raise ArtefactError(f"{path} is missing; run `{made_by}`.") from None
     except (OSError, ValueError) as error:
-        raise RootnoteError(f"{path} cannot be read ({error}); run `{made_by}`.") from error
+        raise ArtefactError(f"{path} cannot be read ({error}); run `{made_by}`.") from error
     if not isinstance(content, dict):
-        raise RootnoteError(f"{path} is not a {kind} file; run `{made_by}`.")
+        raise ArtefactError(f"{path} is not a {kind} file; run `{made_by}`.")
     provenance = Provenance.from_dict(content.pop("provenance", {}), path)
     _check_kind(provenance, kind, path, made_by)
     return content, provenance
@@ -122,9 +122,9 @@ def read_table(path: Path, kind: str, made_by: str) -> tuple[pa.Table, Provenanc
     try:
         table = pq.ParquetFile(path).read()
     except FileNotFoundError:
-        raise RootnoteError(f"{path} is missing; run `{made_by}`.") from None
+        raise ArtefactError(f"{path} is missing; run `{made_by}`.") from None
     except (OSError, pa.ArrowException) as error:
-        raise RootnoteError(f"{path} is not a readable Parquet file; run `{made_by}`.") from error
+        raise ArtefactError(f"{path} is not a readable Parquet file; run `{made_by}`.") from error
     raw = (table.schema.metadata or {}).get(_KEY)
     provenance = Provenance.from_dict(json.loads(raw) if raw else {}, path)
     _check_kind(provenance, kind, path, made_by)
@@ -133,7 +133,7 @@ def read_table(path: Path, kind: str, made_by: str) -> tuple[pa.Table, Provenanc
 
 def _check_kind(provenance: Provenance, kind: str, path: Path, made_by: str) -> None:
     if provenance.kind != kind:
-        raise RootnoteError(f"{path} holds {provenance.kind}, not {kind}; run `{made_by}`.")
+        raise ArtefactError(f"{path} holds {provenance.kind}, not {kind}; run `{made_by}`.")
 
 
 def require_fresh(path: Path, found: Provenance, expected: Provenance, made_by: str) -> None:
@@ -156,4 +156,4 @@ def require_fresh(path: Path, found: Provenance, expected: Provenance, made_by: 
             if found.made_from.get(key) != expected.made_from.get(key)
         }
     )
-    raise RootnoteError(f"{path} is stale ({', '.join(changed) or 'format'} changed since); run `{made_by}`.")
+    raise StaleArtefactError(f"{path} is stale ({', '.join(changed) or 'format'} changed since); run `{made_by}`.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError, StaleArtefactError
 from embeddings.models.base import Embedder, Projection, Vectors
 from embeddings.provenance import Provenance, read_json
 
@@ -30,11 +30,11 @@ def read_vectors(path: Path, made_by: str = MADE_BY) -> tuple[Vectors, Provenanc
     try:
         vectors = np.load(path, mmap_mode="r")
     except FileNotFoundError:
-        raise RootnoteError(f"{path} is missing; run `{made_by}`.") from None
+        raise ArtefactError(f"{path} is missing; run `{made_by}`.") from None
     except (OSError, ValueError) as error:
-        raise RootnoteError(f"{path} is not a readable .npy file; run `{made_by}`.") from error
+        raise ArtefactError(f"{path} is not a readable .npy file; run `{made_by}`.") from error
     if vectors.dtype != content["dtype"] or vectors.shape != (content["clips"], content["dim"]):
-        raise RootnoteError(f"{path} is not what {path.with_suffix('.json').name} says; run `{made_by}`.")
+        raise StaleArtefactError(f"{path} is not what {path.with_suffix('.json').name} says; run `{made_by}`.")
     return vectors, provenance
 
 
@@ -46,8 +46,8 @@ def read_projection(path: Path, made_by: str = MADE_BY) -> Projection | None:
     file = path.parent / content["fitted"]["file"]
     try:
         if hashlib.sha256(file.read_bytes()).hexdigest() != content["fitted"]["sha256"]:
-            raise RootnoteError(f"{file} is not the one made with {path}; run `{made_by}`.")
+            raise StaleArtefactError(f"{file} is not the one made with {path}; run `{made_by}`.")
         with np.load(file) as arrays:
             return Projection(arrays["mean"], arrays["matrix"])
     except (OSError, ValueError, KeyError) as error:
-        raise RootnoteError(f"{file} is missing or cannot be read; run `{made_by}`.") from error
+        raise ArtefactError(f"{file} is missing or cannot be read; run `{made_by}`.") from error

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from embeddings.audio.corpus import CutSettings, corpus_provenance, cut, write_corpus
 from embeddings.embed import embed_corpus
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError, ConfigError, DataError, ResourceError, RootnoteError
 from embeddings.models.base import ModelOptions
 from embeddings.models.registry import load_embedder
 from embeddings.provenance import Provenance, read_json, read_table, write_json, write_table
@@ -84,7 +84,7 @@ def build(study: Study, reporter: BuildReporter) -> None:
         RootnoteError: where a stage cannot be done; what was finished before it stays.
     """
     if not study.audio.is_dir():
-        raise RootnoteError(f"{study.audio} is no folder; set corpus.audio in {study.folder / 'study.toml'}.")
+        raise ConfigError(f"{study.audio} is no folder; set corpus.audio in {study.folder / 'study.toml'}.")
     with _locked(study.build):
         corpus, table = _corpus(study, reporter)
         require_tracks(table["track"].to_numpy(), study.config.design)
@@ -122,7 +122,7 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RootnoteError(f"another build is at work in {folder}; wait until it is done.") from None
+            raise ResourceError(f"another build is at work in {folder}; wait until it is done.") from None
         _sweep(folder)
         yield
 
@@ -140,7 +140,7 @@ def _is_fresh(read: Callable[[], Provenance], expected: Provenance) -> bool:
     """Whether `read` finds the artefact whole and made of what is there now."""
     try:
         return read().fingerprint == expected.fingerprint
-    except RootnoteError:
+    except ArtefactError:
         return False
 
 
@@ -183,7 +183,7 @@ def _left_out(study: Study, table: pa.Table) -> Rows:
     try:
         rows = np.array(sorted(read_left_out(study.folder / name, table)), np.int64)
     except RootnoteError as error:
-        raise RootnoteError(f"corpus.duplicates: {error}") from error
+        raise ConfigError(f"corpus.duplicates: {error}") from error
     return rows
 
 
@@ -231,7 +231,7 @@ def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours,
             random = random_scores(array, config.random_clips, seed, neighbours.left_out)
             bins = fit_bins(found.neighbours.scores, random, config.half_width)
         except RootnoteError as error:
-            raise RootnoteError(f"{name}: {error}") from error
+            raise DataError(f"{name}: {error}") from error
         write_bins(study.bins(name), describe_bins(bins, found, random, name, config, seed), expected)
     bins, content, _ = read_bins(study.bins(name))
     text = f"{name}: {content['prompts']:,} prompts × {content['neighbours']:,} nearest"
@@ -265,7 +265,7 @@ def _triplets(
             try:
                 rows[name] = draw_triplets(array, tracks, neighbours.of(name), fitted, config.design, config.study.seed)
             except RootnoteError as error:
-                raise RootnoteError(f"{name}: {error}") from error
+                raise DataError(f"{name}: {error}") from error
         write_table(study.triplets, triplets_table(rows), expected)
     drawn, _ = read_table(study.triplets, "triplets", BUILD)
     prompts = drawn.group_by(["embedder", "prompt"]).aggregate([]).num_rows
@@ -345,5 +345,5 @@ def _whole_stimuli(study: Study) -> Provenance:
     for entry in content["clips"].values():
         path = study.stimuli / entry["file"]
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            raise RootnoteError(f"{path} is missing or spoilt; run `{BUILD}`.")
+            raise ArtefactError(f"{path} is missing or spoilt; run `{BUILD}`.")
     return provenance

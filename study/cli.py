@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError
 from embeddings.provenance import replacing
 from study.check import TEXTS, check_study
 from study.config import load_study, text_name
@@ -37,15 +37,15 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
     Example: rootnote study init my-study --audio ~/Music
     """
     if not audio.is_dir():
-        raise RootnoteError(f"{audio} is no folder; give the folder that holds the music with --audio.")
+        raise ConfigError(f"{audio} is no folder; give the folder that holds the music with --audio.")
     offered = [language.strip() for language in languages.split(",")]
     texts = _texts(offered)
     taken = [file for file in ("study.toml", *texts) if (folder / file).exists()]
     if taken:
-        raise RootnoteError(f"{folder / taken[0]} exists already; nothing was changed.")
+        raise ConfigError(f"{folder / taken[0]} exists already; nothing was changed.")
     name = name or folder.resolve().name
     if len(name) > (longest := 80):
-        raise RootnoteError(f"the study's name has {len(name)} characters; give one of {longest} at most with --name.")
+        raise ConfigError(f"the study's name has {len(name)} characters; give one of {longest} at most with --name.")
     folder.mkdir(parents=True, exist_ok=True)
     templates = files("study") / "templates"
     for file, template in (texts | {"study.toml": "study.toml"}).items():  # study.toml last: without it, no study yet
@@ -66,7 +66,7 @@ def _texts(languages: list[str]) -> dict[str, str]:
     """The texts of a study in these languages: file -> the template that it begins as."""
     unknown = [language for language in languages if language not in LANGUAGES]
     if unknown or len(set(languages)) < len(languages):
-        raise RootnoteError(f"--languages wants one or more of {', '.join(LANGUAGES)}, separated by commas.")
+        raise ConfigError(f"--languages wants one or more of {', '.join(LANGUAGES)}, separated by commas.")
     return {
         text_name(name, language, languages[0]): text_name(name, language, SOURCE)
         for language in languages
@@ -148,7 +148,7 @@ def cors(origin: str) -> None:
 
     parts = urlsplit(origin)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise RootnoteError(f"--origin is '{origin}', not an address like https://study.example.org.")
+        raise ConfigError(f"--origin is '{origin}', not an address like https://study.example.org.")
     click.echo(json.dumps(cors_rules(f"{parts.scheme}://{parts.netloc}"), indent=2))
 
 

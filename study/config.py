@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError, model_validator
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError
 from study.config_sections import (
     BinsConfig,
     CorpusConfig,
@@ -146,15 +146,15 @@ def load_study(folder: Path) -> Study:
     """
     path = folder / "study.toml"
     if not path.is_file():
-        raise RootnoteError(f"{path} does not exist; make a study with `rootnote study init DIR --audio AUDIO_DIR`.")
+        raise ConfigError(f"{path} does not exist; make a study with `rootnote study init DIR --audio AUDIO_DIR`.")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RootnoteError(f"{path} is not valid TOML: {error}.") from error
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
     try:
         return Study(folder.resolve(), StudyConfig.model_validate(data))
     except ValidationError as error:
-        raise RootnoteError(f"{path}: {_explain(error)}") from error
+        raise ConfigError(f"{path}: {_explain(error)}") from error
 
 
 def _explain(error: ValidationError) -> str:

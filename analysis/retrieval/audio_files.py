@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from analysis.retrieval.robustness.run import EmbeddedCorpus
 from embeddings.audio.corpus import cores
-from embeddings.audio.decode import AudioError, Samples, Track, rms_dbfs, windows
-from embeddings.errors import RootnoteError
+from embeddings.audio.decode import Samples, Track, rms_dbfs, windows
+from embeddings.errors import AudioError, RootnoteError
 from embeddings.models.base import Vectors, embed_clips
 from embeddings.threads import map_in_order
 

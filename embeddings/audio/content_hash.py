@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embeddings.audio.corpus import Progress, TrackClips, cores, require_audio, tracks_of
-from embeddings.audio.decode import AudioError, Track, windows
+from embeddings.audio.decode import Track, windows
+from embeddings.errors import AudioError
 from embeddings.threads import map_in_order
 
 Hashes = npt.NDArray[np.uint64]

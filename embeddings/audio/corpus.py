@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embeddings.audio.decode import TAG_NAMES, AudioError, Tags, Track, find_audio, printable, rms_dbfs, windows
-from embeddings.errors import RootnoteError
+from embeddings.audio.decode import TAG_NAMES, Tags, Track, find_audio, rms_dbfs, windows
+from embeddings.errors import AudioError, ConfigError, DataError, StaleArtefactError, printable
 from embeddings.provenance import Provenance, digest, read_table, write_table
 
 MADE_BY = "rootnote embeddings cut"
@@ -53,7 +53,7 @@ class CutSettings:
 
     def __post_init__(self) -> None:
         if self.clip_seconds <= 0 or self.hop_seconds <= 0:
-            raise RootnoteError("clip_seconds and hop_seconds must be above 0.")
+            raise ConfigError("clip_seconds and hop_seconds must be above 0.")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def cut(
     settings = settings or CutSettings()
     listing = _listing(audio_dir)
     if not listing:
-        raise RootnoteError(f"{audio_dir} holds no wav, flac, ogg, mp3, opus or m4a file; put music in it.")
+        raise DataError(f"{audio_dir} holds no wav, flac, ogg, mp3, opus or m4a file; put music in it.")
     provenance = _provenance(audio_dir, settings, metadata, listing)
     paths = [path for path, _, _ in listing]
     described = _read_metadata(_metadata_path(audio_dir, metadata), paths)
@@ -162,9 +162,9 @@ def require_audio(table: pa.Table, audio_dir: Path) -> None:
         try:
             status = (audio_dir / path).stat()
         except OSError:
-            raise RootnoteError(f"{audio_dir / path} is gone since the corpus was cut; {_AGAIN}") from None
+            raise StaleArtefactError(f"{audio_dir / path} is gone since the corpus was cut; {_AGAIN}") from None
         if (status.st_size, status.st_mtime_ns) != (size, modified):
-            raise RootnoteError(f"{audio_dir / path} has changed since the corpus was cut; {_AGAIN}")
+            raise StaleArtefactError(f"{audio_dir / path} has changed since the corpus was cut; {_AGAIN}")
 
 
 _ROWS_AT_ONCE = 50_000  # clips that are ever held as Python objects
@@ -187,7 +187,7 @@ def cores() -> int:
 
 def _listing(audio_dir: Path) -> list[tuple[str, int, int]]:
     if not audio_dir.is_dir():
-        raise RootnoteError(f"{audio_dir} is not a folder; give the folder that holds the music.")
+        raise ConfigError(f"{audio_dir} is not a folder; give the folder that holds the music.")
     listing = []
     for path in find_audio(audio_dir):
         try:
@@ -220,7 +220,7 @@ def _csv_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise RootnoteError(f"{path} cannot be read ({error.strerror}); give a CSV file.") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}); give a CSV file.") from error
 
 
 def _read_metadata(path: Path | None, known: Sequence[str]) -> dict[str, Tags]:
@@ -231,16 +231,16 @@ def _read_metadata(path: Path | None, known: Sequence[str]) -> dict[str, Tags]:
         rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
         header = next(csv.reader(io.StringIO(text, newline="")), [])
     except (UnicodeDecodeError, csv.Error) as error:
-        raise RootnoteError(f"{path} is not a CSV file in UTF-8 ({error}).") from error
+        raise DataError(f"{path} is not a CSV file in UTF-8 ({error}).") from error
     if "path" not in header:
-        raise RootnoteError(f"{path} has no column 'path'; its first line must name the columns.")
+        raise DataError(f"{path} has no column 'path'; its first line must name the columns.")
     described: dict[str, Tags] = {}
     files = set(known)
     for number, row in enumerate(rows, start=2):
         name = (row["path"] or "").strip().removeprefix("./")
         if name not in files or name in described:
             twice = "is there twice" if name in described else "is not an audio file of the audio folder"
-            raise RootnoteError(f"{path}, row {number}: path '{name}' {twice}; mend or remove the row.")
+            raise DataError(f"{path}, row {number}: path '{name}' {twice}; mend or remove the row.")
         described[name] = Tags(**{tag: (row.get(tag) or "").strip() or None for tag in TAG_NAMES})
     return described
 
@@ -289,7 +289,7 @@ def _assemble(
     )
     if not summary.clips:
         first = summary.skipped[0]
-        raise RootnoteError(
+        raise DataError(
             f"{audio_dir} gives no clip: none of its {len(paths)} audio files could be used "
             f"({first.path}: {first.reason})."
         )

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import AudioError, printable
 
 Samples = npt.NDArray[np.float32]
 
@@ -33,14 +33,6 @@ _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "wav,w64,flac,ogg,
 _BLOCK = 1 << 16
 # Integer samples to ±1: (offset, full scale) by sample type.
 _FULL_SCALE = {"u1": (128.0, 128.0), "i2": (0.0, 2.0**15), "i4": (0.0, 2.0**31), "i8": (0.0, 2.0**63)}
-
-
-class AudioError(RootnoteError):
-    """A file could not be decoded; `reason` says why in a few words."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{printable(str(path))} cannot be decoded: {reason}.")
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -56,11 +48,6 @@ class Tags:
 
 
 TAG_NAMES = tuple(field.name for field in fields(Tags))
-
-
-def printable(name: str) -> str:
-    """`name` with the bytes that are not UTF-8 written as \\udcxx, so that it can be printed and stored."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def find_audio(folder: Path) -> list[str]:

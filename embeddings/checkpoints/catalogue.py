@@ -13,7 +13,7 @@ from typing import Any
 
 import platformdirs
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError
 
 _CLAP = "https://huggingface.co/lukewys/laion_clap/resolve/main"
 _CC0 = "CC0-1.0 (model card of lukewys/laion_clap)"
@@ -97,7 +97,7 @@ def named(name: str) -> Checkpoint:
         RootnoteError: where there is none, naming those there are.
     """
     if name not in CHECKPOINTS:
-        raise RootnoteError(f"there is no checkpoint '{name}'; the known ones are: {', '.join(CHECKPOINTS)}.")
+        raise ConfigError(f"there is no checkpoint '{name}'; the known ones are: {', '.join(CHECKPOINTS)}.")
     return CHECKPOINTS[name]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import httpx
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import CheckpointError, ConfigError, ResourceError
 
 Progress = Callable[[int, int], None]  # bytes done, of how many
 
@@ -54,9 +54,9 @@ def check_address(address: str) -> None:
     try:
         url = httpx.URL(address)
     except httpx.InvalidURL as error:
-        raise RootnoteError(f"'{address}' is not an address ({error}); give one that begins with https://.") from error
+        raise ConfigError(f"'{address}' is not an address ({error}); give one that begins with https://.") from error
     if not url.host or not (url.scheme == "https" or _on_this_machine(url)):
-        raise RootnoteError(f"'{address}' is not an https address; files are fetched over https only.")
+        raise ConfigError(f"'{address}' is not an https address; files are fetched over https only.")
 
 
 def download(
@@ -94,7 +94,7 @@ def download(
                 furthest = max(furthest, _length(part))
                 if failures >= attempts:
                     kept = f"{_length(part):,} bytes are kept; " if _length(part) else ""
-                    raise RootnoteError(
+                    raise ResourceError(
                         f"{address} could not be fetched in {attempts} attempts ({broken}); {kept}{_AGAIN}."
                     ) from broken
             time.sleep(min(wait * 2 ** (failures - 1), _LONGEST_WAIT))
@@ -111,9 +111,7 @@ def _client(address: str, timeout: float) -> httpx.Client:
 
     def check(request: httpx.Request) -> None:
         if request.url.scheme != "https" and not (local and _on_this_machine(request.url)):
-            raise RootnoteError(
-                f"{address} leads to {request.url}, which is not https; nothing was fetched from there."
-            )
+            raise ConfigError(f"{address} leads to {request.url}, which is not https; nothing was fetched from there.")
 
     return httpx.Client(
         follow_redirects=True,
@@ -147,7 +145,7 @@ def _attempt(client: httpx.Client, address: str, part: Path, size: int | None, p
             _write_notes(part, now)
             _write(response, part, now, size, progress)
     except (httpx.TooManyRedirects, httpx.UnsupportedProtocol) as error:
-        raise RootnoteError(f"{address} leads nowhere ({error}).") from error
+        raise ResourceError(f"{address} leads nowhere ({error}).") from error
     except httpx.TransportError as error:
         raise _BrokenError(str(error) or type(error).__name__) from error
 
@@ -159,13 +157,13 @@ def _check_status(response: httpx.Response, address: str) -> None:
     answer = f"{code} {response.reason_phrase}".strip()
     if code >= 500 or code in (408, 425, 429):
         raise _BrokenError(f"the server answered {answer}")
-    raise RootnoteError(f"{address} cannot be fetched: the server answered {answer}.")
+    raise ResourceError(f"{address} cannot be fetched: the server answered {answer}.")
 
 
 def _begin(response: httpx.Response, address: str) -> _Kept:
     """What is known of a file that comes from its first byte on."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise RootnoteError(f"{address} cannot be fetched: the server sends it compressed though told not to.")
+        raise ResourceError(f"{address} cannot be fetched: the server sends it compressed though told not to.")
     stated = response.headers.get("Content-Length", "")
     return _Kept(address, _validator(response), int(stated) if stated.isdecimal() else None)
 
@@ -185,11 +183,11 @@ def _follow(response: httpx.Response, kept: _Kept, part: Path) -> _Kept:
 def _check_length(now: _Kept, address: str, part: Path, size: int | None) -> None:
     if size is not None and now.total not in (None, size):
         discard(part)
-        raise RootnoteError(f"{address} holds {now.total:,} bytes, but the published file has {size:,}; not fetched.")
+        raise CheckpointError(f"{address} holds {now.total:,} bytes, but the published file has {size:,}; not fetched.")
     missing = (now.total or size or 0) - now.length
     free = shutil.disk_usage(part.parent).free
     if missing > free:
-        raise RootnoteError(
+        raise ResourceError(
             f"{part.parent} has {free:,} bytes free and {missing:,} are to come; make room and {_AGAIN}."
         )
 
@@ -204,7 +202,7 @@ def _write(response: httpx.Response, part: Path, now: _Kept, size: int | None, p
             done += len(block)
             if done > (_LARGEST if total is None else total):
                 discard(part)
-                raise RootnoteError(f"{now.address} sends more than the {total or _LARGEST:,} bytes it should hold.")
+                raise CheckpointError(f"{now.address} sends more than the {total or _LARGEST:,} bytes it should hold.")
             file.write(block)
             if progress and total:
                 progress(done, total)
@@ -218,8 +216,8 @@ def _disk_errors(part: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RootnoteError(f"the disk of {part.parent} is full; make room and {_AGAIN}.") from error
-        raise RootnoteError(f"{part} cannot be written ({error.strerror}); {_AGAIN}.") from error
+            raise ResourceError(f"the disk of {part.parent} is full; make room and {_AGAIN}.") from error
+        raise ResourceError(f"{part} cannot be written ({error.strerror}); {_AGAIN}.") from error
 
 
 def _validator(response: httpx.Response) -> str | None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from embeddings.checkpoints.catalogue import CHECKPOINTS, Checkpoint, cache_folder, named
 from embeddings.checkpoints.download import Progress, discard, download
-from embeddings.errors import RootnoteError
+from embeddings.errors import CheckpointError, ResourceError, RootnoteError
 from embeddings.provenance import replacing
 
 
@@ -107,12 +107,12 @@ def _alone(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = lock.open("a")
     except OSError as error:
-        raise RootnoteError(f"{path.parent} cannot be written ({error.strerror}); choose a folder by --to.") from error
+        raise ResourceError(f"{path.parent} cannot be written ({error.strerror}); choose a folder by --to.") from error
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RootnoteError(f"{path} is being fetched by another process; wait until it is done.") from None
+            raise ResourceError(f"{path} is being fetched by another process; wait until it is done.") from None
         yield
 
 
@@ -121,7 +121,7 @@ def _put_in_place(part: Path, path: Path, checkpoint: Checkpoint, address: str) 
         digest = _verify(part, path, checkpoint)
         # A page that says "sign in first" also comes with status 200.
         if checkpoint.sha256 is None and path.suffix == ".zip" and not zipfile.is_zipfile(part):
-            raise RootnoteError(f"{address} gave something that is not a zip file; it was thrown away.")
+            raise CheckpointError(f"{address} gave something that is not a zip file; it was thrown away.")
     except RootnoteError:
         discard(part)
         raise
@@ -148,9 +148,9 @@ def _verify(found: Path, path: Path, checkpoint: Checkpoint) -> str:
         return digest
     whose = "the published one" if checkpoint.sha256 else f"the one of the first fetch, noted in {_notes(path)}"
     if found == path:
-        raise RootnoteError(f"{path} is there, but its SHA-256 is not {whose}; move it away and fetch again.")
+        raise CheckpointError(f"{path} is there, but its SHA-256 is not {whose}; move it away and fetch again.")
     mend = "fetch again" if checkpoint.sha256 else f"fetch again, or delete {_notes(path).name} to accept a new version"
-    raise RootnoteError(f"what was fetched for {path} has not {whose} as its SHA-256 and was thrown away; {mend}.")
+    raise CheckpointError(f"what was fetched for {path} has not {whose} as its SHA-256 and was thrown away; {mend}.")
 
 
 def _notes(path: Path) -> Path:
@@ -176,5 +176,5 @@ def _noted(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise RootnoteError(f"{_notes(path)} cannot be read; delete it and fetch again.") from error
+        raise CheckpointError(f"{_notes(path)} cannot be read; delete it and fetch again.") from error
     return noted if isinstance(noted, dict) else {}

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import CheckpointError, RootnoteError
 
 Weights = dict[str, torch.Tensor]
 
@@ -43,7 +43,7 @@ _PASSED_OVER = (
 
 def missing_checkpoint(name: str) -> RootnoteError:
     """What to say where an embedder that needs weights was given none."""
-    return RootnoteError(
+    return CheckpointError(
         f"{name} needs its weights: get them by `rootnote embeddings fetch {name}`, then give --checkpoint PATH "
         f'(in a study: [embedding.{name}] checkpoint = "PATH").'
     )
@@ -58,7 +58,7 @@ def read_checkpoint(path: Path) -> Any:
         RootnoteError: where it is missing, truncated, no checkpoint, or holds more than tensors and plain values.
     """
     if not path.is_file():
-        raise RootnoteError(f"the checkpoint {path} is missing; give the path of a file.")
+        raise CheckpointError(f"the checkpoint {path} is missing; give the path of a file.")
     try:
         if path.suffix == ".safetensors":
             import safetensors.torch
@@ -68,7 +68,7 @@ def read_checkpoint(path: Path) -> Any:
     except RootnoteError:
         raise
     except Exception as error:  # torch, zipfile and safetensors raise many kinds on damaged files
-        raise RootnoteError(f"{path} is not a checkpoint, or damaged ({type(error).__name__}).") from error
+        raise CheckpointError(f"{path} is not a checkpoint, or damaged ({type(error).__name__}).") from error
 
 
 def load_into(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path, model: str) -> None:
@@ -85,10 +85,10 @@ def load_into(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Pat
     for what, names in (("lacks", missing), ("has also", surplus), ("has another shape of", shapes)):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise RootnoteError(f"{path} is not a checkpoint of {model}: it {what} '{names[0]}'{more}.")
+            raise CheckpointError(f"{path} is not a checkpoint of {model}: it {what} '{names[0]}'{more}.")
     network.load_state_dict(dict(weights), strict=False)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
-        raise RootnoteError(f"{path} holds a weight that is not finite.")
+        raise CheckpointError(f"{path} holds a weight that is not finite.")
 
 
 def tensors_in(content: Any) -> Weights:
@@ -126,14 +126,14 @@ def _file_within(path: Path) -> Path | io.BytesIO:
         # A torch file is a zip too, of uncompressed entries; one that swells on reading is none of torch's.
         if any(entry.filename.endswith("/data.pkl") for entry in entries):
             if sum(entry.file_size for entry in entries) > path.stat().st_size:
-                raise RootnoteError(f"{path} is larger inside than outside, which no torch file is; refused.")
+                raise CheckpointError(f"{path} is larger inside than outside, which no torch file is; refused.")
             return path
         found = [entry for entry in entries if _is_torch_name(entry.filename)]
         if len(found) != 1:
             holds = f"{len(found)} checkpoints" if found else "no checkpoint (.pt, .pth or .ckpt)"
-            raise RootnoteError(f"{path} holds {holds}; unpack it and give the path of the right file.")
+            raise CheckpointError(f"{path} holds {holds}; unpack it and give the path of the right file.")
         if found[0].file_size > _UNPACKED_LIMIT:
-            raise RootnoteError(f"{path}: {found[0].filename} in it would unpack to over 1 GiB; refused.")
+            raise CheckpointError(f"{path}: {found[0].filename} in it would unpack to over 1 GiB; refused.")
         with archive.open(found[0]) as file:
             return io.BytesIO(file.read(_UNPACKED_LIMIT))
 
@@ -154,7 +154,7 @@ def _load(file: Path | io.BytesIO, path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if _ASKS_FOR_MORE.search(str(error)):
-            raise RootnoteError(f"{path} holds more than weights (code would run on loading it); refused.") from error
+            raise CheckpointError(f"{path} holds more than weights (code would run on loading it); refused.") from error
         raise
 
 

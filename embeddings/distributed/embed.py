@@ -28,7 +28,7 @@ from embeddings.distributed.ray_connection import connected
 from embeddings.distributed.shards import Shard, ShardFolder, shards_of
 from embeddings.distributed.workers import Job, ShardOutcome
 from embeddings.embed import Dtype, EmbeddingRun, RowSource, fit_projection
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError, ResourceError
 from embeddings.models.base import ModelOptions
 from embeddings.models.registry import load_embedder
 from embeddings.provenance import Provenance
@@ -64,7 +64,7 @@ def embed_on_cluster(
             differently, or a shard failed each time; finished shards are kept, and the next call goes on.
     """
     if out.suffix != ".npy":
-        raise RootnoteError(f"{out} must end in .npy.")
+        raise ConfigError(f"{out} must end in .npy.")
     require_audio(table, audio_dir)
     audio_dir, out = audio_dir.absolute(), out.absolute()
     load = functools.partial(load_embedder, name, _absolute(options))
@@ -112,7 +112,7 @@ class _Merge:
         with contextlib.closing(outcomes):
             for one in outcomes:
                 if one.kind == "setup":
-                    raise RootnoteError(f"{one.reason.rstrip('.')}; {AGAIN}.")
+                    raise ResourceError(f"{one.reason.rstrip('.')}; {AGAIN}.")
                 if one.kind == "failed":
                     self._failed[one.shard] = one.reason
                 elif one.shard.end > self._rows.done:
@@ -129,9 +129,9 @@ class _Merge:
         if self._failed:
             _, reason = min(self._failed.items())
             more = f" ({len(self._failed):,} shards failed)" if len(self._failed) > 1 else ""
-            raise RootnoteError(f"{reason.rstrip('.')}{more}; {AGAIN}.")
+            raise ResourceError(f"{reason.rstrip('.')}{more}; {AGAIN}.")
         if self._shards:
-            raise RootnoteError(
+            raise ResourceError(
                 f"{self._shards[0]} were embedded, but {self._folder.path} does not show them; it must lie on storage "
                 f"that all nodes see: {AGAIN}."
             )

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from embeddings.distributed.shards import Shard, ShardFolder
 from embeddings.embed import embed_rows
-from embeddings.errors import RootnoteError
+from embeddings.errors import ResourceError, RootnoteError
 from embeddings.models.base import Embedder, Projection, Vectors
 
 _TRIES = 3
@@ -136,13 +136,13 @@ class EmbeddingWorker:
             (self._job.folder.path, self._job.folder.is_seen()),
         ):
             if not seen:
-                raise RootnoteError(f"it does not see {path}; music and output must lie on storage all nodes see.")
+                raise ResourceError(f"it does not see {path}; music and output must lie on storage all nodes see.")
         if self._embedder is None:
             self._slot = _keep_to(self._job.cores)
             embedder = self._job.load()
             found, wanted = Model.of(embedder), self._job.model
             if found != wanted:
-                raise RootnoteError(
+                raise ResourceError(
                     f"it would run {found.name} with {found.running}, others with {wanted.running}; install the same "
                     "versions on all nodes, and choose one --backend."
                 )

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from embeddings.audio.corpus import cores
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError, MissingPackageError, ResourceError
 from embeddings.models.base import BACKENDS
 
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -80,17 +80,17 @@ def choose_backend(name: str = "auto", *, bf16: bool = True) -> Backend:
         RootnoteError: where the name is not known or this machine lacks it.
     """
     if name not in BACKENDS:
-        raise RootnoteError(f"there is no backend '{name}'; the known ones are: {', '.join(BACKENDS)}.")
+        raise ConfigError(f"there is no backend '{name}'; the known ones are: {', '.join(BACKENDS)}.")
     if name == "auto":
         name = _fastest(bf16)
     kind, _, forced = name.partition("-")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise RootnoteError(f"--backend {name}: this machine shows torch no CUDA GPU; use --backend auto.")
+        raise ResourceError(f"--backend {name}: this machine shows torch no CUDA GPU; use --backend auto.")
     if kind == "openvino" and not importlib.util.find_spec("openvino"):
-        raise RootnoteError(f"--backend {name}: OpenVINO is missing; run `pip install 'rootnote[fast-cpu]'`.")
+        raise MissingPackageError(f"--backend {name}: OpenVINO is missing; run `pip install 'rootnote[fast-cpu]'`.")
     able = _MULTIPLIES_IN_BF16[kind]()
     if forced and not able:
-        raise RootnoteError(f"--backend {name}: this machine does not multiply in bfloat16; use --backend {kind}.")
+        raise ConfigError(f"--backend {name}: this machine does not multiply in bfloat16; use --backend {kind}.")
     small = forced or (able and bf16 and kind != "torch")
     return Backend(kind, "bf16" if small else "fp32", torch.device("cuda" if kind == "cuda" else "cpu"))
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError
 
 Vectors = npt.NDArray[np.float32]
 
@@ -98,9 +98,9 @@ def refuse_options(name: str, options: ModelOptions) -> None:
     """
     for option, value in (("checkpoint", options.checkpoint), ("windows", options.windows)):
         if value is not None:
-            raise RootnoteError(f"{name} takes no {option}; leave it out.")
+            raise ConfigError(f"{name} takes no {option}; leave it out.")
     if options.backend != "auto":
-        raise RootnoteError(f"{name} runs on numpy and has no backend '{options.backend}'; leave --backend out.")
+        raise ConfigError(f"{name} runs on numpy and has no backend '{options.backend}'; leave --backend out.")
 
 
 def embed_clips(embedder: Embedder, projection: Projection | None, clips: Vectors) -> Vectors:

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from embeddings.checkpoints.load import Weights, load_into, missing_checkpoint, read_checkpoint, sha256_of, tensors_in
-from embeddings.errors import RootnoteError
+from embeddings.errors import CheckpointError, ConfigError, ResourceError
 from embeddings.models.backends import Backend, Network, choose_backend
 from embeddings.models.base import ModelOptions, Vectors, unit
 
@@ -105,7 +105,7 @@ def load(options: ModelOptions | None = None) -> Clap:
     """
     given = options or ModelOptions()
     if given.windows is not None:
-        raise RootnoteError("clap takes no windows; leave it out.")
+        raise ConfigError("clap takes no windows; leave it out.")
     if given.checkpoint is None:
         raise missing_checkpoint("clap")
     # As with the other networks, bfloat16 is used only where it is asked for by name.
@@ -189,9 +189,9 @@ def _from_laion(path: Path) -> tuple[nn.Module, str]:
     first = weights.get("audio_model.audio_encoder.patch_embed.proj.weight")
     architecture = _ARCHITECTURES.get(len(first)) if first is not None and first.dim() else None
     if architecture is None:
-        raise RootnoteError(f"{path} is not a checkpoint of clap: it holds no audio branch of HTSAT-tiny or -base.")
+        raise CheckpointError(f"{path} is not a checkpoint of clap: it holds no audio branch of HTSAT-tiny or -base.")
     if "audio_model.audio_encoder.mel_conv2d.weight" in weights:
-        raise RootnoteError(f"{path} is a fused CLAP, whose vectors depend on the batch; give one without fusion.")
+        raise CheckpointError(f"{path} is a fused CLAP, whose vectors depend on the batch; give one without fusion.")
     network = ClapAudioModelWithProjection(ClapAudioConfig(**architecture))
     expected = network.state_dict()
     load_into(network, {name: weights[name] for name in weights if name in expected}, path, "clap")
@@ -223,7 +223,7 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # many kinds: no network, no such model, no leave to read it
-        raise RootnoteError(
+        raise ResourceError(
             f"the Hugging Face model {name} cannot be fetched ({type(error).__name__}); "
             "give the path of a file, or `rootnote embeddings fetch clap`."
         ) from error
@@ -236,9 +236,9 @@ def _from_folder(folder: Path) -> tuple[nn.Module, str]:
     config = _read_json(folder / "config.json")
     stated = config.get("audio_config", config)
     if config.get("model_type") not in ("clap", "clap_audio_model") or not isinstance(stated, dict):
-        raise RootnoteError(f"{folder} does not hold a CLAP model; give a LAION checkpoint or another folder.")
+        raise CheckpointError(f"{folder} does not hold a CLAP model; give a LAION checkpoint or another folder.")
     if stated.get("enable_fusion"):
-        raise RootnoteError(f"{folder} is a fused CLAP, whose vectors depend on the batch; give one without fusion.")
+        raise CheckpointError(f"{folder} is a fused CLAP, whose vectors depend on the batch; give one without fusion.")
     _require_front_end(folder)
     path = folder / "model.safetensors"
     network = ClapAudioModelWithProjection(ClapAudioConfig(**stated))
@@ -261,14 +261,14 @@ def _require_front_end(folder: Path) -> None:
     }
     for name, value in ours.items():
         if name in stated and stated[name] != value:
-            raise RootnoteError(f"{folder} wants {name} = {stated[name]}, and clap's spectrogram has {value:g}.")
+            raise CheckpointError(f"{folder} wants {name} = {stated[name]}, and clap's spectrogram has {value:g}.")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RootnoteError(f"{path} is missing or no JSON; give a whole Hugging Face folder.") from error
+        raise CheckpointError(f"{path} is missing or no JSON; give a whole Hugging Face folder.") from error
     if not isinstance(content, dict):
-        raise RootnoteError(f"{path} is not what a Hugging Face folder has there.")
+        raise CheckpointError(f"{path} is not what a Hugging Face folder has there.")
     return content

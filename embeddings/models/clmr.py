@@ -34,7 +34,7 @@ from embeddings.checkpoints.load import (
     sha256_of,
     tensors_in,
 )
-from embeddings.errors import RootnoteError
+from embeddings.errors import CheckpointError, ConfigError
 from embeddings.models.backends import Backend, Network, choose_backend
 from embeddings.models.base import ModelOptions, Vectors, unit
 
@@ -94,7 +94,7 @@ def load(options: ModelOptions | None = None) -> Clmr:
     given = options or ModelOptions()
     windows = given.windows or "first"
     if windows not in WINDOWS:
-        raise RootnoteError(f"clmr knows no windows '{windows}'; choose 'first' or 'mean'.")
+        raise ConfigError(f"clmr knows no windows '{windows}'; choose 'first' or 'mean'.")
     if given.checkpoint is None:
         raise missing_checkpoint("clmr")
     # In bfloat16, filters drawn at random (statistics taken from music) gave cosines down to 0.989 with float32, and
@@ -126,7 +126,7 @@ def encoder_weights(content: Any, path: Path) -> Weights:
     weights = {name.removeprefix(prefix): tensor for name, tensor in named.items() if name.startswith(prefix)}
     weights = {_version_2(name): tensor for name, tensor in weights.items() if not name.startswith("fc.")}
     if not weights:
-        raise RootnoteError(f"{path} is not a checkpoint of clmr: it holds no encoder.")
+        raise CheckpointError(f"{path} is not a checkpoint of clmr: it holds no encoder.")
     return weights
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from embeddings.checkpoints.load import fold, load_into, missing_checkpoint, read_checkpoint, sha256_of, tensors_in
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError
 from embeddings.models.backends import Backend, Network, choose_backend
 from embeddings.models.base import ModelOptions, Vectors, unit
 
@@ -81,7 +81,7 @@ def load(options: ModelOptions | None = None) -> Musicnn:
     """
     given = options or ModelOptions()
     if given.windows is not None:
-        raise RootnoteError("musicnn takes no windows; leave it out.")
+        raise ConfigError("musicnn takes no windows; leave it out.")
     if given.checkpoint is None:
         raise missing_checkpoint("musicnn")
     # In bfloat16, cosines with float32 stay above 0.9998, yet more than 1 % of the ten nearest of 2,000 clips change.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError
 from embeddings.models.base import Embedder, ModelOptions
 
 # name -> "module:function", called as load(options). Imported only when asked for.
@@ -26,7 +26,7 @@ def load_embedder(name: str, options: ModelOptions | None = None) -> Embedder:
     """
     if name not in EMBEDDERS:
         known = ", ".join(sorted(EMBEDDERS))
-        raise RootnoteError(f"there is no embedder '{name}'; the known ones are: {known}.")
+        raise ConfigError(f"there is no embedder '{name}'; the known ones are: {known}.")
     module, _, function = EMBEDDERS[name].partition(":")
     load: Callable[[ModelOptions], Embedder] = getattr(importlib.import_module(module), function)
     return load(options or ModelOptions())

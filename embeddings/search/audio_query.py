@@ -28,7 +28,7 @@ from rich.text import Text
 
 from embeddings.audio.decode import Samples, Track, rms_dbfs, windows
 from embeddings.checkpoints.fetch import cached
-from embeddings.errors import RootnoteError
+from embeddings.errors import DataError, StaleArtefactError
 from embeddings.models.base import Embedder, ModelOptions, Projection, Vectors, embed_clips
 from embeddings.models.registry import load_embedder
 from embeddings.provenance import Provenance, require_fresh
@@ -102,12 +102,12 @@ def embedder_of(path: Path, found: Provenance, corpus: Provenance, options: Mode
     now = vectors_provenance(embedder, corpus).settings
     differing = sorted(key for key in {**found.settings, **now} if found.settings.get(key) != now.get(key))
     if "checkpoint" in differing:
-        raise RootnoteError(
+        raise StaleArtefactError(
             f"{path} was made with another checkpoint of {name} (SHA-256 {str(digest)[:16]}…); give that one by "
             "--checkpoint."
         )
     if differing:
-        raise RootnoteError(
+        raise StaleArtefactError(
             f"{path} was made with other settings of {name} ({', '.join(differing)}); give the same, or run "
             f"`{MADE_BY}` again."
         )
@@ -171,9 +171,9 @@ def read_query(
         if heard:
             vectors.append(embed_clips(embedder, projection, np.stack([clip for _, clip in heard])))
     if not starts and not silent:
-        raise RootnoteError(f"{path} is shorter than a clip of the corpus ({seconds:g} s); give a longer piece.")
+        raise DataError(f"{path} is shorter than a clip of the corpus ({seconds:g} s); give a longer piece.")
     if not starts:
-        raise RootnoteError(f"{path} is silent (below {silence_dbfs:g} dBFS); there is nothing to search for.")
+        raise DataError(f"{path} is silent (below {silence_dbfs:g} dBFS); there is nothing to search for.")
     return Query(starts, seconds, np.concatenate(vectors), silent)
 
 

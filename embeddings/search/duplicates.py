@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from embeddings.audio.content_hash import Hashes
 from embeddings.audio.corpus import Progress
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError, ConfigError, StaleArtefactError
 from embeddings.provenance import Provenance, read_json, replacing, require_fresh, write_json
 from embeddings.search.near_pairs import Likeness, join_near
 from embeddings.search.union_find import Rows
@@ -82,7 +82,7 @@ def find_duplicates(
     """
     for one in likenesses:
         if len(one.vectors) != table.num_rows:
-            raise RootnoteError(f"{one.name} has {len(one.vectors):,} rows and the corpus {table.num_rows:,} clips.")
+            raise ArtefactError(f"{one.name} has {len(one.vectors):,} rows and the corpus {table.num_rows:,} clips.")
     first_copy = _first_equal(hashes)
     distinct = np.unique(first_copy)
     firsts = np.arange(table.num_rows)
@@ -127,7 +127,7 @@ def write_duplicates(path: Path, groups: Sequence[Group], table: pa.Table, prove
 def check_suffix(path: Path) -> None:
     """Refuse a file of duplicates that is neither .csv nor .json."""
     if path.suffix not in (".csv", ".json"):
-        raise RootnoteError(f"{path} must end in .csv or .json.")
+        raise ConfigError(f"{path} must end in .csv or .json.")
 
 
 def read_left_out(path: Path, table: pa.Table | None = None) -> set[int]:
@@ -143,7 +143,7 @@ def read_left_out(path: Path, table: pa.Table | None = None) -> set[int]:
     try:
         rows = [(str(row["kind"]), int(row["clip"]), str(row["path"]), float(row["start_s"])) for row in _read(path)]
     except (KeyError, TypeError, ValueError) as error:
-        raise RootnoteError(f"{path} is not a file of duplicates ({error}); run `{MADE_BY}`.") from error
+        raise ArtefactError(f"{path} is not a file of duplicates ({error}); run `{MADE_BY}`.") from error
     if table is not None:
         _check_corpus(path, rows, table)
     return {clip for kind, clip, _, _ in rows if kind != "first"}
@@ -214,9 +214,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file, strict=True))
     except FileNotFoundError:
-        raise RootnoteError(f"{path} is missing; run `{MADE_BY}`.") from None
+        raise ArtefactError(f"{path} is missing; run `{MADE_BY}`.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RootnoteError(f"{path} cannot be read ({error}); run `{MADE_BY}`.") from error
+        raise ArtefactError(f"{path} cannot be read ({error}); run `{MADE_BY}`.") from error
 
 
 def _check_corpus(path: Path, rows: Sequence[tuple[str, int, str, float]], table: pa.Table) -> None:
@@ -227,7 +227,7 @@ def _check_corpus(path: Path, rows: Sequence[tuple[str, int, str, float]], table
         fits = found["path"].to_pylist() == [name for _, _, name, _ in rows]
         fits = fits and found["start_s"].to_pylist() == [start for _, _, _, start in rows]
     if not fits:
-        raise RootnoteError(f"{path} holds duplicates of another corpus; run `{MADE_BY}`.")
+        raise StaleArtefactError(f"{path} holds duplicates of another corpus; run `{MADE_BY}`.")
 
 
 def _first_equal(hashes: Hashes) -> Rows:

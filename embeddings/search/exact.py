@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError, DataError
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -71,17 +71,17 @@ def _scan(vectors: Vectors, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
 
 def _checked(vectors: Vectors, queries: Vectors, k: int, exclude: Rows | Sequence[int] | None) -> Rows:
     if vectors.ndim != 2 or queries.ndim != 2 or vectors.shape[1] != queries.shape[1]:
-        raise RootnoteError(f"vectors {vectors.shape} and queries {queries.shape} do not go together.")
+        raise DataError(f"vectors {vectors.shape} and queries {queries.shape} do not go together.")
     if k < 1:
-        raise RootnoteError("k must be at least 1.")
+        raise ConfigError("k must be at least 1.")
     left_out = np.full(len(queries), -1, np.int64) if exclude is None else np.asarray(exclude, np.int64)
     if left_out.shape != (len(queries),):
-        raise RootnoteError(f"exclude must hold one row for each of the {len(queries)} queries.")
+        raise DataError(f"exclude must hold one row for each of the {len(queries)} queries.")
     if len(left_out) and (left_out.max() >= len(vectors) or left_out.min() < -1):
-        raise RootnoteError(f"exclude names a row outside 0 to {len(vectors) - 1}.")
+        raise DataError(f"exclude names a row outside 0 to {len(vectors) - 1}.")
     available = len(vectors) - bool((left_out >= 0).any())
     if k > available:
-        raise RootnoteError(f"{k} neighbours were asked of {available} clips; ask for fewer, or add music.")
+        raise DataError(f"{k} neighbours were asked of {available} clips; ask for fewer, or add music.")
     if not np.isfinite(queries).all():
-        raise RootnoteError("a query holds a value that is not finite.")
+        raise DataError("a query holds a value that is not finite.")
     return left_out

@@ -23,7 +23,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import DataError, ResourceError, RootnoteError
 from embeddings.models.base import Vectors
 from embeddings.provenance import Provenance, read_json, replacing, write_json
 from embeddings.search.exact import Neighbours, nearest
@@ -160,7 +160,7 @@ def _build(
         write_json(notes, content, provenance)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "the disk may be full"
-        raise RootnoteError(f"{file} cannot be written ({reason}); make room, or leave --approximate out.") from error
+        raise ResourceError(f"{file} cannot be written ({reason}); make room, or leave --approximate out.") from error
     return built
 
 
@@ -190,7 +190,7 @@ def _filled(kind: Kind, vectors: npt.NDArray[Any], progress: Progress | None) ->
 def _finite(rows: npt.NDArray[Any]) -> Vectors:
     values = np.ascontiguousarray(rows, dtype=np.float32)
     if not np.isfinite(values).all():
-        raise RootnoteError("the vectors hold a value that is not finite; embed the corpus again.")
+        raise DataError("the vectors hold a value that is not finite; embed the corpus again.")
     return values
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.audio.corpus import Progress
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError
 from embeddings.models.base import Vectors
 from embeddings.provenance import Provenance
 from embeddings.search.exact import Neighbours, nearest
@@ -63,7 +63,7 @@ def nearest_in(
         RootnoteError: as `put_vectors` and `nearest`, and where k is more than Milvus can give.
     """
     if k > LARGEST_K:
-        raise RootnoteError(
+        raise ConfigError(
             f"{k:,} neighbours were asked and Milvus gives {LARGEST_K:,} at most; ask for fewer, or leave --store out."
         )
     answerable = 1 <= k <= len(vectors) and queries.shape[1:] == vectors.shape[1:] and np.isfinite(queries).all()

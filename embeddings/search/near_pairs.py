@@ -26,7 +26,7 @@ import numpy.typing as npt
 import torch
 
 from embeddings.audio.corpus import cores
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError, DataError
 from embeddings.search.union_find import Groups, Pairs, Rows
 from embeddings.threads import map_in_order
 
@@ -55,7 +55,7 @@ class Likeness:
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
-            raise RootnoteError(f"the threshold {self.threshold:g} must be above 0 and at most 1.")
+            raise ConfigError(f"the threshold {self.threshold:g} must be above 0 and at most 1.")
 
     def unit(self, rows: Rows) -> Doubles:
         """These rows in float64, scaled to norm 1 (zeros stay zeros).
@@ -67,7 +67,7 @@ class Likeness:
         norms = np.sqrt(np.einsum("ij,ij->i", values, values))
         if not np.isfinite(norms).all():
             row = rows[np.flatnonzero(~np.isfinite(norms))[0]]
-            raise RootnoteError(f"{self.name} holds a value that is not finite in row {row}; embed the corpus again.")
+            raise DataError(f"{self.name} holds a value that is not finite in row {row}; embed the corpus again.")
         return values / np.where(norms > 0, norms, 1)[:, None]
 
     def cosines(self, left: Rows, right: Rows) -> Doubles:

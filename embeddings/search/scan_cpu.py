@@ -40,7 +40,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from embeddings.audio.corpus import cores
-from embeddings.errors import RootnoteError
+from embeddings.errors import DataError, RootnoteError
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -71,7 +71,7 @@ def scan(vectors: npt.NDArray[Any], queries: Vectors, k: int, form: Form | None 
         RootnoteError: where a value of `vectors` is not finite.
     """
     if len(vectors) >= 2**32:
-        raise RootnoteError(f"the scan counts rows up to {2**32:,}; these are {len(vectors):,}.")
+        raise DataError(f"the scan counts rows up to {2**32:,}; these are {len(vectors):,}.")
     # torch wants arrays that could be written to.
     queries = np.require(queries, np.float32, ["C", "W"])
     if not len(queries):
@@ -343,7 +343,7 @@ def _read_ahead(vectors: npt.NDArray[Any]) -> Callable[[int], None]:
 
 
 def not_finite(row: int) -> RootnoteError:
-    return RootnoteError(f"the vectors hold a value that is not finite in row {row}; make them again.")
+    return DataError(f"the vectors hold a value that is not finite in row {row}; make them again.")
 
 
 def _threads() -> ThreadPoolExecutor:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError, DataError
 from embeddings.provenance import Provenance, read_json, write_json
 from embeddings.search.exact import Neighbours, nearest
 from study.config_sections import BinsConfig
@@ -78,7 +78,7 @@ def find_neighbours(vectors: Floats, config: BinsConfig, seed: int, left_out: Ro
     """
     clips = len(vectors) - len(left_out)
     if clips < 3:
-        raise RootnoteError(f"the corpus has {clips} clips, too few for bins; give corpus.audio more music.")
+        raise DataError(f"the corpus has {clips} clips, too few for bins; give corpus.audio more music.")
     rng = np.random.default_rng([seed, 1])
     prompts = np.sort(_besides(left_out, rng.choice(clips, min(config.prompts, clips), replace=False)))
     k = choose_neighbours(config.neighbours, clips)
@@ -131,7 +131,7 @@ def fit_bins(scores: Floats, random: Floats, half_width: float) -> SimilarityBin
     _require_apart(bins)
     for number, inside in ((1, pooled), (2, pooled), (3, pooled), (4, np.asarray(random))):
         if not bins.holds(number, inside).any():
-            raise RootnoteError(
+            raise DataError(
                 f"bin {number} ({bins.centres[number]:.3f} ± {half_width:g}) is empty; "
                 "in study.toml raise bins.half_width"
                 + ("" if number == 4 else " or bins.neighbours")
@@ -145,14 +145,14 @@ def _require_apart(bins: SimilarityBins) -> None:
     for upper, lower in ((1, 2), (2, 3), (3, 4)):
         gap = bins.centres[upper] - bins.centres[lower]
         if gap <= 2 * half_width:
-            raise RootnoteError(
+            raise DataError(
                 f"bins {upper} and {lower} overlap (centres {bins.centres[upper]:.3f} and {bins.centres[lower]:.3f}, "
                 f"half-width {half_width:g}); in study.toml {_narrower(gap / 2)}"
                 + ("set bins.neighbours lower" if lower == 4 else "set bins.neighbours higher")
                 + " or choose another embedder."
             )
     if bins.centres[1] + half_width > 1:
-        raise RootnoteError(
+        raise DataError(
             f"bin 1 reaches beyond 1 (µ + 2σ = {bins.centres[1]:.3f}, half-width {half_width:g}); "
             f"in study.toml {_narrower(1 - bins.centres[1])}change bins.neighbours or choose another embedder."
         )
@@ -209,5 +209,5 @@ def read_bins(path: Path) -> tuple[SimilarityBins, Mapping[str, Any], Provenance
             content[key]
         bins = SimilarityBins(*(float(content[key]) for key in ("mu", "sigma", "random_mean", "half_width")))
     except (KeyError, TypeError, ValueError) as error:
-        raise RootnoteError(f"{path} lacks {error}; run `rootnote study build`.") from error
+        raise ArtefactError(f"{path} lacks {error}; run `rootnote study build`.") from error
     return bins, content, provenance

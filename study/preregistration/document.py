@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError
 from embeddings.provenance import digest
 from study.config import StudyConfig
 from study.config_sections import CorpusConfig, StudyInfo
@@ -59,7 +59,7 @@ def read_frozen(folder: Path) -> FrozenPlan | None:
         datetime.fromisoformat(plan["frozen_at"])
         markdown = to_markdown(plan)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RootnoteError(
+        raise ArtefactError(
             f"{path} is damaged ({type(error).__name__}: {error}); restore it from where it was registered."
         ) from error
     return FrozenPlan(plan, stated, digest(plan) == stated, text_of(folder / MARKDOWN) == markdown.strip())
