@@ -30,11 +30,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embeddings.audio.corpus import Progress, TrackClips, cores, require_audio, tracks_of
+from embeddings.audio.corpus import Progress, TrackClips, require_audio, tracks_of
 from embeddings.audio.decode import Samples, read_clips
 from embeddings.errors import ConfigError, DataError, ResourceError, RootnoteError
 from embeddings.models.base import Embedder, Projection, Vectors, unit
 from embeddings.provenance import Provenance, digest, replacing, write_json
+from embeddings.threads import cores
 from embeddings.vectors import vectors_provenance
 
 Dtype = Literal["float32", "float16"]

@@ -27,7 +27,7 @@ from embeddings.models.registry import load_embedder
 from embeddings.provenance import Provenance, read_json, read_table, write_json, write_table
 from embeddings.vectors import read_vectors, vectors_provenance
 from study.config import Study
-from study.config_sections import ClmrConfig, ModelConfig
+from study.config_sections import ClmrConfig
 from study.design.bins import (
     NONE,
     PromptNeighbours,
@@ -209,14 +209,13 @@ def _vectors(study: Study, name: str, corpus: Provenance, table: pa.Table, repor
 
 
 def model_options(study: Study, name: str) -> ModelOptions:
-    """What study.toml says of a model; the backend is this machine's fastest and no part of the design."""
-    model = getattr(study.config.embedding, name, None)
-    if not isinstance(model, ModelConfig):
+    """The options of a model in study.toml; the backend is this machine's fastest and not part of the design."""
+    model = study.config.embedding.models.get(name)
+    if model is None:
         return ModelOptions()
-    beside = study.folder / Path(model.checkpoint).expanduser()
-    return ModelOptions(
-        str(beside) if beside.exists() else model.checkpoint, model.windows if isinstance(model, ClmrConfig) else None
-    )
+    path = study.folder / Path(model.checkpoint).expanduser()
+    windows = model.windows if isinstance(model, ClmrConfig) else None
+    return ModelOptions(str(path) if path.exists() else model.checkpoint, windows)
 
 
 def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours, reporter: BuildReporter) -> Provenance:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from embeddings.errors import ConfigError
+from embeddings.models.registry import EMBEDDERS
 from embeddings.provenance import replacing
 from study.check import TEXTS, check_study
 from study.config import load_study, text_name
@@ -52,7 +53,7 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
         text = (templates / template).read_text(encoding="utf-8")
         if file == "study.toml":
             text = text.replace('languages = ["en"]', f"languages = {json.dumps(offered)}")
-            text = text.replace("{name}", _toml(name))
+            text = text.replace("{name}", _toml(name)).replace("{embedders}", ", ".join(EMBEDDERS))
             text = text.replace("{audio}", _toml(_shown(audio, folder)))
         with replacing(folder / file) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -22,6 +22,7 @@ from study.config_sections import (
     DesignConfig,
     EmbeddingConfig,
     ExclusionsConfig,
+    ModelConfig,
     PayConfig,
     PlayerConfig,
     PrescreenConfig,
@@ -171,6 +172,8 @@ def _explain(error: ValidationError) -> str:
     if problem["type"].startswith("union_tag"):
         return f"'{where}.type': a question is one of {', '.join(QUESTION_TYPES)}."
     message = problem["msg"].removeprefix("Value error, ")
+    if message.startswith("unknown key"):
+        return message
     return f"'{where}': {message[0].lower()}{message[1:]}." if where else f"{message}."
 
 
@@ -185,6 +188,8 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = StudyConfig
     for part in location:
         annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        if annotation is None and model is EmbeddingConfig:  # [embedding.NAME]
+            annotation = ModelConfig
         # `Section | None`: the section
         annotation = next((one for one in get_args(annotation) if one is not type(None)), annotation)
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from embeddings.models.registry import embedder_names, is_embedder
 from study.languages import LANGUAGES
 
 
@@ -53,31 +54,49 @@ class CorpusConfig(Section):
 
 
 class ModelConfig(Section):
-    """Where a model's weights are: a path, from the study's folder, or for clap a Hugging Face id."""
+    """[embedding.NAME]: a model's weights, as a path relative to the study folder, or for clap a Hugging Face id."""
 
     checkpoint: str = Field(min_length=1)
 
 
 class ClmrConfig(ModelConfig):
-    """CLMR hears 2.7 s: the first of a clip, or the mean of the first and the last."""
+    """CLMR hears 2.7 s: the first 2.7 s of a clip, or the mean of its first and last."""
 
     windows: Literal["first", "mean"] = "first"
 
 
 class EmbeddingConfig(Section):
-    """Which similarity measures are put to the test."""
+    """Which similarity measures the study tests; [embedding.NAME] says where the weights of an embedder are."""
+
+    # Sections of embedders: kept under their names, as if they were fields.
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, ModelConfig]
 
     embedders: list[str] = Field(default=["logmel"], min_length=1)
     dtype: Literal["float32", "float16"] = "float32"
-    clap: ModelConfig | None = None
     clmr: ClmrConfig | None = None
-    musicnn: ModelConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_sections(cls, data: Any) -> Any:
+        """Refuse a section that is not named after an embedder."""
+        for name in data if isinstance(data, dict) else ():
+            if name not in cls.model_fields and not is_embedder(name):
+                near = difflib.get_close_matches(name, [*cls.model_fields, *embedder_names()], n=1, cutoff=0.5)
+                raise ValueError(f"unknown key 'embedding.{name}'" + (f"; did you mean '{near[0]}'?" if near else "."))
+        return data
 
     @model_validator(mode="after")
     def _distinct(self) -> EmbeddingConfig:
         if len(set(self.embedders)) != len(self.embedders):
             raise ValueError("embedders must be distinct")
         return self
+
+    @property
+    def models(self) -> dict[str, ModelConfig]:
+        """The sections of embedders by name."""
+        own = {"clmr": self.clmr} if self.clmr else {}
+        return {**self.__pydantic_extra__, **own}
 
 
 class BinsConfig(Section):

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embeddings.audio.corpus import Progress, TrackClips, cores, require_audio, tracks_of
+from embeddings.audio.corpus import Progress, TrackClips, require_audio, tracks_of
 from embeddings.audio.decode import Track, windows
 from embeddings.errors import AudioError
-from embeddings.threads import map_in_order
+from embeddings.threads import cores, map_in_order
 
 Hashes = npt.NDArray[np.uint64]
 

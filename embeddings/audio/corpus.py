@@ -25,6 +25,7 @@ import pyarrow as pa
 from embeddings.audio.decode import TAG_NAMES, Tags, Track, find_audio, rms_dbfs, windows
 from embeddings.errors import AudioError, ConfigError, DataError, StaleArtefactError, printable
 from embeddings.provenance import Provenance, digest, read_table, write_table
+from embeddings.threads import cores
 
 MADE_BY = "rootnote embeddings cut"
 _AUDIO_DIR = b"audio_dir"
@@ -178,11 +179,6 @@ def tracks_of(table: pa.Table, begin: int = 0, end: int | None = None) -> Iterat
     starts, seconds = part["start_s"].to_numpy(), part["duration_s"].to_numpy()
     for first, last in itertools.pairwise(edges.tolist()):
         yield part["path"][first].as_py(), starts[first:last].tolist(), float(seconds[first])
-
-
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _listing(audio_dir: Path) -> list[tuple[str, int, int]]:

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from embeddings.errors import CheckpointError, RootnoteError
+from embeddings.models.base import ModelOptions
 
 Weights = dict[str, torch.Tensor]
 
@@ -41,12 +42,18 @@ _PASSED_OVER = (
 )
 
 
-def missing_checkpoint(name: str) -> RootnoteError:
-    """What to say where an embedder that needs weights was given none."""
-    return CheckpointError(
-        f"{name} needs its weights: get them by `rootnote embeddings fetch {name}`, then give --checkpoint PATH "
-        f'(in a study: [embedding.{name}] checkpoint = "PATH").'
-    )
+def checkpoint_path(embedder: str, options: ModelOptions) -> Path:
+    """The path of the checkpoint that the options name.
+
+    Raises:
+        CheckpointError: where they name none, with the command that fetches it.
+    """
+    if options.checkpoint is None:
+        raise CheckpointError(
+            f"{embedder} needs its weights: run `rootnote embeddings fetch {embedder}`, then give --checkpoint PATH "
+            f'(in a study: [embedding.{embedder}] checkpoint = "PATH").'
+        )
+    return Path(options.checkpoint).expanduser()
 
 
 def read_checkpoint(path: Path) -> Any:

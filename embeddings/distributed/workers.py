@@ -35,6 +35,7 @@ class Model:
     dim: int
     sample_rate: int
     fits: bool
+    light: bool
     batch_size: int
     shaping: dict[str, Any]
     running: dict[str, str]
@@ -46,6 +47,7 @@ class Model:
             embedder.dim,
             embedder.sample_rate,
             embedder.fits,
+            embedder.light,
             embedder.batch_size,
             embedder.settings(),
             embedder.runtime(),

@@ -18,11 +18,10 @@ so a backend is noted beside the vectors but is no part of what makes them stale
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -31,9 +30,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from embeddings.audio.corpus import cores
 from embeddings.errors import ConfigError, MissingPackageError, ResourceError
 from embeddings.models.base import BACKENDS
+from embeddings.threads import cores, one_torch_thread
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 
@@ -165,24 +164,13 @@ def _openvino(front: torch.nn.Module, network: torch.nn.Module, example: torch.T
             vectors[index] = request.get_output_tensor(0).data[0]
 
         requests.set_callback(keep)
-        with torch.inference_mode(), _one_thread():
+        with torch.inference_mode(), one_torch_thread():
             for index, row in enumerate(_split(batch, 1)):
                 requests.start_async({0: front(row).contiguous().numpy()}, index)
         requests.wait_all()
         return torch.from_numpy(vectors)
 
     return run
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Within it torch works on the calling thread alone: the others are the network's."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _import_openvino() -> Any:

@@ -53,6 +53,11 @@ class Embedder(Protocol):
         ...
 
     @property
+    def light(self) -> bool:
+        """Whether it runs on numpy and scipy alone: no network, no backend, cheap to load in any process."""
+        ...
+
+    @property
     def batch_size(self) -> int:
         """How many clips `embed` takes at once with the best pace."""
         ...
@@ -90,17 +95,18 @@ class ModelOptions:
     backend: str = "auto"
 
 
-def refuse_options(name: str, options: ModelOptions) -> None:
-    """For an embedder without weights and windows that runs on numpy alone.
+def refuse_options(name: str, options: ModelOptions, *taken: str) -> None:
+    """Refuse the options "checkpoint" and "windows" where an embedder has no use for them.
+
+    Args:
+        taken: the options that the embedder takes.
 
     Raises:
-        RootnoteError: where an option is given.
+        ConfigError: where another one is given.
     """
     for option, value in (("checkpoint", options.checkpoint), ("windows", options.windows)):
-        if value is not None:
+        if option not in taken and value is not None:
             raise ConfigError(f"{name} takes no {option}; leave it out.")
-    if options.backend != "auto":
-        raise ConfigError(f"{name} runs on numpy and has no backend '{options.backend}'; leave --backend out.")
 
 
 def embed_clips(embedder: Embedder, projection: Projection | None, clips: Vectors) -> Vectors:

@@ -21,10 +21,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from embeddings.checkpoints.load import Weights, load_into, missing_checkpoint, read_checkpoint, sha256_of, tensors_in
-from embeddings.errors import CheckpointError, ConfigError, ResourceError
+from embeddings.checkpoints.load import Weights, checkpoint_path, load_into, read_checkpoint, sha256_of, tensors_in
+from embeddings.errors import CheckpointError, ResourceError
 from embeddings.models.backends import Backend, Network, choose_backend
-from embeddings.models.base import ModelOptions, Vectors, unit
+from embeddings.models.base import ModelOptions, Vectors, refuse_options
+from embeddings.models.windows import mean_direction, run_network
 
 SAMPLE_RATE = 48_000
 PIECE = 10 * SAMPLE_RATE
@@ -64,6 +65,7 @@ class Clap:
     dim = DIM
     sample_rate = SAMPLE_RATE
     fits = False
+    light = False
     batch_size = 32
 
     def __init__(self, network: nn.Module, checkpoint: str, backend: Backend) -> None:
@@ -83,18 +85,13 @@ class Clap:
         """Vectors `[N, 512]` of clips `[N, samples]`."""
         if not len(batch):
             return np.zeros((0, DIM), np.float32)
-        vectors = [self._vectors(batch[:, begin:end]) for begin, end in pieces(batch.shape[1])]
-        if len(vectors) == 1:
-            return vectors[0]
-        mean: Vectors = np.mean([unit(part) for part in vectors], axis=0, dtype=np.float32)
-        return mean
+        return mean_direction([self._vectors(batch[:, begin:end]) for begin, end in pieces(batch.shape[1])])
 
     def fit(self, features: Vectors) -> None:
         """Nothing is fitted."""
 
     def _vectors(self, clips: Vectors) -> Vectors:
-        samples = torch.from_numpy(filled(quantised(clips))).to(self._backend.device)
-        return self._network(samples).cpu().numpy()
+        return run_network(self._network, self._backend, filled(quantised(clips)))
 
 
 def load(options: ModelOptions | None = None) -> Clap:
@@ -104,15 +101,12 @@ def load(options: ModelOptions | None = None) -> Clap:
         RootnoteError: where there is no checkpoint, it is none of CLAP's, or windows are asked for.
     """
     given = options or ModelOptions()
-    if given.windows is not None:
-        raise ConfigError("clap takes no windows; leave it out.")
-    if given.checkpoint is None:
-        raise missing_checkpoint("clap")
+    refuse_options("clap", given, "checkpoint")
     # As with the other networks, bfloat16 is used only where it is asked for by name.
     backend = choose_backend(given.backend, bf16=False)
-    path = Path(given.checkpoint).expanduser()
-    if not path.exists() and _HUB_ID.fullmatch(given.checkpoint):
-        path = _from_hub(given.checkpoint)
+    path = checkpoint_path("clap", given)
+    if not path.exists() and _HUB_ID.fullmatch(str(given.checkpoint)):
+        path = _from_hub(str(given.checkpoint))
     network, digest = _from_folder(path) if path.is_dir() else _from_laion(path)
     return Clap(network, digest, backend)
 

@@ -82,12 +82,15 @@ class FoundTrack:
         return asdict(self)
 
 
-def embedder_of(path: Path, found: Provenance, corpus: Provenance, options: ModelOptions) -> Embedder:
+def embedder_of(
+    path: Path, found: Provenance, corpus: Provenance, options: ModelOptions, *, ignore_unused_backend: bool = False
+) -> Embedder:
     """The embedder that the vectors at `path` were made with.
 
     Args:
         found: the provenance of the vectors.
         options: a checkpoint that is not given is taken from the cache, windows from the provenance.
+        ignore_unused_backend: as for `load_embedder`.
 
     Raises:
         RootnoteError: where the vectors are of another corpus, or what is given is not what they were made with.
@@ -98,7 +101,7 @@ def embedder_of(path: Path, found: Provenance, corpus: Provenance, options: Mode
         options = replace(options, windows=found.settings.get("windows"))
     if options.checkpoint is None and digest and (file := cached(str(digest))):
         options = replace(options, checkpoint=str(file))
-    embedder = load_embedder(name, options)
+    embedder = load_embedder(name, options, ignore_unused_backend=ignore_unused_backend)
     now = vectors_provenance(embedder, corpus).settings
     differing = sorted(key for key in {**found.settings, **now} if found.settings.get(key) != now.get(key))
     if "checkpoint" in differing:

@@ -16,7 +16,6 @@ is near nothing.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +24,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embeddings.audio.corpus import cores
 from embeddings.errors import ConfigError, DataError
 from embeddings.search.union_find import Groups, Pairs, Rows
-from embeddings.threads import map_in_order
+from embeddings.threads import cores, map_in_order, one_torch_thread
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -108,7 +106,8 @@ def join_near(
     passes = [[one] for one in bounds] if match_any else [bounds] if bounds else []
     groups = Groups(len(rows))
     said = 0
-    with _torch_on_one_thread():
+    # Products are small: threads with one product each are faster than several threads on one product.
+    with one_torch_thread():
         for number, deciding in enumerate(passes):
             work = _Work(groups, deciding[0].threshold)
             tasks = _tasks(rows, deciding[0], strip_bytes, block_rows)
@@ -245,14 +244,3 @@ def _coordinates(unit: Doubles, axes: Doubles | None) -> Floats:
     # Rounded up by more than the error of the root and of float32.
     above = np.sqrt(np.maximum(rest, 0)) + 2e-7
     return np.column_stack([along, above]).astype(np.float32)
-
-
-@contextlib.contextmanager
-def _torch_on_one_thread() -> Iterator[None]:
-    """Products are small: threads of ours, one product each, do better than several on one product."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

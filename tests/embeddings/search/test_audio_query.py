@@ -181,22 +181,25 @@ def test_tracks_and_matches_are_those_of_brute_force(
     assert all(one.similarity == one.matches[0].similarity for one in found)
 
 
+class Toy(LogMel):
+    """logmel as an embedder that takes a checkpoint and windows."""
+
+    name = "toy"
+
+    def __init__(self, options: ModelOptions) -> None:
+        if options.checkpoint is None:
+            raise RootnoteError("toy needs --checkpoint")
+        digest = hashlib.sha256(Path(options.checkpoint).read_bytes()).hexdigest()
+        self._settings = {"checkpoint": digest, "windows": options.windows or "first"}
+
+    def settings(self) -> dict[str, Any]:
+        return self._settings
+
+
 def test_what_the_vectors_were_made_with_is_required(
     music: Path, collage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Toy(LogMel):
-        name = "toy"
-
-        def __init__(self, options: ModelOptions) -> None:
-            if options.checkpoint is None:
-                raise RootnoteError("toy needs --checkpoint")
-            digest = hashlib.sha256(Path(options.checkpoint).read_bytes()).hexdigest()
-            self._settings = {"checkpoint": digest, "windows": options.windows or "first"}
-
-        def settings(self) -> dict[str, Any]:
-            return self._settings
-
-    monkeypatch.setitem(EMBEDDERS, "toy", Toy)
+    monkeypatch.setitem(EMBEDDERS, "toy", f"{__name__}:Toy")
     monkeypatch.setenv("ROOTNOTE_CACHE", str(tmp_path / "cache"))
     shutil.copy(music / "corpus.parquet", tmp_path)
     one, other = tmp_path / "one.pt", tmp_path / "other.pt"
