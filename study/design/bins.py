@@ -128,7 +128,7 @@ def fit_bins(scores: Floats, random: Floats, half_width: float) -> SimilarityBin
     """
     pooled = np.asarray(scores, np.float64).ravel()
     bins = SimilarityBins(float(pooled.mean()), float(pooled.std()), float(np.mean(random)), half_width)
-    _require_apart(bins)
+    _require_apart(bins, np.asarray(scores, np.float64))
     for number, inside in ((1, pooled), (2, pooled), (3, pooled), (4, np.asarray(random))):
         if not bins.holds(number, inside).any():
             raise DataError(
@@ -140,7 +140,7 @@ def fit_bins(scores: Floats, random: Floats, half_width: float) -> SimilarityBin
     return bins
 
 
-def _require_apart(bins: SimilarityBins) -> None:
+def _require_apart(bins: SimilarityBins, scores: Floats) -> None:
     half_width = bins.half_width
     for upper, lower in ((1, 2), (2, 3), (3, 4)):
         gap = bins.centres[upper] - bins.centres[lower]
@@ -154,8 +154,21 @@ def _require_apart(bins: SimilarityBins) -> None:
     if bins.centres[1] + half_width > 1:
         raise DataError(
             f"bin 1 reaches beyond 1 (µ + 2σ = {bins.centres[1]:.3f}, half-width {half_width:g}); "
-            f"in study.toml {_narrower(1 - bins.centres[1])}change bins.neighbours or choose another embedder."
+            f"in study.toml {_narrower(1 - bins.centres[1])}set bins.neighbours {_towards_0(scores)} or choose another "
+            "embedder."
         )
+
+
+def _towards_0(scores: Floats) -> str:
+    """Whether µ + 2σ falls with a "higher" or a "lower" number of neighbours: what the nearer half of them shows.
+
+    Args:
+        scores: `[prompts, neighbours]`, descending in each row; of other shapes nothing can be said.
+    """
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        return "higher"
+    nearer = scores[:, : scores.shape[1] // 2]
+    return "lower" if nearer.mean() + 2 * nearer.std() < scores.mean() + 2 * scores.std() else "higher"
 
 
 def _narrower(limit: float) -> str:
