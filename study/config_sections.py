@@ -70,7 +70,7 @@ class EmbeddingConfig(Section):
 
     # Sections of embedders: kept under their names, as if they were fields.
     model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, ModelConfig]
+    __pydantic_extra__: dict[str, ModelConfig] = Field(init=False)
 
     embedders: list[str] = Field(default=["logmel"], min_length=1)
     dtype: Literal["float32", "float16"] = "float32"
