@@ -13,11 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from embeddings.errors import ConfigError
-from embeddings.models.registry import EMBEDDERS
-from embeddings.provenance import replacing
 from embeddings.wording import counted
-from study.check import TEXTS, check_study
-from study.config import load_study, text_name
 from study.languages import LANGUAGES, SOURCE
 
 study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
@@ -43,6 +39,10 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
 
     Example: rootnote study init my-study --audio ~/Music
     """
+    from embeddings.models.registry import EMBEDDERS
+    from embeddings.provenance import replacing
+    from study.config import load_study
+
     if not audio.is_dir():
         raise ConfigError(f"--audio {audio} is not a directory; give the folder with the music.")
     offered = [language.strip() for language in languages.split(",")]
@@ -71,6 +71,9 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
 
 def _texts(languages: list[str]) -> dict[str, str]:
     """The texts of a study in these languages: file -> the template that it is copied from."""
+    from study.check import TEXTS
+    from study.config import text_name
+
     unknown = [language for language in languages if language not in LANGUAGES]
     if unknown or len(set(languages)) < len(languages):
         raise ConfigError(f"--languages takes one or more of {', '.join(LANGUAGES)}, separated by commas.")
@@ -106,6 +109,7 @@ def build(folder: Path) -> None:
 
     from study.build import BuildReporter
     from study.build import build as build_study
+    from study.config import load_study
 
     study = load_study(folder)
     console = Console(highlight=False, soft_wrap=True)
@@ -134,6 +138,7 @@ def publish(folder: Path) -> None:
     """
     from rich.progress import Progress
 
+    from study.config import load_study
     from study.stimuli.storage import publish as publish_study
 
     study = load_study(folder)
@@ -175,6 +180,9 @@ def check(folder: Path, as_json: bool) -> None:
 
     Example: rootnote study check my-study
     """
+    from study.check import check_study
+    from study.config import load_study
+
     found = check_study(load_study(folder))
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
@@ -206,6 +214,7 @@ def freeze(folder: Path, one_sided: bool, amend: str, as_json: bool) -> None:
 
     Example: rootnote study freeze my-study
     """
+    from study.config import load_study
     from study.preregistration.create import freeze as freeze_study
     from study.preregistration.document import HYPOTHESES, JSON, MARKDOWN
 
