@@ -16,7 +16,7 @@ from embeddings.distributed.workers import EmbeddingWorker, Job, Model, ShardOut
 from embeddings.errors import ResourceError, RootnoteError
 from embeddings.models.base import Embedder
 
-AGAIN = "what was embedded is kept: mend it and run the same command again"
+AGAIN = "fix this and run the same command again; what was embedded is kept"
 _CORES = 8  # in a group, at most
 _FREE_SECONDS = 600
 _COLUMNS = ["track", "path", "start_s", "duration_s"]

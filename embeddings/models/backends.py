@@ -6,14 +6,14 @@ A model is a torch module that maps a batch to vectors; a backend makes a callab
 - `openvino`: compiled by OpenVINO (extra `fast-cpu`);
 - `cuda`: on an NVIDIA GPU, under autocast.
 
-The last two multiply in bfloat16 where the machine does and the model allows it: a model whose nearest clips are not
-the same in bfloat16 says so, and runs in float32. `-bf16` after a name asks for bfloat16 in spite of that.
+The last two multiply in bfloat16 if the machine can and the model allows it. A model whose nearest clips change in
+bfloat16 does not allow it and runs in float32; `-bf16` after a name requests bfloat16 all the same.
 
 Conventions: front ends (spectrograms) run in float32 on the backend's device; a compiled network takes and gives
 float32. On the processor a network sees one clip at a time, on one thread, and as many clips are under way as there
 are cores: what a clip needs stays in the cache, no core waits for another, and a vector is the same to the last bit
 whatever batch its clip came in. Vectors of two backends agree to a cosine of 0.9995 or more (in float32, to 0.99999),
-so a backend is noted beside the vectors but is no part of what makes them stale.
+so a backend is recorded with the vectors but does not make them stale.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Backend:
     device: torch.device
 
     def settings(self) -> dict[str, str]:
-        """What to note beside the vectors: backend, precision and the versions of what ran."""
+        """What to record with the vectors: backend, precision and versions."""
         packages = ["torch", "openvino"] if self.name == "openvino" else ["torch"]
         return {"backend": self.name, "precision": self.precision, **{name: version(name) for name in packages}}
 
@@ -103,7 +103,7 @@ def _fastest(bf16: bool) -> str:
 
 
 def _torch(front: torch.nn.Module, network: torch.nn.Module, precision: str) -> Network:
-    # Threads of ours, each with its own clip, never wait for each other as those inside an operator do.
+    # Threads with one clip each never wait for each other, unlike threads inside an operator.
     pool = ThreadPoolExecutor(cores(), "network", initializer=torch.set_num_threads, initargs=(1,))
 
     def some(rows: torch.Tensor) -> torch.Tensor:
@@ -114,7 +114,7 @@ def _torch(front: torch.nn.Module, network: torch.nn.Module, precision: str) -> 
 
     def run(batch: torch.Tensor) -> torch.Tensor:
         vectors = torch.cat(list(pool.map(some, _split(batch, _AT_A_TIME))))
-        # Threads that have yet to start take over the number set last, which was the pool's.
+        # New threads inherit the number set last, which was the pool's.
         torch.set_num_threads(torch.get_num_threads())
         return vectors
 
@@ -129,7 +129,7 @@ def _cuda(front: torch.nn.Module, network: torch.nn.Module, precision: str) -> N
     small = precision == "bf16"
 
     def run(batch: torch.Tensor) -> torch.Tensor:
-        # A convolution in "float32" rounds its factors to 11 bits unless told not to.
+        # By default, a convolution in "float32" rounds its factors to 11 bits.
         with torch.inference_mode(), torch.backends.cudnn.flags(True, allow_tf32=small):
             given = front(batch)
             with torch.autocast("cuda", torch.bfloat16, enabled=small):

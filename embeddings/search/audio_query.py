@@ -93,7 +93,7 @@ def embedder_of(
         ignore_unused_backend: as for `load_embedder`.
 
     Raises:
-        RootnoteError: where the vectors are of another corpus, or what is given is not what they were made with.
+        StaleArtefactError: where the vectors are of another corpus, or were made with other settings or weights.
     """
     require_fresh(path, found, Provenance("vectors", found.settings, {"corpus": corpus.fingerprint}), MADE_BY)
     name, digest = str(found.settings.get("embedder")), found.settings.get("checkpoint")
@@ -106,8 +106,8 @@ def embedder_of(
     differing = sorted(key for key in {**found.settings, **now} if found.settings.get(key) != now.get(key))
     if "checkpoint" in differing:
         raise StaleArtefactError(
-            f"{path} was made with another checkpoint of {name} (SHA-256 {str(digest)[:16]}…); give that one by "
-            "--checkpoint."
+            f"{path} was made with another checkpoint of {name} (SHA-256 {str(digest)[:16]}…); give that one "
+            "with --checkpoint."
         )
     if differing:
         raise StaleArtefactError(

@@ -157,7 +157,7 @@ def opened(store: str, vectors: npt.NDArray[Any], provenance: Provenance) -> Ite
         yield Collection(client, address, _name(vectors, provenance), (len(vectors), vectors.shape[1]))
     except (MilvusException, grpc.RpcError) as error:
         raise ResourceError(
-            f"Milvus at {address} broke off: {_reason(error)}; what was copied is kept: run the command again."
+            f"Milvus at {address} stopped answering ({_reason(error)}); run the command again, what was copied is kept."
         ) from error
     finally:
         client.close()
@@ -183,7 +183,7 @@ def _uri(store: str) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ResourceError(f"{path.parent} cannot be made ({error.strerror}); take another folder.") from error
+        raise ResourceError(f"{path.parent} cannot be created ({error.strerror}); choose another folder.") from error
     return str(path)
 
 
@@ -209,7 +209,7 @@ def _unreachable(address: str, error: Exception) -> str:
         return f"{address}: milvus-lite is missing; run `pip install 'rootnote[cluster]'`."
     if _embedded(address):
         return f"{address} cannot be opened as a Milvus store: another process has it open, or it is no such store."
-    return f"Milvus at {address} does not answer; start it, or mend the address in --store."
+    return f"Milvus at {address} does not answer; start it, or correct the address in --store."
 
 
 def _reason(error: Any) -> str:

@@ -171,5 +171,5 @@ class CoarseBlock:
 
 
 def single_threaded_pool() -> ThreadPoolExecutor:
-    """A thread for each core, each of which multiplies alone."""
+    """A thread for each core; each multiplies on its own."""
     return ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,))

@@ -1,18 +1,18 @@
 """The fused scan: the exact k nearest rows of a large array, faster than its matrix product in float32.
 
-1. A bound: each query is scored coarsely against a random sample of rows; the r-th best less its error,
-   r = m + 5·√m + 2 with m = k · sample / N, lies below the k-th score of all but by an accident that is looked for
-   in the end.
+1. A bound: each query is scored coarsely against a random sample of rows. The r-th best minus its error,
+   r = m + 5·√m + 2 with m = k · sample / N, is almost always below the k-th score of all rows; the exceptions are
+   found at the end (3).
 2. Threads take blocks of rows that stay in cache: a coarse product of all queries with the block (bfloat16 where
    the processor is fast at it, else float32), then a compiled filter that keeps what may pass the bound.
    What is kept is scored again in float32 from the same block.
-3. Queries that kept fewer than k rows are done again with no bound but the k-th best so far.
+3. Queries with fewer than k rows are searched again without a bound.
 
 Nothing is lost in the coarse product: rows are centred by the corpus mean μ, and for a query q and a centred row x
 with their roundings q' and x', |q·x - q'·x'| <= |q - q'|·|x| + |q'|·|x - x'| by Cauchy-Schwarz; γ·|q'|·|x'| with
 γ = 2·dim·2⁻²⁴ covers the accumulation in float32, and the rounding of the result is monotone, so it is enough to
-round the threshold down. That the processor keeps this promise is verified on the sample; where it does not, the
-float32 form is taken.
+round the threshold down. Whether the processor keeps this promise is checked on the sample; if it does not, the
+float32 form is used.
 
 Conventions: a candidate is one 64-bit key, the order of its score (descending) above its row (ascending), so that
 sorting keys sorts by score and then by row, whatever the order in which threads met them. Scores do not depend on
@@ -55,7 +55,7 @@ def scan(vectors: npt.NDArray[Any], queries: Vectors, k: int, form: Form | None 
         RootnoteError: where a value of `vectors` is not finite.
     """
     if len(vectors) >= 2**32:
-        raise DataError(f"the scan counts rows up to {2**32:,}; these are {len(vectors):,}.")
+        raise DataError(f"the search takes at most {2**32:,} rows, but the vectors have {len(vectors):,}.")
     # torch wants arrays that could be written to.
     queries = np.require(queries, np.float32, ["C", "W"])
     if not len(queries):
@@ -108,7 +108,7 @@ def _pass(vectors: npt.NDArray[Any], queries: CoarseQueries, bounds: Vectors, k:
 
 
 class _Found:
-    """What one thread has found: up to `capacity` keys a query, cut to the best k when they run full."""
+    """What one thread has found: up to `capacity` keys per query, cut to the best k when there is no more room."""
 
     def __init__(self, queries: CoarseQueries, bounds: Vectors, k: int) -> None:
         self._queries, self._k = queries, k
@@ -123,7 +123,7 @@ class _Found:
         self._rounded = np.empty((size, dim), np.uint16) if small else None
 
     def look_through(self, rows: npt.NDArray[Any], first: int) -> None:
-        """Add what may be among the best of these rows, the first of which is row `first`."""
+        """Add the rows that may be among the best; the first of them is row `first`."""
         block = np.ascontiguousarray(rows, np.float32).view()
         block.flags.writeable = False  # one compiled form for arrays and files
         for query in np.flatnonzero(self._counts + len(block) > self._keys.shape[1]):
@@ -166,7 +166,7 @@ def _merged(parts: list[_Found], queries: npt.NDArray[np.int64], k: int) -> Keys
 
 
 def _read_ahead(vectors: npt.NDArray[Any]) -> Callable[[int], None]:
-    """A function that asks the system to read the rows from a given one on, where they lie in a file."""
+    """A function that asks the system to read ahead from a given row, if the rows are in a file."""
     if not isinstance(vectors, np.memmap) or not hasattr(os, "posix_fadvise") or vectors.filename is None:
         return lambda _: None
     row = vectors.strides[0]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from embeddings.search.scan_keys import Keys, Vectors
 
 _NEAR = 256  # rows that the filter goes through at a time: they stay in the innermost caches
-_LOOK = 64  # rows of which it asks at once whether any reaches the floor
+_LOOK = 64  # rows that it first checks together for any that reaches the floor
 _jit: Any = functools.partial(numba.njit, nogil=True, cache=True)
 _SUMS = {"reassoc", "contract", "nsz"}  # what lets a sum be done by vector instructions
 

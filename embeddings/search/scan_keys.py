@@ -21,7 +21,7 @@ NO_KEY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
 def not_finite(row: int) -> DataError:
-    return DataError(f"the vectors hold a value that is not finite in row {row}; make them again.")
+    return DataError(f"the vectors have a value that is not finite in row {row}; embed the corpus again.")
 
 
 def _ordered(scores: Vectors) -> npt.NDArray[np.uint32]:
