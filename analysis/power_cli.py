@@ -19,7 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from embeddings.errors import RootnoteError
-from study.config import PAPER_PROMPTS, DesignConfig, Study, load_study
+from study.config import Study, load_study
+from study.config_sections import PAPER_PROMPTS, DesignConfig
 from study.design.power import (
     CHANCE,
     MOST_TRIALS,

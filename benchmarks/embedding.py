@@ -30,13 +30,14 @@ from transformers import ClapAudioConfig, ClapAudioModelWithProjection, ClapFeat
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from demo.music import synthesise
-from embeddings.audio.corpus import CutSettings, cores, cut, tracks_of, write_corpus
+from embeddings.audio.corpus import CutSettings, cut, tracks_of, write_corpus
 from embeddings.audio.decode import find_audio, read_clips
 from embeddings.embed import embed_corpus
 from embeddings.models.base import Embedder, ModelOptions, unit
 from embeddings.models.clmr import published_encoder
 from embeddings.models.registry import load_embedder
 from embeddings.search.exact import nearest
+from embeddings.threads import cores
 from tests.embeddings.sounds import write
 
 SECONDS = 3.0

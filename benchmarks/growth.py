@@ -35,7 +35,7 @@ STAGES = ("cut", "embed", "nearest")
 class Energies:
     """An embedder that costs next to nothing."""
 
-    name, dim, sample_rate, fits, batch_size = "energies", 512, RATE, False, 64
+    name, dim, sample_rate, fits, light, batch_size = "energies", 512, RATE, False, True, 64
 
     def settings(self) -> dict[str, Any]:
         return {"version": 1}

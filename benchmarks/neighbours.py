@@ -25,8 +25,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from embeddings.audio.corpus import cores
-from embeddings.search.scan_cpu import fastest_form, scan
+from embeddings.search.scan_bounds import fastest_form
+from embeddings.search.scan_cpu import scan
+from embeddings.threads import cores
 
 DIM, BLOCK = 512, 65_536
 Vectors = npt.NDArray[np.float32]

@@ -18,7 +18,7 @@ from analysis.retrieval.corpora import open_corpora
 from analysis.retrieval.robustness.perturbations import PERTURBATIONS
 from analysis.retrieval.robustness.run import RobustnessPlan, run
 from analysis.retrieval.robustness.workers import AT_ONCE, Task, in_order, processes
-from embeddings.audio.corpus import cores
+from embeddings.threads import cores
 
 NAMES = ("pitch", "stretch", "noise", "mashup", "mp3", "speed", "mix")  # 66 levels
 

@@ -23,7 +23,7 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from embeddings import embed
-from embeddings.audio.corpus import cores, cut
+from embeddings.audio.corpus import cut
 from embeddings.distributed.embed import embed_on_cluster
 from embeddings.distributed.ray_connection import connected
 from embeddings.embed import embed_corpus
@@ -32,6 +32,7 @@ from embeddings.models.registry import load_embedder
 from embeddings.provenance import Provenance
 from embeddings.search.exact import nearest
 from embeddings.search.milvus import nearest_in, put_vectors
+from embeddings.threads import cores
 
 Line = tuple[str, str]
 

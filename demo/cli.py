@@ -22,7 +22,9 @@ from typing import Any
 
 import click
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError, RootnoteError
+from embeddings.provenance import replacing
+from study.config import load_study
 
 MARK = ".rootnote-demo.json"
 NAME = "Rootnote demonstration"
@@ -120,19 +122,18 @@ def claim(folder: Path, seed: int) -> None:
     Raises:
         RootnoteError: where it holds something else, or a demo of another seed.
     """
-    from embeddings.provenance import replacing
 
     mark = folder / MARK
     if mark.is_file():
         try:
             found = json.loads(mark.read_text(encoding="utf-8"))["seed"]
         except (ValueError, KeyError, TypeError):
-            raise RootnoteError(f"{mark} is damaged; delete {folder} or choose another folder with --dir.") from None
+            raise ConfigError(f"{mark} is damaged; delete {folder} or choose another folder with --dir.") from None
         if found != seed:
-            raise RootnoteError(f"{folder} holds the demo of --seed {found}; choose another folder with --dir.")
+            raise ConfigError(f"{folder} holds the demo of --seed {found}; choose another folder with --dir.")
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RootnoteError(f"{folder} is not empty and not a demo's; choose another folder with --dir.")
+        raise ConfigError(f"{folder} is not empty and not a demo's; choose another folder with --dir.")
     with replacing(mark) as temporary:
         temporary.write_text(json.dumps({"seed": seed}) + "\n", encoding="utf-8")
 
@@ -159,8 +160,6 @@ def _design(stages: DemoStages, folder: Path, seed: int) -> None:
 
 def _complete(folder: Path, seed: int) -> None:
     """Complete what `init` leaves to the researcher: the seed, a consent text, how keen simulated listeners are."""
-    from embeddings.provenance import replacing
-    from study.config import load_study
 
     path = folder / "study.toml"
     text = path.read_text(encoding="utf-8")

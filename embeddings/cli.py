@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from embeddings.errors import RootnoteError
 from embeddings.lazy_group import LazyGroup
 from embeddings.models.base import BACKENDS
 from embeddings.models.registry import EMBEDDERS
@@ -19,11 +18,16 @@ from embeddings.models.registry import EMBEDDERS
 if TYPE_CHECKING:
     from embeddings.audio.corpus import CutSummary
     from embeddings.embed import Dtype
+from embeddings.errors import ConfigError
+from embeddings.models.base import ModelOptions
+from embeddings.models.registry import load_embedder
+from embeddings.progress import showing
+from embeddings.wording import counted
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-_NAMED = 20  # skipped files that the summary in words names
+_NAMED = 20  # skipped files that the text summary lists
 
 
 @click.group(cls=LazyGroup)
@@ -38,20 +42,20 @@ def cli() -> None:
 @click.option(
     "--hop-seconds",
     type=click.FloatRange(0.1, 600),
-    help="From one clip's start to the next; default: the clip length, so that clips do not overlap.",
+    help="From the start of one clip to the start of the next; default: the clip length (no overlap).",
 )
 @click.option(
     "--silence-dbfs",
     default=-60.0,
     show_default=True,
     type=click.FloatRange(-200, 0),
-    help="Clips with a lower RMS are left out.",
+    help="Clips with a lower RMS level are left out.",
 )
 @click.option(
     "--metadata",
     type=FILE,
     help="CSV with a `path` column (relative to AUDIO_DIR) and any of title, artist, album, genre, year, "
-    "licence. Default: AUDIO_DIR/metadata.csv where there is one, else the files' tags.",
+    "licence. Default: AUDIO_DIR/metadata.csv if it exists, else the files' tags.",
 )
 @_AS_JSON
 def cut_command(
@@ -63,14 +67,13 @@ def cut_command(
     metadata: Path | None,
     as_json: bool,
 ) -> None:
-    """Cut a folder tree of music into clips of one length.
+    """Cut a folder of music, with its subfolders, into clips of one length.
 
-    Takes wav, flac, ogg, mp3, opus and m4a. Files that cannot be decoded are named and skipped.
+    Reads wav, flac, ogg, mp3, opus and m4a. Files that cannot be decoded are listed and skipped.
 
     Example: rootnote embeddings cut ~/Music --out corpus.parquet
     """
     from embeddings.audio.corpus import CutSettings, cut, write_corpus
-    from embeddings.progress import showing
 
     settings = CutSettings(clip_seconds, hop_seconds or clip_seconds, silence_dbfs)
     with showing("Cutting tracks") as progress:
@@ -86,23 +89,29 @@ def cut_command(
 @cli.command("embed")
 @click.option("--corpus", "corpus", required=True, type=FILE, help="The table of clips that `cut` wrote.")
 @click.option("--embedder", "name", required=True, help=f"One of: {', '.join(EMBEDDERS)}.")
-@click.option("--checkpoint", help="The model's weights: a file (for clap also a Hugging Face id), where it has some.")
-@click.option("--windows", type=click.Choice(["first", "mean"]), help="clmr: the first window, or first and last.")
+@click.option(
+    "--checkpoint", help="The model's weights, for models that need them: a file (for clap also a Hugging Face id)."
+)
+@click.option(
+    "--windows",
+    type=click.Choice(["first", "mean"]),
+    help="For clmr: the first window, or the mean of first and last.",
+)
 @click.option(
     "--backend",
     default="auto",
     show_default=True,
     type=click.Choice(BACKENDS),
-    help="What runs the network; auto: the fastest that this machine has.",
+    help="What runs the network; auto: the fastest on this machine.",
 )
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float16"]))
-@click.option("--audio", type=FOLDER, help="The folder of music, where it has moved since `cut`.")
+@click.option("--audio", type=FOLDER, help="The folder of music, if it has moved since `cut`.")
 @click.option(
     "--cluster",
     metavar="ADDRESS",
-    help="Embed on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT. The file is the same.",
+    help="Embed on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT. The result is the same.",
 )
-@click.option("--out", required=True, type=FILE, help="The vectors to write (.npy; a .json goes beside it).")
+@click.option("--out", required=True, type=FILE, help="The vectors to write (.npy, with a .json of the same name).")
 @_AS_JSON
 def embed_command(
     corpus: Path,
@@ -116,22 +125,20 @@ def embed_command(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Embed every clip of a corpus as a vector of norm 1; row i of the one is row i of the other.
+    """Embed every clip of a corpus as a vector of norm 1; row i of the vectors is row i of the corpus.
 
-    Broken off at any moment, the same command goes on where it stopped.
+    If interrupted, the same command continues where it stopped.
 
     Example: rootnote embeddings embed --corpus corpus.parquet --embedder logmel --out vectors.npy
     """
     from embeddings.audio.corpus import audio_dir_of, read_corpus
     from embeddings.embed import embed_corpus
-    from embeddings.models.base import ModelOptions
-    from embeddings.models.registry import load_embedder
     from embeddings.progress import showing
     from embeddings.provenance import read_json
     from embeddings.vectors import MADE_BY
 
     if out.suffix != ".npy":
-        raise RootnoteError(f"--out {out} must end in .npy.")
+        raise ConfigError(f"--out {out} must end in .npy.")
     options = ModelOptions(checkpoint, windows, backend)
     table, provenance = read_corpus(corpus)
     music = audio or audio_dir_of(table)
@@ -146,34 +153,32 @@ def embed_command(
         else:
             embed_corpus(table, provenance, music, load_embedder(name, options), out, dtype=dtype, progress=progress)
     seconds = time.perf_counter() - began
-    noted, _ = read_json(out.with_suffix(".json"), "vectors", MADE_BY)
-    dim, runtime = noted["dim"], noted["runtime"]
+    content, _ = read_json(out.with_suffix(".json"), "vectors", MADE_BY)
+    dim, runtime = content["dim"], content["runtime"]
     if as_json:
         summary = {"out": str(out), "embedder": name, "clips": table.num_rows, "dim": dim, "dtype": dtype}
         click.echo(json.dumps({**summary, "seconds": round(seconds, 3), "runtime": runtime}, indent=2))
     else:
         how = ", ".join(runtime[key] for key in ("backend", "precision") if key in runtime)
-        click.echo(f"Embedded {table.num_rows:,} clips with {name} ({how}) in {dim} dimensions.")
+        click.echo(f"Embedded {counted(table.num_rows, 'clip')} with {name} ({how}) in {dim} dimensions.")
         click.echo(f"Wrote {out}.")
 
 
 @cli.command("fetch")
 @click.argument("name", required=False)
-@click.option("--to", type=FOLDER, help="The folder to put it into; default: the cache (ROOTNOTE_CACHE).")
-@click.option("--list", "listing", is_flag=True, help="Show what there is to fetch, with licences and sizes.")
+@click.option("--to", type=FOLDER, help="The folder to store it in; default: the cache (ROOTNOTE_CACHE).")
+@click.option("--list", "listing", is_flag=True, help="List what can be fetched, with licences and sizes.")
 @_AS_JSON
 def fetch_command(name: str | None, to: Path | None, listing: bool, as_json: bool) -> None:
     """Fetch a published checkpoint from its official address.
 
-    Broken off at any moment, the same command goes on where it stopped. A file is used only if it is the published
-    one (SHA-256), or for want of a published digest the one that was fetched first. ROOTNOTE_FETCH_BASE names a
-    mirror that holds the files.
+    If interrupted, the same command continues where it stopped. A file is used only if its SHA-256 is the published
+    one; if none is published, it must equal the file fetched first. ROOTNOTE_FETCH_BASE is the address of a mirror.
 
     Example: rootnote embeddings fetch clap
     """
     from embeddings.checkpoints.catalogue import catalogue, in_lines
     from embeddings.checkpoints.fetch import fetch
-    from embeddings.progress import showing
 
     if listing:
         entries = catalogue()
@@ -187,8 +192,8 @@ def fetch_command(name: str | None, to: Path | None, listing: bool, as_json: boo
         facts = {**asdict(done), "path": str(done.path), "next": done.next_command}
         click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
     else:
-        known = "as published" if done.pinned else "none is published: noted for the next time"
-        click.echo(f"{'Already there' if done.already_there else 'Fetched'}: {done.path}")
+        known = "as published" if done.pinned else "none is published; recorded for the next time"
+        click.echo(f"{'Already present' if done.already_there else 'Fetched'}: {done.path}")
         click.echo(f"SHA-256: {done.sha256} ({known})")
         click.echo(f"Licence: {done.licence}")
         click.echo(f"Next: {done.next_command}")
@@ -196,18 +201,18 @@ def fetch_command(name: str | None, to: Path | None, listing: bool, as_json: boo
 
 @cli.command("duplicates")
 @click.option("--corpus", "corpus", required=True, type=FILE, help="The table of clips that `cut` wrote.")
-@click.option("--vectors", multiple=True, type=FILE, help="Vectors to find near-identical clips by; may be repeated.")
+@click.option("--vectors", multiple=True, type=FILE, help="Vectors to compare clips by; may be repeated.")
 @click.option(
     "--threshold",
     "thresholds",
     multiple=True,
     type=click.FloatRange(0, 1, min_open=True),
-    help="Cosine from which clips are near-identical: one for all --vectors, or one for each. Default: 0.98.",
+    help="Cosine from which clips count as near-identical: one for all --vectors, or one for each. Default: 0.98.",
 )
-@click.option("--any", "match_any", is_flag=True, help="Near-identical by one of the --vectors is enough, not all.")
-@click.option("--across-tracks", is_flag=True, help="Leave out groups within one track (loops that repeat).")
-@click.option("--audio", type=FOLDER, help="The folder of music, where it has moved since `cut`.")
-@click.option("--out", type=FILE, help="The groups, as .csv or .json.")
+@click.option("--any", "match_any", is_flag=True, help="Agreement of one of the --vectors is enough; default: of all.")
+@click.option("--across-tracks", is_flag=True, help="Leave out groups within one track, such as repeating loops.")
+@click.option("--audio", type=FOLDER, help="The folder of music, if it has moved since `cut`.")
+@click.option("--out", type=FILE, help="The file of groups to write (.csv or .json).")
 @_AS_JSON
 def duplicates_command(
     corpus: Path,
@@ -225,7 +230,6 @@ def duplicates_command(
     """
     from embeddings.audio.content_hash import content_hashes
     from embeddings.audio.corpus import audio_dir_of, read_corpus
-    from embeddings.progress import showing
     from embeddings.search import duplicates as found
 
     if thresholds and len(thresholds) not in (1, len(vectors)):
@@ -254,24 +258,28 @@ def duplicates_command(
         click.echo(json.dumps({"out": out and str(out), **found.counts(groups), **rows}, ensure_ascii=False, indent=2))
     else:
         click.echo(found.in_words(groups, table))
-        click.echo(f"Wrote {out}." if out else "Nothing was written: --out duplicates.csv keeps them.")
+        click.echo(f"Wrote {out}." if out else "Nothing was written; add --out duplicates.csv to keep the groups.")
 
 
 @cli.command("search")
 @click.argument("audio", type=FILE)
 @click.option("--corpus", "corpus", required=True, type=FILE, help="The table of clips that `cut` wrote.")
 @click.option("--vectors", "path", required=True, type=FILE, help="The vectors that `embed` wrote for it.")
-@click.option("--checkpoint", help="The weights that the vectors were made with, where they are not in the cache.")
-@click.option("--windows", type=click.Choice(["first", "mean"]), help="clmr: as for `embed`; default: what it was.")
+@click.option("--checkpoint", help="The weights that the vectors were made with, if they are not in the cache.")
+@click.option(
+    "--windows",
+    type=click.Choice(["first", "mean"]),
+    help="For clmr; default: as the vectors were made.",
+)
 @click.option("--backend", default="auto", show_default=True, type=click.Choice(BACKENDS))
-@click.option("--top", default=10, show_default=True, type=click.IntRange(1, 1000), help="How many tracks to name.")
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1, 1000), help="How many tracks to list.")
 @click.option(
     "--hop-seconds",
     type=click.FloatRange(0.1, 600),
-    help="From the start of one clip of AUDIO to the next; default: the clip length.",
+    help="From the start of one clip of AUDIO to the start of the next; default: the clip length.",
 )
-@click.option("--approximate", is_flag=True, help="Use a FAISS index, built at first use and kept beside the vectors.")
-@click.option("--store", help="Search in a Milvus store, such as milvus:http://localhost:19530; the same result.")
+@click.option("--approximate", is_flag=True, help="Use a FAISS index; it is built once and stored with the vectors.")
+@click.option("--store", help="Search in a Milvus store, such as milvus:http://localhost:19530; with the same result.")
 @_AS_JSON
 def search_command(
     audio: Path,
@@ -286,14 +294,13 @@ def search_command(
     store: str | None,
     as_json: bool,
 ) -> None:
-    """Find the tracks of a corpus that resemble a piece of audio, with the places in both.
+    """Find the tracks of a corpus that resemble an audio file, with the matching times in both.
 
     Example: rootnote embeddings search song.mp3 --corpus corpus.parquet --vectors vectors.npy
     """
     from rich.console import Console
 
     from embeddings.audio.corpus import read_corpus
-    from embeddings.models.base import ModelOptions
     from embeddings.progress import showing
     from embeddings.search import audio_query as searching
     from embeddings.vectors import read_projection, read_vectors
@@ -319,7 +326,7 @@ def search_command(
         )
     if how.get("built_now"):
         shares = ", ".join(f"{share:.2%} of the {k} nearest" for k, share in how["recall"].items())
-        click.echo(f"Built the {how['index']} index; over random clips of the corpus it finds {shares}.", err=True)
+        click.echo(f"Built the {how['index']} index; for random clips of the corpus it finds {shares}.", err=True)
     tracks = searching.find_tracks(table, query, nearest, top)
     summary = {"audio": str(audio), "embedder": embedder.name, "clips": len(query.starts), "silent_clips": query.silent}
     if as_json:
@@ -327,21 +334,24 @@ def search_command(
         click.echo(json.dumps({**summary, **how, "tracks": found}, ensure_ascii=False, indent=2))
     else:
         silent = f" ({query.silent:,} silent left out)" if query.silent else ""
-        click.echo(f"{len(query.starts):,} clips of {audio}{silent} against {table.num_rows:,} clips, {embedder.name}.")
+        click.echo(
+            f"{counted(len(query.starts), 'clip')} of {audio}{silent} compared with "
+            f"{counted(table.num_rows, 'clip')} by {embedder.name}."
+        )
         Console(width=None if sys.stdout.isatty() else 120).print(searching.as_table(tracks))
 
 
 def in_words(summary: CutSummary) -> str:
-    """What cutting came to, a line each for what was skipped."""
-    lines = [f"{summary.tracks:,} tracks, {summary.clips:,} clips, {summary.hours:.2f} hours."]
+    """The result of cutting as text, with a line for each skipped file."""
+    lines = [f"{counted(summary.tracks, 'track')}, {counted(summary.clips, 'clip')}, {summary.hours:.2f} hours."]
     if summary.silent_clips:
-        lines.append(f"{summary.silent_clips:,} silent clip{'s' if summary.silent_clips > 1 else ''} left out.")
+        lines.append(f"{counted(summary.silent_clips, 'silent clip')} left out.")
     for title, files in (
         ("skipped", summary.skipped),
-        ("damaged, used as far as they could be decoded", summary.damaged),
+        ("damaged, used up to the damage", summary.damaged),
     ):
         if files:
-            lines.append(f"{len(files):,} file{'s' if len(files) > 1 else ''} {title}:")
+            lines.append(f"{counted(len(files), 'file')} {title}:")
             lines += [f"  {one.path}: {one.reason}" for one in files[:_NAMED]]
-            lines += [f"  and {len(files) - _NAMED:,} more (--json names all)"] if len(files) > _NAMED else []
+            lines += [f"  and {len(files) - _NAMED:,} more (--json lists all)"] if len(files) > _NAMED else []
     return "\n".join(lines)

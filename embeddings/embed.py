@@ -1,10 +1,10 @@
-"""The pipeline: a corpus's clips become a file of vectors, and no finished batch is ever lost.
+"""Embedding: the clips of a corpus become a file of vectors, and no finished batch is ever lost.
 
 Several threads decode and resample, one queue a track, read in row order; the caller's thread runs the embedder on
 whole batches. Queues are bounded, so memory does not grow with the corpus or the length of a track.
 Finished rows are appended to `NAME.<run>.part`, where <run> stands for everything that shapes the file: corpus,
-model, backend, versions, type. A run that was broken off goes on after its last whole batch and, as its batches
-are cut at the same rows, ends with the same bytes as one that was not. Only then is the file renamed.
+model, backend, versions, type. An interrupted run continues after its last whole batch. Because its batches are cut at
+the same rows, it ends with the same bytes as an uninterrupted run. Only then is the file renamed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embeddings.audio.corpus import Progress, TrackClips, cores, require_audio, tracks_of
+from embeddings.audio.corpus import Progress, TrackClips, require_audio, tracks_of
 from embeddings.audio.decode import Samples, read_clips
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError, DataError, ResourceError, RootnoteError
 from embeddings.models.base import Embedder, Projection, Vectors, unit
 from embeddings.provenance import Provenance, digest, replacing, write_json
+from embeddings.threads import cores
 from embeddings.vectors import vectors_provenance
 
 Dtype = Literal["float32", "float16"]
@@ -59,10 +60,10 @@ def embed_corpus(
 
     Raises:
         RootnoteError: where a file of the corpus is gone, changed or cannot be decoded, a value is not finite or
-            the disk is full; what was finished is kept, and the next call goes on from there.
+            the disk is full; what was finished is kept, and the next call continues from there.
     """
     if out.suffix != ".npy":
-        raise RootnoteError(f"{out} must end in .npy.")
+        raise ConfigError(f"{out} must end in .npy.")
     require_audio(table, audio_dir)
     run = EmbeddingRun.of(table, corpus, embedder, out, dtype)
     with run.locked():
@@ -97,7 +98,7 @@ def embed_rows(
         if not np.isfinite(vectors).all():
             row = begin + int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             path, start = table["path"][row].as_py(), table["start_s"][row].as_py()
-            raise RootnoteError(f"{embedder.name} gave a value that is not finite for {path} at {start:g} s.")
+            raise DataError(f"{embedder.name} gave a value that is not finite for {path} at {start:g} s.")
         yield vectors
         begin += len(vectors)
 
@@ -111,7 +112,7 @@ def fit_projection(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Projection | None:
-    """What the embedder fits to the corpus, from up to `FIT_CLIPS` clips of tracks drawn at random; kept on disk."""
+    """The projection that the embedder fits to up to `FIT_CLIPS` clips of random tracks; stored on disk."""
     if not embedder.fits:
         return None
     if run.fitted.exists():
@@ -127,7 +128,7 @@ def fit_projection(
                 progress(rows.done, clips)
     projection = embedder.fit(np.load(run.features))
     if projection is None:
-        raise RootnoteError(f"{embedder.name} says that it fits and fitted nothing.")
+        raise DataError(f"{embedder.name} states that it fits a projection, but it fitted none.")
     _save_projection(run.fitted, projection)
     if clips < table.num_rows:
         run.features.unlink()
@@ -136,7 +137,7 @@ def fit_projection(
 
 @dataclass(frozen=True)
 class EmbeddingRun:
-    """The files of one embedding on its way to `out`, named after all that shapes it."""
+    """The files of one run that writes `out`, named after everything that shapes it."""
 
     out: Path
     name: str
@@ -172,13 +173,15 @@ class EmbeddingRun:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second process out of the same files."""
+        """Keep other processes away from the same files."""
         self.out.parent.mkdir(parents=True, exist_ok=True)
         with self.part.open("ab") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RootnoteError(f"{self.out} is being written by another process; wait until it is done.") from None
+                raise ResourceError(
+                    f"{self.out} is being written by another process; wait until it finishes."
+                ) from None
             try:
                 yield
             finally:
@@ -186,20 +189,20 @@ class EmbeddingRun:
                     self.part.unlink(missing_ok=True)
 
     def finish(self, projection: Projection | None) -> None:
-        """Put the files in their places; the .json vouches for the others, so it goes first and comes back last."""
+        """Put the files in place. The .json describes the others, so it is removed first and written last."""
         self.out.with_suffix(".json").unlink(missing_ok=True)
         fitted = self.out.with_suffix(".fitted.npz")
-        noted = None
+        fit = None
         if projection is None:
             fitted.unlink(missing_ok=True)
         else:
             _save_projection(fitted, projection)
             digest_of = hashlib.sha256(fitted.read_bytes()).hexdigest()
             what = "unit((features - mean) @ matrix)"
-            noted = {"what": what, "file": fitted.name, "sha256": digest_of, "clips": self.fit_clips}
+            fit = {"what": what, "file": fitted.name, "sha256": digest_of, "clips": self.fit_clips}
         self.part.replace(self.out)
-        write_json(self.out.with_suffix(".json"), {**self.content, "fitted": noted}, self.provenance)
-        # Parts of other runs (another backend, an older corpus) have nothing left to become.
+        write_json(self.out.with_suffix(".json"), {**self.content, "fitted": fit}, self.provenance)
+        # Part files of other runs (another backend, an older corpus) are no longer needed.
         for path in self.out.parent.glob(f"{self.out.stem}.*.part*"):
             path.unlink(missing_ok=True)
         for folder in self.out.parent.glob(f"{self.out.stem}.*.shards"):
@@ -207,7 +210,7 @@ class EmbeddingRun:
 
 
 class RowSource:
-    """Rows appended to a .npy file that states its final shape from the first; its length tells how many there are.
+    """Rows appended to a .npy file that states its final shape from the start; its size says how many there are.
 
     Raises:
         RootnoteError: where the disk cannot hold the rest.
@@ -265,18 +268,18 @@ class RowSource:
         needed = (self._shape[0] - self.done) * self._row_bytes
         free = shutil.disk_usage(self._path.parent).free
         if needed > free:
-            raise RootnoteError(
-                f"{self._path.parent} has {free / 1e9:.1f} GB free and the vectors need {needed / 1e9:.1f} GB more; "
-                "make room, or write to another disk."
+            raise ResourceError(
+                f"{self._path.parent} has {free / 1e9:.1f} GB free, but the vectors need {needed / 1e9:.1f} GB more; "
+                "free some space, or write to another disk."
             )
 
     def _failed(self, error: OSError) -> RootnoteError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return RootnoteError(
+            return ResourceError(
                 f"the disk of {self._path.parent} is full; {self.done:,} of {self._shape[0]:,} clips are kept: "
-                "make room and run the same command again."
+                "free some space and run the same command again."
             )
-        return RootnoteError(f"{self._path} cannot be written ({error.strerror}); run the same command again.")
+        return ResourceError(f"{self._path} cannot be written ({error.strerror}); run the same command again.")
 
 
 def _vectors(
@@ -318,7 +321,7 @@ class _Decoders:
     threads: int
 
     def clips(self, tracks: Iterable[TrackClips]) -> Generator[Samples, None, None]:
-        """The clips of `tracks` in their order: the same on every machine, whichever thread is first."""
+        """The clips of `tracks` in their order: the same on every machine, whichever thread finishes first."""
         stop = threading.Event()
         waiting: deque[queue.Queue[_Item]] = deque()
         todo = iter(tracks)

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line every tenth elsewhere; on standard error."""
+"""Progress of long work on standard error: a bar on a terminal, otherwise a line at every tenth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def showing(what: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
-    """Yield a function of (done, total) that shows how far `what` is; with a `unit`, also its pace and what is left."""
+    """Yield a function of (done, total) that shows the progress of `what`; with a `unit`, also pace and time left."""
     if sys.stderr.isatty():
         yield from _bar(what, unit)
     else:
@@ -18,13 +18,13 @@ def showing(what: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
 
 
 class Pace:
-    """How fast work goes: what was done before it was first looked at (a run that goes on) does not count."""
+    """How fast work goes; what an earlier run had done does not count."""
 
     def __init__(self) -> None:
         self._first: tuple[float, int, int] | None = None
 
     def in_words(self, done: int, total: int, unit: str) -> str:
-        """Such as "41.2 clips/s, 0:03:10 left"; empty until there is something to say."""
+        """Such as "41.2 clips/s, 0:03:10 left"; empty before the first measurement."""
         now = time.monotonic()
         if self._first is None or self._first[2] != total:
             self._first = (now, done, total)
@@ -49,15 +49,15 @@ def _bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _lines(what: str, unit: str) -> Callable[[int, int], None]:
-    said = 0
+    shown = 0
     pace = Pace()
 
     def show(done: int, total: int) -> None:
-        nonlocal said
+        nonlocal shown
         speed = pace.in_words(done, total, unit)
         tenth = 10 * done // max(1, total)
-        if tenth > said:
-            said = tenth
+        if tenth > shown:
+            shown = tenth
             end = f" ({speed})" if speed else ""
             print(f"{what}: {done:,} of {total:,}{end}", file=sys.stderr, flush=True)
 

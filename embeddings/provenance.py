@@ -1,9 +1,9 @@
 """Artefacts: the files that one stage writes and the next one reads.
 
-Every artefact carries a provenance: its kind, the settings that shaped it and the fingerprints of what it
-was made from. The artefact's own fingerprint is the SHA-256 of these three, so a changed setting or input
-anywhere upstream makes everything downstream stale, and a stale artefact is refused by name.
-Files are written to a temporary name beside the final one and renamed, so none is ever seen half-written.
+Every artefact has a provenance: its kind, the settings that shaped it and the fingerprints of its inputs. The
+artefact's own fingerprint is the SHA-256 of these three, so a changed setting or input makes everything downstream
+stale, and a stale artefact is refused by name. Files are written under a temporary name in the same folder and
+renamed, so no file is ever half-written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError, StaleArtefactError
 
 FORMAT = 1
 _KEY = b"rootnote"
@@ -29,7 +29,7 @@ _KEY = b"rootnote"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What an artefact is, what shaped it and what it was made from (role -> fingerprint)."""
+    """What an artefact is, the settings that shaped it and its inputs (role -> fingerprint)."""
 
     kind: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -54,9 +54,9 @@ class Provenance:
             found = cls(str(data["kind"]), dict(data["settings"]), dict(data["made_from"]))
             stated = data["fingerprint"]
         except (KeyError, TypeError, ValueError) as error:
-            raise RootnoteError(f"{path} carries no provenance of ours; build it again.") from error
+            raise ArtefactError(f"{path} has no provenance; build it again.") from error
         if stated != found.fingerprint:
-            raise RootnoteError(f"{path} was edited or made by another version; build it again.")
+            raise StaleArtefactError(f"{path} was edited or made by another version; build it again.")
         return found
 
 
@@ -68,7 +68,7 @@ def digest(value: Any) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success rename it onto `path`, on failure leave nothing."""
+    """Yield a temporary path in the same folder; rename it to `path` on success, delete it on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -96,15 +96,15 @@ def write_json(path: Path, content: Mapping[str, Any], provenance: Provenance) -
 
 
 def read_json(path: Path, kind: str, made_by: str) -> tuple[dict[str, Any], Provenance]:
-    """Read what `write_json` wrote. `made_by` is the command to name where the file is missing or spoilt."""
+    """Read what `write_json` wrote. `made_by` is the command to name if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RootnoteError(f"{path} is missing; run `{made_by}`.") from None
+        raise ArtefactError(f"{path} is missing; run `{made_by}`.") from None
     except (OSError, ValueError) as error:
-        raise RootnoteError(f"{path} cannot be read ({error}); run `{made_by}`.") from error
+        raise ArtefactError(f"{path} cannot be read ({error}); run `{made_by}`.") from error
     if not isinstance(content, dict):
-        raise RootnoteError(f"{path} is not a {kind} file; run `{made_by}`.")
+        raise ArtefactError(f"{path} is not a {kind} file; run `{made_by}`.")
     provenance = Provenance.from_dict(content.pop("provenance", {}), path)
     _check_kind(provenance, kind, path, made_by)
     return content, provenance
@@ -118,13 +118,13 @@ def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:
 
 
 def read_table(path: Path, kind: str, made_by: str) -> tuple[pa.Table, Provenance]:
-    """Read what `write_table` wrote. `made_by` is the command to name where the file is missing or spoilt."""
+    """Read what `write_table` wrote. `made_by` is the command to name if the file is missing or damaged."""
     try:
         table = pq.ParquetFile(path).read()
     except FileNotFoundError:
-        raise RootnoteError(f"{path} is missing; run `{made_by}`.") from None
+        raise ArtefactError(f"{path} is missing; run `{made_by}`.") from None
     except (OSError, pa.ArrowException) as error:
-        raise RootnoteError(f"{path} is not a readable Parquet file; run `{made_by}`.") from error
+        raise ArtefactError(f"{path} is not a readable Parquet file; run `{made_by}`.") from error
     raw = (table.schema.metadata or {}).get(_KEY)
     provenance = Provenance.from_dict(json.loads(raw) if raw else {}, path)
     _check_kind(provenance, kind, path, made_by)
@@ -133,14 +133,14 @@ def read_table(path: Path, kind: str, made_by: str) -> tuple[pa.Table, Provenanc
 
 def _check_kind(provenance: Provenance, kind: str, path: Path, made_by: str) -> None:
     if provenance.kind != kind:
-        raise RootnoteError(f"{path} holds {provenance.kind}, not {kind}; run `{made_by}`.")
+        raise ArtefactError(f"{path} contains {provenance.kind}, not {kind}; run `{made_by}`.")
 
 
 def require_fresh(path: Path, found: Provenance, expected: Provenance, made_by: str) -> None:
-    """Refuse an artefact whose settings or inputs are not those expected now.
+    """Check that an artefact has the settings and inputs expected now.
 
     Raises:
-        RootnoteError: naming what changed and the command that rebuilds the artefact.
+        StaleArtefactError: naming what changed and the command that rebuilds the artefact.
     """
     if found.fingerprint == expected.fingerprint:
         return
@@ -156,4 +156,4 @@ def require_fresh(path: Path, found: Provenance, expected: Provenance, made_by: 
             if found.made_from.get(key) != expected.made_from.get(key)
         }
     )
-    raise RootnoteError(f"{path} is stale ({', '.join(changed) or 'format'} changed since); run `{made_by}`.")
+    raise StaleArtefactError(f"{path} is stale ({', '.join(changed) or 'format'} changed since); run `{made_by}`.")

@@ -1,4 +1,4 @@
-"""Vectors on disk: what `rootnote embeddings embed` writes, and what was fitted for it."""
+"""Vectors on disk: what `rootnote embeddings embed` writes, and the projection that was fitted for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError, StaleArtefactError
 from embeddings.models.base import Embedder, Projection, Vectors
 from embeddings.provenance import Provenance, read_json
 
@@ -21,33 +21,33 @@ def vectors_provenance(embedder: Embedder, corpus: Provenance) -> Provenance:
 
 
 def read_vectors(path: Path, made_by: str = MADE_BY) -> tuple[Vectors, Provenance]:
-    """Open what `embed.embed_corpus` wrote, memory-mapped: float32, or float16 where that was asked for.
+    """Open what `embed.embed_corpus` wrote, memory-mapped: float32, or float16 if that was requested.
 
     Raises:
-        RootnoteError: where a file is missing, spoilt, or the two do not belong together.
+        ArtefactError: where a file is missing or damaged, or the two do not belong together.
     """
     content, provenance = read_json(path.with_suffix(".json"), "vectors", made_by)
     try:
         vectors = np.load(path, mmap_mode="r")
     except FileNotFoundError:
-        raise RootnoteError(f"{path} is missing; run `{made_by}`.") from None
+        raise ArtefactError(f"{path} is missing; run `{made_by}`.") from None
     except (OSError, ValueError) as error:
-        raise RootnoteError(f"{path} is not a readable .npy file; run `{made_by}`.") from error
+        raise ArtefactError(f"{path} is not a readable .npy file; run `{made_by}`.") from error
     if vectors.dtype != content["dtype"] or vectors.shape != (content["clips"], content["dim"]):
-        raise RootnoteError(f"{path} is not what {path.with_suffix('.json').name} says; run `{made_by}`.")
+        raise StaleArtefactError(f"{path} does not match {path.with_suffix('.json').name}; run `{made_by}`.")
     return vectors, provenance
 
 
 def read_projection(path: Path, made_by: str = MADE_BY) -> Projection | None:
-    """What was fitted for the vectors at `path` (.npy), to embed new audio alike; `None`: nothing."""
+    """The projection fitted for the vectors at `path` (.npy), to embed new audio; `None`: nothing was fitted."""
     content, _ = read_json(path.with_suffix(".json"), "vectors", made_by)
     if content["fitted"] is None:
         return None
     file = path.parent / content["fitted"]["file"]
     try:
         if hashlib.sha256(file.read_bytes()).hexdigest() != content["fitted"]["sha256"]:
-            raise RootnoteError(f"{file} is not the one made with {path}; run `{made_by}`.")
+            raise StaleArtefactError(f"{file} was not made with {path}; run `{made_by}`.")
         with np.load(file) as arrays:
             return Projection(arrays["mean"], arrays["matrix"])
     except (OSError, ValueError, KeyError) as error:
-        raise RootnoteError(f"{file} is missing or cannot be read; run `{made_by}`.") from error
+        raise ArtefactError(f"{file} is missing or cannot be read; run `{made_by}`.") from error

@@ -122,7 +122,7 @@ def _questions(name: str, field: dict[str, Any], schema: dict[str, Any], level: 
         model = _model(one, schema) or {}
         kind = model.get("properties", {}).get("type", {}).get("const", "")
         meaning = str(model.get("description", "")).replace("\n", " ")
-        lines += [f"{'#' * (level + 1)} type = \"{kind}\"\n", meaning + "\n"]
+        lines += [f'{"#" * (level + 1)} type = "{kind}"\n', meaning + "\n"]
         lines += ["| key | type | default |", "|---|---|---|"]
         for key, prop in model.get("properties", {}).items():
             default = "required" if key in model.get("required", ()) else _value(prop.get("default"))

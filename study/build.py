@@ -1,7 +1,8 @@
 """The build of a study: music → corpus → vectors → bins → triplets → schedule → stimuli.
 
-Every stage compares the provenance its artefact would have now with the one it has. Equal, and whole: up to date,
-skipped. Else it is made afresh. A build that was broken off goes on where it stopped.
+Every stage compares the provenance that its artefact would have now with the one it has. If they are equal and the
+artefact is complete, the stage is skipped; otherwise the artefact is made again. An interrupted build continues where
+it stopped.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import pyarrow as pa
 
 from embeddings.audio.corpus import CutSettings, corpus_provenance, cut, write_corpus
 from embeddings.embed import embed_corpus
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError, ConfigError, DataError, ResourceError, RootnoteError
 from embeddings.models.base import ModelOptions
 from embeddings.models.registry import load_embedder
 from embeddings.provenance import Provenance, read_json, read_table, write_json, write_table
 from embeddings.vectors import read_vectors, vectors_provenance
-from study.config import ClmrConfig, ModelConfig, Study
+from embeddings.wording import counted
+from study.config import Study
+from study.config_sections import ClmrConfig
 from study.design.bins import (
     NONE,
     PromptNeighbours,
@@ -66,24 +69,24 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class BuildReporter:
-    """Where the build tells what it does: `say` takes a finished line, `progress` (stage, done, of)."""
+    """Where the build reports: `line` takes a finished line, `progress` takes (stage, done, total)."""
 
-    say: Callable[[str], None]
+    line: Callable[[str], None]
     progress: Progress
 
     def stage(self, name: str, text: str, seconds: float | None) -> None:
         timing = "up to date" if seconds is None else f"{seconds:.1f} s"
-        self.say(f"{name:<10} {text}  ({timing})")
+        self.line(f"{name:<10} {text}  ({timing})")
 
 
 def build(study: Study, reporter: BuildReporter) -> None:
     """Bring every artefact of a study up to date.
 
     Raises:
-        RootnoteError: where a stage cannot be done; what was finished before it stays.
+        RootnoteError: where a stage fails; what was finished before it is kept.
     """
     if not study.audio.is_dir():
-        raise RootnoteError(f"{study.audio} is no folder; set corpus.audio in {study.folder / 'study.toml'}.")
+        raise ConfigError(f"{study.audio} is not a directory; set corpus.audio in {study.folder / 'study.toml'}.")
     with _locked(study.build):
         corpus, table = _corpus(study, reporter)
         require_tracks(table["track"].to_numpy(), study.config.design)
@@ -99,7 +102,7 @@ def build(study: Study, reporter: BuildReporter) -> None:
 
 
 class _Neighbours:
-    """The prompts' nearest clips by embedder, searched once in a build and only where a stage needs them."""
+    """The prompts' nearest clips by embedder: searched at most once per build, when a stage needs them."""
 
     def __init__(self, study: Study, left_out: Rows) -> None:
         self._study, self.left_out = study, left_out
@@ -115,19 +118,19 @@ class _Neighbours:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the build folder's lock, so that two builds never write into each other."""
+    """Hold the lock of the build folder, so that only one build writes to it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RootnoteError(f"another build is at work in {folder}; wait until it is done.") from None
+            raise ResourceError(f"another build is running in {folder}; wait until it finishes.") from None
         _sweep(folder)
         yield
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a killed build left half-written: everything hidden but the lock."""
+    """Remove what a killed build left half-written: every hidden file except the lock."""
     for path in folder.glob(".*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -136,10 +139,10 @@ def _sweep(folder: Path) -> None:
 
 
 def _is_fresh(read: Callable[[], Provenance], expected: Provenance) -> bool:
-    """Whether `read` finds the artefact whole and made of what is there now."""
+    """Whether `read` finds a complete artefact, made from the present inputs and settings."""
     try:
         return read().fingerprint == expected.fingerprint
-    except RootnoteError:
+    except ArtefactError:
         return False
 
 
@@ -158,31 +161,31 @@ def _corpus(study: Study, reporter: BuildReporter) -> tuple[Provenance, pa.Table
             progress=lambda done, of: reporter.progress("cut", done, of),
         )
         for skipped in made.summary.skipped:
-            reporter.say(f"           skipped {skipped.path}: {skipped.reason}")
+            reporter.line(f"           skipped {skipped.path}: {skipped.reason}")
         for damaged in made.summary.damaged:
-            reporter.say(f"           damaged {damaged.path}: {damaged.reason}")
+            reporter.line(f"           damaged {damaged.path}: {damaged.reason}")
         write_corpus(study.corpus, made)
     table, provenance = read_table(study.corpus, "corpus", BUILD)
     tracks = len(table["track"].unique())
     hours = table.num_rows * config.clip_seconds / 3600
-    text = f"{tracks:,} tracks, {table.num_rows:,} clips, {hours:.2f} hours"
+    text = f"{counted(tracks, 'track')}, {counted(table.num_rows, 'clip')}, {hours:.2f} hours"
     reporter.stage("cut", text, None if fresh else time.perf_counter() - started)
     return provenance, table
 
 
 def _left_out(study: Study, table: pa.Table) -> Rows:
-    """The copies that `corpus.duplicates` names, ascending."""
+    """The rows of the copies that `corpus.duplicates` lists, ascending."""
     name = study.config.corpus.duplicates
     if not name:
         return NONE
     from embeddings.search.duplicates import (
-        read_left_out,  # brings torch along, which a study without copies does not need
+        read_left_out,  # imports torch, which a study without duplicates does not need
     )
 
     try:
         rows = np.array(sorted(read_left_out(study.folder / name, table)), np.int64)
     except RootnoteError as error:
-        raise RootnoteError(f"corpus.duplicates: {error}") from error
+        raise ConfigError(f"corpus.duplicates: {error}") from error
     return rows
 
 
@@ -203,19 +206,22 @@ def _vectors(study: Study, name: str, corpus: Provenance, table: pa.Table, repor
             progress=lambda done, of: reporter.progress(f"embed {name}", done, of),
         )
     rows, dim = np.load(path, mmap_mode="r").shape
-    reporter.stage("embed", f"{name}: {rows:,} vectors of {dim}", None if fresh else time.perf_counter() - started)
+    reporter.stage(
+        "embed",
+        f"{name}: {counted(rows, 'vector')} of {dim} dimensions",
+        None if fresh else time.perf_counter() - started,
+    )
     return expected
 
 
 def model_options(study: Study, name: str) -> ModelOptions:
-    """What study.toml says of a model; the backend is this machine's fastest and no part of the design."""
-    model = getattr(study.config.embedding, name, None)
-    if not isinstance(model, ModelConfig):
+    """The options of a model in study.toml; the backend is this machine's fastest and not part of the design."""
+    model = study.config.embedding.models.get(name)
+    if model is None:
         return ModelOptions()
-    beside = study.folder / Path(model.checkpoint).expanduser()
-    return ModelOptions(
-        str(beside) if beside.exists() else model.checkpoint, model.windows if isinstance(model, ClmrConfig) else None
-    )
+    path = study.folder / Path(model.checkpoint).expanduser()
+    windows = model.windows if isinstance(model, ClmrConfig) else None
+    return ModelOptions(str(path) if path.exists() else model.checkpoint, windows)
 
 
 def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours, reporter: BuildReporter) -> Provenance:
@@ -230,17 +236,18 @@ def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours,
             random = random_scores(array, config.random_clips, seed, neighbours.left_out)
             bins = fit_bins(found.neighbours.scores, random, config.half_width)
         except RootnoteError as error:
-            raise RootnoteError(f"{name}: {error}") from error
+            raise DataError(f"{name}: {error}") from error
         write_bins(study.bins(name), describe_bins(bins, found, random, name, config, seed), expected)
     bins, content, _ = read_bins(study.bins(name))
-    text = f"{name}: {content['prompts']:,} prompts × {content['neighbours']:,} nearest"
+    text = f"{name}: {counted(content['prompts'], 'prompt')} × {counted(content['neighbours'], 'nearest clip')}"
     reporter.stage("bins", text, None if fresh else time.perf_counter() - started)
     for number, centre in bins.centres.items():
-        words = {1: "µ + 2σ", 2: "µ + σ", 3: "µ", 4: "random"}[number]
-        held = f"{content['counts'][str(number)]:>10,} of the nearest"
+        place = {1: "µ + 2σ", 2: "µ + σ", 3: "µ", 4: "random"}[number]
+        contents = f"{content['counts'][str(number)]:>10,} of the nearest clips"
         if number == 4:
-            held = f"{content['random']['in_bin_4']:>10,} of {content['random']['pairs']:,} random pairs"
-        reporter.say(f"           bin {number}  {round(centre, 3) + 0.0:6.3f} ± {bins.half_width:g}  {words:<7} {held}")
+            contents = f"{content['random']['in_bin_4']:>10,} of {content['random']['pairs']:,} random pairs"
+        centre_text = f"{round(centre, 3) + 0.0:6.3f} ± {bins.half_width:g}"
+        reporter.line(f"           bin {number}  {centre_text}  {place:<7} {contents}")
     return expected
 
 
@@ -264,11 +271,11 @@ def _triplets(
             try:
                 rows[name] = draw_triplets(array, tracks, neighbours.of(name), fitted, config.design, config.study.seed)
             except RootnoteError as error:
-                raise RootnoteError(f"{name}: {error}") from error
+                raise DataError(f"{name}: {error}") from error
         write_table(study.triplets, triplets_table(rows), expected)
     drawn, _ = read_table(study.triplets, "triplets", BUILD)
     prompts = drawn.group_by(["embedder", "prompt"]).aggregate([]).num_rows
-    text = f"{drawn.num_rows:,} triplets of {prompts:,} prompts"
+    text = f"{counted(drawn.num_rows, 'triplet')} of {counted(prompts, 'prompt')}"
     reporter.stage("triplets", text, None if fresh else time.perf_counter() - started)
     return expected, drawn
 
@@ -288,7 +295,7 @@ def _schedule(
     table, _ = read_table(study.schedule, "schedule", BUILD)
     trials = [PlannedTrial(**row) for row in table.to_pylist()]
     lists = len({trial.list for trial in trials})
-    text = f"{lists} listeners × {len(trials) // max(lists, 1)} trials"
+    text = f"{counted(lists, 'listener')} × {counted(len(trials) // max(lists, 1), 'trial')}"
     reporter.stage("schedule", text, None if fresh else time.perf_counter() - started)
     return expected, trials
 
@@ -305,7 +312,7 @@ def _stimuli(
     started = time.perf_counter()
     fresh = _is_fresh(lambda: _whole_stimuli(study), expected)
     if not fresh:
-        from study.stimuli.render import ClipSource, render_all  # brings scipy's filters along
+        from study.stimuli.render import ClipSource, render_all  # imports scipy's filters
 
         keys = {trial.stimulus_key(role) for trial in schedule[1] for role in ROLES}
         catch = {int(key.split("/")[0]) for key in keys if "/" in key}
@@ -315,7 +322,7 @@ def _stimuli(
             ClipSource(row, study.audio / clip["path"], clip["start_s"])
             for row, clip in zip(wanted, chosen, strict=True)
         ]
-        # Without its index no stimulus counts: a build that breaks off here leaves none that looks finished.
+        # Stimuli without an index do not count, so an interrupted build leaves nothing that looks finished.
         study.stimuli_index.unlink(missing_ok=True)
         index = render_all(
             study.stimuli,
@@ -329,20 +336,20 @@ def _stimuli(
     content, _ = read_json(study.stimuli_index, "stimuli", BUILD)
     entries = content["clips"].values()
     by_rms = sum(entry["loudness"] == "RMS" for entry in entries)
-    text = f"{len(entries):,} clips at {config.stimuli.loudness_lufs:g} LUFS"
-    text += f", {by_rms} by RMS" if by_rms else ""
+    text = f"{counted(len(entries), 'clip')} at {config.stimuli.loudness_lufs:g} LUFS"
+    text += f", {by_rms:,} of them matched by RMS" if by_rms else ""
     reporter.stage("stimuli", text, None if fresh else time.perf_counter() - started)
 
 
 def _whole_stimuli(study: Study) -> Provenance:
-    """The provenance of the stimuli, every file there as it was rendered.
+    """The provenance of the stimuli, after a check that every file is as it was rendered.
 
     Raises:
-        RootnoteError: where the index or a file is missing or spoilt.
+        ArtefactError: where the index or a file is missing or damaged.
     """
     content, provenance = read_json(study.stimuli_index, "stimuli", BUILD)
     for entry in content["clips"].values():
         path = study.stimuli / entry["file"]
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            raise RootnoteError(f"{path} is missing or spoilt; run `{BUILD}`.")
+            raise ArtefactError(f"{path} is missing or damaged; run `{BUILD}`.")
     return provenance

@@ -1,4 +1,4 @@
-"""What a study will ask of listeners and cost, and what to think of before it begins."""
+"""What a study asks of listeners, what it costs, and what to think about before it starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from embeddings.errors import RootnoteError
-from study.config import PAPER_PROMPTS, Study
+from embeddings.wording import counted
+from study.config import Study
+from study.config_sections import PAPER_PROMPTS
 from study.consent_check import missing_elements
 from study.prescreen.steps import chance_of_guessing, graded_steps, minutes
 from study.trial_plan import Plan, read_plan
@@ -44,7 +46,7 @@ class StudyCheck:
 
 
 def check_study(study: Study) -> StudyCheck:
-    """Count trials, listeners, minutes and money; collect warnings."""
+    """Count trials, listeners, minutes and money, and collect warnings."""
     config = study.config
     design, pay = config.design, config.pay
     listeners = design.listener_count * len(config.embedding.embedders)
@@ -87,23 +89,23 @@ def _text_warnings(study: Study) -> list[str]:
             warnings.append(f"{path.name} is missing.")
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
-        if name == "consent" and (unsaid := missing_elements(text)):
-            warnings.append(f"{path.name} seems to say nothing of: {', '.join(unsaid)}.")
-        left = PLACEHOLDER.findall(text)
-        if left:
-            warnings.append(f"{path.name} still has {', '.join(dict.fromkeys(left))} to fill in.")
+        if name == "consent" and (missing := missing_elements(text)):
+            warnings.append(f"{path.name} does not seem to mention: {', '.join(missing)}.")
+        placeholders = PLACEHOLDER.findall(text)
+        if placeholders:
+            warnings.append(f"{path.name} has placeholders to fill in: {', '.join(dict.fromkeys(placeholders))}.")
     return warnings
 
 
 def _fewest_prompts(study: Study, plan: Plan | None) -> int | None:
-    """Distinct prompts of the embedder that has fewest; before the build as the design says, None: not known yet."""
+    """The prompts of the embedder with the fewest; before the build those of the design, `None` if not yet known."""
     design = study.config.design
     if plan is None:
         return design.prompts or (PAPER_PROMPTS if design.kind == "paper" else None)
     prompts: dict[str, set[int]] = {}
     for trial in (trial for trials in plan.lists.values() for trial in trials if trial.kind == "scored"):
         prompts.setdefault(trial.embedder, set()).add(trial.prompt)
-    return min(len(own) for own in prompts.values())
+    return min(len(distinct) for distinct in prompts.values())
 
 
 def _design_warnings(study: Study, plan: Plan | None) -> list[str]:
@@ -111,19 +113,25 @@ def _design_warnings(study: Study, plan: Plan | None) -> list[str]:
     design, pay = config.design, config.pay
     warnings = []
     if not config.study.contact:
-        warnings.append("study.contact is empty: listeners must be able to reach somebody.")
+        warnings.append("study.contact is empty: give an e-mail address that listeners can write to.")
     wage = pay.reward_usd / pay.minutes * 60
     if wage < pay.floor_usd_per_hour:
-        warnings.append(f"${wage:.2f} an hour is below pay.floor_usd_per_hour = ${pay.floor_usd_per_hour:.2f}.")
+        warnings.append(
+            f"The pay of ${wage:.2f} per hour is below pay.floor_usd_per_hour = {pay.floor_usd_per_hour:.2f}."
+        )
     prompts = _fewest_prompts(study, plan)
     if prompts is not None and prompts < FEW_PROMPTS:
-        mend = 'design.kind = "robust" needs no more answers' if design.kind == "paper" else "more music gives more"
+        fix = (
+            'design.kind = "robust" uses more prompts with as many responses'
+            if design.kind == "paper"
+            else "more music gives more prompts"
+        )
         warnings.append(
-            f"{prompts} prompts are few: if prompts differ, pooled tests come out significant too often "
-            f"(27 % instead of 5 % with 10 prompts); {mend}."
+            f"The study has only {counted(prompts, 'prompt')}: if prompts differ, pooled tests are significant too "
+            f"often (27 % instead of 5 % with 10 prompts); {fix}."
         )
     if not graded_steps(config):
-        warnings.append("There is no prescreen: nothing tells whether a listener hears the clips at all.")
+        warnings.append("There is no prescreen: you cannot tell whether listeners hear the clips (prescreen.steps).")
     if design.catch_trials == 0:
-        warnings.append("There are no catch trials: inattentive listeners cannot be told (design.catch_trials).")
+        warnings.append("There are no catch trials: inattentive listeners cannot be detected (design.catch_trials).")
     return warnings

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError
 from embeddings.lazy_group import LazyGroup
+from embeddings.wording import counted
 from study.arguments import json_option, study_argument
 from study.languages import LANGUAGES, SOURCE
 
@@ -25,40 +26,46 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--audio", required=True, type=click.Path(path_type=Path), help="The folder of music.")
-@click.option("--name", help="The study's name (default: the folder's).")
-@click.option("--languages", default=SOURCE, show_default=True, help=f"Of {', '.join(LANGUAGES)}, with commas between.")
+@click.option("--audio", required=True, type=click.Path(path_type=Path), help="The folder with the music.")
+@click.option("--name", help="The name of the study; default: the name of the folder.")
+@click.option(
+    "--languages",
+    default=SOURCE,
+    show_default=True,
+    help=f"One or more of {', '.join(LANGUAGES)}, separated by commas.",
+)
 def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
-    """Make a study folder DIR with study.toml and the texts that listeners read.
+    """Create a study folder DIR with study.toml and the texts that listeners read.
 
     Example: rootnote study init my-study --audio ~/Music
     """
+    from embeddings.models.registry import EMBEDDERS
     from embeddings.provenance import replacing
     from study.config import load_study
 
     if not audio.is_dir():
-        raise RootnoteError(f"{audio} is no folder; give the folder that holds the music with --audio.")
+        raise ConfigError(f"--audio {audio} is not a directory; give the folder with the music.")
     offered = [language.strip() for language in languages.split(",")]
     texts = _texts(offered)
     taken = [file for file in ("study.toml", *texts) if (folder / file).exists()]
     if taken:
-        raise RootnoteError(f"{folder / taken[0]} exists already; nothing was changed.")
+        raise ConfigError(f"{folder / taken[0]} already exists; choose another folder. Nothing was changed.")
     name = name or folder.resolve().name
     if len(name) > (longest := 80):
-        raise RootnoteError(f"the study's name has {len(name)} characters; give one of {longest} at most with --name.")
+        raise ConfigError(f"--name has {len(name)} characters; at most {longest} are allowed.")
     folder.mkdir(parents=True, exist_ok=True)
     templates = files("study") / "templates"
     for file, template in (texts | {"study.toml": "study.toml"}).items():  # study.toml last: without it, no study yet
         text = (templates / template).read_text(encoding="utf-8")
         if file == "study.toml":
             text = text.replace('languages = ["en"]', f"languages = {json.dumps(offered)}")
-            text = text.replace("{name}", _toml(name))
+            text = text.replace("{name}", _toml(name)).replace("{embedders}", ", ".join(EMBEDDERS))
             text = text.replace("{audio}", _toml(_shown(audio, folder)))
         with replacing(folder / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
     load_study(folder)
-    click.echo(f"Made {folder} with study.toml, {', '.join(texts)}.")
-    click.echo("Read study.toml, complete the [PLACEHOLDERS] in the texts, then:")
+    click.echo(f"Created {folder} with study.toml, {', '.join(texts)}.")
+    click.echo("Next: read study.toml, fill in the [PLACEHOLDERS] in the texts, then run:")
     click.echo(f"  rootnote study build {folder}")
 
 
@@ -67,9 +74,11 @@ def _texts(languages: list[str]) -> dict[str, str]:
     from study.check import TEXTS
     from study.config import text_name
 
+    """The texts of a study in these languages: file -> the template that it is copied from."""
+
     unknown = [language for language in languages if language not in LANGUAGES]
     if unknown or len(set(languages)) < len(languages):
-        raise RootnoteError(f"--languages wants one or more of {', '.join(LANGUAGES)}, separated by commas.")
+        raise ConfigError(f"--languages takes one or more of {', '.join(LANGUAGES)}, separated by commas.")
     return {
         text_name(name, language, languages[0]): text_name(name, language, SOURCE)
         for language in languages
@@ -78,7 +87,7 @@ def _texts(languages: list[str]) -> dict[str, str]:
 
 
 def _shown(audio: Path, folder: Path) -> str:
-    """The audio folder relative to the study where they lie near each other, else absolute."""
+    """The audio folder, relative to the study if the two are near each other, else absolute."""
     relative = os.path.relpath(audio.resolve(), folder.resolve())
     return relative if relative.count("..") <= 1 else str(audio.resolve())
 
@@ -91,9 +100,11 @@ def _toml(text: str) -> str:
 @cli.command()
 @study_argument
 def build(folder: Path) -> None:
-    """Make every artefact: corpus, vectors, bins, triplets, schedule, stimuli.
+    """Build everything the study needs: corpus, vectors, bins, triplets, schedule, stimuli.
 
-    What is up to date is left alone; a build that was broken off goes on. Example: rootnote study build my-study
+    Only what is missing or out of date is made; an interrupted build continues where it stopped.
+
+    Example: rootnote study build my-study
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -122,8 +133,10 @@ def build(folder: Path) -> None:
 def publish(folder: Path) -> None:
     """Upload the stimuli to the bucket that study.toml names (storage.stimuli).
 
-    What the bucket has already is left alone; an upload that was broken off goes on. Every object is checked by its
-    SHA-256. Example: rootnote study publish my-study
+    Only what the bucket lacks is uploaded; an interrupted upload continues where it stopped. Every object is verified
+    by its SHA-256.
+
+    Example: rootnote study publish my-study
     """
     from rich.progress import Progress
 
@@ -135,13 +148,17 @@ def publish(folder: Path) -> None:
         task = bars.add_task("upload", total=None)
         published = publish_study(study, lambda done, of: bars.update(task, completed=done, total=of))
     where = study.config.storage.stimuli
-    click.echo(f"{where} holds all {published.stimuli:,} stimuli; {published.written:,} were written now.")
+    click.echo(
+        f"{where} contains all {counted(published.stimuli, 'stimulus', 'stimuli')}; {published.written:,} uploaded now."
+    )
     if study.config.storage.delivery == "redirect":
-        click.echo("Its CORS rules must let listeners' browsers in: rootnote study cors --help")
+        click.echo("Its CORS rules must allow listeners' browsers: rootnote study cors --help")
 
 
 @cli.command()
-@click.option("--origin", required=True, help="Where listeners reach the server, as https://study.example.org.")
+@click.option(
+    "--origin", required=True, help="The address of the server for listeners, such as https://study.example.org."
+)
 def cors(origin: str) -> None:
     """Print the CORS rules that the bucket needs, as JSON.
 
@@ -153,7 +170,7 @@ def cors(origin: str) -> None:
 
     parts = urlsplit(origin)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise RootnoteError(f"--origin is '{origin}', not an address like https://study.example.org.")
+        raise ConfigError(f"--origin is '{origin}'; give an address like https://study.example.org.")
     click.echo(json.dumps(cors_rules(f"{parts.scheme}://{parts.netloc}"), indent=2))
 
 
@@ -161,7 +178,7 @@ def cors(origin: str) -> None:
 @study_argument
 @json_option
 def check(folder: Path, as_json: bool) -> None:
-    """Say what the study will ask of listeners and cost, and warn.
+    """Show what the study asks of listeners and what it costs, with warnings.
 
     Example: rootnote study check my-study
     """
@@ -173,15 +190,15 @@ def check(folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
         return
     click.echo(f"{found.name}: {', '.join(found.embedders)}")
-    click.echo(f"  listeners   {found.listeners}, each {found.trials_per_listener} trials")
+    click.echo(f"  listeners   {found.listeners:,}, {counted(found.trials_per_listener, 'trial')} each")
     click.echo(f"  responses   {found.responses_per_pair:g} per bin pair and embedder")
     if found.guessing:
-        steps = ", ".join(f"{step} (guessing passes {100 * chance:.2g} %)" for step, chance in found.guessing.items())
+        steps = ", ".join(f"{step} ({100 * chance:.2g} % pass by guessing)" for step, chance in found.guessing.items())
         click.echo(f"  prescreen   {steps}, about {found.prescreen_minutes:.1f} minutes")
-    click.echo(f"  time        {found.minutes:g} minutes for ${found.reward_usd:.2f}: ${found.hourly_usd:.2f} an hour")
+    click.echo(f"  time        {found.minutes:g} minutes for ${found.reward_usd:.2f}: ${found.hourly_usd:.2f} per hour")
     click.echo(
-        f"  cost        ${found.rewards_usd:,.2f} for those who finish, about ${found.screened_out_usd:,.2f} for "
-        f"one in ten screened out: ${found.total_usd:,.2f} before any marketplace's fee"
+        f"  cost        ${found.total_usd:,.2f} without marketplace fees: ${found.rewards_usd:,.2f} for listeners who "
+        f"finish, about ${found.screened_out_usd:,.2f} if one in ten is screened out"
     )
     for warning in found.warnings:
         click.echo(f"  warning     {warning}")
@@ -189,13 +206,15 @@ def check(folder: Path, as_json: bool) -> None:
 
 @cli.command()
 @study_argument
-@click.option("--one-sided", is_flag=True, help="Plan to test for more agreement than chance only.")
-@click.option("--amend", default="", metavar="REASON", help="Replace a plan that is frozen already, and say why.")
+@click.option("--one-sided", is_flag=True, help="Plan a one-sided test: more agreement than chance.")
+@click.option("--amend", default="", metavar="REASON", help="Replace a frozen plan and give the reason.")
 @json_option
 def freeze(folder: Path, one_sided: bool, amend: str, as_json: bool) -> None:
-    """Preregister a built study: preregistration.md and .json, with a hash that every report prints.
+    """Preregister a built study: write preregistration.md and .json, with a hash that every report prints.
 
-    What hypotheses.md says is taken in. Example: rootnote study freeze my-study
+    The plan includes the text of hypotheses.md.
+
+    Example: rootnote study freeze my-study
     """
     from study.config import load_study
     from study.preregistration.create import freeze as freeze_study
@@ -204,14 +223,16 @@ def freeze(folder: Path, one_sided: bool, amend: str, as_json: bool) -> None:
     study = load_study(folder)
     frozen, written = freeze_study(study, datetime.now(UTC), "greater" if one_sided else "two-sided", amend.strip())
     if as_json:
-        told = {"hash": frozen.hash, "frozen_at": frozen.plan["frozen_at"], "written": written}
-        click.echo(json.dumps(told | {"files": [str(folder / JSON), str(folder / MARKDOWN)]}, indent=2))
+        summary = {"hash": frozen.hash, "frozen_at": frozen.plan["frozen_at"], "written": written}
+        click.echo(json.dumps(summary | {"files": [str(folder / JSON), str(folder / MARKDOWN)]}, indent=2))
         return
     if not written:
-        click.echo(f"The plan was frozen at {frozen.plan['frozen_at']} and holds: nothing has changed since.")
+        click.echo(f"The plan was frozen at {frozen.plan['frozen_at']}; nothing has changed since.")
     else:
         click.echo(f"Wrote {folder / MARKDOWN} and {JSON}.")
         if not frozen.plan["hypotheses"]:
-            click.echo(f"It states no hypotheses: write {folder / HYPOTHESES} and freeze again with --amend.")
+            click.echo(f"It states no hypotheses: write {folder / HYPOTHESES}, then freeze again with --amend.")
     click.echo(f"Hash: {frozen.hash}")
-    click.echo("Register it where you cannot change it (OSF, AsPredicted, a colleague's mail) before anyone listens.")
+    click.echo(
+        "Before anyone listens, register it where you cannot change it (OSF, AsPredicted, an e-mail to a colleague)."
+    )

@@ -1,16 +1,15 @@
-"""Consent: does a text speak of everything that people must be told before they take part?
+"""Consent: does a text mention everything that people must know before they take part?
 
-The elements are those of 45 CFR 46.116 (b) to (d) that a listening study meets, and the age that it asks for. An
-element is looked for by the words that such texts use for it, in English, German and Arabic; so a text that says
-it in other words is named wrongly, and one that uses a word without saying the thing is not: this reads over the
-shoulder of whoever writes the text, and decides nothing.
+The elements are those of 45 CFR 46.116 (b) to (d) that apply to a listening study, and the minimum age. Each element
+is found by the words that such texts use for it, in English, German and Arabic. The check can be wrong in both
+directions: a text may use other words, or use a word without making the point. It helps authors and decides nothing.
 """
 
 from __future__ import annotations
 
 import re
 
-# what must be said -> words for it, by any of which it is found
+# element -> a pattern of words, any of which counts as a mention
 ELEMENTS: dict[str, str] = {
     "that this is research": r"research|\bstudy\b|forschung|\bstudie\b|بحثي|دراسة",
     "its purpose": r"\babout\b|purpose|\baims?\b|find out|darüber|zweck|\bziel\b|herausfinden|عن كيفية|الغرض|تهدف",
@@ -26,12 +25,12 @@ ELEMENTS: dict[str, str] = {
     "payment": r"\bpaid\b|payment|compensat|\bpay\b|bezahl|vergüt|erhalten sie|يُدفع|المقابل",
     "that it is voluntary": r"voluntar|freiwillig|طوعي",
     "leaving without penalty": r"without (any )?(penalty|loss)|ohne (nachteil|folgen)|دون أي تبعات|دون عقوبة",
-    "whom to ask": r"questions?\b|contact|@|fragen|kontakt|للأسئلة|راسلوا|اتصل",
+    "whom to contact": r"questions?\b|contact|@|fragen|kontakt|للأسئلة|راسلوا|اتصل",
     "the review board": r"\birb\b|review board|ethics|\bprotocol\b|exempt|ethik|votum|protokoll|أخلاقيات|حقوقكم",
-    "the age asked for": r"\b1[68]\b|\bage\b|years old|volljährig|jahre alt|عمركم|سنة",
+    "the minimum age": r"\b1[68]\b|\bage\b|years old|volljährig|jahre alt|عمركم|سنة",
 }
 
 
 def missing_elements(text: str) -> list[str]:
-    """What a consent text does not speak of, in the order of `ELEMENTS`."""
+    """The elements that a consent text does not mention, in the order of `ELEMENTS`."""
     return [name for name, words in ELEMENTS.items() if not re.search(words, text, re.IGNORECASE)]

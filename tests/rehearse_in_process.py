@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from server.simulation.bots import ResponseModel, answer_stream
-from study.config import RehearsalConfig
+from study.config_sections import RehearsalConfig
 from study.trial_plan import Plan
 
 

@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.retrieval.robustness.run import EmbeddedCorpus
-from embeddings.audio.corpus import cores
-from embeddings.audio.decode import AudioError, Samples, Track, rms_dbfs, windows
-from embeddings.errors import RootnoteError
+from embeddings.audio.decode import Samples, Track, rms_dbfs, windows
+from embeddings.errors import AudioError, RootnoteError
 from embeddings.models.base import Vectors, embed_clips
-from embeddings.threads import map_in_order
+from embeddings.threads import cores, map_in_order
 
 Rows = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]

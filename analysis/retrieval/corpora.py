@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from analysis.retrieval.robustness.run import LIGHT, EmbeddedCorpus
+from analysis.retrieval.robustness.run import EmbeddedCorpus
 from embeddings.audio.corpus import CutSettings, corpus_provenance, cut, read_corpus, write_corpus
 from embeddings.embed import embed_corpus
 from embeddings.errors import RootnoteError
@@ -78,10 +78,9 @@ def _subject(
     name = str(provenance.settings.get("embedder"))
     # What study.toml names was good enough to build the study with.
     planned = model_options(study, name) if study else ModelOptions()
-    # These run on numpy alone and take no backend.
-    chosen = "auto" if name in LIGHT else backend
-    options = replace(planned, checkpoint=checkpoints.get(name, planned.checkpoint), backend=chosen)
-    embedder = embedder_of(path, provenance, corpus, options)
+    options = replace(planned, checkpoint=checkpoints.get(name, planned.checkpoint), backend=backend)
+    # One --backend for several embedders: those that run no network ignore it.
+    embedder = embedder_of(path, provenance, corpus, options, ignore_unused_backend=True)
     if not np.isfinite(np.asarray(vectors[:1], np.float32)).all():
         raise RootnoteError(f"{path} holds a value that is not finite; embed the corpus again.")
     return EmbeddedCorpus(embedder, read_projection(path), vectors, provenance)

@@ -1,8 +1,8 @@
-"""Content hashes: what tells that two clips hold the same samples, whatever file they come from.
+"""Content hashes: whether two clips have the same samples, whatever files they come from.
 
-The hash of a clip is BLAKE2b (128 bits) of its mono samples, at the file's own rate, rounded to 16 bits. A copy under
-another name or in another lossless format has the same hash; one that was coded with loss or resampled has not (at
-another rate a clip has another number of samples).
+The hash of a clip is BLAKE2b (128 bits) of its mono samples at the file's sample rate, rounded to 16 bits. A copy with
+another name or in another lossless format has the same hash. A copy that was compressed with loss or resampled does
+not (at another rate a clip has another number of samples).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embeddings.audio.corpus import Progress, TrackClips, cores, require_audio, tracks_of
-from embeddings.audio.decode import AudioError, Track, windows
-from embeddings.threads import map_in_order
+from embeddings.audio.corpus import Progress, TrackClips, require_audio, tracks_of
+from embeddings.audio.decode import Track, windows
+from embeddings.errors import AudioError
+from embeddings.threads import cores, map_in_order
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -28,10 +29,11 @@ def content_hashes(
     """The hash of every clip, `[clips, 2]`; each track is decoded once, several at a time.
 
     Args:
-        progress: told how many clips are done, and how many there are.
+        progress: called with the number of clips done and their total.
 
     Raises:
-        RootnoteError: where a file of the corpus is gone, has changed or cannot be decoded.
+        StaleArtefactError: where a file of the corpus is gone or has changed.
+        AudioError: where a file cannot be decoded.
     """
     require_audio(table, audio_dir)
     hashes = np.zeros((table.num_rows, 2), np.uint64)

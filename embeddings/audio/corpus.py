@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embeddings.audio.decode import TAG_NAMES, AudioError, Tags, Track, find_audio, printable, rms_dbfs, windows
-from embeddings.errors import RootnoteError
+from embeddings.audio.decode import TAG_NAMES, Tags, Track, find_audio, rms_dbfs, windows
+from embeddings.errors import AudioError, ConfigError, DataError, StaleArtefactError, printable
 from embeddings.provenance import Provenance, digest, read_table, write_table
+from embeddings.threads import cores
+from embeddings.wording import counted
 
 MADE_BY = "rootnote embeddings cut"
 _AUDIO_DIR = b"audio_dir"
@@ -53,12 +55,12 @@ class CutSettings:
 
     def __post_init__(self) -> None:
         if self.clip_seconds <= 0 or self.hop_seconds <= 0:
-            raise RootnoteError("clip_seconds and hop_seconds must be above 0.")
+            raise ConfigError("clip_seconds and hop_seconds must be above 0.")
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that gave no clip, or gave fewer than it should, and why."""
+    """A file without clips, or with fewer than it should have, and the reason."""
 
     path: str
     reason: str
@@ -66,7 +68,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class CutSummary:
-    """What cutting came to. `damaged` files were used as far as they could be decoded."""
+    """The result of cutting. `damaged` files were used up to where they could be decoded."""
 
     tracks: int
     clips: int
@@ -78,7 +80,7 @@ class CutSummary:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The clips (columns as in `SCHEMA`), their provenance, and what was left out."""
+    """The clips (columns as in `SCHEMA`), their provenance and a summary."""
 
     table: pa.Table
     provenance: Provenance
@@ -87,7 +89,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class _Cut:
-    """One file's clips as (start_s, rms_dbfs), or the reason why there are none."""
+    """The clips of one file as (start_s, rms_dbfs), or the reason why it has none."""
 
     clips: list[tuple[float, float]] = field(default_factory=list)
     tags: Tags = field(default_factory=Tags)
@@ -108,16 +110,17 @@ def cut(
 
     Args:
         metadata: CSV with a `path` column (relative to `audio_dir`) and any of title, artist, album, genre,
-            year, licence. `None` takes `metadata.csv` in `audio_dir` where there is one. A track that the CSV
-            does not name is described by its tags.
+            year, licence. `None`: `metadata.csv` in `audio_dir` if it exists. A track that is not in the CSV is
+            described by its tags.
 
     Raises:
-        RootnoteError: where the folder has no audio, no file gives a clip, or the CSV is wrong.
+        ConfigError: where the folder does not exist.
+        DataError: where the folder has no audio, no file has a clip, or the CSV is wrong.
     """
     settings = settings or CutSettings()
     listing = _listing(audio_dir)
     if not listing:
-        raise RootnoteError(f"{audio_dir} holds no wav, flac, ogg, mp3, opus or m4a file; put music in it.")
+        raise DataError(f"{audio_dir} contains no wav, flac, ogg, mp3, opus or m4a file; put music in it.")
     provenance = _provenance(audio_dir, settings, metadata, listing)
     paths = [path for path, _, _ in listing]
     described = _read_metadata(_metadata_path(audio_dir, metadata), paths)
@@ -131,7 +134,7 @@ def cut(
 
 
 def corpus_provenance(audio_dir: Path, settings: CutSettings, metadata: Path | None = None) -> Provenance:
-    """The provenance that `cut` would give now, without decoding: from the files' names, sizes and times."""
+    """The provenance that `cut` would give now, without decoding: from names, sizes and times of the files."""
     return _provenance(audio_dir, settings, metadata, _listing(audio_dir))
 
 
@@ -146,29 +149,29 @@ def read_corpus(path: Path, made_by: str = MADE_BY) -> tuple[pa.Table, Provenanc
 
 
 def audio_dir_of(table: pa.Table) -> Path:
-    """The folder that the corpus was cut from, as noted in the table."""
+    """The folder that the corpus was cut from, as recorded in the table."""
     return Path(os.fsdecode((table.schema.metadata or {})[_AUDIO_DIR]))
 
 
 def require_audio(table: pa.Table, audio_dir: Path) -> None:
-    """Refuse a corpus of which a file is gone, or has another size or time than when it was cut.
+    """Check that the files of a corpus still have the sizes and times they had when it was cut.
 
     Raises:
-        RootnoteError: naming the first such file.
+        StaleArtefactError: naming the first file that is gone or has changed.
     """
     used = set(table["path"].unique().to_pylist())
-    noted = json.loads((table.schema.metadata or {}).get(_LISTING, b"[]"))
-    for path, size, modified in (entry for entry in noted if entry[0] in used):
+    recorded = json.loads((table.schema.metadata or {}).get(_LISTING, b"[]"))
+    for path, size, modified in (entry for entry in recorded if entry[0] in used):
         try:
             status = (audio_dir / path).stat()
         except OSError:
-            raise RootnoteError(f"{audio_dir / path} is gone since the corpus was cut; {_AGAIN}") from None
+            raise StaleArtefactError(f"{audio_dir / path} is missing since the corpus was cut; {_AGAIN}") from None
         if (status.st_size, status.st_mtime_ns) != (size, modified):
-            raise RootnoteError(f"{audio_dir / path} has changed since the corpus was cut; {_AGAIN}")
+            raise StaleArtefactError(f"{audio_dir / path} has changed since the corpus was cut; {_AGAIN}")
 
 
-_ROWS_AT_ONCE = 50_000  # clips that are ever held as Python objects
-_AGAIN = f"put it back or run `{MADE_BY}` again (in a study: `rootnote study build`)."
+_ROWS_AT_ONCE = 50_000  # clips held as Python objects at a time
+_AGAIN = f"restore it, or run `{MADE_BY}` again (in a study: `rootnote study build`)."
 
 
 def tracks_of(table: pa.Table, begin: int = 0, end: int | None = None) -> Iterator[TrackClips]:
@@ -180,20 +183,15 @@ def tracks_of(table: pa.Table, begin: int = 0, end: int | None = None) -> Iterat
         yield part["path"][first].as_py(), starts[first:last].tolist(), float(seconds[first])
 
 
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _listing(audio_dir: Path) -> list[tuple[str, int, int]]:
     if not audio_dir.is_dir():
-        raise RootnoteError(f"{audio_dir} is not a folder; give the folder that holds the music.")
+        raise ConfigError(f"{audio_dir} is not a directory; give the folder with the music.")
     listing = []
     for path in find_audio(audio_dir):
         try:
             status = (audio_dir / path).stat()
             listing.append((path, status.st_size, status.st_mtime_ns))
-        except OSError:  # a link to nowhere: decoding will say so
+        except OSError:  # a broken link: decoding reports it
             listing.append((path, -1, -1))
     return listing
 
@@ -220,7 +218,7 @@ def _csv_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise RootnoteError(f"{path} cannot be read ({error.strerror}); give a CSV file.") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}); give a CSV file.") from error
 
 
 def _read_metadata(path: Path | None, known: Sequence[str]) -> dict[str, Tags]:
@@ -231,16 +229,16 @@ def _read_metadata(path: Path | None, known: Sequence[str]) -> dict[str, Tags]:
         rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
         header = next(csv.reader(io.StringIO(text, newline="")), [])
     except (UnicodeDecodeError, csv.Error) as error:
-        raise RootnoteError(f"{path} is not a CSV file in UTF-8 ({error}).") from error
+        raise DataError(f"{path} is not a CSV file in UTF-8 ({error}).") from error
     if "path" not in header:
-        raise RootnoteError(f"{path} has no column 'path'; its first line must name the columns.")
+        raise DataError(f"{path} has no column 'path'; its first line must list the columns.")
     described: dict[str, Tags] = {}
     files = set(known)
     for number, row in enumerate(rows, start=2):
         name = (row["path"] or "").strip().removeprefix("./")
         if name not in files or name in described:
-            twice = "is there twice" if name in described else "is not an audio file of the audio folder"
-            raise RootnoteError(f"{path}, row {number}: path '{name}' {twice}; mend or remove the row.")
+            problem = "occurs twice" if name in described else "is not an audio file of the audio folder"
+            raise DataError(f"{path}, row {number}: path '{name}' {problem}; correct or remove the row.")
         described[name] = Tags(**{tag: (row.get(tag) or "").strip() or None for tag in TAG_NAMES})
     return described
 
@@ -289,8 +287,8 @@ def _assemble(
     )
     if not summary.clips:
         first = summary.skipped[0]
-        raise RootnoteError(
-            f"{audio_dir} gives no clip: none of its {len(paths)} audio files could be used "
+        raise DataError(
+            f"{audio_dir} has no usable clip: none of its {counted(len(paths), 'audio file')} could be used "
             f"({first.path}: {first.reason})."
         )
     rows = _rows(paths, cuts, described, settings)

@@ -4,7 +4,7 @@ Files are decoded by PyAV's bundled ffmpeg, channels are averaged, and soxr resa
 Conventions: samples are float32 with full scale at ±1; positions are seconds from the first decoded sample;
 memory is bounded by the clip asked for, never by the length of the file. Decoding always begins at the first
 sample, because seeking in mp3, opus and m4a is not exact to the sample.
-A packet that cannot be decoded is left out, as ffmpeg does; a file with more than 1 % of them is refused.
+A packet that cannot be decoded is skipped, as in ffmpeg; a file with more than 1 % of them is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import AudioError, printable
 
 Samples = npt.NDArray[np.float32]
 
@@ -35,17 +35,9 @@ _BLOCK = 1 << 16
 _FULL_SCALE = {"u1": (128.0, 128.0), "i2": (0.0, 2.0**15), "i4": (0.0, 2.0**31), "i8": (0.0, 2.0**63)}
 
 
-class AudioError(RootnoteError):
-    """A file could not be decoded; `reason` says why in a few words."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{printable(str(path))} cannot be decoded: {reason}.")
-        self.reason = reason
-
-
 @dataclass(frozen=True)
 class Tags:
-    """What is known of a track besides its sound; `None` where it is not known."""
+    """The tags of a track; `None` where a tag is missing."""
 
     title: str | None = None
     artist: str | None = None
@@ -58,24 +50,19 @@ class Tags:
 TAG_NAMES = tuple(field.name for field in fields(Tags))
 
 
-def printable(name: str) -> str:
-    """`name` with the bytes that are not UTF-8 written as \\udcxx, so that it can be printed and stored."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def find_audio(folder: Path) -> list[str]:
     """Paths of the audio files under `folder`, relative, posix, sorted; hidden files and folders are skipped.
 
     Links are followed; a folder reached a second time (a loop) is not entered again.
     """
     found: list[str] = []
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
         status = Path(here).stat()
-        if (status.st_dev, status.st_ino) in seen:
+        if (status.st_dev, status.st_ino) in visited:
             folders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        visited.add((status.st_dev, status.st_ino))
         # Sorted, so that of two links to one folder the same one wins everywhere.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [
@@ -89,7 +76,7 @@ def find_audio(folder: Path) -> list[str]:
 class Track:
     """One file, open for decoding; `blocks()` gives its samples once, from the first.
 
-    `damaged` counts, as decoding goes on, the packets that had to be left out, `decoded` the samples.
+    While decoding, `damaged` counts the packets that were skipped, `decoded` the samples.
 
     Raises:
         AudioError: where the file is missing, empty, holds no audio or is not an audio file.
@@ -122,13 +109,13 @@ class Track:
 
     @property
     def damage(self) -> str | None:
-        """After decoding: what was missing, in a few words; `None` for a sound file."""
-        # An mp3 seldom knows its own length; the others state it.
+        """After decoding: what was missing, in a few words; `None` for an intact file."""
+        # An mp3 rarely states its length correctly; the others do.
         stated = 0 if self._container.format.name == "mp3" else (self._container.duration or 0) / 1e6
         found = self.decoded / self.sample_rate
         if found < min(stated - 1, 0.95 * stated):
             return f"it ends at {found:.1f} s of {stated:.1f} s"
-        return f"{self.damaged} of {self.packets} packets left out" if self.damaged else None
+        return f"{self.damaged} of {self.packets} packets skipped" if self.damaged else None
 
     @property
     def tags(self) -> Tags:
@@ -163,7 +150,7 @@ class Track:
             raise AudioError(self.path, f"{self.damaged} of {self.packets} packets are damaged")
 
     def _gathered(self) -> Iterator[Any]:
-        """Frames joined into blocks, in compiled code: Python, numpy and soxr are slow on short ones."""
+        """Frames joined into blocks by compiled code, because Python, numpy and soxr are slow on short blocks."""
         fifo = av.AudioFifo()
         for frame in self._frames():
             if frame.sample_rate != self.sample_rate:
@@ -193,7 +180,7 @@ class Track:
             except av.EOFError:
                 return
             except (av.FFmpegError, ValueError) as error:
-                # A disk that fails is not a damaged packet: the rest of the file would be missed in silence.
+                # A failing disk is not a damaged packet: skipping it would silently lose the rest of the file.
                 if isinstance(error, OSError):
                     raise AudioError(self.path, _reason(error)) from error
                 self.damaged += 1
@@ -212,15 +199,15 @@ def read_clips(path: Path, starts: Iterable[float], seconds: float, sample_rate:
     """
     length = round(seconds * sample_rate)
     positions = [round(start * sample_rate) for start in starts]
-    given = 0
+    count = 0
     with Track(path) as track:
-        # Resampling may end a few samples short of the last whole clip: silence makes up for up to 5 ms.
+        # Resampling may end a few samples before the last whole clip: up to 5 ms of silence fill the gap.
         blocks = itertools.chain(track.blocks(sample_rate), [np.zeros(sample_rate // 200, np.float32)])
         for clip in windows(blocks, positions, length):
-            given += 1
+            count += 1
             yield clip
-    if given < len(positions):
-        raise AudioError(path, f"it ends before {positions[given] / sample_rate + seconds:.3f} s")
+    if count < len(positions):
+        raise AudioError(path, f"it ends before {positions[count] / sample_rate + seconds:.3f} s")
 
 
 def read_clip(path: Path, start_s: float, seconds: float, sample_rate: int) -> Samples:
@@ -256,7 +243,7 @@ def _mono(data: npt.NDArray[Any]) -> Samples:
         offset, scale = _FULL_SCALE[data.dtype.str[1:]]
         data = (data.astype(np.float32) - np.float32(offset)) / np.float32(scale)
     mono: Samples = data.mean(axis=0, dtype=np.float32).astype(np.float32, copy=False)
-    # Float files may hold NaN or infinity, which no embedding survives.
+    # Float files may contain NaN or infinity, which would spoil every embedding.
     return mono if np.isfinite(mono).all() else np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import platformdirs
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError
 
 _CLAP = "https://huggingface.co/lukewys/laion_clap/resolve/main"
 _CC0 = "CC0-1.0 (model card of lukewys/laion_clap)"
@@ -94,20 +94,20 @@ def named(name: str) -> Checkpoint:
     """The checkpoint of this name.
 
     Raises:
-        RootnoteError: where there is none, naming those there are.
+        ConfigError: where there is none, listing those there are.
     """
     if name not in CHECKPOINTS:
-        raise RootnoteError(f"there is no checkpoint '{name}'; the known ones are: {', '.join(CHECKPOINTS)}.")
+        raise ConfigError(f"there is no checkpoint '{name}'; the known ones are: {', '.join(CHECKPOINTS)}.")
     return CHECKPOINTS[name]
 
 
 def cache_folder() -> Path:
-    """Where checkpoints are kept: in ROOTNOTE_CACHE, else in the user's cache."""
+    """The folder of checkpoints: in ROOTNOTE_CACHE, else in the user's cache."""
     return Path(os.environ.get("ROOTNOTE_CACHE") or platformdirs.user_cache_dir("rootnote")) / "checkpoints"
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """What there is to fetch: name and facts of each checkpoint, and its path where it is in the cache."""
+    """What can be fetched: name and facts of each checkpoint, and its path if it is in the cache."""
     entries = []
     for name, checkpoint in CHECKPOINTS.items():
         path = cache_folder() / checkpoint.file
@@ -116,13 +116,13 @@ def catalogue() -> list[dict[str, Any]]:
 
 
 def in_lines(entries: Sequence[dict[str, Any]]) -> str:
-    """The catalogue in words, a paragraph each."""
+    """The catalogue as text, a paragraph for each checkpoint."""
     return "\n\n".join("\n  ".join(_paragraph(entry)) for entry in entries)
 
 
 def _paragraph(entry: dict[str, Any]) -> list[str]:
     size = f"{entry['size'] / 1e6:,.1f} MB" if entry["size"] else "size not published"
-    digest = "SHA-256 pinned" if entry["sha256"] else "SHA-256 not published: noted at the first fetch"
+    digest = "SHA-256 pinned" if entry["sha256"] else "SHA-256 not published: recorded at the first fetch"
     return [
         f"{entry['name']}: {entry['what']}",
         entry["address"],

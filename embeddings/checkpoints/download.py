@@ -1,9 +1,10 @@
-"""Downloads: one file over HTTP, of which nothing is lost when the connection breaks.
+"""Downloads: one file over HTTP, resumed when the connection breaks.
 
-Bytes are appended to a part file; beside it a small JSON notes the address, the length and the validator (strong
-ETag or Last-Modified) that the server gave. A connection that broke is taken up again with Range and If-Range, so
-that bytes of two versions never mix; where that cannot be had, the file begins anew.
-Conventions: lengths are bytes; only https is spoken, except with an address of this very machine.
+Bytes are appended to a part file; a small JSON file next to it records the address, the length and the validator
+(strong ETag or Last-Modified) that the server gave. A broken download is resumed with Range and If-Range, so that
+bytes of two versions never mix; if the server cannot resume, the file starts from its first byte.
+docs/decisions/0010-downloads.md says why no library does this.
+Conventions: lengths are in bytes; only https is used, except for addresses on this machine.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from pathlib import Path
 
 import httpx
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import CheckpointError, ConfigError, ResourceError
 
 Progress = Callable[[int, int], None]  # bytes done, of how many
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
-_LARGEST = 20 << 30  # of a file whose length nobody states
-_GAIN = 1 << 20  # an attempt that brought this much was not in vain
+_LARGEST = 20 << 30  # for a file of unknown length
+_GAIN = 1 << 20  # an attempt that fetched this much does not count as failed
 _LONGEST_WAIT = 30.0
-_AGAIN = "run the same command again to go on"
+_AGAIN = "run the same command again to continue"
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """What an earlier attempt left: `length` bytes of a file of `total`, as of `validator`."""
+    """What an earlier attempt left: `length` of `total` bytes of the version with this `validator`."""
 
     address: str
     validator: str | None = None
@@ -42,21 +43,21 @@ class _Kept:
 
 
 class _BrokenError(Exception):
-    """The attempt failed in a way that another one may not."""
+    """The attempt failed, but another one may succeed."""
 
 
 def check_address(address: str) -> None:
-    """Refuse an address that is neither https nor on this machine.
+    """Check that an address uses https or is on this machine.
 
     Raises:
-        RootnoteError: naming it.
+        ConfigError: naming the address, where it does not.
     """
     try:
         url = httpx.URL(address)
     except httpx.InvalidURL as error:
-        raise RootnoteError(f"'{address}' is not an address ({error}); give one that begins with https://.") from error
+        raise ConfigError(f"'{address}' is not an address ({error}); give one that begins with https://.") from error
     if not url.host or not (url.scheme == "https" or _on_this_machine(url)):
-        raise RootnoteError(f"'{address}' is not an https address; files are fetched over https only.")
+        raise ConfigError(f"'{address}' is not an https address; files are fetched over https only.")
 
 
 def download(
@@ -69,13 +70,13 @@ def download(
     wait: float = 1.0,
     timeout: float = 30.0,
 ) -> None:
-    """Complete `part`, beginning with what is there of it.
+    """Complete `part`, starting from what it contains.
 
     Args:
-        size: what the length must be, where known.
-        attempts: how many in a row may fail without getting a mebibyte further than before.
-        wait: seconds before the second attempt; doubled for each further one, up to half a minute.
-        timeout: seconds without a byte after which a connection counts as broken.
+        size: the expected length, if known.
+        attempts: how many in a row may fail without fetching another mebibyte.
+        wait: seconds before the second attempt; doubled for each further one, up to 30 seconds.
+        timeout: seconds without data after which a connection counts as broken.
 
     Raises:
         RootnoteError: where the server has no such file, states another length, or the disk is full; and after the
@@ -89,19 +90,19 @@ def download(
                 _attempt(client, address, part, size, progress)
                 return
             except _BrokenError as broken:
-                # Only getting further than ever counts, else a server that never ends would be asked for ever.
+                # Only progress beyond the furthest point counts; otherwise a faulty server would be asked forever.
                 failures = 1 if _length(part) - furthest >= _GAIN else failures + 1
                 furthest = max(furthest, _length(part))
                 if failures >= attempts:
                     kept = f"{_length(part):,} bytes are kept; " if _length(part) else ""
-                    raise RootnoteError(
+                    raise ResourceError(
                         f"{address} could not be fetched in {attempts} attempts ({broken}); {kept}{_AGAIN}."
                     ) from broken
             time.sleep(min(wait * 2 ** (failures - 1), _LONGEST_WAIT))
 
 
 def discard(part: Path) -> None:
-    """Remove a part file and what was noted of it."""
+    """Remove a part file and its record."""
     part.unlink(missing_ok=True)
     _notes(part).unlink(missing_ok=True)
 
@@ -111,8 +112,8 @@ def _client(address: str, timeout: float) -> httpx.Client:
 
     def check(request: httpx.Request) -> None:
         if request.url.scheme != "https" and not (local and _on_this_machine(request.url)):
-            raise RootnoteError(
-                f"{address} leads to {request.url}, which is not https; nothing was fetched from there."
+            raise ConfigError(
+                f"{address} redirects to {request.url}, which is not https; nothing was fetched from there."
             )
 
     return httpx.Client(
@@ -132,22 +133,22 @@ def _attempt(client: httpx.Client, address: str, part: Path, size: int | None, p
     kept = _read_notes(part, address)
     if kept.length and kept.length == kept.total:
         return
-    going_on = bool(kept.length and kept.validator)
-    headers = {"Range": f"bytes={kept.length}-", "If-Range": kept.validator or ""} if going_on else {}
+    resuming = bool(kept.length and kept.validator)
+    headers = {"Range": f"bytes={kept.length}-", "If-Range": kept.validator or ""} if resuming else {}
     try:
         with client.stream("GET", address, headers=headers) as response:
-            if going_on and response.status_code == 416:
+            if resuming and response.status_code == 416:
                 if _stated_total(response) == kept.length and kept.total is None:
                     return
                 discard(part)
-                raise _BrokenError("the server would not go on where it broke off")
+                raise _BrokenError("the server could not resume the download")
             _check_status(response, address)
-            now = _follow(response, kept, part) if response.status_code == 206 else _begin(response, address)
+            now = _resume(response, kept, part) if response.status_code == 206 else _begin(response, address)
             _check_length(now, address, part, size)
             _write_notes(part, now)
             _write(response, part, now, size, progress)
     except (httpx.TooManyRedirects, httpx.UnsupportedProtocol) as error:
-        raise RootnoteError(f"{address} leads nowhere ({error}).") from error
+        raise ResourceError(f"{address} redirects to no file ({error}).") from error
     except httpx.TransportError as error:
         raise _BrokenError(str(error) or type(error).__name__) from error
 
@@ -159,19 +160,19 @@ def _check_status(response: httpx.Response, address: str) -> None:
     answer = f"{code} {response.reason_phrase}".strip()
     if code >= 500 or code in (408, 425, 429):
         raise _BrokenError(f"the server answered {answer}")
-    raise RootnoteError(f"{address} cannot be fetched: the server answered {answer}.")
+    raise ResourceError(f"{address} cannot be fetched: the server answered {answer}.")
 
 
 def _begin(response: httpx.Response, address: str) -> _Kept:
-    """What is known of a file that comes from its first byte on."""
+    """What is known of a file that is sent from its first byte."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise RootnoteError(f"{address} cannot be fetched: the server sends it compressed though told not to.")
+        raise ResourceError(f"{address} cannot be fetched: the server sent it compressed, which was not accepted.")
     stated = response.headers.get("Content-Length", "")
     return _Kept(address, _validator(response), int(stated) if stated.isdecimal() else None)
 
 
-def _follow(response: httpx.Response, kept: _Kept, part: Path) -> _Kept:
-    """Make sure that what comes follows on what is there and belongs to it."""
+def _resume(response: httpx.Response, kept: _Kept, part: Path) -> _Kept:
+    """Check that the response continues the part file and is of the same version."""
     begin = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     fits = begin is not None and int(begin[1]) == kept.length and kept.length > 0
     same_length = kept.total is None or _stated_total(response) in (None, kept.total)
@@ -185,12 +186,14 @@ def _follow(response: httpx.Response, kept: _Kept, part: Path) -> _Kept:
 def _check_length(now: _Kept, address: str, part: Path, size: int | None) -> None:
     if size is not None and now.total not in (None, size):
         discard(part)
-        raise RootnoteError(f"{address} holds {now.total:,} bytes, but the published file has {size:,}; not fetched.")
+        raise CheckpointError(
+            f"{address} has {now.total:,} bytes, but the published file has {size:,}; it was not fetched."
+        )
     missing = (now.total or size or 0) - now.length
     free = shutil.disk_usage(part.parent).free
     if missing > free:
-        raise RootnoteError(
-            f"{part.parent} has {free:,} bytes free and {missing:,} are to come; make room and {_AGAIN}."
+        raise ResourceError(
+            f"{part.parent} has {free:,} bytes free, but {missing:,} are needed; free some space and {_AGAIN}."
         )
 
 
@@ -204,7 +207,9 @@ def _write(response: httpx.Response, part: Path, now: _Kept, size: int | None, p
             done += len(block)
             if done > (_LARGEST if total is None else total):
                 discard(part)
-                raise RootnoteError(f"{now.address} sends more than the {total or _LARGEST:,} bytes it should hold.")
+                raise CheckpointError(
+                    f"{now.address} sent more than the expected {total or _LARGEST:,} bytes; it was deleted."
+                )
             file.write(block)
             if progress and total:
                 progress(done, total)
@@ -218,12 +223,12 @@ def _disk_errors(part: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RootnoteError(f"the disk of {part.parent} is full; make room and {_AGAIN}.") from error
-        raise RootnoteError(f"{part} cannot be written ({error.strerror}); {_AGAIN}.") from error
+            raise ResourceError(f"the disk of {part.parent} is full; free some space and {_AGAIN}.") from error
+        raise ResourceError(f"{part} cannot be written ({error.strerror}); {_AGAIN}.") from error
 
 
 def _validator(response: httpx.Response) -> str | None:
-    """A strong ETag, else Last-Modified: a weak ETag does not vouch for each byte."""
+    """A strong ETag, else Last-Modified; a weak ETag does not guarantee equal bytes."""
     etag, modified = (response.headers.get(name, "") for name in ("ETag", "Last-Modified"))
     return (etag if etag.startswith('"') else modified) or None
 
@@ -247,7 +252,7 @@ def _write_notes(part: Path, now: _Kept) -> None:
 
 
 def _read_notes(part: Path, address: str) -> _Kept:
-    """What is there to go on with; nothing where the notes are missing, spoilt, or of another address."""
+    """What can be resumed; nothing if the record is missing, damaged, or of another address."""
     try:
         noted = json.loads(_notes(part).read_text(encoding="utf-8"))
         kept = _Kept(noted["address"], noted["validator"], noted["total"], _length(part))

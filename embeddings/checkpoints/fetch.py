@@ -1,8 +1,8 @@
 """Fetching checkpoints: a published file of weights, from its official address into the cache.
 
-A file is put in its place only when it is whole and its SHA-256 is the published one. Where none is published, the
-first one fetched is noted in `FILE.json`, and a later one that differs is refused.
-Conventions: ROOTNOTE_FETCH_BASE names a mirror that holds the files under their names here.
+A file is put in its place only when it is complete and its SHA-256 is the published one. If none is published, the
+SHA-256 of the first file fetched is recorded in `FILE.json`, and a later file that differs is refused.
+Conventions: ROOTNOTE_FETCH_BASE is the address of a mirror that has the files under their names here.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import Any
 
 from embeddings.checkpoints.catalogue import CHECKPOINTS, Checkpoint, cache_folder, named
 from embeddings.checkpoints.download import Progress, discard, download
-from embeddings.errors import RootnoteError
+from embeddings.errors import CheckpointError, ResourceError, RootnoteError
 from embeddings.provenance import replacing
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A checkpoint in its place. `already_there`: no byte was fetched for it now."""
+    """A checkpoint in its place. `already_there`: nothing was fetched now."""
 
     name: str
     path: Path
@@ -39,7 +39,7 @@ class Fetched:
 
     @property
     def next_command(self) -> str:
-        """How to use it."""
+        """The command that uses it."""
         embedder = CHECKPOINTS[self.name].embedder
         return (
             f"rootnote embeddings embed --corpus corpus.parquet --embedder {embedder} "
@@ -60,7 +60,7 @@ def fetch(
     """Put a checkpoint into the folder `to` (default: the cache), fetching what is not there yet.
 
     Args:
-        base: a mirror that holds the file under its name here; default: ROOTNOTE_FETCH_BASE, else the official
+        base: a mirror that has the file under its name here; default: ROOTNOTE_FETCH_BASE, else the official
             address. It must speak https unless it is on this machine.
         attempts, wait, timeout: as for `download`.
 
@@ -71,7 +71,7 @@ def fetch(
     path = (to or cache_folder()) / checkpoint.file
     base = base or os.environ.get("ROOTNOTE_FETCH_BASE")
     address = f"{base.rstrip('/')}/{checkpoint.file}" if base else checkpoint.address
-    with _alone(path):
+    with _locked(path):
         already_there = path.is_file()
         if already_there:
             digest = _verify(path, path, checkpoint)
@@ -100,19 +100,21 @@ def cached(sha256: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep a second process away from the same file."""
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes away from the same file."""
     lock = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = lock.open("a")
     except OSError as error:
-        raise RootnoteError(f"{path.parent} cannot be written ({error.strerror}); choose a folder by --to.") from error
+        raise ResourceError(
+            f"{path.parent} cannot be written ({error.strerror}); choose another folder with --to."
+        ) from error
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RootnoteError(f"{path} is being fetched by another process; wait until it is done.") from None
+            raise ResourceError(f"{path} is being fetched by another process; wait until it finishes.") from None
         yield
 
 
@@ -121,7 +123,7 @@ def _put_in_place(part: Path, path: Path, checkpoint: Checkpoint, address: str) 
         digest = _verify(part, path, checkpoint)
         # A page that says "sign in first" also comes with status 200.
         if checkpoint.sha256 is None and path.suffix == ".zip" and not zipfile.is_zipfile(part):
-            raise RootnoteError(f"{address} gave something that is not a zip file; it was thrown away.")
+            raise CheckpointError(f"{address} sent a file that is not a zip file; it was deleted.")
     except RootnoteError:
         discard(part)
         raise
@@ -134,10 +136,10 @@ def _put_in_place(part: Path, path: Path, checkpoint: Checkpoint, address: str) 
 
 
 def _verify(found: Path, path: Path, checkpoint: Checkpoint) -> str:
-    """The SHA-256 of `found`, which is or shall become `path`.
+    """The SHA-256 of `found`, which is `path` or will become it.
 
     Raises:
-        RootnoteError: where it is not the published one or, for want of that, the one fetched first.
+        CheckpointError: where it is not the published one or, if none is published, that of the first fetch.
     """
     with found.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -146,11 +148,11 @@ def _verify(found: Path, path: Path, checkpoint: Checkpoint) -> str:
         if found == path and expected is None:
             _note(path, checkpoint, None, digest)
         return digest
-    whose = "the published one" if checkpoint.sha256 else f"the one of the first fetch, noted in {_notes(path)}"
+    whose = "the published one" if checkpoint.sha256 else f"that of the first fetch, recorded in {_notes(path)}"
     if found == path:
-        raise RootnoteError(f"{path} is there, but its SHA-256 is not {whose}; move it away and fetch again.")
-    mend = "fetch again" if checkpoint.sha256 else f"fetch again, or delete {_notes(path).name} to accept a new version"
-    raise RootnoteError(f"what was fetched for {path} has not {whose} as its SHA-256 and was thrown away; {mend}.")
+        raise CheckpointError(f"{path} exists, but its SHA-256 is not {whose}; move it away and fetch again.")
+    fix = "fetch again" if checkpoint.sha256 else f"fetch again, or delete {_notes(path).name} to accept a new version"
+    raise CheckpointError(f"the file fetched for {path} was deleted: its SHA-256 is not {whose}; {fix}.")
 
 
 def _notes(path: Path) -> Path:
@@ -170,11 +172,11 @@ def _note(path: Path, checkpoint: Checkpoint, address: str | None, digest: str) 
 
 
 def _noted(path: Path) -> dict[str, Any]:
-    """What was noted when the file was fetched; empty where nothing was."""
+    """What was recorded when the file was fetched; empty if nothing was."""
     try:
         noted = json.loads(_notes(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise RootnoteError(f"{_notes(path)} cannot be read; delete it and fetch again.") from error
+        raise CheckpointError(f"{_notes(path)} cannot be read; delete it and fetch again.") from error
     return noted if isinstance(noted, dict) else {}

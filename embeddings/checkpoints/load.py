@@ -1,7 +1,7 @@
 """Weights: checkpoint files, read without running anything that is in them.
 
 A torch file is read by `torch.load(weights_only=True)`, a safetensors file by its own reader; both give tensors and
-plain values only. What a trainer stored beside the weights (Lightning's callbacks, numpy's numbers) is passed over;
+plain values only. What a trainer stored with the weights (Lightning's callbacks, numpy's numbers) is skipped;
 a file that asks for anything else is refused.
 """
 
@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import CheckpointError, RootnoteError
+from embeddings.models.base import ModelOptions
 
 Weights = dict[str, torch.Tensor]
 
@@ -28,7 +29,7 @@ _UNPACKED_LIMIT = 1 << 30  # bytes of the one file read from within a zip
 _TORCH_SUFFIXES = {".pt", ".pth", ".ckpt"}
 # How torch words it that a file names an object or function which is no tensor.
 _ASKS_FOR_MORE = re.compile("GLOBAL|unrecognized function|Can only (create|build)")
-# Objects that stand beside weights in honest files: never made, only stepped over.
+# Objects that honest files contain next to the weights: they are skipped and never created.
 _PASSED_OVER = (
     "argparse.Namespace",
     "lightning.",
@@ -41,12 +42,18 @@ _PASSED_OVER = (
 )
 
 
-def missing_checkpoint(name: str) -> RootnoteError:
-    """What to say where an embedder that needs weights was given none."""
-    return RootnoteError(
-        f"{name} needs its weights: get them by `rootnote embeddings fetch {name}`, then give --checkpoint PATH "
-        f'(in a study: [embedding.{name}] checkpoint = "PATH").'
-    )
+def checkpoint_path(embedder: str, options: ModelOptions) -> Path:
+    """The path of the checkpoint that the options name.
+
+    Raises:
+        CheckpointError: where they name none, with the command that fetches it.
+    """
+    if options.checkpoint is None:
+        raise CheckpointError(
+            f"{embedder} needs its weights: run `rootnote embeddings fetch {embedder}`, then give --checkpoint PATH "
+            f'(in a study: [embedding.{embedder}] checkpoint = "PATH").'
+        )
+    return Path(options.checkpoint).expanduser()
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -58,7 +65,7 @@ def read_checkpoint(path: Path) -> Any:
         RootnoteError: where it is missing, truncated, no checkpoint, or holds more than tensors and plain values.
     """
     if not path.is_file():
-        raise RootnoteError(f"the checkpoint {path} is missing; give the path of a file.")
+        raise CheckpointError(f"the checkpoint {path} is missing; correct the path, or fetch it.")
     try:
         if path.suffix == ".safetensors":
             import safetensors.torch
@@ -68,7 +75,9 @@ def read_checkpoint(path: Path) -> Any:
     except RootnoteError:
         raise
     except Exception as error:  # torch, zipfile and safetensors raise many kinds on damaged files
-        raise RootnoteError(f"{path} is not a checkpoint, or damaged ({type(error).__name__}).") from error
+        raise CheckpointError(
+            f"{path} is not a checkpoint, or it is damaged ({type(error).__name__}); fetch it again."
+        ) from error
 
 
 def load_into(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path, model: str) -> None:
@@ -85,10 +94,10 @@ def load_into(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Pat
     for what, names in (("lacks", missing), ("has also", surplus), ("has another shape of", shapes)):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise RootnoteError(f"{path} is not a checkpoint of {model}: it {what} '{names[0]}'{more}.")
+            raise CheckpointError(f"{path} is not a checkpoint of {model}: it {what} '{names[0]}'{more}.")
     network.load_state_dict(dict(weights), strict=False)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
-        raise RootnoteError(f"{path} holds a weight that is not finite.")
+        raise CheckpointError(f"{path} has a weight that is not finite; fetch it again.")
 
 
 def tensors_in(content: Any) -> Weights:
@@ -101,7 +110,7 @@ def tensors_in(content: Any) -> Weights:
 def fold(layer: nn.Module, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias of a convolution or linear layer that does what `layer` and the batch norm after it do.
 
-    Reckoned in float64 and rounded once.
+    Computed in float64 and rounded once.
     """
     given = {name: tensor.double() for name, tensor in layer.state_dict().items()}
     stated = {name: tensor.double() for name, tensor in norm.state_dict().items()}
@@ -126,27 +135,29 @@ def _file_within(path: Path) -> Path | io.BytesIO:
         # A torch file is a zip too, of uncompressed entries; one that swells on reading is none of torch's.
         if any(entry.filename.endswith("/data.pkl") for entry in entries):
             if sum(entry.file_size for entry in entries) > path.stat().st_size:
-                raise RootnoteError(f"{path} is larger inside than outside, which no torch file is; refused.")
+                raise CheckpointError(
+                    f"{path} expands to more than its size, which torch files never do; it was refused."
+                )
             return path
         found = [entry for entry in entries if _is_torch_name(entry.filename)]
         if len(found) != 1:
             holds = f"{len(found)} checkpoints" if found else "no checkpoint (.pt, .pth or .ckpt)"
-            raise RootnoteError(f"{path} holds {holds}; unpack it and give the path of the right file.")
+            raise CheckpointError(f"{path} contains {holds}; unpack it and give the path of the right file.")
         if found[0].file_size > _UNPACKED_LIMIT:
-            raise RootnoteError(f"{path}: {found[0].filename} in it would unpack to over 1 GiB; refused.")
+            raise CheckpointError(f"{path}: {found[0].filename} would unpack to more than 1 GiB; it was refused.")
         with archive.open(found[0]) as file:
             return io.BytesIO(file.read(_UNPACKED_LIMIT))
 
 
 def _is_torch_name(name: str) -> bool:
-    # "._name" is what macOS adds beside every file it packs.
+    # macOS adds a "._name" to an archive for every file.
     path = Path(name)
     return path.suffix.lower() in _TORCH_SUFFIXES and not path.name.startswith("._")
 
 
 def _load(file: Path | io.BytesIO, path: Path) -> Any:
     known: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-        (_PassedDict if name.endswith("Dict") else _Passed, name) for name in _beside_weights(file)
+        (_PassedDict if name.endswith("Dict") else _Passed, name) for name in _skippable_objects(file)
     ]
     try:
         with torch.serialization.safe_globals(known), warnings.catch_warnings():
@@ -154,12 +165,14 @@ def _load(file: Path | io.BytesIO, path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if _ASKS_FOR_MORE.search(str(error)):
-            raise RootnoteError(f"{path} holds more than weights (code would run on loading it); refused.") from error
+            raise CheckpointError(
+                f"{path} contains more than weights (loading it would run code); it was refused."
+            ) from error
         raise
 
 
-def _beside_weights(file: Path | io.BytesIO) -> list[str]:
-    """Names of the objects in a torch file that may be passed over."""
+def _skippable_objects(file: Path | io.BytesIO) -> list[str]:
+    """Names of the objects in a torch file that may be skipped."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     except (ValueError, RuntimeError, pickle.UnpicklingError):

@@ -1,11 +1,11 @@
-"""Embedding on a Ray cluster: shards of the corpus go to workers, and the file in the end is that of one machine.
+"""Embedding on a Ray cluster: workers embed shards of the corpus, and the result is the same as on one machine.
 
 A worker has one model and one GPU, or a group of processor cores; it embeds a shard at a time with
 `pipeline.embed_rows` and writes it once (see `shards`). The driver appends finished shards in corpus order to the
 same `.part` that one machine writes, so the two can continue each other's work. Shards begin where batches do, and
 all workers must run the model alike (backend, precision, versions), so the bytes do not depend on how many worked.
 
-Conventions: music, checkpoint and output lie on storage that all nodes see under the same path, and Rootnote is
+Conventions: music, checkpoint and output are on storage that all nodes see under the same path, and Rootnote is
 installed on every node. A worker that dies is replaced and its shard tried again, three times in all.
 """
 
@@ -28,7 +28,7 @@ from embeddings.distributed.ray_connection import connected
 from embeddings.distributed.shards import Shard, ShardFolder, shards_of
 from embeddings.distributed.workers import Job, ShardOutcome
 from embeddings.embed import Dtype, EmbeddingRun, RowSource, fit_projection
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError, ResourceError
 from embeddings.models.base import ModelOptions
 from embeddings.models.registry import load_embedder
 from embeddings.provenance import Provenance
@@ -61,10 +61,10 @@ def embed_on_cluster(
 
     Raises:
         RootnoteError: where Ray is missing or not reached, a node does not see the storage or runs the model
-            differently, or a shard failed each time; finished shards are kept, and the next call goes on.
+            differently, or a shard failed each time; finished shards are kept, and the next call continues.
     """
     if out.suffix != ".npy":
-        raise RootnoteError(f"{out} must end in .npy.")
+        raise ConfigError(f"{out} must end in .npy.")
     require_audio(table, audio_dir)
     audio_dir, out = audio_dir.absolute(), out.absolute()
     load = functools.partial(load_embedder, name, _absolute(options))
@@ -80,12 +80,12 @@ def embed_on_cluster(
             rows_each = shard_rows or _shard_rows(table.num_rows, model.batch_size)
             with folder.made(), RowSource(run.part, (table.num_rows, model.dim), dtype, model.batch_size) as rows:
                 merge = _Merge(folder, list(shards_of(table.num_rows, rows_each)), rows, progress)
-                for _ in range(2):  # what failed by accident, or was spoilt on disk, gets a second chance
+                for _ in range(2):  # what failed by accident, or was damaged on disk, gets a second try
                     if todo := merge.missing():
-                        merge.take(workers.embed(ray, job, table, todo))
+                        merge.collect(workers.embed(ray, job, table, todo))
                 merge.require_all()
             run.finish(projection)
-            # Shards of other runs (another backend, an older corpus) have nothing left to become, as their parts.
+            # Shards of other runs (another backend, an older corpus) are no longer needed, like their part files.
             for path in out.parent.glob(f"{out.stem}.*.shards"):
                 shutil.rmtree(path, ignore_errors=True)
     return run.provenance
@@ -106,13 +106,13 @@ class _Merge:
         """The shards that have to be embedded."""
         return [one for one in self._shards if one not in self._finished]
 
-    def take(self, outcomes: Generator[ShardOutcome]) -> None:
-        """Go through what becomes of shards."""
+    def collect(self, outcomes: Generator[ShardOutcome]) -> None:
+        """Process the results of shards."""
         self._failed.clear()
         with contextlib.closing(outcomes):
             for one in outcomes:
                 if one.kind == "setup":
-                    raise RootnoteError(f"{one.reason.rstrip('.')}; {AGAIN}.")
+                    raise ResourceError(f"{one.reason.rstrip('.')}; {AGAIN}.")
                 if one.kind == "failed":
                     self._failed[one.shard] = one.reason
                 elif one.shard.end > self._rows.done:
@@ -125,22 +125,22 @@ class _Merge:
             self._append()
 
     def require_all(self) -> None:
-        """Refuse to end without every shard."""
+        """Check that no shard is missing."""
         if self._failed:
             _, reason = min(self._failed.items())
             more = f" ({len(self._failed):,} shards failed)" if len(self._failed) > 1 else ""
-            raise RootnoteError(f"{reason.rstrip('.')}{more}; {AGAIN}.")
+            raise ResourceError(f"{reason.rstrip('.')}{more}; {AGAIN}.")
         if self._shards:
-            raise RootnoteError(
-                f"{self._shards[0]} were embedded, but {self._folder.path} does not show them; it must lie on storage "
-                f"that all nodes see: {AGAIN}."
+            raise ResourceError(
+                f"{self._shards[0]} were embedded, but {self._folder.path} does not show them; it must be on storage "
+                f"that all nodes see; {AGAIN}."
             )
 
     def _append(self) -> None:
         while self._shards and self._shards[0] in self._finished and self._folder.has(self._shards[0]):
             shard = self._shards[0]
             found = self._folder.read(shard)
-            if found is None:  # spoilt: it has to be embedded again
+            if found is None:  # damaged: it has to be embedded again
                 self._finished.discard(shard)
                 break
             self._rows.append(found[self._rows.done - shard.begin :])

@@ -13,10 +13,10 @@ import pyarrow as pa
 from embeddings.distributed.ray_connection import first_line
 from embeddings.distributed.shards import Shard
 from embeddings.distributed.workers import EmbeddingWorker, Job, Model, ShardOutcome
-from embeddings.errors import RootnoteError
+from embeddings.errors import ResourceError, RootnoteError
 from embeddings.models.base import Embedder
 
-AGAIN = "what was embedded is kept: mend it and run the same command again"
+AGAIN = "fix this and run the same command again; what was embedded is kept"
 _CORES = 8  # in a group, at most
 _FREE_SECONDS = 600
 _COLUMNS = ["track", "path", "start_s", "duration_s"]
@@ -35,13 +35,13 @@ class RayWorkers:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         with_gpus = [node for node in nodes if node.get("GPU", 0) >= 1]
         if backend == "cuda" and not with_gpus:
-            raise RootnoteError("--backend cuda: no node of the cluster has a GPU; use --backend auto.")
+            raise ResourceError("--backend cuda: no node of the cluster has a GPU; use --backend auto.")
         if with_gpus and backend in ("auto", "cuda"):
             share = min(int(node.get("CPU", 0)) // int(node["GPU"]) for node in with_gpus)
             return cls(sum(int(node["GPU"]) for node in with_gpus), max(1, share), 1)
         processors = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
         if not processors:
-            raise RootnoteError("no node of the cluster offers a processor core; add nodes to it.")
+            raise ResourceError("no node of the cluster offers a processor core; add nodes to it.")
         group = cores or min(_CORES, min(processors))
         return cls(max(1, sum(count // group for count in processors)), group, 0)
 
@@ -52,14 +52,14 @@ class RayWorkers:
             model = ray.get(task, timeout=_FREE_SECONDS)
         except ray.exceptions.GetTimeoutError:
             ray.cancel(task)
-            raise RootnoteError(
+            raise ResourceError(
                 f"the cluster had no {self.cores} cores and {self.gpus} GPUs free for {_FREE_SECONDS // 60} minutes; "
                 "wait for other work, or add nodes."
             ) from None
         except ray.exceptions.RayError as error:
-            raise RootnoteError(f"a worker could not load the model: {first_line(error)}.") from error
+            raise ResourceError(f"a worker could not load the model: {first_line(error)}.") from error
         if isinstance(model, str):
-            raise RootnoteError(model)
+            raise ResourceError(model)
         return Model(**model)
 
     def embed(self, ray: Any, job: Job, table: pa.Table, shards: list[Shard]) -> Generator[ShardOutcome]:
@@ -70,7 +70,7 @@ class RayWorkers:
             for row in rows:
                 yield ShardOutcome(Shard(row["begin"], row["end"]), row["kind"], row["reason"])
         except (ray.exceptions.RayError, RuntimeError) as error:
-            raise RootnoteError(f"the cluster failed ({first_line(error)}); {AGAIN}.") from error
+            raise ResourceError(f"the cluster failed ({first_line(error)}); {AGAIN}.") from error
 
     def rows(self, ray: Any, job: Job, items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """What workers return for items, in the order in which they are done; not to be called from outside."""

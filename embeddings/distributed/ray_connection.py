@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError, MissingPackageError, ResourceError
 
 _REACH_SECONDS = 5
 _SILENT = logging.CRITICAL + 1
@@ -34,7 +34,9 @@ def connected(address: str) -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError:
-        raise RootnoteError(f"--cluster {address}: ray is missing; run `pip install 'rootnote[cluster]'`.") from None
+        raise MissingPackageError(
+            f"--cluster {address}: ray is missing; run `pip install 'rootnote[cluster]'`."
+        ) from None
     logging.getLogger("ray").setLevel(_SILENT)
     logging.getLogger("ray.data").setLevel(_SILENT)
     _require_listener(address)
@@ -45,7 +47,7 @@ def connected(address: str) -> Iterator[Any]:
         with _without_stderr():
             ray.init(address=address, log_to_driver=False, logging_level=_SILENT)
     except Exception as error:
-        raise RootnoteError(_not_reached(address, error)) from error
+        raise ResourceError(_not_reached(address, error)) from error
     try:
         yield ray
     finally:
@@ -58,11 +60,11 @@ def _require_listener(address: str) -> None:
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
-        raise RootnoteError(f"--cluster {address}: give auto, local, HOST:PORT or ray://HOST:PORT.")
+        raise ConfigError(f"--cluster {address}: give auto, local, HOST:PORT or ray://HOST:PORT.")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise RootnoteError(_not_reached(address, error)) from error
+        raise ResourceError(_not_reached(address, error)) from error
 
 
 def _not_reached(address: str, error: Exception) -> str:

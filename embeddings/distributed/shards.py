@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.embed import Dtype
-from embeddings.errors import RootnoteError
+from embeddings.errors import ResourceError
 from embeddings.models.base import Vectors
 from embeddings.provenance import replacing
 
@@ -91,7 +91,7 @@ class ShardFolder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise RootnoteError(f"{self._file(shard)} cannot be read ({error.strerror}); run again.") from error
+            raise ResourceError(f"{self._file(shard)} cannot be read ({error.strerror}); run again.") from error
         rows, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
         if len(content) != self._bytes(shard) or digest != self._digest(shard, rows):
             self.remove(shard)

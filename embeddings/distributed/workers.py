@@ -1,7 +1,7 @@
 """Workers of a Ray cluster: each has one model, and a GPU or a group of processor cores of its own.
 
-A worker embeds one shard at a time, writes it to the folder that all machines see, and tells what became of it. All
-run the model alike, or say so: vectors must not depend on which machine made them.
+A worker embeds one shard at a time, writes it to the folder that all machines see, and reports the result. All workers
+must run the model in the same way, or they report it: vectors must not depend on the machine that made them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from embeddings.distributed.shards import Shard, ShardFolder
 from embeddings.embed import embed_rows
-from embeddings.errors import RootnoteError
+from embeddings.errors import ResourceError, RootnoteError
 from embeddings.models.base import Embedder, Projection, Vectors
 
 _TRIES = 3
@@ -35,6 +35,7 @@ class Model:
     dim: int
     sample_rate: int
     fits: bool
+    light: bool
     batch_size: int
     shaping: dict[str, Any]
     running: dict[str, str]
@@ -46,6 +47,7 @@ class Model:
             embedder.dim,
             embedder.sample_rate,
             embedder.fits,
+            embedder.light,
             embedder.batch_size,
             embedder.settings(),
             embedder.runtime(),
@@ -66,7 +68,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs besides its shards."""
+    """Everything that a worker needs apart from its shards."""
 
     load: Callable[[], Embedder]
     model: Model
@@ -79,7 +81,7 @@ class Job:
 
 @dataclass(frozen=True)
 class ShardOutcome:
-    """What became of a shard. "setup": the machine is not fit for any shard; "failed": this one did not work."""
+    """The result of a shard. "setup": the machine cannot embed any shard; "failed": this shard failed."""
 
     shard: Shard
     kind: Literal["done", "failed", "setup"]
@@ -117,7 +119,7 @@ class EmbeddingWorker:
             table = pa.ipc.open_file(clips).read_all()
             if folder.count_try(shard, self._job.command) > _TRIES:
                 first = table["path"][0].as_py()
-                reason = f"{shard} (from {first}) ended their worker {_TRIES} times, perhaps for want of memory."
+                reason = f"{shard} (from {first}) ended their worker {_TRIES} times, perhaps because memory ran out."
                 return ShardOutcome(shard, "failed", reason)
             batches = embed_rows(table, self._job.audio_dir, embedder, self._job.projection, 0, table.num_rows)
             folder.write(shard, np.concatenate(list(batches)))
@@ -131,18 +133,18 @@ class EmbeddingWorker:
         Raises:
             RootnoteError: where this machine does not see it, or would give other vectors than the others.
         """
-        for path, seen in (
+        for path, visible in (
             (self._job.audio_dir, self._job.audio_dir.is_dir()),
             (self._job.folder.path, self._job.folder.is_seen()),
         ):
-            if not seen:
-                raise RootnoteError(f"it does not see {path}; music and output must lie on storage all nodes see.")
+            if not visible:
+                raise ResourceError(f"it does not see {path}; music and output must be on storage that all nodes see.")
         if self._embedder is None:
             self._slot = _keep_to(self._job.cores)
             embedder = self._job.load()
             found, wanted = Model.of(embedder), self._job.model
             if found != wanted:
-                raise RootnoteError(
+                raise ResourceError(
                     f"it would run {found.name} with {found.running}, others with {wanted.running}; install the same "
                     "versions on all nodes, and choose one --backend."
                 )

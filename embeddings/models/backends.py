@@ -6,23 +6,22 @@ A model is a torch module that maps a batch to vectors; a backend makes a callab
 - `openvino`: compiled by OpenVINO (extra `fast-cpu`);
 - `cuda`: on an NVIDIA GPU, under autocast.
 
-The last two multiply in bfloat16 where the machine does and the model allows it: a model whose nearest clips are not
-the same in bfloat16 says so, and runs in float32. `-bf16` after a name asks for bfloat16 in spite of that.
+The last two multiply in bfloat16 if the machine can and the model allows it. A model whose nearest clips change in
+bfloat16 does not allow it and runs in float32; `-bf16` after a name requests bfloat16 all the same.
 
 Conventions: front ends (spectrograms) run in float32 on the backend's device; a compiled network takes and gives
 float32. On the processor a network sees one clip at a time, on one thread, and as many clips are under way as there
 are cores: what a clip needs stays in the cache, no core waits for another, and a vector is the same to the last bit
 whatever batch its clip came in. Vectors of two backends agree to a cosine of 0.9995 or more (in float32, to 0.99999),
-so a backend is noted beside the vectors but is no part of what makes them stale.
+so a backend is recorded with the vectors but does not make them stale.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -31,9 +30,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from embeddings.audio.corpus import cores
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError, MissingPackageError, ResourceError
 from embeddings.models.base import BACKENDS
+from embeddings.threads import cores, one_torch_thread
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 
@@ -49,7 +48,7 @@ class Backend:
     device: torch.device
 
     def settings(self) -> dict[str, str]:
-        """What to note beside the vectors: backend, precision and the versions of what ran."""
+        """What to record with the vectors: backend, precision and versions."""
         packages = ["torch", "openvino"] if self.name == "openvino" else ["torch"]
         return {"backend": self.name, "precision": self.precision, **{name: version(name) for name in packages}}
 
@@ -80,17 +79,17 @@ def choose_backend(name: str = "auto", *, bf16: bool = True) -> Backend:
         RootnoteError: where the name is not known or this machine lacks it.
     """
     if name not in BACKENDS:
-        raise RootnoteError(f"there is no backend '{name}'; the known ones are: {', '.join(BACKENDS)}.")
+        raise ConfigError(f"there is no backend '{name}'; the known ones are: {', '.join(BACKENDS)}.")
     if name == "auto":
         name = _fastest(bf16)
     kind, _, forced = name.partition("-")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise RootnoteError(f"--backend {name}: this machine shows torch no CUDA GPU; use --backend auto.")
+        raise ResourceError(f"--backend {name}: this machine shows torch no CUDA GPU; use --backend auto.")
     if kind == "openvino" and not importlib.util.find_spec("openvino"):
-        raise RootnoteError(f"--backend {name}: OpenVINO is missing; run `pip install 'rootnote[fast-cpu]'`.")
+        raise MissingPackageError(f"--backend {name}: OpenVINO is missing; run `pip install 'rootnote[fast-cpu]'`.")
     able = _MULTIPLIES_IN_BF16[kind]()
     if forced and not able:
-        raise RootnoteError(f"--backend {name}: this machine does not multiply in bfloat16; use --backend {kind}.")
+        raise ConfigError(f"--backend {name}: this machine does not multiply in bfloat16; use --backend {kind}.")
     small = forced or (able and bf16 and kind != "torch")
     return Backend(kind, "bf16" if small else "fp32", torch.device("cuda" if kind == "cuda" else "cpu"))
 
@@ -104,7 +103,7 @@ def _fastest(bf16: bool) -> str:
 
 
 def _torch(front: torch.nn.Module, network: torch.nn.Module, precision: str) -> Network:
-    # Threads of ours, each with its own clip, never wait for each other as those inside an operator do.
+    # Threads with one clip each never wait for each other, unlike threads inside an operator.
     pool = ThreadPoolExecutor(cores(), "network", initializer=torch.set_num_threads, initargs=(1,))
 
     def some(rows: torch.Tensor) -> torch.Tensor:
@@ -115,7 +114,7 @@ def _torch(front: torch.nn.Module, network: torch.nn.Module, precision: str) -> 
 
     def run(batch: torch.Tensor) -> torch.Tensor:
         vectors = torch.cat(list(pool.map(some, _split(batch, _AT_A_TIME))))
-        # Threads that have yet to start take over the number set last, which was the pool's.
+        # New threads inherit the number set last, which was the pool's.
         torch.set_num_threads(torch.get_num_threads())
         return vectors
 
@@ -130,7 +129,7 @@ def _cuda(front: torch.nn.Module, network: torch.nn.Module, precision: str) -> N
     small = precision == "bf16"
 
     def run(batch: torch.Tensor) -> torch.Tensor:
-        # A convolution in "float32" rounds its factors to 11 bits unless told not to.
+        # By default, a convolution in "float32" rounds its factors to 11 bits.
         with torch.inference_mode(), torch.backends.cudnn.flags(True, allow_tf32=small):
             given = front(batch)
             with torch.autocast("cuda", torch.bfloat16, enabled=small):
@@ -165,24 +164,13 @@ def _openvino(front: torch.nn.Module, network: torch.nn.Module, example: torch.T
             vectors[index] = request.get_output_tensor(0).data[0]
 
         requests.set_callback(keep)
-        with torch.inference_mode(), _one_thread():
+        with torch.inference_mode(), one_torch_thread():
             for index, row in enumerate(_split(batch, 1)):
                 requests.start_async({0: front(row).contiguous().numpy()}, index)
         requests.wait_all()
         return torch.from_numpy(vectors)
 
     return run
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Within it torch works on the calling thread alone: the others are the network's."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _import_openvino() -> Any:

@@ -1,8 +1,8 @@
 """Embedders: from clips to unit vectors.
 
-An embedder turns a batch of clips into features; where it has something to fit to the corpus, it gives a
-projection of them. Vectors have unit norm, row i is clip i of the corpus, and a clip's vector does
-not depend on the batch it came in. To add a model: one file here, one line in `embeddings.models.registry`.
+An embedder turns a batch of clips into features; if it is fitted to the corpus, it also gives a projection of them.
+Vectors have unit norm, row i is clip i of the corpus, and a clip's vector does not depend on the batch it came in.
+To add a model: one file here, one line in `embeddings.models.registry`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError
 
 Vectors = npt.NDArray[np.float32]
 
@@ -28,7 +28,7 @@ class Projection:
     def apply(self, features: Vectors) -> Vectors:
         """Unit vectors `[N, dim]` of features `[N, features]`."""
         centred = features - self.mean
-        # What rounding leaves of a clip at the very mean has no direction.
+        # A clip at the mean has no direction: what remains is rounding error.
         at_mean = np.linalg.norm(centred, axis=1) <= 1e-5 * np.linalg.norm(self.mean)
         centred[at_mean] = 0
         # Not `@`: its last bits may depend on the number of threads.
@@ -36,7 +36,7 @@ class Projection:
 
 
 class Embedder(Protocol):
-    """A similarity measure's way from samples to vectors."""
+    """A similarity measure: what turns samples into vectors."""
 
     @property
     def name(self) -> str: ...
@@ -53,16 +53,21 @@ class Embedder(Protocol):
         ...
 
     @property
+    def light(self) -> bool:
+        """Whether it runs on numpy and scipy alone: no network, no backend, cheap to load in any process."""
+        ...
+
+    @property
     def batch_size(self) -> int:
-        """How many clips `embed` takes at once with the best pace."""
+        """How many clips `embed` should take at once for the best speed."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """All that shapes the vectors besides the audio (a checkpoint's digest, say), JSON-able."""
+        """Everything but the audio that shapes the vectors, such as a checkpoint's digest; JSON-able."""
         ...
 
     def runtime(self) -> dict[str, str]:
-        """What ran it (backend, precision, versions): noted beside the vectors, no part of their provenance."""
+        """What ran it (backend, precision, versions): recorded with the vectors, but not part of their provenance."""
         ...
 
     def embed(self, batch: Vectors) -> Vectors:
@@ -70,7 +75,7 @@ class Embedder(Protocol):
         ...
 
     def fit(self, features: Vectors) -> Projection | None:
-        """What to project the features `[N, features]` of a sample on; `None`: they only need unit norm."""
+        """The projection fitted to the features `[N, features]` of a sample; `None`: nothing is fitted."""
         ...
 
 
@@ -79,7 +84,7 @@ BACKENDS = ("auto", "torch", "torch-bf16", "openvino", "openvino-bf16", "cuda", 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How to load an embedder; one that has no use for an option refuses it.
+    """How to load an embedder; embedders refuse options that they have no use for.
 
     `checkpoint` is a path (for CLAP also a Hugging Face id); `windows` is CLMR's "first" or "mean"; `backend` is
     one of `BACKENDS`, which `embeddings.models.backends` describes.
@@ -90,17 +95,18 @@ class ModelOptions:
     backend: str = "auto"
 
 
-def refuse_options(name: str, options: ModelOptions) -> None:
-    """For an embedder without weights and windows that runs on numpy alone.
+def refuse_options(name: str, options: ModelOptions, *taken: str) -> None:
+    """Refuse the options "checkpoint" and "windows" where an embedder has no use for them.
+
+    Args:
+        taken: the options that the embedder takes.
 
     Raises:
-        RootnoteError: where an option is given.
+        ConfigError: where another one is given.
     """
     for option, value in (("checkpoint", options.checkpoint), ("windows", options.windows)):
-        if value is not None:
-            raise RootnoteError(f"{name} takes no {option}; leave it out.")
-    if options.backend != "auto":
-        raise RootnoteError(f"{name} runs on numpy and has no backend '{options.backend}'; leave --backend out.")
+        if option not in taken and value is not None:
+            raise ConfigError(f"{name} takes no {option}; leave it out.")
 
 
 def embed_clips(embedder: Embedder, projection: Projection | None, clips: Vectors) -> Vectors:
@@ -114,5 +120,5 @@ def unit(vectors: npt.NDArray[np.floating[Any]]) -> Vectors:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     first = np.zeros((1, vectors.shape[1]), np.float32)
     first[0, 0] = 1
-    # A row that is not finite stays so: it is the caller's to refuse.
+    # A row that is not finite stays so: the caller refuses it.
     return np.where(norms <= 1e-12, first, vectors / np.maximum(norms, 1e-12)).astype(np.float32, copy=False)

@@ -21,10 +21,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from embeddings.checkpoints.load import Weights, load_into, missing_checkpoint, read_checkpoint, sha256_of, tensors_in
-from embeddings.errors import RootnoteError
+from embeddings.checkpoints.load import Weights, checkpoint_path, load_into, read_checkpoint, sha256_of, tensors_in
+from embeddings.errors import CheckpointError, ResourceError
 from embeddings.models.backends import Backend, Network, choose_backend
-from embeddings.models.base import ModelOptions, Vectors, unit
+from embeddings.models.base import ModelOptions, Vectors, refuse_options
+from embeddings.models.windows import mean_direction, run_network
 
 SAMPLE_RATE = 48_000
 PIECE = 10 * SAMPLE_RATE
@@ -64,6 +65,7 @@ class Clap:
     dim = DIM
     sample_rate = SAMPLE_RATE
     fits = False
+    light = False
     batch_size = 32
 
     def __init__(self, network: nn.Module, checkpoint: str, backend: Backend) -> None:
@@ -83,18 +85,13 @@ class Clap:
         """Vectors `[N, 512]` of clips `[N, samples]`."""
         if not len(batch):
             return np.zeros((0, DIM), np.float32)
-        vectors = [self._vectors(batch[:, begin:end]) for begin, end in pieces(batch.shape[1])]
-        if len(vectors) == 1:
-            return vectors[0]
-        mean: Vectors = np.mean([unit(part) for part in vectors], axis=0, dtype=np.float32)
-        return mean
+        return mean_direction([self._vectors(batch[:, begin:end]) for begin, end in pieces(batch.shape[1])])
 
     def fit(self, features: Vectors) -> None:
         """Nothing is fitted."""
 
     def _vectors(self, clips: Vectors) -> Vectors:
-        samples = torch.from_numpy(filled(quantised(clips))).to(self._backend.device)
-        return self._network(samples).cpu().numpy()
+        return run_network(self._network, self._backend, filled(quantised(clips)))
 
 
 def load(options: ModelOptions | None = None) -> Clap:
@@ -104,15 +101,12 @@ def load(options: ModelOptions | None = None) -> Clap:
         RootnoteError: where there is no checkpoint, it is none of CLAP's, or windows are asked for.
     """
     given = options or ModelOptions()
-    if given.windows is not None:
-        raise RootnoteError("clap takes no windows; leave it out.")
-    if given.checkpoint is None:
-        raise missing_checkpoint("clap")
+    refuse_options("clap", given, "checkpoint")
     # As with the other networks, bfloat16 is used only where it is asked for by name.
     backend = choose_backend(given.backend, bf16=False)
-    path = Path(given.checkpoint).expanduser()
-    if not path.exists() and _HUB_ID.fullmatch(given.checkpoint):
-        path = _from_hub(given.checkpoint)
+    path = checkpoint_path("clap", given)
+    if not path.exists() and _HUB_ID.fullmatch(str(given.checkpoint)):
+        path = _from_hub(str(given.checkpoint))
     network, digest = _from_folder(path) if path.is_dir() else _from_laion(path)
     return Clap(network, digest, backend)
 
@@ -189,9 +183,9 @@ def _from_laion(path: Path) -> tuple[nn.Module, str]:
     first = weights.get("audio_model.audio_encoder.patch_embed.proj.weight")
     architecture = _ARCHITECTURES.get(len(first)) if first is not None and first.dim() else None
     if architecture is None:
-        raise RootnoteError(f"{path} is not a checkpoint of clap: it holds no audio branch of HTSAT-tiny or -base.")
+        raise CheckpointError(f"{path} is not a checkpoint of clap: it holds no audio branch of HTSAT-tiny or -base.")
     if "audio_model.audio_encoder.mel_conv2d.weight" in weights:
-        raise RootnoteError(f"{path} is a fused CLAP, whose vectors depend on the batch; give one without fusion.")
+        raise CheckpointError(f"{path} is a fused CLAP, whose vectors depend on the batch; give one without fusion.")
     network = ClapAudioModelWithProjection(ClapAudioConfig(**architecture))
     expected = network.state_dict()
     load_into(network, {name: weights[name] for name in weights if name in expected}, path, "clap")
@@ -223,7 +217,7 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # many kinds: no network, no such model, no leave to read it
-        raise RootnoteError(
+        raise ResourceError(
             f"the Hugging Face model {name} cannot be fetched ({type(error).__name__}); "
             "give the path of a file, or `rootnote embeddings fetch clap`."
         ) from error
@@ -236,9 +230,9 @@ def _from_folder(folder: Path) -> tuple[nn.Module, str]:
     config = _read_json(folder / "config.json")
     stated = config.get("audio_config", config)
     if config.get("model_type") not in ("clap", "clap_audio_model") or not isinstance(stated, dict):
-        raise RootnoteError(f"{folder} does not hold a CLAP model; give a LAION checkpoint or another folder.")
+        raise CheckpointError(f"{folder} does not hold a CLAP model; give a LAION checkpoint or another folder.")
     if stated.get("enable_fusion"):
-        raise RootnoteError(f"{folder} is a fused CLAP, whose vectors depend on the batch; give one without fusion.")
+        raise CheckpointError(f"{folder} is a fused CLAP, whose vectors depend on the batch; give one without fusion.")
     _require_front_end(folder)
     path = folder / "model.safetensors"
     network = ClapAudioModelWithProjection(ClapAudioConfig(**stated))
@@ -261,14 +255,14 @@ def _require_front_end(folder: Path) -> None:
     }
     for name, value in ours.items():
         if name in stated and stated[name] != value:
-            raise RootnoteError(f"{folder} wants {name} = {stated[name]}, and clap's spectrogram has {value:g}.")
+            raise CheckpointError(f"{folder} wants {name} = {stated[name]}, and clap's spectrogram has {value:g}.")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RootnoteError(f"{path} is missing or no JSON; give a whole Hugging Face folder.") from error
+        raise CheckpointError(f"{path} is missing or no JSON; give a whole Hugging Face folder.") from error
     if not isinstance(content, dict):
-        raise RootnoteError(f"{path} is not what a Hugging Face folder has there.")
+        raise CheckpointError(f"{path} is not what a Hugging Face folder has there.")
     return content

@@ -20,23 +20,23 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from embeddings.checkpoints.load import (
     Weights,
+    checkpoint_path,
     fold,
     load_into,
-    missing_checkpoint,
     read_checkpoint,
     sha256_of,
     tensors_in,
 )
-from embeddings.errors import RootnoteError
-from embeddings.models.backends import Backend, Network, choose_backend
-from embeddings.models.base import ModelOptions, Vectors, unit
+from embeddings.errors import CheckpointError, ConfigError
+from embeddings.models.backends import Backend, choose_backend
+from embeddings.models.base import ModelOptions
+from embeddings.models.windows import WindowedNetwork
 
 SAMPLE_RATE = 22_050
 WINDOW = 3**10
@@ -45,44 +45,24 @@ WINDOWS = ("first", "mean")
 _CHANNELS = (128, 128, 128, 256, 256, 256, 256, 256, 256, 512, 512)
 
 
-class Clmr:
+class Clmr(WindowedNetwork):
     """The embedder `clmr`; see the module."""
 
     name = "clmr"
     dim = DIM
     sample_rate = SAMPLE_RATE
-    fits = False
-    batch_size = 64
+    window = WINDOW
 
     def __init__(self, encoder: nn.Module, checkpoint: str, windows: str, backend: Backend) -> None:
-        self._checkpoint, self._windows, self._backend = checkpoint, windows, backend
-        self._network: Network = backend.compile(SampleCNN(encoder), torch.zeros(2, WINDOW))
+        super().__init__(backend.compile(SampleCNN(encoder), torch.zeros(2, WINDOW)), backend, checkpoint)
+        self._windows = windows
 
     def settings(self) -> dict[str, Any]:
-        return {"version": 1, "checkpoint": self._checkpoint, "windows": self._windows, "window": WINDOW}
+        return {**super().settings(), "windows": self._windows}
 
-    def runtime(self) -> dict[str, str]:
-        return self._backend.settings()
-
-    def embed(self, batch: Vectors) -> Vectors:
-        """Vectors `[N, 512]` of clips `[N, samples]`."""
-        if not len(batch):
-            return np.zeros((0, DIM), np.float32)
-        if batch.shape[1] < WINDOW:
-            batch = np.pad(batch, [(0, 0), (0, WINDOW - batch.shape[1])])
-        first = self._vectors(batch[:, :WINDOW])
-        if self._windows == "first":
-            return first
-        last = self._vectors(batch[:, -WINDOW:])
-        mean: Vectors = np.mean([unit(first), unit(last)], axis=0, dtype=np.float32)
-        return mean
-
-    def fit(self, features: Vectors) -> None:
-        """Nothing is fitted."""
-
-    def _vectors(self, windows: Vectors) -> Vectors:
-        samples = torch.from_numpy(np.ascontiguousarray(windows, dtype=np.float32)).to(self._backend.device)
-        return self._network(samples).cpu().numpy()
+    def window_starts(self, samples: int) -> list[int]:
+        """The first window, or the first and the last."""
+        return [0] if self._windows == "first" else [0, samples - WINDOW]
 
 
 def load(options: ModelOptions | None = None) -> Clmr:
@@ -94,13 +74,11 @@ def load(options: ModelOptions | None = None) -> Clmr:
     given = options or ModelOptions()
     windows = given.windows or "first"
     if windows not in WINDOWS:
-        raise RootnoteError(f"clmr knows no windows '{windows}'; choose 'first' or 'mean'.")
-    if given.checkpoint is None:
-        raise missing_checkpoint("clmr")
+        raise ConfigError(f"clmr knows no windows '{windows}'; choose 'first' or 'mean'.")
     # In bfloat16, filters drawn at random (statistics taken from music) gave cosines down to 0.989 with float32, and
     # one in nine of the ten nearest of 2,000 clips was another: it depends on the weights, so it is not the default.
     backend = choose_backend(given.backend, bf16=False)
-    path = Path(given.checkpoint)
+    path = checkpoint_path("clmr", given)
     encoder = published_encoder()
     load_into(encoder, encoder_weights(read_checkpoint(path), path), path, "clmr")
     return Clmr(encoder, sha256_of(path), windows, backend)
@@ -126,7 +104,7 @@ def encoder_weights(content: Any, path: Path) -> Weights:
     weights = {name.removeprefix(prefix): tensor for name, tensor in named.items() if name.startswith(prefix)}
     weights = {_version_2(name): tensor for name, tensor in weights.items() if not name.startswith("fc.")}
     if not weights:
-        raise RootnoteError(f"{path} is not a checkpoint of clmr: it holds no encoder.")
+        raise CheckpointError(f"{path} is not a checkpoint of clmr: it holds no encoder.")
     return weights
 
 

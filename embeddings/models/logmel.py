@@ -22,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 import scipy.fft
-import scipy.linalg
 import scipy.sparse
 
 from embeddings.models.base import ModelOptions, Projection, Vectors, refuse_options
+from embeddings.models.spectrogram import hann, mel_edges, power_spectra, triangles
+from embeddings.models.whitening import whitening
 
 SAMPLE_RATE = 22_050
 DIM = 48
@@ -48,6 +49,7 @@ class LogMel:
     dim = DIM
     sample_rate = SAMPLE_RATE
     fits = True
+    light = True
     batch_size = 64
 
     def settings(self) -> dict[str, Any]:
@@ -82,11 +84,9 @@ class LogMel:
                 np.full(3 * MEL_BANDS, _scale(centred[:, _SHAPE:]) * TIMBRE_WEIGHT),
             ]
         )
-        variances, axes = principal(centred * spread, DIM)
-        # Shrinkage keeps components of little variance, which are mostly noise, from counting in full.
-        gain = np.where(variances > 0, 1 / np.sqrt(variances + SHRINKAGE * max(variances.mean(), 1e-30)), 0)
+        axes, gains = whitening(centred * spread, DIM, SHRINKAGE)
         matrix = np.zeros((features.shape[1], DIM), np.float32)
-        matrix[:, : len(variances)] = spread[:, None] * axes * gain
+        matrix[:, : len(gains)] = spread[:, None] * axes * gains
         return Projection(mean.astype(np.float32), matrix)
 
 
@@ -106,41 +106,13 @@ def _scale(centred: npt.NDArray[np.float64]) -> float:
     return length**-0.5 if length > 0 else 0.0
 
 
-def principal(data: npt.NDArray[np.float64], count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Variances (descending) and axes `[features, <= count]` of centred data `[N, features]`; signs are definite."""
-    clips, features = data.shape
-    wide = clips < features
-    # The smaller of the two products has the same eigenvalues.
-    product = (data @ data.T if wide else data.T @ data) / clips
-    size = len(product)
-    values, vectors = scipy.linalg.eigh(product, subset_by_index=[max(0, size - count), size - 1])
-    values, vectors = values[::-1], vectors[:, ::-1]
-    real = values > 1e-9 * max(values[0], 1e-30)
-    values, vectors = values[real], vectors[:, real]
-    if not len(values):
-        return np.zeros(1), np.zeros((features, 1))
-    axes = data.T @ vectors / np.sqrt(values * clips) if wide else vectors
-    signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    return values, axes * signs
-
-
 def _features(clips: Vectors) -> Vectors:
-    power = _power(clips)
+    power = power_spectra(clips, WINDOW, HOP)
     frames, bins = power.shape[1:]
     bands = _filters() @ power.reshape(-1, bins).T
     bands = np.ascontiguousarray(bands.reshape(-1, len(clips), frames).transpose(1, 0, 2))
     octaves = OCTAVES * BANDS_PER_OCTAVE
     return np.concatenate([_shape(_log(bands[:, :octaves])), _timbre(_log(bands[:, octaves:]))], axis=1)
-
-
-def _power(clips: Vectors) -> Vectors:
-    """Power spectra `[N, frames, bins]`; the clip is centred under its frames by padding with silence."""
-    samples = np.asarray(clips, dtype=np.float32)
-    padded = np.pad(samples, [(0, 0), (WINDOW // 2, WINDOW // 2)])
-    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=1)[:, ::HOP]
-    spectra = scipy.fft.rfft(frames * _hann(WINDOW), axis=2, workers=-1)
-    power: Vectors = np.square(spectra.real) + np.square(spectra.imag)
-    return power
 
 
 def _log(bands: Vectors) -> Vectors:
@@ -152,7 +124,7 @@ def _log(bands: Vectors) -> Vectors:
 def _shape(spectrogram: Vectors) -> Vectors:
     """Log magnitudes of the slow undulations over frequency and time `[N, bands, frames]` -> `[N, 1984]`."""
     _, bands, frames = spectrogram.shape
-    over_time, over_bands = _hann(frames, inner=True), np.sqrt(_hann(bands, inner=True))
+    over_time, over_bands = hann(frames, inner=True), np.sqrt(hann(bands, inner=True))
     level = spectrogram.mean(axis=(1, 2), keepdims=True)
     tapered = (spectrogram - level) * (over_bands[:, None] * over_time)
     length = max(frames, 2 * TIME_RATES)
@@ -169,14 +141,6 @@ def _timbre(spectrogram: Vectors) -> Vectors:
 
 
 @functools.cache
-def _hann(length: int, inner: bool = False) -> Vectors:
-    """A periodic Hann window, or with `inner` a symmetric one without its zeros."""
-    window = np.hanning(length + 2)[1:-1] if inner else np.hanning(length + 1)[:-1]
-    rounded: Vectors = window.astype(np.float32)
-    return rounded
-
-
-@functools.cache
 def _filters() -> scipy.sparse.csr_array:
     """Triangular filters of unit sum, `[log-frequency bands + mel bands, bins]`.
 
@@ -185,21 +149,10 @@ def _filters() -> scipy.sparse.csr_array:
     """
     steps = np.arange(-1, OCTAVES * BANDS_PER_OCTAVE + 1)
     log_edges = LOWEST_HZ * 2 ** (steps / BANDS_PER_OCTAVE)
-    mels = np.linspace(_mel(MEL_LOWEST_HZ), _mel(SAMPLE_RATE / 2), MEL_BANDS + 2)
-    mel_edges = 700 * (10 ** (mels / 2595) - 1)
-    return scipy.sparse.csr_array(np.concatenate([_triangles(log_edges), _triangles(mel_edges)]))
+    edges = (log_edges, mel_edges(MEL_LOWEST_HZ, SAMPLE_RATE / 2, MEL_BANDS))
+    return scipy.sparse.csr_array(np.concatenate([_unit_sum(triangles(one, SAMPLE_RATE, WINDOW)) for one in edges]))
 
 
-def _mel(hertz: float) -> float:
-    return float(2595 * np.log10(1 + hertz / 700))
-
-
-def _triangles(edges: npt.NDArray[np.float64]) -> Vectors:
-    width = SAMPLE_RATE / WINDOW
-    bins = np.arange(WINDOW // 2 + 1) * width
-    low, centre, high = (edges[index : len(edges) - 2 + index, None] for index in range(3))
-    # At least one bin wide on each side, so that no low band is empty.
-    low, high = np.minimum(low, centre - width), np.maximum(high, centre + width)
-    weights = np.clip(np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)), 0, None)
-    filters: Vectors = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    return filters
+def _unit_sum(filters: npt.NDArray[np.float64]) -> Vectors:
+    scaled: Vectors = (filters / filters.sum(axis=1, keepdims=True)).astype(np.float32)
+    return scaled

@@ -15,13 +15,12 @@ import functools
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import scipy
-import scipy.fft
 import scipy.sparse
 
 from embeddings.models.base import ModelOptions, Projection, Vectors, refuse_options
-from embeddings.models.logmel import principal
+from embeddings.models.spectrogram import mel_edges, power_spectra, triangles
+from embeddings.models.whitening import whitening
 
 SAMPLE_RATE = 22_050
 DIM = 256
@@ -40,6 +39,7 @@ class MelSpec:
     dim = DIM
     sample_rate = SAMPLE_RATE
     fits = True
+    light = True
     batch_size = 64
 
     def settings(self) -> dict[str, Any]:
@@ -64,10 +64,9 @@ class MelSpec:
     def fit(self, features: Vectors) -> Projection:
         """Centre, and whiten the leading principal components with shrinkage."""
         mean = features.mean(axis=0, dtype=np.float64)
-        variances, axes = principal(features - mean, DIM)
-        gain = np.where(variances > 0, 1 / np.sqrt(variances + SHRINKAGE * max(variances.mean(), 1e-30)), 0)
+        axes, gains = whitening(features - mean, DIM, SHRINKAGE)
         matrix = np.zeros((features.shape[1], DIM), np.float32)
-        matrix[:, : len(variances)] = axes * gain
+        matrix[:, : len(gains)] = axes * gains
         return Projection(mean.astype(np.float32), matrix)
 
 
@@ -82,7 +81,7 @@ def load(options: ModelOptions | None = None) -> MelSpec:
 
 
 def _features(clips: Vectors) -> Vectors:
-    power = _power(np.asarray(clips, np.float32))
+    power = _power(clips)
     bands = (_filters() @ power.reshape(-1, power.shape[2]).T).reshape(BANDS, len(clips), FRAMES).transpose(1, 2, 0)
     loudest = bands.mean(axis=2).max(axis=1)[:, None, None] + np.float32(1e-12)
     decibels = 10 * np.log10(np.maximum(bands / loudest, np.float32(10 ** (-RANGE_DB / 10))))
@@ -90,33 +89,16 @@ def _features(clips: Vectors) -> Vectors:
     return np.ascontiguousarray(changes.reshape(len(clips), -1), dtype=np.float32)
 
 
-def _power(samples: Vectors) -> Vectors:
-    """Mean power spectra of the frames, `[N, frames, bins]`; a short last frame is filled up with silence."""
-    hop = -(-samples.shape[1] // (FRAMES * PER_FRAME))
-    missing = FRAMES * PER_FRAME * hop - samples.shape[1]
-    padded = np.pad(samples, [(0, 0), (WINDOW // 2, WINDOW // 2 + missing)])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=1)[:, ::hop][:, : FRAMES * PER_FRAME]
-    spectra = scipy.fft.rfft(windows * _hann(), axis=2)
-    power = np.square(spectra.real) + np.square(spectra.imag)
-    mean: Vectors = power.reshape(len(samples), FRAMES, PER_FRAME, -1).mean(axis=2)
+def _power(clips: Vectors) -> Vectors:
+    """Mean power spectra of the frames, `[N, frames, bins]`; silence fills up a short last frame."""
+    hop = -(-clips.shape[1] // (FRAMES * PER_FRAME))
+    power = power_spectra(clips, WINDOW, hop, FRAMES * PER_FRAME)
+    mean: Vectors = power.reshape(len(clips), FRAMES, PER_FRAME, -1).mean(axis=2)
     return mean
-
-
-@functools.cache
-def _hann() -> Vectors:
-    window: Vectors = np.hanning(WINDOW + 1)[:-1].astype(np.float32)
-    return window
 
 
 @functools.cache
 def _filters() -> scipy.sparse.csr_array:
     """Triangles on the mel scale, `[bands, bins]`; sparse, so that sums do not depend on the number of threads."""
-    low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (LOWEST_HZ, HIGHEST_HZ))
-    edges: npt.NDArray[Any] = 700 * (10 ** (np.linspace(low, high, BANDS + 2) / 2595) - 1)
-    bins = np.arange(WINDOW // 2 + 1) * SAMPLE_RATE / WINDOW
-    width = SAMPLE_RATE / WINDOW
-    # At least one bin wide on each side, so that no low band is empty.
-    below = np.maximum(edges[1:-1] - edges[:-2], width)[:, None]
-    above = np.maximum(edges[2:] - edges[1:-1], width)[:, None]
-    away = bins - edges[1:-1, None]
-    return scipy.sparse.csr_array(np.clip(np.minimum(1 + away / below, 1 - away / above), 0, None).astype(np.float32))
+    edges = mel_edges(LOWEST_HZ, HIGHEST_HZ, BANDS)
+    return scipy.sparse.csr_array(triangles(edges, SAMPLE_RATE, WINDOW).astype(np.float32))

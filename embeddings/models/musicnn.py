@@ -12,18 +12,16 @@ bank stored with the weights.
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from embeddings.checkpoints.load import fold, load_into, missing_checkpoint, read_checkpoint, sha256_of, tensors_in
-from embeddings.errors import RootnoteError
-from embeddings.models.backends import Backend, Network, choose_backend
-from embeddings.models.base import ModelOptions, Vectors, unit
+from embeddings.checkpoints.load import checkpoint_path, fold, load_into, read_checkpoint, sha256_of, tensors_in
+from embeddings.models.backends import Backend, choose_backend
+from embeddings.models.base import ModelOptions, refuse_options
+from embeddings.models.windows import WindowedNetwork
 
 SAMPLE_RATE = 16_000
 WINDOW = 3 * SAMPLE_RATE
@@ -33,44 +31,21 @@ _FRAMES = WINDOW // _HOP + 1
 _TALL, _LONG = (67, 38), (129, 65, 33)  # filters over frequency (67 and 38 bands) and over time (frames)
 
 
-class Musicnn:
+class Musicnn(WindowedNetwork):
     """The embedder `musicnn`; see the module."""
 
     name = "musicnn"
     dim = DIM
     sample_rate = SAMPLE_RATE
-    fits = False
-    batch_size = 64
+    window = WINDOW
 
     def __init__(self, published: MusicnnCheckpoint, checkpoint: str, backend: Backend) -> None:
-        self._checkpoint, self._backend = checkpoint, backend
         example = torch.zeros(2, _FRAMES, _BANDS)
-        self._network: Network = backend.compile(Penultimate(published), example, MusicnnSpectrogram(published))
+        network = backend.compile(Penultimate(published), example, MusicnnSpectrogram(published))
+        super().__init__(network, backend, checkpoint)
 
-    def settings(self) -> dict[str, Any]:
-        return {"version": 1, "checkpoint": self._checkpoint, "window": WINDOW}
-
-    def runtime(self) -> dict[str, str]:
-        return self._backend.settings()
-
-    def embed(self, batch: Vectors) -> Vectors:
-        """Vectors `[N, 200]` of clips `[N, samples]`."""
-        if not len(batch):
-            return np.zeros((0, DIM), np.float32)
-        if batch.shape[1] < WINDOW:
-            batch = np.pad(batch, [(0, 0), (0, WINDOW - batch.shape[1])])
-        windows = [self._vectors(batch[:, start : start + WINDOW]) for start in window_starts(batch.shape[1])]
-        if len(windows) == 1:
-            return windows[0]
-        mean: Vectors = np.mean([unit(vectors) for vectors in windows], axis=0, dtype=np.float32)
-        return mean
-
-    def fit(self, features: Vectors) -> None:
-        """Nothing is fitted."""
-
-    def _vectors(self, windows: Vectors) -> Vectors:
-        samples = torch.from_numpy(np.ascontiguousarray(windows, dtype=np.float32)).to(self._backend.device)
-        return self._network(samples).cpu().numpy()
+    def window_starts(self, samples: int) -> list[int]:
+        return window_starts(samples)
 
 
 def load(options: ModelOptions | None = None) -> Musicnn:
@@ -80,13 +55,10 @@ def load(options: ModelOptions | None = None) -> Musicnn:
         RootnoteError: where there is no checkpoint, it is none of MusiCNN's, or windows are asked for.
     """
     given = options or ModelOptions()
-    if given.windows is not None:
-        raise RootnoteError("musicnn takes no windows; leave it out.")
-    if given.checkpoint is None:
-        raise missing_checkpoint("musicnn")
+    refuse_options("musicnn", given, "checkpoint")
     # In bfloat16, cosines with float32 stay above 0.9998, yet more than 1 % of the ten nearest of 2,000 clips change.
     backend = choose_backend(given.backend, bf16=False)
-    path = Path(given.checkpoint)
+    path = checkpoint_path("musicnn", given)
     weights = tensors_in(read_checkpoint(path))
     published = MusicnnCheckpoint()
     # The layer of the tags, as many as its training had, is not needed.
@@ -95,7 +67,7 @@ def load(options: ModelOptions | None = None) -> Musicnn:
 
 
 def window_starts(samples: int) -> list[int]:
-    """Where the windows of a clip begin: the fewest that cover it, evenly spread."""
+    """The first samples of a clip's windows: the fewest that cover it, evenly spread."""
     return [round(start) for start in np.linspace(0, samples - WINDOW, math.ceil(samples / WINDOW))]
 
 

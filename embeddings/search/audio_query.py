@@ -28,7 +28,7 @@ from rich.text import Text
 
 from embeddings.audio.decode import Samples, Track, rms_dbfs, windows
 from embeddings.checkpoints.fetch import cached
-from embeddings.errors import RootnoteError
+from embeddings.errors import DataError, StaleArtefactError
 from embeddings.models.base import Embedder, ModelOptions, Projection, Vectors, embed_clips
 from embeddings.models.registry import load_embedder
 from embeddings.provenance import Provenance, require_fresh
@@ -82,15 +82,18 @@ class FoundTrack:
         return asdict(self)
 
 
-def embedder_of(path: Path, found: Provenance, corpus: Provenance, options: ModelOptions) -> Embedder:
+def embedder_of(
+    path: Path, found: Provenance, corpus: Provenance, options: ModelOptions, *, ignore_unused_backend: bool = False
+) -> Embedder:
     """The embedder that the vectors at `path` were made with.
 
     Args:
         found: the provenance of the vectors.
         options: a checkpoint that is not given is taken from the cache, windows from the provenance.
+        ignore_unused_backend: as for `load_embedder`.
 
     Raises:
-        RootnoteError: where the vectors are of another corpus, or what is given is not what they were made with.
+        StaleArtefactError: where the vectors are of another corpus, or were made with other settings or weights.
     """
     require_fresh(path, found, Provenance("vectors", found.settings, {"corpus": corpus.fingerprint}), MADE_BY)
     name, digest = str(found.settings.get("embedder")), found.settings.get("checkpoint")
@@ -98,16 +101,16 @@ def embedder_of(path: Path, found: Provenance, corpus: Provenance, options: Mode
         options = replace(options, windows=found.settings.get("windows"))
     if options.checkpoint is None and digest and (file := cached(str(digest))):
         options = replace(options, checkpoint=str(file))
-    embedder = load_embedder(name, options)
+    embedder = load_embedder(name, options, ignore_unused_backend=ignore_unused_backend)
     now = vectors_provenance(embedder, corpus).settings
     differing = sorted(key for key in {**found.settings, **now} if found.settings.get(key) != now.get(key))
     if "checkpoint" in differing:
-        raise RootnoteError(
-            f"{path} was made with another checkpoint of {name} (SHA-256 {str(digest)[:16]}…); give that one by "
-            "--checkpoint."
+        raise StaleArtefactError(
+            f"{path} was made with another checkpoint of {name} (SHA-256 {str(digest)[:16]}…); give that one "
+            "with --checkpoint."
         )
     if differing:
-        raise RootnoteError(
+        raise StaleArtefactError(
             f"{path} was made with other settings of {name} ({', '.join(differing)}); give the same, or run "
             f"`{MADE_BY}` again."
         )
@@ -171,9 +174,9 @@ def read_query(
         if heard:
             vectors.append(embed_clips(embedder, projection, np.stack([clip for _, clip in heard])))
     if not starts and not silent:
-        raise RootnoteError(f"{path} is shorter than a clip of the corpus ({seconds:g} s); give a longer piece.")
+        raise DataError(f"{path} is shorter than a clip of the corpus ({seconds:g} s); give a longer piece.")
     if not starts:
-        raise RootnoteError(f"{path} is silent (below {silence_dbfs:g} dBFS); there is nothing to search for.")
+        raise DataError(f"{path} is silent (below {silence_dbfs:g} dBFS); there is nothing to search for.")
     return Query(starts, seconds, np.concatenate(vectors), silent)
 
 

@@ -1,13 +1,11 @@
 """Duplicates: clips that occur more than once in a corpus, in groups.
 
-Exact duplicates hold the same samples (`embeddings.audio.content_hash`). Near-identical clips have vectors whose
-cosine reaches a
-threshold, in all of the vectors given or, with `match_any`, in one of them. A group is what chains of such pairs
-connect. Of clips with the same samples only the first is compared further, so a crowd of copies costs no more than
-one clip.
+Exact duplicates have the same samples (`embeddings.audio.content_hash`). Near-identical clips have vectors whose
+cosine reaches a threshold, in all of the vectors given or, with `match_any`, in one of them. Chains of such pairs form
+a group. Of clips with the same samples only the first is compared further, so many copies cost no more than one clip.
 Conventions: groups are in the order of their first clips, clips in the order of their rows. A clip's similarity is
 its cosine with the group's first clip: the lowest over the vectors given, with `match_any` the highest; 1 for the
-same samples. In a chain it may lie below the threshold.
+same samples. In a chain it may be below the threshold.
 """
 
 from __future__ import annotations
@@ -24,18 +22,19 @@ import pyarrow as pa
 
 from embeddings.audio.content_hash import Hashes
 from embeddings.audio.corpus import Progress
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError, ConfigError, StaleArtefactError
 from embeddings.provenance import Provenance, read_json, replacing, require_fresh, write_json
 from embeddings.search.near_pairs import Likeness, join_near
 from embeddings.search.union_find import Rows
 from embeddings.vectors import MADE_BY as EMBED
 from embeddings.vectors import read_vectors
+from embeddings.wording import counted
 
 MADE_BY = "rootnote embeddings duplicates"
 COLUMNS = ("group", "kind", "clip", "track", "path", "start_s", "similarity", "artist", "title")
 Kind = Literal["first", "exact", "near"]
 _ROWS_AT_ONCE = 100_000
-_NAMED = 10  # groups that the summary in words names
+_NAMED = 10  # groups that the text summary lists
 
 
 @dataclass(frozen=True)
@@ -73,16 +72,18 @@ def find_duplicates(
     Args:
         hashes: what `content_hashes` gave for it.
         likenesses: vectors to find near-identical clips by; none: exact duplicates only.
-        match_any: near-identical by one of the likenesses is enough; by default all must agree.
+        match_any: agreement of one of the likenesses is enough; by default all must agree.
         across_tracks: leave out groups whose clips are all of one track (a loop that repeats).
-        progress: told how many thousandths of all pairs of clips are compared.
+        progress: called with the thousandths of all pairs of clips that are compared, and their total.
 
     Raises:
-        RootnoteError: where vectors are not those of the corpus, or hold a value that is not finite.
+        ArtefactError: where vectors do not belong to the corpus.
+        DataError: where they contain a value that is not finite.
     """
     for one in likenesses:
         if len(one.vectors) != table.num_rows:
-            raise RootnoteError(f"{one.name} has {len(one.vectors):,} rows and the corpus {table.num_rows:,} clips.")
+            rows, clips = counted(len(one.vectors), "row"), counted(table.num_rows, "clip")
+            raise ArtefactError(f"{one.name} has {rows}, but the corpus has {clips}; embed the corpus again.")
     first_copy = _first_equal(hashes)
     distinct = np.unique(first_copy)
     firsts = np.arange(table.num_rows)
@@ -127,7 +128,7 @@ def write_duplicates(path: Path, groups: Sequence[Group], table: pa.Table, prove
 def check_suffix(path: Path) -> None:
     """Refuse a file of duplicates that is neither .csv nor .json."""
     if path.suffix not in (".csv", ".json"):
-        raise RootnoteError(f"{path} must end in .csv or .json.")
+        raise ConfigError(f"{path} must end in .csv or .json.")
 
 
 def read_left_out(path: Path, table: pa.Table | None = None) -> set[int]:
@@ -137,13 +138,13 @@ def read_left_out(path: Path, table: pa.Table | None = None) -> set[int]:
         table: the corpus, to refuse duplicates that were found in another one.
 
     Raises:
-        RootnoteError: where the file is missing, spoilt, or of another corpus.
+        RootnoteError: where the file is missing, damaged, or of another corpus.
     """
     check_suffix(path)
     try:
         rows = [(str(row["kind"]), int(row["clip"]), str(row["path"]), float(row["start_s"])) for row in _read(path)]
     except (KeyError, TypeError, ValueError) as error:
-        raise RootnoteError(f"{path} is not a file of duplicates ({error}); run `{MADE_BY}`.") from error
+        raise ArtefactError(f"{path} is not a file of duplicates ({error}); run `{MADE_BY}`.") from error
     if table is not None:
         _check_corpus(path, rows, table)
     return {clip for kind, clip, _, _ in rows if kind != "first"}
@@ -172,7 +173,7 @@ def read_likenesses(
     """Open vectors of this corpus, each with its threshold (one for all, or one for each) and its provenance.
 
     Raises:
-        RootnoteError: where a file is missing, spoilt, or of another corpus.
+        RootnoteError: where a file is missing, damaged, or of another corpus.
     """
     each = list(thresholds) * len(paths) if len(thresholds) == 1 else list(thresholds)
     read = []
@@ -184,17 +185,17 @@ def read_likenesses(
 
 
 def counts(groups: Sequence[Group]) -> dict[str, int]:
-    """How many groups there are, clips in them, and of these copies of each kind."""
+    """The numbers of groups, of clips in them, and of copies of each kind."""
     kinds = Counter(member.kind for group in groups for member in group.members)
     return {"groups": len(groups), "clips": kinds.total(), "exact": kinds["exact"], "near": kinds["near"]}
 
 
 def in_words(groups: Sequence[Group], table: pa.Table) -> str:
-    """The counts, and the largest groups by name."""
+    """The counts and the largest groups as text."""
     count = counts(groups)
     copies = count["exact"] + count["near"]
     lines = [
-        f"{count['groups']:,} groups of duplicates: {copies:,} clips besides the first of each "
+        f"{counted(count['groups'], 'group')} of duplicates with {counted(copies, 'copy', 'copies')} "
         f"({count['exact']:,} with the same samples, {count['near']:,} near-identical)."
     ]
     largest = sorted(groups, key=lambda group: -len(group.members))[:_NAMED]
@@ -202,7 +203,7 @@ def in_words(groups: Sequence[Group], table: pa.Table) -> str:
         first, *others = rows_of([Group(group.members[:3])], table)
         rest = f" and {len(group.members) - 3:,} more" if len(group.members) > 3 else ""
         lines.append(f"  {_place(first)}: {', '.join(_place(one) for one in others)}{rest}")
-    lines += [f"  and {len(groups) - _NAMED:,} groups more"] if len(groups) > _NAMED else []
+    lines += [f"  and {counted(len(groups) - _NAMED, 'more group')}"] if len(groups) > _NAMED else []
     return "\n".join(lines)
 
 
@@ -214,9 +215,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file, strict=True))
     except FileNotFoundError:
-        raise RootnoteError(f"{path} is missing; run `{MADE_BY}`.") from None
+        raise ArtefactError(f"{path} is missing; run `{MADE_BY}`.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RootnoteError(f"{path} cannot be read ({error}); run `{MADE_BY}`.") from error
+        raise ArtefactError(f"{path} cannot be read ({error}); run `{MADE_BY}`.") from error
 
 
 def _check_corpus(path: Path, rows: Sequence[tuple[str, int, str, float]], table: pa.Table) -> None:
@@ -227,7 +228,7 @@ def _check_corpus(path: Path, rows: Sequence[tuple[str, int, str, float]], table
         fits = found["path"].to_pylist() == [name for _, _, name, _ in rows]
         fits = fits and found["start_s"].to_pylist() == [start for _, _, _, start in rows]
     if not fits:
-        raise RootnoteError(f"{path} holds duplicates of another corpus; run `{MADE_BY}`.")
+        raise StaleArtefactError(f"{path} lists duplicates of another corpus; run `{MADE_BY}`.")
 
 
 def _first_equal(hashes: Hashes) -> Rows:

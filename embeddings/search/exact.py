@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError, DataError
+from embeddings.wording import counted
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -43,7 +44,8 @@ def nearest(
         exclude: for each query one row to leave out (its own), or -1 for none.
 
     Raises:
-        RootnoteError: where fewer than k rows can be given, shapes disagree, or a value is not finite.
+        ConfigError: where k is below 1.
+        DataError: where there are fewer than k rows, shapes disagree, or a value is not finite.
     """
     left_out = _checked(vectors, queries, k, exclude)
     # One more than k, so that k remain when the query's own row is left out.
@@ -51,7 +53,7 @@ def nearest(
     scores, rows = _scan(vectors, queries, wanted)
     if wanted == k:
         return Neighbours(scores, rows)
-    # A stable sort on "is the excluded row" moves it to the end, whence it is cut off with the surplus.
+    # A stable sort on "is the excluded row" moves it to the end, where it is cut off with the surplus.
     order = np.argsort(rows == left_out[:, None], axis=1, kind="stable")[:, :k]
     return Neighbours(np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1))
 
@@ -71,17 +73,20 @@ def _scan(vectors: Vectors, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
 
 def _checked(vectors: Vectors, queries: Vectors, k: int, exclude: Rows | Sequence[int] | None) -> Rows:
     if vectors.ndim != 2 or queries.ndim != 2 or vectors.shape[1] != queries.shape[1]:
-        raise RootnoteError(f"vectors {vectors.shape} and queries {queries.shape} do not go together.")
+        raise DataError(f"vectors {vectors.shape} and queries {queries.shape} have different dimensions.")
     if k < 1:
-        raise RootnoteError("k must be at least 1.")
+        raise ConfigError("k must be at least 1.")
     left_out = np.full(len(queries), -1, np.int64) if exclude is None else np.asarray(exclude, np.int64)
     if left_out.shape != (len(queries),):
-        raise RootnoteError(f"exclude must hold one row for each of the {len(queries)} queries.")
+        raise DataError(f"exclude must have one row for each of the {len(queries):,} queries.")
     if len(left_out) and (left_out.max() >= len(vectors) or left_out.min() < -1):
-        raise RootnoteError(f"exclude names a row outside 0 to {len(vectors) - 1}.")
+        raise DataError(f"exclude has a row outside 0 to {len(vectors) - 1:,}.")
     available = len(vectors) - bool((left_out >= 0).any())
     if k > available:
-        raise RootnoteError(f"{k} neighbours were asked of {available} clips; ask for fewer, or add music.")
+        raise DataError(
+            f"{counted(k, 'neighbour')} requested, but there are only {counted(available, 'clip')}; "
+            "request fewer, or add music."
+        )
     if not np.isfinite(queries).all():
-        raise RootnoteError("a query holds a value that is not finite.")
+        raise DataError("a query has a value that is not finite.")
     return left_out

@@ -6,7 +6,7 @@ around centres: built in one pass, and a search reads only the lists nearest to 
 number, propose four times as many clips as are asked for, and these are scored again from the vectors themselves, so
 scores are exact and only the choice is approximate.
 
-An index is built once and kept beside the vectors, with what it was built from, its SHA-256 and its recall: the
+An index is built once and stored next to the vectors, with its provenance, its SHA-256 and its recall: the
 share of the exact k nearest, over random clips of the corpus without themselves, that it finds (a clip that ties
 with the k-th counts as found). One that is stale, damaged or not ours is built again.
 """
@@ -23,7 +23,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import DataError, ResourceError, RootnoteError
 from embeddings.models.base import Vectors
 from embeddings.provenance import Provenance, read_json, replacing, write_json
 from embeddings.search.exact import Neighbours, nearest
@@ -92,12 +92,12 @@ def open_index(
     kind: Kind | None = None,
     progress: Progress | None = None,
 ) -> ApproximateIndex:
-    """The index kept beside the vectors at `path` (.npy), built where there is none that fits them.
+    """The index stored next to the vectors at `path` (.npy), built if there is none that fits them.
 
     Args:
         provenance: that of the vectors.
         kind: default: by the number of clips.
-        progress: told how many clips are in it, while it is built.
+        progress: called with the number of clips that are in it and their total, while it is built.
 
     Raises:
         RootnoteError: where a vector is not finite, or the index cannot be written.
@@ -160,7 +160,7 @@ def _build(
         write_json(notes, content, provenance)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "the disk may be full"
-        raise RootnoteError(f"{file} cannot be written ({reason}); make room, or leave --approximate out.") from error
+        raise ResourceError(f"{file} cannot be written ({reason}); make room, or leave --approximate out.") from error
     return built
 
 
@@ -190,7 +190,7 @@ def _filled(kind: Kind, vectors: npt.NDArray[Any], progress: Progress | None) ->
 def _finite(rows: npt.NDArray[Any]) -> Vectors:
     values = np.ascontiguousarray(rows, dtype=np.float32)
     if not np.isfinite(values).all():
-        raise RootnoteError("the vectors hold a value that is not finite; embed the corpus again.")
+        raise DataError("the vectors have a value that is not finite; embed the corpus again.")
     return values
 
 
@@ -198,7 +198,7 @@ def _measured(built: ApproximateIndex) -> ApproximateIndex:
     """Raise the effort until recall@10 is good on some queries, then note the recall on others."""
     rng = np.random.default_rng(1)
     rows = rng.permutation(len(built.vectors))[: RECALL_QUERIES + _TUNING_QUERIES]
-    # Queries of which the report is made take no part in the tuning, as far as there are enough.
+    # The queries that are reported on are not used for tuning, if there are enough.
     tuning, reporting = rows[-_TUNING_QUERIES:], rows[:RECALL_QUERIES]
     depths = [k for k in _GOOD if k < len(built.vectors)]
     if not depths:

@@ -3,7 +3,7 @@
 A store is written `milvus:FILE.db` (embedded, package milvus-lite) or `milvus:http://HOST:PORT` (a server or a
 cluster; a token is taken from the environment, `ROOTNOTE_MILVUS_TOKEN`). The vectors of one file make one
 collection, named after all that shapes them, so those of another corpus or model are never searched by mistake. It
-is filled under another name and renamed when it is whole; filling that was broken off goes on where it stopped.
+is filled under another name and renamed when it is complete; interrupted filling continues where it stopped.
 
 Milvus proposes, the file decides: a FLAT index gives more rows than were asked for, and these are scored again from
 the vectors by `index.nearest`. A row that Milvus left out has at most the last score it gave. Two sums of `dim`
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.audio.corpus import Progress
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError
 from embeddings.models.base import Vectors
 from embeddings.provenance import Provenance
 from embeddings.search.exact import Neighbours, nearest
@@ -38,7 +38,7 @@ def put_vectors(
 
     Raises:
         RootnoteError: where the store cannot be reached or refuses, or a value is not finite; what was copied is
-            kept, and the next call goes on from there.
+            kept, and the next call continues from there.
     """
     with opened(store, vectors, provenance) as collection:
         collection.fill(vectors, progress)
@@ -63,8 +63,8 @@ def nearest_in(
         RootnoteError: as `put_vectors` and `nearest`, and where k is more than Milvus can give.
     """
     if k > LARGEST_K:
-        raise RootnoteError(
-            f"{k:,} neighbours were asked and Milvus gives {LARGEST_K:,} at most; ask for fewer, or leave --store out."
+        raise ConfigError(
+            f"{k:,} neighbours requested, but Milvus gives at most {LARGEST_K:,}; request fewer, or leave --store out."
         )
     answerable = 1 <= k <= len(vectors) and queries.shape[1:] == vectors.shape[1:] and np.isfinite(queries).all()
     if not answerable or not len(queries):
@@ -107,7 +107,7 @@ class _Search:
         return min(wanted, LARGEST_K, len(self.vectors))
 
     def _some(self, queries: Vectors, limit: int) -> tuple[Neighbours, npt.NDArray[np.bool_]]:
-        """The best k among what Milvus proposes, and of which queries it is certain that they are the best of all."""
+        """The best k of what Milvus proposes, and the queries for which they are certainly the best of all."""
         proposed = self.collection.propose(queries, limit)
         candidates = np.unique(proposed.rows)
         if candidates[0] < 0 or candidates[-1] >= len(self.vectors):

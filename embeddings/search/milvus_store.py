@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.audio.corpus import Progress
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError, DataError, MissingPackageError, ResourceError, RootnoteError
 from embeddings.models.base import Vectors
 from embeddings.provenance import Provenance, digest
 from embeddings.search.exact import Neighbours
@@ -38,7 +38,7 @@ class Collection:
         self._rows, self._dim = shape
 
     def foreign(self) -> RootnoteError:
-        return RootnoteError(
+        return ResourceError(
             f"the collection {self._name} of Milvus at {self._address} does not hold these vectors; drop it, "
             "or take another store."
         )
@@ -104,7 +104,7 @@ class Collection:
         for first in range(begin, len(vectors), self._block):
             block = np.asarray(vectors[first : first + self._block], dtype=np.float32)
             if not np.isfinite(block).all():
-                raise RootnoteError(f"the vectors hold a value that is not finite in rows {first} and on.")
+                raise DataError(f"the vectors hold a value that is not finite in rows {first} and on.")
             entities = [{"row": first + place, "vector": row} for place, row in enumerate(block)]
             # What may be there already is replaced, for Milvus would keep a row twice.
             write = self._client.upsert if first < torn else self._client.insert
@@ -114,7 +114,7 @@ class Collection:
         self._client.flush(part, timeout=_CALL_SECONDS)
         if (there := self._count(part)) != self._rows:
             self._client.drop_collection(part, timeout=_CALL_SECONDS)
-            raise RootnoteError(
+            raise ResourceError(
                 f"Milvus at {self._address} kept {there:,} of {self._rows:,} rows, perhaps because two commands "
                 "filled it at once; run the command again."
             )
@@ -142,7 +142,7 @@ def opened(store: str, vectors: npt.NDArray[Any], provenance: Provenance) -> Ite
         import grpc
         from pymilvus import MilvusClient, MilvusException
     except ImportError:
-        raise RootnoteError(
+        raise MissingPackageError(
             f"--store {_shown(store)}: pymilvus is missing; run `pip install 'rootnote[cluster]'`."
         ) from None
     for name in ("pymilvus", "milvus_lite", "grpc._server"):  # they log what they raise, with its traceback
@@ -152,12 +152,12 @@ def opened(store: str, vectors: npt.NDArray[Any], provenance: Provenance) -> Ite
     try:
         client = MilvusClient(uri, token=token, timeout=_CONNECT_SECONDS)
     except (MilvusException, grpc.RpcError) as error:
-        raise RootnoteError(_unreachable(address, error)) from error
+        raise ResourceError(_unreachable(address, error)) from error
     try:
         yield Collection(client, address, _name(vectors, provenance), (len(vectors), vectors.shape[1]))
     except (MilvusException, grpc.RpcError) as error:
-        raise RootnoteError(
-            f"Milvus at {address} broke off: {_reason(error)}; what was copied is kept: run the command again."
+        raise ResourceError(
+            f"Milvus at {address} stopped answering ({_reason(error)}); run the command again, what was copied is kept."
         ) from error
     finally:
         client.close()
@@ -176,14 +176,14 @@ def _uri(store: str) -> str:
     """What pymilvus calls the store; the folder of an embedded one is made."""
     uri = store.removeprefix(_PREFIX)
     if store == uri or not (uri.endswith(".db") or re.match(r"(https?|tcp)://[^/]", uri)):
-        raise RootnoteError(f"--store {_shown(store)}: give milvus:FILE.db or milvus:http://HOST:PORT.")
+        raise ConfigError(f"--store {_shown(store)}: give milvus:FILE.db or milvus:http://HOST:PORT.")
     if not _embedded(uri):
         return uri
     path = Path(uri).absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RootnoteError(f"{path.parent} cannot be made ({error.strerror}); take another folder.") from error
+        raise ResourceError(f"{path.parent} cannot be created ({error.strerror}); choose another folder.") from error
     return str(path)
 
 
@@ -209,7 +209,7 @@ def _unreachable(address: str, error: Exception) -> str:
         return f"{address}: milvus-lite is missing; run `pip install 'rootnote[cluster]'`."
     if _embedded(address):
         return f"{address} cannot be opened as a Milvus store: another process has it open, or it is no such store."
-    return f"Milvus at {address} does not answer; start it, or mend the address in --store."
+    return f"Milvus at {address} does not answer; start it, or correct the address in --store."
 
 
 def _reason(error: Any) -> str:

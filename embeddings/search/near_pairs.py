@@ -16,7 +16,6 @@ is near nothing.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +24,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embeddings.audio.corpus import cores
-from embeddings.errors import RootnoteError
+from embeddings.errors import ConfigError, DataError
 from embeddings.search.union_find import Groups, Pairs, Rows
-from embeddings.threads import map_in_order
+from embeddings.threads import cores, map_in_order, one_torch_thread
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -37,12 +35,12 @@ Progress = Callable[[int, int], None]
 BLOCK_ROWS = 4096
 _STRIP_BYTES = 128 << 20  # the rows that blocks are held against: the more of them, the fewer times is each block read
 _TASK_ROWS, _AT_ONCE = 256, 128  # rows of a strip that a thread takes, and whose scores it holds: these stay in cache
-_CROWD = 25_000  # so many candidates at once are first rid of those in one group
+_CROWD = 25_000  # above this many candidates, those in one group are dropped first
 _PAIRS_AT_ONCE = 8192  # scored in float64
 _MET = 1e-9
 _FIT_ROWS, _TRY_ROWS = 10_000, 1500
 _AXES = (16, 32, 64, 128, 256)
-_SCORE_COST = 200  # to score a pair anew, for each dimension, in multiplications of the product: as tried
+_SCORE_COST = 200  # cost of scoring a pair again, per dimension, in multiplications of the product: as measured
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Likeness:
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
-            raise RootnoteError(f"the threshold {self.threshold:g} must be above 0 and at most 1.")
+            raise ConfigError(f"the threshold {self.threshold:g} must be above 0 and at most 1.")
 
     def unit(self, rows: Rows) -> Doubles:
         """These rows in float64, scaled to norm 1 (zeros stay zeros).
@@ -67,7 +65,7 @@ class Likeness:
         norms = np.sqrt(np.einsum("ij,ij->i", values, values))
         if not np.isfinite(norms).all():
             row = rows[np.flatnonzero(~np.isfinite(norms))[0]]
-            raise RootnoteError(f"{self.name} holds a value that is not finite in row {row}; embed the corpus again.")
+            raise DataError(f"{self.name} has a value that is not finite in row {row}; embed the corpus again.")
         return values / np.where(norms > 0, norms, 1)[:, None]
 
     def cosines(self, left: Rows, right: Rows) -> Doubles:
@@ -96,7 +94,7 @@ def join_near(
 
     Args:
         rows: ascending.
-        progress: told how many thousandths of all pairs are done.
+        progress: called with the thousandths of all pairs that are done, and their total.
 
     Returns:
         for each of `rows` the first row of its group.
@@ -107,25 +105,26 @@ def join_near(
     # One pass for each likeness that decides alone; otherwise all others only confirm what the cheapest lets through.
     passes = [[one] for one in bounds] if match_any else [bounds] if bounds else []
     groups = Groups(len(rows))
-    said = 0
-    with _torch_on_one_thread():
+    shown = 0
+    # Products are small: threads with one product each are faster than several threads on one product.
+    with one_torch_thread():
         for number, deciding in enumerate(passes):
             work = _Work(groups, deciding[0].threshold)
             tasks = _tasks(rows, deciding[0], strip_bytes, block_rows)
             for share, one, other in map_in_order(work, tasks, cores(), initializer=lambda: torch.set_num_threads(1)):
                 _join(groups, one, other, rows, [each.likeness for each in deciding])
                 thousandths = round(1000 * (number + share))
-                if progress and thousandths > said:
+                if progress and thousandths > shown:
                     progress(thousandths, 1000 * len(passes))
-                    said = thousandths
+                    shown = thousandths
     return rows[groups.roots(np.arange(len(rows)))]
 
 
 @dataclass(frozen=True)
 class _Task:
-    """Some rows of a strip, the first at place `top`, against a block of which the first is at place `left`.
+    """Some rows of a strip, starting at place `top`, against a block that starts at place `left`.
 
-    `share` is how much of all pairs is looked at when the tasks of this block are done.
+    `share` is the share of all pairs that are compared when the tasks of this block are done.
     """
 
     part: Floats
@@ -154,7 +153,7 @@ def _tasks(rows: Rows, bound: _Bound, strip_bytes: int, block_rows: int) -> Iter
 class _Work:
     """Finds, for a task, the pairs of places (the first before the second) whose bound reaches the threshold.
 
-    Pairs that are in one group already may be left out.
+    Pairs that are already in one group may be left out.
     """
 
     def __init__(self, groups: Groups, threshold: np.float32) -> None:
@@ -174,7 +173,7 @@ class _Work:
             return down[:0], down[:0]
         above = torch.mm(torch.from_numpy(part), torch.from_numpy(block).T).numpy() >= self._threshold
         if np.count_nonzero(above) > _CROWD:
-            above &= self._groups.seen(down)[:, None] != self._groups.seen(across)
+            above &= self._groups.find(down)[:, None] != self._groups.find(across)
         one, other = np.divmod(np.flatnonzero(above), len(block))
         one, other = one + top, other + across[0]
         each_once = one < other
@@ -182,7 +181,7 @@ class _Work:
 
 
 def _join(groups: Groups, one: Rows, other: Rows, rows: Rows, deciding: Sequence[Likeness]) -> None:
-    """Join the near ones of these candidates, part by part: a crowd that was joined is not scored pair by pair."""
+    """Join the near pairs among the candidates, part by part, so that joined groups are not scored pair by pair."""
     one, other = groups.apart(one, other)
     for begin in range(0, len(one), _PAIRS_AT_ONCE):
         part = slice(begin, begin + _PAIRS_AT_ONCE)
@@ -204,7 +203,7 @@ class _Bound:
 
     @classmethod
     def of(cls, rows: Rows, likeness: Likeness) -> _Bound:
-        """The cheapest one for these rows, by a sample of them."""
+        """The cheapest bound for these rows, judged by a sample of them."""
         rng = np.random.default_rng(0)
         sample = likeness.unit(np.sort(rng.choice(rows, min(_FIT_ROWS, len(rows)), replace=False)))
         _, vectors = np.linalg.eigh(sample.T @ sample)
@@ -245,14 +244,3 @@ def _coordinates(unit: Doubles, axes: Doubles | None) -> Floats:
     # Rounded up by more than the error of the root and of float32.
     above = np.sqrt(np.maximum(rest, 0)) + 2e-7
     return np.column_stack([along, above]).astype(np.float32)
-
-
-@contextlib.contextmanager
-def _torch_on_one_thread() -> Iterator[None]:
-    """Products are small: threads of ours, one product each, do better than several on one product."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embeddings.search.scan_cpu import Keys, Rows, Sample, Vectors, key_limits, not_finite, unpacked
+from embeddings.search.scan_bounds import Sample
+from embeddings.search.scan_keys import Keys, Rows, Vectors, key_limits, not_finite, unpacked
 
 _LEAST_ROWS, _MOST_ROWS = 4096, 1 << 18
 _RESCORED_AT_ONCE = 1 << 18

@@ -1,4 +1,4 @@
-"""Grouping: numbers in groups that grow together, pair by pair."""
+"""Union-find: groups of numbers that are joined pair by pair."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ Pairs = tuple[Rows, Rows]
 
 
 class Groups:
-    """Numbers 0 to `count` in groups that can be joined; each group is known by its smallest number, its root."""
+    """Numbers 0 to `count` - 1 in groups that can be joined; the smallest number of a group is its root."""
 
     def __init__(self, count: int) -> None:
         self._above = np.arange(count)
 
     def roots(self, numbers: Rows) -> Rows:
-        """The group of each; makes the way to it shorter for the next time."""
-        roots = self.seen(numbers)
+        """The root of each number's group; shortens the path to it for the next call."""
+        roots = self.find(numbers)
         self._above[numbers] = roots
         return roots
 
     def apart(self, one: Rows, other: Rows) -> Pairs:
-        """Those of the pairs that are in two groups."""
+        """The pairs whose numbers are in different groups."""
         apart = self.roots(one) != self.roots(other)
         return one[apart], other[apart]
 
-    def seen(self, numbers: Rows) -> Rows:
-        """Some member of each one's group: the same for two only if they are in one. It writes nothing: for threads."""
-        seen = self._above[numbers]
-        while not np.array_equal(higher := self._above[seen], seen):
-            seen = higher
-        return seen
+    def find(self, numbers: Rows) -> Rows:
+        """The root of each number's group, without writing anything, so that threads may call it."""
+        found = self._above[numbers]
+        while not np.array_equal(higher := self._above[found], found):
+            found = higher
+        return found
 
     def are_one(self, some: Rows, others: Rows) -> bool:
-        """Whether all of them are known to be in one group; for threads."""
-        seen = self.seen(np.concatenate([some, others]))
-        return bool((seen == seen[0]).all())
+        """Whether all numbers are in one group; threads may call it."""
+        roots = self.find(np.concatenate([some, others]))
+        return bool((roots == roots[0]).all())
 
     def join(self, one: Rows, other: Rows) -> None:
-        """Join the groups of each pair."""
+        """Join the two groups of each pair."""
         ends = np.stack([self.roots(one), self.roots(other)])
         names, places = np.unique(ends, return_inverse=True)
         left, right = places.reshape(ends.shape)

@@ -60,8 +60,8 @@ def restore(file: Path, folder: Path, erasures: Path | None) -> None:
     Example: rootnote server restore /var/backups/rootnote/rootnote-20260301T020000Z.dump my-study
     """
     from server.db.backup import restore as read_backup
-    from server.privacy.erasure import Journal
     from server.db.urls import display_url
+    from server.privacy.erasure import Journal
     from server.settings import read_settings
     from study.config import load_study
 

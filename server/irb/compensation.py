@@ -6,7 +6,8 @@ from server.irb.blocks import Block, BlockTable, Section, Text
 from server.irb.context import PacketContext
 from server.irb.formatting import count, minutes, money, pay
 from server.irb.timings import Measured
-from study.config import PayConfig, StudyConfig
+from study.config import StudyConfig
+from study.config_sections import PayConfig
 from study.prescreen.steps import graded_steps
 
 HOW = {

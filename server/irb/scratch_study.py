@@ -46,7 +46,8 @@ from server.db.models import (
 from server.identity.vault import Vault, new_key
 from server.privacy import erasure
 from server.settings import Settings
-from study.config import StorageConfig, Study
+from study.config import Study
+from study.config_sections import StorageConfig
 from study.prescreen.item import INTERVALS
 from study.prescreen.steps import stored_item
 

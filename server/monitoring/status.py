@@ -22,7 +22,8 @@ from server.db.models import (
 )
 from server.payments import hourly_pay, ledger
 from server.privacy import retention
-from study.config import PayConfig, StudyConfig
+from study.config import StudyConfig
+from study.config_sections import PayConfig
 
 
 def count(session: Session) -> dict[str, Any]:

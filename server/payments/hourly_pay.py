@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from server.db.models import COMPLETED, Answer, Assignment, Payment, PrescreenItem, Response
 from server.payments import ledger
-from study.config import PayConfig
+from study.config_sections import PayConfig
 
 PAUSE = timedelta(minutes=5)
 

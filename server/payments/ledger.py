@@ -31,7 +31,8 @@ from server.db.models import (
     Posting,
 )
 from server.recruiting.marketplaces.base import Kind, Outcome
-from study.config import PayConfig, cents
+from study.config import cents
+from study.config_sections import PayConfig
 
 LEFT = {AssignmentState.WITHDRAWN, AssignmentState.RETURNED, AssignmentState.EXPIRED}
 

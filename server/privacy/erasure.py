@@ -42,7 +42,7 @@ from server.db.models import (
     VaultEntry,
 )
 from server.payments import ledger
-from study.config import PayConfig
+from study.config_sections import PayConfig
 
 LISTENER = "(listener)"
 REPLAYED = "(journal)"

@@ -53,7 +53,7 @@ def published_design(study: Study, rules: ExclusionPlan, *, seed: bool) -> tuple
     if rules != plan_of(study.config):
         data["exclusions"] = _as_settings(rules)
     withheld = [key for key, stand_in in WITHHELD_KEYS.items() if _replace(data, key, stand_in)]
-    for embedder in ("clap", "clmr", "musicnn"):
+    for embedder in study.config.embedding.models:
         key = f"embedding.{embedder}.checkpoint"
         named = data["embedding"].get(embedder, {}).get("checkpoint", "")
         if named and _is_path(study.folder, named) and _replace(data, key, Path(named).name):

@@ -23,7 +23,8 @@ from server.identity.tokens import ConsentTicket, TokenSigner
 from server.identity.vault import Vault
 from server.payments import ledger
 from server.recruiting.marketplaces.base import ArrivalError, Marketplace, ReturnLink
-from study.config import PayConfig, cents
+from study.config import cents
+from study.config_sections import PayConfig
 from study.languages import mark
 
 UNKNOWN_PLACE = mark("This study does not recognise the place that you took; please return it and take another one.")

@@ -27,7 +27,7 @@ import soundfile
 
 from server.simulation.hearing import ANSWERS, HEADPHONES, LOUDSPEAKERS
 from server.simulation.page_parser import ParsedForm, ParsedPage, read_page
-from study.config import RehearsalConfig
+from study.config_sections import RehearsalConfig
 from study.design.simulated_listener import p_agree
 from study.prescreen.item import INTERVALS
 from study.trial_plan import Plan, PlannedTrial

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError, DataError
 from embeddings.provenance import Provenance, read_json, write_json
 from embeddings.search.exact import Neighbours, nearest
-from study.config import BinsConfig
+from study.config_sections import BinsConfig
 
 PAPER_NEIGHBOURS = 10_000
 AUTO_SHARE = 0.002  # the paper's 10,000 of 5 million
@@ -78,7 +78,7 @@ def find_neighbours(vectors: Floats, config: BinsConfig, seed: int, left_out: Ro
     """
     clips = len(vectors) - len(left_out)
     if clips < 3:
-        raise RootnoteError(f"the corpus has {clips} clips, too few for bins; give corpus.audio more music.")
+        raise DataError(f"the corpus has {clips} clips, too few for bins; give corpus.audio more music.")
     rng = np.random.default_rng([seed, 1])
     prompts = np.sort(_besides(left_out, rng.choice(clips, min(config.prompts, clips), replace=False)))
     k = choose_neighbours(config.neighbours, clips)
@@ -128,10 +128,10 @@ def fit_bins(scores: Floats, random: Floats, half_width: float) -> SimilarityBin
     """
     pooled = np.asarray(scores, np.float64).ravel()
     bins = SimilarityBins(float(pooled.mean()), float(pooled.std()), float(np.mean(random)), half_width)
-    _require_apart(bins)
+    _require_apart(bins, np.asarray(scores, np.float64))
     for number, inside in ((1, pooled), (2, pooled), (3, pooled), (4, np.asarray(random))):
         if not bins.holds(number, inside).any():
-            raise RootnoteError(
+            raise DataError(
                 f"bin {number} ({bins.centres[number]:.3f} ± {half_width:g}) is empty; "
                 "in study.toml raise bins.half_width"
                 + ("" if number == 4 else " or bins.neighbours")
@@ -140,22 +140,35 @@ def fit_bins(scores: Floats, random: Floats, half_width: float) -> SimilarityBin
     return bins
 
 
-def _require_apart(bins: SimilarityBins) -> None:
+def _require_apart(bins: SimilarityBins, scores: Floats) -> None:
     half_width = bins.half_width
     for upper, lower in ((1, 2), (2, 3), (3, 4)):
         gap = bins.centres[upper] - bins.centres[lower]
         if gap <= 2 * half_width:
-            raise RootnoteError(
+            raise DataError(
                 f"bins {upper} and {lower} overlap (centres {bins.centres[upper]:.3f} and {bins.centres[lower]:.3f}, "
                 f"half-width {half_width:g}); in study.toml {_narrower(gap / 2)}"
                 + ("set bins.neighbours lower" if lower == 4 else "set bins.neighbours higher")
                 + " or choose another embedder."
             )
     if bins.centres[1] + half_width > 1:
-        raise RootnoteError(
+        raise DataError(
             f"bin 1 reaches beyond 1 (µ + 2σ = {bins.centres[1]:.3f}, half-width {half_width:g}); "
-            f"in study.toml {_narrower(1 - bins.centres[1])}change bins.neighbours or choose another embedder."
+            f"in study.toml {_narrower(1 - bins.centres[1])}set bins.neighbours {_towards_0(scores)} or choose another "
+            "embedder."
         )
+
+
+def _towards_0(scores: Floats) -> str:
+    """Whether µ + 2σ falls with a "higher" or a "lower" number of neighbours: what the nearer half of them shows.
+
+    Args:
+        scores: `[prompts, neighbours]`, descending in each row; of other shapes nothing can be said.
+    """
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        return "higher"
+    nearer = scores[:, : scores.shape[1] // 2]
+    return "lower" if nearer.mean() + 2 * nearer.std() < scores.mean() + 2 * scores.std() else "higher"
 
 
 def _narrower(limit: float) -> str:
@@ -209,5 +222,5 @@ def read_bins(path: Path) -> tuple[SimilarityBins, Mapping[str, Any], Provenance
             content[key]
         bins = SimilarityBins(*(float(content[key]) for key in ("mu", "sigma", "random_mean", "half_width")))
     except (KeyError, TypeError, ValueError) as error:
-        raise RootnoteError(f"{path} lacks {error}; run `rootnote study build`.") from error
+        raise ArtefactError(f"{path} lacks {error}; run `rootnote study build`.") from error
     return bins, content, provenance

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.errors import RootnoteError
-from study.config import DesignConfig
+from embeddings.errors import ConfigError
+from study.config_sections import DesignConfig
 from study.design.schedule import PAIRS, Cell, assign_paper, assign_robust
 from study.trial_plan import PlannedTrial
 
@@ -131,7 +131,7 @@ def layout_of_design(design: DesignConfig, prompts: int, seed: int) -> Layout:
         RootnoteError: where a listener would meet more trials than there are prompts.
     """
     if design.scored_trials > prompts:
-        raise RootnoteError(f"{design.scored_trials} trials a listener need as many prompts, but there are {prompts}.")
+        raise ConfigError(f"{design.scored_trials} trials a listener need as many prompts, but there are {prompts}.")
     assign = assign_paper if design.kind == "paper" else assign_robust
     cells = assign(prompts, design.listener_count, design.scored_trials, np.random.default_rng([seed, 0]))
     return _layout_of_cells(cells)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from embeddings.errors import RootnoteError
-from study.config import DesignConfig
+from embeddings.errors import ConfigError
+from study.config_sections import DesignConfig
 from study.trial_plan import PlannedTrial
 
 REPEAT_DISTANCE = 3  # a repeat comes at least so many positions after the first hearing
@@ -82,18 +82,18 @@ def check_sizes(prompts: int, design: DesignConfig) -> None:
     """Refuse sizes that no schedule can meet, naming the number."""
     listeners, trials = design.listener_count, design.scored_trials
     if trials + design.catch_trials > prompts:
-        raise RootnoteError(
+        raise ConfigError(
             f"study.toml: design.trials = {trials} (and {design.catch_trials} catch trials) needs as many different "
             f"prompts a listener, but there are {prompts}; lower design.trials or raise design.prompts."
         )
     if design.repeat_trials > (most := max(trials - REPEAT_DISTANCE + 1, 0)):
-        raise RootnoteError(
+        raise ConfigError(
             f"study.toml: design.repeat_trials = {design.repeat_trials} is too many: a trial is repeated at least "
             f"{REPEAT_DISTANCE} positions later, so with design.trials = {trials} set it to {most} at most."
         )
     if design.kind == "robust":
         if trials % len(PAIRS):
-            raise RootnoteError(
+            raise ConfigError(
                 f"study.toml: design.trials = {trials} is no multiple of the 6 bin pairs, as the robust design needs."
             )
         return
@@ -102,7 +102,7 @@ def check_sizes(prompts: int, design: DesignConfig) -> None:
         step = count // np.gcd(count, trials)
         below, above = listeners // step * step, -(-listeners // step) * step
         choice = f"{below} or {above}" if below else str(above)
-        raise RootnoteError(
+        raise ConfigError(
             f"study.toml: design.listeners = {listeners} × design.trials = {trials} does not hear each of the "
             f"{count} triplets equally often; {choice} listeners would."
         )
@@ -150,7 +150,7 @@ def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Gener
             cells.append([(int(p), int(pairs[s])) for s, p in zip(slots, chosen, strict=True)])
         else:
             return cells
-    raise RootnoteError(
+    raise ConfigError(
         f"study.toml: no schedule was found for design.listeners = {listeners}, design.trials = {trials} and "
         f"{prompts} prompts; a multiple of {prompts * len(PAIRS)} listeners always has one."
     )

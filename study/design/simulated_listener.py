@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from study.config import RehearsalConfig
+from study.config_sections import RehearsalConfig
 
 CHANCE = 0.5
 

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import DataError
 from embeddings.provenance import Provenance
-from study.config import PAPER_PROMPTS, DesignConfig, StudyConfig
+from study.config import StudyConfig
+from study.config_sections import PAPER_PROMPTS, DesignConfig
 from study.design.bins import PromptNeighbours, Rows, SimilarityBins
 
 DUPLICATE = 0.9999
@@ -83,7 +84,7 @@ def require_tracks(tracks: Rows, design: DesignConfig) -> None:
     """
     count, least = len(np.unique(tracks)), 1 + len(BINS)
     if not design.same_track and count < least:
-        raise RootnoteError(
+        raise DataError(
             f"the corpus has {count} track{'' if count == 1 else 's'}, but a prompt and its four clips come from "
             f"{least} different ones; give corpus.audio more music, or set design.same_track = true in study.toml."
         )
@@ -129,7 +130,7 @@ def _require_prompts(eligible: int, wanted: int, looked_at: int, design: DesignC
     least = wanted if design.kind == "paper" or design.prompts is not None else design.scored_trials
     if eligible >= least:
         return
-    raise RootnoteError(
+    raise DataError(
         f"only {eligible} of {looked_at} prompts have a clip "
         + ("" if design.same_track else "of another track ")
         + f"in each bin, and the design needs {least}; in study.toml lower design.prompts, raise bins.half_width, "

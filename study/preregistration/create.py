@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import StaleArtefactError
 from embeddings.provenance import digest, read_table, replacing, require_fresh
 from embeddings.version import VERSION
 from study.check import TEXTS
@@ -120,7 +120,7 @@ def freeze(study: Study, now: datetime, alternative: str = "two-sided", amend: s
         if former.intact and former.markdown_intact and not changed:
             return former, False
         what = ", ".join(changed[:6]) if changed else "the file itself was edited"
-        raise RootnoteError(
+        raise StaleArtefactError(
             f"{study.folder / JSON} holds a plan frozen on {former.plan['frozen_at'][:10]}, and since then changed: "
             f"{what}; undo that, or freeze a new plan and say why with --amend REASON."
         )

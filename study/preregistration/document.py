@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError
 from embeddings.provenance import digest
-from study.config import CorpusConfig, StudyConfig, StudyInfo
+from study.config import StudyConfig
+from study.config_sections import CorpusConfig, StudyInfo
 
 JSON, MARKDOWN, HYPOTHESES = "preregistration.json", "preregistration.md", "hypotheses.md"
 # What the analysis will do; analysis.preregistration.deviations states the same of a report and compares.
@@ -58,16 +59,17 @@ def read_frozen(folder: Path) -> FrozenPlan | None:
         datetime.fromisoformat(plan["frozen_at"])
         markdown = to_markdown(plan)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RootnoteError(
+        raise ArtefactError(
             f"{path} is damaged ({type(error).__name__}: {error}); restore it from where it was registered."
         ) from error
     return FrozenPlan(plan, stated, digest(plan) == stated, text_of(folder / MARKDOWN) == markdown.strip())
 
 
 def differences(former: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
-    """The keys, dotted, in which two plans differ; not the moment of freezing.
+    """The keys, dotted, in which two plans differ, apart from the time of freezing.
 
-    A setting that the former plan does not know is no difference where it has its default: a later version has more.
+    A setting that the former plan lacks is no difference where it has its default, because later versions have more
+    settings. A missing setting equals an empty one (null).
     """
     one, other = ({**_flat(each, ""), "frozen_at": "", "amends": ""} for each in (former, plan))
     usual = _flat({"settings": _DEFAULTS.model_dump(mode="json")}, "")
@@ -75,13 +77,12 @@ def differences(former: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]
         key
         for key in {**one, **other}
         if not key.startswith("amends")
-        and one.get(key, _NO) != other.get(key, _NO)
-        and not (key not in one and key in usual and usual[key] == other[key])
+        and one.get(key) != other.get(key)
+        and not (key not in one and key in usual and usual[key] == other.get(key))
     )
 
 
 _DEFAULTS = StudyConfig(study=StudyInfo(name="-"), corpus=CorpusConfig(audio="-"))
-_NO = object()
 
 
 def _flat(value: Any, name: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from study.config import StepConfig, StudyConfig
+from study.config import StudyConfig
+from study.config_sections import StepConfig
 from study.prescreen.antiphase import AntiphaseItem
 from study.prescreen.huggins import HugginsItem
 from study.prescreen.item import SAMPLE_RATE, Item

@@ -30,7 +30,7 @@ import soundfile
 from scipy.signal import resample_poly
 
 from embeddings.audio.decode import read_clips
-from study.config import StimuliConfig
+from study.config_sections import StimuliConfig
 from study.stimuli.flac import fill_up, size_for_all
 
 Samples = npt.NDArray[np.float64]

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError, ConfigError, MissingPackageError, ResourceError
 from embeddings.provenance import read_json, write_json
 from study.config import Study, StudyConfig
 from study.trial_plan import BUILD, PUBLISH, Stimulus, published_provenance
@@ -112,7 +112,7 @@ class S3Storage:
                 return self._cache[key]
         data = self._download(key)
         if hashlib.sha256(data).hexdigest() != stimulus.sha256:
-            raise RootnoteError(f"{self.url} holds another sound than build/stimuli; run `{PUBLISH}`.")
+            raise ArtefactError(f"{self.url} holds another sound than build/stimuli; run `{PUBLISH}`.")
         self._remember(key, data)
         return data
 
@@ -137,7 +137,7 @@ class S3Storage:
         """
         data = stimulus.file.read_bytes() if stimulus.file.is_file() else b""
         if hashlib.sha256(data).hexdigest() != stimulus.sha256:
-            raise RootnoteError(f"{stimulus.file} is missing or spoilt; run `{BUILD}`.")
+            raise ArtefactError(f"{stimulus.file} is missing or spoilt; run `{BUILD}`.")
         with self._explained("be written"):
             reply = self._client.put_object(
                 Bucket=self.bucket,
@@ -150,7 +150,7 @@ class S3Storage:
             )
         # S3 refuses what differs from its checksum, and tells the one that it keeps; other stores are asked.
         if reply.get("ChecksumSHA256") != _base64(stimulus.sha256) and not self.holds(stimulus):
-            raise RootnoteError(f"{self.url} does not give back what was written to it; run `{PUBLISH}` once more.")
+            raise ResourceError(f"{self.url} does not give back what was written to it; run `{PUBLISH}` once more.")
 
     def _sign(self, key: str) -> str:
         where = {"Bucket": self.bucket, "Key": key}
@@ -161,7 +161,7 @@ class S3Storage:
             with self._explained("be read"):
                 body: bytes = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         except _MissingError:
-            raise RootnoteError(f"{self.url} lacks a stimulus; run `{PUBLISH}`.") from None
+            raise ArtefactError(f"{self.url} lacks a stimulus; run `{PUBLISH}`.") from None
         return body
 
     def _remember(self, key: str, data: bytes) -> None:
@@ -178,20 +178,20 @@ class S3Storage:
             import boto3  # noqa: F401
             import botocore.exceptions as errors
         except ModuleNotFoundError:
-            raise RootnoteError("stimuli on S3 need boto3: pip install 'rootnote[s3]'.") from None
+            raise MissingPackageError("stimuli on S3 need boto3: pip install 'rootnote[s3]'.") from None
         try:
             yield
         except errors.ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in MISSING:
                 raise _MissingError from None
-            raise RootnoteError(f"{self.url} cannot {what}: {REASONS.get(code, code)}.") from None
+            raise ResourceError(f"{self.url} cannot {what}: {REASONS.get(code, code)}.") from None
         except (errors.NoCredentialsError, errors.PartialCredentialsError):
             reason = "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use the host's role"
-            raise RootnoteError(f"{self.url} cannot {what}: {reason}.") from None
+            raise ResourceError(f"{self.url} cannot {what}: {reason}.") from None
         except (errors.BotoCoreError, errors.HTTPClientError, ValueError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise RootnoteError(f"{self.url} cannot {what}: {reason}.") from None
+            raise ResourceError(f"{self.url} cannot {what}: {reason}.") from None
 
 
 class _MissingError(Exception):
@@ -249,7 +249,7 @@ def publish(study: Study, done: Callable[[int, int], None] = lambda count, of: N
     """
     if not study.config.storage.stimuli:
         example = "s3://bucket/folder"
-        raise RootnoteError(f'{study.folder / "study.toml"} names no bucket; set storage.stimuli = "{example}".')
+        raise ConfigError(f'{study.folder / "study.toml"} names no bucket; set storage.stimuli = "{example}".')
     content, _ = read_json(study.stimuli_index, "stimuli", BUILD)
     stimuli = [Stimulus(study.stimuli / entry["file"], entry["sha256"]) for entry in content["clips"].values()]
     random.SystemRandom().shuffle(stimuli)

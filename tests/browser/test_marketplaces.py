@@ -22,7 +22,8 @@ from server.simulation.hearing import count_tones
 from server.simulation.launch import LaunchOutcome, RehearsedLaunch, rehearse_launch, set_recruiter
 from server.simulation.marketplace_client import MarketplaceClient
 from server.simulation.marketplace_workers import WorkerVisit as WorkersVisit
-from study.config import RehearsalConfig, Study
+from study.config import Study
+from study.config_sections import RehearsalConfig
 from tests.browser.conftest import FLAGS, chromium_path
 from tests.browser.test_whole_study import LAPTOP, Visit
 from tests.paper_study import make_study

@@ -92,7 +92,8 @@ def test_a_fresh_study_folder(built: Path) -> None:
 
 
 def test_init_writes_the_defaults_of_the_model(tmp_path: Path) -> None:
-    from study.config import CorpusConfig, StudyConfig, StudyInfo
+    from study.config import StudyConfig
+    from study.config_sections import CorpusConfig, StudyInfo
 
     write_music(tmp_path / "music", 1, seconds=1)
     assert run("study", "init", tmp_path / "s", "--audio", tmp_path / "music").returncode == 0
@@ -246,7 +247,7 @@ def test_a_schedule_of_another_corpus_is_refused(study: Path, tmp_path: Path) ->
 def test_two_builds_at_once_are_refused(study: Path) -> None:
     with (study / "build/.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        assert "another build is at work" in refusal("study", "build", study)
+        assert "another build is running" in refusal("study", "build", study)
 
 
 def test_check_counts_and_warns(built: Path) -> None:
@@ -261,7 +262,7 @@ def test_check_counts_and_warns(built: Path) -> None:
     assert "study.contact" in warnings
     assert "6 prompts" in warnings
     shown = run("study", "check", built).stdout
-    assert "$22.50 an hour" in shown
+    assert "$22.50 per hour" in shown
 
 
 def test_check_before_the_build_says_so(tmp_path: Path) -> None:
@@ -341,7 +342,7 @@ def test_bad_input_is_one_sentence(study: Path, spoil: Callable[[Path], None], w
 
 def test_init_overwrites_nothing(study: Path) -> None:
     before = (study / "study.toml").read_text()
-    assert "exists already" in refusal("study", "init", study, "--audio", study.parent / "music")
+    assert "already exists" in refusal("study", "init", study, "--audio", study.parent / "music")
     assert (study / "study.toml").read_text() == before
     assert "no folder" in refusal("study", "init", study.parent / "new", "--audio", study / "nowhere")
     assert not (study.parent / "new").exists()

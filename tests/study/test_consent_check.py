@@ -45,4 +45,4 @@ def test_check_names_what_the_consent_leaves_out(tmp_path):
     consent = tmp_path / "s" / "consent.md"
     consent.write_text(consent.read_text().replace("voluntary", "welcome"))
     done = run(rootnote.cli, ["study", "check", str(tmp_path / "s")])
-    assert "consent.md seems to say nothing of: that it is voluntary." in " ".join(done.output.split())
+    assert "consent.md does not seem to mention: that it is voluntary." in " ".join(done.output.split())

@@ -27,14 +27,14 @@ from analysis.retrieval.ranking import KS, Found, hit_rate, ranks, sharing
 from analysis.retrieval.robustness.perturbations import Partner, Perturbation, Samples
 from analysis.retrieval.robustness.workers import AT_ONCE, Chunk, Task, embed, in_order, perturbed, processes
 from analysis.retrieval.targets import RATE, Pool, pools
-from embeddings.audio.corpus import audio_dir_of, cores, require_audio
+from embeddings.audio.corpus import audio_dir_of, require_audio
 from embeddings.models.base import Embedder, Projection, Vectors
 from embeddings.provenance import Provenance, digest, replacing
+from embeddings.threads import cores
 
 Progress = Callable[[int, int], None]
 
 VERSION = 2
-LIGHT = ("logmel", "melspec")
 _AHEAD = 8  # tasks for each process, so that none waits while this one embeds what has come
 
 
@@ -54,7 +54,7 @@ class EmbeddedCorpus:
     @property
     def light(self) -> bool:
         """Whether it runs on numpy alone, and so in any process."""
-        return self.name in LIGHT
+        return self.embedder.light
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ from server.recruiting.marketplaces.base import (
     UnknownWorkerError,
 )
 from server.recruiting.marketplaces.mturk_client import OURS, MTurkApiError, ask, connect, pages
-from study.config import MTurkConfig, Study
+from study.config import Study
+from study.config_sections import MTurkConfig
 from study.languages import mark
 
 BATCH = 9

@@ -32,7 +32,8 @@ from server.recruiting.marketplaces.base import (
     SubmissionStatus,
 )
 from server.recruiting.marketplaces.prolific_api import LOOPBACK, WAITS, ProlificApiError, ProlificClient
-from study.config import ProlificConfig, Study
+from study.config import Study
+from study.config_sections import ProlificConfig
 
 SITE = "https://app.prolific.com"
 ID = re.compile(r"^[0-9a-f]{24}$")

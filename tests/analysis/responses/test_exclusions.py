@@ -22,7 +22,8 @@ from analysis.responses.exclusions import RULES, ExclusionPlan, Thresholds, appl
 from analysis.responses.load import read_responses
 from embeddings.errors import RootnoteError
 from rootnote import main
-from study.config import EXCLUSION_RULES, load_study
+from study.config import load_study
+from study.config_sections import EXCLUSION_RULES
 
 Row = dict[str, Any]
 THRESHOLDS = Thresholds(catch_misses_allowed=1, fastest_ms=5000, longest_run=3)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embeddings.audio.decode import AudioError, Track, find_audio, read_clip, read_clips, windows
+from embeddings.audio.decode import Track, find_audio, read_clip, read_clips, windows
+from embeddings.errors import AudioError
 from tests.embeddings.sounds import melody, write
 
 

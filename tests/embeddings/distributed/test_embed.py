@@ -47,7 +47,7 @@ ROW = 4 * 20
 class Spectrum:
     """A small embedder; it writes a line to `log` for each batch and calls `before` with the batch."""
 
-    name, dim, sample_rate, batch_size, fits = "spectrum", 20, 8000, BATCH, False
+    name, dim, sample_rate, batch_size, fits, light = "spectrum", 20, 8000, BATCH, False, True
 
     def __init__(self, log: Path, before: Callable[[Vectors], None] | None = None, version: int = 1) -> None:
         self._log, self._before, self._version = log, before, version

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from embeddings.checkpoints import load
-from embeddings.checkpoints.load import fold, load_into, missing_checkpoint, read_checkpoint, tensors_in
-from embeddings.errors import RootnoteError
+from embeddings.checkpoints.load import checkpoint_path, fold, load_into, read_checkpoint, tensors_in
+from embeddings.errors import CheckpointError, RootnoteError
 from embeddings.models import backends
 from embeddings.models.backends import Backend, choose_backend
+from embeddings.models.base import ModelOptions
 
 CPU = torch.device("cpu")
 RUNNABLE = [Backend("torch", "fp32", CPU), Backend("torch", "bf16", CPU)]
@@ -312,6 +313,6 @@ def test_tensors_are_found_in_mappings_only() -> None:
     assert tensors_in([one]) == {}
 
 
-def test_without_a_checkpoint_the_mend_is_named() -> None:
-    assert "`rootnote embeddings fetch clmr`" in str(missing_checkpoint("clmr"))
-    assert "[embedding.clmr] checkpoint" in str(missing_checkpoint("clmr"))
+def test_without_a_checkpoint_the_command_that_fetches_it_is_named() -> None:
+    with pytest.raises(CheckpointError, match=r"`rootnote embeddings fetch clmr`.*\[embedding\.clmr\] checkpoint"):
+        checkpoint_path("clmr", ModelOptions())

@@ -215,7 +215,7 @@ def test_what_is_no_checkpoint_of_clap_is_refused(checkpoint: Path, tmp_path: Pa
         with pytest.raises(RootnoteError, match=complaint):
             load(ModelOptions(**options))
 
-    refused("clap needs its weights: get them by `rootnote embeddings fetch clap`")
+    refused("clap needs its weights: run `rootnote embeddings fetch clap`")
     refused("clap takes no windows", checkpoint=str(checkpoint), windows="mean")
     refused("the checkpoint .*none.pt is missing", checkpoint=str(tmp_path / "none.pt"))
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "other.pt")

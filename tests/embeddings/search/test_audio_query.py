@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
-import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,25 +181,25 @@ def test_tracks_and_matches_are_those_of_brute_force(
     assert all(one.similarity == one.matches[0].similarity for one in found)
 
 
+class Toy(LogMel):
+    """logmel as an embedder that takes a checkpoint and windows."""
+
+    name = "toy"
+
+    def __init__(self, options: ModelOptions) -> None:
+        if options.checkpoint is None:
+            raise RootnoteError("toy needs --checkpoint")
+        digest = hashlib.sha256(Path(options.checkpoint).read_bytes()).hexdigest()
+        self._settings = {"checkpoint": digest, "windows": options.windows or "first"}
+
+    def settings(self) -> dict[str, Any]:
+        return self._settings
+
+
 def test_what_the_vectors_were_made_with_is_required(
     music: Path, collage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Toy(LogMel):
-        name = "toy"
-
-        def __init__(self, options: ModelOptions) -> None:
-            if options.checkpoint is None:
-                raise RootnoteError("toy needs --checkpoint")
-            digest = hashlib.sha256(Path(options.checkpoint).read_bytes()).hexdigest()
-            self._settings = {"checkpoint": digest, "windows": options.windows or "first"}
-
-        def settings(self) -> dict[str, Any]:
-            return self._settings
-
-    module = types.ModuleType("toy_embedder")
-    module.__dict__["load"] = Toy
-    monkeypatch.setitem(sys.modules, "toy_embedder", module)
-    monkeypatch.setitem(EMBEDDERS, "toy", "toy_embedder:load")
+    monkeypatch.setitem(EMBEDDERS, "toy", f"{__name__}:Toy")
     monkeypatch.setenv("ROOTNOTE_CACHE", str(tmp_path / "cache"))
     shutil.copy(music / "corpus.parquet", tmp_path)
     one, other = tmp_path / "one.pt", tmp_path / "other.pt"

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from embeddings.errors import RootnoteError
-from embeddings.search import scan_cpu as module
-from embeddings.search.scan_cpu import Form, fastest_form, scan
+from embeddings.search import scan_bounds as module
+from embeddings.search.scan_bounds import Form, fastest_form
+from embeddings.search.scan_cpu import scan
 from embeddings.search.scan_gpu import scan_on
 
 Vectors = npt.NDArray[np.float32]
@@ -111,14 +112,14 @@ def test_a_bound_that_was_too_high_is_noticed(monkeypatch: pytest.MonkeyPatch) -
     vectors = clustered()
     queries = vectors[:8]
     expected = scan(vectors, queries, 100)
-    bounds = module._Queries.bounds
+    bounds = module.CoarseQueries.bounds
 
-    def too_high(self: module._Queries, sample: module.Sample) -> Vectors:
+    def too_high(self: module.CoarseQueries, sample: module.Sample) -> Vectors:
         found = bounds(self, sample)
         found[::2] = 0.9999
         return found
 
-    monkeypatch.setattr(module._Queries, "bounds", too_high)
+    monkeypatch.setattr(module.CoarseQueries, "bounds", too_high)
     for form in FORMS:
         found = scan(vectors, queries, 100, form)
         assert all((one == other).all() for one, other in zip(found, expected, strict=True))
@@ -127,15 +128,15 @@ def test_a_bound_that_was_too_high_is_noticed(monkeypatch: pytest.MonkeyPatch) -
 def test_a_coarse_product_that_breaks_its_promise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clustered()
     expected = scan(vectors, vectors[:8], 100, "fp32")
-    scores = module._Block.scores
+    scores = module.CoarseBlock.scores
 
-    def sloppy(self: module._Block, *given: Any, **options: Any) -> torch.Tensor:
+    def sloppy(self: module.CoarseBlock, *given: Any, **options: Any) -> torch.Tensor:
         found = scores(self, *given, **options)
         if found.dtype == torch.bfloat16:
             found -= 0.3
         return found
 
-    monkeypatch.setattr(module._Block, "scores", sloppy)
+    monkeypatch.setattr(module.CoarseBlock, "scores", sloppy)
     found = scan(vectors, vectors[:8], 100, "bf16")
     assert all((one == other).all() for one, other in zip(found, expected, strict=True))
 

@@ -20,7 +20,8 @@ from server.app import create_app
 from server.assignments.trials import SLOTS
 from server.db import database
 from server.settings import Settings
-from study.config import StimuliConfig, Study
+from study.config import Study
+from study.config_sections import StimuliConfig
 from study.stimuli.flac import INFO_END
 from study.stimuli.render import fill_up_all, render
 from study.trial_plan import read_plan

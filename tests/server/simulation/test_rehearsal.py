@@ -25,7 +25,8 @@ from scipy.stats import binomtest
 from server.simulation.bots import BotError, ResponseModel, StimulusLookup
 from server.simulation.hearing import count_tones
 from server.simulation.page_parser import read_page
-from study.config import RehearsalConfig, Study
+from study.config import Study
+from study.config_sections import RehearsalConfig
 from study.design.simulated_listener import p_agree
 from study.prescreen.item import encode_wav
 from study.prescreen.tone_counting import ToneItem
@@ -250,7 +251,7 @@ def test_a_mind_without_true_rates_hears_the_difference() -> None:
 
 
 def read_trials() -> list[Any]:
-    from study.config import DesignConfig
+    from study.config_sections import DesignConfig
     from study.design.schedule import make_schedule
     from tests.paper_study import make_triplets
 

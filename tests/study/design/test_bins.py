@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embeddings.errors import RootnoteError
-from study.config import BinsConfig
+from embeddings.errors import DataError, RootnoteError
+from study.config_sections import BinsConfig
 from study.design.bins import choose_neighbours, find_neighbours, fit_bins, random_scores
 
 
@@ -43,6 +43,16 @@ def test_bins_that_cannot_be_say_what_to_change(mu: float, sigma: float, random:
     with pytest.raises(RootnoteError, match=words) as caught:
         fit_bins(np.random.default_rng(1).normal(mu, sigma, 5000), np.full(10, random), 0.02)
     assert "study.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("nearer", "farther", "advised"),
+    [([0.99, 0.7], [0.7, 0.7], "higher"), ([0.9, 0.9], [0.3, 0.3], "lower")],
+)
+def test_a_bin_beyond_1_says_in_which_direction_to_go(nearer: list[float], farther: list[float], advised: str) -> None:
+    scores = np.column_stack([np.repeat(nearer, 15), np.repeat(farther, 15)])
+    with pytest.raises(DataError, match=rf"bin 1 reaches beyond 1 .* set bins\.neighbours {advised}"):
+        fit_bins(scores, np.full(10, 0.1), 0.02)
 
 
 def test_an_empty_bin_is_named() -> None:

@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 
 from embeddings.errors import RootnoteError
 from rootnote import cli
-from study.config import DesignConfig
+from study.config_sections import DesignConfig
 from study.design.power import Assumptions, holm, layout_of_design, listeners_for, logit_means, simulate
 from tests.paper_study import make_study
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from embeddings.errors import RootnoteError
-from study.config import DesignConfig
+from study.config_sections import DesignConfig
 from study.design.schedule import PAIRS, Triplet, make_schedule
 from study.trial_plan import PlannedTrial
 

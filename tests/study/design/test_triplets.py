@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings.errors import RootnoteError
-from study.config import BinsConfig, DesignConfig
+from study.config_sections import BinsConfig, DesignConfig
 from study.design.bins import SimilarityBins, find_neighbours, random_scores
 from study.design.triplets import BLOCK, draw_triplets, require_tracks
 

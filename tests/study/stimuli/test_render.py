@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample
 
-from study.config import StimuliConfig
+from study.config_sections import StimuliConfig
 from study.stimuli.flac import fill_up, size_for_all
 from study.stimuli.render import ClipSource, render, render_all
 

@@ -23,7 +23,8 @@ from server.recruiting.marketplaces.base import ArrivalError, DirectPayment, Mar
 from server.recruiting.marketplaces.registry import MARKETPLACES, make_marketplace
 from server.simulation.fake_mturk import FakeMTurk
 from server.simulation.fake_prolific import FakeProlific
-from study.config import Study, StudyConfig, StudyInfo
+from study.config import Study, StudyConfig
+from study.config_sections import StudyInfo
 
 URL, LAUNCH = "https://study.example.org/take", "0123abcd-1"
 

@@ -30,7 +30,8 @@ from server.simulation.fake_prolific import FakeProlific, TakenPlace
 from server.simulation.marketplaces.money import total
 from server.simulation.marketplaces.prolific_requests import Filter
 from server.simulation.marketplaces.prolific_studies import FeeSchedule
-from study.config import ProlificConfig, Study, StudyConfig, StudyInfo
+from study.config import Study, StudyConfig
+from study.config_sections import ProlificConfig, StudyInfo
 
 URL, LAUNCH = "https://study.example.org/take", "0123abcd-1"
 P = [f"{number:024x}" for number in range(1, 200)]
