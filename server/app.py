@@ -35,13 +35,13 @@ from server.participant.context import AppContext
 from server.participant.marketplace_entry import MarketplaceEntry
 from server.privacy import consent_texts, retention
 from server.privacy.erasure import Journal, replay
-from server.recruiting.marketplaces.registry import make_marketplace
+from server.recruiting.marketplaces.registry import make_marketplace, origins_of
 from server.settings import Settings
 from server.web import i18n
 from server.web.markdown import read_study_texts
 from server.web.rate_limits import Limits
 from server.web.request_queue import WAITED, QueuedApp, RequestQueue
-from server.web.security_headers import security_headers
+from server.web.security_headers import MarketplaceOrigins, security_headers
 from study.config import Study
 from study.languages import mark
 from study.questionnaire import text_characters
@@ -119,7 +119,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     app.register_blueprint(health.blueprint)
     _keep_logs(app)
     _keep_limits(app, Limits(settings.requests_per_second))
-    _keep_headers(app, study.config.recruiter.kind, settings, storage.origin)
+    _keep_headers(app, origins_of(study.config), settings, storage.origin)
     _keep_transactions(app, engine)
     _keep_retention(app, engine, experiment, door)
     _answer_errors(app)
@@ -135,7 +135,7 @@ def _request_bytes(study: Study) -> int:
 
 def _reception(study: Study, settings: Settings, door: TokenSigner) -> MarketplaceEntry | None:
     """Who sees to those who come from a marketplace; None where listeners come by plain links."""
-    if study.config.recruiter.kind == "link":
+    if not study.config.recruiter.has_arrivals:
         return None
     if settings.vault is None:
         raise RootnoteError(NEEDED)
@@ -146,7 +146,7 @@ def _reception(study: Study, settings: Settings, door: TokenSigner) -> Marketpla
 def _marketplace(app: Flask) -> str:
     """The marketplace's name, "" for plain links."""
     reception = app.extensions["rootnote"].reception
-    return reception.recruiter.terms.name if reception else ""
+    return reception.recruiter.capabilities.name if reception else ""
 
 
 def _assets_version(app: Flask) -> str:
@@ -187,12 +187,12 @@ def _keep_limits(app: Flask, limits: Limits) -> None:
             raise TooManyRequests(retry_after=math.ceil(wait))
 
 
-def _keep_headers(app: Flask, recruiter: str, settings: Settings, storage: str | None) -> None:
+def _keep_headers(app: Flask, origins: MarketplaceOrigins, settings: Settings, storage: str | None) -> None:
     @app.after_request
     def add(response: WebResponse) -> WebResponse:
         desk, by_https = _is_desk(), settings.secure or request.is_secure
         sounds = (storage,) if storage and not desk else ()
-        headers = security_headers(recruiter, desk=desk, secure=by_https, sounds=sounds, market=settings.market_url)
+        headers = security_headers(origins, desk=desk, secure=by_https, sounds=sounds, market=settings.market_url)
         response.headers.update(headers)
         if request.endpoint == "static" and response.status_code < 400:
             response.headers["Cache-Control"] = "public, max-age=86400"

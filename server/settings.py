@@ -33,12 +33,12 @@ from sqlalchemy.exc import ArgumentError
 from embeddings.errors import RootnoteError
 from server.identity.vault import Vault, has_keys, read_vault
 from server.web import request_queue
+from server.web.loopback import is_loopback
 from study.config import Study, StudyConfig
 
 SECRET_LENGTH = 32
 METRICS_TOKEN_LENGTH = 16
 REQUESTS_PER_SECOND = 200.0
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _factor_required(environment: Mapping[str, str]) -> bool:
 
 
 def _vault(study: Study, environment: Mapping[str, str], rehearsal_secret: str) -> Vault | None:
-    if study.config.recruiter.kind == "link" and not has_keys(environment):
+    if not study.config.recruiter.has_arrivals and not has_keys(environment):
         return None  # nobody is named
     return read_vault(environment, rehearsal_secret=rehearsal_secret)
 
@@ -128,7 +128,7 @@ def _vault(study: Study, environment: Mapping[str, str], rehearsal_secret: str) 
 def _market_url(environment: Mapping[str, str]) -> str:
     value = environment.get("ROOTNOTE_MARKET_URL", "").rstrip("/")
     parts = urlsplit(value)
-    if value and (parts.scheme != "http" or parts.hostname not in LOOPBACK or not parts.port):
+    if value and (parts.scheme != "http" or not is_loopback(parts.hostname) or not parts.port):
         raise RootnoteError(
             f"the environment variable ROOTNOTE_MARKET_URL is '{value}', not a marketplace on this machine, such as "
             "http://127.0.0.1:8080."

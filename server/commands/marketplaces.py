@@ -6,8 +6,6 @@ import json
 
 import click
 
-from server.recruiting.marketplaces.registry import MARKETPLACES, describe
-
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -16,6 +14,8 @@ def recruiters(as_json: bool) -> None:
 
     Example: rootnote study recruiters
     """
+    from server.recruiting.marketplaces.registry import MARKETPLACES, describe
+
     found = {kind: describe(kind) for kind in MARKETPLACES}
     if as_json:
         click.echo(json.dumps(found, indent=2))

@@ -30,7 +30,7 @@ from embeddings.errors import RootnoteError
 from server.cli import cli
 from server.db import database
 from server.db.models import Payment, Posting
-from server.payments.ledger import dollars
+from server.payments.formatting import dollars
 from server.settings import read_settings
 from server.simulation.bots import ResponseModel, StimulusLookup
 from server.simulation.fake_mturk import FakeMTurk

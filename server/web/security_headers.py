@@ -21,32 +21,22 @@ FIXED = {
 
 
 @dataclass(frozen=True)
-class FramingMarketplace:
-    """The hosts of a recruiter's marketplace: those that show our pages in a frame, those that we post forms to."""
+class MarketplaceOrigins:
+    """The sites of a marketplace: those that show our pages in a frame, those that we post forms to."""
 
     frames: tuple[str, ...] = ()
     forms: tuple[str, ...] = ()
 
 
-_MTURK = ("https://www.mturk.com", "https://worker.mturk.com", "https://workersandbox.mturk.com")
-MARKETPLACES: dict[str, FramingMarketplace] = {
-    "link": FramingMarketplace(),
-    "mturk": FramingMarketplace(
-        (*_MTURK, "https://requester.mturk.com", "https://requestersandbox.mturk.com"), (_MTURK[0], _MTURK[2])
-    ),
-    "prolific": FramingMarketplace(("https://app.prolific.com",)),
-}
-
-
 def security_headers(
-    recruiter: str, *, desk: bool, secure: bool, sounds: tuple[str, ...] = (), market: str = ""
+    marketplace: MarketplaceOrigins, *, desk: bool, secure: bool, sounds: tuple[str, ...] = (), market: str = ""
 ) -> dict[str, str]:
-    """The headers of a reply: to a listener come by `recruiter`, or to a researcher (`desk`).
+    """The headers of a reply to a listener who came from `marketplace`, or to a researcher (`desk`).
 
-    `secure`: the request came by https. `sounds`: origins beside our own that audio is fetched from. `market`: a
-    marketplace on loopback that is rehearsed with, and stands in for the real one.
+    `secure`: the request came by https. `sounds`: other origins that audio is fetched from. `market`: a marketplace on
+    this machine that stands in for the real one in a rehearsal.
     """
-    place = FramingMarketplace() if desk else MARKETPLACES.get(recruiter, FramingMarketplace())
+    place = MarketplaceOrigins() if desk else marketplace
     if market and place.frames:
         place = _local(market)
     policy = {
@@ -68,8 +58,8 @@ def security_headers(
     return headers
 
 
-def _local(market: str) -> FramingMarketplace:
+def _local(market: str) -> MarketplaceOrigins:
     """A marketplace on loopback, which workers may reach by another name than we do."""
     port = urlsplit(market).port
     hosts = tuple(f"http://{name}:{port}" for name in ("127.0.0.1", "localhost"))
-    return FramingMarketplace(hosts, hosts)
+    return MarketplaceOrigins(hosts, hosts)

@@ -13,56 +13,105 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
+from pydantic import Field
+
+from server.db.enums import SubmissionStatus
 from server.recruiting.marketplaces.base import (
     Arrival,
     ArrivalError,
     Capabilities,
     DirectPayment,
+    Marketplace,
+    MarketplaceConfig,
     MarketplaceError,
-    Outcome,
     PostingOrder,
     PostingStatus,
+    ReportedSubmission,
     ReturnLink,
-    Status,
-    SubmissionStatus,
+    RunOutcome,
     UnknownWorkerError,
 )
 from server.recruiting.marketplaces.mturk_client import OURS, MTurkApiError, ask, connect, pages
-from study.config import Study
-from study.config_sections import MTurkConfig
+from server.web.loopback import is_loopback
 from study.languages import mark
+
+if TYPE_CHECKING:
+    from study.config import Study
 
 BATCH = 9
 SUBMIT_HOSTS = ("www.mturk.com", "workersandbox.mturk.com")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SITES = ("https://www.mturk.com", "https://worker.mturk.com", "https://workersandbox.mturk.com")
 PREVIEW = "ASSIGNMENT_ID_NOT_AVAILABLE"
 LOCALE, PERCENT_APPROVED, NUMBER_APPROVED = "00000000000000000071", "000000000000000000L0", "00000000000000000040"
 MASTERS = {True: "2F1QJWKUDD8XADTFD2Q0G6UTO95ALH", False: "2ARFPLSP75KLA8M8DH1HTEQVJT3SY6"}  # by `live`
 SCHEMA = "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2006-07-14/ExternalQuestion.xsd"
 ID, WORKER = re.compile(r"[A-Z0-9]{1,64}"), re.compile(r"A[A-Z0-9]{1,63}")
 PAST = datetime(2015, 1, 1, tzinfo=UTC)
-STATUSES: dict[str, Status] = {"Submitted": "submitted", "Approved": "approved", "Rejected": "rejected"}
+STATUSES = {name.capitalize(): name for name in map(SubmissionStatus, ("submitted", "approved", "rejected"))}
 ELSEWHERE = mark("This study is open to workers of Mechanical Turk: please open it from there.")
 DAMAGED = mark("This address is not complete; please open the HIT once more on Mechanical Turk.")
 
 
-def make(study: Study, *, live: bool, endpoint: str) -> MTurkMarketplace:
-    return MTurkMarketplace(study.config.recruiter.mturk, study.config.study.name, live=live, endpoint=endpoint)
+class MTurkConfig(MarketplaceConfig):
+    """What workers of Mechanical Turk see, and who may take part: by default as in the paper."""
+
+    title: str = Field(
+        default="Listen to short clips of music: which two sound more alike?", min_length=1, max_length=128
+    )
+    description: str = Field(
+        default="Compare short clips of music and answer a few questions. Please use headphones.",
+        min_length=1,
+        max_length=2000,
+    )
+    keywords: str = Field(default="music, audio, listening, sound, survey, research", max_length=1000)
+    countries: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = Field(default=["US"], max_length=30)
+    approved_percent: int = Field(default=98, ge=0, le=100)
+    approved_hits: int = Field(default=1000, ge=0)
+    masters: bool = False
+    assignment_minutes: int = Field(default=60, ge=1, le=30 * 24 * 60)
+    lifetime_days: float = Field(default=7, gt=0.01, le=365)
+    auto_approval_days: float = Field(default=3, gt=0, le=30)
 
 
-class MTurkMarketplace:
-    """A requester's account. `endpoint`: a local Mechanical Turk on loopback, to rehearse with."""
+class MTurkMarketplace(Marketplace):
+    """A requester's account. `endpoint`: a local Mechanical Turk on this machine, to rehearse with."""
+
+    capabilities = Capabilities(name="Mechanical Turk", batch=BATCH, has_preview=True)
+    Settings = MTurkConfig
+    frame_origins = (*SITES, "https://requester.mturk.com", "https://requestersandbox.mturk.com")
+    form_origins = tuple(f"https://{host}" for host in SUBMIT_HOSTS)
+    simulator = "server.simulation.marketplace_client:local_mturk"
+    listing_note = (
+        "This is what Mechanical Turk shows in its list of tasks and above the task, word for word. A worker may look "
+        "at a preview (the consent text, without a button to begin) before accepting."
+    )
+    payment_note = "Payment is made by Mechanical Turk: the work is approved by what the study's database shows."
+    sample_opening = "3ROOTNOTE0PACKET0HIT"
+
+    @classmethod
+    def for_study(cls, study: Study, *, live: bool, endpoint: str) -> Self:
+        return cls(study.config.recruiter.settings, study.config.study.name, live=live, endpoint=endpoint)
+
+    @classmethod
+    def sample_query(cls, person: int, place: int, *, preview: bool = False) -> dict[str, str]:
+        return {
+            "workerId": f"A1LISTENER{person:04}",
+            "assignmentId": PREVIEW if preview else f"3PLACE{person:04}{place:04}",
+            "hitId": cls.sample_opening,
+            "turkSubmitTo": SITES[0],
+        }
 
     def __init__(
         self, config: MTurkConfig, study: str = "", *, live: bool = False, endpoint: str = "", attempts: int = 6
     ) -> None:
-        self.terms = Capabilities(name="Mechanical Turk", batch=BATCH, hold_minutes=config.assignment_minutes)
+        self.capabilities = replace(self.capabilities, hold_minutes=config.assignment_minutes)
         self._config, self._study, self._live = config, study, live
         self._endpoint, self._attempts = endpoint, attempts
         self._client: Any = None
@@ -91,12 +140,12 @@ class MTurkMarketplace:
             raise ArrivalError(DAMAGED) from None
         plain = parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
         real = parts.scheme == "https" and parts.hostname in SUBMIT_HOSTS and port is None
-        local = bool(self._endpoint) and parts.scheme == "http" and parts.hostname in LOOPBACK
+        local = bool(self._endpoint) and parts.scheme == "http" and is_loopback(parts.hostname)
         if not (plain and (real or local)):
             raise ArrivalError(DAMAGED)
         return f"{parts.scheme}://{parts.netloc}"
 
-    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> ReturnLink:
+    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         if not arrival.back:
             return ReturnLink()
         fields = {"assignmentId": arrival.submission, "code": code, "outcome": outcome}
@@ -257,7 +306,7 @@ class MTurkMarketplace:
         known = tuple(_submission(one) for one in listed)
         return PostingStatus(free, hit["NumberOfAssignmentsPending"], known)
 
-    def approve(self, submission: SubmissionStatus) -> None:
+    def approve(self, submission: ReportedSubmission) -> None:
         if submission.status == "approved":
             return
         try:
@@ -323,9 +372,9 @@ def question(url: str) -> str:
     )
 
 
-def _submission(found: Mapping[str, Any]) -> SubmissionStatus:
+def _submission(found: Mapping[str, Any]) -> ReportedSubmission:
     status = STATUSES[found["AssignmentStatus"]]
-    return SubmissionStatus(found["AssignmentId"], found["WorkerId"], found["HITId"], status, found.get("SubmitTime"))
+    return ReportedSubmission(found["AssignmentId"], found["WorkerId"], found["HITId"], status, found.get("SubmitTime"))
 
 
 def _marker(launch: str) -> str:

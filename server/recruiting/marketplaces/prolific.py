@@ -14,56 +14,101 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from pydantic import Field
+
+from server.db.enums import PaymentKind, SubmissionStatus
 from server.recruiting.marketplaces.base import (
     Arrival,
     ArrivalError,
     Capabilities,
     DirectPayment,
     ForeignSubmissionError,
+    Marketplace,
+    MarketplaceConfig,
     MarketplaceError,
-    Outcome,
     PostingOrder,
     PostingStatus,
+    ReportedSubmission,
     ReturnLink,
-    Status,
-    SubmissionStatus,
+    RunOutcome,
 )
-from server.recruiting.marketplaces.prolific_api import LOOPBACK, WAITS, ProlificApiError, ProlificClient
-from study.config import Study
-from study.config_sections import ProlificConfig
+from server.recruiting.marketplaces.prolific_api import WAITS, ProlificApiError, ProlificClient
+from server.web.loopback import is_loopback
+
+if TYPE_CHECKING:
+    from study.config import Study
 
 SITE = "https://app.prolific.com"
 ID = re.compile(r"^[0-9a-f]{24}$")
 QUERY = "PROLIFIC_PID={{%PROLIFIC_PID%}}&STUDY_ID={{%STUDY_ID%}}&SESSION_ID={{%SESSION_ID%}}"
-STATUSES: dict[str, Status] = {
-    "RESERVED": "held",
-    "ACTIVE": "held",
-    "AWAITING REVIEW": "submitted",
-    "APPROVED": "approved",
-    "REJECTED": "rejected",
-    "RETURNED": "returned",
-    "TIMED-OUT": "timed_out",
-    "SCREENED OUT": "screened_out",
+STATUSES: dict[str, SubmissionStatus] = {
+    "RESERVED": SubmissionStatus.HELD,
+    "ACTIVE": SubmissionStatus.HELD,
+    "AWAITING REVIEW": SubmissionStatus.SUBMITTED,
+    "APPROVED": SubmissionStatus.APPROVED,
+    "REJECTED": SubmissionStatus.REJECTED,
+    "RETURNED": SubmissionStatus.RETURNED,
+    "TIMED-OUT": SubmissionStatus.TIMED_OUT,
+    "SCREENED OUT": SubmissionStatus.SCREENED_OUT,
 }
 RUNNING = ("ACTIVE", "PAUSED", "AWAITING REVIEW", "PUBLISHING", "SCHEDULED")
 
 
-def make(study: Study, *, live: bool, endpoint: str) -> ProlificMarketplace:
-    return ProlificMarketplace(study, live=live, endpoint=endpoint)
+class ProlificConfig(MarketplaceConfig):
+    """What people on Prolific see, who may take part, and which account pays.
+
+    `countries` and `languages` are Prolific's choice ids ("1" is the United States, "0" the United Kingdom; "19" is
+    English). `fee` is the account's: a third of what is paid (academic), or 42.8 % (corporate); `tax_percent` is on it.
+    """
+
+    private = {"workspace": "", "project": "", "exclude_studies": []}  # noqa: RUF012
+
+    title: str = Field(
+        default="Listen to short clips of music: which two sound more alike?", min_length=1, max_length=120
+    )
+    description: str = Field(
+        default="Compare short clips of music and answer a few questions. Please use headphones.", min_length=1
+    )
+    countries: list[str] = Field(default=["1"])
+    languages: list[str] = Field(default=["19"])
+    approved_percent: int = Field(default=98, ge=0, le=100)
+    approved: int = Field(default=0, ge=0, le=10_000)
+    exclude_studies: list[str] = Field(default=[])
+    devices: list[Literal["desktop", "mobile", "tablet"]] = Field(default=["desktop"])
+    max_minutes: int = Field(default=60, ge=2, le=1440)
+    workspace: str = ""
+    project: str = ""
+    currency: Literal["USD", "GBP"] = "USD"
+    fee: Literal["academic", "corporate"] = "academic"
+    tax_percent: float = Field(default=0, ge=0, le=50)
 
 
-class ProlificMarketplace:
-    """Prolific for one study; asks nothing of the network until it has to."""
+class ProlificMarketplace(Marketplace):
+    """Prolific for one study; uses the network only when it has to."""
 
-    terms = Capabilities(name="Prolific", pays_unsubmitted=True, screen_out_apart=True, settle_minutes=15)
+    capabilities = Capabilities(name="Prolific", pays_unsubmitted=True, screens_out_separately=True, settle_minutes=15)
+    Settings = ProlificConfig
+    frame_origins = (SITE,)
+    simulator = "server.simulation.marketplace_client:local_prolific"
+    listing_note = "This is what Prolific shows to the people whom its filters let see the study, word for word."
+    payment_note = "Payment is made by Prolific: the submission is approved by what the study's database shows."
+    sample_opening = "a" * 24
+
+    @classmethod
+    def for_study(cls, study: Study, *, live: bool, endpoint: str) -> Self:
+        return cls(study, live=live, endpoint=endpoint)
+
+    @classmethod
+    def sample_query(cls, person: int, place: int, *, preview: bool = False) -> dict[str, str]:
+        return {"PROLIFIC_PID": f"{person:024x}", "STUDY_ID": cls.sample_opening, "SESSION_ID": f"{place:024x}"}
 
     def __init__(
         self, study: Study, *, live: bool = False, endpoint: str = "", api: ProlificClient | None = None
     ) -> None:
-        self._study, self._config = study, study.config.recruiter.prolific
+        self._study, self._config = study, study.config.recruiter.settings
         self._live, self._endpoint = live, endpoint
         self._api = api or ProlificClient(endpoint)
         self._paid: dict[str, tuple[str, int]] = {}  # token -> submission and cents, of this process
@@ -80,14 +125,14 @@ class ProlificMarketplace:
             )
         return Arrival(worker, submission, opening)
 
-    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> ReturnLink:
+    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         """Those who left give their submission back there themselves; all others come back with a code."""
         site = self._endpoint.replace("127.0.0.1", "localhost") if self._endpoint else SITE
         if outcome == "left":
             return ReturnLink("link", f"{site}/studies")
         return ReturnLink("link", f"{site}/submissions/complete?cc={self.code(outcome)}")
 
-    def code(self, outcome: Outcome) -> str:
+    def code(self, outcome: RunOutcome) -> str:
         """The study's completion code for an outcome: it follows from the study, and is no secret."""
         info = self._study.config.study
         digest = hashlib.sha256(f"rootnote:{info.name}:{info.seed}:{outcome}".encode()).hexdigest()
@@ -102,7 +147,7 @@ class ProlificMarketplace:
                 "--recruiter prolific` rehearses without."
             )
         parts = urlsplit(order.url)
-        if parts.scheme != "https" and not (self._endpoint and parts.hostname in LOOPBACK):
+        if parts.scheme != "https" and not (self._endpoint and is_loopback(parts.hostname)):
             raise MarketplaceError(f"Prolific opens only https addresses, and ROOTNOTE_PUBLIC_URL is '{order.url}'.")
         study = self._find(order) or self._draft(order)
         if study["status"] == "UNPUBLISHED":
@@ -200,13 +245,13 @@ class ProlificMarketplace:
         study = self._api.get(f"/studies/{opening}/")
         found = tuple(self._submission(one, opening) for one in self._api.pages("/submissions/", study=opening))
         free = max(study["total_available_places"] - study["places_taken"], 0) if study["status"] == "ACTIVE" else 0
-        return PostingStatus(free, sum(one.status == "held" for one in found), found)
+        return PostingStatus(free, sum(one.status is SubmissionStatus.HELD for one in found), found)
 
-    def _submission(self, told: Mapping[str, Any], opening: str) -> SubmissionStatus:
+    def _submission(self, told: Mapping[str, Any], opening: str) -> ReportedSubmission:
         at = told.get("completed_at") or told.get("started_at")
         # A status that is new to us is held: nothing is paid for it, and nobody is recruited in its place.
-        status = STATUSES.get(told["status"], "held")
-        return SubmissionStatus(
+        status = STATUSES.get(told["status"], SubmissionStatus.HELD)
+        return ReportedSubmission(
             told["id"], _participant(told), opening, status, datetime.fromisoformat(at) if at else None
         )
 
@@ -224,7 +269,7 @@ class ProlificMarketplace:
 
     # ------------------------------------------------------------------ pay
 
-    def approve(self, submission: SubmissionStatus) -> None:
+    def approve(self, submission: ReportedSubmission) -> None:
         """Approve; one that is being completed at this very moment is waited for."""
         for attempt in range(len(WAITS)):
             try:
@@ -249,7 +294,7 @@ class ProlificMarketplace:
         if self.has_paid(grant):
             return
         submission, usd = grant.submission, Decimal(grant.cents) / 100
-        if grant.kind == "screen_out" and self._theirs(submission)["status"] in ("ACTIVE", "AWAITING REVIEW"):
+        if grant.kind == PaymentKind.SCREEN_OUT and self._theirs(submission)["status"] in ("ACTIVE", "AWAITING REVIEW"):
             given = {"submission_ids": [submission.id], "bonus_per_submission": float(usd), "increase_places": False}
             self._api.post(f"/studies/{submission.opening}/screen-out-submissions/", given)
         else:
@@ -263,13 +308,13 @@ class ProlificMarketplace:
         if grant.token in self._paid:
             return True
         told = self._theirs(grant.submission)
-        if grant.kind == "screen_out" and told["status"] in ("SCREENED OUT", "APPROVED"):
+        if grant.kind == PaymentKind.SCREEN_OUT and told["status"] in ("SCREENED OUT", "APPROVED"):
             return True  # where a person approved it instead, the reward was paid
         others = list(self._paid.values()).count((grant.submission.id, grant.cents))
         paid = [round(amount) for amount in told.get("bonus_payments") or []]
-        return paid.count(grant.cents) > max(others, grant.alike)
+        return paid.count(grant.cents) > max(others, grant.same_payments)
 
-    def _theirs(self, submission: SubmissionStatus) -> dict[str, Any]:
+    def _theirs(self, submission: ReportedSubmission) -> dict[str, Any]:
         """A submission as Prolific has it, of the very participant who is to be paid for it."""
         try:
             told = self._get(submission)
@@ -284,7 +329,7 @@ class ProlificMarketplace:
             )
         return told
 
-    def _get(self, submission: SubmissionStatus) -> dict[str, Any]:
+    def _get(self, submission: ReportedSubmission) -> dict[str, Any]:
         return self._api.get(f"/submissions/{submission.id}/")
 
     # ------------------------------------------------------------------ the account
@@ -309,7 +354,7 @@ class ProlificMarketplace:
 
     def _workspace(self) -> str:
         if self._config.workspace:
-            return self._config.workspace
+            return str(self._config.workspace)
         found = list(self._api.pages("/workspaces/"))
         if len(found) != 1:
             known = ", ".join(f"{one['id']} ({one.get('title', '')})" for one in found) or "none"

@@ -9,19 +9,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
+if TYPE_CHECKING:
+    import httpx
 
 from server.recruiting.marketplaces.base import MarketplaceError, UnknownOutcomeError
+from server.web.loopback import is_loopback
 
 API = "https://api.prolific.com"
 TOKEN = "PROLIFIC_TOKEN"  # noqa: S105 (the variable's name)
 REHEARSAL_TOKEN = "rehearsal-token"  # noqa: S105 (opens nothing but the local emulator)
 PAGE_SIZE = 100
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class ProlificApiError(MarketplaceError):
@@ -36,7 +37,7 @@ class ProlificClient:
     """A connection that is made when it is first needed; `endpoint` is a local emulator's address."""
 
     def __init__(self, endpoint: str = "", sleep: Callable[[float], None] = time.sleep, timeout: float = 30.0) -> None:
-        if endpoint and urlsplit(endpoint).hostname not in LOOPBACK:
+        if endpoint and not is_loopback(urlsplit(endpoint).hostname):
             raise MarketplaceError(f"'{endpoint}' is not on this machine; a rehearsal never leaves it.")
         self._endpoint, self._sleep, self._timeout = endpoint.rstrip("/"), sleep, timeout
         self._client: httpx.Client | None = None
@@ -59,6 +60,8 @@ class ProlificClient:
             following = ((page.get("_links") or {}).get("next") or {}).get("href")
             if not following:
                 return
+            import httpx
+
             query = dict(httpx.URL(following).params)
 
     def close(self) -> None:
@@ -72,6 +75,8 @@ class ProlificClient:
     # ------------------------------------------------------------------ one request
 
     def _connection(self) -> httpx.Client:
+        import httpx
+
         if self._client is None:
             token = REHEARSAL_TOKEN if self._endpoint else os.environ.get(TOKEN, "").strip()
             if not token or not token.isascii() or not token.isprintable():
@@ -87,6 +92,8 @@ class ProlificClient:
     def _ask(
         self, method: str, path: str, body: Any = None, query: Any = None, *, again: bool = False
     ) -> dict[str, Any]:
+        import httpx
+
         for attempt in range(len(WAITS) + 1):
             last = attempt == len(WAITS)
             try:

@@ -37,7 +37,7 @@ class House:
     take a submission's id; `paid()` is everything that left the account, in cents, fees included.
     """
 
-    recruiter: Marketplace
+    marketplace: Marketplace
     accept: Callable[[str], dict[str, str]] | None = None
     submit: Callable[[str], None] = lambda submission: None
     give_back: Callable[[str], None] = lambda submission: None
@@ -165,12 +165,12 @@ def test_an_unknown_recruiter_is_named() -> None:
     study = a_study(kind="link")
     recruiter = study.config.recruiter.model_copy(update={"kind": "carrier-pigeon"})
     config = study.config.model_copy(update={"recruiter": recruiter})
-    with pytest.raises(RootnoteError, match="no recruiter 'carrier-pigeon'; choose one of link"):
+    with pytest.raises(RootnoteError, match="no marketplace 'carrier-pigeon'; choose one of link"):
         make_marketplace(dataclasses.replace(study, config=config))
 
 
 def test_terms_make_sense(house: House) -> None:
-    terms = house.recruiter.terms
+    terms = house.recruiter.capabilities
     assert terms.name
     assert terms.batch is None or terms.batch >= 1
 

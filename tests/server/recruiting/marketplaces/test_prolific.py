@@ -20,10 +20,10 @@ from server.recruiting.marketplaces.base import (
     DirectPayment,
     MarketplaceError,
     PostingOrder,
-    SubmissionStatus,
+    ReportedSubmission,
     UnknownOutcomeError,
 )
-from server.recruiting.marketplaces.prolific import ProlificMarketplace, read_filters
+from server.recruiting.marketplaces.prolific import ProlificConfig, ProlificMarketplace, read_filters
 from server.recruiting.marketplaces.prolific_api import WAITS, ProlificClient, explain
 from server.recruiting.marketplaces.registry import make_marketplace
 from server.simulation.fake_prolific import FakeProlific, TakenPlace
@@ -31,7 +31,7 @@ from server.simulation.marketplaces.money import total
 from server.simulation.marketplaces.prolific_requests import Filter
 from server.simulation.marketplaces.prolific_studies import FeeSchedule
 from study.config import Study, StudyConfig
-from study.config_sections import ProlificConfig, StudyInfo
+from study.config_sections import StudyInfo
 
 URL, LAUNCH = "https://study.example.org/take", "0123abcd-1"
 P = [f"{number:024x}" for number in range(1, 200)]
@@ -75,9 +75,9 @@ def recruiter(market: FakeProlific, waits: list[float]) -> Iterator[ProlificMark
     made.disconnect()
 
 
-def as_submission(held: TakenPlace, **changes: Any) -> SubmissionStatus:
+def as_submission(held: TakenPlace, **changes: Any) -> ReportedSubmission:
     return dataclasses.replace(
-        SubmissionStatus(held.submission_id, held.participant_id, held.study_id, "submitted"), **changes
+        ReportedSubmission(held.submission_id, held.participant_id, held.study_id, "submitted"), **changes
     )
 
 
@@ -248,7 +248,7 @@ def test_a_bonus_in_doubt_is_asked_for_and_paid_once(
         recruiter.bonus(grant)
     except UnknownOutcomeError:
         assert operation == "PayBonuses"
-    market.advance(timedelta(minutes=recruiter.terms.settle_minutes))
+    market.advance(timedelta(minutes=recruiter.capabilities.settle_minutes))
     after_a_crash = ProlificMarketplace(a_study(), endpoint=market.url)
     if not after_a_crash.has_paid(grant):
         after_a_crash.bonus(grant)
@@ -265,7 +265,7 @@ def test_bonuses_of_the_same_sum_are_told_apart_by_the_books(
     after_a_crash = ProlificMarketplace(a_study(), endpoint=market.url)
     other = a_grant(held, token="partial-1", kind="partial")
     assert after_a_crash.has_paid(other), "of one payment nobody can say which it was"
-    other = dataclasses.replace(other, alike=1)
+    other = dataclasses.replace(other, same_payments=1)
     assert not after_a_crash.has_paid(other)
     after_a_crash.bonus(other)
     after_a_crash.disconnect()
