@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from embeddings.errors import RootnoteError
 from server.simulation.bots import ResponseModel, StimulusLookup
 from server.simulation.run import ListenerMix, RehearsalSummary, run_listeners
 from server.simulation.server_process import own_server
-from study.config import load_study
+from study.config import Study, load_study
 from study.trial_plan import read_plan
 
 PAIRS = tuple(f"{high}-{low}" for high in (1, 2, 3) for low in range(high + 1, 5))
@@ -43,8 +44,8 @@ def _rate(name: str, text: str) -> Callable[[Any], Any]:
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of the simulated listeners.")
 @click.option(
     "--recruiter",
-    type=click.Choice(["mturk", "prolific"]),
-    help="Rehearse a whole launch on a marketplace of this machine, to the last payment.",
+    metavar="KIND",
+    help="Rehearse a whole launch on a local marketplace, to the last payment (mturk or prolific).",
 )
 @click.option("--url", help="Rehearse on a server that runs (`server run --rehearsal`), not on one of its own.")
 @click.option("--true-rates", metavar="JSON", help='Agreement by bin pair, e.g. \'{"1-2": 0.8, "1-4": 0.97}\'.')
@@ -96,11 +97,26 @@ def rehearse(
     if not as_json:
         click.echo(f"{wanted} simulated listeners rehearse '{study.config.study.name}'; their answers are no one's.")
     with (
-        contextlib.nullcontext(url) if url else own_server(study) as address,
+        contextlib.nullcontext(url) if url else _own_server(study) as address,
         _progress(console, wanted) as report,
     ):
         summary = run_listeners(ListenerMix(address, wanted, seed, mind, at_once, patience), memory, report)
     _tell(summary, folder, wanted, as_json, own=url is None)
+
+
+@contextlib.contextmanager
+def _own_server(study: Study) -> Iterator[str]:
+    """A server that simulated listeners reach by a plain link, whichever marketplace the study uses."""
+    if not study.config.recruiter.has_arrivals:
+        with own_server(study) as address:
+            yield address
+        return
+    from server.simulation.launch import as_recruited_by
+
+    given = dict(os.environ)
+    given.setdefault("ROOTNOTE_REHEARSAL_DATABASE_URL", f"sqlite:///{study.folder / 'rehearsal.sqlite3'}")
+    with as_recruited_by(study, "link") as by_link, own_server(by_link, given) as address:
+        yield address
 
 
 def read_true_rates(text: str | None) -> Mapping[str, float]:

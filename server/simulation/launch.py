@@ -33,17 +33,15 @@ from server.db.models import Payment, Posting
 from server.payments.formatting import dollars
 from server.settings import read_settings
 from server.simulation.bots import ResponseModel, StimulusLookup
-from server.simulation.fake_mturk import FakeMTurk
-from server.simulation.fake_prolific import FakeProlific
-from server.simulation.marketplace_client import MarketplaceClient, make_client
+from server.simulation.marketplace_client import MarketplaceClient, local_marketplace
 from server.simulation.marketplace_workers import WorkerPool, WorkerVisit, collect_owed, send_workers
 from server.simulation.marketplaces.loopback import FakeMarketplace
 from server.simulation.server_process import own_server
 from study.config import Study, load_study
+from study.marketplaces import load_marketplace
 from study.trial_plan import read_plan
 
-MARKETS: dict[str, type[FakeMTurk] | type[FakeProlific]] = {"mturk": FakeMTurk, "prolific": FakeProlific}
-DOUBTFUL = re.compile(r"by assignment ([0-9a-f]+) is not complete")
+DOUBTFUL = re.compile(r"incomplete submission at \S+ by assignment ([0-9a-f]+)")
 PLACE = re.compile(r" x \(\$([\d,.]+) \+ \$([\d,.]+) fee\)")
 WITH_FEES = re.compile(r"\$([\d,.]+) with fees")
 EVERY_SECONDS = "1"
@@ -95,13 +93,12 @@ def rehearse_launch(
     with contextlib.ExitStack() as stack:
         study = stack.enter_context(as_recruited_by(load_study(folder), kind))
         stack.enter_context(_naming(study, folder))
-        market = stack.enter_context(MARKETS[kind](balance=DEPOSIT))
+        workers = local_marketplace(kind, DEPOSIT)
+        market = stack.enter_context(workers.market)
         environment = _environment(study, folder, market)
         address = stack.enter_context(own_server(study, environment))
         desk = LaunchRehearsal(study, folder.resolve(), environment | {"ROOTNOTE_PUBLIC_URL": address}, quiet)
-        staff = WorkerPool(
-            make_client(kind, market), StimulusLookup(read_plan(study)), wanted.mind, wanted.seed, wanted.patience
-        )
+        staff = WorkerPool(workers, StimulusLookup(read_plan(study)), wanted.mind, wanted.seed, wanted.patience)
         _launch(desk, staff, wanted.at_once, guest)
         outcome = _sum_up(study, kind, desk, market, staff)
     if not quiet:
@@ -331,10 +328,10 @@ def _tell(outcome: LaunchOutcome, kind: str) -> None:
         sums = (dollars(row.paid), dollars(row.fees), dollars(row.paid + row.fees))
         table.add_row(row.kind.replace("_", " "), str(row.number), *sums)
     total = sum(row.paid + row.fees for row in outcome.books)
-    table.add_row("our books", "", "", "", dollars(total), style="bold")
+    table.add_row("in our books", "", "", "", dollars(total), style="bold")
     table.add_row("shown beforehand", "", "", "", dollars(outcome.shown), style="bold")
-    table.add_row(f"{MARKETS[kind].__name__.removeprefix('Fake')}'s ledger", "", "", "", dollars(outcome.ledger))
-    table.add_row("still held back there", "", "", "", dollars(outcome.on_hold))
+    table.add_row(f"ledger of {load_marketplace(kind).capabilities.name}", "", "", "", dollars(outcome.ledger))
+    table.add_row("still held there", "", "", "", dollars(outcome.on_hold))
     Console().print(table)
 
 

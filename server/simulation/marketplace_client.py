@@ -6,15 +6,19 @@ a clock that runs out, which no browser can show within a rehearsal, is asked of
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import httpx
 
+from embeddings.errors import RootnoteError
 from server.simulation.fake_mturk import FakeMTurk
 from server.simulation.fake_prolific import FakeProlific
 from server.simulation.marketplaces.loopback import FakeMarketplace
 from server.simulation.page_parser import ParsedForm
+from study.marketplaces import MARKETPLACES, load_marketplace
 
 
 @dataclass(frozen=True)
@@ -133,9 +137,25 @@ class ProlificClientPages:
             self.market.state.reject(self.market.state.submission(held.id))
 
 
-def make_client(kind: str, market: FakeMarketplace) -> MarketplaceClient:
-    """The workers' side of a local marketplace."""
-    if isinstance(market, FakeMTurk):
-        return MTurkClientPages(market)
-    assert isinstance(market, FakeProlific), kind
-    return ProlificClientPages(market)
+def local_mturk(balance: str) -> MTurkClientPages:
+    """A local Mechanical Turk with this balance in US dollars."""
+    return MTurkClientPages(FakeMTurk(balance=balance))
+
+
+def local_prolific(balance: str) -> ProlificClientPages:
+    """A local Prolific with this balance in US dollars."""
+    return ProlificClientPages(FakeProlific(balance=balance))
+
+
+def local_marketplace(kind: str, balance: str) -> MarketplaceClient:
+    """The local marketplace of a kind, by its workers' side; it is not open yet.
+
+    Raises:
+        RootnoteError: where there is no such marketplace, or no local one for it.
+    """
+    module, _, function = load_marketplace(kind).simulator.partition(":")
+    if not module:
+        known = [name for name in MARKETPLACES if load_marketplace(name).simulator]
+        raise RootnoteError(f"'{kind}' has no local marketplace to rehearse with; choose one of {', '.join(known)}.")
+    make: Callable[[str], MarketplaceClient] = getattr(importlib.import_module(module), function)
+    return make(balance)
