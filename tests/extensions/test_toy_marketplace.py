@@ -94,7 +94,8 @@ def test_from_open_to_the_last_payment(site: Site, run: Callable[..., str], monk
     assert site.query("SELECT sum(cents) FROM payments") == [(300,)]
     cheapen_argon2(monkeypatch)
     add_researcher(site)
-    assert "Toy Panel" in Visit(site).signed_in().page()
+    overview = Visit(site).signed_in().page()
+    assert "Traceback" not in overview and "$3.00" in overview
 
 
 def test_the_packet_the_inventory_and_the_release_know_it(tmp_path: Path, site: Site) -> None:

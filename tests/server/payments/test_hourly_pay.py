@@ -76,9 +76,9 @@ def test_one_command_lifts_everybody_once(make_mturk: MakeMTurk, ask: Ask) -> No
     shown = ask(mturk, "pay", "--to-floor", "--dry-run")[1]
     assert "4.5 min  $20.00 an hour  $0.75" in shown
     assert mturk.cost == before
-    assert "Lifted 1 people to $30.00 an hour." in ask(mturk, "pay", "--to-floor", "--yes")[1]
+    assert "1 person to $30.00 an hour" in ask(mturk, "pay", "--to-floor", "--yes")[1]
     assert mturk.cost - before == 90  # 75 cents and the fifth that the market takes
     assert ask(mturk, "pay", "--to-floor", "--yes") == (0, "Everybody who finished has $30.00 an hour or more.\n")
     assert "below_the_floor" not in json.loads(ask(mturk, "status", "--json")[1])["wage"]
     assert mturk.paid == mturk.cost
-    assert "lifted to the floor" in ask(mturk, "audit")[1]
+    assert "topped up to the hourly minimum" in ask(mturk, "audit")[1]

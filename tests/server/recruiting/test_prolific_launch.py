@@ -238,7 +238,7 @@ def test_a_refused_screen_out_that_a_person_approves_is_paid_and_booked_once(
         prolific.pay()
     prolific.wait(16)
     prolific.sync()
-    assert any("A payment written down earlier was not made" in line for line in prolific.told)
+    assert any("A payment recorded earlier was not made" in line for line in prolific.told)
     prolific.market.state.approve(prolific.market.state.submission(taken.assignment_id))
     prolific.sync()
     prolific.wait(20)
