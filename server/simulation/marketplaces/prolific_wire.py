@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from server.simulation.marketplaces import prolific_requests as requests
-from server.simulation.marketplaces.loopback import HttpReply, HttpRequest, as_json
+from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest, as_json
 from server.simulation.marketplaces.money import LedgerLine
 from server.simulation.marketplaces.prolific_state import FakeProlificState
 from server.simulation.marketplaces.prolific_studies import FakeProlificError

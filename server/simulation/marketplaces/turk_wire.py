@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from server.simulation.marketplaces.loopback import HttpReply, HttpRequest
+from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest
 from server.simulation.marketplaces.turk_model import (
     TARGET,
     input_problems,

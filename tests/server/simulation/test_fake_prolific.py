@@ -17,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from server.simulation.fake_prolific import FakeProlific
 from server.simulation.marketplaces import prolific_wire
-from server.simulation.marketplaces.loopback import HttpRequest
+from server.simulation.marketplaces.http_messages import HttpRequest
 from server.simulation.marketplaces.money import total
 from server.simulation.marketplaces.prolific_studies import FakeProlificError, FeeSchedule
 
@@ -99,7 +99,7 @@ class Client(httpx.Client):
 
 
 def connect(market: FakeProlific, token: str = "") -> Client:
-    return Client(base_url=market.api_url, headers={"Authorization": f"Token {token or market.token}"})
+    return Client(base_url=f"{market.url}/api/v1", headers={"Authorization": f"Token {token or market.token}"})
 
 
 @pytest.fixture
