@@ -10,6 +10,10 @@ from typing import Any
 from server.simulation.marketplaces.money import Kind, LedgerLine
 
 
+class RefusedError(Exception):
+    """A request that a local marketplace refuses."""
+
+
 class Account:
     """The base of a local marketplace's state: a deposit, what was spent, and what is held back."""
 
