@@ -1,9 +1,9 @@
 """Amazon Mechanical Turk, by boto3: the sandbox, or the real one with `live`.
 
-AWS has announced that Mechanical Turk closes on 2026-09-30. An opening is a HIT of at most nine assignments, because
-the fee doubles from ten on; all HITs of a launch are of one HIT type, so workers see them as one. A qualification type
-of the study's own marks who has taken part: they are shown no other HIT of it. Every creating call carries a
-UniqueRequestToken, and because that is remembered for a day only, what exists is looked up first.
+Mechanical Turk closed on 2026-09-30, according to AWS. A posting is a HIT of at most nine assignments, because the fee
+doubles from ten on; all HITs of a launch are of one HIT type, so workers see them as one. A qualification type of the
+study marks workers who took part; they are shown no other HIT of it. Every creating call carries a UniqueRequestToken.
+Because a token is remembered for a day only, existing HITs are looked up first.
 
 Sources: the API reference of 2017-01-17 and botocore's service model of it.
 """
@@ -115,7 +115,7 @@ class MTurkMarketplace(Marketplace):
         self._config, self._study, self._live = config, study, live
         self._endpoint, self._attempts = endpoint, attempts
         self._client: Any = None
-        self._kinds: dict[str, str] = {}  # qualification types by name
+        self._qualification_types: dict[str, str] = {}  # qualification types by name
 
     # ------------------------------------------------------------------ listeners
 
@@ -156,9 +156,9 @@ class MTurkMarketplace(Marketplace):
     def open(self, order: PostingOrder) -> str:
         if order.places > BATCH:
             raise ValueError(f"a HIT has at most {BATCH} places")
-        kind = self._kind(_owed(order.launch) if order.only_for else _marker(order.launch))
+        kind = self._kind(_owed_marker(order.launch) if order.only_for else _marker(order.launch))
         if order.only_for:
-            self._associate(kind, order.only_for, _number(order.token), tell=True)
+            self._associate(kind, order.only_for, _number(order.token), notify=True)
         return self._find(order, kind) or self._create(order, kind)
 
     def _find(self, order: PostingOrder, kind: str) -> str:
@@ -169,7 +169,7 @@ class MTurkMarketplace(Marketplace):
                 return str(hit["HITId"])
             if launch != order.launch and hit["HITStatus"] in ("Assignable", "Unassignable"):
                 raise MarketplaceError(
-                    f"somebody has launched this study already, from another database (HIT {hit['HITId']} is open); "
+                    f"another database has launched this study already (HIT {hit['HITId']} is open); "
                     "use that database, or close the other launch first."
                 )
         return ""
@@ -218,7 +218,7 @@ class MTurkMarketplace(Marketplace):
             ("Reward", f"${shown['Reward']}"),
             ("Time allotted", f"{shown['AssignmentDurationInSeconds'] // 60} minutes"),
             ("Expires", f"{config.lifetime_days:g} days after it is posted"),
-            ("Approved by itself", f"after {shown['AutoApprovalDelayInSeconds'] / 86400:g} days"),
+            ("Approved automatically", f"after {shown['AutoApprovalDelayInSeconds'] / 86400:g} days"),
             ("Open to workers", "; ".join([*who, "who have not taken part before"])),
         )
 
@@ -238,55 +238,57 @@ class MTurkMarketplace(Marketplace):
         return [one | {"ActionsGuarded": "DiscoverPreviewAndAccept"} for one in wanted]
 
     def _kind(self, name: str) -> str:
-        """The id of a qualification type of ours, made where there is none yet."""
-        if name in self._kinds:
-            return self._kinds[name]
+        """The id of a qualification type of ours; it is created if necessary."""
+        if name in self._qualification_types:
+            return self._qualification_types[name]
         try:
             made = self._ask(
                 "create_qualification_type",
                 Name=name,
-                Description=f"Kept by the study '{self._study}'; it cannot be asked for.",
+                Description=f"Used by the study '{self._study}'; it cannot be requested.",
                 QualificationTypeStatus="Active",
                 AutoGranted=False,
             )
-            self._kinds[name] = str(made["QualificationType"]["QualificationTypeId"])
+            self._qualification_types[name] = str(made["QualificationType"]["QualificationTypeId"])
         except MTurkApiError as error:
             if error.code != "QualificationTypeAlreadyExists":
                 raise
-            self._kinds[name] = self._known_kind(name)
-        return self._kinds[name]
+            self._qualification_types[name] = self._known_kind(name)
+        return self._qualification_types[name]
 
     def _known_kind(self, name: str) -> str:
-        mine = {"Query": name, "MustBeRequestable": False, "MustBeOwnedByCaller": True}
-        for kind in self._pages("list_qualification_types", "QualificationTypes", **mine):
+        query = {"Query": name, "MustBeRequestable": False, "MustBeOwnedByCaller": True}
+        for kind in self._pages("list_qualification_types", "QualificationTypes", **query):
             if kind["Name"] == name:
                 return str(kind["QualificationTypeId"])
         raise MarketplaceError(
-            f"the qualification type '{name}' was made but is not listed yet; try again in a minute."
+            f"the qualification type '{name}' was created but is not listed yet; try again in a minute."
         )
 
     def exclude(self, worker: str, launch: str) -> None:
-        self._associate(self._kind(_marker(launch)), worker, 1, tell=False)
+        self._associate(self._kind(_marker(launch)), worker, 1, notify=False)
 
-    def _associate(self, kind: str, worker: str, value: int, *, tell: bool) -> None:
+    def _associate(self, kind: str, worker: str, value: int, *, notify: bool) -> None:
         try:
             self._ask(
                 "associate_qualification_with_worker",
                 QualificationTypeId=kind,
                 WorkerId=worker,
                 IntegerValue=value,
-                SendNotification=tell,
+                SendNotification=notify,
             )
         except MTurkApiError as error:
             if error.code in OURS:
                 raise
-            raise UnknownWorkerError("Mechanical Turk knows no worker by the id that somebody arrived with.") from None
+            raise UnknownWorkerError(
+                "Mechanical Turk knows no worker with the id that a listener arrived with."
+            ) from None
 
     def close(self, opening: str) -> None:
         try:
             self._ask("update_expiration_for_hit", HITId=opening, ExpireAt=PAST)
         except MTurkApiError as error:
-            # The same end twice, or a HIT that Mechanical Turk has disposed of after its 120 days.
+            # The same end twice, or a HIT that Mechanical Turk deleted after 120 days.
             if error.code not in ("DuplicateRequest", "HITDoesNotExist"):
                 raise
 
@@ -296,7 +298,7 @@ class MTurkMarketplace(Marketplace):
         try:
             hit = self._ask("get_hit", HITId=opening)["HIT"]
         except MTurkApiError as error:
-            if error.code == "HITDoesNotExist":  # disposed of, after 120 days
+            if error.code == "HITDoesNotExist":  # deleted after 120 days
                 return PostingStatus(0, 0)
             raise
         free = hit["NumberOfAssignmentsAvailable"] if hit["HITStatus"] == "Assignable" else 0
@@ -318,30 +320,30 @@ class MTurkMarketplace(Marketplace):
     def _status(self, assignment: str) -> str:
         return str(self._ask("get_assignment", AssignmentId=assignment)["Assignment"]["AssignmentStatus"])
 
-    def bonus(self, grant: DirectPayment) -> None:
+    def bonus(self, payment: DirectPayment) -> None:
         try:
             self._ask(
                 "send_bonus",
-                WorkerId=grant.submission.worker,
-                AssignmentId=grant.submission.id,
-                BonusAmount=_dollars(grant.cents),
-                Reason=f"{grant.reason} ({_reference(grant)})",
-                UniqueRequestToken=grant.token,
+                WorkerId=payment.submission.worker,
+                AssignmentId=payment.submission.id,
+                BonusAmount=_dollars(payment.cents),
+                Reason=f"{payment.reason} ({_reference(payment)})",
+                UniqueRequestToken=payment.token,
             )
         except MTurkApiError as error:
             if error.code != "DuplicateRequest":
                 raise
 
-    def has_paid(self, grant: DirectPayment) -> bool:
-        paid = self._pages("list_bonus_payments", "BonusPayments", AssignmentId=grant.submission.id)
-        # A token is not told again, so the reason carries a reference to it.
-        return any(str(one.get("Reason", "")).endswith(f"({_reference(grant)})") for one in paid)
+    def has_paid(self, payment: DirectPayment) -> bool:
+        paid = self._pages("list_bonus_payments", "BonusPayments", AssignmentId=payment.submission.id)
+        # Tokens are not listed, so the reason carries a reference to the token.
+        return any(str(one.get("Reason", "")).endswith(f"({_reference(payment)})") for one in paid)
 
     def account(self) -> int | None:
         return int(Decimal(self._ask("get_account_balance")["AvailableBalance"]) * 100)
 
     def fee(self, cents: int, places: int = 1) -> int:
-        """20 % of it, and 40 % where a HIT has ten assignments or more; rounded half up, a cent at least."""
+        """20 % of it, or 40 % where a HIT has ten assignments or more; rounded half up, at least one cent."""
         percent = 20 if places <= BATCH else 40
         return max((cents * percent + 50) // 100, 1) if cents else 0
 
@@ -378,11 +380,11 @@ def _submission(found: Mapping[str, Any]) -> ReportedSubmission:
 
 
 def _marker(launch: str) -> str:
-    """One a study, whichever database launched it."""
+    """One for each study, whichever database launched it."""
     return f"Rootnote study {launch.partition('-')[0]}: took part"
 
 
-def _owed(launch: str) -> str:
+def _owed_marker(launch: str) -> str:
     return f"Rootnote study {launch.partition('-')[0]}: is owed a payment"
 
 
@@ -395,8 +397,8 @@ def _owes(kind: str, token: str) -> dict[str, Any]:
     return {"QualificationTypeId": kind, **values, "ActionsGuarded": "DiscoverPreviewAndAccept"}
 
 
-def _reference(grant: DirectPayment) -> str:
-    return "ref " + hashlib.sha256(grant.token.encode()).hexdigest()[:12]
+def _reference(payment: DirectPayment) -> str:
+    return "ref " + hashlib.sha256(payment.token.encode()).hexdigest()[:12]
 
 
 def _dollars(cents: int) -> str:

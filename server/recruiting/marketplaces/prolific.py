@@ -1,9 +1,9 @@
 """Prolific: one study holds all places of a launch; listeners come with three ids and go back with a completion code.
 
 The code is the same for all listeners of a study, so it proves nothing: every submission waits for review, and what
-the database shows complete is approved. A submission that is returned or times out frees its place by itself; asking
-for another one each time would recruit without end, so places are only ever set to the number that is wanted in all.
-Bonuses bear no token, and paying the same batch again pays again: whether one was paid is read from its submission.
+the database shows complete is approved. A returned or timed-out submission frees its place automatically; ordering
+another place each time would never stop recruiting, so only the total number of places is set. Bonuses carry no token,
+and paying the same batch again pays again: whether one was paid is read from its submission.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ STATUSES: dict[str, SubmissionStatus] = {
     "TIMED-OUT": SubmissionStatus.TIMED_OUT,
     "SCREENED OUT": SubmissionStatus.SCREENED_OUT,
 }
+UNDECIDED = ("ACTIVE", "AWAITING REVIEW")
 RUNNING = ("ACTIVE", "PAUSED", "AWAITING REVIEW", "PUBLISHING", "SCHEDULED")
 
 
@@ -126,14 +127,14 @@ class ProlificMarketplace(Marketplace):
         return Arrival(worker, submission, opening)
 
     def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
-        """Those who left give their submission back there themselves; all others come back with a code."""
+        """Listeners who left return their submission there themselves; all others come back with a code."""
         site = self._endpoint.replace("127.0.0.1", "localhost") if self._endpoint else SITE
         if outcome == "left":
             return ReturnLink("link", f"{site}/studies")
         return ReturnLink("link", f"{site}/submissions/complete?cc={self.code(outcome)}")
 
     def code(self, outcome: RunOutcome) -> str:
-        """The study's completion code for an outcome: it follows from the study, and is no secret."""
+        """The study's completion code for an outcome; it is derived from the study and is not secret."""
         info = self._study.config.study
         digest = hashlib.sha256(f"rootnote:{info.name}:{info.seed}:{outcome}".encode()).hexdigest()
         return f"C{digest[:7].upper()}"
@@ -143,8 +144,8 @@ class ProlificMarketplace(Marketplace):
     def open(self, order: PostingOrder) -> str:
         if not self._live and not self._endpoint:
             raise MarketplaceError(
-                "Prolific has no sandbox: --live opens a study that costs money, and `rootnote server rehearse "
-                "--recruiter prolific` rehearses without."
+                "Prolific has no sandbox; use --live to open a study that costs money, or `rootnote server rehearse "
+                "--recruiter prolific` to rehearse it without."
             )
         parts = urlsplit(order.url)
         if parts.scheme != "https" and not (self._endpoint and is_loopback(parts.hostname)):
@@ -167,10 +168,10 @@ class ProlificMarketplace(Marketplace):
         wanted, study = self._name(order), order.launch.rpartition("-")[0]
         found = None
         for one in self._api.pages("/studies/"):
-            ours, launch, *_ = [*str(one.get("internal_name", "")).split(" "), ""]
+            prefix, launch, *_ = [*str(one.get("internal_name", "")).split(" "), ""]
             if one.get("internal_name") == wanted and (found is None or found["status"] == "UNPUBLISHED"):
                 found = found if found and one["status"] == "UNPUBLISHED" else one
-            same = ours == "rootnote" and launch.rpartition("-")[0] == study and launch != order.launch
+            same = prefix == "rootnote" and launch.rpartition("-")[0] == study and launch != order.launch
             if same and one["status"] in RUNNING:
                 raise MarketplaceError(
                     f"another database has launched this study on Prolific already ({one['id']}); use that database, "
@@ -232,7 +233,7 @@ class ProlificMarketplace(Marketplace):
 
     def _publish(self, study: str) -> None:
         try:
-            self._api.post(f"/studies/{study}/transition/", {"action": "PUBLISH"}, again=True)
+            self._api.post(f"/studies/{study}/transition/", {"action": "PUBLISH"}, retry=True)
         except ProlificApiError:
             # Asked again after no answer, it may have been published the first time.
             if self._status(study) not in RUNNING:
@@ -247,33 +248,33 @@ class ProlificMarketplace(Marketplace):
         free = max(study["total_available_places"] - study["places_taken"], 0) if study["status"] == "ACTIVE" else 0
         return PostingStatus(free, sum(one.status is SubmissionStatus.HELD for one in found), found)
 
-    def _submission(self, told: Mapping[str, Any], opening: str) -> ReportedSubmission:
-        at = told.get("completed_at") or told.get("started_at")
-        # A status that is new to us is held: nothing is paid for it, and nobody is recruited in its place.
-        status = STATUSES.get(told["status"], SubmissionStatus.HELD)
+    def _submission(self, reported: Mapping[str, Any], opening: str) -> ReportedSubmission:
+        at = reported.get("completed_at") or reported.get("started_at")
+        # An unknown status counts as held: nothing is paid for it, and no one is recruited in its place.
+        status = STATUSES.get(reported["status"], SubmissionStatus.HELD)
         return ReportedSubmission(
-            told["id"], _participant(told), opening, status, datetime.fromisoformat(at) if at else None
+            reported["id"], _participant(reported), opening, status, datetime.fromisoformat(at) if at else None
         )
 
     def close(self, opening: str) -> None:
         if self._status(opening) in ("UNPUBLISHED", "COMPLETED"):
             return
         try:
-            self._api.post(f"/studies/{opening}/transition/", {"action": "STOP"}, again=True)
+            self._api.post(f"/studies/{opening}/transition/", {"action": "STOP"}, retry=True)
         except ProlificApiError:
             if self._status(opening) != "COMPLETED":
                 raise
 
     def exclude(self, worker: str, launch: str) -> None:
-        """Prolific lets nobody into the same study twice."""
+        """Prolific allows no one into the same study twice."""
 
     # ------------------------------------------------------------------ pay
 
     def approve(self, submission: ReportedSubmission) -> None:
-        """Approve; one that is being completed at this very moment is waited for."""
+        """Approve; waits for a submission that is being completed at this moment."""
         for attempt in range(len(WAITS)):
             try:
-                self._api.post(f"/submissions/{submission.id}/transition/", {"action": "APPROVE"}, again=True)
+                self._api.post(f"/submissions/{submission.id}/transition/", {"action": "APPROVE"}, retry=True)
                 return
             except ProlificApiError as refused:
                 status = str(self._get(submission)["status"])
@@ -285,49 +286,50 @@ class ProlificMarketplace(Marketplace):
                     ) from refused
             self._api.wait(attempt)
 
-    def bonus(self, grant: DirectPayment) -> None:
-        """Pay: a screen-out by Prolific's own way while the submission is open, all else as a bonus.
+    def bonus(self, payment: DirectPayment) -> None:
+        """Pay: a screen-out as a Prolific screen-out while the submission is open, everything else as a bonus.
 
         Raises:
-            ForeignSubmissionError: where the submission is not of the listener who came with it.
+            ForeignSubmissionError: where the submission belongs to another participant.
         """
-        if self.has_paid(grant):
+        if self.has_paid(payment):
             return
-        submission, usd = grant.submission, Decimal(grant.cents) / 100
-        if grant.kind == PaymentKind.SCREEN_OUT and self._theirs(submission)["status"] in ("ACTIVE", "AWAITING REVIEW"):
+        submission, usd = payment.submission, Decimal(payment.cents) / 100
+        if payment.kind == PaymentKind.SCREEN_OUT and self._own_submission(submission)["status"] in (
+            "ACTIVE",
+            "AWAITING REVIEW",
+        ):
             given = {"submission_ids": [submission.id], "bonus_per_submission": float(usd), "increase_places": False}
             self._api.post(f"/studies/{submission.opening}/screen-out-submissions/", given)
         else:
             rows = {"study_id": submission.opening, "csv_bonuses": f"{submission.id},{usd:.2f}"}
             # Preparing a batch pays nothing, so it may be done again; paying one may not.
-            batch = self._api.post("/submissions/bonus-payments/", rows, again=True)
+            batch = self._api.post("/submissions/bonus-payments/", rows, retry=True)
             self._api.post(f"/bulk-bonus-payments/{batch['id']}/pay/")
-        self._paid[grant.token] = (submission.id, grant.cents)
+        self._paid[payment.token] = (submission.id, payment.cents)
 
-    def has_paid(self, grant: DirectPayment) -> bool:
-        if grant.token in self._paid:
+    def has_paid(self, payment: DirectPayment) -> bool:
+        if payment.token in self._paid:
             return True
-        told = self._theirs(grant.submission)
-        if grant.kind == PaymentKind.SCREEN_OUT and told["status"] in ("SCREENED OUT", "APPROVED"):
+        reported = self._own_submission(payment.submission)
+        if payment.kind == PaymentKind.SCREEN_OUT and reported["status"] in ("SCREENED OUT", "APPROVED"):
             return True  # where a person approved it instead, the reward was paid
-        others = list(self._paid.values()).count((grant.submission.id, grant.cents))
-        paid = [round(amount) for amount in told.get("bonus_payments") or []]
-        return paid.count(grant.cents) > max(others, grant.same_payments)
+        others = list(self._paid.values()).count((payment.submission.id, payment.cents))
+        paid = [round(amount) for amount in reported.get("bonus_payments") or []]
+        return paid.count(payment.cents) > max(others, payment.same_payments)
 
-    def _theirs(self, submission: ReportedSubmission) -> dict[str, Any]:
-        """A submission as Prolific has it, of the very participant who is to be paid for it."""
+    def _own_submission(self, submission: ReportedSubmission) -> dict[str, Any]:
+        """A submission as Prolific reports it, of the participant who is to be paid for it."""
         try:
-            told = self._get(submission)
+            reported = self._get(submission)
         except ProlificApiError as refused:
             if refused.status != 404:
                 raise
-            self._status(submission.opening)  # refused too where it is our connection that Prolific does not know
+            self._status(submission.opening)  # this is refused too where the token is the problem
             raise ForeignSubmissionError(f"Prolific knows no submission {submission.id}.") from refused
-        if _participant(told) != submission.worker:
-            raise ForeignSubmissionError(
-                f"on Prolific the submission {submission.id} is not of the participant who came with it."
-            )
-        return told
+        if _participant(reported) != submission.worker:
+            raise ForeignSubmissionError(f"on Prolific the submission {submission.id} belongs to another participant.")
+        return reported
 
     def _get(self, submission: ReportedSubmission) -> dict[str, Any]:
         return self._api.get(f"/submissions/{submission.id}/")
@@ -343,12 +345,12 @@ class ProlificMarketplace(Marketplace):
                 f"the workspace on Prolific pays in {currency}, and recruiter.prolific.currency in study.toml is "
                 f"{self._config.currency}: set it, and read all amounts in study.toml as {currency}."
             )
-        asked = {"reward": 10_000, "total_available_places": 1}
-        told = round(self._api.post("/study-cost-calculator/", asked, again=True)["total_cost"]) - 10_000
-        if told != self.fee(10_000):
+        example = {"reward": 10_000, "total_available_places": 1}
+        reported = round(self._api.post("/study-cost-calculator/", example, retry=True)["total_cost"]) - 10_000
+        if reported != self.fee(10_000):
             raise MarketplaceError(
-                f"Prolific charges {told / 100:.2f} on 100.00, and study.toml reckons {self.fee(10_000) / 100:.2f}; "
-                "set fee and tax_percent in [recruiter.prolific], so that the cost shown is the cost."
+                f"Prolific charges {reported / 100:.2f} on 100.00, but study.toml expects "
+                f"{self.fee(10_000) / 100:.2f}; set fee and tax_percent in [recruiter.prolific] so that both agree."
             )
         return int(balance["available_balance"])
 
@@ -370,13 +372,13 @@ class ProlificMarketplace(Marketplace):
         self._api.close()
 
 
-def _participant(told: Mapping[str, Any]) -> str:
-    """Whose submission it is: a list names it otherwise than a single one does."""
-    return str(told.get("participant_id") or told["participant"])
+def _participant(reported: Mapping[str, Any]) -> str:
+    """Whose submission it is; a list uses another name for this field than a single submission."""
+    return str(reported.get("participant_id") or reported["participant"])
 
 
 def read_filters(config: ProlificConfig) -> list[dict[str, Any]]:
-    """Who may take part, as Prolific writes it."""
+    """Who may take part, as filters of Prolific."""
     filters: list[dict[str, Any]] = [
         {"filter_id": name, "selected_values": list(values)} for name, values in _lists(config).items() if values
     ]

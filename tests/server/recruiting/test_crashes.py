@@ -203,7 +203,7 @@ class Show:
     def _new_marketplace(self) -> Any:
         # What a program remembers dies with it; its connections are as good as new ones.
         inner: Any = self.healthy.marketplace
-        inner._kinds.clear()
+        inner._qualification_types.clear()
         return inner
 
     def _is_launched(self) -> bool:
@@ -231,7 +231,7 @@ class Show:
         with self.healthy.writing() as session:
             arrival = self.reception.arrive(session, query_of(accepted.external_url))
             entry = self.reception.entry("0" * 64, arrival)
-            assignment = lifecycle.consent(session, self.experiment, entry, self.healthy.door.token(entry))
+            assignment = lifecycle.consent(session, self.experiment, entry, self.healthy.signer.token(entry))
             self.reception.note(session, assignment, arrival, self.mturk.clock())
             if ends == "leave":
                 lifecycle.leave(session, self.experiment, assignment)
@@ -324,7 +324,7 @@ def afresh(show: Show, breaker: Breaker) -> None:
             if table.name not in ("study", "places", "control", "log", "log_head", "consent_texts"):
                 connection.execute(table.delete())
     market, recruiter = show.mturk.market, show.mturk.context.marketplace
-    vars(recruiter)["_kinds"].clear()
+    vars(recruiter)["_qualification_types"].clear()
     market.faults = type(market.faults)()
     fresh = FakeMTurk("1000.00", clock=show.mturk.clock, seed=len(market.calls))
     market.state, market.workers, market.entries = fresh.state, fresh.workers, []
