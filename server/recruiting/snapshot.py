@@ -204,16 +204,10 @@ def _record_external_payment(
     kind = ledger.due(assignment.state, context.config.pay)[0] if assignment else PaymentKind.REWARD
     kinds = ledger.settles(assignment.state, context.config.pay) if assignment else ()
     earlier = ledger.find(session, assignment, *kinds) if assignment is not None else None
-    if earlier is not None and (earlier.kind, earlier.state, earlier.opening_id) == (
-        PaymentKind.SCREEN_OUT,
-        PaymentState.PENDING,
-        None,
-    ):
-        # A person approved on the marketplace's page what it had refused to screen out for us.
-        earlier.opening_id, earlier.cents, earlier.fee_cents = posting.id, posting.reward_cents, posting.fee_cents
-        return earlier
     if earlier is not None:
-        assignment = None  # paid already, for another submission or by a direct payment for this one
+        # Paid already, for another submission or by a direct payment for this one. If that payment is in unknown state
+        # and proves not to have been made, `reconcile_direct_payments` puts this approval in its place.
+        assignment = None
         kind = PaymentKind.PAID_AGAIN if earlier.submission_id == row.id else kind
     return ledger.record_pending(
         session,

@@ -1,19 +1,19 @@
 """A local Mechanical Turk: an emulator with state that boto3 and browsers talk to over the wire.
 
-    with MTurkMarket(balance="1000.00") as market:
+    with FakeMTurk(balance="1000.00") as market:
         client = boto3.client("mturk", region_name="us-east-1", endpoint_url=market.url, …)  # any credentials
         market.workers.add("A1WORKER", country="US", approved=5000, percent=99)
         held = market.accept("A1WORKER", hit_type_id)     # or a HIT's or a group's id -> Accepted
         market.submit(held.assignment_id, done="yes")     # as /mturk/externalSubmit does
-        market.return_(…); market.abandon(…)              # given back; run out of time
+        market.return_(…); market.abandon(…)              # returned; out of time
         market.advance(timedelta(hours=1))                # deadlines, auto-approval, expiry
-        market.fail("SendBonus", 1, "timeout_after")      # the next SendBonus; more in markets/loopback.py
+        market.fail("SendBonus", 1, "timeout_after")      # the next SendBonus; more in marketplaces/faults.py
         market.ledger(), market.balance, market.on_hold   # every cent
-        market.calls, market.deliver(), market.messages   # what was asked, notifications, letters to workers
+        market.calls, market.deliver(), market.messages   # calls, notifications, letters to workers
 
-Every request and every answer is checked against botocore's own service model. Rules: markets/turk_state.py;
-pages for workers at `market.worker_url`: markets/turk_site.py. The same worker gets the same assignment id again after
-a return, and a returned id may go to somebody else. What is not emulated is answered `UnknownOperationException`.
+Every request and every answer is checked against botocore's own service model. Rules: marketplaces/turk_state.py;
+pages for workers at `market.worker_url`: marketplaces/turk_site.py. A worker gets the same assignment id again after a
+return, and a returned id may go to another worker. Anything else is answered `UnknownOperationException`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class FakeMTurk(FakeMarketplace):
         """Let a worker accept a HIT by its id, or any of a HIT type or group.
 
         Raises:
-            TurkError: where there is none for them.
+            FakeMTurkError: where there is none for them.
         """
         with self.acting():
             return self._accepted(self.state.accept(self.state.worker(worker_id), name))
@@ -78,7 +78,7 @@ class FakeMTurk(FakeMarketplace):
         """Submit as the question's form does.
 
         Raises:
-            TurkError: where nobody holds the assignment.
+            FakeMTurkError: where no worker holds the assignment.
         """
         with self.acting():
             answer = turk_site.write_answer(list(fields.items()) or [("done", "yes")])

@@ -1,18 +1,18 @@
 """A local Prolific: an emulator with state that our client and browsers talk to over the wire.
 
-    with ProlificMarket(balance="1000.00") as market:
+    with FakeProlific(balance="1000.00") as market:
         # the interface is at market.url + "/api/v1", the token market.token
         market.participants.add("5f…", country="1", approval_rate=99)
         held = market.take("5f…", study_id)              # a place, and the study opened -> Taken
         market.complete(held.submission_id, "C1A2B3")    # as the redirect to app.prolific.com does
-        market.return_(…); market.abandon(…)             # given back; run out of time
+        market.return_(…); market.abandon(…)             # returned; out of time
         market.advance(timedelta(minutes=10))            # reservations, time limits, bonuses that are due
-        market.fail("PayBonuses", 1, "timeout_after")    # the next PayBonuses; more in markets/loopback.py
+        market.fail("PayBonuses", 1, "timeout_after")    # the next PayBonuses; more in marketplaces/faults.py
         market.ledger(), market.balance, market.on_hold  # every cent
         market.calls, market.deliver()                   # what was asked, webhooks
 
-Every request is checked by a model that refuses what it does not know. Rules: markets/prolific_state.py; pages for
-participants at `market.worker_url`: markets/prolific_site.py. What is not emulated is answered 404.
+Every request is checked by a model that refuses what it does not know. Rules: marketplaces/prolific_state.py; pages for
+participants at `market.worker_url`: marketplaces/prolific_site.py. What is not emulated is answered 404.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class FakeProlific(FakeMarketplace):
         """Let someone take a place, without opening the study.
 
         Raises:
-            ProlificError: where there is none for them.
+            FakeProlificError: where there is none for them.
         """
         with self.acting():
             return self._taken(self.state.reserve(self.state.participant(participant_id), study_id))
@@ -97,7 +97,7 @@ class FakeProlific(FakeMarketplace):
         """Come back with a completion code.
 
         Raises:
-            ProlificError: where the submission is not under way.
+            FakeProlificError: where the submission is not under way.
         """
         with self.acting():
             self.state.complete(self.state.submission(submission_id), code)

@@ -1,7 +1,7 @@
 """Headers: what every reply tells the browser to forbid.
 
 No page holds inline script or style, and none loads anything from elsewhere. A study's pages may be framed only by
-the marketplaces whose recruiter is in use; the desk by nobody. HSTS is sent where listeners come by https.
+the study's own marketplace, and the desk by no site at all. HSTS is sent where listeners come by https.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class PostingOrder:
         reward: cents for one place.
         url: where listeners arrive.
         minutes: how long a run is expected to take.
-        only_for: a worker's id; nobody else may take the place, and the study is not repeated.
+        only_for: a worker's id; no one else may take the place, and the study is not repeated.
     """
 
     token: str

@@ -291,14 +291,18 @@ class ProlificMarketplace(Marketplace):
 
         Raises:
             ForeignSubmissionError: where the submission belongs to another participant.
+            MarketplaceError: where a person has approved it, which paid what this payment was for.
         """
         if self.has_paid(payment):
             return
         submission, usd = payment.submission, Decimal(payment.cents) / 100
-        if payment.kind == PaymentKind.SCREEN_OUT and self._own_submission(submission)["status"] in (
-            "ACTIVE",
-            "AWAITING REVIEW",
-        ):
+        status = self._own_submission(submission)["status"]
+        if status == "APPROVED" and payment.kind not in (PaymentKind.BONUS, PaymentKind.LIFT):
+            raise MarketplaceError(
+                f"the submission {submission.id} was approved on Prolific, which pays its reward; run `rootnote server "
+                "sync` to record that."
+            )
+        if payment.kind == PaymentKind.SCREEN_OUT and status in ("ACTIVE", "AWAITING REVIEW"):
             given = {"submission_ids": [submission.id], "bonus_per_submission": float(usd), "increase_places": False}
             self._api.post(f"/studies/{submission.opening}/screen-out-submissions/", given)
         else:
@@ -312,8 +316,8 @@ class ProlificMarketplace(Marketplace):
         if payment.token in self._paid:
             return True
         reported = self._own_submission(payment.submission)
-        if payment.kind == PaymentKind.SCREEN_OUT and reported["status"] in ("SCREENED OUT", "APPROVED"):
-            return True  # where a person approved it instead, the reward was paid
+        if payment.kind == PaymentKind.SCREEN_OUT and reported["status"] == "SCREENED OUT":
+            return True
         others = list(self._paid.values()).count((payment.submission.id, payment.cents))
         paid = [round(amount) for amount in reported.get("bonus_payments") or []]
         return paid.count(payment.cents) > max(others, payment.same_payments)

@@ -158,23 +158,23 @@ class FakeMarketplace:
     def deliver(
         self, seed: int | None = None, *, duplicate: float = 0.0, late: float = 0.0, to: str | None = None
     ) -> list[Notification]:
-        """Deliver what is to be told, and give it; POST it to `to` as well where that is an address.
+        """Deliver the waiting notifications and return them; POST them to `to` as well if given.
 
         With a seed the order is shuffled, a share comes twice, and a share is kept back for the next delivery.
         """
         with self.lock:
             waiting, self.notifications[:] = list(self.notifications), []
-            told = waiting
+            due = waiting
             if seed is not None:
                 rng = np.random.default_rng(seed)
                 kept = rng.random(len(waiting)) < late
                 self.notifications[:0] = [one for one, keep in zip(waiting, kept, strict=True) if keep]
-                told = [one for one, keep in zip(waiting, kept, strict=True) if not keep]
-                told += [one for one in told if rng.random() < duplicate]
-                told = [told[index] for index in rng.permutation(len(told))]
-        for one in told if to else ():
+                due = [one for one, keep in zip(waiting, kept, strict=True) if not keep]
+                due += [one for one in due if rng.random() < duplicate]
+                due = [due[index] for index in rng.permutation(len(due))]
+        for one in due if to else ():
             self.send(one, str(to))
-        return told
+        return due
 
     # ------------------------------------------------------------------ for the marketplaces
 
@@ -223,7 +223,7 @@ class FakeMarketplace:
         """Answer one call of the interface, with the fault that is due, and log it.
 
         Raises:
-            Cut: where the caller is to get no reply.
+            ConnectionCut: where the caller is to get no reply.
         """
         with self.lock:
             how, self._made = self.faults.next(operation), self._made + 1

@@ -85,8 +85,8 @@ class ProlificSite:
             f"<form method='post' action='/studies/{study.id}/reserve'><button>Take part</button></form></li>"
             for study in self.state.offers(who)
         )
-        mine = [one for one in self.state.submissions.values() if one.participant == who.id and one.status in OPEN]
-        held = "".join(f"<p><a data-held href='/submissions/{one.id}'>Your study is under way</a></p>" for one in mine)
+        own = [one for one in self.state.submissions.values() if one.participant == who.id and one.status in OPEN]
+        held = "".join(f"<p><a data-held href='/submissions/{one.id}'>Your study is under way</a></p>" for one in own)
         return page("Studies", f"{held}<ul>{rows}</ul>")
 
     def _submission(self, one: FakeSubmission) -> HttpReply:
@@ -96,8 +96,8 @@ class ProlificSite:
         return page(one.study.given.name, f"<p data-status>{one.status}</p>{body}")
 
     def _complete(self, who: FakeParticipant, code: str) -> HttpReply:
-        mine = [one for one in self.state.submissions.values() if one.participant == who.id]
-        held = [one for one in mine if one.status == "ACTIVE"] or [one for one in mine if one.status == "TIMED-OUT"]
+        own = [one for one in self.state.submissions.values() if one.participant == who.id]
+        held = [one for one in own if one.status == "ACTIVE"] or [one for one in own if one.status == "TIMED-OUT"]
         if not held:
             raise FakeProlificError("No submission", "You have no submission that could be completed.")
         self.state.complete(held[-1], code)

@@ -221,9 +221,9 @@ class FakeProlificState(Account):
     def offers(self, participant: FakeParticipant) -> Iterator[FakeStudy]:
         """The studies that this participant may take a place in now."""
         for study in self.studies.values():
-            mine = any(one.participant == participant.id and not one.left for one in study.submissions)
+            own = any(one.participant == participant.id and not one.left for one in study.submissions)
             is_open = study.status == "ACTIVE" and study.taken < study.places
-            if is_open and not mine and all(self._passes(participant, one) for one in study.given.filters):
+            if is_open and not own and all(self._passes(participant, one) for one in study.given.filters):
                 yield study
 
     def _passes(self, who: FakeParticipant, one: Filter) -> bool:

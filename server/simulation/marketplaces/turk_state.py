@@ -49,7 +49,7 @@ def check_limits(given: dict[str, Any]) -> None:
     """Refuse numbers out of range and texts that are too long.
 
     Raises:
-        TurkError: naming the parameter.
+        FakeMTurkError: naming the parameter.
     """
     for name, (least, most) in LIMITS.items():
         if name in given and not least <= given[name] <= most:
@@ -63,7 +63,7 @@ def external_url(question: str) -> str:
     """The address in an ExternalQuestion.
 
     Raises:
-        TurkError: where the question is none, is too long, or its address is not https (http is let pass on loopback).
+        FakeMTurkError: where the question is none, is too long, or its address is not https (http is let pass on loopback).
     """
     if len(question.encode()) > QUESTION_BYTES:
         raise FakeMTurkError("ParameterValidationError", f"Question must not be longer than {QUESTION_BYTES} bytes.")
@@ -354,15 +354,15 @@ class FakeMTurkState(Account):
         """The HITs that this worker could accept now, were they qualified, oldest first."""
         now = self.now()
         for hit in self.hits.values():
-            mine = any(place.worker == worker.id and place.status != "free" for place in hit.places)
-            if hit.status(now) == "Assignable" and not mine and worker.id not in self.blocks:
+            own = any(place.worker == worker.id and place.status != "free" for place in hit.places)
+            if hit.status(now) == "Assignable" and not own and worker.id not in self.blocks:
                 yield hit
 
     def accept(self, worker: FakeWorker, name: str) -> HitAssignment:
         """Accept a HIT by its own id, or any of a HIT type or group.
 
         Raises:
-            TurkError: where there is none for this worker.
+            FakeMTurkError: where there is none for this worker.
         """
         for hit in self.offers(worker):
             if name in (hit.id, hit.type.id, hit.type.group):
