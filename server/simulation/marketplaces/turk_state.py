@@ -63,7 +63,7 @@ def external_url(question: str) -> str:
     """The address in an ExternalQuestion.
 
     Raises:
-        FakeMTurkError: where the question is none, is too long, or its address is not https (http is let pass on loopback).
+        FakeMTurkError: where the question is not valid, is too long, or its address is not https (or on this machine).
     """
     if len(question.encode()) > QUESTION_BYTES:
         raise FakeMTurkError("ParameterValidationError", f"Question must not be longer than {QUESTION_BYTES} bytes.")

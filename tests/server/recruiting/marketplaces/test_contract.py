@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -175,7 +177,17 @@ def test_every_marketplace_has_a_case() -> None:
     assert CASES.keys() == MARKETPLACES.keys() | {"toy"}
 
 
-def test_an_unknown_recruiter_is_named() -> None:
+def test_reading_a_study_imports_no_client_library() -> None:
+    program = (
+        "import sys; from study.config import StudyConfig; "
+        "StudyConfig.model_validate({'study': {'name': 'x'}, 'corpus': {'audio': 'm'}}); "
+        "print(sorted({'boto3', 'botocore', 'httpx', 'sqlalchemy', 'flask', 'numpy'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
+def test_an_unknown_marketplace_is_named() -> None:
     study = a_study(kind="link")
     recruiter = study.config.recruiter.model_copy(update={"kind": "carrier-pigeon"})
     config = study.config.model_copy(update={"recruiter": recruiter})
