@@ -144,8 +144,8 @@ class ProlificMarketplace(Marketplace):
     def open(self, order: PostingOrder) -> str:
         if not self._live and not self._endpoint:
             raise MarketplaceError(
-                "Prolific has no sandbox; use --live to open a study that costs money, or `rootnote server rehearse "
-                "--recruiter prolific` to rehearse it without."
+                "Prolific has no sandbox; --live opens a study that costs money, and `rootnote server rehearse "
+                "--recruiter prolific` rehearses the launch at no cost."
             )
         parts = urlsplit(order.url)
         if parts.scheme != "https" and not (self._endpoint and is_loopback(parts.hostname)):

@@ -72,14 +72,14 @@ def made(mturk: MTurkStudy) -> list[str]:
 @on_sqlite
 def test_from_open_to_close(make_mturk: MakeMTurk, ask: Ask) -> None:
     mturk = make_mturk(listeners=11, trials=1, toml=NO_PRESCREEN)
-    status, said = ask(mturk, "open", "--dry-run")
+    status, output = ask(mturk, "open", "--dry-run")
     assert (status, made(mturk)) == (0, [])
-    assert "11 x ($1.50 + $0.30 fee) = $19.80" in said
-    assert "11 would cost $23.10" in said
-    assert ask(mturk, "open")[0] == 1, "nobody said yes"
+    assert "11 x ($1.50 + $0.30 fee) = $19.80" in output
+    assert "11 would cost $23.10" in output
+    assert ask(mturk, "open")[0] == 1, "without confirmation"
     assert made(mturk) == []
-    status, said = ask(mturk, "open", "--yes")
-    assert (status, "Opened 11 places" in said) == (0, True)
+    status, output = ask(mturk, "open", "--yes")
+    assert (status, "Opened 11 places" in output) == (0, True)
     assert "0 places" in ask(mturk, "open", "--yes")[1]
     for number in range(10):
         mturk.worker(f"A{number}").take_part().hand_in()
@@ -101,8 +101,8 @@ def test_from_open_to_close(make_mturk: MakeMTurk, ask: Ask) -> None:
     bonus = ("pay", "--bonus", name, "0.25", "--reason", "Thank you.", "--yes")
     assert "the budget of $19.80 is $0.30 too low" in ask(mturk, *bonus)[1]
     assert ask(mturk, "open", "--budget", "20.10", "--yes")[0] == 0
-    status, said = ask(mturk, *bonus)
-    assert (status, "Paid 1." in said) == (0, True)
+    status, output = ask(mturk, *bonus)
+    assert (status, "Paid 1." in output) == (0, True)
     assert ask(mturk, "pay", "--bonus", name, "0.25", "--reason", "Thank you.", "--yes")[0] == 1
     assert "answers" in ask(mturk, "close", "--yes")[1]
     assert mturk.cost == mturk.paid == 11 * 180 + 30
@@ -111,7 +111,7 @@ def test_from_open_to_close(make_mturk: MakeMTurk, ask: Ask) -> None:
 
 
 @on_sqlite
-def test_a_dry_run_sends_nothing_that_is_in_doubt(make_mturk: MakeMTurk, ask: Ask) -> None:
+def test_a_dry_run_retries_no_payment_in_unknown_state(make_mturk: MakeMTurk, ask: Ask) -> None:
     mturk = make_mturk(listeners=1, trials=1, toml=NO_PRESCREEN)
     mturk.launch()
     mturk.worker("A1").take_part().hand_in()
@@ -151,10 +151,10 @@ def test_bad_input_is_one_sentence_and_costs_nothing(make_mturk: MakeMTurk, ask:
         ("not launched yet", lambda: ask(mturk, "close")),
     ]
     for expected, case in cases:
-        status, said = case()
+        status, output = case()
         assert status == 1, expected
-        assert expected in said
-        assert len(said.splitlines()[-1:]) == 1 and "Traceback" not in said
+        assert expected in output
+        assert len(output.splitlines()[-1:]) == 1 and "Traceback" not in output
     assert made(mturk) == []
     assert mturk.site.query("SELECT * FROM launch") == []
     assert str(market.balance) == "3.59"
@@ -187,8 +187,8 @@ def test_a_sandbox_launch_never_turns_into_a_real_one(make_mturk: MakeMTurk, ask
     mturk = make_mturk(listeners=1, toml=NO_PRESCREEN)
     ask(mturk, "open", "--yes")
     before = made(mturk)
-    status, said = ask(mturk, "open", "--live", "--yes")
-    assert (status, "this database holds a sandbox launch" in said) == (1, True)
+    status, output = ask(mturk, "open", "--live", "--yes")
+    assert (status, "this database holds a sandbox launch" in output) == (1, True)
     assert made(mturk) == before
 
 
@@ -200,8 +200,8 @@ def test_two_people_who_launch_one_study(make_mturk: MakeMTurk, ask: Ask, tmp_pa
     engine = database.connect(make_url(other))
     database.migrate(engine)
     engine.dispose()
-    status, said = ask(mturk, "open", "--yes", ROOTNOTE_REHEARSAL_DATABASE_URL=other)
-    assert (status, "somebody has launched this study already" in said) == (1, True)
+    status, output = ask(mturk, "open", "--yes", ROOTNOTE_REHEARSAL_DATABASE_URL=other)
+    assert (status, "another database has launched this study" in output) == (1, True)
     assert made(mturk).count("CreateHITWithHITType") == 1
 
 
@@ -212,8 +212,8 @@ def test_a_study_edited_after_its_launch(make_mturk: MakeMTurk, ask: Ask) -> Non
     path = mturk.site.study.folder / "study.toml"
     path.write_text(path.read_text() + "[pay]\nreward_usd = 1.00\n")
     for name in ("open", "sync", "pay", "close"):
-        status, said = ask(mturk, name, *(["--yes"] if name != "sync" else []))
-        assert (status, "pay.reward_usd in study.toml was changed after the launch" in said) == (1, True), name
+        status, output = ask(mturk, name, *(["--yes"] if name != "sync" else []))
+        assert (status, "pay.reward_usd in study.toml was changed after the launch" in output) == (1, True), name
 
 
 def test_a_clock_that_is_wrong_and_a_service_that_is_gone() -> None:
@@ -224,24 +224,22 @@ def test_a_clock_that_is_wrong_and_a_service_that_is_gone() -> None:
 
 
 @on_sqlite
-def test_plain_links_are_paid_by_hand_and_written_down(make_site: Callable[..., Site], ask: Ask) -> None:
+def test_plain_links_are_paid_by_hand_and_recorded(make_site: Callable[..., Site], ask: Ask) -> None:
     site = make_site(listeners=2, trials=1, toml=NO_PRESCREEN)
     mturk: Any = SimpleNamespace(site=site, market=SimpleNamespace(url=""))
     walker = site.walker().consent()
     walker.go("instructions")
     walker.listen().finish()
     assert "/take" in ask(mturk, "open")[1]
-    status, said = ask(mturk, "pay", "--yes")
-    assert (status, walker.code in said, "$1.50  reward" in said) == (0, True, True)
+    status, output = ask(mturk, "pay", "--yes")
+    assert (status, walker.code in output, "$1.50  reward" in output) == (0, True, True)
     assert site.query("SELECT kind, cents, fee_cents, state FROM payments") == [("reward", 150, 0, "paid")]
     assert "Nothing is due" in ask(mturk, "pay", "--yes")[1]
     assert site.query("SELECT state FROM assignments") == [("paid",)]
 
 
 @on_sqlite
-def test_who_is_paid_by_hand_is_asked_for_only_where_the_budget_has_room(
-    make_site: Callable[..., Site], ask: Ask
-) -> None:
+def test_payments_by_hand_are_listed_only_if_the_budget_allows_them(make_site: Callable[..., Site], ask: Ask) -> None:
     site = make_site(listeners=2, trials=1, toml=NO_PRESCREEN)
     mturk: Any = SimpleNamespace(site=site, market=SimpleNamespace(url=""))
     codes = []
@@ -250,9 +248,9 @@ def test_who_is_paid_by_hand_is_asked_for_only_where_the_budget_has_room(
         walker.go("instructions")
         codes.append(walker.listen().finish().code)
     assert ask(mturk, "open", "--budget", "2.00")[0] == 0
-    status, said = ask(mturk, "pay", "--yes")
-    assert status == 1 and "is $1.00 too low" in said
-    assert not any(code in said for code in codes), "nobody is paid before it is known that it can be written down"
+    status, output = ask(mturk, "pay", "--yes")
+    assert status == 1 and "is $1.00 too low" in output
+    assert not any(code in output for code in codes), "no code is listed for a payment that cannot be recorded"
     assert site.query("SELECT * FROM payments") == []
     assert ask(mturk, "open", "--budget", "3.00")[0] == 0
     assert "Paid 2." in ask(mturk, "pay", "--yes")[1]
@@ -260,7 +258,7 @@ def test_who_is_paid_by_hand_is_asked_for_only_where_the_budget_has_room(
 
 
 @on_sqlite
-def test_the_vault_turns_its_key(make_mturk: MakeMTurk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_vault_key_is_rotated(make_mturk: MakeMTurk, monkeypatch: pytest.MonkeyPatch) -> None:
     mturk = make_mturk(listeners=1, toml=NO_PRESCREEN)
     mturk.launch()
     mturk.worker("A1").agree()
@@ -278,6 +276,6 @@ def test_the_vault_turns_its_key(make_mturk: MakeMTurk, monkeypatch: pytest.Monk
             recall(session, Vault([KEY]), listener)
 
 
-def test_recruiters_are_listed() -> None:
-    said = CliRunner().invoke(rootnote.cli, ["study", "recruiters"]).output
-    assert "link" in said and "Mechanical Turk" in said
+def test_marketplaces_are_listed() -> None:
+    output = CliRunner().invoke(rootnote.cli, ["study", "recruiters"]).output
+    assert "link" in output and "Mechanical Turk" in output

@@ -1,4 +1,4 @@
-"""Wages: minutes at work, what an hour pays, and lifting everybody to the floor, once."""
+"""Hourly pay: working time, pay per hour, and top-ups to the hourly minimum, once."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def test_wages_and_the_lift(make_mturk: MakeMTurk) -> None:
         walker.finish().hand_in()
     with database.reading(mturk.context.engine) as session:
         found = {round(work.minutes, 6) for work in paid_work(session, mturk.context.config.pay)}
-        told = hourly_pay(session, mturk.context.config.pay)
+        found = hourly_pay(session, mturk.context.config.pay)
     assert found == {2.0, 5.0, 4.0 + 5.0}  # of a pause five minutes count at most
-    assert told is not None
+    assert found is not None
     hourly = [1.5 / (minutes / 60) for minutes in (2, 5, 9)]
-    assert told.median == pytest.approx(np.median(hourly))
-    assert told.tenth == pytest.approx(np.quantile(hourly, 0.1))
-    assert (told.n, told.below, told.missing) == (3, 1, 75)  # nine minutes at $15 are $2.25
+    assert found.median == pytest.approx(np.median(hourly))
+    assert found.tenth == pytest.approx(np.quantile(hourly, 0.1))
+    assert (found.n, found.below, found.missing) == (3, 1, 75)  # nine minutes at $15 are $2.25
 
 
 @on_sqlite
-def test_one_command_lifts_everybody_once(make_mturk: MakeMTurk, ask: Ask) -> None:
+def test_one_command_tops_up_everyone_once(make_mturk: MakeMTurk, ask: Ask) -> None:
     mturk = make_mturk(listeners=2, trials=1, toml=NO_PRESCREEN + "[pay]\nfloor_usd_per_hour = 30.0\n")
     assert ask(mturk, "open", "--yes", "--budget", "100")[0] == 0
     for name, minutes in (("ASLOW", 4.5), ("AQUICK", 1)):
@@ -68,9 +68,9 @@ def test_one_command_lifts_everybody_once(make_mturk: MakeMTurk, ask: Ask) -> No
         walker.go("instructions")
         mturk.wait(minutes)
         walker.answer().finish().hand_in()
-    told = json.loads(ask(mturk, "status", "--json")[1])["wage"]
-    assert told["floor"] == "$30.00"
-    assert told["below_the_floor"] == "1 people, by $0.75; `rootnote server pay --to-floor` lifts them"
+    found = json.loads(ask(mturk, "status", "--json")[1])["wage"]
+    assert found["floor"] == "$30.00"
+    assert found["below_the_floor"] == "1 people, by $0.75; `rootnote server pay --to-floor` lifts them"
     assert ask(mturk, "sync")[0] == 0
     before = mturk.cost
     shown = ask(mturk, "pay", "--to-floor", "--dry-run")[1]

@@ -44,7 +44,7 @@ class MTurkStudy:
     market: FakeMTurk
     context: RecruitingContext
     clock: FakeClock
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
 
     def launch(self, budget: int = 100_000) -> sync.SyncResult:
         plan = read_plan(self.site.study)
@@ -56,7 +56,7 @@ class MTurkStudy:
         return self.sync()
 
     def sync(self) -> sync.SyncResult:
-        return sync.synchronize(self.context, report=self.told.append)
+        return sync.synchronize(self.context, report=self.reported.append)
 
     def pay(self) -> list[due_payments.DuePayment]:
         """What `rootnote server pay` does."""
@@ -105,7 +105,7 @@ class MTurkStudy:
 
     @property
     def paid(self) -> int:
-        """The same, as our books have it."""
+        """The same, as our ledger has it."""
         with self.context.reading() as session:
             return ledger.paid(session)
 

@@ -108,7 +108,7 @@ class BreakingContext(RecruitingContext):
         def note(session: Session, context: Any) -> None:
             earlier = select(func.count()).select_from(Posting)
             for row in (*session.new, *session.dirty):
-                # A sequence of PostgreSQL skips what was rolled back: an opening is named by its place in the row.
+                # A sequence of PostgreSQL skips what was rolled back: a posting is named by its rank.
                 rank = session.connection().scalar(earlier.where(Posting.id < row.id)) if is_opening(row) else 0
                 changed.add(f"{_describe(row)} {rank}")
 
@@ -248,7 +248,7 @@ class Show:
                 lifecycle.answer_questions(session, self.experiment, assignment, {})
 
     def check(self) -> None:
-        """No double payment, no unpaid finisher, no leaked HIT, no lost answer, and the books agree to the cent."""
+        """No double payment, no unpaid finisher, no leaked HIT, no lost answer, and the ledgers agree to the cent."""
         mturk, finishers = self.mturk, [*(f"A{n}" for n in range(self.listeners - 1)), "ALAST"]
         assert mturk.rewards() == sorted([*finishers, "AMUTE"])
         assert [entry.amount for entry in mturk.market.ledger() if entry.kind == "bonus"] == [payments_usd(25)]
@@ -323,8 +323,8 @@ def afresh(show: Show, breaker: Breaker) -> None:
         for table in reversed(Base.metadata.sorted_tables):
             if table.name not in ("study", "places", "control", "log", "log_head", "consent_texts"):
                 connection.execute(table.delete())
-    market, recruiter = show.mturk.market, show.mturk.context.marketplace
-    vars(recruiter)["_qualification_types"].clear()
+    market, marketplace = show.mturk.market, show.mturk.context.marketplace
+    vars(marketplace)["_qualification_types"].clear()
     market.faults = type(market.faults)()
     fresh = FakeMTurk("1000.00", clock=show.mturk.clock, seed=len(market.calls))
     market.state, market.workers, market.entries = fresh.state, fresh.workers, []

@@ -88,11 +88,11 @@ def make_prolific(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[
             if "[pay]" not in toml:  # less than the reward, so that who cannot hear is screened out
                 toml += "[pay]\nwithout_sound_usd = 1.40\n"
             site = make_site(toml=toml, settings=settings, **options)
-            recruiter = ProlificMarketplace(load_study(site.study.folder), endpoint=market.url)
-            stack.callback(recruiter.disconnect)
+            marketplace = ProlificMarketplace(load_study(site.study.folder), endpoint=market.url)
+            stack.callback(marketplace.disconnect)
             engine = site.app.extensions["rootnote.engine"]
             config = load_study(site.study.folder).config
-            context = RecruitingContext(engine, recruiter, config, TokenSigner(SECRET), vault, f"{URL}/take", clock)
+            context = RecruitingContext(engine, marketplace, config, TokenSigner(SECRET), vault, f"{URL}/take", clock)
             return ProlificStudy(site, market, context, clock)
 
         yield make
@@ -136,7 +136,7 @@ class ProlificShow(Show):
         return inner
 
     def check(self) -> None:
-        """No double payment, no unpaid finisher, no study left open, no lost answer; the books agree to the cent."""
+        """No double payment, no unpaid finisher, no study left open, no lost answer; the ledgers agree to the cent."""
         mturk, ledger = self.mturk, self.mturk.market.ledger()
         paid = [(entry.kind, entry.amount) for entry in ledger if entry.kind not in ("fee", "tax")]
         assert sorted(paid) == sorted(
@@ -199,18 +199,18 @@ def test_who_could_not_submit_is_paid_once_though_the_program_dies_after_each_se
     with pytest.raises(MarketplaceError):
         prolific.pay()
     prolific.wait(16)
-    recruiter: Any = prolific.context.marketplace
-    sent = recruiter.bonus
+    marketplace: Any = prolific.context.marketplace
+    sent = marketplace.bonus
 
     def die_after(grant: Any) -> None:
         sent(grant)
         raise Crash
 
-    recruiter.bonus = die_after
+    marketplace.bonus = die_after
     with pytest.raises(Crash):
         prolific.sync()
-    recruiter.bonus = sent
-    recruiter._paid.clear()
+    marketplace.bonus = sent
+    marketplace._paid.clear()
     prolific.wait(1)
     prolific.sync()
     prolific.pay()
@@ -222,7 +222,7 @@ def test_who_could_not_submit_is_paid_once_though_the_program_dies_after_each_se
 
 
 @on_sqlite
-def test_a_refused_screen_out_that_a_person_approves_is_paid_and_booked_once(
+def test_a_refused_screen_out_that_a_person_approves_is_paid_and_recorded_once(
     make_prolific: MakeProlific,
 ) -> None:
     prolific = make_prolific(listeners=1, trials=1)
@@ -238,7 +238,7 @@ def test_a_refused_screen_out_that_a_person_approves_is_paid_and_booked_once(
         prolific.pay()
     prolific.wait(16)
     prolific.sync()
-    assert any("A payment recorded earlier was not made" in line for line in prolific.told)
+    assert any("A payment recorded earlier was not made" in line for line in prolific.reported)
     prolific.market.state.approve(prolific.market.state.submission(taken.assignment_id))
     prolific.sync()
     prolific.wait(20)
@@ -271,7 +271,7 @@ def test_who_leaves_is_asked_to_return_and_who_finishes_to_come_back(
 
 
 def settled(prolific: ProlificStudy) -> bool:
-    """Whether nothing is in doubt or due any more, and the books agree with the marketplace to the cent."""
+    """Whether nothing is in unknown state or due, and our ledger agrees with the marketplace's to the cent."""
     with prolific.context.reading() as session:
         open_ = [*payments.pending(session), *due_payments.all_due(session, prolific.context)]
     return not open_ and prolific.cost == prolific.paid
@@ -356,21 +356,21 @@ def test_who_was_paid_for_leaving_does_not_go_on(make_prolific: MakeProlific) ->
     assert prolific.cost == 50 + 17 and settled(prolific)
 
 
-def finish_and_give_back_after_a_vain_approval(prolific: ProlificStudy, listeners: int) -> None:
+def finish_and_return_after_a_failed_approval(prolific: ProlificStudy, listeners: int) -> None:
     taken = prolific.accept("AREAL")
     assert taken is not None
     ProlificShow(prolific, Breaker(), listeners).listen(taken, "finish")  # type: ignore[arg-type]
     prolific.market.complete(taken.assignment_id, "ANY")
-    recruiter: Any = prolific.context.marketplace
-    approve = recruiter.approve
+    marketplace: Any = prolific.context.marketplace
+    approve = marketplace.approve
 
     def fails(submission: object) -> None:
         raise MarketplaceError("no answer")
 
-    recruiter.approve = fails
+    marketplace.approve = fails
     with pytest.raises(MarketplaceError):
         prolific.sync()
-    recruiter.approve = approve
+    marketplace.approve = approve
     prolific.market.return_(taken.assignment_id)
     prolific.wait(5)
     prolific.sync()
@@ -382,7 +382,7 @@ def test_an_approval_that_came_to_nothing_is_paid_as_a_bonus_when_the_place_was_
 ) -> None:
     prolific = make_prolific(listeners=1, trials=1)
     prolific.launch()
-    finish_and_give_back_after_a_vain_approval(prolific, 1)
+    finish_and_return_after_a_failed_approval(prolific, 1)
     until_it_shows(prolific)
     assert total(prolific.market.ledger(), "bonus") == Decimal("1.50")
     assert prolific.cost == UNIT and settled(prolific)
@@ -480,11 +480,11 @@ def test_where_prolific_does_not_know_us_nothing_is_decided(make_prolific: MakeP
     prolific.sync()
     with prolific.context.reading() as session:
         [due] = due_payments.all_due(session, prolific.context)
-    recruiter: Any = prolific.context.marketplace
-    api, recruiter._api = recruiter._api, Stranger()
+    marketplace: Any = prolific.context.marketplace
+    api, marketplace._api = marketplace._api, Stranger()
     with pytest.raises(ProlificApiError):
         direct_payments.pay_directly(prolific.context, due.assignment, due.kind, due.cents, "", due.submission)
-    recruiter._api = api
+    marketplace._api = api
     prolific.wait(20)
     prolific.sync()
     until_it_shows(prolific)
@@ -492,7 +492,7 @@ def test_where_prolific_does_not_know_us_nothing_is_decided(make_prolific: MakeP
 
 
 class Stranger:
-    """An API to which we are nobody."""
+    """An API that does not know us."""
 
     def get(self, path: str, **_: Any) -> Any:
         raise ProlificApiError("Prolific: not found", 404)
@@ -504,7 +504,7 @@ def test_an_approval_that_came_to_nothing_is_not_paid_beyond_the_budget(
 ) -> None:
     prolific = make_prolific(listeners=2, trials=1)
     prolific.launch(budget=2 * UNIT)
-    finish_and_give_back_after_a_vain_approval(prolific, 2)
+    finish_and_return_after_a_failed_approval(prolific, 2)
     with pytest.raises(OverBudgetError):
         prolific.pay()
     with prolific.context.reading() as session:

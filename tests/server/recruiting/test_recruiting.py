@@ -1,4 +1,4 @@
-"""A study launched at a local Mechanical Turk: at the door, in the books, and what it costs."""
+"""A study launched at a local Mechanical Turk: arrivals, records and costs."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_a_launch_from_the_first_place_to_the_last_cent(make_mturk: MakeMTurk) -
 
 @on_sqlite
 def test_half_the_fee_of_one_large_hit(make_mturk: MakeMTurk) -> None:
-    recruiter = make_mturk(listeners=1).context.marketplace
-    assert 90 * recruiter.fee(150, 9) * 2 == 90 * recruiter.fee(150, 90)
+    marketplace = make_mturk(listeners=1).context.marketplace
+    assert 90 * marketplace.fee(150, 9) * 2 == 90 * marketplace.fee(150, 90)
 
 
 @on_sqlite
-def test_no_worker_takes_part_twice_and_a_place_taken_in_vain_is_given_anew(make_mturk: MakeMTurk) -> None:
+def test_no_worker_takes_part_twice_and_an_unused_place_is_offered_again(make_mturk: MakeMTurk) -> None:
     mturk = make_mturk(listeners=3, trials=1, toml="[prescreen]\nitems = 1\nattempts = 1\n")
     mturk.launch()
     failed = mturk.worker("A1").agree().screen(right=False)
@@ -66,7 +66,7 @@ def test_no_worker_takes_part_twice_and_a_place_taken_in_vain_is_given_anew(make
     mturk.worker("A2").agree().screen()
     failed.hand_in()
     done = mturk.sync()
-    assert (done.approved, done.ordered) == (1, 1), "who fails the prescreen is paid, and their place opened anew"
+    assert (done.approved, done.ordered) == (1, 1), "a failed prescreen is paid, and the place is opened again"
     assert mturk.accept("A1") is None, "whoever took part is offered no other place"
     assert mturk.accept("A2") is None
     assert mturk.states() == ["screened_out", "screened"]
@@ -126,7 +126,7 @@ def test_who_could_not_submit_is_paid_by_a_place_of_their_own(make_mturk: MakeMT
     [due] = mturk.pay()
     assert (due.method, due.kind, due.cents) == ("place", "reward", 150)
     assert mturk.pay() == [], "asked for twice, made once"
-    assert mturk.accept("A2") is None, "nobody else is offered it"
+    assert mturk.accept("A2") is None, "no one else is offered it"
     paid = mturk.worker("A1")
     assert paid.step == "owed"
     paid.hand_in()
@@ -153,7 +153,7 @@ def test_who_finishes_on_a_page_left_open_after_the_hit_is_over_is_owed_the_rewa
 
 
 @on_sqlite
-def test_work_handed_in_without_finishing_is_left_to_a_person(make_mturk: MakeMTurk) -> None:
+def test_an_incomplete_submission_needs_a_decision(make_mturk: MakeMTurk) -> None:
     mturk = make_mturk(listeners=2, trials=1, toml=NO_PRESCREEN)
     mturk.launch()
     walker = mturk.worker("A1").agree()
@@ -171,7 +171,7 @@ def test_work_handed_in_without_finishing_is_left_to_a_person(make_mturk: MakeMT
         assert sorted(found) == [("submitted", False), ("submitted", True)]
         [due] = due_payments.approvable_by_override(session, mturk.context)
         assert (due.cents, due.method) == (150, "approve"), "a person may approve it all the same"
-    mturk.wait(4 * 24 * 60)  # nobody decided, so Mechanical Turk approved by itself
+    mturk.wait(4 * 24 * 60)  # no one decided, so Mechanical Turk approved automatically
     mturk.sync()
     assert mturk.cost == mturk.paid == 2 * UNIT
     assert [call for call in mturk.market.calls if call.operation in ("RejectAssignment", "CreateWorkerBlock")] == []
@@ -198,7 +198,7 @@ def test_a_rejection_by_a_person_is_taken_note_of(make_mturk: MakeMTurk) -> None
 def test_the_budget_is_hard(make_mturk: MakeMTurk) -> None:
     mturk = make_mturk(listeners=3, trials=1, toml=NO_PRESCREEN + "[pay]\nwithdrawn_usd = 0.50\n")
     assert mturk.launch(budget=2 * UNIT + 59).ordered == 2
-    assert "1 more place is needed" in mturk.told[-1]
+    assert "1 more place is needed" in mturk.reported[-1]
     walker = mturk.worker("A1").agree()
     walker.post("leave", confirm="yes")
     mturk.market.return_(walker.accepted.assignment_id)
@@ -365,7 +365,7 @@ def test_a_forged_worker_id_is_never_paid_and_stops_nothing(make_mturk: MakeMTur
 
 
 def test_who_could_not_hear_and_was_paid_by_an_earlier_version_is_not_paid_again(make_mturk: MakeMTurk) -> None:
-    """They were booked as screened out then; the reward that they are due now is the same money."""
+    """They were recorded as screened out then; the reward that they are due now is the same money."""
     mturk = make_mturk(listeners=1, trials=1, toml=NO_PRESCREEN)
     mturk.launch()
     walker = mturk.worker("AMUTE").agree()
@@ -382,7 +382,7 @@ def test_who_could_not_hear_and_was_paid_by_an_earlier_version_is_not_paid_again
 
 
 @on_sqlite
-def test_a_consent_page_sent_again_after_erasing_seals_nobody_again(make_mturk: MakeMTurk) -> None:
+def test_a_consent_page_sent_again_after_erasing_stores_no_identity_again(make_mturk: MakeMTurk) -> None:
     mturk = make_mturk(listeners=1, trials=1, toml=NO_PRESCREEN)
     mturk.launch()
     walker = mturk.worker("A1")

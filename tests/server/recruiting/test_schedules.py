@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, with requests that arrive twice, late or in vain: no cent is lost or paid twice.
+"""Any events in any order, with requests that arrive twice, late or never: no cent is lost or paid twice.
 
 Workers take, finish, hand in, return and abandon; the researcher synchronises and pays, while calls fail before or
 after their work, and time goes by. At the end of every schedule all faults cease and everything must come right.

@@ -36,14 +36,14 @@ URL, LAUNCH = "https://study.example.org/take", "0123abcd-1"
 class MarketplaceCase:
     """A marketplace, and what a worker can do there.
 
-    `accept(opening)` gives the parameters with which the worker then arrives at the study; `submit` and `give_back`
+    `accept(opening)` gives the parameters with which the worker then arrives at the study; `submit` and `return_place`
     take a submission's id; `paid()` is everything that left the account, in cents, fees included.
     """
 
     marketplace: Marketplace
     accept: Callable[[str], dict[str, str]] | None = None
     submit: Callable[[str], None] = lambda submission: None
-    give_back: Callable[[str], None] = lambda submission: None
+    return_place: Callable[[str], None] = lambda submission: None
     paid: Callable[[], int] = lambda: 0
     preview: dict[str, str] | None = None
     nonsense: tuple[dict[str, str], ...] = ()
@@ -227,7 +227,7 @@ def test_fees_are_whole_cents_and_grow_with_the_sum(case: MarketplaceCase) -> No
     assert fees == sorted(fees)
 
 
-def test_what_is_shown_of_an_order_is_told_without_asking(case: MarketplaceCase) -> None:
+def test_the_advert_needs_no_network(case: MarketplaceCase) -> None:
     shown = dict(case.marketplace.advert(an_order()))
     if case.marketplace.capabilities.opens_by_hand:
         assert shown["Address"].startswith(URL)
@@ -237,7 +237,7 @@ def test_what_is_shown_of_an_order_is_told_without_asking(case: MarketplaceCase)
     assert all(shown.values())
 
 
-def test_orders_and_grants_that_make_no_sense_are_refused(case: MarketplaceCase) -> None:
+def test_orders_that_make_no_sense_are_refused(case: MarketplaceCase) -> None:
     for change in ({"token": ""}, {"token": "x" * 65}, {"places": 0}, {"total": 2}, {"reward": -1}):
         with pytest.raises(ValueError, match=r"token|order"):
             dataclasses.replace(an_order(), **change)
@@ -260,12 +260,12 @@ def test_closing_twice_is_harmless_and_leaves_no_place(case: MarketplaceCase) ->
     assert case.paid() == 0
 
 
-def test_an_account_is_known_or_said_not_to_be(case: MarketplaceCase) -> None:
+def test_a_balance_is_known_or_none(case: MarketplaceCase) -> None:
     balance = case.marketplace.account()
     assert balance is None or balance > 0
 
 
-def test_who_only_looks_is_nobody(market: MarketplaceCase) -> None:
+def test_a_preview_names_no_worker(market: MarketplaceCase) -> None:
     if market.preview is None:
         pytest.skip("this marketplace shows nothing beforehand")
     arrival = market.marketplace.arrive(market.preview)
@@ -313,11 +313,11 @@ def test_from_arrival_to_pay_each_step_twice(market: MarketplaceCase) -> None:
     assert not marketplace.has_paid(dataclasses.replace(grant, token="bonus-2"))
 
 
-def test_a_place_that_is_given_back_may_be_taken_again(market: MarketplaceCase) -> None:
+def test_a_returned_place_may_be_taken_again(market: MarketplaceCase) -> None:
     marketplace, opening = market.marketplace, market.marketplace.open(an_order())
     assert market.accept is not None
     arrival = marketplace.arrive(market.accept(opening))
-    market.give_back(arrival.submission)
+    market.return_place(arrival.submission)
     standing = marketplace.submissions(opening)
     assert (standing.free, standing.held) == (3, 0)
     assert [one for one in standing.submissions if one.status in ("held", "submitted")] == []
