@@ -33,13 +33,13 @@ from server.participant import privacy_views, routes
 from server.privacy import consent_texts, retention
 from server.privacy.erasure import Journal, replay
 from server.recruiting.marketplace_entry import MarketplaceEntry
-from server.recruiting.marketplaces.registry import make_marketplace
+from server.recruiting.marketplaces.registry import make_marketplace, origins_of
 from server.settings import Settings
 from server.web import i18n, rate_limits, request_log
 from server.web.markdown import read_study_texts
 from server.web.rate_limits import Limits
 from server.web.request_queue import QueuedApp, RequestQueue
-from server.web.security_headers import is_desk_path, security_headers
+from server.web.security_headers import MarketplaceOrigins, is_desk_path, security_headers
 from study.config import Study
 from study.prescreen.item import encode_wav
 from study.prescreen.volume import volume_sound
@@ -75,7 +75,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     # Hooks run in this order before a request and in the reverse order after it.
     request_log.install(app)
     rate_limits.install(app, context.limits)
-    _add_security_headers(app, study.config.recruiter.kind, context)
+    _add_security_headers(app, origins_of(study.config), context)
     _open_transactions(app, context.engine)
     _purge_hourly(app, context)
     error_pages.install(app)
@@ -107,7 +107,7 @@ def _make_context(study: Study, settings: Settings, clock: Clock) -> AppContext:
 
 def _marketplace_entry(study: Study, settings: Settings, signer: TokenSigner) -> MarketplaceEntry | None:
     """Who receives people from a marketplace; None where listeners come by plain links."""
-    if study.config.recruiter.kind == "link":
+    if not study.config.recruiter.has_arrivals:
         return None
     if settings.vault is None:
         raise RootnoteError(NEEDED)
@@ -140,7 +140,7 @@ def _set_up_templates(app: Flask, study: Study, context: AppContext) -> None:
         study_name=config.study.name,
         contact=config.study.contact,
         rehearsal=context.settings.rehearsal,
-        marketplace=entry.marketplace.terms.name if entry else "",
+        marketplace=entry.marketplace.capabilities.name if entry else "",
         unheard_usd=config.pay.unheard_usd,
         screened_out_usd=config.pay.screened_out_usd,
         assets=_assets_version(app),
@@ -172,14 +172,14 @@ def _register_pages(app: Flask, context: AppContext) -> None:
 # ------------------------------------------------------------------ hooks of every request
 
 
-def _add_security_headers(app: Flask, recruiter: str, context: AppContext) -> None:
+def _add_security_headers(app: Flask, origins: MarketplaceOrigins, context: AppContext) -> None:
     settings, storage = context.settings, context.experiment.storage.origin
 
     @app.after_request
     def add_headers(response: WebResponse) -> WebResponse:
         desk, https = is_desk_path(request.path), settings.secure or request.is_secure
         sounds = (storage,) if storage and not desk else ()
-        headers = security_headers(recruiter, desk=desk, secure=https, sounds=sounds, market=settings.market_url)
+        headers = security_headers(origins, desk=desk, secure=https, sounds=sounds, market=settings.market_url)
         response.headers.update(headers)
         if request.endpoint == "static" and response.status_code < 400:
             response.headers["Cache-Control"] = "public, max-age=86400"

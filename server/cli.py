@@ -15,7 +15,7 @@ SECTIONS = {
         "rehearse": ("server.simulation.cli:rehearse", "Send simulated listeners through the study."),
         "open": (f"{_COMMANDS}.recruiting:open_", "Open the study at the marketplace."),
         "status": (f"{_COMMANDS}.status:status", "Show how many listeners are at each stage, and what was paid."),
-        "sync": (f"{_COMMANDS}.recruiting:sync", "Fetch submissions from the marketplace; approve complete ones."),
+        "sync": (f"{_COMMANDS}.recruiting:sync_", "Fetch submissions from the marketplace; approve complete ones."),
         "close": (f"{_COMMANDS}.recruiting:close", "Stop recruiting."),
     },
     "Money": {

@@ -21,12 +21,12 @@ from embeddings.errors import RootnoteError
 from server.db.urls import parse_database_url
 from server.identity.vault import Vault, has_keys, read_vault
 from server.web import request_queue
+from server.web.loopback import is_loopback
 from study.config import Study, StudyConfig
 
 SECRET_LENGTH = 32
 METRICS_TOKEN_LENGTH = 16
 REQUESTS_PER_SECOND = 200.0
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _check_public_url(value: str) -> str:
 def _check_market_url(value: str) -> str:
     value = value.rstrip("/")
     parts = urlsplit(value)
-    if value and (parts.scheme != "http" or parts.hostname not in LOOPBACK or not parts.port):
+    if value and (parts.scheme != "http" or not is_loopback(parts.hostname) or not parts.port):
         raise ValueError(f"is '{value}', not a marketplace on this machine, such as http://127.0.0.1:8080.")
     return value
 
@@ -296,6 +296,6 @@ def _database(study: Study, environment: ServerEnvironment) -> URL:
 
 
 def _open_vault(study: Study, environment: Mapping[str, str], rehearsal_secret: str) -> Vault | None:
-    if study.config.recruiter.kind == "link" and not has_keys(environment):
+    if not study.config.recruiter.has_arrivals and not has_keys(environment):
         return None  # listeners by plain links have no marketplace identity
     return read_vault(environment, rehearsal_secret=rehearsal_secret)

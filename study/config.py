@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from embeddings.errors import ConfigError
 from study.config_sections import (
@@ -27,13 +27,13 @@ from study.config_sections import (
     PlayerConfig,
     PrescreenConfig,
     PrivacyConfig,
-    RecruiterConfig,
     RehearsalConfig,
     Section,
     StimuliConfig,
     StorageConfig,
     StudyInfo,
 )
+from study.marketplaces import RecruiterConfig, SectionError, known_keys
 from study.questionnaire import (
     DEFAULT_QUESTIONS,
     FORM_LIMIT,
@@ -65,7 +65,7 @@ class StudyConfig(Section):
     questions: list[Question] = DEFAULT_QUESTIONS
     pay: PayConfig = PayConfig()
     privacy: PrivacyConfig = PrivacyConfig()
-    recruiter: RecruiterConfig = RecruiterConfig()
+    recruiter: RecruiterConfig = Field(default_factory=RecruiterConfig)
     rehearsal: RehearsalConfig = RehearsalConfig()
 
     @model_validator(mode="after")
@@ -161,7 +161,7 @@ def load_study(folder: Path) -> Study:
 def _explain(error: ValidationError) -> str:
     """The first problem of a validation error as one sentence, with the key nearest to a misspelt one."""
     # A misspelt key also leaves the right one missing: name the misspelling first.
-    problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    problem = min(_problems(error), key=lambda item: item["type"] != "extra_forbidden")
     location = problem["loc"]
     where = ".".join(str(part) for part in _as_written(location) if part not in ("int", "literal['auto']"))
     if problem["type"] == "extra_forbidden":
@@ -171,10 +171,20 @@ def _explain(error: ValidationError) -> str:
         return f"the key '{where}' is missing."
     if problem["type"].startswith("union_tag"):
         return f"'{where}.type': a question is one of {', '.join(QUESTION_TYPES)}."
-    message = problem["msg"].removeprefix("Value error, ")
+    message = str(problem["msg"]).removeprefix("Value error, ")
     if message.startswith("unknown key"):
         return message
     return f"'{where}': {message[0].lower()}{message[1:]}." if where else f"{message}."
+
+
+def _problems(error: ValidationError) -> list[dict[str, Any]]:
+    """The problems of a validation error; those of a marketplace's own section with their place in study.toml."""
+    found: list[dict[str, Any]] = []
+    for item in error.errors():
+        inner = item.get("ctx", {}).get("error")
+        within: list[dict[str, Any]] = inner.problems if isinstance(inner, SectionError) else [{**item, "loc": ()}]
+        found += [{**one, "loc": (*item["loc"], *one["loc"])} for one in within]
+    return found
 
 
 def _as_written(location: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -185,6 +195,8 @@ def _as_written(location: tuple[Any, ...]) -> tuple[Any, ...]:
 def _known_keys(location: tuple[Any, ...]) -> list[str]:
     if location[:1] == ("questions",):
         return list(QUESTION_TYPES[location[2]].model_fields)
+    if location[:1] == ("recruiter",):
+        return known_keys(location[1:])
     model: type[BaseModel] = StudyConfig
     for part in location:
         annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None

@@ -306,63 +306,6 @@ class PrivacyConfig(Section):
     identity_days: float = Field(default=30, ge=1, le=3650)
 
 
-class MTurkConfig(Section):
-    """What workers of Mechanical Turk see, and who may take part: by default as in the paper."""
-
-    title: str = Field(
-        default="Listen to short clips of music: which two sound more alike?", min_length=1, max_length=128
-    )
-    description: str = Field(
-        default="Compare short clips of music and answer a few questions. Please use headphones.",
-        min_length=1,
-        max_length=2000,
-    )
-    keywords: str = Field(default="music, audio, listening, sound, survey, research", max_length=1000)
-    countries: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = Field(default=["US"], max_length=30)
-    approved_percent: int = Field(default=98, ge=0, le=100)
-    approved_hits: int = Field(default=1000, ge=0)
-    masters: bool = False
-    assignment_minutes: int = Field(default=60, ge=1, le=30 * 24 * 60)
-    lifetime_days: float = Field(default=7, gt=0.01, le=365)
-    auto_approval_days: float = Field(default=3, gt=0, le=30)
-
-
-class ProlificConfig(Section):
-    """What people on Prolific see, who may take part, and which account pays.
-
-    `countries` and `languages` are Prolific's choice ids ("1" is the United States, "0" the United Kingdom; "19" is
-    English). `fee` is the account's: a third of what is paid (academic), or 42.8 % (corporate); `tax_percent` is on it.
-    """
-
-    title: str = Field(
-        default="Listen to short clips of music: which two sound more alike?", min_length=1, max_length=120
-    )
-    description: str = Field(
-        default="Compare short clips of music and answer a few questions. Please use headphones.", min_length=1
-    )
-    countries: list[str] = ["1"]
-    languages: list[str] = ["19"]
-    approved_percent: int = Field(default=98, ge=0, le=100)
-    approved: int = Field(default=0, ge=0, le=10_000)
-    exclude_studies: list[str] = []
-    devices: list[Literal["desktop", "mobile", "tablet"]] = ["desktop"]
-    max_minutes: int = Field(default=60, ge=2, le=1440)
-    workspace: str = ""
-    project: str = ""
-    currency: Literal["USD", "GBP"] = "USD"
-    fee: Literal["academic", "corporate"] = "academic"
-    tax_percent: float = Field(default=0, ge=0, le=50)
-
-
-class RecruiterConfig(Section):
-    """Where listeners come from."""
-
-    kind: Literal["link", "mturk", "prolific"] = "link"
-    reservation_minutes: float = Field(default=60, gt=0)
-    mturk: MTurkConfig = MTurkConfig()
-    prolific: ProlificConfig = ProlificConfig()
-
-
 class RehearsalConfig(Section):
     """Simulated listeners: P(agree) = 0.5 + (0.5 - lapse) * (1 - exp(-(difference / scale) ** shape))."""
 

@@ -15,6 +15,7 @@ from sqlalchemy import JSON, DateTime, Dialect, Enum, ForeignKey, Index, MetaDat
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
+from server.db.enums import PaymentKind, PaymentState, SubmissionStatus
 from study.languages import SOURCE
 
 
@@ -32,6 +33,11 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         assert isinstance(value, datetime)
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _stored(states: type[enum.StrEnum], length: int) -> Enum:
+    """An enum as a column of text that holds its values."""
+    return Enum(states, native_enum=False, length=length, values_callable=lambda found: [one.value for one in found])
 
 
 class Base(DeclarativeBase):
@@ -70,7 +76,6 @@ COMPLETED = frozenset(
     {AssignmentState.FINISHED, AssignmentState.SUBMITTED, AssignmentState.APPROVED, AssignmentState.PAID}
 )
 TURNED_AWAY = frozenset({AssignmentState.SCREENED_OUT, AssignmentState.TECHNICAL})
-LIVE = ("held", "submitted")  # of a submission: its place is held, or its work is to be judged
 
 
 class StudyRecord(Base):
@@ -104,9 +109,7 @@ class Assignment(Base):
     listener_id: Mapped[int] = mapped_column(ForeignKey("listeners.id"), unique=True)
     entry_hash: Mapped[str] = mapped_column(String(64), unique=True)
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)
-    state: Mapped[AssignmentState] = mapped_column(
-        Enum(AssignmentState, native_enum=False, length=16, values_callable=lambda states: [s.value for s in states])
-    )
+    state: Mapped[AssignmentState] = mapped_column(_stored(AssignmentState, 16))
     list_number: Mapped[int]
     completion_code: Mapped[str] = mapped_column(String(16), unique=True)
     consent_version: Mapped[str] = mapped_column(String(64))
@@ -404,7 +407,7 @@ class MarketplaceSubmission(Base):
     key: Mapped[str] = mapped_column(String(64), unique=True)
     assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"), index=True)
     opening: Mapped[str] = mapped_column(String(64), index=True)
-    status: Mapped[str] = mapped_column(String(16))
+    status: Mapped[SubmissionStatus] = mapped_column(_stored(SubmissionStatus, 16))
     seen_at: Mapped[datetime]
     excluded: Mapped[bool] = mapped_column(default=False)
 
@@ -424,10 +427,10 @@ class Payment(Base):
     assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"))
     submission_id: Mapped[int | None] = mapped_column(ForeignKey("submissions.id"))
     opening_id: Mapped[int | None] = mapped_column(ForeignKey("openings.id"))  # whose reward this is
-    kind: Mapped[str] = mapped_column(String(16))
+    kind: Mapped[PaymentKind] = mapped_column(_stored(PaymentKind, 16))
     cents: Mapped[int]
     fee_cents: Mapped[int]
-    state: Mapped[str] = mapped_column(String(8))
+    state: Mapped[PaymentState] = mapped_column(_stored(PaymentState, 8))
     reason: Mapped[str] = mapped_column(Text, default="")
     intended_at: Mapped[datetime]
     paid_at: Mapped[datetime | None]

@@ -15,7 +15,7 @@ from server.identity.vault import has_keys, read_vault
 
 def check_identities(case: DoctorContext) -> Iterator[Finding]:
     """Worker ids can be opened to pay, by keys that are kept apart; none is left under an old key."""
-    if case.study.config.recruiter.kind == "link" and not has_keys(case.environment):
+    if not case.study.config.recruiter.has_arrivals and not has_keys(case.environment):
         yield Finding("ok", "Listeners come by links: no marketplace's ids are kept.")
         return
     vault = read_vault(case.environment)

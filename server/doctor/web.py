@@ -16,6 +16,7 @@ import httpx
 from embeddings.errors import RootnoteError
 from server.doctor.check import DoctorContext, Finding
 from server.doctor.database import is_private
+from server.recruiting.marketplaces.registry import origins_of
 from server.web.security_headers import security_headers
 
 TIMEOUT = 10.0
@@ -89,8 +90,7 @@ def _differing(case: DoctorContext, reply: httpx.Response, desk: bool) -> list[s
     """The names of the security headers that did not come exactly once and as the server sends them."""
     origin = None if desk else case.storage.origin
     sounds = (origin,) if origin else ()
-    kind = case.study.config.recruiter.kind
-    expected = security_headers(kind, desk=desk, secure=True, sounds=sounds)
+    expected = security_headers(origins_of(case.study.config), desk=desk, secure=True, sounds=sounds)
     return [name for name, value in expected.items() if reply.headers.get_list(name) != [value]]
 
 

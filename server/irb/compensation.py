@@ -6,15 +6,11 @@ from server.irb.blocks import Block, BlockTable, Section, Text
 from server.irb.context import PacketContext
 from server.irb.formatting import count, minutes, money, pay
 from server.irb.timings import Measured
+from server.recruiting.marketplaces.registry import marketplace_class
 from study.config import StudyConfig
 from study.config_sections import PayConfig
 from study.prescreen.steps import graded_steps
 
-HOW = {
-    "mturk": "Payment is made by Mechanical Turk: the work is approved by what the study's database shows.",
-    "prolific": "Payment is made by Prolific: the submission is approved by what the study's database shows.",
-    "link": "The researchers pay by hand, against the completion code that each participant is shown.",
-}
 OF = {
     "people": "Participants",
     "rehearsal": "Rehearsal (people who tried the study)",
@@ -42,7 +38,7 @@ def compensation(facts: PacketContext) -> Section:
     floor = config.pay.floor_usd_per_hour
     blocks: list[Block] = [
         BlockTable("What is paid", ("How a run ends", "Pay"), rows),
-        Text(f"{HOW[config.recruiter.kind]} Nobody's work is rejected by the software."),
+        Text(f"{marketplace_class(config).payment_note} Nobody's work is rejected by the software."),
         Text(
             f"Planned: {money(check.reward_usd, config)} for {minutes(check.minutes)}, which is "
             f"{money(check.hourly_usd, config)} an hour, {_beside(check.hourly_usd, floor)} the floor of "

@@ -99,7 +99,7 @@ def _advert(study: Study, environment: Mapping[str, str]) -> Advert:
     address = environment.get("ROOTNOTE_PUBLIC_URL", "").rstrip("/") or "https://(the server's address)"
     reward = cents(config.pay.reward_usd)
     order = PostingOrder("packet", "packet", places, places, reward, f"{address}/take", config.pay.minutes)
-    return Advert(recruiter.terms.name, recruiter.advert(order))
+    return Advert(recruiter.capabilities.name, recruiter.advert(order))
 
 
 def _fingerprint(study: Study, plan: Plan) -> str:

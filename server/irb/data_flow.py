@@ -11,6 +11,7 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
+from server.recruiting.marketplaces.registry import marketplace_class
 from study.config import StudyConfig
 
 Kind = Literal["personal", "pseudonymous", "plain"]
@@ -61,9 +62,9 @@ def boxes(config: StudyConfig) -> dict[str, Box]:
         "backups": Box(666, 384, "Backups, on the host", ("copies of the database",), "pseudonymous"),
         "researchers": Box(345, 384, "Researchers", ("desk and exports,", "by pseudonym"), "pseudonymous"),
     }
-    if config.recruiter.kind != "link":
+    if config.recruiter.has_arrivals:
         found["backups"] = dataclasses.replace(found["backups"], kind="personal")  # the vault among what they copy
-        name = {"mturk": "Mechanical Turk", "prolific": "Prolific"}[config.recruiter.kind]
+        name = marketplace_class(config).capabilities.name
         found["market"] = Box(20, 384, name, ("knows its workers,", "pays them"), "personal")
         found["vault"] = Box(
             666, 180, "Database: vault", ("worker ids, encrypted;", "the key is elsewhere"), "personal"
@@ -82,7 +83,7 @@ def arrows(config: StudyConfig) -> list[Arrow]:
         found.append(Arrow((345, 60), (234, 60), 290, 44, ("clips",)))
     else:
         found.append(Arrow((452, 116), (452, 180), 452, 150, ("clips",)))
-    if config.recruiter.kind == "link":
+    if not config.recruiter.has_arrivals:
         found.append(Arrow((127, 126), (345, 430), 190, 290, ("completion code,", "by the participant")))
         found.append(Arrow((773, 136), (773, 384), 773, 330, ("copies",)))
         return found
@@ -97,7 +98,7 @@ def arrows(config: StudyConfig) -> list[Arrow]:
 
 def in_words(config: StudyConfig) -> list[str]:
     """The diagram in sentences, for whoever cannot see it."""
-    market = {"mturk": "Mechanical Turk", "prolific": "Prolific", "link": ""}[config.recruiter.kind]
+    market = marketplace_class(config).capabilities.name if config.recruiter.has_arrivals else ""
     straight = config.storage.stimuli and config.storage.delivery == "redirect"
     sentences = [
         "The participant's browser gets pages from the web server, and sends answers, times and the kind of browser.",

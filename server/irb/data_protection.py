@@ -109,7 +109,7 @@ def _built_in(config: StudyConfig) -> list[str]:
         "chained to the one before and sealed, so that any edit is found (rootnote server audit --verify).",
         "Exports hold pseudonyms only, no completion codes, and carry hashes by which an edited file is told.",
     ]
-    if config.recruiter.kind != "link":
+    if config.recruiter.has_arrivals:
         points.insert(
             1,
             "Worker ids, which paying needs, lie in one table, encrypted (Fernet: AES-128-CBC with HMAC-SHA-256) under "

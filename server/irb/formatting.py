@@ -32,5 +32,5 @@ def pay(amount: float, config: StudyConfig) -> str:
 
 def money(amount: float, config: StudyConfig) -> str:
     """An amount in the currency that the study pays in."""
-    pounds = config.recruiter.kind == "prolific" and config.recruiter.prolific.currency == "GBP"
-    return f"{'£' if pounds else '$'}{amount:,.2f}"
+    sign = {"GBP": "£", "EUR": "€", "USD": "$"}.get(config.recruiter.currency, f"{config.recruiter.currency} ")
+    return f"{sign}{amount:,.2f}"

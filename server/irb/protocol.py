@@ -151,7 +151,7 @@ def _analysis(facts: PacketContext) -> list[Block]:
 
 def _once(config: StudyConfig) -> str:
     known = "Each person takes part once: who came before is recognised by a keyed hash of their id"
-    if config.recruiter.kind != "link":
+    if config.recruiter.has_arrivals:
         return f"{known} at the marketplace."
     return f"{known} in the link, where each is sent a link of their own; an open link cannot tell two people apart."
 

@@ -9,27 +9,17 @@ from markupsafe import Markup
 from server.irb.blocks import Block, BlockTable, Prose, Section, Text
 from server.irb.context import PacketContext
 from server.irb.formatting import LANGUAGE_NAMES
+from server.recruiting.marketplaces.registry import marketplace_class
 from study.consent_check import ELEMENTS, missing_elements
 from study.languages import LANGUAGES
-
-POSTS = {
-    "mturk": "This is what Mechanical Turk shows in its list of tasks and above the task, word for word. A worker may "
-    "look at a preview (the consent text, without a button to begin) before accepting.",
-    "prolific": "This is what Prolific shows to those whom its filters let see the study, word for word.",
-    "link": "Rootnote posts nothing: the researchers send an address. The invitation's words are theirs, so attach "
-    "every e-mail, post and poster to this packet. The first page that the address opens is the consent below.",
-}
 
 
 def recruitment(facts: PacketContext) -> Section:
     """The advertisement as the recruiter shows it."""
     rows = [[what, words] for what, words in facts.advert.shown]
-    title = f"As shown by {facts.advert.where}"
-    if facts.config.recruiter.kind == "link":
-        title = "What participants are sent"
-    return Section(
-        "Recruitment", [Text(POSTS[facts.config.recruiter.kind]), BlockTable(title, ("Part", "Words"), rows)]
-    )
+    marketplace = marketplace_class(facts.config)
+    title = marketplace.listing_title or f"As shown by {facts.advert.where}"
+    return Section("Recruitment", [Text(marketplace.listing_note), BlockTable(title, ("Part", "Words"), rows)])
 
 
 def consent(facts: PacketContext) -> Section:

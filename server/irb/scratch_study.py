@@ -45,14 +45,13 @@ from server.db.models import (
 )
 from server.identity.vault import Vault, new_key
 from server.privacy import erasure
+from server.recruiting.marketplaces.registry import marketplace_class
 from server.settings import Settings
 from study.config import Study
 from study.config_sections import StorageConfig
 from study.prescreen.item import INTERVALS
 from study.prescreen.steps import stored_item
 
-HIT = "3ROOTNOTE0PACKET0HIT"
-PROLIFIC_STUDY = "aaaaaaaaaaaaaaaaaaaaaaaa"
 WHO = "the board packet"
 WHY = "so that the page can be pictured"
 
@@ -89,14 +88,7 @@ class ScratchStudy:
 
     def door(self, person: int, *, place: int = 1, preview: bool = False, **more: str) -> str:
         """The address that a person comes by; `place` is a later one that they take at the marketplace."""
-        kind = self.study.config.recruiter.kind
-        query = {"worker": f"listener{person}"}
-        if kind == "mturk":
-            taken = "ASSIGNMENT_ID_NOT_AVAILABLE" if preview else f"3PLACE{person:04}{place:04}"
-            query = {"workerId": f"A1LISTENER{person:04}", "assignmentId": taken, "hitId": HIT}
-            query["turkSubmitTo"] = "https://www.mturk.com"
-        elif kind == "prolific":
-            query = {"PROLIFIC_PID": f"{person:024x}", "STUDY_ID": PROLIFIC_STUDY, "SESSION_ID": f"{place:024x}"}
+        query = marketplace_class(self.study.config).sample_query(person, place, preview=preview)
         return f"{self.address}/take?{urlencode(query | more)}"
 
     # ------------------------------------------------------------------ bringing a listener on
@@ -229,7 +221,7 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
         engine = database.connect(url)
         database.migrate(engine)
         engine.dispose()
-        vault = None if study.config.recruiter.kind == "link" else Vault([new_key()])
+        vault = None if not study.config.recruiter.has_arrivals else Vault([new_key()])
         journal = str(Path(folder) / "erasures.jsonl")  # not the study's own
         settings = Settings(url, secrets.token_hex(32), requests_per_second=0, vault=vault, erasures=journal)
         app = create_app(here, settings, clock=clock)
@@ -249,10 +241,9 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
 
 def _open_places(house: ScratchStudy) -> None:
     """Write down the task that marketplace workers come by."""
-    kind = house.study.config.recruiter.kind
-    if kind == "link":
+    marketplace = marketplace_class(house.study.config)
+    if not marketplace.capabilities.has_arrivals:
         return
-    market_id = HIT if kind == "mturk" else PROLIFIC_STUDY
     with house.writing() as session:
         session.add(
             Posting(
@@ -260,7 +251,7 @@ def _open_places(house: ScratchStudy) -> None:
                 places=1,
                 reward_cents=0,
                 fee_cents=0,
-                market_id=market_id,
+                market_id=marketplace.sample_opening,
                 ordered_at=house.clock.now,
             )
         )

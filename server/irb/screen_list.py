@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from server.irb.scratch_study import ScratchStudy
 from server.irb.screenshots import WINDOWS, Screenshooter, Width
+from server.recruiting.marketplaces.registry import marketplace_class
 from study.prescreen.steps import STEPS, graded_steps, step_config
 from study.questionnaire import check_answers
 
@@ -180,7 +181,7 @@ class ScreenTour:
 def tour(house: ScratchStudy, camera: Screenshooter) -> list[Picture]:
     """Picture every screen of a study, in the order in which a listener may meet them."""
     walk = ScreenTour(house, camera)
-    if house.study.config.recruiter.kind == "mturk":
+    if marketplace_class(house.study.config).capabilities.has_preview:
         walk.show(PREVIEW, walk.door(STRANGER, preview=True))
     walk.show(CONSENT, walk.door(STRANGER))
     walk.show(TEXT, lambda language: walk.open(f"{house.address}/consent?lang={language}"))
@@ -221,7 +222,7 @@ def _leave_early(walk: ScreenTour) -> None:
     token = walk.consent()
     walk.house.leave(token)
     walk.show(WITHDRAWN, walk.own(token))
-    if walk.house.study.config.recruiter.kind == "link":
+    if not walk.house.study.config.recruiter.has_arrivals:
         walk.show(TAKEN, walk.press(walk.door(walk.people)))
     token = walk.consent()
     walk.house.end_unheard(token)
@@ -266,7 +267,7 @@ def _take_the_study(walk: ScreenTour, token: str) -> None:
 
 def _come_too_late(walk: ScreenTour, token: str) -> None:
     house, comer = walk.house, walk.door(STRANGER)
-    if house.study.config.recruiter.kind != "link":
+    if house.study.config.recruiter.has_arrivals:
         house.hand_in(token)
         walk.show(TAKEN, walk.door(walk.people, place=2))
         walk.show(OWED, walk.door(STRANGER, owed="1"))

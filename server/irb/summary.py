@@ -51,8 +51,7 @@ def summary(facts: PacketContext) -> Section:
 
 
 def _identifying(facts: PacketContext) -> str:
-    kind = facts.config.recruiter.kind
-    if kind == "link":
+    if not facts.config.recruiter.has_arrivals:
         return "no names or ids; a keyed hash of the id in the link, if it has one; free text as participants write it"
     return "the marketplace's worker id, encrypted and apart; free text as participants write it"
 

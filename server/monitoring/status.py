@@ -20,7 +20,7 @@ from server.db.models import (
     Posting,
     Response,
 )
-from server.payments import hourly_pay, ledger
+from server.payments import formatting, hourly_pay, ledger
 from server.privacy import retention
 from study.config import StudyConfig
 from study.config_sections import PayConfig
@@ -52,13 +52,13 @@ def money(session: Session, pay: PayConfig) -> dict[str, Any]:
     under_way = {bool(open_): number for open_, number in session.execute(openings)}
     kinds = select(Payment.kind, func.sum(Payment.cents)).where(Payment.state == "paid").group_by(Payment.kind)
     fees = select(func.coalesce(func.sum(Payment.fee_cents), 0)).where(Payment.state == "paid")
-    told: dict[str, Any] = {kind: ledger.dollars(amount) for kind, amount in session.execute(kinds)}
+    told: dict[str, Any] = {kind: formatting.dollars(amount) for kind, amount in session.execute(kinds)}
     told |= {
-        "fees": ledger.dollars(session.scalar(fees) or 0),
-        "paid": ledger.dollars(ledger.paid(session)),
+        "fees": formatting.dollars(session.scalar(fees) or 0),
+        "paid": formatting.dollars(ledger.paid(session)),
         "in_doubt": len(ledger.pending(session)),
-        "at_most": ledger.dollars(ledger.committed(session)),
-        "budget": ledger.dollars(launch.budget_cents),
+        "at_most": formatting.dollars(ledger.committed(session)),
+        "budget": formatting.budget(launch.budget_cents),
     }
     settled = {"openings": under_way.get(True, 0), "openings_settled": under_way.get(False, 0)}
     return {"marketplace": settled | _by_name(session, statuses), "money": told}
@@ -76,7 +76,7 @@ def wage(session: Session, pay: PayConfig) -> dict[str, Any]:
         "floor": f"${pay.floor_usd_per_hour:.2f}",
     }
     if found.below:
-        missing = ledger.dollars(found.missing)
+        missing = formatting.dollars(found.missing)
         told["below_the_floor"] = f"{found.below} people, by {missing}; `rootnote server pay --to-floor` lifts them"
     return {"wage": told}
 

@@ -1,8 +1,8 @@
-"""Wages: how long listeners were at work, what an hour of it pays, and what lifts everybody to the floor.
+"""Hourly pay: how long listeners worked, what they earned an hour, and what is missing to the hourly minimum.
 
-Work is counted from consent to the end by the moments at which something was sent; of a pause between two of them
-five minutes count at most, so that somebody who was called away for an hour does not appear to have worked it.
-Conventions: minutes; an hour's pay in US dollars; what is owed in cents, rounded up.
+Working time runs from consent to the end, by the times at which something was sent. A pause between two of them counts
+as five minutes at most, so that an hour away does not count as an hour of work.
+Conventions: minutes; hourly pay in US dollars; missing amounts in cents, rounded up.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from server.db.enums import PaymentKind, PaymentState
 from server.db.models import COMPLETED, Answer, Assignment, Payment, PrescreenItem, Response
 from server.payments import ledger
 from study.config_sections import PayConfig
@@ -27,7 +28,7 @@ PAUSE = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class PaidWork:
-    """One finished run: minutes at work, and what it pays in all (the reward, and what was added to it)."""
+    """One finished run: working time in minutes, and its pay in total (the reward, and what was added to it)."""
 
     assignment: int
     pseudonym: str
@@ -39,13 +40,13 @@ class PaidWork:
         return self.cents / 100 / (self.minutes / 60) if self.minutes > 0 else math.inf
 
     def short(self, floor: float) -> int:
-        """What is missing to the floor, in cents."""
+        """What is missing to the hourly minimum `floor` (US dollars), in cents."""
         return max(math.ceil(round(floor * 100 * self.minutes / 60 - self.cents, 6)), 0)
 
 
 @dataclass(frozen=True)
 class HourlyPay:
-    """What an hour pays, over everybody who finished: the median, and the tenth percentile."""
+    """Hourly pay of those who finished: the median and the tenth percentile; how many earned too little."""
 
     n: int
     minutes: float
@@ -59,7 +60,9 @@ def paid_work(session: Session, pay: PayConfig) -> list[PaidWork]:
     """Every finished run that was not erased."""
     moments = _moments(session)
     added: dict[int | None, int] = defaultdict(int)
-    extra = select(Payment).where(Payment.kind.in_(("bonus", "lift")), Payment.state != "void")
+    extra = select(Payment).where(
+        Payment.kind.in_((PaymentKind.BONUS, PaymentKind.LIFT)), Payment.state != PaymentState.VOID
+    )
     for payment in session.scalars(extra):
         added[payment.assignment_id] += payment.cents
     done = select(Assignment).where(Assignment.state.in_(COMPLETED), Assignment.ended_at.is_not(None))
@@ -90,13 +93,13 @@ def _ends(assignment: Assignment) -> list[datetime]:
 
 
 def minutes_at_work(moments: Iterable[datetime]) -> float:
-    """Minutes between the first and the last moment, of every pause five at most."""
+    """Minutes between the first and the last moment, counting at most five of every pause."""
     pauses = (after - before for before, after in itertools.pairwise(sorted(moments)))
     return sum((min(pause, PAUSE) for pause in pauses), timedelta()).total_seconds() / 60
 
 
 def hourly_pay(session: Session, pay: PayConfig) -> HourlyPay | None:
-    """What an hour pays; None before anybody finished."""
+    """The hourly pay; None before the first listener finished."""
     found = paid_work(session, pay)
     if not found:
         return None

@@ -1,12 +1,10 @@
-"""The ledger: every payment that is intended, by assignment and kind, and what a launch is bound to cost.
+"""The ledger: every intended payment, by assignment and kind, and the committed cost of a launch.
 
-A payment is written `pending` before the marketplace is asked and `paid` after, so whatever breaks in between leaves a
-row that says what to ask about. Kinds: `reward` for those who finish, `screen_out` for those who failed the prescreen
-or could not hear, `partial` for those who left, `bonus` for what a researcher adds, `lift` up to the floor,
-`paid_again` where a marketplace paid for work that a grant was paid for already. Money is whole cents.
+A payment is recorded as pending before the marketplace is asked and as paid after, so whatever breaks in between
+leaves a row that says what to ask about. The kinds are in server.db.enums. Money is whole cents.
 
-What a launch is bound to cost is counted so that it can only be too high: every place of an opening that may still be
-taken or paid counts in full, with its fee, and so does every payment beside those.
+The committed cost can only be too high, never too low: every place of a posting that may still be taken or paid
+counts in full, with its fee, and so does every other payment.
 """
 
 from __future__ import annotations
@@ -19,9 +17,9 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
+from server.db.enums import LIVE, PaymentKind, PaymentState, SubmissionStatus
 from server.db.models import (
     COMPLETED,
-    LIVE,
     TURNED_AWAY,
     Assignment,
     AssignmentState,
@@ -30,7 +28,8 @@ from server.db.models import (
     Payment,
     Posting,
 )
-from server.recruiting.marketplaces.base import Kind, Outcome
+from server.payments.formatting import dollars
+from server.recruiting.marketplaces.base import RunOutcome
 from study.config import cents
 from study.config_sections import PayConfig
 
@@ -38,87 +37,82 @@ LEFT = {AssignmentState.WITHDRAWN, AssignmentState.RETURNED, AssignmentState.EXP
 
 
 class OverBudgetError(RootnoteError):
-    """What was asked for would cost more than the launch may."""
+    """The launch's budget does not allow this."""
 
 
-def dollars(amount: int) -> str:
-    """$1,234.50"""
-    return f"${amount // 100:,}.{amount % 100:02d}"
-
-
-def outcome(state: AssignmentState, pay: PayConfig) -> Outcome:
-    """How a run that has ended ended, as the marketplace is told: who is paid the reward has finished there."""
-    if state in COMPLETED or due(state, pay)[0] == "reward":
+def outcome(state: AssignmentState, pay: PayConfig) -> RunOutcome:
+    """The outcome of a run for the marketplace: a listener who is paid the reward has finished there."""
+    if state in COMPLETED or due(state, pay)[0] == PaymentKind.REWARD:
         return "finished"
     return "screened_out" if state in TURNED_AWAY else "left"
 
 
-def due(state: AssignmentState, pay: PayConfig) -> tuple[Kind, int]:
-    """What somebody is owed whose run ended so: the kind and the cents."""
+def due(state: AssignmentState, pay: PayConfig) -> tuple[PaymentKind, int]:
+    """What a listener is owed whose run is in this state: the kind and the cents."""
     if state in COMPLETED:
-        return "reward", cents(pay.reward_usd)
+        return PaymentKind.REWARD, cents(pay.reward_usd)
     if state is AssignmentState.TECHNICAL:
         amount = cents(pay.unheard_usd)
-        return "reward" if amount == cents(pay.reward_usd) else "screen_out", amount
+        return PaymentKind.REWARD if amount == cents(pay.reward_usd) else PaymentKind.SCREEN_OUT, amount
     if state in TURNED_AWAY:
-        return "screen_out", cents(pay.screened_out_usd)
+        return PaymentKind.SCREEN_OUT, cents(pay.screened_out_usd)
     if state is AssignmentState.EXPIRED:
-        return "partial", cents(pay.expired_usd)
-    return "partial", cents(pay.withdrawn_usd) if state in LEFT else 0
+        return PaymentKind.PARTIAL, cents(pay.expired_usd)
+    return PaymentKind.PARTIAL, cents(pay.withdrawn_usd) if state in LEFT else 0
 
 
-def settles(state: AssignmentState, pay: PayConfig) -> tuple[Kind, ...]:
-    """The kinds of payment by which what is due is paid; who could not hear was screened out in earlier versions."""
-    return ("reward", "screen_out") if state is AssignmentState.TECHNICAL else (due(state, pay)[0],)
+def settles(state: AssignmentState, pay: PayConfig) -> tuple[PaymentKind, ...]:
+    """The kinds of payment that settle what is due; earlier versions screened out listeners who could not hear."""
+    return (PaymentKind.REWARD, PaymentKind.SCREEN_OUT) if state is AssignmentState.TECHNICAL else (due(state, pay)[0],)
 
 
-def owed(assignment: Assignment, booked: Iterable[Payment], pay: PayConfig) -> tuple[Kind, int] | None:
-    """What a listener is owed beside these payments of theirs; None where that is nothing."""
+def owed(assignment: Assignment, recorded: Iterable[Payment], pay: PayConfig) -> tuple[PaymentKind, int] | None:
+    """What a listener is still owed after their recorded payments; None where that is nothing."""
     kind, amount = due(assignment.state, pay)
     kinds = settles(assignment.state, pay)
-    return None if amount == 0 or any(_covers(one, kinds, amount) for one in booked) else (kind, amount)
+    return None if amount == 0 or any(_covers(one, kinds, amount) for one in recorded) else (kind, amount)
 
 
-def _covers(payment: Payment, kinds: Collection[Kind], amount: int) -> bool:
-    """Whether nothing more is due beside this payment: one of these kinds, or a place's reward, whatever for.
+def _covers(payment: Payment, kinds: Collection[PaymentKind], amount: int) -> bool:
+    """Whether this payment leaves nothing due: it is of these kinds, or the reward of a place.
 
-    Who was approved before they had finished, and goes on to the end, has had the reward.
+    A listener who was approved before they finished, and goes on to the end, has had the reward.
     """
-    whole = payment.opening_id is not None and payment.state != "void" and payment.cents >= amount
+    whole = payment.opening_id is not None and payment.state != PaymentState.VOID and payment.cents >= amount
     return payment.kind in kinds or whole
 
 
 def is_rejected(submissions: Sequence[MarketplaceSubmission]) -> bool:
-    """Whether a person has rejected what a listener handed in (latest first) and nothing of theirs is open."""
+    """Whether a person rejected a listener's latest submission (latest first) and no other of theirs is open."""
     latest = submissions[0] if submissions else None
     is_open = any(one.status in LIVE for one in submissions)
-    return latest is not None and latest.status == "rejected" and not is_open
+    return latest is not None and latest.status == SubmissionStatus.REJECTED and not is_open
 
 
 def submissions_of(session: Session, assignment: Assignment) -> list[MarketplaceSubmission]:
-    """What a listener holds or has held at the marketplace, latest first."""
-    mine = select(MarketplaceSubmission).where(MarketplaceSubmission.assignment_id == assignment.id)
-    return list(session.scalars(mine.order_by(MarketplaceSubmission.id.desc())))
+    """A listener's submissions at the marketplace, latest first."""
+    query = select(MarketplaceSubmission).where(MarketplaceSubmission.assignment_id == assignment.id)
+    return list(session.scalars(query.order_by(MarketplaceSubmission.id.desc())))
 
 
 # ------------------------------------------------------------------ rows
 
 
 def new_token(purpose: str) -> str:
-    """A token for one opening or payment: random, and kept in its row from before the marketplace sees it."""
+    """A random token for one posting or payment, stored in its row before the marketplace sees it."""
     return f"{purpose}-{secrets.token_hex(12)}"
 
 
-def find(session: Session, assignment: Assignment, *kinds: Kind) -> Payment | None:
-    """The payment of one of these kinds that is written down for an assignment."""
-    mine = select(Payment).where(Payment.assignment_id == assignment.id, Payment.kind.in_(kinds))
-    return session.scalar(mine.order_by(Payment.id).limit(1))
+def find(session: Session, assignment: Assignment, *kinds: PaymentKind) -> Payment | None:
+    """An assignment's recorded payment of one of these kinds."""
+    query = select(Payment).where(Payment.assignment_id == assignment.id, Payment.kind.in_(kinds))
+    return session.scalar(query.order_by(Payment.id).limit(1))
 
 
 def record_pending(
     session: Session,
     assignment: Assignment | None,
-    kind: Kind,
+    kind: PaymentKind,
     amount: int,
     fee: int,
     now: datetime,
@@ -127,10 +121,10 @@ def record_pending(
     opening: Posting | None = None,
     reason: str = "",
 ) -> Payment:
-    """Write down a payment before it is made; one of this assignment and kind that is there already is given back.
+    """Record a payment before it is made; returns the existing one of this assignment and kind where there is one.
 
     Raises:
-        OverBudgetError: where the launch's budget has no room for it.
+        OverBudgetError: where the launch's budget does not allow it.
     """
     earlier = find(session, assignment, kind) if assignment is not None else None
     if earlier is not None:
@@ -145,7 +139,7 @@ def record_pending(
         kind=kind,
         cents=amount,
         fee_cents=fee,
-        state="pending",
+        state=PaymentState.PENDING,
         reason=reason,
         intended_at=now,
     )
@@ -155,24 +149,24 @@ def record_pending(
 
 
 def settle(session: Session, payment: Payment, now: datetime) -> None:
-    """Note that a payment was made, and where its assignment stands now."""
-    if payment.state != "paid":
-        payment.state, payment.paid_at = "paid", now
+    """Record that a payment was made, and its assignment's new state."""
+    if payment.state != PaymentState.PAID:
+        payment.state, payment.paid_at = PaymentState.PAID, now
     assignment = session.get(Assignment, payment.assignment_id) if payment.assignment_id else None
-    if payment.kind == "reward" and assignment is not None and assignment.state in COMPLETED:
+    if payment.kind == PaymentKind.REWARD and assignment is not None and assignment.state in COMPLETED:
         assignment.state = AssignmentState.PAID
     session.flush()
 
 
 def pending(session: Session) -> list[Payment]:
-    """The payments of which it is not known whether they were made, oldest first."""
-    return list(session.scalars(select(Payment).where(Payment.state == "pending").order_by(Payment.id)))
+    """The payments in unknown state, oldest first."""
+    return list(session.scalars(select(Payment).where(Payment.state == PaymentState.PENDING).order_by(Payment.id)))
 
 
 def same_payments(session: Session, payment: Payment) -> int:
-    """How many other grants of as many cents to this submission the books show as paid."""
+    """How many other direct payments of the same amount to this submission are recorded as paid."""
     same = (Payment.submission_id == payment.submission_id, Payment.cents == payment.cents)
-    others = (Payment.id != payment.id, Payment.state == "paid", Payment.opening_id.is_(None))
+    others = (Payment.id != payment.id, Payment.state == PaymentState.PAID, Payment.opening_id.is_(None))
     return session.scalar(select(func.count()).select_from(Payment).where(*same, *others)) or 0
 
 
@@ -184,37 +178,37 @@ def launch(session: Session, *, lock: bool = False) -> Launch | None:
 
 
 def paid(session: Session) -> int:
-    """What was paid so far, fees included."""
-    return _sum(session, Payment.state == "paid")
+    """What was paid so far, in cents, fees included."""
+    return _sum(session, Payment.state == PaymentState.PAID)
 
 
 def committed(session: Session) -> int:
-    """What the launch is bound to cost at most as it stands: paid, in doubt, and open."""
+    """The most that the launch may cost as it is now, in cents: paid, in unknown state, and open."""
     unit = Posting.places * (Posting.reward_cents + Posting.fee_cents)
     unsettled = select(func.coalesce(func.sum(unit), 0)).where(Posting.settled_at.is_(None))
     within = select(Posting.id).where(Posting.settled_at.is_(None))
-    beside = Payment.opening_id.is_(None) | Payment.opening_id.not_in(within)
-    return int(session.scalar(unsettled) or 0) + _sum(session, beside, Payment.state != "void")
+    other = Payment.opening_id.is_(None) | Payment.opening_id.not_in(within)
+    return int(session.scalar(unsettled) or 0) + _sum(session, other, Payment.state != PaymentState.VOID)
 
 
 def remaining_budget(session: Session) -> int:
-    """What may still be ordered or granted within the budget."""
+    """What may still be ordered or paid within the budget, in cents."""
     found = launch(session)
     return 0 if found is None else max(found.budget_cents - committed(session), 0)
 
 
 def require_budget(session: Session, more: int) -> None:
-    """Refuse to be bound to `more` cents than the budget has room for.
+    """Refuse `more` cents than the budget allows.
 
     Raises:
-        OverBudgetError: with what is missing.
+        OverBudgetError: with the missing amount.
     """
     found = launch(session, lock=True)
     if found is None or more <= found.budget_cents - committed(session):
         return
     missing = more - (found.budget_cents - committed(session))
     raise OverBudgetError(
-        f"the budget of {dollars(found.budget_cents)} is {dollars(missing)} short of this; "
+        f"the budget of {dollars(found.budget_cents)} is {dollars(missing)} too low for this; "
         "raise it with `rootnote server open --budget USD`."
     )
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from study.config import StudyConfig
+from study.marketplaces import load_marketplace
 
 Tells = Literal["personal", "hash", "pseudonymous", "nothing"]
 About = Literal["listeners", "researchers", "the study"]
@@ -471,8 +472,8 @@ def storage_locations(config: StudyConfig) -> list[StorageLocation]:
                 "the bucket's administrators",
             )
         )
-    if config.recruiter.kind != "link":
-        name = {"mturk": "Mechanical Turk", "prolific": "Prolific"}[config.recruiter.kind]
+    if config.recruiter.has_arrivals:
+        name = load_marketplace(config.recruiter.kind).capabilities.name
         found.append(
             StorageLocation(
                 name,

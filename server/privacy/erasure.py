@@ -26,9 +26,9 @@ from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
 from server.audit import study_control
+from server.db.enums import LIVE
 from server.db.models import (
     ACTIVE,
-    LIVE,
     Answer,
     Assignment,
     AssignmentState,

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from server.assignments.places import seeded_turns
 from server.db.models import Place
 from study.config import Study, StudyConfig
+from study.marketplaces import private_settings
 from study.preregistration.exclusion_rules import ExclusionPlan, plan_of
 
 NOT_PUBLISHED = "not-published"
@@ -29,9 +30,6 @@ WITHHELD_KEYS: dict[str, Any] = {
     "corpus.metadata": "",
     "corpus.duplicates": "",
     "storage.stimuli": "",
-    "recruiter.prolific.workspace": "",
-    "recruiter.prolific.project": "",
-    "recruiter.prolific.exclude_studies": [],
 }
 HEADER = "# The study as it was run{}. It can be read, but not run again from this file alone.\n"
 
@@ -52,7 +50,9 @@ def published_design(study: Study, rules: ExclusionPlan, *, seed: bool) -> tuple
     data = study.config.model_dump(mode="json", exclude_none=True, exclude={"rehearsal"})
     if rules != plan_of(study.config):
         data["exclusions"] = _as_settings(rules)
-    withheld = [key for key, stand_in in WITHHELD_KEYS.items() if _replace(data, key, stand_in)]
+    withheld = [
+        key for key, stand_in in {**WITHHELD_KEYS, **private_settings()}.items() if _replace(data, key, stand_in)
+    ]
     for embedder in study.config.embedding.models:
         key = f"embedding.{embedder}.checkpoint"
         named = data["embedding"].get(embedder, {}).get("checkpoint", "")

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+import enum
 from collections import defaultdict
 from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from server.db.models import (
-    LIVE,
-    Assignment,
-    MarketplaceSubmission,
-    Payment,
-    Posting,
-)
+from server.db.enums import LIVE, PaymentKind, PaymentState, SubmissionStatus
+from server.db.models import Assignment, MarketplaceSubmission, Payment, Posting
 from server.payments import ledger
-from server.recruiting.launch import RecruitingContext
-from server.recruiting.marketplaces.base import (
-    Kind,
-)
+from server.recruiting.context import RecruitingContext
 from server.recruiting.snapshot import posting_of
+
+
+class PaymentMethod(enum.StrEnum):
+    """How an amount can be paid."""
+
+    APPROVE = "approve"  # by approving the submission
+    DIRECT = "grant"  # by a direct payment
+    PLACE = "place"  # by a place that only this listener may take
+    BY_HAND = "by hand"  # by the researcher, outside Rootnote
+    WAIT = "wait"  # not yet: the listener may still submit
+
+
+PAYABLE = (PaymentMethod.DIRECT, PaymentMethod.PLACE, PaymentMethod.BY_HAND)  # what `rootnote server pay` pays
 
 
 @dataclass(frozen=True)
 class DuePayment:
-    """Money to be paid: by approving `submission` (an id of ours), by a grant, or by a place made for it alone."""
+    """An amount that a listener is owed; `submission` is our id of the submission that it goes with."""
 
     assignment: int
     pseudonym: str
-    kind: Kind
+    kind: PaymentKind
     cents: int
     fee: int
-    how: str  # "approve", "grant", "place", "by hand", or "wait": they may submit still
+    method: PaymentMethod
     submission: int | None = None
 
     @property
@@ -40,77 +46,79 @@ class DuePayment:
         return self.cents + self.fee
 
 
-def all_due(session: Session, office: RecruitingContext) -> list[DuePayment]:
-    """Everything that is owed and not paid or under way, by how it can be paid."""
-    booked: dict[int | None, list[Payment]] = defaultdict(list)
+def all_due(session: Session, context: RecruitingContext) -> list[DuePayment]:
+    """Everything that is owed and neither paid nor in progress, with the way to pay it."""
+    recorded: dict[int | None, list[Payment]] = defaultdict(list)
     for one in session.scalars(select(Payment)):
-        if is_under_way(session, one):
-            booked[one.assignment_id].append(one)
+        if is_in_progress(session, one):
+            recorded[one.assignment_id].append(one)
     found = []
     for assignment in session.scalars(select(Assignment).order_by(Assignment.id)):
-        owed = ledger.owed(assignment, booked[assignment.id], office.config.pay)
+        owed = ledger.owed(assignment, recorded[assignment.id], context.config.pay)
         if owed is None:
             continue
         rows = ledger.submissions_of(session, assignment)
         if not ledger.is_rejected(rows):
-            found.append(_due(session, office, assignment, rows, *owed))
+            found.append(_due(session, context, assignment, rows, *owed))
     return found
 
 
-def is_under_way(session: Session, payment: Payment) -> bool:
-    """Paid, decided, or pending and seen to; a pending approval is due again, and so is a place in vain."""
-    if payment.state != "pending" or payment.opening_id is None:
+def is_in_progress(session: Session, payment: Payment) -> bool:
+    """Whether a payment is paid, decided or being handled; a pending approval or an unused place is due again."""
+    if payment.state != PaymentState.PENDING or payment.opening_id is None:
         return True
-    opening = session.get_one(Posting, payment.opening_id)
-    return opening.owed_to is not None and opening.settled_at is None
+    posting = session.get_one(Posting, payment.opening_id)
+    return posting.owed_to is not None and posting.settled_at is None
 
 
 def _due(
     session: Session,
-    office: RecruitingContext,
+    context: RecruitingContext,
     assignment: Assignment,
     rows: list[MarketplaceSubmission],
-    kind: Kind,
+    kind: PaymentKind,
     amount: int,
 ) -> DuePayment:
-    at = office.recruiter.terms
+    marketplace = context.marketplace.capabilities
     who = (assignment.id, assignment.pseudonym, kind)
-    if at.by_hand:
-        return DuePayment(*who, amount, 0, "by hand")
-    submitted = next((row for row in rows if row.status == "submitted"), None)
-    apart = at.screen_out_apart and kind != "reward"
-    if submitted is not None and not apart and amount >= office.reward:
-        opening = posting_of(session, submitted.opening)
-        reward, fee = (opening.reward_cents, opening.fee_cents) if opening else (office.reward, office.fee)
-        return DuePayment(*who, reward, fee, "approve", submitted.id)
-    if rows and (at.pays_unsubmitted or apart) and (apart or not any(row.status in LIVE for row in rows)):
-        return DuePayment(*who, amount, office.recruiter.fee(amount), "grant", rows[0].id)
-    if any(row.status in LIVE for row in rows) or at.pays_unsubmitted:
-        return DuePayment(*who, amount, office.recruiter.fee(amount), "wait")
-    return DuePayment(*who, amount, office.recruiter.fee(amount), "place")
+    if marketplace.pays_by_hand:
+        return DuePayment(*who, amount, 0, PaymentMethod.BY_HAND)
+    submitted = next((row for row in rows if row.status == SubmissionStatus.SUBMITTED), None)
+    separate = marketplace.screens_out_separately and kind is not PaymentKind.REWARD
+    if submitted is not None and not separate and amount >= context.reward:
+        posting = posting_of(session, submitted.opening)
+        reward, fee = (posting.reward_cents, posting.fee_cents) if posting else (context.reward, context.fee)
+        return DuePayment(*who, reward, fee, PaymentMethod.APPROVE, submitted.id)
+    fee, is_live = context.marketplace.fee(amount), any(row.status in LIVE for row in rows)
+    if rows and (separate or (marketplace.pays_unsubmitted and not is_live)):
+        return DuePayment(*who, amount, fee, PaymentMethod.DIRECT, rows[0].id)
+    if is_live or marketplace.pays_unsubmitted:
+        return DuePayment(*who, amount, fee, PaymentMethod.WAIT)
+    return DuePayment(*who, amount, fee, PaymentMethod.PLACE)
 
 
-def approvable_by_override(session: Session, office: RecruitingContext) -> list[DuePayment]:
-    """The submissions that are for a person to decide, as if they were complete."""
+def approvable_by_override(session: Session, context: RecruitingContext) -> list[DuePayment]:
+    """The submissions that need a person's decision, as if they were complete."""
     found = []
-    for row, assignment in needs_manual_review(session, office):
-        opening = posting_of(session, row.opening)
-        if assignment is not None and opening is not None:
-            kind = ledger.due(assignment.state, office.config.pay)[0]
+    for row, assignment in needs_manual_review(session, context):
+        posting = posting_of(session, row.opening)
+        if assignment is not None and posting is not None:
+            kind = ledger.due(assignment.state, context.config.pay)[0]
             who = (assignment.id, assignment.pseudonym, kind)
-            found.append(DuePayment(*who, opening.reward_cents, opening.fee_cents, "approve", row.id))
+            found.append(DuePayment(*who, posting.reward_cents, posting.fee_cents, PaymentMethod.APPROVE, row.id))
     return found
 
 
 def needs_manual_review(
-    session: Session, office: RecruitingContext
+    session: Session, context: RecruitingContext
 ) -> list[tuple[MarketplaceSubmission, Assignment | None]]:
-    """Submissions that the database does not show complete: for a person to decide."""
-    approvable = {one.submission for one in all_due(session, office) if one.how in ("approve", "grant")}
+    """Submissions that the database does not show complete: a person decides."""
+    settled_by = (PaymentMethod.APPROVE, PaymentMethod.DIRECT)
+    approvable = {one.submission for one in all_due(session, context) if one.method in settled_by}
     owed = set(session.scalars(select(Posting.market_id).where(Posting.owed_to.is_not(None))))
     query = (
         select(MarketplaceSubmission)
-        .where(MarketplaceSubmission.status == "submitted")
+        .where(MarketplaceSubmission.status == SubmissionStatus.SUBMITTED)
         .order_by(MarketplaceSubmission.id)
     )
     return [

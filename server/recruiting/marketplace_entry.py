@@ -15,6 +15,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from server.assignments.experiment import StepRefusedError
+from server.db.enums import SubmissionStatus
 from server.db.models import Assignment, AssignmentState, MarketplaceSubmission, Posting
 from server.db.upsert import find_or_add
 from server.identity import vault as vaults
@@ -28,7 +29,7 @@ from study.config_sections import PayConfig
 from study.languages import mark
 
 UNKNOWN_PLACE = mark("This study does not recognise the place that you took; please return it and take another one.")
-SUBMITTED = ("submitted", "approved", "rejected")
+SUBMITTED = (SubmissionStatus.SUBMITTED, SubmissionStatus.APPROVED, SubmissionStatus.REJECTED)
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,17 @@ class MarketplaceEntry:
         session.refresh(assignment, ["erased_at"], with_for_update={"read": True, "key_share": True})
         if assignment.erased_at is not None:
             return
-        held = {"assignment_id": assignment.id, "opening": arrival.opening, "status": "held", "seen_at": now}
+        held = {
+            "assignment_id": assignment.id,
+            "opening": arrival.opening,
+            "status": SubmissionStatus.HELD,
+            "seen_at": now,
+        }
         # The same worker may arrive twice at once, and `server sync` may record the same place now.
         row = find_or_add(session, MarketplaceSubmission, {"key": self._key(arrival)}, held, lock=True)
         row.assignment_id, row.seen_at = assignment.id, now
         if row.status not in SUBMITTED:
-            row.status = "held"
+            row.status = SubmissionStatus.HELD
         vaults.remember(session, self.vault, assignment.listener, arrival, now)
 
     def return_link(self, session: Session, assignment: Assignment) -> ReturnLink:
@@ -97,7 +103,9 @@ class MarketplaceEntry:
             return ReturnLink()
         arrival = vaults.recall(session, self.vault, assignment.listener)
         amount = ledger.due(assignment.state, self.pay)[1]
-        if arrival is None or (not self.marketplace.terms.pays_unsubmitted and amount < cents(self.pay.reward_usd)):
+        if arrival is None or (
+            not self.marketplace.capabilities.pays_unsubmitted and amount < cents(self.pay.reward_usd)
+        ):
             return ReturnLink()
         outcome = ledger.outcome(assignment.state, self.pay)
         return self.marketplace.hand_back(arrival, outcome, assignment.completion_code)

@@ -1,4 +1,4 @@
-"""What the marketplace says about postings and submissions, and how our records follow it."""
+"""What the marketplace reports about postings and submissions, and how our records follow it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server.assignments import lifecycle
+from server.db.enums import LIVE, PaymentKind, PaymentState, SubmissionStatus
 from server.db.models import (
     ACTIVE,
-    LIVE,
+    COMPLETED,
     Assignment,
     AssignmentState,
     Listener,
@@ -22,122 +23,146 @@ from server.db.models import (
 )
 from server.db.upsert import find_or_add
 from server.payments import ledger
-from server.recruiting.launch import RecruitingContext
-from server.recruiting.marketplaces.base import (
-    Kind,
-    PostingStatus,
-)
-from server.recruiting.marketplaces.base import SubmissionStatus as Told
+from server.recruiting.context import RecruitingContext
+from server.recruiting.marketplaces.base import PostingStatus, ReportedSubmission
 
-GIVEN_BACK = ("returned", "timed_out")
+GIVEN_BACK = (SubmissionStatus.RETURNED, SubmissionStatus.TIMED_OUT)
 
 
 @dataclass(frozen=True)
 class MarketplaceSnapshot:
-    """What was seen: openings by id, and every submission by our key."""
+    """The postings by their id at the marketplace, and every submission by our key."""
 
-    standings: Mapping[str, PostingStatus]
-    told: Mapping[str, Told]
-
-
-def record_snapshot(office: RecruitingContext) -> MarketplaceSnapshot:
-    """Ask how every opening stands that is not settled, and write down what is new."""
-    began = office.clock()
-    sight = fetch_snapshot(office)
-    with office.writing() as session:
-        record_submissions(session, office, sight.standings, began)
-    return sight
+    postings: Mapping[str, PostingStatus]
+    submissions: Mapping[str, ReportedSubmission]
 
 
-def fetch_snapshot(office: RecruitingContext) -> MarketplaceSnapshot:
-    """Ask how every opening stands that is not settled; nothing is written down."""
-    with office.reading() as session:
+def record_snapshot(context: RecruitingContext) -> MarketplaceSnapshot:
+    """Ask for the status of every posting that is not settled, and record what is new."""
+    began = context.clock()
+    snapshot = fetch_snapshot(context)
+    with context.writing() as session:
+        record_submissions(session, context, snapshot.postings, began)
+    return snapshot
+
+
+def fetch_snapshot(context: RecruitingContext) -> MarketplaceSnapshot:
+    """Ask for the status of every posting that is not settled; records nothing."""
+    if not context.marketplace.capabilities.lists_submissions:
+        return MarketplaceSnapshot({}, {})
+    with context.reading() as session:
         query = select(Posting.market_id).where(Posting.settled_at.is_(None), Posting.market_id.is_not(None))
-        openings = sorted({str(one) for one in session.scalars(query)})
-    standings = {id_: office.recruiter.submissions(id_) for id_ in openings}
-    told = {submission_key(office, one): one for standing in standings.values() for one in standing.submissions}
-    return MarketplaceSnapshot(standings, told)
+        ids = sorted({str(one) for one in session.scalars(query)})
+    postings = {id_: context.marketplace.submissions(id_) for id_ in ids}
+    submissions = {submission_key(context, one): one for status in postings.values() for one in status.submissions}
+    return MarketplaceSnapshot(postings, submissions)
 
 
 def record_submissions(
-    session: Session, office: RecruitingContext, standings: Mapping[str, PostingStatus], began: datetime
+    session: Session, context: RecruitingContext, postings: Mapping[str, PostingStatus], began: datetime
 ) -> None:
-    """Write down what was seen; it was asked for at `began` or later."""
+    """Record a snapshot. `began`: when the fetch started."""
     lifecycle.expire_absent(session, began)
-    for opening, standing in standings.items():
-        _record_posting(session, office, opening, standing, began)
-    _time_out_stale(session, office, set(standings), began)
+    if not context.marketplace.capabilities.lists_submissions:
+        _release_ended(session)
+        return
+    for market_id, status in postings.items():
+        _record_posting(session, context, market_id, status, began)
+    _time_out_stale(session, context, set(postings), began)
 
 
-def _time_out_stale(session: Session, office: RecruitingContext, seen: set[str], began: datetime) -> None:
-    """Note those who hold nothing: their opening was over when they came, by a page left open, or came again."""
-    over = select(Posting.market_id).where(Posting.settled_at.is_not(None), Posting.market_id.not_in(seen))
+def _release_ended(session: Session) -> None:
+    """Where the marketplace reports nothing: a place is given back when its listener's run ends without a finish."""
+    ended = select(Assignment.id).where(Assignment.state.not_in([*ACTIVE, *COMPLETED]))
+    held = select(MarketplaceSubmission).where(MarketplaceSubmission.status == SubmissionStatus.HELD)
+    for row in session.scalars(held.where(MarketplaceSubmission.assignment_id.in_(ended))):
+        row.status = SubmissionStatus.RETURNED
+
+
+def _time_out_stale(session: Session, context: RecruitingContext, reported: set[str], began: datetime) -> None:
+    """Time out submissions to postings that were settled when the worker came, by a page left open, or again."""
+    over = select(Posting.market_id).where(Posting.settled_at.is_not(None), Posting.market_id.not_in(reported))
     held = select(MarketplaceSubmission).where(
-        MarketplaceSubmission.status == "held", MarketplaceSubmission.opening.in_(over)
+        MarketplaceSubmission.status == SubmissionStatus.HELD, MarketplaceSubmission.opening.in_(over)
     )
-    for row in session.scalars(held.where(MarketplaceSubmission.seen_at <= began - office.margin)):
-        row.status = "timed_out"
-        _update_assignment_state(session, office, row)
+    for row in session.scalars(held.where(MarketplaceSubmission.seen_at <= began - context.margin)):
+        row.status = SubmissionStatus.TIMED_OUT
+        _update_assignment_state(session, context, row)
 
 
-def submission_key(office: RecruitingContext, told: Told) -> str:
-    return office.door.submission_key(told.worker, told.id)
+def submission_key(context: RecruitingContext, submission: ReportedSubmission) -> str:
+    return context.signer.submission_key(submission.worker, submission.id)
 
 
 def _record_posting(
-    session: Session, office: RecruitingContext, opening: str, standing: PostingStatus, began: datetime
+    session: Session, context: RecruitingContext, market_id: str, status: PostingStatus, began: datetime
 ) -> None:
     known = set()
-    for told in standing.submissions:
-        row = _submission_row(session, office, told)
+    for submission in status.submissions:
+        row = _submission_row(session, context, submission)
         known.add(row.key)
-        row.status = told.status
-        _update_assignment_state(session, office, row)
-        _record_decision(session, office, row)
+        row.status = submission.status
+        _update_assignment_state(session, context, row)
+        _record_decision(session, context, row)
     held = select(MarketplaceSubmission).where(
-        MarketplaceSubmission.opening == opening, MarketplaceSubmission.status == "held"
+        MarketplaceSubmission.opening == market_id, MarketplaceSubmission.status == SubmissionStatus.HELD
     )
-    for row in session.scalars(held.where(MarketplaceSubmission.seen_at <= began - office.margin)):
-        if row.key not in known and (status := _status_of_vanished(office, row, standing, began)):
-            row.status = status
-            _update_assignment_state(session, office, row)
-    _settle_posting(session, office, opening, standing)
+    for row in session.scalars(held.where(MarketplaceSubmission.seen_at <= began - context.margin)):
+        if row.key not in known and (vanished := _status_of_vanished(context, row, status, began)):
+            row.status = vanished
+            _update_assignment_state(session, context, row)
+    _settle_posting(session, context, market_id, status)
 
 
-def _submission_row(session: Session, office: RecruitingContext, told: Told) -> MarketplaceSubmission:
-    """Our row of a submission; made where its worker never came to us."""
-    key = submission_key(office, told)
+def _submission_row(
+    session: Session, context: RecruitingContext, submission: ReportedSubmission
+) -> MarketplaceSubmission:
+    """Our row of a submission; a new one where the worker never came to us."""
+    key = submission_key(context, submission)
     row = session.scalar(select(MarketplaceSubmission).where(MarketplaceSubmission.key == key))
     if row is not None:
         return row
-    mine = select(Assignment.id).join(Listener).where(Listener.worker_hash == office.door.worker_hash(told.worker))
-    seen = {"opening": told.opening, "status": told.status, "seen_at": office.clock()}
-    # The worker may arrive in this very moment.
-    return find_or_add(session, MarketplaceSubmission, {"key": key}, {"assignment_id": session.scalar(mine), **seen})
+    query = (
+        select(Assignment.id)
+        .join(Listener)
+        .where(Listener.worker_hash == context.signer.worker_hash(submission.worker))
+    )
+    values = {
+        "assignment_id": session.scalar(query),
+        "opening": submission.opening,
+        "status": submission.status,
+        "seen_at": context.clock(),
+    }
+    # The worker may arrive at this very moment.
+    return find_or_add(session, MarketplaceSubmission, {"key": key}, values)
 
 
 def _status_of_vanished(
-    office: RecruitingContext, row: MarketplaceSubmission, standing: PostingStatus, began: datetime
-) -> str:
-    """What has become of a place that was held, where the marketplace does not say who holds one."""
-    if standing.held == 0:
-        return "returned"
-    minutes = office.recruiter.terms.hold_minutes
-    return "timed_out" if minutes is not None and row.seen_at + timedelta(minutes=minutes) <= began else ""
+    context: RecruitingContext, row: MarketplaceSubmission, status: PostingStatus, began: datetime
+) -> SubmissionStatus | None:
+    """What became of a held place, where the marketplace does not report who holds one."""
+    if status.held == 0:
+        return SubmissionStatus.RETURNED
+    minutes = context.marketplace.capabilities.hold_minutes
+    over = minutes is not None and row.seen_at + timedelta(minutes=minutes) <= began
+    return SubmissionStatus.TIMED_OUT if over else None
 
 
-def _update_assignment_state(session: Session, office: RecruitingContext, row: MarketplaceSubmission) -> None:
-    """Let the assignment's state follow its submission."""
+def _update_assignment_state(session: Session, context: RecruitingContext, row: MarketplaceSubmission) -> None:
+    """Update the assignment's state from its submission."""
     if row.assignment_id is None:
         return
-    # Locked, but not for who arrives and only refers to it: that one may hold a submission that we are about to note.
+    # A key-share lock: a listener who arrives only refers to the row, and may hold a submission that we record now.
     assignment = session.get_one(Assignment, row.assignment_id, with_for_update={"key_share": True})
-    if row.status == "submitted" and assignment.state is AssignmentState.FINISHED:
+    if row.status == SubmissionStatus.SUBMITTED and assignment.state is AssignmentState.FINISHED:
         assignment.state = AssignmentState.SUBMITTED
-    if row.status == "approved" and assignment.state in (AssignmentState.FINISHED, AssignmentState.SUBMITTED):
+    if row.status == SubmissionStatus.APPROVED and assignment.state in (
+        AssignmentState.FINISHED,
+        AssignmentState.SUBMITTED,
+    ):
         assignment.state = AssignmentState.APPROVED
     if row.status in GIVEN_BACK and assignment.state in ACTIVE and not _holds_another(session, row):
-        lifecycle.return_place(session, office.clock(), assignment)
+        lifecycle.return_place(session, context.clock(), assignment)
     session.flush()
 
 
@@ -150,65 +175,64 @@ def _holds_another(session: Session, row: MarketplaceSubmission) -> bool:
     return session.scalar(select(MarketplaceSubmission.id).where(*same).limit(1)) is not None
 
 
-def _record_decision(session: Session, office: RecruitingContext, row: MarketplaceSubmission) -> None:
-    """Let the books show what the marketplace has decided: paid, or rejected by a person."""
-    if row.status not in ("approved", "rejected"):
+def _record_decision(session: Session, context: RecruitingContext, row: MarketplaceSubmission) -> None:
+    """Record what was decided at the marketplace: approved, or rejected by a person."""
+    if row.status not in (SubmissionStatus.APPROVED, SubmissionStatus.REJECTED):
         return
-    opening = posting_of(session, row.opening)
-    if opening is None:
+    posting = posting_of(session, row.opening)
+    if posting is None:
         return
-    mine = select(Payment).where(Payment.opening_id.is_not(None))
-    payment = session.scalar(mine.where(Payment.submission_id == row.id))
-    if payment is None and opening.owed_to is not None:
-        payment = session.scalar(mine.where(Payment.opening_id == opening.id))
-    if row.status == "rejected":
-        if payment is not None and payment.state == "pending":
-            payment.state = "void"
+    rewards = select(Payment).where(Payment.opening_id.is_not(None))
+    payment = session.scalar(rewards.where(Payment.submission_id == row.id))
+    if payment is None and posting.owed_to is not None:
+        payment = session.scalar(rewards.where(Payment.opening_id == posting.id))
+    if row.status == SubmissionStatus.REJECTED:
+        if payment is not None and payment.state == PaymentState.PENDING:
+            payment.state = PaymentState.VOID
         return
     if payment is None:
-        payment = _record_external_payment(session, office, row, opening)
+        payment = _record_external_payment(session, context, row, posting)
     payment.submission_id = row.id
-    ledger.settle(session, payment, office.clock())
+    ledger.settle(session, payment, context.clock())
 
 
 def _record_external_payment(
-    session: Session, office: RecruitingContext, row: MarketplaceSubmission, opening: Posting
+    session: Session, context: RecruitingContext, row: MarketplaceSubmission, posting: Posting
 ) -> Payment:
-    """What the marketplace paid without us: after its delay it approves by itself, or a person did."""
+    """Record an approval that was not ours: the marketplace's own after its delay, or a person's."""
     assignment = session.get(Assignment, row.assignment_id) if row.assignment_id else None
-    kind: Kind = ledger.due(assignment.state, office.config.pay)[0] if assignment else "reward"
-    kinds = ledger.settles(assignment.state, office.config.pay) if assignment else ()
+    kind = ledger.due(assignment.state, context.config.pay)[0] if assignment else PaymentKind.REWARD
+    kinds = ledger.settles(assignment.state, context.config.pay) if assignment else ()
     earlier = ledger.find(session, assignment, *kinds) if assignment is not None else None
-    if earlier is not None and (earlier.kind, earlier.state, earlier.opening_id) == ("screen_out", "pending", None):
-        # A person approved on the marketplace's page what it had refused to screen out for us.
-        earlier.opening_id, earlier.cents, earlier.fee_cents = opening.id, opening.reward_cents, opening.fee_cents
-        return earlier
     if earlier is not None:
-        assignment = None  # they are paid already, for another submission or by a grant for this one
-        kind = "paid_again" if earlier.submission_id == row.id else kind
+        # Paid already, for another submission or by a direct payment for this one. If that payment is in unknown state
+        # and proves not to have been made, `reconcile_direct_payments` puts this approval in its place.
+        assignment = None
+        kind = PaymentKind.PAID_AGAIN if earlier.submission_id == row.id else kind
     return ledger.record_pending(
         session,
         assignment,
         kind,
-        opening.reward_cents,
-        opening.fee_cents,
-        office.clock(),
+        posting.reward_cents,
+        posting.fee_cents,
+        context.clock(),
         submission=row,
-        opening=opening,
+        opening=posting,
     )
 
 
 def posting_of(session: Session, market_id: str) -> Posting | None:
+    """The first posting with this id at the marketplace."""
     return session.scalar(select(Posting).where(Posting.market_id == market_id).order_by(Posting.id).limit(1))
 
 
-def _settle_posting(session: Session, office: RecruitingContext, market_id: str, standing: PostingStatus) -> None:
-    """An opening is settled when nobody can take or hold a place there and everything submitted is judged."""
-    waiting = any(one.status in LIVE for one in standing.submissions)
-    if standing.free or standing.held or waiting:
+def _settle_posting(session: Session, context: RecruitingContext, market_id: str, status: PostingStatus) -> None:
+    """A posting is settled when no place can be taken or is held and every submission is decided."""
+    waiting = any(one.status in LIVE for one in status.submissions)
+    if status.free or status.held or waiting:
         return
     rows = list(session.scalars(select(Posting).where(Posting.market_id == market_id)))
-    if any(row.closed_at is None for row in rows) and not office.recruiter.terms.batch:
-        return  # one opening takes all orders: places may be added to it
+    if any(row.closed_at is None for row in rows) and not context.marketplace.capabilities.batch:
+        return  # one posting takes all orders: places may be added to it
     for row in rows:
-        row.settled_at = office.clock()
+        row.settled_at = context.clock()

@@ -1,7 +1,7 @@
-"""Lifting: a bonus for everybody whose hour came to less than the floor, once each.
+"""Top-ups to the hourly minimum: a payment for each listener who earned less, once.
 
-What is missing follows from the time at work (server.payments.hourly_pay) and from what was paid, bonuses included;
-a lift is a payment of its own kind, written down before it is made, so that a second command lifts nobody twice.
+The amount follows from the time at work (server.payments.hourly_pay) and from what was paid, bonuses included. A
+top-up is a payment of its own kind, recorded before it is made, so that a second command pays no one twice.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from server.db.enums import PaymentKind
 from server.db.models import Assignment
 from server.payments import ledger
 from server.payments.hourly_pay import paid_work
-from server.recruiting import grants
-from server.recruiting.launch import RecruitingContext
+from server.recruiting import direct_payments
+from server.recruiting.context import RecruitingContext
 from server.recruiting.marketplaces.base import ForeignSubmissionError
 
-REASON = "The study took you longer than planned; this lifts your pay to our minimum hourly wage. Thank you."
+REASON = "The study took you longer than planned; this raises your pay to our minimum hourly wage. Thank you."
 
 
 @dataclass(frozen=True)
 class WageTopUp:
-    """What one listener is short of the floor; `ready`: something of theirs was handed in, so a bonus reaches them."""
+    """What one listener earned less than the hourly minimum; `ready`: they submitted, so a bonus reaches them."""
 
     assignment: int
     pseudonym: str
@@ -34,32 +35,36 @@ class WageTopUp:
     ready: bool
 
 
-def below_floor(office: RecruitingContext) -> list[WageTopUp]:
-    """Everybody who finished, has less than the floor an hour, and was not lifted yet."""
-    pay, found = office.config.pay, []
-    with office.reading() as session:
+def below_floor(context: RecruitingContext) -> list[WageTopUp]:
+    """Every listener who finished, earned less than the hourly minimum, and has no top-up yet."""
+    pay, found = context.config.pay, []
+    with context.reading() as session:
         for work in paid_work(session, pay):
             assignment = session.get_one(Assignment, work.assignment)
             short = work.short(pay.floor_usd_per_hour)
-            if not short or ledger.find(session, assignment, "lift") is not None:
+            if not short or ledger.find(session, assignment, PaymentKind.LIFT) is not None:
                 continue
-            submission = grants.paid_submission(session, assignment)
-            ready = office.recruiter.terms.by_hand or submission is not None
+            submission = direct_payments.paid_submission(session, assignment)
+            ready = context.marketplace.capabilities.pays_by_hand or submission is not None
             who = (work.assignment, work.pseudonym, assignment.completion_code)
             found.append(WageTopUp(*who, work.minutes, work.hourly, short, submission, ready))
     return found
 
 
-def top_up_all(office: RecruitingContext, found: Sequence[WageTopUp], reason: str = "") -> int:
-    """Pay these; how many were."""
+def top_up_all(context: RecruitingContext, found: Sequence[WageTopUp], reason: str = "") -> int:
+    """Pay these; returns how many were paid."""
     why = reason or REASON
-    if office.recruiter.terms.by_hand:
-        return grants.record_manual_payments(office, [(one.assignment, "lift", one.cents, why) for one in found])
-    return sum(_lift(office, one, why) for one in found)
+    if context.marketplace.capabilities.pays_by_hand:
+        return direct_payments.record_manual_payments(
+            context, [(one.assignment, PaymentKind.LIFT, one.cents, why) for one in found]
+        )
+    return sum(_pay_top_up(context, one, why) for one in found)
 
 
-def _lift(office: RecruitingContext, one: WageTopUp, reason: str) -> bool:
-    """Pay one; not where what they came with is another's, which keeps the others from nothing."""
+def _pay_top_up(context: RecruitingContext, one: WageTopUp, reason: str) -> bool:
+    """Pay one, unless their submission belongs to another worker; the others are paid all the same."""
     with contextlib.suppress(ForeignSubmissionError):
-        return grants.pay_directly(office, one.assignment, "lift", one.cents, reason, one.submission)
+        return direct_payments.pay_directly(
+            context, one.assignment, PaymentKind.LIFT, one.cents, reason, one.submission
+        )
     return False

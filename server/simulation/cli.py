@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from server.simulation.bots import ResponseModel
     from server.simulation.run import RehearsalSummary
+    from study.config import Study
 
 PAIRS = tuple(f"{high}-{low}" for high in (1, 2, 3) for low in range(high + 1, 5))
 
@@ -43,8 +45,8 @@ def _rate(name: str, text: str) -> Callable[[Any], Any]:
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of the simulated listeners.")
 @click.option(
     "--recruiter",
-    type=click.Choice(["mturk", "prolific"]),
-    help="Rehearse a whole launch on a marketplace of this machine, to the last payment.",
+    metavar="KIND",
+    help="Rehearse a whole launch on a local marketplace, to the last payment (mturk or prolific).",
 )
 @click.option("--url", help="Rehearse on a server that runs (`server run --rehearsal`), not on one of its own.")
 @click.option("--true-rates", metavar="JSON", help='Agreement by bin pair, e.g. \'{"1-2": 0.8, "1-4": 0.97}\'.')
@@ -79,7 +81,6 @@ def rehearse(
 
     from server.simulation.bots import ResponseModel, StimulusLookup
     from server.simulation.run import ListenerMix, run_listeners
-    from server.simulation.server_process import own_server
     from study.config import load_study
     from study.trial_plan import read_plan
 
@@ -104,11 +105,28 @@ def rehearse(
     if not as_json:
         click.echo(f"{wanted} simulated listeners rehearse '{study.config.study.name}'; their answers are no one's.")
     with (
-        contextlib.nullcontext(url) if url else own_server(study) as address,
+        contextlib.nullcontext(url) if url else _own_server(study) as address,
         _progress(console, wanted) as report,
     ):
         summary = run_listeners(ListenerMix(address, wanted, seed, mind, at_once, patience), memory, report)
     _tell(summary, folder, wanted, as_json, own=url is None)
+
+
+@contextlib.contextmanager
+def _own_server(study: Study) -> Iterator[str]:
+    """A server that simulated listeners reach by a plain link, whichever marketplace the study uses."""
+    from server.simulation.server_process import own_server
+
+    if not study.config.recruiter.has_arrivals:
+        with own_server(study) as address:
+            yield address
+        return
+    from server.simulation.launch import as_recruited_by
+
+    given = dict(os.environ)
+    given.setdefault("ROOTNOTE_REHEARSAL_DATABASE_URL", f"sqlite:///{study.folder / 'rehearsal.sqlite3'}")
+    with as_recruited_by(study, "link") as by_link, own_server(by_link, given) as address:
+        yield address
 
 
 def read_true_rates(text: str | None) -> Mapping[str, float]:

@@ -1,34 +1,34 @@
 """A local Mechanical Turk: an emulator with state that boto3 and browsers talk to over the wire.
 
-    with MTurkMarket(balance="1000.00") as market:
+    with FakeMTurk(balance="1000.00") as market:
         client = boto3.client("mturk", region_name="us-east-1", endpoint_url=market.url, …)  # any credentials
         market.workers.add("A1WORKER", country="US", approved=5000, percent=99)
         held = market.accept("A1WORKER", hit_type_id)     # or a HIT's or a group's id -> Accepted
         market.submit(held.assignment_id, done="yes")     # as /mturk/externalSubmit does
-        market.return_(…); market.abandon(…)              # given back; run out of time
+        market.return_(…); market.abandon(…)              # returned; out of time
         market.advance(timedelta(hours=1))                # deadlines, auto-approval, expiry
-        market.fail("SendBonus", 1, "timeout_after")      # the next SendBonus; more in markets/loopback.py
+        market.fail("SendBonus", 1, "timeout_after")      # the next SendBonus; more in marketplaces/faults.py
         market.ledger(), market.balance, market.on_hold   # every cent
-        market.calls, market.deliver(), market.messages   # what was asked, notifications, letters to workers
+        market.calls, market.deliver(), market.messages   # calls, notifications, letters to workers
 
-Every request and every answer is checked against botocore's own service model. Rules: markets/turk_state.py;
-pages for workers at `market.worker_url`: markets/turk_site.py. The same worker gets the same assignment id again after
-a return, and a returned id may go to somebody else. What is not emulated is answered `UnknownOperationException`.
+Every request and every answer is checked against botocore's own service model. Rules: marketplaces/turk_state.py;
+pages for workers at `market.worker_url`: marketplaces/turk_site.py. A worker gets the same assignment id again after a
+return, and a returned id may go to another worker. Anything else is answered `UnknownOperationException`.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from server.simulation.marketplaces import turk_site, turk_wire
-from server.simulation.marketplaces.loopback import FakeMarketplace, HttpReply, HttpRequest
+from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest
+from server.simulation.marketplaces.loopback import FakeMarketplace, People
 from server.simulation.marketplaces.turk_places import HitAssignment
 from server.simulation.marketplaces.turk_state import FakeMTurkState
 from server.simulation.marketplaces.turk_workers import FakeWorker
@@ -44,38 +44,19 @@ class AcceptedHit:
     external_url: str
 
 
-class FakeMTurkWorkers:
-    """The workers of a market."""
-
-    def __init__(self, state: FakeMTurkState) -> None:
-        self._state = state
-
-    def add(self, worker_id: str, **account: Any) -> FakeWorker:
-        """Add a worker: country, subdivision, approved, percent, adult, masters; qualified for most by default."""
-        worker = self._state.workers[worker_id] = FakeWorker(worker_id, **account)
-        return worker
-
-    def __getitem__(self, worker_id: str) -> FakeWorker:
-        return self._state.workers[worker_id]
-
-    def __iter__(self) -> Iterator[FakeWorker]:
-        return iter(self._state.workers.values())
-
-
 class FakeMTurk(FakeMarketplace):
     """The market; `balance` is prepaid, in US dollars."""
 
+    state: FakeMTurkState
+
     def __init__(self, balance: str = "1000.00", clock: Callable[[], datetime] | None = None, seed: int = 0) -> None:
-        super().__init__(clock)
-        self._seed, self._ids = seed, 0
+        super().__init__(clock, seed)
         self.state = FakeMTurkState(Decimal(balance), self.now, self.new_id, self.pay)
         self.state.tell = self.tell
-        self.workers = FakeMTurkWorkers(self.state)
+        self.workers = People(self.state.workers, FakeWorker)
 
     def new_id(self, prefix: str) -> str:
-        self._ids += 1
-        digest = hashlib.sha256(f"{self._seed}:{self._ids}".encode()).digest()
-        return prefix + base64.b32encode(digest).decode()[:29]
+        return prefix + base64.b32encode(self.next_digest()).decode()[:29]
 
     # ------------------------------------------------------------------ workers
 
@@ -83,10 +64,9 @@ class FakeMTurk(FakeMarketplace):
         """Let a worker accept a HIT by its id, or any of a HIT type or group.
 
         Raises:
-            TurkError: where there is none for them.
+            FakeMTurkError: where there is none for them.
         """
-        with self.lock:
-            self.tick()
+        with self.acting():
             return self._accepted(self.state.accept(self.state.worker(worker_id), name))
 
     def preview(self, name: str) -> str:
@@ -98,23 +78,20 @@ class FakeMTurk(FakeMarketplace):
         """Submit as the question's form does.
 
         Raises:
-            TurkError: where nobody holds the assignment.
+            FakeMTurkError: where no worker holds the assignment.
         """
-        with self.lock:
-            self.tick()
+        with self.acting():
             answer = turk_site.write_answer(list(fields.items()) or [("done", "yes")])
             self.state.submit(self._place(assignment_id), answer)
 
     def return_(self, assignment_id: str) -> None:
         """Give an assignment back."""
-        with self.lock:
-            self.tick()
+        with self.acting():
             self.state.give_back(self._place(assignment_id))
 
     def abandon(self, assignment_id: str) -> None:
         """Let an assignment's time run out, without moving the clock."""
-        with self.lock:
-            self.tick()
+        with self.acting():
             self.state.give_back(self._place(assignment_id), "AssignmentAbandoned")
 
     def _place(self, assignment_id: str) -> HitAssignment:
@@ -124,21 +101,7 @@ class FakeMTurk(FakeMarketplace):
         address = turk_site.question_address(place.hit, self.worker_url, place)
         return AcceptedHit(place.id, place.hit.id, place.worker, address)
 
-    # ------------------------------------------------------------------ money and letters
-
-    @property
-    def balance(self) -> Decimal:
-        """What is left for new work."""
-        with self.lock:
-            self.tick()
-            return self.state.available
-
-    @property
-    def on_hold(self) -> Decimal:
-        """What is kept back for assignments that may still be paid."""
-        with self.lock:
-            self.tick()
-            return self.state.on_hold
+    # ------------------------------------------------------------------ letters
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -147,13 +110,9 @@ class FakeMTurk(FakeMarketplace):
 
     # ------------------------------------------------------------------ the wire
 
-    def tick(self) -> None:
-        self.state.tick()
-
     def handle(self, request: HttpRequest) -> HttpReply:
         if "x-amz-target" not in request.headers:
-            with self.lock:
-                self.tick()
+            with self.acting():
                 return turk_site.MTurkSite(self.state, self.worker_url).handle(request)
         if closed := turk_wire.refuse_path(request):
             return closed

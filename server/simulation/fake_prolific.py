@@ -1,24 +1,23 @@
 """A local Prolific: an emulator with state that our client and browsers talk to over the wire.
 
-    with ProlificMarket(balance="1000.00") as market:
+    with FakeProlific(balance="1000.00") as market:
         # the interface is at market.url + "/api/v1", the token market.token
         market.participants.add("5f…", country="1", approval_rate=99)
         held = market.take("5f…", study_id)              # a place, and the study opened -> Taken
         market.complete(held.submission_id, "C1A2B3")    # as the redirect to app.prolific.com does
-        market.return_(…); market.abandon(…)             # given back; run out of time
+        market.return_(…); market.abandon(…)             # returned; out of time
         market.advance(timedelta(minutes=10))            # reservations, time limits, bonuses that are due
-        market.fail("PayBonuses", 1, "timeout_after")    # the next PayBonuses; more in markets/loopback.py
+        market.fail("PayBonuses", 1, "timeout_after")    # the next PayBonuses; more in marketplaces/faults.py
         market.ledger(), market.balance, market.on_hold  # every cent
         market.calls, market.deliver()                   # what was asked, webhooks
 
-Every request is checked by a model that refuses what it does not know. Rules: markets/prolific_state.py; pages for
-participants at `market.worker_url`: markets/prolific_site.py. What is not emulated is answered 404.
+Every request is checked by a model that refuses what it does not know. Rules: marketplaces/prolific_state.py; pages for
+participants at `market.worker_url`: marketplaces/prolific_site.py. What is not emulated is answered 404.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -26,7 +25,8 @@ from fractions import Fraction
 from typing import Any
 
 from server.simulation.marketplaces import prolific_site, prolific_wire
-from server.simulation.marketplaces.loopback import FakeMarketplace, HttpReply, HttpRequest
+from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest
+from server.simulation.marketplaces.loopback import FakeMarketplace, People
 from server.simulation.marketplaces.prolific_state import FakeProlificState
 from server.simulation.marketplaces.prolific_studies import (
     FEE_RATE,
@@ -47,26 +47,10 @@ class TakenPlace:
     external_url: str
 
 
-class FakeProlificParticipants:
-    """The participants of a market."""
-
-    def __init__(self, state: FakeProlificState) -> None:
-        self._state = state
-
-    def add(self, participant_id: str, **account: Any) -> FakeParticipant:
-        """Add someone: country, languages, approval_rate, approvals, age; qualified for most by default."""
-        who = self._state.participants[participant_id] = FakeParticipant(participant_id, **account)
-        return who
-
-    def __getitem__(self, participant_id: str) -> FakeParticipant:
-        return self._state.participants[participant_id]
-
-    def __iter__(self) -> Iterator[FakeParticipant]:
-        return iter(self._state.participants.values())
-
-
 class FakeProlific(FakeMarketplace):
     """The market; `balance` is prepaid, in US dollars, `fee_rate` a share of every payment, `tax_rate` of the fee."""
+
+    state: FakeProlificState
 
     def __init__(
         self,
@@ -77,23 +61,16 @@ class FakeProlific(FakeMarketplace):
         fee_rate: Fraction = FEE_RATE,
         tax_rate: Fraction = Fraction(0),
     ) -> None:
-        super().__init__(clock)
+        super().__init__(clock, seed)
         self.token = token
-        self._seed, self._ids = seed, 0
         tariff = FeeSchedule(fee_rate, tax_rate)
         self.state = FakeProlificState(Decimal(balance), tariff, self.now, self.new_id, self.pay)
         self.state.tell = self.tell
-        self.participants = FakeProlificParticipants(self.state)
-
-    @property
-    def api_url(self) -> str:
-        """Where the interface is."""
-        return self.url + prolific_wire.API
+        self.participants = People(self.state.participants, FakeParticipant)
 
     def new_id(self, prefix: str) -> str:
         """24 hexadecimal digits, as all of Prolific's ids are."""
-        self._ids += 1
-        return hashlib.sha256(f"{self._seed}:{prefix}:{self._ids}".encode()).hexdigest()[:24]
+        return self.next_digest(f"{prefix}:").hex()[:24]
 
     # ------------------------------------------------------------------ participants
 
@@ -101,16 +78,14 @@ class FakeProlific(FakeMarketplace):
         """Let someone take a place, without opening the study.
 
         Raises:
-            ProlificError: where there is none for them.
+            FakeProlificError: where there is none for them.
         """
-        with self.lock:
-            self.tick()
+        with self.acting():
             return self._taken(self.state.reserve(self.state.participant(participant_id), study_id))
 
     def open(self, submission_id: str) -> TakenPlace:
         """Let someone open the study that they hold a place in."""
-        with self.lock:
-            self.tick()
+        with self.acting():
             self.state.start(self.state.submission(submission_id))
             return self._taken(self.state.submission(submission_id))
 
@@ -122,52 +97,29 @@ class FakeProlific(FakeMarketplace):
         """Come back with a completion code.
 
         Raises:
-            ProlificError: where the submission is not under way.
+            FakeProlificError: where the submission is not under way.
         """
-        with self.lock:
-            self.tick()
+        with self.acting():
             self.state.complete(self.state.submission(submission_id), code)
 
     def return_(self, submission_id: str) -> None:
         """Give a submission back."""
-        with self.lock:
-            self.tick()
+        with self.acting():
             self.state.give_back(self.state.submission(submission_id))
 
     def abandon(self, submission_id: str) -> None:
         """Let a submission's time run out, without moving the clock."""
-        with self.lock:
-            self.tick()
+        with self.acting():
             self.state.time_out(self.state.submission(submission_id))
 
     def _taken(self, one: FakeSubmission) -> TakenPlace:
         return TakenPlace(one.id, one.study.id, one.participant, prolific_site.study_address(one))
 
-    # ------------------------------------------------------------------ money
-
-    @property
-    def balance(self) -> Decimal:
-        """What is left for new places and bonuses."""
-        with self.lock:
-            self.tick()
-            return self.state.available
-
-    @property
-    def on_hold(self) -> Decimal:
-        """What is locked for places that may still be paid, and for bonuses on their way."""
-        with self.lock:
-            self.tick()
-            return self.state.on_hold
-
     # ------------------------------------------------------------------ the wire
-
-    def tick(self) -> None:
-        self.state.tick()
 
     def handle(self, request: HttpRequest) -> HttpReply:
         if not request.path.startswith(prolific_wire.API + "/"):
-            with self.lock:
-                self.tick()
+            with self.acting():
                 return prolific_site.ProlificSite(self.state).handle(request)
         if closed := prolific_wire.refuse_path(request, self.token):
             return closed

@@ -1,20 +1,24 @@
-"""The local marketplaces as simulated workers use them: what is offered, taking a place, giving it back, handing in.
+"""The local marketplaces as simulated workers use them: offers, taking a place, returning it, submitting.
 
-A `Workplace` is one of the two with the same six verbs. Pages are fetched and forms posted over HTTP, as browsers do;
-a clock that runs out, which no browser can show within a rehearsal, is asked of the emulator itself.
+Pages are fetched and forms posted over HTTP, as browsers do. A time limit that passes, which takes too long in a
+rehearsal, is set in the local marketplace itself.
 """
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import httpx
 
+from embeddings.errors import RootnoteError
 from server.simulation.fake_mturk import FakeMTurk
 from server.simulation.fake_prolific import FakeProlific
 from server.simulation.marketplaces.loopback import FakeMarketplace
 from server.simulation.page_parser import ParsedForm
+from study.marketplaces import MARKETPLACES, load_marketplace
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,17 @@ class MarketplaceClient(Protocol):
     def take(self, worker: str, offer: str) -> HeldSubmission:
         """Take a place."""
 
-    def give_back(self, held: HeldSubmission) -> None:
+    def return_place(self, held: HeldSubmission) -> None:
         """Return a place."""
 
-    def run_out(self, held: HeldSubmission) -> None:
-        """Let the time of a place run out."""
+    def time_out(self, held: HeldSubmission) -> None:
+        """Let the time limit of a place pass."""
 
-    def hand_in(self, worker: str, held: HeldSubmission, back: ParsedForm | None) -> bool:
-        """Go back as the study's last page says, or, without one, as the marketplace allows; whether it was taken."""
+    def submit(self, worker: str, held: HeldSubmission, back: ParsedForm | None) -> bool:
+        """Submit by the form or link of the study's last page, or without one; whether it was accepted."""
 
     def reject(self, held: HeldSubmission) -> None:
-        """What a researcher does by hand on the marketplace's own pages."""
+        """Reject a submission, as a researcher does on the marketplace's own pages."""
 
 
 class MTurkClientPages:
@@ -79,20 +83,20 @@ class MTurkClientPages:
         held = self.market.accept(worker, offer)
         return HeldSubmission(held.assignment_id, held.external_url)
 
-    def give_back(self, held: HeldSubmission) -> None:
+    def return_place(self, held: HeldSubmission) -> None:
         self.market.return_(held.id)
 
-    def run_out(self, held: HeldSubmission) -> None:
+    def time_out(self, held: HeldSubmission) -> None:
         self.market.abandon(held.id)
 
-    def hand_in(self, worker: str, held: HeldSubmission, back: ParsedForm | None) -> bool:
+    def submit(self, worker: str, held: HeldSubmission, back: ParsedForm | None) -> bool:
         address = back.action if back else f"{self.market.worker_url}/mturk/externalSubmit"
         fields = back.fields if back else {"assignmentId": held.id, "code": "none"}
         return httpx.post(address, data=fields).status_code == 200
 
     def reject(self, held: HeldSubmission) -> None:
         with self.market.lock:
-            self.market.state.reject(self.market.state.assignment(held.id), "Handed in without having been taken.")
+            self.market.state.reject(self.market.state.assignment(held.id), "Submitted without taking the study.")
 
 
 class ProlificClientPages:
@@ -116,13 +120,13 @@ class ProlificClientPages:
         held = self.market.take(worker, offer)
         return HeldSubmission(held.submission_id, held.external_url)
 
-    def give_back(self, held: HeldSubmission) -> None:
+    def return_place(self, held: HeldSubmission) -> None:
         self.market.return_(held.id)
 
-    def run_out(self, held: HeldSubmission) -> None:
+    def time_out(self, held: HeldSubmission) -> None:
         self.market.abandon(held.id)
 
-    def hand_in(self, worker: str, held: HeldSubmission, back: ParsedForm | None) -> bool:
+    def submit(self, worker: str, held: HeldSubmission, back: ParsedForm | None) -> bool:
         address = back.action if back else f"{self.market.worker_url}/submissions/complete?cc=NOCODE"
         with httpx.Client(base_url=self.market.worker_url) as browser:
             browser.get("/signin", params={"participant": worker})
@@ -133,9 +137,25 @@ class ProlificClientPages:
             self.market.state.reject(self.market.state.submission(held.id))
 
 
-def make_client(kind: str, market: FakeMarketplace) -> MarketplaceClient:
-    """The workers' side of a local marketplace."""
-    if isinstance(market, FakeMTurk):
-        return MTurkClientPages(market)
-    assert isinstance(market, FakeProlific), kind
-    return ProlificClientPages(market)
+def local_mturk(balance: str) -> MTurkClientPages:
+    """A local Mechanical Turk with this balance in US dollars."""
+    return MTurkClientPages(FakeMTurk(balance=balance))
+
+
+def local_prolific(balance: str) -> ProlificClientPages:
+    """A local Prolific with this balance in US dollars."""
+    return ProlificClientPages(FakeProlific(balance=balance))
+
+
+def local_marketplace(kind: str, balance: str) -> MarketplaceClient:
+    """The local marketplace of a kind, by its workers' side; it is not open yet.
+
+    Raises:
+        RootnoteError: where there is no such marketplace, or no local one for it.
+    """
+    module, _, function = load_marketplace(kind).simulator.partition(":")
+    if not module:
+        known = [name for name in MARKETPLACES if load_marketplace(name).simulator]
+        raise RootnoteError(f"'{kind}' has no local marketplace to rehearse with; choose one of {', '.join(known)}.")
+    make: Callable[[str], MarketplaceClient] = getattr(importlib.import_module(module), function)
+    return make(balance)

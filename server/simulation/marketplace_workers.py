@@ -1,9 +1,9 @@
-"""Simulated workers of a marketplace: they preview, take a place, take the study, hand in, give back, come again.
+"""Simulated workers of a marketplace: they preview, take a place, take the study, submit or return the place.
 
-What every launch meets sooner or later, these workers do as well, each once in twenty: one `fails` the prescreen; one
-`vanishes` or leaves midway; one `comes_again` after giving a place back; one `gives_back` for good; one `forgets` to
-hand in what is finished, until the time runs out; one `hands_in_early` what is not; one `never_comes` and hands in all
-the same; one hands in `twice`. All others go straight through, but for those who fail or leave by study.toml's rates.
+Each of these happens once in twenty workers: one `fails` the prescreen; one `vanishes` or leaves midway; one `retakes`
+a place after returning one; one `returns` a place for good; one `forgets` to submit until the time runs out; one
+`submits_early`, before finishing; one `never_opens` the study and submits; one submits `twice`. All others take the
+study to the end, except those who fail or leave by study.toml's rates.
 """
 
 from __future__ import annotations
@@ -20,22 +20,19 @@ import httpx
 from embeddings.errors import RootnoteError
 from server.simulation.bots import TIMEOUT, BotError, ResponseModel, SimulatedListener, StimulusLookup
 from server.simulation.marketplace_client import HeldSubmission, MarketplaceClient
-from server.simulation.marketplaces.prolific_studies import FakeProlificError
-from server.simulation.marketplaces.turk_places import FakeMTurkError
+from server.simulation.marketplaces.account import RefusedError
 from server.simulation.page_parser import ParsedPage, read_page
 
-Trick = Literal[
-    "", "fails", "vanishes", "comes_again", "gives_back", "forgets", "hands_in_early", "twice", "never_comes"
-]
+Trick = Literal["", "fails", "vanishes", "retakes", "returns", "forgets", "submits_early", "twice", "never_opens"]
 TRICKS: dict[int, Trick] = {
     1: "fails",
-    2: "comes_again",
+    2: "retakes",
     3: "forgets",
-    4: "gives_back",
-    5: "hands_in_early",
+    4: "returns",
+    5: "submits_early",
     6: "vanishes",
     7: "twice",
-    8: "never_comes",
+    8: "never_opens",
 }
 SURELY: dict[Trick, dict[str, float]] = {
     "fails": {"fail_prescreen": 1.0, "abandon": 0.0},
@@ -57,7 +54,7 @@ class WorkerVisit:
     trick: Trick
     outcome: str = ""
     previewed: bool = False
-    handed_in: int = 0
+    submitted: int = 0
     held: HeldSubmission | None = None
 
 
@@ -65,9 +62,9 @@ class WorkerVisit:
 class WorkerPool:
     """What the workers' threads share, under one lock."""
 
-    workplace: MarketplaceClient
-    memory: StimulusLookup
-    mind: ResponseModel
+    client: MarketplaceClient
+    stimuli: StimulusLookup
+    model: ResponseModel
     seed: int
     patience: float
     visits: list[WorkerVisit] = field(default_factory=list)
@@ -76,15 +73,15 @@ class WorkerPool:
     error: BaseException | None = None
     enrolled: int = 0
     begun: int = 0
-    again: list[int] = field(default_factory=list)  # turns of those who found no place: somebody else's then
+    again: list[int] = field(default_factory=list)  # turns of workers who found no place, for others
 
     def enrol(self) -> tuple[str, int]:
-        """A new worker, and which turn is theirs."""
+        """A new worker and their turn."""
         with self.lock:
             self.enrolled += 1
             if not self.again:
                 self.begun += 1
-            return self.workplace.enrol(self.enrolled - 1), self.again.pop() if self.again else self.begun - 1
+            return self.client.enrol(self.enrolled - 1), self.again.pop() if self.again else self.begun - 1
 
     def add(self, visit: WorkerVisit, turn: int | None = None) -> None:
         with self.lock:
@@ -97,27 +94,27 @@ class WorkerPool:
             return Counter(visit.outcome for visit in self.visits)
 
 
-def send_workers(staff: WorkerPool, at_once: int, watch: Callable[[], bool]) -> None:
+def send_workers(pool: WorkerPool, at_once: int, watch: Callable[[], bool]) -> None:
     """Send workers until `watch` says that the launch is over.
 
     Raises:
-        RootnoteError: where the study or the marketplace did not behave, or nobody was offered a place for too long.
+        RootnoteError: where the study or the marketplace did not behave, or no place was offered for too long.
     """
-    threads = [threading.Thread(target=_work, args=(staff,), daemon=True) for _ in range(at_once)]
+    threads = [threading.Thread(target=_work, args=(pool,), daemon=True) for _ in range(at_once)]
     for thread in threads:
         thread.start()
     try:
-        while staff.error is None and not watch():
+        while pool.error is None and not watch():
             time.sleep(PAUSE_SECONDS)
     finally:
-        staff.over.set()
+        pool.over.set()
         for thread in threads:
             thread.join()
-    _raise_kindly(staff.error)
+    _raise_kindly(pool.error)
 
 
 def _raise_kindly(error: BaseException | None) -> None:
-    if isinstance(error, BotError | LookupError | FakeMTurkError | FakeProlificError):
+    if isinstance(error, BotError | LookupError | RefusedError):
         raise RootnoteError(f"the rehearsal found a fault: {error}.") from error
     if isinstance(error, httpx.HTTPError):
         raise RootnoteError(f"the rehearsal's server does not answer ({type(error).__name__}).") from error
@@ -125,83 +122,83 @@ def _raise_kindly(error: BaseException | None) -> None:
         raise error
 
 
-def _work(staff: WorkerPool) -> None:
+def _work(pool: WorkerPool) -> None:
     try:
-        while not staff.over.is_set():
-            worker, turn = staff.enrol()
+        while not pool.over.is_set():
+            worker, turn = pool.enrol()
             visit = WorkerVisit(worker, TRICKS.get(turn % EVERY, ""))
-            offer = _wait_for_offer(staff, worker)
+            offer = _wait_for_offer(pool, worker)
             if offer is None:
                 return
-            staff.add(_visit(staff, turn, visit, offer), turn)
+            pool.add(_visit(pool, turn, visit, offer), turn)
             if visit.outcome in NO_PLACE:
-                staff.over.wait(BACK_LATER_SECONDS)
+                pool.over.wait(BACK_LATER_SECONDS)
     except BaseException as error:
-        staff.error = staff.error or error
+        pool.error = pool.error or error
 
 
-def _wait_for_offer(staff: WorkerPool, worker: str) -> str | None:
-    until = time.monotonic() + staff.patience
-    while not staff.over.is_set():
-        if offer := staff.workplace.offer(worker):
+def _wait_for_offer(pool: WorkerPool, worker: str) -> str | None:
+    until = time.monotonic() + pool.patience
+    while not pool.over.is_set():
+        if offer := pool.client.offer(worker):
             return offer
         if time.monotonic() > until:
-            raise RootnoteError(f"for {staff.patience:.0f} seconds no place was offered, and the launch is not over.")
+            raise RootnoteError(f"no place was offered for {pool.patience:.0f} seconds, but the launch is not over.")
         time.sleep(PAUSE_SECONDS)
     return None
 
 
-def _visit(staff: WorkerPool, turn: int, visit: WorkerVisit, offer: str) -> WorkerVisit:
+def _visit(pool: WorkerPool, turn: int, visit: WorkerVisit, offer: str) -> WorkerVisit:
     """One worker's whole visit."""
-    place = staff.workplace
-    visit.previewed = _preview(place, offer)
-    held = _take(staff, visit.worker, offer)
+    client = pool.client
+    visit.previewed = _preview(client, offer)
+    held = _take(pool, visit.worker, offer)
     if held is None:
         visit.outcome = "too_late"
         return visit
-    if visit.trick == "gives_back":
+    if visit.trick == "returns":
         _look(held.url)
-        place.give_back(held)
-        visit.outcome = "gave_back"
+        client.return_place(held)
+        visit.outcome = "returned"
         return visit
-    if visit.trick in ("hands_in_early", "never_comes"):
-        came = visit.trick == "hands_in_early" and _agree(held.url)
-        visit.handed_in += place.hand_in(visit.worker, held, None)
-        visit.outcome, visit.held = "handed_in_early" if came else "never_came", held
+    if visit.trick in ("submits_early", "never_opens"):
+        came = visit.trick == "submits_early" and _agree(held.url)
+        visit.submitted += client.submit(visit.worker, held, None)
+        visit.outcome, visit.held = "submitted_early" if came else "never_opened", held
         return visit
-    if visit.trick == "comes_again":
+    if visit.trick == "retakes":
         _agree(held.url)
-        place.give_back(held)
-        again = _take(staff, visit.worker, place.offer(visit.worker) or offer)
+        client.return_place(held)
+        again = _take(pool, visit.worker, client.offer(visit.worker) or offer)
         if again is None:
-            visit.outcome = "gave_back"
+            visit.outcome = "returned"
             return visit
         held = again
     surely = SURELY.get(visit.trick, {})
-    mind = ResponseModel(staff.mind.config.model_copy(update=surely), staff.mind.true_rates)
-    listener = SimulatedListener("", turn, staff.seed, staff.memory, mind, take=held.url)
+    model = ResponseModel(pool.model.config.model_copy(update=surely), pool.model.true_rates)
+    listener = SimulatedListener("", turn, pool.seed, pool.stimuli, model, take=held.url)
     visit.outcome = listener.take().outcome
-    _go_back(place, visit, held, listener.page)
+    _go_back(client, visit, held, listener.page)
     return visit
 
 
-def _take(staff: WorkerPool, worker: str, offer: str) -> HeldSubmission | None:
-    """Take a place; None where somebody else was faster, or the marketplace lets nobody come again."""
+def _take(pool: WorkerPool, worker: str, offer: str) -> HeldSubmission | None:
+    """Take a place; None where another worker was faster, or the marketplace allows no second place."""
     try:
-        return staff.workplace.take(worker, offer)
-    except (FakeMTurkError, FakeProlificError):
+        return pool.client.take(worker, offer)
+    except RefusedError:
         return None
 
 
-def _preview(place: MarketplaceClient, offer: str) -> bool:
-    address = place.preview(offer)
+def _preview(client: MarketplaceClient, offer: str) -> bool:
+    address = client.preview(offer)
     if address is None:
         return False
     page = _look(address)
     if page.step not in ("preview", "full"):
         raise BotError(f"a preview shows the page '{page.step}'")
     if page.forms:
-        raise BotError("a preview has a form, so somebody could begin without a place")
+        raise BotError("a preview has a form, so a worker could begin without a place")
     return True
 
 
@@ -213,7 +210,7 @@ def _look(address: str) -> ParsedPage:
 
 
 def _agree(address: str) -> bool:
-    """Read the consent page, agree, and go no further; False where there was no place to agree to."""
+    """Read the consent page, agree and stop; False where there was no place."""
     form = next((form for form in _look(address).forms if form.action.endswith("/take")), None)
     if form is None:
         return False
@@ -222,30 +219,30 @@ def _agree(address: str) -> bool:
     return read_page(reply.text).step != "full"
 
 
-def _go_back(place: MarketplaceClient, visit: WorkerVisit, held: HeldSubmission, page: ParsedPage) -> None:
-    """How a visit ends at the marketplace."""
+def _go_back(client: MarketplaceClient, visit: WorkerVisit, held: HeldSubmission, page: ParsedPage) -> None:
+    """End a visit at the marketplace."""
     if visit.outcome == "vanished" or (visit.outcome == "finished" and visit.trick == "forgets"):
-        place.run_out(held)
+        client.time_out(held)
     elif page.back is None or visit.outcome in ("withdrawn", "expired"):
-        place.give_back(held)
+        client.return_place(held)
     else:
         for _ in range(1 + (visit.trick == "twice")):
-            visit.handed_in += place.hand_in(visit.worker, held, page.back)
-        if not visit.handed_in:
-            raise BotError(f"what worker {visit.worker} handed in was not taken")
+            visit.submitted += client.submit(visit.worker, held, page.back)
+        if not visit.submitted:
+            raise BotError(f"the marketplace did not accept the submission of worker {visit.worker}")
 
 
-def collect_owed(staff: WorkerPool) -> int:
-    """Let everybody who is offered a place that was made to pay them take it and hand in; how many did."""
+def collect_owed(pool: WorkerPool) -> int:
+    """Let workers take the places that were made to pay them, and submit; returns how many did."""
     paid = 0
-    for visit in staff.visits:
-        offer = staff.workplace.offer(visit.worker) if visit.outcome == "finished" and not visit.handed_in else None
+    for visit in pool.visits:
+        offer = pool.client.offer(visit.worker) if visit.outcome == "finished" and not visit.submitted else None
         if offer is None:
             continue
-        held = staff.workplace.take(visit.worker, offer)
+        held = pool.client.take(visit.worker, offer)
         page = _look(held.url)
         if page.step != "owed" or page.back is None:
-            raise BotError(f"a place made to pay somebody shows the page '{page.step}'")
-        visit.handed_in += staff.workplace.hand_in(visit.worker, held, page.back)
+            raise BotError(f"a place made for a payment shows the page '{page.step}'")
+        visit.submitted += pool.client.submit(visit.worker, held, page.back)
         paid += 1
     return paid

@@ -21,32 +21,22 @@ FIXED = {
 
 
 @dataclass(frozen=True)
-class FramingMarketplace:
-    """The hosts of a marketplace: those that may show the pages in a frame, and those that forms are posted to."""
+class MarketplaceOrigins:
+    """The sites of a marketplace: those that show our pages in a frame, those that we post forms to."""
 
     frames: tuple[str, ...] = ()
     forms: tuple[str, ...] = ()
 
 
-_MTURK = ("https://www.mturk.com", "https://worker.mturk.com", "https://workersandbox.mturk.com")
-MARKETPLACES: dict[str, FramingMarketplace] = {
-    "link": FramingMarketplace(),
-    "mturk": FramingMarketplace(
-        (*_MTURK, "https://requester.mturk.com", "https://requestersandbox.mturk.com"), (_MTURK[0], _MTURK[2])
-    ),
-    "prolific": FramingMarketplace(("https://app.prolific.com",)),
-}
-
-
 def security_headers(
-    recruiter: str, *, desk: bool, secure: bool, sounds: tuple[str, ...] = (), market: str = ""
+    marketplace: MarketplaceOrigins, *, desk: bool, secure: bool, sounds: tuple[str, ...] = (), market: str = ""
 ) -> dict[str, str]:
-    """The headers of a reply to a listener who came by `recruiter`, or to a researcher (`desk`).
+    """The headers of a reply to a listener who came from `marketplace`, or to a researcher (`desk`).
 
     `secure`: the request came by https. `sounds`: further origins that audio is fetched from. `market`: the address of
     a local marketplace that replaces the real one in a rehearsal.
     """
-    place = FramingMarketplace() if desk else MARKETPLACES.get(recruiter, FramingMarketplace())
+    place = MarketplaceOrigins() if desk else marketplace
     if market and place.frames:
         place = _local(market)
     policy = {
@@ -75,8 +65,8 @@ def is_desk_path(path: str) -> bool:
     return path == "/desk" or path.startswith("/desk/")
 
 
-def _local(market: str) -> FramingMarketplace:
+def _local(market: str) -> MarketplaceOrigins:
     """A local marketplace, which workers and server may reach by different names of this machine."""
     port = urlsplit(market).port
     hosts = tuple(f"http://{name}:{port}" for name in ("127.0.0.1", "localhost"))
-    return FramingMarketplace(hosts, hosts)
+    return MarketplaceOrigins(hosts, hosts)

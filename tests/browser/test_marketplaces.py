@@ -82,7 +82,7 @@ def context(browser: Browser, tmp_path: Path) -> Iterator[BrowserContext]:
 
 def launch(study: Study, kind: str, guest: Callable[[MarketplaceClient], WorkersVisit]) -> LaunchOutcome:
     wanted = RehearsedLaunch(
-        seed=1, mind=ResponseModel(RehearsalConfig(fail_prescreen=0, abandon=0)), at_once=4, patience=60
+        seed=1, model=ResponseModel(RehearsalConfig(fail_prescreen=0, abandon=0)), at_once=4, patience=60
     )
     outcome = rehearse_launch(study.folder, kind, wanted, guest=guest)
     assert outcome.ledger == outcome.shown == sum(row.paid + row.fees for row in outcome.books) > 0
@@ -137,7 +137,7 @@ def test_a_launch_on_mechanical_turk_in_a_frame_without_third_party_cookies(
         expect(page.frame_locator("#question").locator("[data-submitted]")).to_be_visible()
         assert visit.problems == []
         assert context.cookies() == []
-        return WorkersVisit(worker, "", "finished", previewed=True, handed_in=1)
+        return WorkersVisit(worker, "", "finished", previewed=True, submitted=1)
 
     outcome = launch(study, "mturk", guest)
     assert {row.kind for row in outcome.books} >= {"reward", "screen_out"}
@@ -172,7 +172,7 @@ def test_a_launch_on_prolific_and_back_by_its_link(
         expect(page.locator("[data-submitted]")).to_have_text("Your submission is AWAITING REVIEW.")
         assert visit.problems == []
         assert {cookie["name"] for cookie in context.cookies()} == {"prolific_participant"}, "none is ours"
-        return WorkersVisit(person, "", "finished", handed_in=1)
+        return WorkersVisit(person, "", "finished", submitted=1)
 
     outcome = launch(study, "prolific", guest)
     assert {row.kind for row in outcome.books} >= {"reward", "screen_out"}

@@ -1,80 +1,98 @@
-"""A recruiter: where listeners come from, and how they are paid there.
+"""The interface of a marketplace: where listeners come from, and how they are paid there.
 
-A marketplace (Mechanical Turk, Prolific) or a plain link. The server keeps the books; a recruiter only does what it is
-told, and says what it sees. Conventions: money is whole cents of the marketplace's currency; ids are the
-marketplace's own strings; tokens are ours, at most 64 characters, and the same token never opens or pays twice.
+A marketplace is Mechanical Turk, Prolific or a plain link; one class each, named in study.marketplaces. The server
+keeps the books; a marketplace only does what it is asked to do and reports what it sees. What the rest of Rootnote
+needs to know about a marketplace is an attribute or method of its class.
 
-An **opening** is what a marketplace calls a HIT or a study: places that workers may take. A **submission** is one
-worker's taking of a place, from accepting it on. A **grant** is money paid beside the approval of a submission.
+Conventions: money is whole cents of the marketplace's currency; ids are the marketplace's own strings; tokens are
+ours, at most 64 characters, and the same token never opens or pays twice. A **posting** is what a marketplace calls a
+HIT or a study: places that workers may take. A **submission** is one worker's taking of a place, from accepting it
+on. A **direct payment** is money that is not paid by approving a submission.
 
-Nothing here rejects work or blocks anybody: that endangers a person's account, so a human decides it, elsewhere.
+Nothing here rejects work or blocks a worker: that endangers a person's account, so a person decides it, elsewhere.
 
-    RecruiterError            one plain sentence that says what is wrong and how to mend it
-    ├── ArrivalError          for the listener: this address cannot be right
-    ├── UnknownWorkerError    the marketplace knows nobody by this id, or cannot reach them
-    └── UnsureError           no clear answer came: the work may have been done, so ask before doing it again
+    MarketplaceError            one plain sentence that says what is wrong and how to fix it
+    ├── ArrivalError            for the listener: this address cannot be right
+    ├── UnknownWorkerError      the marketplace does not know this worker, or cannot reach them
+    ├── ForeignSubmissionError  the submission belongs to another worker
+    └── UnknownOutcomeError     no clear answer: the work may have been done, so ask before doing it again
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from embeddings.errors import RootnoteError
+from server.db.enums import PaymentKind, SubmissionStatus
 from server.identity.arrival import Arrival
+from study.config_sections import Section
 
-Outcome = Literal["finished", "screened_out", "left"]
-Status = Literal["held", "submitted", "approved", "rejected", "returned", "timed_out", "screened_out"]
-# "paid_again": the marketplace paid for a submission for which a grant was paid already.
-Kind = Literal["reward", "screen_out", "partial", "bonus", "lift", "paid_again"]
+if TYPE_CHECKING:
+    from study.config import Study
+
+RunOutcome = Literal["finished", "screened_out", "left"]
 TOKEN_LENGTH = 64
 
 
 class MarketplaceError(RootnoteError):
-    """What was asked of a marketplace could not be done."""
+    """A marketplace could not do what it was asked to do."""
 
 
 class ArrivalError(MarketplaceError):
-    """Somebody arrived with an address that no marketplace gives."""
+    """A listener arrived with an address that this marketplace does not produce."""
 
 
 class UnknownWorkerError(MarketplaceError):
-    """The marketplace knows nobody by this id: an address may say anything."""
+    """The marketplace does not know this worker: anyone can write any id into an address."""
 
 
 class ForeignSubmissionError(MarketplaceError):
-    """The submission that somebody came with is another's: an address may say anything."""
+    """The submission belongs to another worker: anyone can write any id into an address."""
 
 
 class UnknownOutcomeError(MarketplaceError):
-    """The marketplace gave no clear answer; what was asked may have been done."""
+    """The marketplace gave no clear answer; the work may have been done."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a marketplace is like.
+    """How a marketplace works.
 
-    `batch`: the most places of one opening (None: no limit). `by_hand`: the researcher pays outside Rootnote.
-    `pays_unsubmitted`: a grant reaches somebody who did not submit. `screen_out_apart`: who was screened out is paid
-    by a grant of its own, not by approving what they submitted. `settle_minutes`: how long a payment may take to show,
-    so that whether one was made is not asked sooner. `hold_minutes`: after so long a place that
-    is held is given back by itself, where a marketplace does not say who holds one.
+    Attributes:
+        name: the display name.
+        has_arrivals: workers arrive with the marketplace's ids in the address, so the vault stores who they are.
+        opens_by_hand: the researcher posts the study there; Rootnote only records the posting.
+        pays_by_hand: the researcher pays outside Rootnote; Rootnote keeps the list and the books.
+        lists_submissions: the marketplace reports submissions and their status.
+        has_preview: workers can see a page of the study before they take a place.
+        batch: the most places of one posting (None: no limit).
+        pays_unsubmitted: a direct payment reaches workers who did not submit.
+        screens_out_separately: workers who are screened out get a direct payment, not an approval.
+        settle_minutes: how long a payment may take to show; sooner, asking whether it was made proves nothing.
+        hold_minutes: after this time a held place returns by itself, where the marketplace does not report who holds
+            one.
     """
 
     name: str
+    has_arrivals: bool = True
+    opens_by_hand: bool = False
+    pays_by_hand: bool = False
+    lists_submissions: bool = True
+    has_preview: bool = False
     batch: int | None = None
-    by_hand: bool = False
     pays_unsubmitted: bool = False
-    screen_out_apart: bool = False
+    screens_out_separately: bool = False
     settle_minutes: float = 0
     hold_minutes: float | None = None
 
 
 @dataclass(frozen=True)
 class ReturnLink:
-    """How a listener gets back: a form to post, a link to follow, or neither."""
+    """How a listener returns to the marketplace: a form to post, a link to follow, or neither."""
 
     method: Literal["none", "post", "link"] = "none"
     url: str = ""
@@ -83,11 +101,18 @@ class ReturnLink:
 
 @dataclass(frozen=True)
 class PostingOrder:
-    """Places to be opened, each worth `reward`; `total` counts those of all the launch's orders with this one.
+    """An order for places.
 
-    `launch` names the launch, the same for all its orders: "STUDY-DATABASE", so that a marketplace can tell when
-    somebody else has launched the same study. `url` is where listeners arrive; `minutes` is what a run is expected to
-    take. With `only_for` (a worker's id) nobody else may take the place, and the study is not asked for again.
+    Attributes:
+        token: ours; the same token never opens twice.
+        launch: names the launch, the same for all its orders: "STUDY-DATABASE", so that a marketplace can notice that
+            another database has launched the same study.
+        places: how many places this order opens.
+        total: places of all the launch's orders up to and including this one.
+        reward: cents for one place.
+        url: where listeners arrive.
+        minutes: how long a run is expected to take.
+        only_for: a worker's id; no one else may take the place, and the study is not repeated.
     """
 
     token: str
@@ -107,116 +132,197 @@ class PostingOrder:
 
 
 @dataclass(frozen=True)
-class SubmissionStatus:
-    """One worker's taking of one place, as the marketplace tells it."""
+class ReportedSubmission:
+    """One worker's taking of one place, as the marketplace reports it."""
 
     id: str
     worker: str
     opening: str
-    status: Status
+    status: SubmissionStatus
     at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class PostingStatus:
-    """An opening now: places that may still be taken, those taken and not submitted, and all that is known of them.
+    """A posting now: places that may still be taken, places held but not submitted, and the known submissions.
 
-    A marketplace may keep from us who holds a place: `submissions` need not tell of all that are held.
+    A marketplace may not report who holds a place: `submissions` need not include all that are held.
     """
 
     free: int
     held: int
-    submissions: tuple[SubmissionStatus, ...] = ()
+    submissions: tuple[ReportedSubmission, ...] = ()
 
 
 @dataclass(frozen=True)
 class DirectPayment:
-    """Money for a submission beside its approval; `reason` is what the worker reads.
+    """Money for a submission that is not paid by its approval; the worker reads `reason`.
 
-    `alike`: how many other grants of as many cents to this submission the books show as paid, since a marketplace may
-    tell nothing of a payment but its amount.
+    `same_payments`: how many other direct payments of the same amount to this submission the books show as paid,
+    because a marketplace may report nothing of a payment but its amount.
     """
 
     token: str
-    submission: SubmissionStatus
+    submission: ReportedSubmission
     cents: int
-    kind: Kind
+    kind: PaymentKind
     reason: str
-    alike: int = 0
+    same_payments: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.token) <= TOKEN_LENGTH:
             raise ValueError(f"a token has 1 to {TOKEN_LENGTH} characters")
         if self.cents < 1:
-            raise ValueError("a grant is at least one cent")
+            raise ValueError("a direct payment is at least one cent")
 
 
-class Marketplace(Protocol):
-    """Seven verbs, and five questions that are asked before them.
+class MarketplaceConfig(Section):
+    """The base of a marketplace's own section of study.toml, [recruiter.<kind>].
 
-    Making one needs no network and no credentials: the web server has one, to see who arrives and to hand them back.
-    All but `arrive` and `hand_back` may raise RecruiterError; doing again what is done already is harmless.
+    `private`: settings that a public release does not contain, with what it has instead. A marketplace that does not
+    pay in US dollars has a setting `currency`.
     """
 
-    @property
-    def terms(self) -> Capabilities:
-        """What this marketplace is like."""
+    private: ClassVar[Mapping[str, Any]] = {}
 
+
+class Marketplace(ABC):
+    """What every marketplace does.
+
+    Making one needs no network and no credentials: the web server has one to read arrivals and to send listeners
+    back. All methods but `arrive`, `hand_back` and `advert` may raise MarketplaceError. Repeating a call is harmless.
+    """
+
+    capabilities: Capabilities
+    Settings: ClassVar[type[MarketplaceConfig]] = MarketplaceConfig
+    frame_origins: ClassVar[tuple[str, ...]] = ()  # sites that show our pages in a frame
+    form_origins: ClassVar[tuple[str, ...]] = ()  # sites that our pages post forms to
+    simulator: ClassVar[str] = ""  # "module:function": a local marketplace and its workers, for rehearsals
+
+    # For the packet for an ethics board:
+    listing_title: ClassVar[str] = ""  # heads the words of `advert`; empty: "As shown by NAME"
+    listing_note: ClassVar[str] = "The researchers post this on the marketplace."
+    payment_note: ClassVar[str] = "The researchers pay by hand, against the completion code of each participant."
+    sample_opening: ClassVar[str] = "posting"  # the id of a posting in `sample_query`
+
+    @classmethod
+    @abstractmethod
+    def for_study(cls, study: Study, *, live: bool, endpoint: str) -> Self:
+        """The marketplace of a study; `live`: real money is paid; `endpoint`: a local marketplace, to rehearse."""
+
+    @classmethod
+    def sample_query(cls, person: int, place: int, *, preview: bool = False) -> dict[str, str]:
+        """The parameters with which a made-up worker arrives, such as for screenshots."""
+        return {"worker": f"listener{person}"}
+
+    @abstractmethod
     def arrive(self, query: Mapping[str, str]) -> Arrival:
-        """Who arrives with these parameters, and whether they only look.
+        """Who arrives with these parameters, and whether it is a preview.
 
         Raises:
             ArrivalError: with one sentence for the listener.
         """
 
-    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> ReturnLink:
-        """How somebody gets back whose run ended so; `code` is their completion code."""
+    @abstractmethod
+    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
+        """How a listener returns after a run with this outcome; `code` is their completion code."""
 
+    @abstractmethod
     def advert(self, order: PostingOrder) -> tuple[tuple[str, str], ...]:
-        """What people there are shown of such an order before they take a place: (what it is, its words).
+        """What workers see of such an order before they take a place: (label, text). Needs no network."""
 
-        It asks nothing of the network, and `open` sends the same words.
-        """
-
+    @abstractmethod
     def open(self, order: PostingOrder) -> str:
-        """Open places; the opening's id. An order that was opened before gives the same id.
+        """Open places; returns the posting's id. An order that was opened before gives the same id.
 
         Raises:
             MarketplaceError: where they cannot be opened, as when another database has launched this study already.
-            UnknownWorkerError: where the order is for one worker alone, whom the marketplace does not know.
+            UnknownWorkerError: where the order is for one worker, whom the marketplace does not know.
         """
 
+    @abstractmethod
     def submissions(self, opening: str) -> PostingStatus:
-        """How an opening stands, with its submissions."""
+        """The state of a posting, with its submissions."""
 
-    def approve(self, submission: SubmissionStatus) -> None:
-        """Accept somebody's work, which pays the opening's reward."""
+    @abstractmethod
+    def approve(self, submission: ReportedSubmission) -> None:
+        """Accept a submission, which pays the posting's reward."""
 
-    def bonus(self, grant: DirectPayment) -> None:
-        """Pay a grant; one whose token was paid before is left as it is."""
+    @abstractmethod
+    def bonus(self, payment: DirectPayment) -> None:
+        """Make a direct payment, unless one with the same token was made before."""
 
+    @abstractmethod
     def close(self, opening: str) -> None:
-        """Let nobody else take a place; those who hold one may submit. Nothing is deleted."""
+        """Offer no more places; workers who hold one may still submit. Nothing is deleted."""
 
+    @abstractmethod
     def account(self) -> int | None:
-        """What may be spent, in cents; None where that cannot be known.
+        """The balance in cents; None where it cannot be known.
 
         Raises:
-            MarketplaceError: where the account cannot be used, so this is asked before anything is opened.
+            MarketplaceError: where the account cannot be used; so this is asked before anything is opened.
         """
 
+    @abstractmethod
     def fee(self, cents: int, places: int = 1) -> int:
-        """The marketplace's fee, in cents, on one payment from an opening with so many places."""
+        """The marketplace's fee, in cents, on one payment from a posting with this many places."""
 
-    def has_paid(self, grant: DirectPayment) -> bool:
-        """Whether the marketplace has paid this grant: asked before one that is in doubt is sent again."""
+    @abstractmethod
+    def has_paid(self, payment: DirectPayment) -> bool:
+        """Whether the marketplace has made this payment: asked before one in unknown state is sent again."""
 
+    @abstractmethod
     def exclude(self, worker: str, launch: str) -> None:
-        """See to it that this worker is not offered this launch's study again.
+        """Make sure that this worker is not offered this launch's study again.
 
         Raises:
             UnknownWorkerError: where there is no such worker.
         """
 
-    def disconnect(self) -> None:
-        """Let go of connections; the next call makes new ones."""
+    def disconnect(self) -> None:  # noqa: B027 (most have nothing to close)
+        """Close connections; the next call makes new ones."""
+
+
+class ManualMarketplace(Marketplace):
+    """The base of marketplaces where the researcher posts the study and pays by hand.
+
+    A subclass gives `capabilities` (with `opens_by_hand` and `pays_by_hand`), `arrive` and `advert`. The id of its
+    only posting is `opening`, which `arrive` gives to each arrival.
+    """
+
+    opening: ClassVar[str] = "manual"
+
+    @classmethod
+    def for_study(cls, study: Study, *, live: bool, endpoint: str) -> Self:
+        return cls()
+
+    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
+        return ReturnLink()
+
+    def open(self, order: PostingOrder) -> str:
+        return self.opening
+
+    def submissions(self, opening: str) -> PostingStatus:
+        return PostingStatus(free=0, held=0)
+
+    def approve(self, submission: ReportedSubmission) -> None:
+        """The researcher approves there."""
+
+    def bonus(self, payment: DirectPayment) -> None:
+        """The researcher pays there."""
+
+    def close(self, opening: str) -> None:
+        """The server itself takes no new listeners; the researcher removes the posting."""
+
+    def account(self) -> int | None:
+        return None
+
+    def fee(self, cents: int, places: int = 1) -> int:
+        return 0
+
+    def has_paid(self, payment: DirectPayment) -> bool:
+        return False
+
+    def exclude(self, worker: str, launch: str) -> None:
+        """The server recognises a worker by the hash of their id."""

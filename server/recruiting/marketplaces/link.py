@@ -1,7 +1,7 @@
 """A plain link: listeners come by an address that you send them, and you pay them yourself.
 
-`/take?worker=NAME` names somebody, so that nobody takes part twice; `/take?link=…` is a link for one person (`rootnote
-server links`). There is no marketplace: nothing is opened or closed elsewhere, and Rootnote only keeps the books.
+`/take?worker=NAME` names a listener, so that no one takes part twice; `/take?link=…` is a link for one person
+(`rootnote server links`). There is no marketplace: Rootnote only keeps the books.
 """
 
 from __future__ import annotations
@@ -9,65 +9,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from server.identity.arrival import Arrival
-from server.recruiting.marketplaces.base import (
-    Capabilities,
-    DirectPayment,
-    Outcome,
-    PostingOrder,
-    PostingStatus,
-    ReturnLink,
-    SubmissionStatus,
-)
-from study.config import Study
-
-OPENING = "link"
+from server.recruiting.marketplaces.base import Capabilities, ManualMarketplace, PostingOrder
 
 
-class LinkMarketplace:
-    """No marketplace: a place is open while the study has one, and paying is the researcher's."""
+class LinkMarketplace(ManualMarketplace):
+    """No marketplace: a place is open while the study has one, and the researcher pays."""
 
-    terms = Capabilities(name="a plain link", by_hand=True, pays_unsubmitted=True)
+    capabilities = Capabilities(
+        name="a plain link",
+        has_arrivals=False,
+        opens_by_hand=True,
+        pays_by_hand=True,
+        lists_submissions=False,
+        pays_unsubmitted=True,
+    )
+    listing_title = "What participants are sent"
+    listing_note = (
+        "Rootnote posts nothing: the researchers send an address. They write the invitation themselves, so attach "
+        "every e-mail, post and poster to this packet. The first page that the address opens is the consent below."
+    )
+    payment_note = "The researchers pay by hand, against the completion code that each participant is shown."
+    opening = "link"
 
     def arrive(self, query: Mapping[str, str]) -> Arrival:
         return Arrival(query.get("worker", "").strip() or None)
 
-    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> ReturnLink:
-        return ReturnLink()
-
     def advert(self, order: PostingOrder) -> tuple[tuple[str, str], ...]:
         return (("Address", order.url),)
-
-    def open(self, order: PostingOrder) -> str:
-        return OPENING
-
-    def submissions(self, opening: str) -> PostingStatus:
-        return PostingStatus(free=0, held=0)
-
-    def approve(self, submission: SubmissionStatus) -> None:
-        """Nobody else keeps a record of it."""
-
-    def bonus(self, grant: DirectPayment) -> None:
-        """Nobody else keeps a record of it."""
-
-    def close(self, opening: str) -> None:
-        """The server itself lets nobody in."""
-
-    def account(self) -> int | None:
-        return None
-
-    def fee(self, cents: int, places: int = 1) -> int:
-        return 0
-
-    def has_paid(self, grant: DirectPayment) -> bool:
-        return False
-
-    def exclude(self, worker: str, launch: str) -> None:
-        """The server knows them again by their name's hash."""
-
-    def disconnect(self) -> None:
-        """There is nothing to let go of."""
-
-
-def make(study: Study, *, live: bool, endpoint: str) -> LinkMarketplace:
-    """The recruiter of plain links; it has no settings and no client."""
-    return LinkMarketplace()

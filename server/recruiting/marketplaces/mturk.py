@@ -1,9 +1,9 @@
 """Amazon Mechanical Turk, by boto3: the sandbox, or the real one with `live`.
 
-AWS has announced that Mechanical Turk closes on 2026-09-30. An opening is a HIT of at most nine assignments, because
-the fee doubles from ten on; all HITs of a launch are of one HIT type, so workers see them as one. A qualification type
-of the study's own marks who has taken part: they are shown no other HIT of it. Every creating call carries a
-UniqueRequestToken, and because that is remembered for a day only, what exists is looked up first.
+Mechanical Turk closed on 2026-09-30, according to AWS. A posting is a HIT of at most nine assignments, because the fee
+doubles from ten on; all HITs of a launch are of one HIT type, so workers see them as one. A qualification type of the
+study marks workers who took part; they are shown no other HIT of it. Every creating call carries a UniqueRequestToken.
+Because a token is remembered for a day only, existing HITs are looked up first.
 
 Sources: the API reference of 2017-01-17 and botocore's service model of it.
 """
@@ -13,60 +13,109 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
+from pydantic import Field
+
+from server.db.enums import SubmissionStatus
 from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import (
     ArrivalError,
     Capabilities,
     DirectPayment,
+    Marketplace,
+    MarketplaceConfig,
     MarketplaceError,
-    Outcome,
     PostingOrder,
     PostingStatus,
+    ReportedSubmission,
     ReturnLink,
-    Status,
-    SubmissionStatus,
+    RunOutcome,
     UnknownWorkerError,
 )
 from server.recruiting.marketplaces.mturk_client import OURS, MTurkApiError, ask, connect, pages
-from study.config import Study
-from study.config_sections import MTurkConfig
+from server.web.loopback import is_loopback
 from study.languages import mark
+
+if TYPE_CHECKING:
+    from study.config import Study
 
 BATCH = 9
 SUBMIT_HOSTS = ("www.mturk.com", "workersandbox.mturk.com")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SITES = ("https://www.mturk.com", "https://worker.mturk.com", "https://workersandbox.mturk.com")
 PREVIEW = "ASSIGNMENT_ID_NOT_AVAILABLE"
 LOCALE, PERCENT_APPROVED, NUMBER_APPROVED = "00000000000000000071", "000000000000000000L0", "00000000000000000040"
 MASTERS = {True: "2F1QJWKUDD8XADTFD2Q0G6UTO95ALH", False: "2ARFPLSP75KLA8M8DH1HTEQVJT3SY6"}  # by `live`
 SCHEMA = "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2006-07-14/ExternalQuestion.xsd"
 ID, WORKER = re.compile(r"[A-Z0-9]{1,64}"), re.compile(r"A[A-Z0-9]{1,63}")
 PAST = datetime(2015, 1, 1, tzinfo=UTC)
-STATUSES: dict[str, Status] = {"Submitted": "submitted", "Approved": "approved", "Rejected": "rejected"}
+STATUSES = {name.capitalize(): name for name in map(SubmissionStatus, ("submitted", "approved", "rejected"))}
 ELSEWHERE = mark("This study is open to workers of Mechanical Turk: please open it from there.")
 DAMAGED = mark("This address is not complete; please open the HIT once more on Mechanical Turk.")
 
 
-def make(study: Study, *, live: bool, endpoint: str) -> MTurkMarketplace:
-    return MTurkMarketplace(study.config.recruiter.mturk, study.config.study.name, live=live, endpoint=endpoint)
+class MTurkConfig(MarketplaceConfig):
+    """What workers of Mechanical Turk see, and who may take part: by default as in the paper."""
+
+    title: str = Field(
+        default="Listen to short clips of music: which two sound more alike?", min_length=1, max_length=128
+    )
+    description: str = Field(
+        default="Compare short clips of music and answer a few questions. Please use headphones.",
+        min_length=1,
+        max_length=2000,
+    )
+    keywords: str = Field(default="music, audio, listening, sound, survey, research", max_length=1000)
+    countries: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = Field(default=["US"], max_length=30)
+    approved_percent: int = Field(default=98, ge=0, le=100)
+    approved_hits: int = Field(default=1000, ge=0)
+    masters: bool = False
+    assignment_minutes: int = Field(default=60, ge=1, le=30 * 24 * 60)
+    lifetime_days: float = Field(default=7, gt=0.01, le=365)
+    auto_approval_days: float = Field(default=3, gt=0, le=30)
 
 
-class MTurkMarketplace:
-    """A requester's account. `endpoint`: a local Mechanical Turk on loopback, to rehearse with."""
+class MTurkMarketplace(Marketplace):
+    """A requester's account. `endpoint`: a local Mechanical Turk on this machine, to rehearse with."""
+
+    capabilities = Capabilities(name="Mechanical Turk", batch=BATCH, has_preview=True)
+    Settings = MTurkConfig
+    frame_origins = (*SITES, "https://requester.mturk.com", "https://requestersandbox.mturk.com")
+    form_origins = tuple(f"https://{host}" for host in SUBMIT_HOSTS)
+    simulator = "server.simulation.marketplace_client:local_mturk"
+    listing_note = (
+        "This is what Mechanical Turk shows in its list of tasks and above the task, word for word. A worker may look "
+        "at a preview (the consent text, without a button to begin) before accepting."
+    )
+    payment_note = "Payment is made by Mechanical Turk: the work is approved by what the study's database shows."
+    sample_opening = "3ROOTNOTE0PACKET0HIT"
+
+    @classmethod
+    def for_study(cls, study: Study, *, live: bool, endpoint: str) -> Self:
+        return cls(study.config.recruiter.settings, study.config.study.name, live=live, endpoint=endpoint)
+
+    @classmethod
+    def sample_query(cls, person: int, place: int, *, preview: bool = False) -> dict[str, str]:
+        return {
+            "workerId": f"A1LISTENER{person:04}",
+            "assignmentId": PREVIEW if preview else f"3PLACE{person:04}{place:04}",
+            "hitId": cls.sample_opening,
+            "turkSubmitTo": SITES[0],
+        }
 
     def __init__(
         self, config: MTurkConfig, study: str = "", *, live: bool = False, endpoint: str = "", attempts: int = 6
     ) -> None:
-        self.terms = Capabilities(name="Mechanical Turk", batch=BATCH, hold_minutes=config.assignment_minutes)
+        self.capabilities = replace(self.capabilities, hold_minutes=config.assignment_minutes)
         self._config, self._study, self._live = config, study, live
         self._endpoint, self._attempts = endpoint, attempts
         self._client: Any = None
-        self._kinds: dict[str, str] = {}  # qualification types by name
+        self._qualification_types: dict[str, str] = {}  # qualification types by name
 
     # ------------------------------------------------------------------ listeners
 
@@ -91,12 +140,12 @@ class MTurkMarketplace:
             raise ArrivalError(DAMAGED) from None
         plain = parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
         real = parts.scheme == "https" and parts.hostname in SUBMIT_HOSTS and port is None
-        local = bool(self._endpoint) and parts.scheme == "http" and parts.hostname in LOOPBACK
+        local = bool(self._endpoint) and parts.scheme == "http" and is_loopback(parts.hostname)
         if not (plain and (real or local)):
             raise ArrivalError(DAMAGED)
         return f"{parts.scheme}://{parts.netloc}"
 
-    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> ReturnLink:
+    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         if not arrival.back:
             return ReturnLink()
         fields = {"assignmentId": arrival.submission, "code": code, "outcome": outcome}
@@ -107,9 +156,9 @@ class MTurkMarketplace:
     def open(self, order: PostingOrder) -> str:
         if order.places > BATCH:
             raise ValueError(f"a HIT has at most {BATCH} places")
-        kind = self._kind(_owed(order.launch) if order.only_for else _marker(order.launch))
+        kind = self._kind(_owed_marker(order.launch) if order.only_for else _marker(order.launch))
         if order.only_for:
-            self._associate(kind, order.only_for, _number(order.token), tell=True)
+            self._associate(kind, order.only_for, _number(order.token), notify=True)
         return self._find(order, kind) or self._create(order, kind)
 
     def _find(self, order: PostingOrder, kind: str) -> str:
@@ -120,7 +169,7 @@ class MTurkMarketplace:
                 return str(hit["HITId"])
             if launch != order.launch and hit["HITStatus"] in ("Assignable", "Unassignable"):
                 raise MarketplaceError(
-                    f"somebody has launched this study already, from another database (HIT {hit['HITId']} is open); "
+                    f"another database has launched this study already (HIT {hit['HITId']} is open); "
                     "use that database, or close the other launch first."
                 )
         return ""
@@ -169,7 +218,7 @@ class MTurkMarketplace:
             ("Reward", f"${shown['Reward']}"),
             ("Time allotted", f"{shown['AssignmentDurationInSeconds'] // 60} minutes"),
             ("Expires", f"{config.lifetime_days:g} days after it is posted"),
-            ("Approved by itself", f"after {shown['AutoApprovalDelayInSeconds'] / 86400:g} days"),
+            ("Approved automatically", f"after {shown['AutoApprovalDelayInSeconds'] / 86400:g} days"),
             ("Open to workers", "; ".join([*who, "who have not taken part before"])),
         )
 
@@ -189,55 +238,57 @@ class MTurkMarketplace:
         return [one | {"ActionsGuarded": "DiscoverPreviewAndAccept"} for one in wanted]
 
     def _kind(self, name: str) -> str:
-        """The id of a qualification type of ours, made where there is none yet."""
-        if name in self._kinds:
-            return self._kinds[name]
+        """The id of a qualification type of ours; it is created if necessary."""
+        if name in self._qualification_types:
+            return self._qualification_types[name]
         try:
             made = self._ask(
                 "create_qualification_type",
                 Name=name,
-                Description=f"Kept by the study '{self._study}'; it cannot be asked for.",
+                Description=f"Used by the study '{self._study}'; it cannot be requested.",
                 QualificationTypeStatus="Active",
                 AutoGranted=False,
             )
-            self._kinds[name] = str(made["QualificationType"]["QualificationTypeId"])
+            self._qualification_types[name] = str(made["QualificationType"]["QualificationTypeId"])
         except MTurkApiError as error:
             if error.code != "QualificationTypeAlreadyExists":
                 raise
-            self._kinds[name] = self._known_kind(name)
-        return self._kinds[name]
+            self._qualification_types[name] = self._known_kind(name)
+        return self._qualification_types[name]
 
     def _known_kind(self, name: str) -> str:
-        mine = {"Query": name, "MustBeRequestable": False, "MustBeOwnedByCaller": True}
-        for kind in self._pages("list_qualification_types", "QualificationTypes", **mine):
+        query = {"Query": name, "MustBeRequestable": False, "MustBeOwnedByCaller": True}
+        for kind in self._pages("list_qualification_types", "QualificationTypes", **query):
             if kind["Name"] == name:
                 return str(kind["QualificationTypeId"])
         raise MarketplaceError(
-            f"the qualification type '{name}' was made but is not listed yet; try again in a minute."
+            f"the qualification type '{name}' was created but is not listed yet; try again in a minute."
         )
 
     def exclude(self, worker: str, launch: str) -> None:
-        self._associate(self._kind(_marker(launch)), worker, 1, tell=False)
+        self._associate(self._kind(_marker(launch)), worker, 1, notify=False)
 
-    def _associate(self, kind: str, worker: str, value: int, *, tell: bool) -> None:
+    def _associate(self, kind: str, worker: str, value: int, *, notify: bool) -> None:
         try:
             self._ask(
                 "associate_qualification_with_worker",
                 QualificationTypeId=kind,
                 WorkerId=worker,
                 IntegerValue=value,
-                SendNotification=tell,
+                SendNotification=notify,
             )
         except MTurkApiError as error:
             if error.code in OURS:
                 raise
-            raise UnknownWorkerError("Mechanical Turk knows no worker by the id that somebody arrived with.") from None
+            raise UnknownWorkerError(
+                "Mechanical Turk knows no worker with the id that a listener arrived with."
+            ) from None
 
     def close(self, opening: str) -> None:
         try:
             self._ask("update_expiration_for_hit", HITId=opening, ExpireAt=PAST)
         except MTurkApiError as error:
-            # The same end twice, or a HIT that Mechanical Turk has disposed of after its 120 days.
+            # The same end twice, or a HIT that Mechanical Turk deleted after 120 days.
             if error.code not in ("DuplicateRequest", "HITDoesNotExist"):
                 raise
 
@@ -247,7 +298,7 @@ class MTurkMarketplace:
         try:
             hit = self._ask("get_hit", HITId=opening)["HIT"]
         except MTurkApiError as error:
-            if error.code == "HITDoesNotExist":  # disposed of, after 120 days
+            if error.code == "HITDoesNotExist":  # deleted after 120 days
                 return PostingStatus(0, 0)
             raise
         free = hit["NumberOfAssignmentsAvailable"] if hit["HITStatus"] == "Assignable" else 0
@@ -257,7 +308,7 @@ class MTurkMarketplace:
         known = tuple(_submission(one) for one in listed)
         return PostingStatus(free, hit["NumberOfAssignmentsPending"], known)
 
-    def approve(self, submission: SubmissionStatus) -> None:
+    def approve(self, submission: ReportedSubmission) -> None:
         if submission.status == "approved":
             return
         try:
@@ -269,30 +320,30 @@ class MTurkMarketplace:
     def _status(self, assignment: str) -> str:
         return str(self._ask("get_assignment", AssignmentId=assignment)["Assignment"]["AssignmentStatus"])
 
-    def bonus(self, grant: DirectPayment) -> None:
+    def bonus(self, payment: DirectPayment) -> None:
         try:
             self._ask(
                 "send_bonus",
-                WorkerId=grant.submission.worker,
-                AssignmentId=grant.submission.id,
-                BonusAmount=_dollars(grant.cents),
-                Reason=f"{grant.reason} ({_reference(grant)})",
-                UniqueRequestToken=grant.token,
+                WorkerId=payment.submission.worker,
+                AssignmentId=payment.submission.id,
+                BonusAmount=_dollars(payment.cents),
+                Reason=f"{payment.reason} ({_reference(payment)})",
+                UniqueRequestToken=payment.token,
             )
         except MTurkApiError as error:
             if error.code != "DuplicateRequest":
                 raise
 
-    def has_paid(self, grant: DirectPayment) -> bool:
-        paid = self._pages("list_bonus_payments", "BonusPayments", AssignmentId=grant.submission.id)
-        # A token is not told again, so the reason carries a reference to it.
-        return any(str(one.get("Reason", "")).endswith(f"({_reference(grant)})") for one in paid)
+    def has_paid(self, payment: DirectPayment) -> bool:
+        paid = self._pages("list_bonus_payments", "BonusPayments", AssignmentId=payment.submission.id)
+        # Tokens are not listed, so the reason carries a reference to the token.
+        return any(str(one.get("Reason", "")).endswith(f"({_reference(payment)})") for one in paid)
 
     def account(self) -> int | None:
         return int(Decimal(self._ask("get_account_balance")["AvailableBalance"]) * 100)
 
     def fee(self, cents: int, places: int = 1) -> int:
-        """20 % of it, and 40 % where a HIT has ten assignments or more; rounded half up, a cent at least."""
+        """20 % of it, or 40 % where a HIT has ten assignments or more; rounded half up, at least one cent."""
         percent = 20 if places <= BATCH else 40
         return max((cents * percent + 50) // 100, 1) if cents else 0
 
@@ -323,17 +374,17 @@ def question(url: str) -> str:
     )
 
 
-def _submission(found: Mapping[str, Any]) -> SubmissionStatus:
+def _submission(found: Mapping[str, Any]) -> ReportedSubmission:
     status = STATUSES[found["AssignmentStatus"]]
-    return SubmissionStatus(found["AssignmentId"], found["WorkerId"], found["HITId"], status, found.get("SubmitTime"))
+    return ReportedSubmission(found["AssignmentId"], found["WorkerId"], found["HITId"], status, found.get("SubmitTime"))
 
 
 def _marker(launch: str) -> str:
-    """One a study, whichever database launched it."""
+    """One for each study, whichever database launched it."""
     return f"Rootnote study {launch.partition('-')[0]}: took part"
 
 
-def _owed(launch: str) -> str:
+def _owed_marker(launch: str) -> str:
     return f"Rootnote study {launch.partition('-')[0]}: is owed a payment"
 
 
@@ -346,8 +397,8 @@ def _owes(kind: str, token: str) -> dict[str, Any]:
     return {"QualificationTypeId": kind, **values, "ActionsGuarded": "DiscoverPreviewAndAccept"}
 
 
-def _reference(grant: DirectPayment) -> str:
-    return "ref " + hashlib.sha256(grant.token.encode()).hexdigest()[:12]
+def _reference(payment: DirectPayment) -> str:
+    return "ref " + hashlib.sha256(payment.token.encode()).hexdigest()[:12]
 
 
 def _dollars(cents: int) -> str:

@@ -1,4 +1,4 @@
-"""Talking to Mechanical Turk by boto3: connecting, pages, and every error as one plain sentence."""
+"""Mechanical Turk's client (boto3): connecting, pages, and every error as one plain sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from server.recruiting.marketplaces.base import MarketplaceError, UnknownOutcomeError
 
-REGION = "us-east-1"  # the only one that Mechanical Turk has, whatever the environment says
+REGION = "us-east-1"  # the only region of Mechanical Turk, whatever the environment says
 ENDPOINTS = {
     True: "https://mturk-requester.us-east-1.amazonaws.com",
     False: "https://mturk-requester-sandbox.us-east-1.amazonaws.com",
@@ -25,7 +25,7 @@ WORDS = {
     "ThrottlingException": "Mechanical Turk asks to slow down; try again in a minute.",
     "RequestExpired": "this machine's clock is wrong, so AWS refuses what it signs; set the clock.",
 }
-# Refusals that say nothing of a worker.
+# Refusals that are not about a worker.
 OURS = (
     *WORDS,
     "InvalidSignatureException",
@@ -37,7 +37,7 @@ LINK = "the AWS account is not linked to a Mechanical Turk requester account; li
 
 
 class MTurkApiError(MarketplaceError):
-    """Mechanical Turk refused; `code` is its TurkErrorCode without the usual beginning."""
+    """Mechanical Turk refused; `code` is its TurkErrorCode without the common prefix."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class MTurkApiError(MarketplaceError):
 
 
 def connect(*, live: bool, endpoint: str, attempts: int) -> Any:
-    """A client; a local `endpoint` is asked with credentials that are none.
+    """A client; a local `endpoint` gets made-up credentials.
 
     Raises:
         MarketplaceError: where boto3 is missing, or its settings are wrong.
@@ -64,7 +64,7 @@ def connect(*, live: bool, endpoint: str, attempts: int) -> Any:
 
 @functools.cache
 def _session(*, local: bool) -> Any:
-    """One for all: making it reads botocore's data anew."""
+    """One session for all clients: making one reads botocore's data again."""
     import boto3
 
     keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"} if local else {}
@@ -75,7 +75,7 @@ def ask(client: Any, operation: str, given: dict[str, Any]) -> dict[str, Any]:
     """Ask Mechanical Turk for an operation, by boto3's name of it.
 
     Raises:
-        TurkError: where it refuses.
+        MTurkApiError: where it refuses.
         UnknownOutcomeError: where no clear answer comes, so that the work may have been done.
         MarketplaceError: where it cannot be asked.
     """
@@ -112,8 +112,7 @@ def explain(error: Exception) -> MarketplaceError:
             return MarketplaceError(f"Mechanical Turk would not take this: {_plain(str(error))}")
         case exceptions.EndpointConnectionError() | exceptions.ConnectTimeoutError():
             return MarketplaceError(
-                "Mechanical Turk cannot be reached; check the connection (AWS has announced that it closes on "
-                "2026-09-30)."
+                "Mechanical Turk cannot be reached; check the connection (AWS announced its closing on 2026-09-30)."
             )
         case exceptions.HTTPClientError():
             return UnknownOutcomeError(
@@ -126,7 +125,9 @@ def _refusal(response: dict[str, Any]) -> MarketplaceError:
     kind, message = str(response["Error"]["Code"]), _plain(str(response["Error"].get("Message", "")))
     code = str(response.get("TurkErrorCode", kind)).removeprefix(PREFIX)
     if int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)) >= 500:
-        return UnknownOutcomeError("Mechanical Turk failed within; run `rootnote server sync` to see what was done.")
+        return UnknownOutcomeError(
+            "Mechanical Turk had an internal error; run `rootnote server sync` to see what was done."
+        )
     if code in WORDS:
         return MTurkApiError(code, WORDS[code])
     if kind in ("InvalidSignatureException", "SignatureDoesNotMatch"):
@@ -144,7 +145,7 @@ def _signature(message: str) -> str:
     if "expired" in message or "not yet current" in message:
         return WORDS["RequestExpired"]
     if "scope" in message:
-        return f"Mechanical Turk is in {REGION} alone, and the credentials are for another region."
+        return f"Mechanical Turk is only in {REGION}, and the credentials are for another region."
     return "AWS does not accept the signature; check AWS_SECRET_ACCESS_KEY."
 
 

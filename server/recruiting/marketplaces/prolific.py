@@ -1,9 +1,9 @@
 """Prolific: one study holds all places of a launch; listeners come with three ids and go back with a completion code.
 
 The code is the same for all listeners of a study, so it proves nothing: every submission waits for review, and what
-the database shows complete is approved. A submission that is returned or times out frees its place by itself; asking
-for another one each time would recruit without end, so places are only ever set to the number that is wanted in all.
-Bonuses bear no token, and paying the same batch again pays again: whether one was paid is read from its submission.
+the database shows complete is approved. A returned or timed-out submission frees its place automatically; ordering
+another place each time would never stop recruiting, so only the total number of places is set. Bonuses carry no token,
+and paying the same batch again pays again: whether one was paid is read from its submission.
 """
 
 from __future__ import annotations
@@ -14,56 +14,102 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from pydantic import Field
+
+from server.db.enums import PaymentKind, SubmissionStatus
 from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import (
     ArrivalError,
     Capabilities,
     DirectPayment,
     ForeignSubmissionError,
+    Marketplace,
+    MarketplaceConfig,
     MarketplaceError,
-    Outcome,
     PostingOrder,
     PostingStatus,
+    ReportedSubmission,
     ReturnLink,
-    Status,
-    SubmissionStatus,
+    RunOutcome,
 )
-from server.recruiting.marketplaces.prolific_api import LOOPBACK, WAITS, ProlificApiError, ProlificClient
-from study.config import Study
-from study.config_sections import ProlificConfig
+from server.recruiting.marketplaces.prolific_api import WAITS, ProlificApiError, ProlificClient
+from server.web.loopback import is_loopback
+
+if TYPE_CHECKING:
+    from study.config import Study
 
 SITE = "https://app.prolific.com"
 ID = re.compile(r"^[0-9a-f]{24}$")
 QUERY = "PROLIFIC_PID={{%PROLIFIC_PID%}}&STUDY_ID={{%STUDY_ID%}}&SESSION_ID={{%SESSION_ID%}}"
-STATUSES: dict[str, Status] = {
-    "RESERVED": "held",
-    "ACTIVE": "held",
-    "AWAITING REVIEW": "submitted",
-    "APPROVED": "approved",
-    "REJECTED": "rejected",
-    "RETURNED": "returned",
-    "TIMED-OUT": "timed_out",
-    "SCREENED OUT": "screened_out",
+STATUSES: dict[str, SubmissionStatus] = {
+    "RESERVED": SubmissionStatus.HELD,
+    "ACTIVE": SubmissionStatus.HELD,
+    "AWAITING REVIEW": SubmissionStatus.SUBMITTED,
+    "APPROVED": SubmissionStatus.APPROVED,
+    "REJECTED": SubmissionStatus.REJECTED,
+    "RETURNED": SubmissionStatus.RETURNED,
+    "TIMED-OUT": SubmissionStatus.TIMED_OUT,
+    "SCREENED OUT": SubmissionStatus.SCREENED_OUT,
 }
+UNDECIDED = ("ACTIVE", "AWAITING REVIEW")
 RUNNING = ("ACTIVE", "PAUSED", "AWAITING REVIEW", "PUBLISHING", "SCHEDULED")
 
 
-def make(study: Study, *, live: bool, endpoint: str) -> ProlificMarketplace:
-    return ProlificMarketplace(study, live=live, endpoint=endpoint)
+class ProlificConfig(MarketplaceConfig):
+    """What people on Prolific see, who may take part, and which account pays.
+
+    `countries` and `languages` are Prolific's choice ids ("1" is the United States, "0" the United Kingdom; "19" is
+    English). `fee` is the account's: a third of what is paid (academic), or 42.8 % (corporate); `tax_percent` is on it.
+    """
+
+    private = {"workspace": "", "project": "", "exclude_studies": []}  # noqa: RUF012
+
+    title: str = Field(
+        default="Listen to short clips of music: which two sound more alike?", min_length=1, max_length=120
+    )
+    description: str = Field(
+        default="Compare short clips of music and answer a few questions. Please use headphones.", min_length=1
+    )
+    countries: list[str] = Field(default=["1"])
+    languages: list[str] = Field(default=["19"])
+    approved_percent: int = Field(default=98, ge=0, le=100)
+    approved: int = Field(default=0, ge=0, le=10_000)
+    exclude_studies: list[str] = Field(default=[])
+    devices: list[Literal["desktop", "mobile", "tablet"]] = Field(default=["desktop"])
+    max_minutes: int = Field(default=60, ge=2, le=1440)
+    workspace: str = ""
+    project: str = ""
+    currency: Literal["USD", "GBP"] = "USD"
+    fee: Literal["academic", "corporate"] = "academic"
+    tax_percent: float = Field(default=0, ge=0, le=50)
 
 
-class ProlificMarketplace:
-    """Prolific for one study; asks nothing of the network until it has to."""
+class ProlificMarketplace(Marketplace):
+    """Prolific for one study; uses the network only when it has to."""
 
-    terms = Capabilities(name="Prolific", pays_unsubmitted=True, screen_out_apart=True, settle_minutes=15)
+    capabilities = Capabilities(name="Prolific", pays_unsubmitted=True, screens_out_separately=True, settle_minutes=15)
+    Settings = ProlificConfig
+    frame_origins = (SITE,)
+    simulator = "server.simulation.marketplace_client:local_prolific"
+    listing_note = "This is what Prolific shows to the people whom its filters let see the study, word for word."
+    payment_note = "Payment is made by Prolific: the submission is approved by what the study's database shows."
+    sample_opening = "a" * 24
+
+    @classmethod
+    def for_study(cls, study: Study, *, live: bool, endpoint: str) -> Self:
+        return cls(study, live=live, endpoint=endpoint)
+
+    @classmethod
+    def sample_query(cls, person: int, place: int, *, preview: bool = False) -> dict[str, str]:
+        return {"PROLIFIC_PID": f"{person:024x}", "STUDY_ID": cls.sample_opening, "SESSION_ID": f"{place:024x}"}
 
     def __init__(
         self, study: Study, *, live: bool = False, endpoint: str = "", api: ProlificClient | None = None
     ) -> None:
-        self._study, self._config = study, study.config.recruiter.prolific
+        self._study, self._config = study, study.config.recruiter.settings
         self._live, self._endpoint = live, endpoint
         self._api = api or ProlificClient(endpoint)
         self._paid: dict[str, tuple[str, int]] = {}  # token -> submission and cents, of this process
@@ -80,15 +126,15 @@ class ProlificMarketplace:
             )
         return Arrival(worker, submission, opening)
 
-    def hand_back(self, arrival: Arrival, outcome: Outcome, code: str) -> ReturnLink:
-        """Those who left give their submission back there themselves; all others come back with a code."""
+    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
+        """Listeners who left return their submission there themselves; all others come back with a code."""
         site = self._endpoint.replace("127.0.0.1", "localhost") if self._endpoint else SITE
         if outcome == "left":
             return ReturnLink("link", f"{site}/studies")
         return ReturnLink("link", f"{site}/submissions/complete?cc={self.code(outcome)}")
 
-    def code(self, outcome: Outcome) -> str:
-        """The study's completion code for an outcome: it follows from the study, and is no secret."""
+    def code(self, outcome: RunOutcome) -> str:
+        """The study's completion code for an outcome; it is derived from the study and is not secret."""
         info = self._study.config.study
         digest = hashlib.sha256(f"rootnote:{info.name}:{info.seed}:{outcome}".encode()).hexdigest()
         return f"C{digest[:7].upper()}"
@@ -98,11 +144,11 @@ class ProlificMarketplace:
     def open(self, order: PostingOrder) -> str:
         if not self._live and not self._endpoint:
             raise MarketplaceError(
-                "Prolific has no sandbox: --live opens a study that costs money, and `rootnote server rehearse "
-                "--recruiter prolific` rehearses without."
+                "Prolific has no sandbox; --live opens a study that costs money, and `rootnote server rehearse "
+                "--recruiter prolific` rehearses the launch at no cost."
             )
         parts = urlsplit(order.url)
-        if parts.scheme != "https" and not (self._endpoint and parts.hostname in LOOPBACK):
+        if parts.scheme != "https" and not (self._endpoint and is_loopback(parts.hostname)):
             raise MarketplaceError(f"Prolific opens only https addresses, and ROOTNOTE_PUBLIC_URL is '{order.url}'.")
         study = self._find(order) or self._draft(order)
         if study["status"] == "UNPUBLISHED":
@@ -122,10 +168,10 @@ class ProlificMarketplace:
         wanted, study = self._name(order), order.launch.rpartition("-")[0]
         found = None
         for one in self._api.pages("/studies/"):
-            ours, launch, *_ = [*str(one.get("internal_name", "")).split(" "), ""]
+            prefix, launch, *_ = [*str(one.get("internal_name", "")).split(" "), ""]
             if one.get("internal_name") == wanted and (found is None or found["status"] == "UNPUBLISHED"):
                 found = found if found and one["status"] == "UNPUBLISHED" else one
-            same = ours == "rootnote" and launch.rpartition("-")[0] == study and launch != order.launch
+            same = prefix == "rootnote" and launch.rpartition("-")[0] == study and launch != order.launch
             if same and one["status"] in RUNNING:
                 raise MarketplaceError(
                     f"another database has launched this study on Prolific already ({one['id']}); use that database, "
@@ -187,7 +233,7 @@ class ProlificMarketplace:
 
     def _publish(self, study: str) -> None:
         try:
-            self._api.post(f"/studies/{study}/transition/", {"action": "PUBLISH"}, again=True)
+            self._api.post(f"/studies/{study}/transition/", {"action": "PUBLISH"}, retry=True)
         except ProlificApiError:
             # Asked again after no answer, it may have been published the first time.
             if self._status(study) not in RUNNING:
@@ -200,35 +246,35 @@ class ProlificMarketplace:
         study = self._api.get(f"/studies/{opening}/")
         found = tuple(self._submission(one, opening) for one in self._api.pages("/submissions/", study=opening))
         free = max(study["total_available_places"] - study["places_taken"], 0) if study["status"] == "ACTIVE" else 0
-        return PostingStatus(free, sum(one.status == "held" for one in found), found)
+        return PostingStatus(free, sum(one.status is SubmissionStatus.HELD for one in found), found)
 
-    def _submission(self, told: Mapping[str, Any], opening: str) -> SubmissionStatus:
-        at = told.get("completed_at") or told.get("started_at")
-        # A status that is new to us is held: nothing is paid for it, and nobody is recruited in its place.
-        status = STATUSES.get(told["status"], "held")
-        return SubmissionStatus(
-            told["id"], _participant(told), opening, status, datetime.fromisoformat(at) if at else None
+    def _submission(self, reported: Mapping[str, Any], opening: str) -> ReportedSubmission:
+        at = reported.get("completed_at") or reported.get("started_at")
+        # An unknown status counts as held: nothing is paid for it, and no one is recruited in its place.
+        status = STATUSES.get(reported["status"], SubmissionStatus.HELD)
+        return ReportedSubmission(
+            reported["id"], _participant(reported), opening, status, datetime.fromisoformat(at) if at else None
         )
 
     def close(self, opening: str) -> None:
         if self._status(opening) in ("UNPUBLISHED", "COMPLETED"):
             return
         try:
-            self._api.post(f"/studies/{opening}/transition/", {"action": "STOP"}, again=True)
+            self._api.post(f"/studies/{opening}/transition/", {"action": "STOP"}, retry=True)
         except ProlificApiError:
             if self._status(opening) != "COMPLETED":
                 raise
 
     def exclude(self, worker: str, launch: str) -> None:
-        """Prolific lets nobody into the same study twice."""
+        """Prolific allows no one into the same study twice."""
 
     # ------------------------------------------------------------------ pay
 
-    def approve(self, submission: SubmissionStatus) -> None:
-        """Approve; one that is being completed at this very moment is waited for."""
+    def approve(self, submission: ReportedSubmission) -> None:
+        """Approve; waits for a submission that is being completed at this moment."""
         for attempt in range(len(WAITS)):
             try:
-                self._api.post(f"/submissions/{submission.id}/transition/", {"action": "APPROVE"}, again=True)
+                self._api.post(f"/submissions/{submission.id}/transition/", {"action": "APPROVE"}, retry=True)
                 return
             except ProlificApiError as refused:
                 status = str(self._get(submission)["status"])
@@ -240,51 +286,56 @@ class ProlificMarketplace:
                     ) from refused
             self._api.wait(attempt)
 
-    def bonus(self, grant: DirectPayment) -> None:
-        """Pay: a screen-out by Prolific's own way while the submission is open, all else as a bonus.
+    def bonus(self, payment: DirectPayment) -> None:
+        """Pay: a screen-out as a Prolific screen-out while the submission is open, everything else as a bonus.
 
         Raises:
-            ForeignSubmissionError: where the submission is not of the listener who came with it.
+            ForeignSubmissionError: where the submission belongs to another participant.
+            MarketplaceError: where a person has approved it, which paid what this payment was for.
         """
-        if self.has_paid(grant):
+        if self.has_paid(payment):
             return
-        submission, usd = grant.submission, Decimal(grant.cents) / 100
-        if grant.kind == "screen_out" and self._theirs(submission)["status"] in ("ACTIVE", "AWAITING REVIEW"):
+        submission, usd = payment.submission, Decimal(payment.cents) / 100
+        status = self._own_submission(submission)["status"]
+        if status == "APPROVED" and payment.kind not in (PaymentKind.BONUS, PaymentKind.LIFT):
+            raise MarketplaceError(
+                f"the submission {submission.id} was approved on Prolific, which pays its reward; run `rootnote server "
+                "sync` to record that."
+            )
+        if payment.kind == PaymentKind.SCREEN_OUT and status in ("ACTIVE", "AWAITING REVIEW"):
             given = {"submission_ids": [submission.id], "bonus_per_submission": float(usd), "increase_places": False}
             self._api.post(f"/studies/{submission.opening}/screen-out-submissions/", given)
         else:
             rows = {"study_id": submission.opening, "csv_bonuses": f"{submission.id},{usd:.2f}"}
             # Preparing a batch pays nothing, so it may be done again; paying one may not.
-            batch = self._api.post("/submissions/bonus-payments/", rows, again=True)
+            batch = self._api.post("/submissions/bonus-payments/", rows, retry=True)
             self._api.post(f"/bulk-bonus-payments/{batch['id']}/pay/")
-        self._paid[grant.token] = (submission.id, grant.cents)
+        self._paid[payment.token] = (submission.id, payment.cents)
 
-    def has_paid(self, grant: DirectPayment) -> bool:
-        if grant.token in self._paid:
+    def has_paid(self, payment: DirectPayment) -> bool:
+        if payment.token in self._paid:
             return True
-        told = self._theirs(grant.submission)
-        if grant.kind == "screen_out" and told["status"] in ("SCREENED OUT", "APPROVED"):
-            return True  # where a person approved it instead, the reward was paid
-        others = list(self._paid.values()).count((grant.submission.id, grant.cents))
-        paid = [round(amount) for amount in told.get("bonus_payments") or []]
-        return paid.count(grant.cents) > max(others, grant.alike)
+        reported = self._own_submission(payment.submission)
+        if payment.kind == PaymentKind.SCREEN_OUT and reported["status"] == "SCREENED OUT":
+            return True
+        others = list(self._paid.values()).count((payment.submission.id, payment.cents))
+        paid = [round(amount) for amount in reported.get("bonus_payments") or []]
+        return paid.count(payment.cents) > max(others, payment.same_payments)
 
-    def _theirs(self, submission: SubmissionStatus) -> dict[str, Any]:
-        """A submission as Prolific has it, of the very participant who is to be paid for it."""
+    def _own_submission(self, submission: ReportedSubmission) -> dict[str, Any]:
+        """A submission as Prolific reports it, of the participant who is to be paid for it."""
         try:
-            told = self._get(submission)
+            reported = self._get(submission)
         except ProlificApiError as refused:
             if refused.status != 404:
                 raise
-            self._status(submission.opening)  # refused too where it is our connection that Prolific does not know
+            self._status(submission.opening)  # this is refused too where the token is the problem
             raise ForeignSubmissionError(f"Prolific knows no submission {submission.id}.") from refused
-        if _participant(told) != submission.worker:
-            raise ForeignSubmissionError(
-                f"on Prolific the submission {submission.id} is not of the participant who came with it."
-            )
-        return told
+        if _participant(reported) != submission.worker:
+            raise ForeignSubmissionError(f"on Prolific the submission {submission.id} belongs to another participant.")
+        return reported
 
-    def _get(self, submission: SubmissionStatus) -> dict[str, Any]:
+    def _get(self, submission: ReportedSubmission) -> dict[str, Any]:
         return self._api.get(f"/submissions/{submission.id}/")
 
     # ------------------------------------------------------------------ the account
@@ -298,18 +349,18 @@ class ProlificMarketplace:
                 f"the workspace on Prolific pays in {currency}, and recruiter.prolific.currency in study.toml is "
                 f"{self._config.currency}: set it, and read all amounts in study.toml as {currency}."
             )
-        asked = {"reward": 10_000, "total_available_places": 1}
-        told = round(self._api.post("/study-cost-calculator/", asked, again=True)["total_cost"]) - 10_000
-        if told != self.fee(10_000):
+        example = {"reward": 10_000, "total_available_places": 1}
+        reported = round(self._api.post("/study-cost-calculator/", example, retry=True)["total_cost"]) - 10_000
+        if reported != self.fee(10_000):
             raise MarketplaceError(
-                f"Prolific charges {told / 100:.2f} on 100.00, and study.toml reckons {self.fee(10_000) / 100:.2f}; "
-                "set fee and tax_percent in [recruiter.prolific], so that the cost shown is the cost."
+                f"Prolific charges {reported / 100:.2f} on 100.00, but study.toml expects "
+                f"{self.fee(10_000) / 100:.2f}; set fee and tax_percent in [recruiter.prolific] so that both agree."
             )
         return int(balance["available_balance"])
 
     def _workspace(self) -> str:
         if self._config.workspace:
-            return self._config.workspace
+            return str(self._config.workspace)
         found = list(self._api.pages("/workspaces/"))
         if len(found) != 1:
             known = ", ".join(f"{one['id']} ({one.get('title', '')})" for one in found) or "none"
@@ -325,13 +376,13 @@ class ProlificMarketplace:
         self._api.close()
 
 
-def _participant(told: Mapping[str, Any]) -> str:
-    """Whose submission it is: a list names it otherwise than a single one does."""
-    return str(told.get("participant_id") or told["participant"])
+def _participant(reported: Mapping[str, Any]) -> str:
+    """Whose submission it is; a list uses another name for this field than a single submission."""
+    return str(reported.get("participant_id") or reported["participant"])
 
 
 def read_filters(config: ProlificConfig) -> list[dict[str, Any]]:
-    """Who may take part, as Prolific writes it."""
+    """Who may take part, as filters of Prolific."""
     filters: list[dict[str, Any]] = [
         {"filter_id": name, "selected_values": list(values)} for name, values in _lists(config).items() if values
     ]

@@ -1,7 +1,7 @@
-"""Prolific's public interface over httpx: one request and its answer, every page of a list, errors in plain words.
+"""Prolific's public API over httpx: requests, lists page by page, errors as plain sentences.
 
-What only reads, or sets something to a value, is asked again when no answer comes; what creates or pays is not, and
-raises UnsureError instead: it may have been done. Too many requests (429) do nothing, so they are always asked again.
+A request that only reads, or sets a value, is retried when no answer comes. A request that creates or pays is not; it
+raises UnknownOutcomeError, because it may have been done. Too many requests (429) do nothing, so they are retried.
 """
 
 from __future__ import annotations
@@ -9,23 +9,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
+if TYPE_CHECKING:
+    import httpx
 
 from server.recruiting.marketplaces.base import MarketplaceError, UnknownOutcomeError
+from server.web.loopback import is_loopback
 
 API = "https://api.prolific.com"
 TOKEN = "PROLIFIC_TOKEN"  # noqa: S105 (the variable's name)
 REHEARSAL_TOKEN = "rehearsal-token"  # noqa: S105 (opens nothing but the local emulator)
 PAGE_SIZE = 100
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class ProlificApiError(MarketplaceError):
-    """Prolific said no, and nothing was done; `status` is HTTP's."""
+    """Prolific refused, and nothing was done; `status` is the HTTP status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -33,22 +34,22 @@ class ProlificApiError(MarketplaceError):
 
 
 class ProlificClient:
-    """A connection that is made when it is first needed; `endpoint` is a local emulator's address."""
+    """A client that connects when it is first used; `endpoint` is the address of a local marketplace."""
 
     def __init__(self, endpoint: str = "", sleep: Callable[[float], None] = time.sleep, timeout: float = 30.0) -> None:
-        if endpoint and urlsplit(endpoint).hostname not in LOOPBACK:
-            raise MarketplaceError(f"'{endpoint}' is not on this machine; a rehearsal never leaves it.")
+        if endpoint and not is_loopback(urlsplit(endpoint).hostname):
+            raise MarketplaceError(f"'{endpoint}' is not on this machine; a rehearsal only uses this machine.")
         self._endpoint, self._sleep, self._timeout = endpoint.rstrip("/"), sleep, timeout
         self._client: httpx.Client | None = None
 
     def get(self, path: str, **query: str | int) -> dict[str, Any]:
-        return self._ask("GET", path, query=query, again=True)
+        return self._ask("GET", path, query=query, retry=True)
 
-    def post(self, path: str, body: dict[str, Any] | None = None, *, again: bool = False) -> dict[str, Any]:
-        return self._ask("POST", path, body, again=again)
+    def post(self, path: str, body: dict[str, Any] | None = None, *, retry: bool = False) -> dict[str, Any]:
+        return self._ask("POST", path, body, retry=retry)
 
     def patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._ask("PATCH", path, body, again=True)
+        return self._ask("PATCH", path, body, retry=True)
 
     def pages(self, path: str, **query: str | int) -> Iterator[dict[str, Any]]:
         """Every entry of a list: the `next` link says whether there is more (a page past the last is an error)."""
@@ -59,6 +60,8 @@ class ProlificClient:
             following = ((page.get("_links") or {}).get("next") or {}).get("href")
             if not following:
                 return
+            import httpx
+
             query = dict(httpx.URL(following).params)
 
     def close(self) -> None:
@@ -72,11 +75,13 @@ class ProlificClient:
     # ------------------------------------------------------------------ one request
 
     def _connection(self) -> httpx.Client:
+        import httpx
+
         if self._client is None:
             token = REHEARSAL_TOKEN if self._endpoint else os.environ.get(TOKEN, "").strip()
             if not token or not token.isascii() or not token.isprintable():
                 raise MarketplaceError(
-                    f"the environment variable {TOKEN} holds no token of Prolific; make one at app.prolific.com under "
+                    f"the environment variable {TOKEN} contains no Prolific token; make one at app.prolific.com under "
                     "Settings, API tokens, and set it."
                 )
             headers = {"Authorization": f"Token {token}", "User-Agent": "rootnote"}
@@ -85,25 +90,27 @@ class ProlificClient:
         return self._client
 
     def _ask(
-        self, method: str, path: str, body: Any = None, query: Any = None, *, again: bool = False
+        self, method: str, path: str, body: Any = None, query: Any = None, *, retry: bool = False
     ) -> dict[str, Any]:
+        import httpx
+
         for attempt in range(len(WAITS) + 1):
             last = attempt == len(WAITS)
             try:
                 reply = self._connection().request(method, path, json=body, params=query or None)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                if last or not again:
+                if last or not retry:
                     raise MarketplaceError(f"Prolific cannot be reached ({error}); check the network.") from error
             except httpx.TransportError as error:
-                if last or not again:
+                if last or not retry:
                     raise UnknownOutcomeError(
-                        f"Prolific did not answer ({type(error).__name__}); nothing is certain."
+                        f"Prolific did not answer ({type(error).__name__}); what was asked may have been done."
                     ) from error
             else:
                 if reply.status_code == 429 and not last:
                     self._sleep(_retry_after(reply) or WAITS[attempt])
                     continue
-                if reply.status_code < 500 or not again or last:
+                if reply.status_code < 500 or not retry or last:
                     return _read(reply)
             self.wait(attempt)
         raise AssertionError("the last attempt answers or raises")
@@ -119,16 +126,16 @@ def _read(reply: httpx.Response) -> dict[str, Any]:
         raise UnknownOutcomeError(f"Prolific failed (status {reply.status_code}); what was asked may have been done.")
     if reply.status_code < 300:
         return _json(reply)
-    said = explain(_json(reply).get("error"))
+    message = explain(_json(reply).get("error"))
     if reply.status_code == 401:
-        said = f"Prolific does not accept the token in {TOKEN}; make a new one at app.prolific.com under Settings."
+        message = f"Prolific does not accept the token in {TOKEN}; make a new one at app.prolific.com under Settings."
     elif reply.status_code == 403:
-        said = f"Prolific forbids this account what was asked: {said}."
+        message = f"Prolific does not allow this account to do that: {message}."
     elif reply.status_code == 429:
-        said = "Prolific asks for fewer requests; try again in some minutes."
+        message = "Prolific received too many requests; try again in a few minutes."
     else:
-        said = f"Prolific refused: {said}."
-    raise ProlificApiError(said, reply.status_code)
+        message = f"Prolific refused: {message}."
+    raise ProlificApiError(message, reply.status_code)
 
 
 def _json(reply: httpx.Response) -> dict[str, Any]:
@@ -145,10 +152,10 @@ def explain(error: Any) -> str:
         return "no reason was given"
     detail = error.get("detail")
     if isinstance(detail, dict):
-        detail = "; ".join(f"{name}: {_join(told)}" for name, told in detail.items())
+        detail = "; ".join(f"{name}: {_join(problems)}" for name, problems in detail.items())
     words = [text for text in (_join(error.get("title")), _join(detail)) if text]
     return " ".join(": ".join(words).split()).rstrip(".") or "no reason was given"
 
 
-def _join(told: Any) -> str:
-    return ", ".join(str(one) for one in told) if isinstance(told, list) else str(told or "")
+def _join(problems: Any) -> str:
+    return ", ".join(str(one) for one in problems) if isinstance(problems, list) else str(problems or "")

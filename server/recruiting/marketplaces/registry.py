@@ -1,41 +1,50 @@
-"""The marketplaces by name: one file in this package and one line here for each."""
+"""Making the marketplace of a study. The marketplaces themselves are listed in study.marketplaces."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
+import inspect
 from typing import TYPE_CHECKING
 
-from embeddings.errors import RootnoteError
+from server.web.security_headers import MarketplaceOrigins
+from study.marketplaces import MARKETPLACES, load_marketplace
 
 if TYPE_CHECKING:
     from server.recruiting.marketplaces.base import Marketplace
-    from study.config import Study
+    from study.config import Study, StudyConfig
 
-# recruiter.kind -> what makes it: "module:function", called as make(study, live=…, endpoint=…). Imported when asked
-# for, so that a study of plain links needs no marketplace's client.
-MARKETPLACES = {
-    "link": "server.recruiting.marketplaces.link:make",
-    "mturk": "server.recruiting.marketplaces.mturk:make",
-    "prolific": "server.recruiting.marketplaces.prolific:make",
-}
+__all__ = ["MARKETPLACES", "describe", "make_marketplace", "marketplace_class", "origins_of"]
+
+
+def marketplace_class(config: StudyConfig) -> type[Marketplace]:
+    """The class of a study's marketplace: what it is called, what it can do, what its pages need.
+
+    Raises:
+        RootnoteError: where recruiter.kind names no marketplace.
+    """
+    found: type[Marketplace] = load_marketplace(config.recruiter.kind)
+    return found
 
 
 def make_marketplace(study: Study, *, live: bool = False, endpoint: str = "") -> Marketplace:
-    """The recruiter of a study; `live`: where real money is paid; `endpoint`: a local marketplace, to rehearse.
+    """The marketplace of a study.
+
+    Args:
+        live: whether real money is paid.
+        endpoint: the address of a local marketplace, to rehearse.
 
     Raises:
-        RootnoteError: where there is no such recruiter.
+        RootnoteError: where recruiter.kind names no marketplace.
     """
-    kind = study.config.recruiter.kind
-    if kind not in MARKETPLACES:
-        raise RootnoteError(f"there is no recruiter '{kind}'; choose one of {', '.join(MARKETPLACES)}.")
-    module, _, name = MARKETPLACES[kind].partition(":")
-    make: Callable[..., Marketplace] = getattr(importlib.import_module(module), name)
-    return make(study, live=live, endpoint=endpoint)
+    return marketplace_class(study.config).for_study(study, live=live, endpoint=endpoint)
+
+
+def origins_of(config: StudyConfig) -> MarketplaceOrigins:
+    """The sites of a study's marketplace that may frame its pages and get its forms."""
+    found = marketplace_class(config)
+    return MarketplaceOrigins(found.frame_origins, found.form_origins)
 
 
 def describe(kind: str) -> str:
-    """What a recruiter is, in one line: the first line of its module's docstring."""
-    module = MARKETPLACES[kind].partition(":")[0]
-    return (importlib.import_module(module).__doc__ or "").partition("\n")[0]
+    """A marketplace in one line: the first line of its module's docstring."""
+    module = inspect.getmodule(load_marketplace(kind))
+    return (module.__doc__ or "").partition("\n")[0] if module else ""

@@ -1,66 +1,35 @@
-"""What the emulated marketplaces share: a server on loopback, a clock, faults, a log of calls, notifications.
+"""What the local marketplaces share: a server on this machine, a clock, faults, a log of calls, notifications, people.
 
-A fault strikes the n-th call of an operation, or any call by a seeded plan:
-
-- ``throttle``: refused for coming too fast; ``fail``: 500, nothing done;
-- ``fail_after``: 500 although the work was done;
-- ``timeout_before``, ``timeout_after``: the connection is held for `hang_seconds`, then cut with no reply, before or
-  after the work;
-- ``twice``: the request arrives twice, as a proxy may send it again; the first reply is the one that is seen;
-- any other word is a refusal by that code, such as ``UnrecognizedClientException``.
-
-Tests and other programs on this machine may also ask over HTTP: POST /_market/fail {"operation", "nth", "how"},
-/_market/advance {"seconds"}, /_market/workers {...}; GET /_market/calls, /_market/ledger.
+Tests and other programs on this machine may also ask over HTTP: POST /_market/fail {"operation", "nth", "how"}
+(server.simulation.marketplaces.faults), /_market/advance {"seconds"}, /_market/workers {...}; GET /_market/calls,
+/_market/ledger.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import numpy as np
 
+from server.simulation.marketplaces.account import Account
+from server.simulation.marketplaces.faults import KNOWN_FAULTS, Faults
+from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest, as_json
 from server.simulation.marketplaces.money import LedgerLine
 
-KNOWN_FAULTS = ("throttle", "fail", "fail_after", "timeout_before", "timeout_after", "twice")
-
-
-@dataclass(frozen=True)
-class HttpRequest:
-    """One HTTP request; header names are in lower case."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
-
-    def form(self) -> dict[str, str]:
-        return dict(parse_qsl(self.body.decode(), keep_blank_values=True))
-
-
-@dataclass(frozen=True)
-class HttpReply:
-    """One HTTP reply."""
-
-    status: int
-    body: bytes = b""
-    type: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def as_json(status: int, value: Any) -> HttpReply:
-    return HttpReply(status, json.dumps(value, default=str).encode())
+Person = TypeVar("Person")
 
 
 class ConnectionCut(Exception):  # noqa: N818 (no error: the connection ends without a reply)
@@ -89,44 +58,15 @@ class Notification:
     at: datetime
 
 
-class Faults:
-    """Which calls go wrong, and how."""
-
-    def __init__(self) -> None:
-        self._planned: list[tuple[str, int, str]] = []
-        self._rng: np.random.Generator | None = None
-        self._rate = 0.0
-        self._hows: tuple[str, ...] = KNOWN_FAULTS
-        self.always = ""
-
-    def plan(self, operation: str, nth: int, how: str) -> None:
-        self._planned.append((operation, nth, how))
-
-    def at_random(self, seed: int, rate: float, hows: tuple[str, ...]) -> None:
-        self._rng, self._rate, self._hows = np.random.default_rng(seed), rate, hows
-
-    def next(self, operation: str) -> str:
-        """How this call goes wrong, or ""; counts it for what was planned."""
-        struck, waiting = "", []
-        for name, nth, how in self._planned:
-            counted = nth - (name in (operation, "*"))
-            if counted == 0 and not struck and counted < nth:
-                struck = how
-            else:
-                waiting.append((name, max(counted, 1), how))
-        self._planned = waiting
-        if not struck and self._rng is not None and self._rng.random() < self._rate:
-            struck = str(self._rng.choice(self._hows))
-        return struck or self.always
-
-
 class FakeMarketplace:
     """An emulated marketplace: a context manager that serves on a free port of 127.0.0.1 while it is open."""
 
     hang_seconds = 0.0
+    state: Account
 
-    def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
+    def __init__(self, clock: Callable[[], datetime] | None = None, seed: int = 0) -> None:
         self._clock = clock or (lambda: datetime.now(UTC))
+        self._seed, self._ids = seed, 0
         self._offset = timedelta()
         self._server: _Server | None = None
         self.lock = threading.RLock()
@@ -169,6 +109,25 @@ class FakeMarketplace:
     def now(self) -> datetime:
         return self._clock() + self._offset
 
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[None]:
+        """Hold the marketplace for one act, after doing what has fallen due."""
+        with self.lock:
+            self.tick()
+            yield
+
+    @property
+    def balance(self) -> Decimal:
+        """What is left to spend, in US dollars."""
+        with self.acting():
+            return self.state.available
+
+    @property
+    def on_hold(self) -> Decimal:
+        """What is held back for places that may still be paid, and for payments on their way."""
+        with self.acting():
+            return self.state.on_hold
+
     def advance(self, by: timedelta) -> None:
         """Let time pass; what falls due then happens."""
         with self.lock:
@@ -193,30 +152,29 @@ class FakeMarketplace:
 
     def ledger(self) -> tuple[LedgerLine, ...]:
         """All money that left the account."""
-        with self.lock:
-            self.tick()
+        with self.acting():
             return tuple(self.entries)
 
     def deliver(
         self, seed: int | None = None, *, duplicate: float = 0.0, late: float = 0.0, to: str | None = None
     ) -> list[Notification]:
-        """Deliver what is to be told, and give it; POST it to `to` as well where that is an address.
+        """Deliver the waiting notifications and return them; POST them to `to` as well if given.
 
         With a seed the order is shuffled, a share comes twice, and a share is kept back for the next delivery.
         """
         with self.lock:
             waiting, self.notifications[:] = list(self.notifications), []
-            told = waiting
+            due = waiting
             if seed is not None:
                 rng = np.random.default_rng(seed)
                 kept = rng.random(len(waiting)) < late
                 self.notifications[:0] = [one for one, keep in zip(waiting, kept, strict=True) if keep]
-                told = [one for one, keep in zip(waiting, kept, strict=True) if not keep]
-                told += [one for one in told if rng.random() < duplicate]
-                told = [told[index] for index in rng.permutation(len(told))]
-        for one in told if to else ():
+                due = [one for one, keep in zip(waiting, kept, strict=True) if not keep]
+                due += [one for one in due if rng.random() < duplicate]
+                due = [due[index] for index in rng.permutation(len(due))]
+        for one in due if to else ():
             self.send(one, str(to))
-        return told
+        return due
 
     # ------------------------------------------------------------------ for the marketplaces
 
@@ -236,9 +194,14 @@ class FakeMarketplace:
         """An id that no other has."""
         raise NotImplementedError
 
+    def next_digest(self, prefix: str = "") -> bytes:
+        """The digest that the next id is made of."""
+        self._ids += 1
+        return hashlib.sha256(f"{self._seed}:{prefix}{self._ids}".encode()).digest()
+
     def tick(self) -> None:
         """Do what has fallen due."""
-        raise NotImplementedError
+        self.state.tick()
 
     def handle(self, request: HttpRequest) -> HttpReply:
         """Answer a request."""
@@ -260,7 +223,7 @@ class FakeMarketplace:
         """Answer one call of the interface, with the fault that is due, and log it.
 
         Raises:
-            Cut: where the caller is to get no reply.
+            ConnectionCut: where the caller is to get no reply.
         """
         with self.lock:
             how, self._made = self.faults.next(operation), self._made + 1
@@ -311,13 +274,31 @@ class FakeMarketplace:
         return as_json(200, {})
 
 
+class People(Generic[Person]):
+    """The people of a marketplace, by id."""
+
+    def __init__(self, people: dict[str, Person], make: Callable[..., Person]) -> None:
+        self._people, self._make = people, make
+
+    def add(self, person: str, **account: Any) -> Person:
+        """Add someone; the account's defaults are qualified for most work."""
+        found = self._people[person] = self._make(person, **account)
+        return found
+
+    def __getitem__(self, person: str) -> Person:
+        return self._people[person]
+
+    def __iter__(self) -> Iterator[Person]:
+        return iter(self._people.values())
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, house: FakeMarketplace) -> None:
+    def __init__(self, marketplace: FakeMarketplace) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.house = house
+        self.marketplace = marketplace
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that has gone is no news."""
@@ -328,9 +309,9 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # a reply goes out in one piece: in two, the second would wait for the first to be acknowledged
 
     @property
-    def house(self) -> FakeMarketplace:
+    def marketplace(self) -> FakeMarketplace:
         assert isinstance(self.server, _Server)
-        return self.server.house
+        return self.server.marketplace
 
     def _serve(self) -> None:
         address = urlsplit(self.path)
@@ -342,7 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply(HttpReply(204))
         try:
             administered = address.path.startswith("/_market/")
-            self._reply(self.house.administer(request) if administered else self.house.handle(request))
+            self._reply(self.marketplace.administer(request) if administered else self.marketplace.handle(request))
         except ConnectionCut:
             self.close_connection = True
         return None

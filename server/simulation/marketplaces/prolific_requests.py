@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from server.web.loopback import is_loopback
+
 PLACEHOLDERS = ("{{%PROLIFIC_PID%}}", "{{%STUDY_ID%}}", "{{%SESSION_ID%}}")
 CODE_TYPES = Literal[
     "COMPLETED",
@@ -100,7 +101,7 @@ class SubmissionsConfig(_Request):
 
 def _address(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
         raise ValueError("enter a valid https address")
     return value
 

@@ -14,7 +14,7 @@ import html
 from http.cookies import SimpleCookie
 from urllib.parse import quote
 
-from server.simulation.marketplaces.loopback import HttpReply, HttpRequest
+from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest, page, redirect
 from server.simulation.marketplaces.prolific_state import FakeProlificState
 from server.simulation.marketplaces.prolific_studies import OPEN, FakeParticipant, FakeProlificError, FakeSubmission
 
@@ -41,7 +41,7 @@ class ProlificSite:
         try:
             return self._route(request)
         except FakeProlificError as refused:
-            return _page(refused.title, f"<p data-refused>{html.escape(str(refused.detail))}</p>", 400)
+            return page(refused.title, f"<p data-refused>{html.escape(str(refused.detail))}</p>", 400)
 
     def _route(self, request: HttpRequest) -> HttpReply:
         match request.method, request.path.strip("/").split("/"):
@@ -53,7 +53,7 @@ class ProlificSite:
                 return self._offers(self._who(request))
             case "POST", ["studies", id_, "reserve"]:
                 one = self.state.reserve(self._who(request), id_)
-                return _redirect(f"/submissions/{one.id}")
+                return redirect(f"/submissions/{one.id}")
             case "GET", ["submissions", "complete"]:
                 return self._complete(self._who(request), request.query.get("cc", ""))
             case "GET", ["submissions", id_]:
@@ -61,11 +61,11 @@ class ProlificSite:
             case "GET", ["submissions", id_, "open"]:
                 one = self._mine(request, id_)
                 self.state.start(one)
-                return _redirect(study_address(one))
+                return redirect(study_address(one))
             case "POST", ["submissions", id_, "return"]:
                 self.state.give_back(self._mine(request, id_))
-                return _redirect("/studies")
-        return _page("There is nothing here", "", 404)
+                return redirect("/studies")
+        return page("There is nothing here", "", 404)
 
     def _who(self, request: HttpRequest) -> FakeParticipant:
         cookie = SimpleCookie(request.headers.get("cookie", ""))
@@ -85,30 +85,20 @@ class ProlificSite:
             f"<form method='post' action='/studies/{study.id}/reserve'><button>Take part</button></form></li>"
             for study in self.state.offers(who)
         )
-        mine = [one for one in self.state.submissions.values() if one.participant == who.id and one.status in OPEN]
-        held = "".join(f"<p><a data-held href='/submissions/{one.id}'>Your study is under way</a></p>" for one in mine)
-        return _page("Studies", f"{held}<ul>{rows}</ul>")
+        own = [one for one in self.state.submissions.values() if one.participant == who.id and one.status in OPEN]
+        held = "".join(f"<p><a data-held href='/submissions/{one.id}'>Your study is under way</a></p>" for one in own)
+        return page("Studies", f"{held}<ul>{rows}</ul>")
 
     def _submission(self, one: FakeSubmission) -> HttpReply:
         links = f"<a id='open' href='/submissions/{one.id}/open'>Open study link in this window</a>"
         links += f"<form method='post' action='/submissions/{one.id}/return'><button>Stop without completing</button>"
         body = links + "</form>" if one.status in OPEN else ""
-        return _page(one.study.given.name, f"<p data-status>{one.status}</p>{body}")
+        return page(one.study.given.name, f"<p data-status>{one.status}</p>{body}")
 
     def _complete(self, who: FakeParticipant, code: str) -> HttpReply:
-        mine = [one for one in self.state.submissions.values() if one.participant == who.id]
-        held = [one for one in mine if one.status == "ACTIVE"] or [one for one in mine if one.status == "TIMED-OUT"]
+        own = [one for one in self.state.submissions.values() if one.participant == who.id]
+        held = [one for one in own if one.status == "ACTIVE"] or [one for one in own if one.status == "TIMED-OUT"]
         if not held:
             raise FakeProlificError("No submission", "You have no submission that could be completed.")
         self.state.complete(held[-1], code)
-        return _page("Thank you", f"<p data-submitted>Your submission is {held[-1].status}.</p>")
-
-
-def _redirect(address: str) -> HttpReply:
-    return HttpReply(303, headers={"Location": address})
-
-
-def _page(title: str, body: str, status: int = 200) -> HttpReply:
-    shown = html.escape(title)
-    text = f"<!doctype html><meta charset=utf-8><title>{shown}</title><h1>{shown}</h1>{body}"
-    return HttpReply(status, text.encode(), "text/html; charset=utf-8")
+        return page("Thank you", f"<p data-submitted>Your submission is {held[-1].status}.</p>")

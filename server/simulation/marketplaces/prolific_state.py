@@ -17,6 +17,7 @@ from decimal import Decimal, InvalidOperation
 from statistics import median
 from typing import Any
 
+from server.simulation.marketplaces.account import Account
 from server.simulation.marketplaces.money import Kind, LedgerLine, cents
 from server.simulation.marketplaces.prolific_requests import CreateStudy, Filter, ScreenOut, UpdateStudy
 from server.simulation.marketplaces.prolific_studies import (
@@ -38,20 +39,19 @@ MOVES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-class FakeProlificState:
+class FakeProlificState(Account):
     """One researcher's workspace and all that hangs on it."""
 
     def __init__(
         self,
-        balance: Decimal,
+        deposit: Decimal,
         tariff: FeeSchedule,
         now: Callable[[], datetime],
         new_id: Callable[[str], str],
         pay: Callable[[LedgerLine], None],
     ) -> None:
-        self.deposit, self.tariff, self.now, self.new_id, self._pay_out = balance, tariff, now, new_id, pay
-        self.spent = Decimal("0.00")
-        self.tell: Callable[[str, dict[str, Any]], None] = lambda event, body: None
+        super().__init__(deposit, now, new_id, pay)
+        self.tariff = tariff
         self.bonus_delay = timedelta(0)
         self.studies: dict[str, FakeStudy] = {}
         self.submissions: dict[str, FakeSubmission] = {}
@@ -67,21 +67,13 @@ class FakeProlificState:
             (self.tariff.cost(amount) for _, _, _, amount in self.due), Decimal("0.00")
         )
 
-    @property
-    def available(self) -> Decimal:
-        return self.deposit - self.spent - self.on_hold
-
-    def _afford(self, amount: Decimal) -> None:
-        if amount > self.available:
-            detail = f"{amount:.2f} is needed and {self.available:.2f} is available; top up your balance."
-            raise FakeProlificError("Insufficient funds", detail, code=140400)
+    def insufficient(self, amount: Decimal) -> FakeProlificError:
+        detail = f"{amount:.2f} is needed and {self.available:.2f} is available; top up your balance."
+        return FakeProlificError("Insufficient funds", detail, code=140400)
 
     def _pay(self, kind: Kind, amount: Decimal, one: FakeSubmission, reference: str = "") -> None:
-        at, paid = self.now(), (one.participant, one.id, reference)
-        self.spent += self.tariff.cost(amount)
-        self._pay_out(LedgerLine(at, kind, amount, *paid))
-        self._pay_out(LedgerLine(at, "fee", self.tariff.fee(amount), *paid))
-        self._pay_out(LedgerLine(at, "tax", self.tariff.tax(amount), *paid))
+        lines: dict[Kind, Decimal] = {kind: amount, "fee": self.tariff.fee(amount), "tax": self.tariff.tax(amount)}
+        self.pay_out(one.participant, one.id, lines, reference)
 
     # ------------------------------------------------------------------ studies
 
@@ -110,7 +102,7 @@ class FakeProlificState:
                 if places < study.places:
                     detail = {"total_available_places": ["The places of a published study can only be increased."]}
                     raise FakeProlificError("Validation error", detail)
-                self._afford(self.tariff.cost(study.reward) * (places - study.places))
+                self.require(self.tariff.cost(study.reward) * (places - study.places))
             study.places = places
         fields = {name: getattr(given, name) for name in changes}
         study.given = study.given.model_copy(update=fields | {"total_available_places": study.places})
@@ -122,7 +114,7 @@ class FakeProlificState:
         if study.status not in before:
             raise FakeProlificError("Validation error", f"A study that is {study.status} cannot {action}.")
         if action == "PUBLISH":
-            self._afford(self.tariff.cost(study.reward) * study.places)
+            self.require(self.tariff.cost(study.reward) * study.places)
             study.published = self.now()
         study.status = after  # type: ignore[assignment]
         study.settle_status()
@@ -167,7 +159,7 @@ class FakeProlificState:
         if amount < cents(Decimal(median(hours)) * LEAST_HOURLY):
             raise FakeProlificError("Screen out refused", "The payment is below the minimum for the median time taken.")
         places = self.tariff.cost(study.reward) * (given.increase_places - 1)
-        self._afford((self.tariff.cost(amount) + places) * len(chosen))
+        self.require((self.tariff.cost(amount) + places) * len(chosen))
         for one in chosen:
             one.completed = one.completed or self.now()
             self._set(one, "SCREENED OUT")
@@ -210,7 +202,7 @@ class FakeProlificState:
         if bulk not in self.bulks:
             raise FakeProlificError("Not found", "Bulk bonus payment does not exist.", 404, 140404)
         _, rows = self.bulks[bulk]
-        self._afford(sum((self.tariff.cost(amount) for _, amount in rows), Decimal("0.00")))
+        self.require(sum((self.tariff.cost(amount) for _, amount in rows), Decimal("0.00")))
         at = self.now() + self.bonus_delay
         self.due += [(at, bulk, one, amount) for one, amount in rows]
         self._pay_what_is_due()
@@ -229,9 +221,9 @@ class FakeProlificState:
     def offers(self, participant: FakeParticipant) -> Iterator[FakeStudy]:
         """The studies that this participant may take a place in now."""
         for study in self.studies.values():
-            mine = any(one.participant == participant.id and not one.left for one in study.submissions)
+            own = any(one.participant == participant.id and not one.left for one in study.submissions)
             is_open = study.status == "ACTIVE" and study.taken < study.places
-            if is_open and not mine and all(self._passes(participant, one) for one in study.given.filters):
+            if is_open and not own and all(self._passes(participant, one) for one in study.given.filters):
                 yield study
 
     def _passes(self, who: FakeParticipant, one: Filter) -> bool:

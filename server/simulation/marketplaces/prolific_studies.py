@@ -12,6 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Literal
 
+from server.simulation.marketplaces.account import RefusedError
 from server.simulation.marketplaces.money import cents
 from server.simulation.marketplaces.prolific_requests import CompletionCode, CreateStudy
 
@@ -33,7 +34,7 @@ RESERVATION = timedelta(minutes=10)
 FEE_RATE = Fraction(1, 3)  # academic and non-profit; others pay 42.8 %
 
 
-class FakeProlificError(Exception):
+class FakeProlificError(RefusedError):
     """A request that Prolific refuses: HTTP status, its own error code, and why."""
 
     def __init__(self, title: str, detail: Any, status: int = 400, code: int = 140100) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from server.simulation.marketplaces import prolific_requests as requests
-from server.simulation.marketplaces.loopback import HttpReply, HttpRequest, as_json
+from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest, as_json
 from server.simulation.marketplaces.money import LedgerLine
 from server.simulation.marketplaces.prolific_state import FakeProlificState
 from server.simulation.marketplaces.prolific_studies import FakeProlificError
@@ -23,7 +23,7 @@ USER, WORKSPACE = "60aca280709ee40ec37d4880", "60aca280709ee40ec37d4881"
 
 def error(refused: FakeProlificError) -> HttpReply:
     """An error as the real service writes it."""
-    told = {
+    found = {
         "status": refused.status,
         "error_code": refused.code,
         "title": refused.title,
@@ -32,7 +32,7 @@ def error(refused: FakeProlificError) -> HttpReply:
         "traceback": None,
         "interactive": False,
     }
-    return as_json(refused.status, {"error": told})
+    return as_json(refused.status, {"error": found})
 
 
 def refuse_path(request: HttpRequest, token: str) -> HttpReply | None:
@@ -55,7 +55,7 @@ def given(request: HttpRequest) -> dict[str, Any]:
     """What a request brings, for the log of calls.
 
     Raises:
-        ProlificError: where its body is no JSON object.
+        FakeProlificError: where its body is no JSON object.
     """
     try:
         body = json.loads(request.body or b"{}")
@@ -80,11 +80,11 @@ def answer(state: FakeProlificState, request: HttpRequest, entries: list[LedgerL
 
 
 def _details(wrong: ValidationError) -> dict[str, list[str]]:
-    told: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for one in wrong.errors(include_url=False):
         where = ".".join(str(part) for part in one["loc"]) or "body"
-        told.setdefault(where, []).append(str(one["msg"]).removeprefix("Value error, "))
-    return told
+        found.setdefault(where, []).append(str(one["msg"]).removeprefix("Value error, "))
+    return found
 
 
 class WireRequest:
@@ -154,14 +154,14 @@ def _move(visit: WireRequest) -> HttpReply:
 def _screen_out(visit: WireRequest) -> HttpReply:
     visit.state.screen_out(visit.state.study(visit.ids["id"]), visit.body)
     paid = {"amount": float(visit.body.bonus_per_submission), "currency": "USD"}
-    told = "The request to bulk screen out has been made successfully."
-    return as_json(200, {"message": told, "payment_per_participant": paid})
+    found = "The request to bulk screen out has been made successfully."
+    return as_json(200, {"message": found, "payment_per_participant": paid})
 
 
 def _cost(visit: WireRequest) -> HttpReply:
-    ours = {one.id for one in visit.state.study(visit.ids["id"]).submissions}
-    mine = [entry for entry in visit.entries if entry.assignment in ours]
-    return as_json(200, {"total_cost": _cents(sum((entry.amount for entry in mine), Decimal("0.00")))})
+    own_ids = {one.id for one in visit.state.study(visit.ids["id"]).submissions}
+    own = [entry for entry in visit.entries if entry.assignment in own_ids]
+    return as_json(200, {"total_cost": _cents(sum((entry.amount for entry in own), Decimal("0.00")))})
 
 
 def _submissions(visit: WireRequest) -> HttpReply:
@@ -198,13 +198,13 @@ def _bulk_approve(visit: WireRequest) -> HttpReply:
 def _set_up_bonuses(visit: WireRequest) -> HttpReply:
     tariff = visit.state.tariff
     bulk, amounts = visit.state.set_up_bonuses(visit.state.study(visit.body.study_id), visit.body.csv_bonuses)
-    told = {
+    found = {
         "amount": _cents(sum(amounts, Decimal("0.00"))),
         "fees": _cents(sum((tariff.fee(amount) for amount in amounts), Decimal("0.00"))),
         "vat": _cents(sum((tariff.tax(amount) for amount in amounts), Decimal("0.00"))),
         "total_amount": _cents(sum((tariff.cost(amount) for amount in amounts), Decimal("0.00"))),
     }
-    return as_json(201, {"id": bulk, "study": visit.body.study_id} | told)
+    return as_json(201, {"id": bulk, "study": visit.body.study_id} | found)
 
 
 def _pay_bonuses(visit: WireRequest) -> HttpReply:
@@ -214,13 +214,18 @@ def _pay_bonuses(visit: WireRequest) -> HttpReply:
 
 def _calculate(visit: WireRequest) -> HttpReply:
     reward, number, tariff = Decimal(visit.body.reward) / 100, visit.body.total_available_places, visit.state.tariff
-    told = {"total_cost": tariff.cost(reward), "rewards": reward, "fees": tariff.fee(reward), "vat": tariff.tax(reward)}
-    return as_json(200, {name: _cents(amount * number) for name, amount in told.items()})
+    found = {
+        "total_cost": tariff.cost(reward),
+        "rewards": reward,
+        "fees": tariff.fee(reward),
+        "vat": tariff.tax(reward),
+    }
+    return as_json(200, {name: _cents(amount * number) for name, amount in found.items()})
 
 
 def _user(visit: WireRequest) -> HttpReply:
-    told = {"id": USER, "email": "researcher@example.org", "currency_code": "USD"}
-    return as_json(200, told | {"available_balance": _cents(visit.state.available)})
+    found = {"id": USER, "email": "researcher@example.org", "currency_code": "USD"}
+    return as_json(200, found | {"available_balance": _cents(visit.state.available)})
 
 
 def _workspaces(visit: WireRequest) -> HttpReply:
@@ -231,8 +236,8 @@ def _balance(visit: WireRequest) -> HttpReply:
     if visit.ids["id"] != WORKSPACE:
         raise FakeProlificError("Not found", "Workspace does not exist.", 404, 140404)
     state = visit.state
-    told = {"total_balance": _cents(state.deposit - state.spent), "available_balance": _cents(state.available)}
-    return as_json(200, {"currency_code": "USD"} | told)
+    found = {"total_balance": _cents(state.deposit - state.spent), "available_balance": _cents(state.available)}
+    return as_json(200, {"currency_code": "USD"} | found)
 
 
 def _cents(amount: Decimal) -> int:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
+from server.simulation.marketplaces.account import RefusedError
 from server.simulation.marketplaces.money import cents
 
 Status = Literal["free", "pending", "Submitted", "Approved", "Rejected"]
@@ -18,7 +19,7 @@ SUBMITTED: tuple[Status, ...] = ("Submitted", "Approved", "Rejected")
 FEE_RATE, EXTRA_RATE, MANY, LEAST_FEE = Decimal("0.20"), Decimal("0.20"), 10, Decimal("0.01")
 
 
-class FakeMTurkError(Exception):
+class FakeMTurkError(RefusedError):
     """A request that Mechanical Turk refuses, with its TurkErrorCode (without the usual beginning)."""
 
     def __init__(self, code: str, message: str) -> None:

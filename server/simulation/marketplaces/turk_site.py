@@ -15,7 +15,7 @@ import html
 from urllib.parse import parse_qsl, quote, urlencode
 from xml.sax.saxutils import escape
 
-from server.simulation.marketplaces.loopback import HttpReply, HttpRequest
+from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest, page, redirect
 from server.simulation.marketplaces.turk_places import FakeMTurkError, Hit, HitAssignment
 from server.simulation.marketplaces.turk_state import FakeMTurkState, external_url
 
@@ -54,7 +54,7 @@ class MTurkSite:
         try:
             return self._route(request)
         except FakeMTurkError as refused:
-            return _page("This did not work", f"<p data-code='{refused.code}'>{html.escape(refused.message)}</p>", 400)
+            return page("This did not work", f"<p data-code='{refused.code}'>{html.escape(refused.message)}</p>", 400)
 
     def _route(self, request: HttpRequest) -> HttpReply:
         given = dict(request.query) | (request.form() if request.method == "POST" else {})
@@ -65,17 +65,17 @@ class MTurkSite:
                 return self._preview(given.get("workerId", ""), name)
             case "POST", ["projects", name, "accept"]:
                 place = self.state.accept(self.state.worker(given.get("workerId", "")), name)
-                return _redirect(f"/tasks/{place.id}")
+                return redirect(f"/tasks/{place.id}")
             case "GET", ["tasks", id_]:
                 return self._task(self._held(id_))
             case "POST", ["tasks", id_, "return"]:
                 place = self._held(id_)
                 worker = place.worker
                 self.state.give_back(place)
-                return _redirect(f"/projects?workerId={worker}")
+                return redirect(f"/projects?workerId={worker}")
             case "POST", ["mturk", "externalSubmit"]:
                 return self._submit(parse_qsl(request.body.decode(), keep_blank_values=True))
-        return _page("There is nothing here", "", 404)
+        return page("There is nothing here", "", 404)
 
     def _held(self, id_: str) -> HitAssignment:
         place = self.state.places.get(id_)
@@ -91,7 +91,7 @@ class MTurkSite:
             f"${kind.reward:.2f}</li>"
             for kind in groups.values()
         )
-        return _page("HITs", f"<ul>{rows}</ul>")
+        return page("HITs", f"<ul>{rows}</ul>")
 
     def _preview(self, worker_id: str, name: str) -> HttpReply:
         worker = self.state.worker(worker_id)
@@ -105,13 +105,13 @@ class MTurkSite:
                     f"<form method='post' action='/projects/{hit.id}/accept'>"
                     f"<input type='hidden' name='workerId' value='{worker_id}'><button>Accept</button></form>"
                 )
-                return _page(hit.type.title, button + _frame(question_address(hit, self.worker_url, None)))
+                return page(hit.type.title, button + _frame(question_address(hit, self.worker_url, None)))
         raise FakeMTurkError("NoMoreWorkableHITsInGroupException", "There are no more of these HITs for this worker.")
 
     def _task(self, place: HitAssignment) -> HttpReply:
         button = f"<form method='post' action='/tasks/{place.id}/return'><button>Return</button></form>"
         frame = _frame(question_address(place.hit, self.worker_url, place))
-        return _page(place.hit.type.title, button + frame)
+        return page(place.hit.type.title, button + frame)
 
     def _submit(self, fields: list[tuple[str, str]]) -> HttpReply:
         ids = [value for name, value in fields if name == "assignmentId"]
@@ -119,18 +119,8 @@ class MTurkSite:
         if len(ids) != 1 or not rest:
             raise FakeMTurkError("ParameterValidationError", "assignmentId and at least one more field are needed.")
         self.state.submit(self._held(ids[0]), write_answer(rest))
-        return _page("Submitted", "<p data-submitted>The HIT has been successfully submitted.</p>")
+        return page("Submitted", "<p data-submitted>The HIT has been successfully submitted.</p>")
 
 
 def _frame(address: str) -> str:
     return f"<iframe id='question' width='100%' height='700' src='{html.escape(address, quote=True)}'></iframe>"
-
-
-def _redirect(path: str) -> HttpReply:
-    return HttpReply(303, headers={"Location": path})
-
-
-def _page(title: str, body: str, status: int = 200) -> HttpReply:
-    shown = html.escape(title)
-    text = f"<!doctype html><meta charset=utf-8><title>{shown}</title><h1>{shown}</h1>{body}"
-    return HttpReply(status, text.encode(), "text/html; charset=utf-8")

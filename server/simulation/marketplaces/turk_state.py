@@ -15,7 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
-from server.simulation.marketplaces.money import LedgerLine
+from server.simulation.marketplaces.account import Account
+from server.simulation.marketplaces.money import Kind, LedgerLine
 from server.simulation.marketplaces.turk_places import (
     MANY,
     SUBMITTED,
@@ -26,6 +27,7 @@ from server.simulation.marketplaces.turk_places import (
     fee,
 )
 from server.simulation.marketplaces.turk_workers import FakeWorker, Qualification, check_requirement
+from server.web.loopback import is_loopback
 
 TOKEN_LIFE = timedelta(hours=24)
 OVERRIDE_WITHIN = timedelta(days=30)
@@ -41,15 +43,13 @@ LIMITS = {
 }
 LENGTHS = {"Title": 128, "Description": 2000, "Keywords": 1000, "RequesterAnnotation": 255, "Name": 200}
 EXTERNAL = "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2006-07-14/ExternalQuestion.xsd"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-Tell = Callable[[str, dict[str, Any]], None]
 
 
 def check_limits(given: dict[str, Any]) -> None:
     """Refuse numbers out of range and texts that are too long.
 
     Raises:
-        TurkError: naming the parameter.
+        FakeMTurkError: naming the parameter.
     """
     for name, (least, most) in LIMITS.items():
         if name in given and not least <= given[name] <= most:
@@ -63,7 +63,7 @@ def external_url(question: str) -> str:
     """The address in an ExternalQuestion.
 
     Raises:
-        TurkError: where the question is none, is too long, or its address is not https (http is let pass on loopback).
+        FakeMTurkError: where the question is not valid, is too long, or its address is not https (or on this machine).
     """
     if len(question.encode()) > QUESTION_BYTES:
         raise FakeMTurkError("ParameterValidationError", f"Question must not be longer than {QUESTION_BYTES} bytes.")
@@ -81,27 +81,24 @@ def external_url(question: str) -> str:
         raise FakeMTurkError("XMLParseError", "The question is not a valid ExternalQuestion.")
     address, height = (str(element.text or "").strip() for element in root)
     parts = urlsplit(address)
-    if not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)) or not parts.netloc:
+    if not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))) or not parts.netloc:
         raise FakeMTurkError("ParameterValidationError", "ExternalURL must be an https address.")
     if not re.fullmatch(r"[0-9]{1,5}", height):
         raise FakeMTurkError("XMLParseError", "FrameHeight must be a number of pixels.")
     return address
 
 
-class FakeMTurkState:
+class FakeMTurkState(Account):
     """One requester's account and all that hangs on it."""
 
     def __init__(
         self,
-        balance: Decimal,
+        deposit: Decimal,
         now: Callable[[], datetime],
         new_id: Callable[[str], str],
         pay: Callable[[LedgerLine], None],
     ) -> None:
-        self.deposit, self.now, self.new_id = balance, now, new_id
-        self.spent = Decimal("0.00")
-        self._pay_out = pay
-        self.tell: Tell = lambda event, body: None
+        super().__init__(deposit, now, new_id, pay)
         self.types: dict[str, HitType] = {}
         self.hits: dict[str, Hit] = {}
         self.places: dict[str, HitAssignment] = {}
@@ -119,24 +116,16 @@ class FakeMTurkState:
         now = self.now()
         return sum((hit.on_hold(now) for hit in self.hits.values()), Decimal("0.00"))
 
-    @property
-    def available(self) -> Decimal:
-        return self.deposit - self.spent - self.on_hold
+    def insufficient(self, amount: Decimal) -> FakeMTurkError:
+        return FakeMTurkError(
+            "InsufficientFunds",
+            f"This Requester has insufficient funds in their account to complete this transaction. "
+            f"${amount:.2f} is needed, ${self.available:.2f} is available.",
+        )
 
-    def _afford(self, amount: Decimal) -> None:
-        if amount > self.available:
-            raise FakeMTurkError(
-                "InsufficientFunds",
-                f"This Requester has insufficient funds in their account to complete this transaction. "
-                f"${amount:.2f} is needed, ${self.available:.2f} is available.",
-            )
-
-    def _pay(self, kind: str, amount: Decimal, place: HitAssignment, reference: str = "") -> None:
-        charge = fee(amount, len(place.hit.places))
-        self.spent += amount + charge
-        at, who = self.now(), place.worker
-        self._pay_out(LedgerLine(at, "bonus" if kind == "bonus" else "reward", amount, who, place.id, reference))
-        self._pay_out(LedgerLine(at, "fee", charge, who, place.id, reference))
+    def _pay(self, kind: Kind, amount: Decimal, place: HitAssignment, reference: str = "") -> None:
+        lines: dict[Kind, Decimal] = {kind: amount, "fee": fee(amount, len(place.hit.places))}
+        self.pay_out(place.worker, place.id, lines, reference)
 
     # ------------------------------------------------------------------ tokens
 
@@ -187,7 +176,7 @@ class FakeMTurkState:
             raise FakeMTurkError("ParameterValidationError", "Question is required (layouts are not emulated).")
         external_url(given["Question"])
         now, number = self.now(), given.get("MaxAssignments", 1)
-        self._afford((kind.reward + fee(kind.reward, number)) * number)
+        self.require((kind.reward + fee(kind.reward, number)) * number)
         expires = now + timedelta(seconds=given["LifetimeInSeconds"])
         hit = Hit(self.new_id("3"), kind, given["Question"], given.get("RequesterAnnotation"), now, expires)
         self.hits[hit.id] = hit
@@ -214,7 +203,7 @@ class FakeMTurkState:
                 "A HIT created with fewer than 10 assignments cannot be extended to 10 or more.",
             )
         if hit.is_open(self.now()):
-            self._afford(hit.unit_cost() * number)
+            self.require(hit.unit_cost() * number)
         self._add_places(hit, number)
         self.keep_token("Extend", token, token or "")
         self.tell("HITExtended", {"HITId": hit.id, "HITTypeId": hit.type.id})
@@ -227,7 +216,7 @@ class FakeMTurkState:
         self._require_there(hit)
         now = self.now()
         if at > now and not hit.is_open(now):
-            self._afford(hit.unit_cost() * hit.count("free"))
+            self.require(hit.unit_cost() * hit.count("free"))
         hit.expires = max(min(at, now + timedelta(days=365)), hit.created) if at > now else min(hit.expires, now)
         self.keep_token("Expire", token, token)
         if at <= now:
@@ -278,7 +267,7 @@ class FakeMTurkState:
             assert place.submitted is not None
             if place.hit.disposed or self.now() - place.submitted > OVERRIDE_WITHIN:
                 raise FakeMTurkError("InvalidAssignmentState", "This rejection can no longer be overridden.")
-            self._afford(place.hit.unit_cost())
+            self.require(place.hit.unit_cost())
         elif place.status != "Submitted":
             raise FakeMTurkError("InvalidAssignmentState", "This operation can be called with a status of: Submitted.")
         self._settle(place, "Approved", feedback)
@@ -303,7 +292,7 @@ class FakeMTurkState:
             raise FakeMTurkError("AssignmentDoesNotExist", f"Worker {given['WorkerId']} has no assignment {place.id}.")
         if not 0 < amount <= MOST_BONUS:
             raise FakeMTurkError("ParameterValidationError", "BonusAmount must be above 0 and at most 10000.")
-        self._afford(amount + fee(amount, len(place.hit.places)))
+        self.require(amount + fee(amount, len(place.hit.places)))
         self._pay("bonus", amount, place, token or "")
         self.keep_token("SendBonus", token, place.id)
         self.bonuses.append(
@@ -365,15 +354,15 @@ class FakeMTurkState:
         """The HITs that this worker could accept now, were they qualified, oldest first."""
         now = self.now()
         for hit in self.hits.values():
-            mine = any(place.worker == worker.id and place.status != "free" for place in hit.places)
-            if hit.status(now) == "Assignable" and not mine and worker.id not in self.blocks:
+            own = any(place.worker == worker.id and place.status != "free" for place in hit.places)
+            if hit.status(now) == "Assignable" and not own and worker.id not in self.blocks:
                 yield hit
 
     def accept(self, worker: FakeWorker, name: str) -> HitAssignment:
         """Accept a HIT by its own id, or any of a HIT type or group.
 
         Raises:
-            TurkError: where there is none for this worker.
+            FakeMTurkError: where there is none for this worker.
         """
         for hit in self.offers(worker):
             if name in (hit.id, hit.type.id, hit.type.group):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from server.simulation.marketplaces.loopback import HttpReply, HttpRequest
+from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest
 from server.simulation.marketplaces.turk_model import (
     TARGET,
     input_problems,
@@ -200,7 +200,7 @@ def _get_qualification_type(state: FakeMTurkState, given: Given) -> Given:
 
 def _list_qualification_types(state: FakeMTurkState, given: Given) -> Given:
     query = given.get("Query", "").lower()
-    # System types are not listed: the real service's list of them is long, and nobody looks there for its own.
+    # System types are not listed: the real service's list of them is long, and no one needs it here.
     found = [
         kind
         for kind in state.qualification_types.values()

@@ -106,7 +106,7 @@ def check_requirement(requirement: dict[str, Any], known: set[str]) -> None:
     """Refuse a requirement that makes no sense.
 
     Raises:
-        TurkError: with what is wrong.
+        FakeMTurkError: with what is wrong.
     """
     kind, comparator = requirement["QualificationTypeId"], requirement["Comparator"]
     if kind not in known and kind not in SYSTEM:

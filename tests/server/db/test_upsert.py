@@ -22,30 +22,30 @@ from server.recruiting import snapshot
 from server.recruiting.marketplace_entry import MarketplaceEntry
 from server.simulation.fake_mturk import AcceptedHit
 from tests.server.conftest import Site
-from tests.server.recruiting.mturk_study import NO_PRESCREEN, Turk, make_turk, query_of
+from tests.server.recruiting.mturk_study import NO_PRESCREEN, MTurkStudy, make_mturk, query_of
 
-__all__ = ["make_turk"]
+__all__ = ["make_mturk"]
 Act = Callable[[Session], None]
 DEADLINE = 60.0
 
 
-def run_both(turk: Turk, first: Act, second: Act) -> None:
+def run_both(mturk: MTurkStudy, first: Act, second: Act) -> None:
     """Run two transactions, of which the second comes while the first has not committed."""
     failed: list[BaseException] = []
 
     def run_second() -> None:
         try:
-            with turk.office.writing() as session:
+            with mturk.context.writing() as session:
                 second(session)
         except BaseException as error:
             failed.append(error)
 
     thread = threading.Thread(target=run_second)
-    with turk.office.writing() as session:
+    with mturk.context.writing() as session:
         first(session)
         session.flush()
         thread.start()
-        wait_for_the_second(turk.site.database_url, thread)
+        wait_for_the_second(mturk.site.database_url, thread)
     thread.join(DEADLINE)
     assert not thread.is_alive()
     assert failed == []
@@ -70,56 +70,56 @@ def wait_for_the_second(url: str, thread: threading.Thread) -> None:
 
 
 @pytest.fixture
-def turk(make_turk: Callable[..., Turk]) -> Turk:
+def mturk(make_mturk: Callable[..., MTurkStudy]) -> MTurkStudy:
     """A worker has a run, but neither the place that they hold nor who they are is written down yet."""
-    turk = make_turk(listeners=2, trials=1, toml=NO_PRESCREEN)
-    turk.launch()
-    return turk
+    mturk = make_mturk(listeners=2, trials=1, toml=NO_PRESCREEN)
+    mturk.launch()
+    return mturk
 
 
-def arriving(turk: Turk, accepted: AcceptedHit) -> Act:
-    entry = turk.site.app.extensions["rootnote"].marketplace_entry
+def arriving(mturk: MTurkStudy, accepted: AcceptedHit) -> Act:
+    entry = mturk.site.app.extensions["rootnote"].marketplace_entry
     assert isinstance(entry, MarketplaceEntry)
     arrival = entry.marketplace.arrive(query_of(accepted.external_url))
 
     def note(session: Session) -> None:
-        entry.record_arrival(session, session.scalars(select(Assignment)).one(), arrival, turk.clock())
+        entry.record_arrival(session, session.scalars(select(Assignment)).one(), arrival, mturk.clock())
 
     return note
 
 
-def synchronising(turk: Turk) -> Act:
-    began, sight = turk.clock(), snapshot.fetch_snapshot(turk.office)
-    return lambda session: snapshot.record_submissions(session, turk.office, sight.standings, began)
+def synchronising(mturk: MTurkStudy) -> Act:
+    began, found = mturk.clock(), snapshot.fetch_snapshot(mturk.context)
+    return lambda session: snapshot.record_submissions(session, mturk.context, found.postings, began)
 
 
 @pytest.mark.both_databases
 @pytest.mark.parametrize("order", ["the worker first", "sync first", "the worker twice"])
-def test_a_worker_arrives_while_sync_hears_of_them(turk: Turk, order: str) -> None:
-    accepted = turk.worker("A1").agree().accepted
-    with turk.office.writing() as session:
+def test_a_worker_arrives_while_sync_hears_of_them(mturk: MTurkStudy, order: str) -> None:
+    accepted = mturk.worker("A1").agree().accepted
+    with mturk.context.writing() as session:
         session.execute(delete(MarketplaceSubmission))
         session.execute(delete(VaultEntry))
-    note = arriving(turk, accepted)
-    turk.market.submit(accepted.assignment_id)
-    sync = synchronising(turk)
+    note = arriving(mturk, accepted)
+    mturk.market.submit(accepted.assignment_id)
+    sync = synchronising(mturk)
     first, second = {"the worker first": (note, sync), "sync first": (sync, note)}.get(order, (note, note))
-    run_both(turk, first, second)
-    with turk.office.reading() as session:
+    run_both(mturk, first, second)
+    with mturk.context.reading() as session:
         assert len(session.scalars(select(MarketplaceSubmission)).all()) == 1
         assert len(session.scalars(select(VaultEntry)).all()) == 1
 
 
 @pytest.mark.both_databases
 @pytest.mark.parametrize("lock", [False, True])
-def test_a_row_is_made_once_whoever_comes_first(turk: Turk, lock: bool) -> None:
+def test_a_row_is_made_once_whoever_comes_first(mturk: MTurkStudy, lock: bool) -> None:
     rows = []
 
     def add(session: Session) -> None:
-        key, values = {"pseudonym": "somebody"}, {"sealed": "x", "changed_at": turk.clock()}
+        key, values = {"pseudonym": "somebody"}, {"sealed": "x", "changed_at": mturk.clock()}
         rows.append(find_or_add(session, VaultEntry, key, values, lock=lock).sealed)
 
-    run_both(turk, add, add)
+    run_both(mturk, add, add)
     assert rows == ["x", "x"]
 
 

@@ -26,10 +26,10 @@ from tests.server.commands.test_recruiting import Ask, ask
 from tests.server.commands.test_server import quick
 from tests.server.conftest import FakeClock, Site
 from tests.server.desk.desk_client import PAGES, Visit, add_researcher
-from tests.server.recruiting.mturk_study import NO_PRESCREEN, Turk, make_turk
+from tests.server.recruiting.mturk_study import NO_PRESCREEN, MTurkStudy, make_mturk
 
-__all__ = ["ask", "make_turk"]
-MakeTurk = Callable[..., Turk]
+__all__ = ["ask", "make_mturk"]
+MakeMTurk = Callable[..., MTurkStudy]
 WORKERS = ("APLANTEDFINISHES1", "APLANTEDLEAVES22", "APLANTEDERASED33")
 ADDRESS = "203.0.113.77"
 BROWSER = "PlantedBrowser/77.6 (Planted OS 12)"
@@ -51,12 +51,12 @@ def lines() -> Iterator[io.StringIO]:
     ours.setLevel(level)
 
 
-def rehearse(turk: Turk, ask: Ask) -> list[str]:
+def rehearse(mturk: MTurkStudy, ask: Ask) -> list[str]:
     """A launch to its end, with one who finishes, one who leaves and one who is erased; every page that was seen."""
-    assert ask(turk, "open", "--yes")[0] == 0
+    assert ask(mturk, "open", "--yes")[0] == 0
     seen, browser = [], {"REMOTE_ADDR": ADDRESS, "HTTP_USER_AGENT": BROWSER}
     for name in WORKERS:
-        walker = turk.worker(name)
+        walker = mturk.worker(name)
         walker.client.open = partial(walker.client.open, environ_base=browser)
         seen.append(walker.html)
         if name == WORKERS[1]:
@@ -71,17 +71,28 @@ def rehearse(turk: Turk, ask: Ask) -> list[str]:
         seen.append(walker.reload().html)
     wrong = "/take?workerId=APLANTEDWRONG&hitId=x&assignmentId=APLANTEDPLACE"
     for address in (wrong, "/a/APLANTED", "/audio/APLANTED"):
-        reply = Client(turk.site.app).get(address, environ_base=browser)
+        reply = Client(mturk.site.app).get(address, environ_base=browser)
         assert reply.status_code in (400, 404)
         seen.append(reply.text + str(reply.headers))
     return seen
 
 
-def said_by_commands(turk: Turk, ask: Ask) -> list[str]:
+def said_by_commands(mturk: MTurkStudy, ask: Ask) -> list[str]:
     """What every command prints that a researcher gives then."""
-    said = [ask(turk, "sync"), ask(turk, "pay", "--yes"), ask(turk, "sync"), ask(turk, "status"), ask(turk, "codes")]
-    said += [ask(turk, "pay", "--to-floor", "--yes"), ask(turk, "close", "--yes"), ask(turk, "sync")]
-    said += [ask(turk, "audit", "--all"), ask(turk, "audit", "--verify"), ask(turk, "export"), ask(turk, "consents")]
+    said = [
+        ask(mturk, "sync"),
+        ask(mturk, "pay", "--yes"),
+        ask(mturk, "sync"),
+        ask(mturk, "status"),
+        ask(mturk, "codes"),
+    ]
+    said += [ask(mturk, "pay", "--to-floor", "--yes"), ask(mturk, "close", "--yes"), ask(mturk, "sync")]
+    said += [
+        ask(mturk, "audit", "--all"),
+        ask(mturk, "audit", "--verify"),
+        ask(mturk, "export"),
+        ask(mturk, "consents"),
+    ]
     assert [status for status, _ in said] == [0] * len(said), said
     return [words for _, words in said]
 
@@ -99,35 +110,35 @@ def held(url: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.both_databases
 @pytest.mark.usefixtures("client_programs")
 def test_nothing_but_the_vault_holds_a_planted_identity(
-    make_turk: MakeTurk, ask: Ask, lines: io.StringIO, tmp_path: Path
+    make_mturk: MakeMTurk, ask: Ask, lines: io.StringIO, tmp_path: Path
 ) -> None:
-    turk = make_turk(listeners=3, trials=1, toml=NO_PRESCREEN)
-    add_researcher(turk.site)
-    pages = rehearse(turk, ask)
-    pages += said_by_commands(turk, ask)
-    visit = Visit(turk.site).signed_in()
+    mturk = make_mturk(listeners=3, trials=1, toml=NO_PRESCREEN)
+    add_researcher(mturk.site)
+    pages = rehearse(mturk, ask)
+    pages += said_by_commands(mturk, ask)
+    visit = Visit(mturk.site).signed_in()
     pages += [visit.page(name) for name in PAGES]
-    with database.reading(engine_of(turk)) as session:
+    with database.reading(engine_of(mturk)) as session:
         pages += [visit.page(f"listeners/{name}") for name in session.scalars(select(Listener.pseudonym))]
     found = {f"page {number}": page for number, page in enumerate(pages)}
     found["log"] = lines.getvalue()
-    url = turk.site.database_url
+    url = mturk.site.database_url
     found |= {f"table {name}": value for name, value in held(url)}
     saved = backup.backup(make_url(url), tmp_path / "backups", keep=1)
-    for path in [*turk.site.study.folder.rglob("*"), saved]:
+    for path in [*mturk.site.study.folder.rglob("*"), saved]:
         if path.is_file():
             found[f"file {path.name}"] = path.read_bytes().decode("latin-1")
     assert len(lines.getvalue()) > 1000
     assert {name: PLANTED.findall(value) for name, value in found.items() if PLANTED.search(value)} == {}
     # The same search finds what is planted where it is: it can fail.
-    with database.reading(engine_of(turk)) as session:
-        opened = [turk.office.vault.open(row.sealed) for row in session.scalars(select(VaultEntry))]
+    with database.reading(engine_of(mturk)) as session:
+        opened = [mturk.context.vault.open(row.sealed) for row in session.scalars(select(VaultEntry))]
     assert {one.worker for one in opened if one} <= set(WORKERS)
     assert any(PLANTED.search(str(one)) for one in opened)
 
 
-def engine_of(turk: Turk) -> Engine:
-    engine = turk.site.app.extensions["rootnote"].engine
+def engine_of(mturk: MTurkStudy) -> Engine:
+    engine = mturk.site.app.extensions["rootnote"].engine
     assert isinstance(engine, Engine)
     return engine
 
@@ -141,105 +152,105 @@ def marks(session: Session) -> set[str]:
 # ------------------------------------------------------------------ retention
 
 
-def look(turk: Turk) -> retention.RetentionStatus:
-    with database.reading(engine_of(turk)) as session:
-        return retention.status(session, turk.office.config, turk.clock())
+def look(mturk: MTurkStudy) -> retention.RetentionStatus:
+    with database.reading(engine_of(mturk)) as session:
+        return retention.status(session, mturk.context.config, mturk.clock())
 
 
-def keep_house(turk: Turk) -> int:
-    return retention.purge_automatically(engine_of(turk), turk.office.config, turk.office.door, turk.clock)
+def keep_house(mturk: MTurkStudy) -> int:
+    return retention.purge_automatically(engine_of(mturk), mturk.context.config, mturk.context.signer, mturk.clock)
 
 
 @pytest.mark.both_databases
-def test_identities_go_thirty_days_after_the_last_payment(make_turk: MakeTurk) -> None:
-    turk = make_turk(listeners=2, trials=1, toml=NO_PRESCREEN + "[privacy]\nidentity_days = 30\n")
-    turk.launch()
+def test_identities_go_thirty_days_after_the_last_payment(make_mturk: MakeMTurk) -> None:
+    mturk = make_mturk(listeners=2, trials=1, toml=NO_PRESCREEN + "[privacy]\nidentity_days = 30\n")
+    mturk.launch()
     codes = []
     for name in WORKERS[:2]:
-        codes.append(turk.worker(name).take_part().hand_in().reload().code)
-    assert look(turk).waiting == "the study is not closed"
-    turk.sync()
-    turk.wait(60)
-    turk.sync()
-    with database.writing(engine_of(turk)) as session, session.begin():
-        study_control.close(session, "anna", "it is complete", turk.clock())
-    state = look(turk)
+        codes.append(mturk.worker(name).take_part().hand_in().reload().code)
+    assert look(mturk).waiting == "the study is not closed"
+    mturk.sync()
+    mturk.wait(60)
+    mturk.sync()
+    with database.writing(engine_of(mturk)) as session, session.begin():
+        study_control.close(session, "anna", "it is complete", mturk.clock())
+    state = look(mturk)
     assert (state.kept, state.waiting) == (2, "")
-    with database.reading(engine_of(turk)) as session:
+    with database.reading(engine_of(mturk)) as session:
         keys = marks(session)
     assert len(keys) > 4
-    assert state.due == turk.clock() + timedelta(days=30)
-    turk.wait(30 * 24 * 60 - 1)
-    assert keep_house(turk) == 0
-    turk.wait(1)
-    assert keep_house(turk) == 2
-    assert keep_house(turk) == 0  # once
-    assert look(turk) == retention.RetentionStatus(0, look(turk).due, "", 2, turk.clock())
-    with database.reading(engine_of(turk)) as session:
+    assert state.due == mturk.clock() + timedelta(days=30)
+    mturk.wait(30 * 24 * 60 - 1)
+    assert keep_house(mturk) == 0
+    mturk.wait(1)
+    assert keep_house(mturk) == 2
+    assert keep_house(mturk) == 0  # once
+    assert look(mturk) == retention.RetentionStatus(0, look(mturk).due, "", 2, mturk.clock())
+    with database.reading(engine_of(mturk)) as session:
         assert session.scalar(select(VaultEntry)) is None
         assert session.scalars(select(Listener.worker_hash)).all() == [None, None]
         kept = " ".join(session.scalars(select(Assignment.completion_code)))
         assert not keys & marks(session)
     assert not any(code in kept for code in codes)
     # Their owner, and nobody else, can have their answers erased still.
-    reply = Client(turk.site.app).post("/withdraw", data={"code": codes[0], "confirm": "yes"})
+    reply = Client(mturk.site.app).post("/withdraw", data={"code": codes[0], "confirm": "yes"})
     assert "Your answers are erased" in reply.text
 
 
-def test_nothing_is_due_while_somebody_is_owed(make_turk: MakeTurk) -> None:
-    turk = make_turk(listeners=2, trials=1, toml=NO_PRESCREEN + "[pay]\nwithdrawn_usd = 0.50\n")
-    turk.launch()
-    walker = turk.worker(WORKERS[0]).agree()
+def test_nothing_is_due_while_somebody_is_owed(make_mturk: MakeMTurk) -> None:
+    mturk = make_mturk(listeners=2, trials=1, toml=NO_PRESCREEN + "[pay]\nwithdrawn_usd = 0.50\n")
+    mturk.launch()
+    walker = mturk.worker(WORKERS[0]).agree()
     walker.go("leave", confirm="yes", answers="erase")
-    turk.worker(WORKERS[1]).take_part().hand_in()
-    turk.sync()
-    with database.writing(engine_of(turk)) as session, session.begin():
-        study_control.close(session, "anna", "enough people took part", turk.clock())
-    assert "not settled" in look(turk).waiting or "not paid" in look(turk).waiting
-    turk.wait(60 * 24 * 400)
-    assert keep_house(turk) == 0  # however long it takes
-    assert look(turk).kept == 2
+    mturk.worker(WORKERS[1]).take_part().hand_in()
+    mturk.sync()
+    with database.writing(engine_of(mturk)) as session, session.begin():
+        study_control.close(session, "anna", "enough people took part", mturk.clock())
+    assert "not settled" in look(mturk).waiting or "not paid" in look(mturk).waiting
+    mturk.wait(60 * 24 * 400)
+    assert keep_house(mturk) == 0  # however long it takes
+    assert look(mturk).kept == 2
 
 
-def test_who_was_erased_and_is_paid_is_forgotten_at_once(make_turk: MakeTurk) -> None:
-    turk = make_turk(listeners=2, trials=1, toml=NO_PRESCREEN)
-    turk.launch()
-    walker = turk.worker(WORKERS[0]).take_part()
+def test_who_was_erased_and_is_paid_is_forgotten_at_once(make_mturk: MakeMTurk) -> None:
+    mturk = make_mturk(listeners=2, trials=1, toml=NO_PRESCREEN)
+    mturk.launch()
+    walker = mturk.worker(WORKERS[0]).take_part()
     walker.go("withdraw", confirm="yes")
-    assert keep_house(turk) == 0  # without their id nobody could be paid
+    assert keep_house(mturk) == 0  # without their id nobody could be paid
     walker.hand_in()
-    turk.sync()
-    assert turk.rewards() == [WORKERS[0]]
-    assert keep_house(turk) == 1
-    with database.reading(engine_of(turk)) as session:
+    mturk.sync()
+    assert mturk.rewards() == [WORKERS[0]]
+    assert keep_house(mturk) == 1
+    with database.reading(engine_of(mturk)) as session:
         assert session.scalar(select(VaultEntry)) is None
         erased = session.scalars(select(Assignment)).one()
-        assert erasure.is_settled(session, erased, turk.office.config.pay)
-    again = turk.accept(WORKERS[0])
-    assert again is None or "taken" in turk.arrive(again).html.lower()  # nobody takes part twice by being erased
+        assert erasure.is_settled(session, erased, mturk.context.config.pay)
+    again = mturk.accept(WORKERS[0])
+    assert again is None or "taken" in mturk.arrive(again).html.lower()  # nobody takes part twice by being erased
 
 
-def test_purge_by_command(make_turk: MakeTurk, ask: Ask) -> None:
-    turk = make_turk(listeners=1, trials=1, toml=NO_PRESCREEN)
-    assert ask(turk, "open", "--yes")[0] == 0
-    turk.worker(WORKERS[0]).take_part().hand_in()
-    assert ask(turk, "purge") == (0, "Nothing is due: the study is not closed.\n")
-    assert ask(turk, "purge", "--now", "--yes") == (1, "identities are needed still: the study is not closed.")
-    assert ask(turk, "close", "--yes")[0] == 0
-    assert ask(turk, "sync")[0] == 0
-    told = json.loads(ask(turk, "status", "--json")[1])["identities"]
+def test_purge_by_command(make_mturk: MakeMTurk, ask: Ask) -> None:
+    mturk = make_mturk(listeners=1, trials=1, toml=NO_PRESCREEN)
+    assert ask(mturk, "open", "--yes")[0] == 0
+    mturk.worker(WORKERS[0]).take_part().hand_in()
+    assert ask(mturk, "purge") == (0, "Nothing is due: the study is not closed.\n")
+    assert ask(mturk, "purge", "--now", "--yes") == (1, "identities are needed still: the study is not closed.")
+    assert ask(mturk, "close", "--yes")[0] == 0
+    assert ask(mturk, "sync")[0] == 0
+    told = json.loads(ask(mturk, "status", "--json")[1])["identities"]
     assert told["kept"] == 1
     assert told["due"].endswith(" UTC")
-    assert "Delete for good who 1 people are?" in ask(turk, "purge", "--now")[1]
-    status, said = ask(turk, "purge", "--now", "--yes", "--reason", "the board asked for it")
+    assert "Delete for good who 1 people are?" in ask(mturk, "purge", "--now")[1]
+    status, said = ask(mturk, "purge", "--now", "--yes", "--reason", "the board asked for it")
     assert (status, said.split(".")[0]) == (0, "Who 1 people are is deleted")
-    assert ask(turk, "purge") == (0, "Nothing is kept that tells who anybody is.\n")
-    assert json.loads(ask(turk, "status", "--json")[1])["identities"]["kept"] == 0
-    assert "the board asked for it" in ask(turk, "audit")[1]
-    paid = turk.paid
-    assert ask(turk, "sync")[0] == 0
-    assert turk.paid == paid  # nothing is booked a second time
-    assert "take a new database" in ask(turk, "open", "--yes")[1] or "are deleted" in ask(turk, "open", "--yes")[1]
+    assert ask(mturk, "purge") == (0, "Nothing is kept that tells who anybody is.\n")
+    assert json.loads(ask(mturk, "status", "--json")[1])["identities"]["kept"] == 0
+    assert "the board asked for it" in ask(mturk, "audit")[1]
+    paid = mturk.paid
+    assert ask(mturk, "sync")[0] == 0
+    assert mturk.paid == paid  # nothing is booked a second time
+    assert "take a new database" in ask(mturk, "open", "--yes")[1] or "are deleted" in ask(mturk, "open", "--yes")[1]
 
 
 def test_people_of_plain_links_are_waited_for_too(site: Site, clock: FakeClock) -> None:
@@ -267,26 +278,26 @@ def test_people_of_plain_links_are_waited_for_too(site: Site, clock: FakeClock) 
 # ------------------------------------------------------------------ asked for by e-mail, with the worker's id
 
 
-def test_disclosed_and_erased_by_the_id_at_the_marketplace(make_turk: MakeTurk, ask: Ask) -> None:
-    turk = make_turk(listeners=2, trials=1, toml=NO_PRESCREEN)
-    assert ask(turk, "open", "--yes")[0] == 0
+def test_disclosed_and_erased_by_the_id_at_the_marketplace(make_mturk: MakeMTurk, ask: Ask) -> None:
+    mturk = make_mturk(listeners=2, trials=1, toml=NO_PRESCREEN)
+    assert ask(mturk, "open", "--yes")[0] == 0
     for name in WORKERS[:2]:
-        turk.worker(name).take_part().hand_in()
-    assert ask(turk, "sync")[0] == 0
-    told = json.loads(ask_of(turk, ask, "disclose", WORKERS[0], "--worker"))
+        mturk.worker(name).take_part().hand_in()
+    assert ask(mturk, "sync")[0] == 0
+    told = json.loads(ask_of(mturk, ask, "disclose", WORKERS[0], "--worker"))
     assert told["identity"]["worker"] == WORKERS[0]
     assert [(one["kind"], one["usd"], one["state"]) for one in told["payments"]] == [("reward", 1.5, "paid")]
     assert WORKERS[1] not in json.dumps(told)
-    said = ask_of(turk, ask, "erase", WORKERS[0], "--worker", "--yes")
+    said = ask_of(mturk, ask, "erase", WORKERS[0], "--worker", "--yes")
     assert "are erased.\n" in said
     assert "stays sealed" not in said  # they are paid
-    with database.reading(engine_of(turk)) as session:
+    with database.reading(engine_of(mturk)) as session:
         assert len(session.scalars(select(VaultEntry)).all()) == 1
 
 
-def ask_of(turk: Turk, ask: Ask, name: str, whom: str, *options: str) -> str:
+def ask_of(mturk: MTurkStudy, ask: Ask, name: str, whom: str, *options: str) -> str:
     """`rootnote server NAME WHOM STUDY`."""
-    ask(turk, "status")  # sets the environment
-    run = quick("server", name, whom, turk.site.study.folder, "--rehearsal", *options)
+    ask(mturk, "status")  # sets the environment
+    run = quick("server", name, whom, mturk.site.study.folder, "--rehearsal", *options)
     assert run.exit_code == 0, run.exception
     return run.output

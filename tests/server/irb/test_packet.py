@@ -17,15 +17,15 @@ from click.testing import CliRunner
 import rootnote
 from embeddings.errors import RootnoteError
 from server.db.models import Base
-from server.irb import compensation, formatting, protocol, recruitment_consent, screen_list
+from server.irb import formatting, protocol, screen_list
 from server.irb.context import PacketContext, gather
 from server.irb.data_flow import boxes, draw, in_words
 from server.irb.html import header, render, sections
 from server.irb.summary import missing
 from server.privacy import data_inventory
-from server.recruiting.marketplaces.registry import MARKETPLACES
 from study.config import Study, StudyConfig
 from study.languages import LANGUAGES
+from study.marketplaces import MARKETPLACES, load_marketplace
 from study.prescreen.steps import STEPS
 from study.questionnaire import QUESTION_TYPES
 from tests.server.conftest import Site
@@ -166,9 +166,9 @@ def test_the_words_follow_from_the_settings(tmp_path: Path) -> None:
 
 
 def test_what_is_posted_is_what_the_recruiter_shows(tmp_path: Path) -> None:
-    turk = text_of(render(recruited(tmp_path / "m", "mturk", '[recruiter.mturk]\ntitle = "Hear & <see>"\n'), []))
-    assert "Hear & <see>" in turk and "Time allotted 60 minutes" in turk and "at least 1,000 HITs approved" in turk
-    assert "Worker ids, which paying needs, lie in one table" in turk
+    mturk = text_of(render(recruited(tmp_path / "m", "mturk", '[recruiter.mturk]\ntitle = "Hear & <see>"\n'), []))
+    assert "Hear & <see>" in mturk and "Time allotted 60 minutes" in mturk and "at least 1,000 HITs approved" in mturk
+    assert "Worker ids, which paying needs, lie in one table" in mturk
     prolific = text_of(render(recruited(tmp_path / "p", "prolific", '[recruiter.prolific]\ncurrency = "GBP"\n'), []))
     assert "1.50 GBP" in prolific and "Finished £1.50" in prolific
     link = gather(make_study(tmp_path / "l"), {"ROOTNOTE_PUBLIC_URL": "https://study.example.org/"}, NOW)
@@ -177,7 +177,9 @@ def test_what_is_posted_is_what_the_recruiter_shows(tmp_path: Path) -> None:
 
 def test_every_kind_has_its_words() -> None:
     """A new recruiter, prescreen step or type of question is told to the board too."""
-    assert recruitment_consent.POSTS.keys() == compensation.HOW.keys() == MARKETPLACES.keys()
+    for kind in MARKETPLACES:
+        marketplace = load_marketplace(kind)
+        assert marketplace.listing_note and marketplace.payment_note and marketplace.capabilities.name
     assert protocol.CHECKS.keys() == screen_list.CHECKS.keys() == STEPS.keys()
     assert formatting.LANGUAGE_NAMES.keys() == LANGUAGES.keys()
     assert protocol.KINDS.keys() == QUESTION_TYPES.keys()

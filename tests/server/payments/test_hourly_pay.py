@@ -1,4 +1,4 @@
-"""Wages: minutes at work, what an hour pays, and lifting everybody to the floor, once."""
+"""Hourly pay: working time, pay per hour, and top-ups to the hourly minimum, once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from server.db import database
 from server.payments.hourly_pay import PaidWork, hourly_pay, minutes_at_work, paid_work
 from tests.server.commands.test_recruiting import Ask, ask, on_sqlite
-from tests.server.recruiting.mturk_study import NO_PRESCREEN, Turk, make_turk
+from tests.server.recruiting.mturk_study import NO_PRESCREEN, MTurkStudy, make_mturk
 
-__all__ = ["ask", "make_turk"]
-MakeTurk = Callable[..., Turk]
+__all__ = ["ask", "make_mturk"]
+MakeMTurk = Callable[..., MTurkStudy]
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
@@ -38,48 +38,48 @@ def test_what_is_missing_lifts_to_the_floor_and_not_a_cent_more(minutes: float, 
 
 
 @pytest.mark.both_databases
-def test_wages_and_the_lift(make_turk: MakeTurk) -> None:
-    turk = make_turk(listeners=3, trials=1, toml=NO_PRESCREEN)
-    turk.launch()
+def test_wages_and_the_lift(make_mturk: MakeMTurk) -> None:
+    mturk = make_mturk(listeners=3, trials=1, toml=NO_PRESCREEN)
+    mturk.launch()
     for name, minutes in (("ASLOW", 12), ("AQUICK", 2), ("AAWAY", 90)):
-        walker = turk.worker(name).agree()
+        walker = mturk.worker(name).agree()
         walker.go("instructions")
-        turk.wait(min(minutes, 4) if name != "AAWAY" else 50)  # away, but within the hour that a place is held
+        mturk.wait(min(minutes, 4) if name != "AAWAY" else 50)  # away, but within the hour that a place is held
         walker.answer()
         for _ in range(max(minutes // 4 - 1, 0) if name == "ASLOW" else 0):
-            turk.wait(4)
+            mturk.wait(4)
         walker.finish().hand_in()
-    with database.reading(turk.office.engine) as session:
-        found = {round(work.minutes, 6) for work in paid_work(session, turk.office.config.pay)}
-        told = hourly_pay(session, turk.office.config.pay)
+    with database.reading(mturk.context.engine) as session:
+        found = {round(work.minutes, 6) for work in paid_work(session, mturk.context.config.pay)}
+        found = hourly_pay(session, mturk.context.config.pay)
     assert found == {2.0, 5.0, 4.0 + 5.0}  # of a pause five minutes count at most
-    assert told is not None
+    assert found is not None
     hourly = [1.5 / (minutes / 60) for minutes in (2, 5, 9)]
-    assert told.median == pytest.approx(np.median(hourly))
-    assert told.tenth == pytest.approx(np.quantile(hourly, 0.1))
-    assert (told.n, told.below, told.missing) == (3, 1, 75)  # nine minutes at $15 are $2.25
+    assert found.median == pytest.approx(np.median(hourly))
+    assert found.tenth == pytest.approx(np.quantile(hourly, 0.1))
+    assert (found.n, found.below, found.missing) == (3, 1, 75)  # nine minutes at $15 are $2.25
 
 
 @on_sqlite
-def test_one_command_lifts_everybody_once(make_turk: MakeTurk, ask: Ask) -> None:
-    turk = make_turk(listeners=2, trials=1, toml=NO_PRESCREEN + "[pay]\nfloor_usd_per_hour = 30.0\n")
-    assert ask(turk, "open", "--yes", "--budget", "100")[0] == 0
+def test_one_command_tops_up_everyone_once(make_mturk: MakeMTurk, ask: Ask) -> None:
+    mturk = make_mturk(listeners=2, trials=1, toml=NO_PRESCREEN + "[pay]\nfloor_usd_per_hour = 30.0\n")
+    assert ask(mturk, "open", "--yes", "--budget", "100")[0] == 0
     for name, minutes in (("ASLOW", 4.5), ("AQUICK", 1)):
-        walker = turk.worker(name).agree()
+        walker = mturk.worker(name).agree()
         walker.go("instructions")
-        turk.wait(minutes)
+        mturk.wait(minutes)
         walker.answer().finish().hand_in()
-    told = json.loads(ask(turk, "status", "--json")[1])["wage"]
-    assert told["floor"] == "$30.00"
-    assert told["below_the_floor"] == "1 people, by $0.75; `rootnote server pay --to-floor` lifts them"
-    assert ask(turk, "sync")[0] == 0
-    before = turk.cost
-    shown = ask(turk, "pay", "--to-floor", "--dry-run")[1]
+    found = json.loads(ask(mturk, "status", "--json")[1])["wage"]
+    assert found["floor"] == "$30.00"
+    assert found["below_the_floor"] == "1 people, by $0.75; `rootnote server pay --to-floor` lifts them"
+    assert ask(mturk, "sync")[0] == 0
+    before = mturk.cost
+    shown = ask(mturk, "pay", "--to-floor", "--dry-run")[1]
     assert "4.5 min  $20.00 an hour  $0.75" in shown
-    assert turk.cost == before
-    assert "Lifted 1 people to $30.00 an hour." in ask(turk, "pay", "--to-floor", "--yes")[1]
-    assert turk.cost - before == 90  # 75 cents and the fifth that the market takes
-    assert ask(turk, "pay", "--to-floor", "--yes") == (0, "Everybody who finished has $30.00 an hour or more.\n")
-    assert "below_the_floor" not in json.loads(ask(turk, "status", "--json")[1])["wage"]
-    assert turk.paid == turk.cost
-    assert "lifted to the floor" in ask(turk, "audit")[1]
+    assert mturk.cost == before
+    assert "1 person to $30.00 an hour" in ask(mturk, "pay", "--to-floor", "--yes")[1]
+    assert mturk.cost - before == 90  # 75 cents and the fifth that the market takes
+    assert ask(mturk, "pay", "--to-floor", "--yes") == (0, "Everybody who finished has $30.00 an hour or more.\n")
+    assert "below_the_floor" not in json.loads(ask(mturk, "status", "--json")[1])["wage"]
+    assert mturk.paid == mturk.cost
+    assert "topped up to the hourly minimum" in ask(mturk, "audit")[1]

@@ -1,4 +1,4 @@
-"""A study at a local Mechanical Turk: the site, the market, the office, and workers who walk through both."""
+"""A study at a local Mechanical Turk: the site, the market, the context, and workers who walk through both."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from server.db.models import Payment
 from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault, new_key
 from server.payments import ledger
-from server.recruiting import due as recruiting_due
-from server.recruiting import grants, snapshot
-from server.recruiting import launch as recruiting
-from server.recruiting import sync as recruiting_sync
-from server.recruiting.launch import RecruitingContext
+from server.recruiting import direct_payments, launch, snapshot, sync
+from server.recruiting import due as due_payments
+from server.recruiting.context import RecruitingContext
 from server.recruiting.marketplaces.base import ForeignSubmissionError
 from server.recruiting.marketplaces.mturk import MTurkMarketplace
 from server.simulation.fake_mturk import AcceptedHit, FakeMTurk
@@ -39,39 +37,39 @@ URL = "https://study.example.org"
 
 
 @dataclass
-class Turk:
+class MTurkStudy:
     """Everything of one study at one market."""
 
     site: Site
     market: FakeMTurk
-    office: RecruitingContext
+    context: RecruitingContext
     clock: FakeClock
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
 
-    def launch(self, budget: int = 100_000) -> recruiting_sync.SyncResult:
+    def launch(self, budget: int = 100_000) -> sync.SyncResult:
         plan = read_plan(self.site.study)
-        with self.office.writing() as session:
-            places.sync_places(session, experiment.Experiment(self.office.config, plan, self.clock))
-            recruiting.begin(session, self.office, plan.schedule_fingerprint, live=False, budget=budget)
+        with self.context.writing() as session:
+            places.sync_places(session, experiment.Experiment(self.context.config, plan, self.clock))
+            launch.begin(session, self.context, plan.schedule_fingerprint, live=False, budget=budget)
             with contextlib.suppress(study_control.ControlRefusedError):
                 study_control.resume(session, "test", "", self.clock())
         return self.sync()
 
-    def sync(self) -> recruiting_sync.SyncResult:
-        return recruiting_sync.synchronize(self.office, tell=self.told.append)
+    def sync(self) -> sync.SyncResult:
+        return sync.synchronize(self.context, report=self.reported.append)
 
-    def pay(self) -> list[recruiting_due.DuePayment]:
+    def pay(self) -> list[due_payments.DuePayment]:
         """What `rootnote server pay` does."""
-        snapshot.record_snapshot(self.office)
-        grants.reconcile_grants(self.office)
-        with self.office.reading() as session:
-            due = [one for one in recruiting_due.all_due(session, self.office) if one.how not in ("approve", "wait")]
+        snapshot.record_snapshot(self.context)
+        direct_payments.reconcile_direct_payments(self.context)
+        with self.context.reading() as session:
+            due = [one for one in due_payments.all_due(session, self.context) if one.method not in ("approve", "wait")]
         for one in due:
-            if one.how == "place":
-                grants.post_place_for(self.office, one)
+            if one.method == "place":
+                direct_payments.post_place_for(self.context, one)
             else:
                 with contextlib.suppress(ForeignSubmissionError):
-                    grants.pay_directly(self.office, one.assignment, one.kind, one.cents, "", one.submission)
+                    direct_payments.pay_directly(self.context, one.assignment, one.kind, one.cents, "", one.submission)
         return due
 
     def wait(self, minutes: float) -> None:
@@ -88,12 +86,12 @@ class Turk:
                 return self.market.accept(worker, hit.id)
         return None
 
-    def arrive(self, accepted: AcceptedHit) -> TurkWalker:
-        walker = TurkWalker(self.site)
-        walker.turk, walker.accepted = self, accepted
+    def arrive(self, accepted: AcceptedHit) -> MTurkWalker:
+        walker = MTurkWalker(self.site)
+        walker.mturk, walker.accepted = self, accepted
         return walker.arrive()
 
-    def worker(self, name: str) -> TurkWalker:
+    def worker(self, name: str) -> MTurkWalker:
         accepted = self.accept(name)
         assert accepted is not None, f"nothing is offered to {name}"
         return self.arrive(accepted)
@@ -107,8 +105,8 @@ class Turk:
 
     @property
     def paid(self) -> int:
-        """The same, as our books have it."""
-        with self.office.reading() as session:
+        """The same, as our ledger has it."""
+        with self.context.reading() as session:
             return ledger.paid(session)
 
     def states(self) -> list[str]:
@@ -122,17 +120,17 @@ class Turk:
         return sum(hit.count("free") for hit in self.market.state.hits.values() if hit.is_open(self.market.now()))
 
 
-class TurkWalker(Walker):
+class MTurkWalker(Walker):
     """A worker with a browser, in the frame of a HIT; no cookie is sent back."""
 
-    turk: Turk
+    mturk: MTurkStudy
     accepted: AcceptedHit
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.client._cookies = None  # third-party cookies are blocked
 
-    def arrive(self) -> TurkWalker:
+    def arrive(self) -> MTurkWalker:
         reply = self.client.get("/take", query_string=query_of(self.accepted.external_url))
         if reply.status_code == 303:
             self.address = reply.location
@@ -141,7 +139,7 @@ class TurkWalker(Walker):
             self.page = reply
         return self
 
-    def agree(self) -> TurkWalker:
+    def agree(self) -> MTurkWalker:
         fields = {name: self.find(rf'name="{name}" value="([^"]+)"') for name in ("entry", "arrival")}
         reply = self.client.post("/take", data=fields)
         if reply.status_code == 303:
@@ -151,7 +149,7 @@ class TurkWalker(Walker):
             self.page = reply
         return self
 
-    def take_part(self) -> TurkWalker:
+    def take_part(self) -> MTurkWalker:
         self.agree().screen()
         self.go("instructions")
         self.listen().finish()
@@ -161,11 +159,11 @@ class TurkWalker(Walker):
     def may_hand_in(self) -> bool:
         return 'action="' in self.html and "/mturk/externalSubmit" in self.html
 
-    def hand_in(self) -> TurkWalker:
+    def hand_in(self) -> MTurkWalker:
         """Press the button at the end: the form goes to the marketplace, with what it carries."""
         assert self.find(r'<form class="actions" method="post" action="([^"]+)" data-back>').endswith("/externalSubmit")
         fields = {name: self.find(rf'name="{name}" value="([^"]+)"') for name in ("assignmentId", "code", "outcome")}
-        self.turk.market.submit(fields.pop("assignmentId"), **fields)
+        self.mturk.market.submit(fields.pop("assignmentId"), **fields)
         return self
 
 
@@ -175,21 +173,21 @@ def query_of(address: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def make_turk(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Callable[..., Turk]]:
-    """Make a study at a market: `make_turk(listeners=2, balance="100.00", toml="[pay]…")`."""
+def make_mturk(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Callable[..., MTurkStudy]]:
+    """Make a study at a market: `make_mturk(listeners=2, balance="100.00", toml="[pay]…")`."""
     with contextlib.ExitStack() as stack:
 
-        def make(balance: str = "1000.00", attempts: int = 1, toml: str = "", **options: Any) -> Turk:
+        def make(balance: str = "1000.00", attempts: int = 1, toml: str = "", **options: Any) -> MTurkStudy:
             market = stack.enter_context(FakeMTurk(balance, clock=clock))
             vault = Vault([KEY])
             settings = {"vault": vault, "market_url": market.url, "rehearsal": True}
             site = make_site(toml=MTURK + toml, settings=settings, **options)
             config = load_study(site.study.folder).config
-            recruiter = MTurkMarketplace(config.recruiter.mturk, "Test", endpoint=market.url, attempts=attempts)
+            recruiter = MTurkMarketplace(config.recruiter.settings, "Test", endpoint=market.url, attempts=attempts)
             stack.callback(recruiter.disconnect)
             engine = site.app.extensions["rootnote"].engine
-            office = RecruitingContext(engine, recruiter, config, TokenSigner(SECRET), vault, f"{URL}/take", clock)
-            return Turk(site, market, office, clock)
+            context = RecruitingContext(engine, recruiter, config, TokenSigner(SECRET), vault, f"{URL}/take", clock)
+            return MTurkStudy(site, market, context, clock)
 
         yield make
 

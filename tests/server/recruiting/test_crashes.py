@@ -23,18 +23,18 @@ from server.assignments.experiment import Experiment
 from server.assignments.trials import TrialAnswer
 from server.db.models import Base, Launch, MarketplaceSubmission, Payment, Posting
 from server.payments import ledger
-from server.recruiting import grants, launch
-from server.recruiting.launch import RecruitingContext
+from server.recruiting import direct_payments, launch
+from server.recruiting.context import RecruitingContext
+from server.recruiting.exclusive import exclusive
 from server.recruiting.marketplace_entry import MarketplaceEntry
-from server.recruiting.marketplaces.base import DirectPayment, PostingOrder
-from server.recruiting.marketplaces.base import SubmissionStatus as Told
+from server.recruiting.marketplaces.base import DirectPayment, PostingOrder, ReportedSubmission
 from server.simulation.fake_mturk import AcceptedHit, FakeMTurk
 from study.trial_plan import read_plan
 from tests.scale import count
-from tests.server.recruiting.mturk_study import NO_PRESCREEN, Turk, made_payments, make_turk, query_of
+from tests.server.recruiting.mturk_study import NO_PRESCREEN, MTurkStudy, made_payments, make_mturk, query_of
 
-__all__ = ["make_turk"]
-MakeTurk = Callable[..., Turk]
+__all__ = ["make_mturk"]
+MakeMTurk = Callable[..., MTurkStudy]
 LISTENERS = count(3, 90)
 EVERY = count(25, 1)
 UNIT = 180
@@ -63,8 +63,8 @@ class Breaker:
             raise Crash(point)
 
 
-class BreakingRecruiter:
-    """A recruiter whose every call may be the last thing that a program does, before it or after it."""
+class BreakingMarketplace:
+    """A marketplace whose every call may be the last thing that a program does, before it or after it."""
 
     def __init__(self, inner: Any, breaker: Breaker) -> None:
         self._inner, self._breaker = inner, breaker
@@ -88,7 +88,7 @@ def _name(given: Any) -> str:
     match given:
         case PostingOrder():
             return f"{given.total} {given.only_for}"
-        case Told():
+        case ReportedSubmission():
             return given.id
         case DirectPayment():
             return f"{given.kind} {given.submission.id}"
@@ -96,8 +96,8 @@ def _name(given: Any) -> str:
 
 
 @dataclass(frozen=True)
-class BreakingOffice(RecruitingContext):
-    """An office whose every transaction that changes something may be the last, before its commit or after it."""
+class BreakingContext(RecruitingContext):
+    """A context whose every transaction that changes something may be the last, before its commit or after it."""
 
     breaker: Breaker = field(default_factory=Breaker)
 
@@ -108,7 +108,7 @@ class BreakingOffice(RecruitingContext):
         def note(session: Session, context: Any) -> None:
             earlier = select(func.count()).select_from(Posting)
             for row in (*session.new, *session.dirty):
-                # A sequence of PostgreSQL skips what was rolled back: an opening is named by its place in the row.
+                # A sequence of PostgreSQL skips what was rolled back: a posting is named by its rank.
                 rank = session.connection().scalar(earlier.where(Posting.id < row.id)) if is_opening(row) else 0
                 changed.add(f"{_describe(row)} {rank}")
 
@@ -147,63 +147,63 @@ def _describe(row: Any) -> str:
 class Show:
     """A launch: listeners who finish and submit, one who cannot submit, one who leaves, one who hears nothing."""
 
-    turk: Turk
+    mturk: MTurkStudy
     breaker: Breaker
     listeners: int
 
     def __post_init__(self) -> None:
-        turk = self.turk
-        self.experiment = Experiment(turk.office.config, read_plan(turk.site.study), turk.clock)
+        mturk = self.mturk
+        self.experiment = Experiment(mturk.context.config, read_plan(mturk.site.study), mturk.clock)
         self.marketplace_entry = MarketplaceEntry(
-            turk.office.recruiter, turk.office.vault, turk.office.door, turk.office.config.pay
+            mturk.context.marketplace, mturk.context.vault, mturk.context.signer, mturk.context.config.pay
         )
-        self.healthy = turk.office
+        self.healthy = mturk.context
 
     def run(self) -> None:
-        self.command(lambda: self.turk.launch())
+        self.command(lambda: self.mturk.launch())
         for number in range(self.listeners - 1):
             self.take(f"A{number}", submits=True)
         self.take("ALEFT", "leave", submits=False)
         self.take("AMUTE", "technical", submits=True)
-        self.turk.wait(5)
-        self.command(self.turk.sync)
+        self.mturk.wait(5)
+        self.command(self.mturk.sync)
         self.take("ALAST", submits=False)  # finishes, but the HIT does not take the work
-        self.turk.wait(5)
-        self.command(self.turk.sync)
-        self.command(self.turk.pay)
-        owed = self.turk.accept("ALAST")
+        self.mturk.wait(5)
+        self.command(self.mturk.sync)
+        self.command(self.mturk.pay)
+        owed = self.mturk.accept("ALAST")
         assert owed is not None, "a place to be paid by"
-        self.turk.market.submit(owed.assignment_id)
-        self.command(self.turk.sync)
+        self.mturk.market.submit(owed.assignment_id)
+        self.command(self.mturk.sync)
         self.command(self.bonus)
-        self.command(lambda: launch.stop(self.turk.office, "test"))
+        self.command(lambda: launch.stop(self.mturk.context, "test"))
         for _ in range(2):
-            self.command(self.turk.sync)
+            self.command(self.mturk.sync)
 
     def command(self, act: Callable[[], object]) -> None:
         """Give a command, again and again until it is through; a new program synchronises first."""
         crashed = False
         while True:
-            recruiter = BreakingRecruiter(self._new_recruiter(), self.breaker)
+            marketplace = BreakingMarketplace(self._new_marketplace(), self.breaker)
             known = {one.name: getattr(self.healthy, one.name) for one in fields(RecruitingContext)}
-            self.turk.office = BreakingOffice(**known | {"recruiter": recruiter}, breaker=self.breaker)
+            self.mturk.context = BreakingContext(**known | {"marketplace": marketplace}, breaker=self.breaker)
             self.breaker.armed = True
             try:
-                with launch.exclusive(self.turk.office.engine):
+                with exclusive(self.mturk.context.engine):
                     if crashed and self._is_launched():
-                        self.turk.sync()
+                        self.mturk.sync()
                     act()
                 return
             except Crash:
                 crashed = True
             finally:
                 self.breaker.armed = False
-                self.turk.office = self.healthy
+                self.mturk.context = self.healthy
 
-    def _new_recruiter(self) -> Any:
+    def _new_marketplace(self) -> Any:
         # What a program remembers dies with it; its connections are as good as new ones.
-        inner: Any = self.healthy.recruiter
-        inner._kinds.clear()
+        inner: Any = self.healthy.marketplace
+        inner._qualification_types.clear()
         return inner
 
     def _is_launched(self) -> bool:
@@ -211,26 +211,28 @@ class Show:
             return ledger.launch(session) is not None
 
     def bonus(self) -> None:
-        with self.turk.office.reading() as session:
+        with self.mturk.context.reading() as session:
             first = made_payments(session)[0]
-        grants.pay_directly(self.turk.office, first.assignment_id, "bonus", 25, "Thank you.", first.submission_id)  # type: ignore[arg-type]
+        direct_payments.pay_directly(
+            self.mturk.context, first.assignment_id, "bonus", 25, "Thank you.", first.submission_id
+        )  # type: ignore[arg-type]
 
     def take(self, worker: str, ends: str = "finish", *, submits: bool) -> None:
         """One worker takes a place, and part; the listener's side is the server's, and does not break here."""
-        accepted = self.turk.accept(worker)
+        accepted = self.mturk.accept(worker)
         assert accepted is not None, f"no place for {worker}"
         self.listen(accepted, ends)
         if submits:
-            self.turk.market.submit(accepted.assignment_id)
+            self.mturk.market.submit(accepted.assignment_id)
         else:
-            self.turk.market.return_(accepted.assignment_id)
+            self.mturk.market.return_(accepted.assignment_id)
 
     def listen(self, accepted: AcceptedHit, ends: str) -> None:
         with self.healthy.writing() as session:
             arrival = self.marketplace_entry.read_arrival(session, query_of(accepted.external_url))
             ticket = self.marketplace_entry.ticket_for("0" * 64, arrival)
-            assignment = lifecycle.consent(session, self.experiment, ticket, self.healthy.door.token_for(ticket))
-            self.marketplace_entry.record_arrival(session, assignment, arrival, self.turk.clock())
+            assignment = lifecycle.consent(session, self.experiment, ticket, self.healthy.signer.token_for(ticket))
+            self.marketplace_entry.record_arrival(session, assignment, arrival, self.mturk.clock())
             if ends == "leave":
                 lifecycle.leave(session, self.experiment, assignment)
             elif ends == "technical":
@@ -246,23 +248,23 @@ class Show:
                 lifecycle.answer_questions(session, self.experiment, assignment, {})
 
     def check(self) -> None:
-        """No double payment, no unpaid finisher, no leaked HIT, no lost answer, and the books agree to the cent."""
-        turk, finishers = self.turk, [*(f"A{n}" for n in range(self.listeners - 1)), "ALAST"]
-        assert turk.rewards() == sorted([*finishers, "AMUTE"])
-        assert [entry.amount for entry in turk.market.ledger() if entry.kind == "bonus"] == [payments_usd(25)]
-        assert turk.cost == turk.paid == (self.listeners + 1) * UNIT + 30
-        states = turk.states()
+        """No double payment, no unpaid finisher, no leaked HIT, no lost answer, and the ledgers agree to the cent."""
+        mturk, finishers = self.mturk, [*(f"A{n}" for n in range(self.listeners - 1)), "ALAST"]
+        assert mturk.rewards() == sorted([*finishers, "AMUTE"])
+        assert [entry.amount for entry in mturk.market.ledger() if entry.kind == "bonus"] == [payments_usd(25)]
+        assert mturk.cost == mturk.paid == (self.listeners + 1) * UNIT + 30
+        states = mturk.states()
         assert states.count("paid") == self.listeners
         assert sorted(set(states)) == ["paid", "technical", "withdrawn"]
-        assert turk.site.query("SELECT count(*) FROM responses") == [(self.listeners,)]
-        assert turk.open_places() == 0
-        assert turk.market.on_hold == 0
-        assert not any(turk.site.query(f"SELECT * FROM {sql}") for sql in LEFT_OPEN)
+        assert mturk.site.query("SELECT count(*) FROM responses") == [(self.listeners,)]
+        assert mturk.open_places() == 0
+        assert mturk.market.on_hold == 0
+        assert not any(mturk.site.query(f"SELECT * FROM {sql}") for sql in LEFT_OPEN)
         # one place more than listeners for each who used one up without filling it, and one to be paid by
-        ordered = sum(len(hit.places) for hit in turk.market.state.hits.values())
+        ordered = sum(len(hit.places) for hit in mturk.market.state.hits.values())
         assert ordered == self.listeners + 1 + 1
-        with turk.office.reading() as session:
-            assert ledger.committed(session) == turk.cost
+        with mturk.context.reading() as session:
+            assert ledger.committed(session) == mturk.cost
 
 
 LEFT_OPEN = (
@@ -278,21 +280,21 @@ def payments_usd(amount: int) -> Any:
     return Decimal(amount) / 100
 
 
-def make_show(make: MakeTurk, listeners: int, breaker: Breaker) -> Show:
+def make_show(make: MakeMTurk, listeners: int, breaker: Breaker) -> Show:
     return Show(make(listeners=listeners, trials=1, toml=NO_PRESCREEN), breaker, listeners)
 
 
-def test_a_launch_that_breaks_nowhere(make_turk: MakeTurk) -> None:
-    show = make_show(make_turk, 3, Breaker(at=0))
+def test_a_launch_that_breaks_nowhere(make_mturk: MakeMTurk) -> None:
+    show = make_show(make_mturk, 3, Breaker(at=0))
     show.run()
     show.check()
 
 
 @pytest.mark.both_databases
 @pytest.mark.slow
-def test_a_launch_that_breaks_off_at_each_point_once(make_turk: MakeTurk) -> None:
+def test_a_launch_that_breaks_off_at_each_point_once(make_mturk: MakeMTurk) -> None:
     breaker = Breaker()
-    show = make_show(make_turk, LISTENERS, breaker)
+    show = make_show(make_mturk, LISTENERS, breaker)
     show.run()
     show.check()
     assert breaker.crashes == len(set(breaker.points)) >= 14 * LISTENERS
@@ -301,8 +303,8 @@ def test_a_launch_that_breaks_off_at_each_point_once(make_turk: MakeTurk) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_launch_that_breaks_off_at_one_point_alone(make_turk: MakeTurk) -> None:
-    show = make_show(make_turk, 2, Breaker(at=0))
+def test_a_launch_that_breaks_off_at_one_point_alone(make_mturk: MakeMTurk) -> None:
+    show = make_show(make_mturk, 2, Breaker(at=0))
     show.run()
     points = len(show.breaker.points)
     assert points > 60, "every point is known beforehand"
@@ -315,17 +317,17 @@ def test_a_launch_that_breaks_off_at_one_point_alone(make_turk: MakeTurk) -> Non
 
 def afresh(show: Show, breaker: Breaker) -> None:
     """Another launch in the same house: an empty database and a market where nothing has happened."""
-    engine = show.turk.office.engine
+    engine = show.mturk.context.engine
     with engine.execution_options(writes=True).begin() as connection:
         connection.execute(text("UPDATE places SET assignment_id = NULL, expires_at = NULL, filled = false"))
         connection.execute(text("UPDATE control SET recruiting = true"))
         for table in reversed(Base.metadata.sorted_tables):
             if table.name not in ("study", "places", "control", "log", "log_head", "consent_texts"):
                 connection.execute(table.delete())
-    market, recruiter = show.turk.market, show.turk.office.recruiter
-    vars(recruiter)["_kinds"].clear()
+    market, marketplace = show.mturk.market, show.mturk.context.marketplace
+    vars(marketplace)["_qualification_types"].clear()
     market.faults = type(market.faults)()
-    fresh = FakeMTurk("1000.00", clock=show.turk.clock, seed=len(market.calls))
+    fresh = FakeMTurk("1000.00", clock=show.mturk.clock, seed=len(market.calls))
     market.state, market.workers, market.entries = fresh.state, fresh.workers, []
     fresh.state.tell, fresh.state.new_id = market.tell, market.new_id
     fresh.state._pay_out = market.pay

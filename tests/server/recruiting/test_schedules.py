@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, with requests that arrive twice, late or in vain: no cent is lost or paid twice.
+"""Any events in any order, with requests that arrive twice, late or never: no cent is lost or paid twice.
 
 Workers take, finish, hand in, return and abandon; the researcher synchronises and pays, while calls fail before or
 after their work, and time goes by. At the end of every schedule all faults cease and everything must come right.
@@ -21,13 +21,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from embeddings.errors import RootnoteError
 from server.assignments.experiment import StepRefusedError
-from server.recruiting import grants, launch
+from server.recruiting import direct_payments, launch
 from server.simulation.fake_mturk import AcceptedHit
 from tests.scale import count
-from tests.server.recruiting.mturk_study import made_payments, make_turk
-from tests.server.recruiting.test_crashes import Breaker, MakeTurk, Show, afresh, make_show
+from tests.server.recruiting.mturk_study import made_payments, make_mturk
+from tests.server.recruiting.test_crashes import Breaker, MakeMTurk, Show, afresh, make_show
 
-__all__ = ["make_turk"]
+__all__ = ["make_mturk"]
 SCHEDULES = count(6, 2000)
 PLACES, WORKERS = 3, 5
 HOWS = ("", "", "throttle", "fail", "fail_after", "timeout_before", "timeout_after", "twice")
@@ -43,17 +43,17 @@ class Schedule(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         afresh(self.show, Breaker(at=0))
-        self.turk, self.market = self.show.turk, self.show.turk.market
+        self.mturk, self.market = self.show.mturk, self.show.mturk.market
         self.held: dict[str, AcceptedHit] = {}
         self.ended: dict[str, str] = {}
         self.submitted: Counter[str] = Counter()
-        self.turk.launch()
+        self.mturk.launch()
 
     # ---------------------------------------------------------- workers
 
     @rule(worker=workers)
     def accept(self, worker: str) -> None:
-        if worker not in self.held and (accepted := self.turk.accept(worker)):
+        if worker not in self.held and (accepted := self.mturk.accept(worker)):
             self.held[worker] = accepted
 
     @rule(worker=workers, ends=st.sampled_from(["finish", "finish", "finish", "technical", "leave"]))
@@ -89,27 +89,27 @@ class Schedule(RuleBasedStateMachine):
     @rule(how=st.sampled_from(HOWS), operation=st.sampled_from(ASKED), nth=st.integers(1, 3))
     def sync(self, how: str, operation: str, nth: int) -> None:
         with self.faulty(how, operation, nth):
-            self.turk.sync()
+            self.mturk.sync()
 
     @rule(how=st.sampled_from(HOWS), operation=st.sampled_from(ASKED), nth=st.integers(1, 2))
     def pay(self, how: str, operation: str, nth: int) -> None:
         with self.faulty(how, operation, nth):
-            self.turk.pay()
+            self.mturk.pay()
 
     @rule(how=st.sampled_from(HOWS))
     def bonus(self, how: str) -> None:
-        with self.turk.office.reading() as session:
+        with self.mturk.context.reading() as session:
             paid = [one for one in made_payments(session) if one.kind == "reward" and one.assignment_id]
         if paid:
             with self.faulty(how, "SendBonus", 1):
                 first = paid[0]
-                grants.pay_directly(
-                    self.turk.office, first.assignment_id or 0, "bonus", 25, "Thanks.", first.submission_id
+                direct_payments.pay_directly(
+                    self.mturk.context, first.assignment_id or 0, "bonus", 25, "Thanks.", first.submission_id
                 )
 
     @rule(minutes=st.sampled_from([2, 2, 30, 61, 4 * 24 * 60]))
     def wait(self, minutes: int) -> None:
-        self.turk.wait(minutes)
+        self.mturk.wait(minutes)
 
     @contextlib.contextmanager
     def faulty(self, how: str, operation: str, nth: int) -> Iterator[None]:
@@ -122,11 +122,11 @@ class Schedule(RuleBasedStateMachine):
 
     @invariant()
     def the_books_never_claim_more_than_was_paid(self) -> None:
-        assert self.turk.paid <= self.turk.cost
+        assert self.mturk.paid <= self.mturk.cost
 
     @invariant()
     def nothing_is_paid_twice(self) -> None:
-        rewarded = Counter(self.turk.rewards())
+        rewarded = Counter(self.mturk.rewards())
         assert all(number <= self.submitted[worker] for worker, number in rewarded.items())
         assert sum(entry.kind == "bonus" for entry in self.market.ledger()) <= 1
 
@@ -135,25 +135,25 @@ class Schedule(RuleBasedStateMachine):
         for worker in list(self.held):
             self.give_back(worker, "return_")
         for _ in range(2):
-            self.turk.wait(61)
-            self.turk.sync()
-            self.turk.pay()
+            self.mturk.wait(61)
+            self.mturk.sync()
+            self.mturk.pay()
             for worker, ends in self.ended.items():
-                if ends != "leave" and (owed := self.turk.accept(worker)) and "owed" in owed.external_url:
+                if ends != "leave" and (owed := self.mturk.accept(worker)) and "owed" in owed.external_url:
                     self.market.submit(owed.assignment_id)
                     self.submitted[worker] += 1
-        self.turk.wait(5 * 24 * 60)  # what a person was to decide is approved by itself
-        launch.stop(self.turk.office, "test")
+        self.mturk.wait(5 * 24 * 60)  # what a person was to decide is approved by itself
+        launch.stop(self.mturk.context, "test")
         for _ in range(2):
-            self.turk.sync()
-        rewarded = Counter(self.turk.rewards())
+            self.mturk.sync()
+        rewarded = Counter(self.mturk.rewards())
         for worker, ends in self.ended.items():
             if ends != "leave":
                 assert rewarded[worker] >= 1, f"{worker} is not paid"
         self.nothing_is_paid_twice()
-        assert self.turk.paid == self.turk.cost
-        assert self.turk.open_places() == 0
-        assert self.turk.site.query("SELECT id FROM payments WHERE state = 'pending'") == []
+        assert self.mturk.paid == self.mturk.cost
+        assert self.mturk.open_places() == 0
+        assert self.mturk.site.query("SELECT id FROM payments WHERE state = 'pending'") == []
 
 
 @pytest.fixture
@@ -165,9 +165,9 @@ def database_url() -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_no_cent_is_lost_or_paid_twice_in_any_order(make_turk: MakeTurk) -> None:
-    Schedule.show = make_show(make_turk, PLACES, Breaker(at=0))
-    Schedule.show.turk.launch()
+def test_no_cent_is_lost_or_paid_twice_in_any_order(make_mturk: MakeMTurk) -> None:
+    Schedule.show = make_show(make_mturk, PLACES, Breaker(at=0))
+    Schedule.show.mturk.launch()
     health: Any = list(HealthCheck)
     limits = settings(max_examples=SCHEDULES, stateful_step_count=30, deadline=None, suppress_health_check=health)
     run_state_machine_as_test(Schedule, settings=limits)

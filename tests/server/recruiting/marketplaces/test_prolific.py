@@ -20,10 +20,10 @@ from server.recruiting.marketplaces.base import (
     DirectPayment,
     MarketplaceError,
     PostingOrder,
-    SubmissionStatus,
+    ReportedSubmission,
     UnknownOutcomeError,
 )
-from server.recruiting.marketplaces.prolific import ProlificMarketplace, read_filters
+from server.recruiting.marketplaces.prolific import ProlificConfig, ProlificMarketplace, read_filters
 from server.recruiting.marketplaces.prolific_api import WAITS, ProlificClient, explain
 from server.recruiting.marketplaces.registry import make_marketplace
 from server.simulation.fake_prolific import FakeProlific, TakenPlace
@@ -31,7 +31,7 @@ from server.simulation.marketplaces.money import total
 from server.simulation.marketplaces.prolific_requests import Filter
 from server.simulation.marketplaces.prolific_studies import FeeSchedule
 from study.config import Study, StudyConfig
-from study.config_sections import ProlificConfig, StudyInfo
+from study.config_sections import StudyInfo
 
 URL, LAUNCH = "https://study.example.org/take", "0123abcd-1"
 P = [f"{number:024x}" for number in range(1, 200)]
@@ -75,9 +75,9 @@ def recruiter(market: FakeProlific, waits: list[float]) -> Iterator[ProlificMark
     made.disconnect()
 
 
-def as_submission(held: TakenPlace, **changes: Any) -> SubmissionStatus:
+def as_submission(held: TakenPlace, **changes: Any) -> ReportedSubmission:
     return dataclasses.replace(
-        SubmissionStatus(held.submission_id, held.participant_id, held.study_id, "submitted"), **changes
+        ReportedSubmission(held.submission_id, held.participant_id, held.study_id, "submitted"), **changes
     )
 
 
@@ -183,7 +183,7 @@ def test_a_place_for_one_person(market: FakeProlific, recruiter: ProlificMarketp
     market.take(P[5], opening)
 
 
-def test_a_closed_study_takes_nobody_and_is_not_opened_again(
+def test_a_closed_study_takes_no_one_and_is_not_opened_again(
     market: FakeProlific, recruiter: ProlificMarketplace
 ) -> None:
     opening = recruiter.open(an_order())
@@ -248,7 +248,7 @@ def test_a_bonus_in_doubt_is_asked_for_and_paid_once(
         recruiter.bonus(grant)
     except UnknownOutcomeError:
         assert operation == "PayBonuses"
-    market.advance(timedelta(minutes=recruiter.terms.settle_minutes))
+    market.advance(timedelta(minutes=recruiter.capabilities.settle_minutes))
     after_a_crash = ProlificMarketplace(a_study(), endpoint=market.url)
     if not after_a_crash.has_paid(grant):
         after_a_crash.bonus(grant)
@@ -264,8 +264,8 @@ def test_bonuses_of_the_same_sum_are_told_apart_by_the_books(
     recruiter.bonus(a_grant(held))
     after_a_crash = ProlificMarketplace(a_study(), endpoint=market.url)
     other = a_grant(held, token="partial-1", kind="partial")
-    assert after_a_crash.has_paid(other), "of one payment nobody can say which it was"
-    other = dataclasses.replace(other, alike=1)
+    assert after_a_crash.has_paid(other), "a single payment does not say which it was"
+    other = dataclasses.replace(other, same_payments=1)
     assert not after_a_crash.has_paid(other)
     after_a_crash.bonus(other)
     after_a_crash.disconnect()
@@ -303,7 +303,7 @@ def test_approval_waits_for_a_submission_that_is_just_coming(
 # ------------------------------------------------------------------ listeners
 
 
-def test_everybody_is_handed_back_with_the_code_of_their_outcome(market: FakeProlific) -> None:
+def test_each_outcome_has_its_completion_code(market: FakeProlific) -> None:
     recruiter = make_marketplace(a_study())
     assert isinstance(recruiter, ProlificMarketplace)
     arrival = Arrival(P[0], P[1], P[2])
@@ -344,7 +344,7 @@ def test_the_account_is_looked_at_before_anything_is_opened(
 
     with pytest.raises(MarketplaceError, match=r"pays in USD, and recruiter.prolific.currency in study.toml is GBP"):
         look(currency="GBP")
-    with pytest.raises(MarketplaceError, match=r"charges 33.33 on 100.00, and study.toml reckons 42.80"):
+    with pytest.raises(MarketplaceError, match=r"charges 33.33 on 100.00, but study.toml expects 42.80"):
         look(fee="corporate")
     with pytest.raises(MarketplaceError, match="Workspace does not exist"):
         look(workspace="0" * 24)
@@ -357,7 +357,7 @@ def test_the_account_is_looked_at_before_anything_is_opened(
 
 
 def test_nothing_is_opened_by_mistake(monkeypatch: pytest.MonkeyPatch, recruiter: ProlificMarketplace) -> None:
-    with pytest.raises(MarketplaceError, match="Prolific has no sandbox: --live opens a study that costs money"):
+    with pytest.raises(MarketplaceError, match="no sandbox; --live"):
         make_marketplace(a_study()).open(an_order())
     for address in ("http://study.example.org/take", "http://localhost.example.org/take"):
         with pytest.raises(MarketplaceError, match="opens only https addresses"):
@@ -390,7 +390,7 @@ def test_throttling_is_outlasted_as_long_as_it_says(monkeypatch: pytest.MonkeyPa
     assert api.post("/studies/") == {"a": 1}
     assert waits == [7.0, WAITS[1]]
     replies[:] = [httpx.Response(429)] * 6
-    with pytest.raises(MarketplaceError, match="asks for fewer requests"):
+    with pytest.raises(MarketplaceError, match="too many requests"):
         api.post("/studies/")
     api.close()
 

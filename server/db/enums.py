@@ -1,0 +1,39 @@
+"""The states of submissions and payments, as the database stores them."""
+
+from __future__ import annotations
+
+import enum
+
+
+class SubmissionStatus(enum.StrEnum):
+    """What has become of a place that a worker took at a marketplace."""
+
+    HELD = "held"
+    SUBMITTED = "submitted"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    RETURNED = "returned"
+    TIMED_OUT = "timed_out"
+    SCREENED_OUT = "screened_out"
+
+
+class PaymentState(enum.StrEnum):
+    """`PENDING` before the marketplace is asked, `PAID` after, `VOID` where nothing is owed any more."""
+
+    PENDING = "pending"
+    PAID = "paid"
+    VOID = "void"
+
+
+class PaymentKind(enum.StrEnum):
+    """What a payment is for."""
+
+    REWARD = "reward"  # finished
+    SCREEN_OUT = "screen_out"  # failed the prescreen, or could not hear
+    PARTIAL = "partial"  # left early, or was away too long
+    BONUS = "bonus"  # added by a researcher
+    LIFT = "lift"  # raises the hourly pay to the minimum
+    PAID_AGAIN = "paid_again"  # the marketplace paid for a submission that a direct payment had paid for already
+
+
+LIVE = (SubmissionStatus.HELD, SubmissionStatus.SUBMITTED)  # the place is held, or the work is to be reviewed

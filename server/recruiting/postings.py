@@ -1,0 +1,193 @@
+"""Places at the marketplace: ordering, replacing those that are missing, closing.
+
+A posting is recorded with its token before it is ordered, so that a program that dies in between finds the order by
+its token and never places it twice. Every step is a transaction of its own. Only one of these programs runs for a
+study at a time (server.recruiting.exclusive).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from server.audit import study_control
+from server.db.enums import PaymentState, SubmissionStatus
+from server.db.models import ACTIVE, Assignment, MarketplaceSubmission, Payment, Place, Posting
+from server.identity.vault import recall
+from server.payments import ledger
+from server.payments.formatting import dollars
+from server.recruiting.context import RecruitingContext, Report
+from server.recruiting.marketplaces.base import MarketplaceError, PostingOrder, PostingStatus, UnknownWorkerError
+
+
+@dataclass(frozen=True)
+class PlaceSupply:
+    """Places of the study that no one has filled, and the places for them at the marketplace."""
+
+    unfilled: int
+    free: int
+    held: int
+
+    @property
+    def missing(self) -> int:
+        return max(self.unfilled - self.free - self.held, 0)
+
+
+def supply(session: Session, postings: Mapping[str, PostingStatus]) -> PlaceSupply:
+    """Count places, so that a returned place is not ordered again while the marketplace still offers it."""
+    unfilled = session.scalar(select(func.count()).select_from(Place).where(~Place.filled)) or 0
+    owed = set(session.scalars(select(Posting.market_id).where(Posting.owed_to.is_not(None))))
+    counted = {id_: status for id_, status in postings.items() if id_ not in owed}
+    held = sum(status.held for status in counted.values())
+    # A listener whose run ended but who has not submitted holds a place there, and none of ours is waiting for it.
+    ended = (
+        select(func.count())
+        .select_from(MarketplaceSubmission)
+        .join(Assignment, MarketplaceSubmission.assignment_id == Assignment.id)
+        .where(
+            MarketplaceSubmission.status == SubmissionStatus.HELD,
+            Assignment.state.not_in(ACTIVE),
+            MarketplaceSubmission.opening.in_(counted),
+        )
+    )
+    done = min(session.scalar(ended) or 0, held)
+    return PlaceSupply(unfilled, sum(status.free for status in counted.values()), held - done)
+
+
+def batches(missing: int, most: int | None) -> list[int]:
+    """Sizes of the postings for this many places, where one posting has at most `most` places."""
+    if most is None:
+        return [missing] if missing else []
+    return [most] * (missing // most) + ([missing % most] if missing % most else [])
+
+
+def affordable(session: Session, context: RecruitingContext, missing: int) -> int:
+    """How many of the missing places the budget allows."""
+    unit = context.reward + context.fee
+    return min(missing, ledger.remaining_budget(session) // unit) if unit else missing
+
+
+def is_recruiting(session: Session, context: RecruitingContext) -> bool:
+    """Whether places are ordered automatically now."""
+    launch = ledger.launch(session)
+    opens = not context.marketplace.capabilities.opens_by_hand
+    return launch is not None and launch.closed_at is None and opens and study_control.control(session).recruiting
+
+
+def top_up(context: RecruitingContext, postings: Mapping[str, PostingStatus], report: Report) -> int:
+    """Order the missing places, as far as the budget allows; returns how many were ordered."""
+    with context.reading() as session:
+        if not is_recruiting(session, context):
+            return 0
+        missing = supply(session, postings).missing
+        wanted = affordable(session, context, missing)
+    for places in batches(wanted, context.marketplace.capabilities.batch):
+        order_places(context, places)
+    if wanted < missing:
+        unit = dollars(context.reward + context.fee)
+        more = "1 more place is" if missing - wanted == 1 else f"{missing - wanted} more places are"
+        report(f"{more} needed, at {unit} each, and the budget is spent: open --budget USD.")
+    return wanted
+
+
+# ------------------------------------------------------------------ ordering
+
+
+def order_places(context: RecruitingContext, places: int) -> None:
+    """Order one posting: recorded, ordered, recorded again.
+
+    Where the researcher pays by hand, a place has no price in the books: each payment counts when it is recorded.
+    """
+    by_hand = context.marketplace.capabilities.pays_by_hand
+    reward, fee = (0, 0) if by_hand else (context.reward, context.fee)
+    with context.writing() as session:
+        ledger.require_budget(session, places * (reward + fee))
+        posting = Posting(
+            token=ledger.new_token("places"),
+            places=places,
+            reward_cents=reward,
+            fee_cents=fee,
+            ordered_at=context.clock(),
+        )
+        session.add(posting)
+        session.flush()
+        number = posting.id
+    place_order(context, number)
+
+
+def record_manual_posting(context: RecruitingContext) -> None:
+    """Record the posting that the researcher makes by hand, unless one is open: workers who arrive are then known."""
+    with context.reading() as session:
+        is_open = session.scalar(select(Posting.id).where(Posting.closed_at.is_(None)).limit(1)) is not None
+        places = session.scalar(select(func.count()).select_from(Place).where(~Place.filled)) or 0
+    if places and not is_open:
+        order_places(context, places)
+
+
+def place_order(context: RecruitingContext, number: int) -> None:
+    """Place the order of a recorded posting; an order that was placed before is found by its token.
+
+    Raises:
+        UnknownWorkerError: where it was for one worker, whom the marketplace does not know; nothing is owed then.
+    """
+    with context.reading() as session:
+        order = _order(session, context, session.get_one(Posting, number))
+    try:
+        market_id = context.marketplace.open(order)
+    except UnknownWorkerError:
+        with context.writing() as session:
+            _cancel(session, context, session.get_one(Posting, number))
+        raise
+    with context.writing() as session:
+        session.get_one(Posting, number).market_id = market_id
+
+
+def _cancel(session: Session, context: RecruitingContext, posting: Posting) -> None:
+    posting.market_id = f"none-{posting.id}"
+    posting.closed_at = posting.settled_at = context.clock()
+    for payment in session.scalars(select(Payment).where(Payment.opening_id == posting.id)):
+        payment.state = PaymentState.VOID
+
+
+def _order(session: Session, context: RecruitingContext, posting: Posting) -> PostingOrder:
+    launch = ledger.launch(session)
+    assert launch is not None
+    before = select(func.coalesce(func.sum(Posting.places), 0)).where(
+        Posting.id <= posting.id, Posting.owed_to.is_(None)
+    )
+    minutes, url, only_for = context.config.pay.minutes, context.url, ""
+    if posting.owed_to is not None:
+        assignment = session.get_one(Assignment, posting.owed_to)
+        who = recall(session, context.vault, assignment.listener)
+        if who is None or who.worker is None:
+            raise MarketplaceError(f"the identity of listener {assignment.listener.pseudonym} is no longer stored.")
+        only_for, url = who.worker, f"{context.url}?owed=1"
+    total = posting.places if only_for else int(session.scalar(before) or posting.places)
+    reward = context.reward if context.marketplace.capabilities.pays_by_hand else posting.reward_cents
+    return PostingOrder(posting.token, launch.name, posting.places, total, reward, url, minutes, only_for)
+
+
+def unplaced(session: Session) -> list[int]:
+    """Postings in unknown state: recorded, and perhaps ordered."""
+    return list(session.scalars(select(Posting.id).where(Posting.market_id.is_(None)).order_by(Posting.id)))
+
+
+# ------------------------------------------------------------------ closing
+
+
+def close_postings(context: RecruitingContext) -> int:
+    """Close every open posting, at the marketplace too; returns how many were open."""
+    with context.reading() as session:
+        query = select(Posting.market_id).where(Posting.closed_at.is_(None), Posting.market_id.is_not(None))
+        found = sorted({str(one) for one in session.scalars(query.where(Posting.owed_to.is_(None)))})
+    for market_id in found:
+        context.marketplace.close(market_id)
+        with context.writing() as session:
+            for posting in session.scalars(select(Posting).where(Posting.market_id == market_id)):
+                posting.closed_at = context.clock()
+                if not context.marketplace.capabilities.lists_submissions:
+                    posting.settled_at = posting.closed_at  # the marketplace reports nothing more
+    return len(found)

@@ -1,0 +1,149 @@
+"""A study at a local Prolific: people, the researcher's commands, and a launch that may break off anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from server.identity.tokens import TokenSigner
+from server.identity.vault import Vault
+from server.recruiting import launch
+from server.recruiting.context import RecruitingContext
+from server.recruiting.marketplaces.prolific import ProlificMarketplace
+from server.simulation.fake_prolific import FakeProlific
+from server.simulation.marketplaces.prolific_studies import FakeProlificError
+from study.config import load_study
+from tests.server.conftest import SECRET, FakeClock, Site
+from tests.server.recruiting.mturk_study import KEY, NO_PRESCREEN, URL, MTurkStudy
+from tests.server.recruiting.test_crashes import LEFT_OPEN, LISTENERS, Breaker, Show
+
+PROLIFIC = '[recruiter]\nkind = "prolific"\n'
+UNIT = 200
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A submission under the names that a worker of any marketplace goes by in these tests."""
+
+    assignment_id: str
+    external_url: str
+
+
+def participant(worker: str) -> str:
+    """The id at Prolific of somebody whom these tests call so."""
+    return f"{int.from_bytes(worker.encode()):024x}"
+
+
+@dataclass
+class ProlificStudy(MTurkStudy):
+    """A study at the local Prolific; people are P1, P2, … by 24 digits."""
+
+    market: Any
+
+    def accept(self, worker: str) -> Taken | None:  # type: ignore[override]
+        who = participant(worker)
+        if who not in {one.id for one in self.market.participants}:
+            self.market.participants.add(who)
+        for study in list(self.market.state.studies):
+            with contextlib.suppress(FakeProlificError):
+                held = self.market.take(who, study)
+                return Taken(held.submission_id, held.external_url)
+        return None
+
+
+MakeProlific = Callable[..., ProlificStudy]
+
+
+@pytest.fixture
+def make_prolific(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[Callable[..., ProlificStudy]]:
+    with contextlib.ExitStack() as stack:
+
+        def make(**options: Any) -> ProlificStudy:
+            market = stack.enter_context(FakeProlific("10000.00", clock=clock))
+            market.state.bonus_delay = timedelta(minutes=3)
+            vault = Vault([KEY])
+            settings = {"vault": vault, "market_url": market.url, "rehearsal": True}
+            toml = PROLIFIC + NO_PRESCREEN + options.pop("toml", "")
+            if "[pay]" not in toml:  # less than the reward, so that who cannot hear is screened out
+                toml += "[pay]\nwithout_sound_usd = 1.40\n"
+            site = make_site(toml=toml, settings=settings, **options)
+            marketplace = ProlificMarketplace(load_study(site.study.folder), endpoint=market.url)
+            stack.callback(marketplace.disconnect)
+            engine = site.app.extensions["rootnote"].engine
+            config = load_study(site.study.folder).config
+            context = RecruitingContext(engine, marketplace, config, TokenSigner(SECRET), vault, f"{URL}/take", clock)
+            return ProlificStudy(site, market, context, clock)
+
+        yield make
+
+
+class ProlificShow(Show):
+    """Those who finish and submit, one who leaves, one who hears nothing, one whose time runs out at the end."""
+
+    mturk: Any
+
+    def run(self) -> None:
+        mturk = self.mturk
+        self.command(lambda: mturk.launch())
+        for number in range(self.listeners - 1):
+            self.take(f"A{number}", submits=True)
+        self.take("ALEFT", "leave", submits=False)
+        self.take("AMUTE", "technical", submits=True)
+        self.command(mturk.sync)
+        self.command(mturk.pay)
+        self.take("ALAST", submits=False)
+        for act in (mturk.sync, mturk.pay, self.bonus, lambda: launch.stop(mturk.context, "test"), mturk.sync):
+            self.command(act)
+        for _ in range(3):  # what is in doubt is asked for once it must show
+            mturk.wait(20)
+            self.command(mturk.sync)
+
+    def take(self, worker: str, ends: str = "finish", *, submits: bool) -> None:
+        taken = self.mturk.accept(worker)
+        assert taken is not None, f"no place for {worker}"
+        self.listen(taken, ends)
+        if submits:
+            self.mturk.market.complete(taken.assignment_id, "ANY")
+        elif ends == "leave":
+            self.mturk.market.return_(taken.assignment_id)
+        else:
+            self.mturk.market.abandon(taken.assignment_id)
+
+    def _new_marketplace(self) -> Any:
+        inner: Any = self.healthy.marketplace
+        inner._paid.clear()  # what a program remembers dies with it
+        return inner
+
+    def check(self) -> None:
+        """No double payment, no unpaid finisher, no study left open, no lost answer; the ledgers agree to the cent."""
+        mturk, ledger = self.mturk, self.mturk.market.ledger()
+        paid = [(entry.kind, entry.amount) for entry in ledger if entry.kind not in ("fee", "tax")]
+        assert sorted(paid) == sorted(
+            [
+                *[("reward", Decimal("1.50"))] * (self.listeners - 1),
+                ("screen-out", Decimal("1.40")),
+                ("bonus", Decimal("1.50")),
+                ("bonus", Decimal("0.25")),
+            ]
+        )
+        assert len({entry.assignment for entry in ledger if entry.kind == "reward"}) == self.listeners - 1
+        assert mturk.cost == mturk.paid == self.listeners * UNIT + 187 + 33  # $1.40 and its fee; 25 cents and its fee
+        states = mturk.states()
+        assert states.count("paid") == self.listeners
+        assert sorted(set(states)) == ["paid", "technical", "withdrawn"]
+        assert mturk.site.query("SELECT count(*) FROM responses") == [(self.listeners,)]
+        published = [study for study in mturk.market.state.studies.values() if study.status != "UNPUBLISHED"]
+        assert [(study.status, study.places) for study in published] == [("COMPLETED", self.listeners + 1)]
+        assert mturk.market.on_hold == 0
+        assert not any(mturk.site.query(f"SELECT * FROM {sql}") for sql in LEFT_OPEN)
+
+
+def a_show(make: Callable[..., ProlificStudy], breaker: Breaker, listeners: int = LISTENERS) -> ProlificShow:
+    return ProlificShow(make(listeners=listeners, trials=1), breaker, listeners)
