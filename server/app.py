@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from flask import Flask, g, render_template, request
+from jinja2 import ChoiceLoader, FileSystemLoader
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, TooManyRequests
@@ -44,7 +45,9 @@ from server.web.request_queue import WAITED, QueuedApp, RequestQueue
 from server.web.security_headers import security_headers
 from study.config import Study
 from study.languages import mark
-from study.questionnaire import text_characters
+from study.prescreen.registry import STEPS
+from study.questionnaire import QUESTION_TYPES, text_characters
+from study.registry import template_folders
 from study.stimuli.storage import open_storage
 from study.trial_plan import read_plan
 
@@ -99,6 +102,9 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     app.extensions["rootnote"] = AppContext.of(
         experiment, pages, door, settings.rehearsal, journal, _reception(study, settings, door)
     )
+    added = [FileSystemLoader(folder) for folder in template_folders(QUESTION_TYPES, STEPS)]
+    if added:
+        app.jinja_loader = ChoiceLoader([FileSystemLoader(Path(app.root_path) / "templates"), *added])
     app.extensions["rootnote.engine"] = engine
     app.extensions["rootnote.revision"] = revision
     app.extensions["rootnote.settings"] = settings

@@ -9,7 +9,8 @@ from typing import Any
 
 from embeddings.errors import RootnoteError
 from study.config import PAPER_PROMPTS, Study
-from study.consent_check import missing_elements
+from study.consent_check import missing_elements, words_of
+from study.languages import LANGUAGES
 from study.prescreen.steps import chance_of_guessing, graded_steps, minutes
 from study.trial_plan import Plan, read_plan
 
@@ -87,8 +88,13 @@ def _text_warnings(study: Study) -> list[str]:
             warnings.append(f"{path.name} is missing.")
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
-        if name == "consent" and (unsaid := missing_elements(text)):
-            warnings.append(f"{path.name} seems to say nothing of: {', '.join(unsaid)}.")
+        if name == "consent" and words_of(language) is None:
+            english = LANGUAGES[language].english
+            warnings.append(
+                f"{path.name} could not be searched for missing elements; there is no word list for {english}."
+            )
+        if name == "consent" and (missing := missing_elements(text, language)):
+            warnings.append(f"{path.name} does not seem to mention: {', '.join(missing)}.")
         left = PLACEHOLDER.findall(text)
         if left:
             warnings.append(f"{path.name} still has {', '.join(dict.fromkeys(left))} to fill in.")

@@ -7,6 +7,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -40,6 +41,7 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
         raise RootnoteError(f"{audio} is no folder; give the folder that holds the music with --audio.")
     offered = [language.strip() for language in languages.split(",")]
     texts = _texts(offered)
+    untranslated = [language for language in offered if not _has_texts(language)]
     taken = [file for file in ("study.toml", *texts) if (folder / file).exists()]
     if taken:
         raise RootnoteError(f"{folder / taken[0]} exists already; nothing was changed.")
@@ -47,9 +49,9 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
     if len(name) > (longest := 80):
         raise RootnoteError(f"the study's name has {len(name)} characters; give one of {longest} at most with --name.")
     folder.mkdir(parents=True, exist_ok=True)
-    templates = files("study") / "templates"
-    for file, template in (texts | {"study.toml": "study.toml"}).items():  # study.toml last: without it, no study yet
-        text = (templates / template).read_text(encoding="utf-8")
+    template = files("study") / "templates" / "study.toml"
+    for file, source in (texts | {"study.toml": template}).items():  # study.toml last: without it, no study yet
+        text = source.read_text(encoding="utf-8")
         if file == "study.toml":
             text = text.replace('languages = ["en"]', f"languages = {json.dumps(offered)}")
             text = text.replace("{name}", _toml(name))
@@ -58,20 +60,31 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
             temporary.write_text(text, encoding="utf-8")
     load_study(folder)
     click.echo(f"Made {folder} with study.toml, {', '.join(texts)}.")
+    for language in untranslated:
+        click.echo(f"There are no {LANGUAGES[language].english} texts to start from: translate the English ones there.")
     click.echo("Read study.toml, complete the [PLACEHOLDERS] in the texts, then:")
     click.echo(f"  rootnote study build {folder}")
 
 
-def _texts(languages: list[str]) -> dict[str, str]:
-    """The texts of a study in these languages: file -> the template that it begins as."""
+def _texts(languages: list[str]) -> dict[str, Traversable]:
+    """The texts of a study in these languages: file -> the template that it starts from."""
     unknown = [language for language in languages if language not in LANGUAGES]
     if unknown or len(set(languages)) < len(languages):
-        raise RootnoteError(f"--languages wants one or more of {', '.join(LANGUAGES)}, separated by commas.")
+        raise RootnoteError(f"--languages must be one or more of {', '.join(LANGUAGES)}, separated by commas.")
     return {
-        text_name(name, language, languages[0]): text_name(name, language, SOURCE)
+        text_name(name, language, languages[0]): _template(name, language if _has_texts(language) else SOURCE)
         for language in languages
         for name in TEXTS
     }
+
+
+def _template(name: str, language: str) -> Traversable:
+    folder = LANGUAGES[language].texts or files("study") / "templates"
+    return folder / text_name(name, language, SOURCE)
+
+
+def _has_texts(language: str) -> bool:
+    return language in LANGUAGES and all(_template(name, language).is_file() for name in TEXTS)
 
 
 def _shown(audio: Path, folder: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from embeddings.errors import RootnoteError
 from study.languages import LANGUAGES
+from study.prescreen.config import PrescreenConfig, configurable_steps
+from study.prescreen.registry import STEPS
 from study.questionnaire import (
     DEFAULT_QUESTIONS,
     FORM_LIMIT,
@@ -144,89 +147,6 @@ class StorageConfig(_Section):
             r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?", self.stimuli
         ):
             raise ValueError(f"stimuli is '{self.stimuli}', not written like s3://bucket/folder")
-        return self
-
-
-class StepConfig(_Section):
-    """A step of the prescreen: `threshold` of `items` right (None: all), in one of `attempts`.
-
-    Where it is not `required`, its outcome is noted and everyone goes on.
-    """
-
-    items: int = Field(default=6, ge=1, le=24)
-    threshold: int | None = Field(default=None, ge=1)
-    attempts: int = Field(default=2, ge=1, le=5)
-    required: bool = True
-
-    @property
-    def needed(self) -> int:
-        return self.threshold or self.items
-
-    @model_validator(mode="after")
-    def _reachable(self) -> StepConfig:
-        if self.needed > self.items:
-            raise ValueError(f"threshold = {self.needed} is above items = {self.items}")
-        return self
-
-
-class TonesConfig(StepConfig):
-    """Count the tones: as in the paper."""
-
-    items: int = Field(default=2, ge=1, le=10)
-    min_tones: int = Field(default=4, ge=1, le=12)
-    max_tones: int = Field(default=8, ge=2, le=16)
-
-    @model_validator(mode="after")
-    def _range(self) -> TonesConfig:
-        if self.max_tones <= self.min_tones:
-            raise ValueError("max_tones must be above min_tones")
-        return self
-
-
-class HugginsConfig(StepConfig):
-    """Find the tone that only two ears hear: six of six, two attempts (Milne et al. 2020)."""
-
-
-class AntiphaseConfig(StepConfig):
-    """Find the softest tone: five of six (Woods et al. 2017)."""
-
-    threshold: int | None = Field(default=5, ge=1)
-
-
-PrescreenStep = Literal["volume", "tones", "huggins", "antiphase"]
-
-
-class PrescreenConfig(_Section):
-    """The steps of the prescreen, in their order, and how each is graded."""
-
-    steps: list[PrescreenStep] = ["tones"]
-    tones: TonesConfig = TonesConfig()
-    huggins: HugginsConfig = HugginsConfig()
-    antiphase: AntiphaseConfig = AntiphaseConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_written_before(cls, data: Any) -> Any:
-        """Take `kind`, and the keys of the tones beside it, from the time when there was one step."""
-        if not isinstance(data, dict):
-            return data
-        data = dict(data)
-        if "kind" in data:
-            kind = data.pop("kind")
-            if kind not in ("tones", "none"):
-                raise ValueError(f'kind is "tones" or "none"; for others write steps = ["{kind}"]')
-            if "steps" in data:
-                raise ValueError("steps says all that kind did; leave kind out")
-            data["steps"] = [] if kind == "none" else ["tones"]
-        flat = {key: data.pop(key) for key in ("items", "attempts", "min_tones", "max_tones") if key in data}
-        if flat and "tones" in data:
-            raise ValueError(f"'{next(iter(flat))}' belongs into [prescreen.tones]")
-        return data | {"tones": flat} if flat else data
-
-    @model_validator(mode="after")
-    def _distinct(self) -> PrescreenConfig:
-        if len(set(self.steps)) != len(self.steps):
-            raise ValueError("steps must be distinct")
         return self
 
 
@@ -385,7 +305,7 @@ class StudyConfig(_Section):
     design: DesignConfig = DesignConfig()
     stimuli: StimuliConfig = StimuliConfig()
     storage: StorageConfig = StorageConfig()
-    prescreen: PrescreenConfig = PrescreenConfig()
+    prescreen: PrescreenConfig = Field(default_factory=PrescreenConfig)  # loads the steps, so not at import
     exclusions: ExclusionsConfig = ExclusionsConfig()
     player: PlayerConfig = PlayerConfig()
     questions: list[Question] = DEFAULT_QUESTIONS
@@ -481,34 +401,30 @@ def load_study(folder: Path) -> Study:
     try:
         return Study(folder.resolve(), StudyConfig.model_validate(data))
     except ValidationError as error:
-        raise RootnoteError(f"{path}: {_explain(error)}") from error
+        raise RootnoteError(f"{path}: {_explain(error, data)}") from error
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
     """The first problem of a validation error as one sentence, with the key nearest to a misspelt one."""
     # A misspelt key also leaves the right one missing: name the misspelling first.
     problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     location = problem["loc"]
-    where = ".".join(str(part) for part in _as_written(location) if part not in ("int", "literal['auto']"))
+    where = ".".join(str(part) for part in location if part not in ("int", "literal['auto']"))
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1], data), n=1, cutoff=0.5)
         return f"unknown key '{where}'" + (f"; did you mean '{near[0]}'?" if near else ".")
     if problem["type"] == "missing":
         return f"the key '{where}' is missing."
-    if problem["type"].startswith("union_tag"):
-        return f"'{where}.type': a question is one of {', '.join(QUESTION_TYPES)}."
     message = problem["msg"].removeprefix("Value error, ")
     return f"'{where}': {message[0].lower()}{message[1:]}." if where else f"{message}."
 
 
-def _as_written(location: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A key as it is in the file: pydantic puts a question's type into the path."""
-    return location[:2] + location[3:] if location[:1] == ("questions",) else location
-
-
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
+def _known_keys(location: tuple[Any, ...], data: Mapping[str, Any]) -> list[str]:
     if location[:1] == ("questions",):
-        return list(QUESTION_TYPES[location[2]].model_fields)
+        return list(QUESTION_TYPES[data["questions"][location[1]]["type"]].model_fields)
+    if location[:1] == ("prescreen",):
+        step = STEPS[location[1]].settings if len(location) > 1 else None
+        return list(step.model_fields) if step else ["steps", *configurable_steps()]
     model: type[BaseModel] = StudyConfig
     for part in location:
         annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None

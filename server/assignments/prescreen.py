@@ -21,7 +21,8 @@ from server.db.models import Assignment, PrescreenItem, PrescreenResult
 from server.identity.tokens import random_token
 from study.config import StudyConfig
 from study.prescreen.item import encode_wav
-from study.prescreen.steps import STEPS, count_right, draw_attempt, step_config, stored_item
+from study.prescreen.registry import STEPS
+from study.prescreen.steps import count_right, draw_attempt, step_config, stored_item
 
 
 class PrescreenStatus(enum.Enum):

@@ -47,7 +47,7 @@ from server.participant.context import AppContext as PageHouse
 from server.privacy import erasure
 from server.settings import Settings
 from study.config import StorageConfig, Study
-from study.prescreen.item import INTERVALS
+from study.prescreen.registry import STEPS
 from study.prescreen.steps import stored_item
 
 HIT = "3ROOTNOTE0PACKET0HIT"
@@ -128,7 +128,7 @@ class ScratchStudy:
     def answer_item(self, token: str, item: PrescreenItem, *, right: bool = True) -> None:
         answer = stored_item(item.kind, item.params).answer
         if not right:
-            answer = answer % INTERVALS + 1 if item.kind != "tones" else answer + 1
+            answer = STEPS[item.kind].field.other(answer)
         with self.listener(token) as (session, assignment):
             given = ItemAnswer(item.kind, item.attempt, item.item, answer)
             lifecycle.answer_prescreen(session, self.experiment, assignment, given)

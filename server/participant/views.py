@@ -39,9 +39,11 @@ from server.privacy import erasure
 from server.recruiting.marketplaces.base import Arrival
 from server.web import i18n
 from study.languages import mark
-from study.prescreen.item import INTERVAL_SPANS, INTERVALS
+from study.prescreen.item import INTERVAL_SPANS
+from study.prescreen.registry import STEPS
 from study.prescreen.steps import graded_steps, step_config
-from study.questionnaire import AnswerError, check_answers, plain_number
+from study.questionnaire import check_answers
+from study.questions.base import AnswerError, plain_number
 from study.stimuli.storage import MIMETYPE
 from study.trial_plan import Stimulus
 
@@ -52,14 +54,6 @@ SOUND_NAME = re.compile(r"[\w-]{43}", re.ASCII)  # server.identity.tokens.random
 MAX_PLAYS = 10_000
 SURENESS = 5
 MAX_RESPONSE_MS = 7 * 24 * 3600 * 1000
-WHICH = ("interval", 1, INTERVALS, mark("Please choose one of the three."))
-# What a page of the prescreen asks for: the field, the least and the most it may be, and what is said where it is not.
-ASKED = {
-    "volume": ("heard", 1, 1, mark("Please play the sound to the end first.")),
-    "tones": ("count", 0, 99, mark("Please write how many tones you heard, as a number.")),
-    "huggins": WHICH,
-    "antiphase": WHICH,
-}
 ADDRESS_LIMIT = 512
 
 
@@ -299,10 +293,10 @@ def answer_prescreen(token: str) -> WebResponse:
 def _read_item(form: Mapping[str, str]) -> ItemAnswer:
     kind, attempt, item = [*form.get("item", "").split("-"), "", ""][:3]
     strange = mark("That sound is not one of yours.")
-    if kind not in ASKED:
+    if kind not in STEPS:
         raise StepRefusedError(strange)
-    field, least, most, problem = ASKED[kind]
-    given = _whole(plain_number(form.get(field, "")), least, most, problem)
+    field = STEPS[kind].field
+    given = _whole(plain_number(form.get(field.name, "")), field.least, field.most, field.problem)
     return ItemAnswer(kind, _whole(attempt, 1, 99, strange), _whole(item, 1, 99, strange), given)
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from embeddings.errors import RootnoteError
 from rootnote import VERSION
-from server.public_release.k_anonymity import WITHHELD, GeneralisedTable
+from server.public_release.k_anonymity import GeneralisedTable
 from server.public_release.responses import LONGEST_MS, MOST_PLAYS, STEP_MS
+from study.questions.generalise import WITHHELD
 
 LICENCES = {
     "CC-BY-4.0": (

@@ -99,9 +99,8 @@ def rehearse_launch(
         environment = _environment(study, folder, market)
         address = stack.enter_context(own_server(study, environment))
         desk = LaunchRehearsal(study, folder.resolve(), environment | {"ROOTNOTE_PUBLIC_URL": address}, quiet)
-        staff = WorkerPool(
-            make_client(kind, market), StimulusLookup(read_plan(study)), wanted.mind, wanted.seed, wanted.patience
-        )
+        lookup = StimulusLookup(read_plan(study), study.config.questions)
+        staff = WorkerPool(make_client(kind, market), lookup, wanted.mind, wanted.seed, wanted.patience)
         _launch(desk, staff, wanted.at_once, guest)
         outcome = _sum_up(study, kind, desk, market, staff)
     if not quiet:

@@ -179,8 +179,8 @@ def _visit(staff: WorkerPool, turn: int, visit: WorkerVisit, offer: str) -> Work
         held = again
     surely = SURELY.get(visit.trick, {})
     mind = ResponseModel(staff.mind.config.model_copy(update=surely), staff.mind.true_rates)
-    listener = SimulatedListener("", turn, staff.seed, staff.memory, mind, take=held.url)
-    visit.outcome = listener.take().outcome
+    listener = SimulatedListener("", turn, staff.seed, staff.memory, mind, start_url=held.url)
+    visit.outcome = listener.take_study().outcome
     _go_back(place, visit, held, listener.page)
     return visit
 

@@ -68,10 +68,10 @@ def test_loudspeakers_are_told_kindly_tried_again_and_let_go(make_site: Callable
     toml = '[prescreen]\nsteps = ["antiphase"]\n[pay]\nscreened_out_usd = 0\n'
     walker = make_site(toml=toml).walker().consent()
     for _ in range(6):
-        walker.answer_item(ears=LOUDSPEAKERS)
-    assert "This is your last try" in walker.html
+        walker.answer_item(hearing=LOUDSPEAKERS)
+    assert "This is your last attempt" in walker.html
     for _ in range(6):
-        walker.answer_item(ears=LOUDSPEAKERS)
+        walker.answer_item(hearing=LOUDSPEAKERS)
     assert walker.step == "screened_out"
     assert "paid" not in walker.html, "nothing is promised that study.toml does not say"
     assert walker.code

@@ -70,7 +70,7 @@ def test_each_type_is_shown_in_a_group_of_its_own_with_a_name(make_site: Callabl
     for name in ("years", "remarks"):
         assert f'<label class="legend" for="q_{name}">' in page and f'id="q_{name}" name="q_{name}"' in page
     assert 'value="Loudspeakers &amp; &lt;more&gt;"' in page
-    assert "I prefer not to say" in page and "(2 answers at most)" in page
+    assert "I prefer not to say" in page and "(choose at most 2)" in page
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
