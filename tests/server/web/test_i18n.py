@@ -20,10 +20,10 @@ from click.testing import CliRunner
 from embeddings.errors import RootnoteError
 from server.web import i18n, markdown
 from server.web.markdown import read_study_texts
-from study.check import PLACEHOLDER
+from study.check import PLACEHOLDER, check_study
 from study.cli import cli
 from study.config import load_study
-from study.languages import LANGUAGES, SOURCE
+from study.languages import LANGUAGES, SOURCE, Language
 from tests.server.conftest import Site, Walker, count_tones
 from tests.server.small_study import make_study
 
@@ -367,6 +367,22 @@ def test_a_study_is_begun_in_every_language(tmp_path: Path) -> None:
     refused = CliRunner().invoke(cli, ["init", str(tmp_path / "t"), *command[2:4], "--languages", "en,fr"])
     assert refused.exit_code == 1 and "one or more of en, de, ar" in str(refused.exception)
     assert not (tmp_path / "t").exists()
+
+
+SWISS = Language("Schwyzerdütsch", "Swiss German")
+
+
+def test_a_study_in_a_language_without_texts_starts_from_the_english_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LANGUAGES, "built_in", {**LANGUAGES.built_in, "gsw": f"{__name__}:SWISS"})
+    (tmp_path / "music").mkdir()
+    command = ["init", str(tmp_path / "s"), "--audio", str(tmp_path / "music"), "--languages", "en,gsw"]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 0 and "no Swiss German texts" in done.output
+    study = load_study(tmp_path / "s")
+    assert study.text("consent", "gsw").read_text() == study.text("consent", "en").read_text()
+    assert any("no word list for Swiss German" in warning for warning in check_study(study).warnings)
 
 
 def test_markdown_is_safe(tmp_path: Path) -> None:
