@@ -1,7 +1,7 @@
 """The same rehearsal without a server: listeners in the order of the places, one after the other.
 
-It uses the listeners' own decisions (`Mind` and their streams of answers), so `rootnote server rehearse --at-once 1`
-with nobody failing or leaving must give exactly these counts.
+It uses the listeners' own decisions (`ResponseModel` and their streams of answers), so `rootnote server rehearse
+--at-once 1` must give exactly these counts if no listener fails or leaves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def list_order(plan: Plan, study_seed: int) -> list[int]:
 
 def walk_in_process(plan: Plan, study_seed: int, seed: int, rates: Mapping[str, float]) -> dict[str, tuple[int, int]]:
     """Bin pair -> (agreed, n) of all listeners."""
-    mind = ResponseModel(RehearsalConfig(), rates)
+    model = ResponseModel(RehearsalConfig(), rates)
     n: Counter[str] = Counter()
     agreed: Counter[str] = Counter()
     for index, number in enumerate(list_order(plan, study_seed)):
@@ -33,5 +33,5 @@ def walk_in_process(plan: Plan, study_seed: int, seed: int, rates: Mapping[str, 
         for trial in plan.lists[number]:
             pair = f"{trial.bin_high}-{trial.bin_low}"
             n[pair] += 1
-            agreed[pair] += mind.agrees(trial, stream)
+            agreed[pair] += model.agrees(trial, stream)
     return {pair: (agreed[pair], n[pair]) for pair in sorted(n)}

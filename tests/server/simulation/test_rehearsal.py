@@ -181,20 +181,20 @@ def test_silence_has_no_tones() -> None:
     assert answer_by_ear("tones", buffer.getvalue(), LOUDSPEAKERS, np.random.default_rng()) == 0
 
 
-def test_memory_knows_every_trial_by_its_sounds_alone(tmp_path: Path) -> None:
+def test_every_trial_is_recognised_by_its_sounds(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s", prompts=8, listeners=16, trials=6, toml="catch_trials = 1\nrepeat_trials = 1\n")
     plan = read_plan(study)
-    memory = StimulusLookup(plan)
+    lookup = StimulusLookup(plan)
     for trials in plan.lists.values():
         for trial in trials:
             low_side = "B" if trial.high_side == "A" else "A"
             roles = {"X": "x", trial.high_side: "high", low_side: "low"}
             sounds = {slot: plan.stimuli[trial.stimulus_key(role)].file.read_bytes() for slot, role in roles.items()}
-            assert trial in memory.recognise(trial.position, sounds)
+            assert trial in lookup.recognise(trial.position, sounds)
             with pytest.raises(BotError, match="in no TrialList at this position"):
-                memory.recognise(99, sounds)
-    with pytest.raises(BotError, match="none of build/stimuli"):
-        memory.recognise(1, {"X": b"", "A": b"", "B": b""})
+                lookup.recognise(99, sounds)
+    with pytest.raises(BotError, match="not in build/stimuli"):
+        lookup.recognise(1, {"X": b"", "A": b"", "B": b""})
 
 
 def test_a_page_is_read_as_a_browser_would() -> None:
@@ -232,7 +232,7 @@ def test_agreement_rises_with_the_difference_from_chance_to_one_less_lapse(one: 
     assert p_agree(0.3, config) == pytest.approx(0.5 + 0.47 * (1 - np.exp(-1)))
 
 
-def test_a_mind_without_true_rates_hears_the_difference() -> None:
+def test_without_true_rates_the_difference_in_similarity_decides() -> None:
     trial: Any = next(iter(read_trials()))
     assert ResponseModel(RehearsalConfig()).p_agree(trial) == p_agree(
         trial.similarity_high - trial.similarity_low, RehearsalConfig()
