@@ -2,8 +2,8 @@
 
 The elements are those of 45 CFR 46.116 (b) to (d) that a listening study meets, and the minimum age. An element is
 searched for by the words that such texts use for it (consent_words.<code>.toml, next to the templates of the texts).
-A text that says something in other words is therefore reported wrongly, and one that only uses a word is not: this is
-a reminder for the author of the text, and decides nothing.
+A text that uses other words is therefore reported wrongly, and one that only uses a word is not reported: this is a
+reminder for the author of the text, and decides nothing.
 """
 
 from __future__ import annotations

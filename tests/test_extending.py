@@ -37,6 +37,7 @@ from study.trial_plan import read_plan
 from tests.commands import refusal, run
 from tests.study.test_build import edit, write_music
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("extending")]
 PACKAGE = "rootnote_example"
 REGISTRIES = (LANGUAGES, QUESTION_TYPES, STEPS)
 SECRET = "a secret of the tests that is long enough"
@@ -153,7 +154,7 @@ def test_the_public_release_publishes_or_names_every_question(study: Study, tmp_
 
 def test_the_packet_describes_the_step_the_questions_and_the_language(study: Study) -> None:
     page = render(gather(study, {}, datetime(2026, 3, 1, tzinfo=UTC)), [])
-    assert "says which of three noises is the loudest" in page
+    assert "chooses which of three noises is the loudest" in page
     assert "a position on a slider from 0 to 100" in page and "colour" in page
     assert "English and French" in page
 

@@ -155,7 +155,7 @@ def _entry_of(one: GeneralisedTable) -> Entry:
         "unit": "",
         "values": ", ".join(values),
         "meaning": one.column.meaning,
-        "level": one.level.says,
+        "level": one.level.label,
         "withheld": one.withheld,
     }
 
@@ -320,7 +320,7 @@ def _taken_out(story: ReleaseMetadata) -> list[str]:
         else "- Nothing of what listeners said of themselves is told."
     )
     lines += [
-        f"  - `{one.column.name}`: {one.level.says}; {one.withheld:,} of {len(one.values):,} withheld."
+        f"  - `{one.column.name}`: {one.level.label}; {one.withheld:,} of {len(one.values):,} withheld."
         for one in story.published
     ]
     grouped: dict[str, list[str]] = {}

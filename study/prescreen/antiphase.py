@@ -51,7 +51,7 @@ class AntiphaseItem(Item):
 
     title: ClassVar[str] = "Antiphase tones"
     summary: ClassVar[str] = (
-        "says which of three low tones is the softest, which goes wrong over loudspeakers (Woods et al. 2017)."
+        "chooses the softest of three low tones, which fails over loudspeakers (Woods et al. 2017)."
     )
     field: ClassVar[AnswerField] = CHOICE_OF_INTERVAL
     settings: ClassVar[type[StepConfig] | None] = AntiphaseConfig

@@ -54,7 +54,7 @@ class HugginsItem(Item):
 
     title: ClassVar[str] = "Huggins pitch"
     summary: ClassVar[str] = (
-        "says which of three noises has a faint tone in it, which is heard over headphones only (Milne et al. 2020)."
+        "chooses which of three noises has a faint tone in it, which is heard over headphones only (Milne et al. 2020)."
     )
     field: ClassVar[AnswerField] = CHOICE_OF_INTERVAL
     settings: ClassVar[type[StepConfig] | None] = HugginsConfig

@@ -23,12 +23,12 @@ NUMBER_LEVELS = 5
 class Level:
     """One way to publish a column's values: its name, and the function from a value to the published one."""
 
-    says: str
+    label: str
     coarsen: Callable[[str], str]
 
 
 def offered_level(
-    says: str,
+    label: str,
     offered: Sequence[str],
     coarsen: Callable[[str], str] = str,
     split: Callable[[str], list[str]] = lambda answer: [answer],
@@ -41,7 +41,7 @@ def offered_level(
             return NOT_ANSWERED
         return coarsen(answer) if known.issuperset(split(answer)) else WITHHELD
 
-    return Level(says, safe)
+    return Level(label, safe)
 
 
 def number_levels(given: Sequence[str], whole: bool) -> tuple[Level, ...]:

@@ -1,4 +1,4 @@
-"""All types of questions in a real browser: by keyboard alone, with what is wrong said where it is, accessible."""
+"""All question types in a real browser: by keyboard only, with errors shown where they are, and accessible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Consent texts: the templates say everything; what is taken out is named."""
+"""Consent texts: the templates mention every element, and a missing element is named."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def template(language: str) -> str:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_templates_say_everything(language):
+def test_the_templates_mention_everything(language):
     assert missing_elements(template(language), language) == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
-    ("paragraph", "unsaid"),
+    ("paragraph", "missing"),
     [(4, {"risks", "benefits", "the alternative"}), (5, {"confidentiality", "later use of de-identified data"}),
      (6, {"that it is voluntary", "leaving without penalty"})],
 )  # fmt: skip
-def test_a_paragraph_that_is_taken_out_is_missed(language, paragraph, unsaid):
+def test_what_a_removed_paragraph_mentions_is_missing(language, paragraph, missing):
     paragraphs = template(language).split("\n\n")
     del paragraphs[paragraph]
-    assert set(missing_elements("\n\n".join(paragraphs), language)) == unsaid
+    assert set(missing_elements("\n\n".join(paragraphs), language)) == missing
 
 
-def test_an_empty_text_says_nothing():
+def test_an_empty_text_mentions_nothing():
     assert missing_elements("", SOURCE) == list(ELEMENTS.values())
 
 

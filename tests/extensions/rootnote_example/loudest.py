@@ -39,7 +39,7 @@ class LoudestItem(Item):
     """The loudest noise is in interval `target`, `difference_db` above the others."""
 
     title: ClassVar[str] = "The loudest noise"
-    summary: ClassVar[str] = "says which of three noises is the loudest."
+    summary: ClassVar[str] = "chooses which of three noises is the loudest."
     field: ClassVar[AnswerField] = CHOICE_OF_INTERVAL
     settings: ClassVar[type[StepConfig] | None] = LoudestConfig
 

@@ -142,8 +142,8 @@ def test_a_launch_fills_all_places_of_a_server_of_its_own(tmp_path: Path) -> Non
     words = ("server", "rehearse", str(study.folder), "--recruiter", "mturk", "--url", "http://127.0.0.1:9")
     assert "leave out --url" in rootnote(*words, status=2).stderr
     study.stimuli_index.unlink()
-    said = rootnote(*words[:5], status=1).stderr
-    assert str(study.folder) in said and len(said.strip().splitlines()) == 1, "not the folder it is rehearsed in"
+    stderr = rootnote(*words[:5], status=1).stderr
+    assert str(study.folder) in stderr and len(stderr.strip().splitlines()) == 1, "not the folder it is rehearsed in"
 
 
 def test_ctrl_c_stops_the_server_too(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Languages: every text is in every catalogue, a page is in one language alone, and which one it is in."""
+"""Languages: the catalogues fit the texts, and each page is in one language: the link's, the browser's or the study's."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ def test_the_compiled_catalogues_are_up_to_date(script: ModuleType, code: str) -
     assert gettext.translation(i18n.DOMAIN, i18n.FOLDER, [code]).gettext("Continue") != "Continue"
 
 
-def test_no_letter_of_a_page_is_outside_the_catalogues() -> None:
-    """What the templates themselves write, and not `_("…")`, has no words in it."""
+def test_every_word_of_a_page_comes_from_the_catalogues() -> None:
+    """What templates contain outside `_("…")` has no words."""
     bare = set()
     for path in sorted((ROOT / "server" / "templates").rglob("*.html")):
         if "desk" not in path.parts:
@@ -129,7 +129,7 @@ def test_no_letter_of_a_page_is_outside_the_catalogues() -> None:
 class _Words(HTMLParser):
     """The words of a page: its text, and the attributes that are read out or shown."""
 
-    SAID = ("alt", "aria-label", "title", "placeholder", "data-then", "data-name")
+    SHOWN_ATTRIBUTES = ("alt", "aria-label", "title", "placeholder", "data-then", "data-name")
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,12 +141,12 @@ class _Words(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
-            if name in self.SAID:
+            if name in self.SHOWN_ATTRIBUTES:
                 self.handle_data(value or "")
 
 
-def test_scripts_say_nothing_in_words_of_their_own() -> None:
-    """What they show comes from `data-words` in base.html, which is translated."""
+def test_scripts_contain_no_sentences() -> None:
+    """They show the texts of `data-words` in base.html, which are translated."""
     base = (ROOT / "server" / "templates" / "base.html").read_text()
     template = re.search("<template data-words (.*?)></template>", base)
     assert template
@@ -191,7 +191,7 @@ def brackets(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "catalogue", lambda code: Brackets())
 
 
-class _Seen(HTMLParser):
+class _VisibleText(HTMLParser):
     """The words of a page outside brackets."""
 
     def __init__(self) -> None:
@@ -199,18 +199,18 @@ class _Seen(HTMLParser):
         self.text, self.skip = "", 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.text += " ".join(value or "" for name, value in attrs if name in _Words.SAID)
+        self.text += " ".join(value or "" for name, value in attrs if name in _Words.SHOWN_ATTRIBUTES)
 
     def handle_data(self, data: str) -> None:
         self.text += data
 
 
 def outside_brackets(page: str) -> set[str]:
-    seen = _Seen()
-    seen.feed(page)
-    while "⟦" in seen.text:
-        seen.text = re.sub(r"⟦[^⟦⟧]*⟧", " ", seen.text, count=1)
-    return set(re.findall(r"[^\W\d_]{2,}", seen.text))
+    visible = _VisibleText()
+    visible.feed(page)
+    while "⟦" in visible.text:
+        visible.text = re.sub(r"⟦[^⟦⟧]*⟧", " ", visible.text, count=1)
+    return set(re.findall(r"[^\W\d_]{2,}", visible.text))
 
 
 def write_texts(folder: Path, *codes: str) -> None:
@@ -232,14 +232,14 @@ def make_whole(make_site: Callable[..., Site], tmp_path: Path) -> Callable[..., 
 
 
 @on_one_database
-def test_a_listener_reads_one_language_alone(make_whole: Callable[..., Site], brackets: None) -> None:
+def test_a_listener_reads_one_language_only(make_whole: Callable[..., Site], brackets: None) -> None:
     site = make_whole(trials=1, toml="[player]\nconfidence = true\n")
-    seen: dict[str, set[str]] = {}
+    untranslated: dict[str, set[str]] = {}
     allowed = {"Test", "study", "researcher", "example", "org", "de", "Enter", "English", "Deutsch", "العربية"}
     allowed |= {"Klavier", "Laute", "Welche", "spielen", "Sie", "zu"}  # the researcher's own
 
     def look(walker: Walker) -> Walker:
-        seen[walker.step] = outside_brackets(re.sub(r"<code.*?</code>", "", walker.html)) - allowed
+        untranslated[walker.step] = outside_brackets(re.sub(r"<code.*?</code>", "", walker.html)) - allowed
         return walker
 
     walker = look(site.walker().open("?lang=de"))
@@ -258,12 +258,21 @@ def test_a_listener_reads_one_language_alone(make_whole: Callable[..., Site], br
     for path in ("/a/unknown", "/take?link=x"):
         walker.page = walker.client.get(path)
         look(walker)
-    assert seen.keys() >= {"consent", "prescreen", "instructions", "trial", "questions", "done", "withdrawn", "error"}
-    assert not any(seen.values()), seen
+    assert untranslated.keys() >= {
+        "consent",
+        "prescreen",
+        "instructions",
+        "trial",
+        "questions",
+        "done",
+        "withdrawn",
+        "error",
+    }
+    assert not any(untranslated.values()), untranslated
 
 
 @on_one_database
-def test_the_link_then_the_browser_then_the_study_says_the_language(make_whole: Callable[..., Site]) -> None:
+def test_the_link_then_the_browser_then_the_study_decides_the_language(make_whole: Callable[..., Site]) -> None:
     site = make_whole(trials=1)
     client = site.walker().client
 
@@ -283,7 +292,7 @@ def test_the_link_then_the_browser_then_the_study_says_the_language(make_whole: 
     assert all(address == f"/take?worker=W+1&amp;lang={code}" for address, code in links)
 
 
-def test_from_consent_on_the_language_is_the_listeners(make_whole: Callable[..., Site]) -> None:
+def test_after_consent_the_language_does_not_change(make_whole: Callable[..., Site]) -> None:
     site = make_whole(trials=1)
     walker = site.walker().open("?lang=de")
     entry = walker.find(r'name="entry" value="([^"]+)"')
@@ -300,7 +309,7 @@ def test_from_consent_on_the_language_is_the_listeners(make_whole: Callable[...,
 
 
 @on_one_database
-def test_answers_are_kept_in_the_words_of_study_toml(make_whole: Callable[..., Site]) -> None:
+def test_answers_are_stored_as_study_toml_words_them(make_whole: Callable[..., Site]) -> None:
     site = make_whole(trials=1)
     walker = site.walker().open("?lang=de").agree().screen().go("instructions").answer()
     assert "Welche spielen Sie, zu 100 %?" in walker.html and "> Klavier<" not in walker.html
@@ -311,7 +320,7 @@ def test_answers_are_kept_in_the_words_of_study_toml(make_whole: Callable[..., S
 
 
 @on_one_database
-def test_a_number_of_tones_may_be_written_in_the_languages_own_digits(make_whole: Callable[..., Site]) -> None:
+def test_a_number_of_tones_may_be_entered_in_the_digits_of_the_language(make_whole: Callable[..., Site]) -> None:
     walker = make_whole(trials=1).walker().open("?lang=ar").agree()
     heard = count_tones(walker.hear("tones"))
     written = str(heard).translate(str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩"))
@@ -320,7 +329,7 @@ def test_a_number_of_tones_may_be_written_in_the_languages_own_digits(make_whole
 
 
 @on_one_database
-def test_an_amount_is_written_as_the_language_writes_it(make_whole: Callable[..., Site]) -> None:
+def test_amounts_have_the_decimal_sign_of_the_language(make_whole: Callable[..., Site]) -> None:
     site = make_whole(trials=1)
     for code, amount in (("en", "1.50 US dollars"), ("de", "1,50 US-Dollar"), ("ar", "1.50 دولار")):
         assert amount in site.walker().open(f"?lang={code}").agree().screen(right=False).html
@@ -336,7 +345,7 @@ def test_a_study_of_one_language_offers_no_choice(site: Site) -> None:
 # ------------------------------------------------------------------ texts of the study
 
 
-def test_texts_are_read_in_each_language_and_none_may_lack(tmp_path: Path) -> None:
+def test_texts_are_required_in_each_language(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study", languages=["de", "en"])
     write_texts(study.folder, "en")
     texts = read_study_texts(study)
@@ -353,7 +362,7 @@ def test_texts_are_read_in_each_language_and_none_may_lack(tmp_path: Path) -> No
         read_study_texts(study)
 
 
-def test_a_study_is_begun_in_every_language(tmp_path: Path) -> None:
+def test_init_writes_the_texts_of_every_language(tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     command = ["init", str(tmp_path / "s"), "--audio", str(tmp_path / "music"), "--languages", "ar, en,de"]
     assert CliRunner().invoke(cli, command).exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -232,3 +233,12 @@ def test_the_time_that_all_steps_take() -> None:
     seconds = (4 + 4) + 2 * (8 * 0.55 + 0.7 + 4) + 12 * (3 * 1.5 + 4)
     assert minutes(DEFAULT) == pytest.approx(seconds / 60, abs=0.01)
     assert minutes(config(steps=[])) == 0
+
+
+@pytest.mark.parametrize("step", STEPS.built_in)
+def test_every_step_has_a_template_and_describes_itself(step: str) -> None:
+    template = Path(__file__).parents[3] / "server" / "templates" / "prescreens" / f"{step}.html"
+    assert template.is_file()
+    kind = STEPS[step]
+    assert kind.title and kind.summary.endswith(".")
+    assert all(kind.field.other(answer) != answer for answer in kind.answers(DEFAULT)) or not kind.graded
