@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from flask import Flask, g, request
+from jinja2 import ChoiceLoader, FileSystemLoader
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -42,8 +43,10 @@ from server.web.request_queue import QueuedApp, RequestQueue
 from server.web.security_headers import MarketplaceOrigins, is_desk_path, security_headers
 from study.config import Study
 from study.prescreen.item import encode_wav
+from study.prescreen.registry import STEPS
 from study.prescreen.volume import volume_sound
-from study.questionnaire import text_characters
+from study.questionnaire import QUESTION_TYPES, text_characters
+from study.registry import template_folders
 from study.stimuli.storage import open_storage
 from study.trial_plan import read_plan
 
@@ -135,6 +138,9 @@ def _max_request_bytes(study: Study) -> int:
 
 def _set_up_templates(app: Flask, study: Study, context: AppContext) -> None:
     config, entry = study.config, context.marketplace_entry
+    extensions = [FileSystemLoader(folder) for folder in template_folders(QUESTION_TYPES, STEPS)]
+    if extensions:
+        app.jinja_loader = ChoiceLoader([FileSystemLoader(Path(app.root_path) / "templates"), *extensions])
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.globals.update(
         study_name=config.study.name,

@@ -11,7 +11,8 @@ from embeddings.errors import RootnoteError
 from embeddings.wording import counted
 from study.config import Study
 from study.config_sections import PAPER_PROMPTS
-from study.consent_check import missing_elements
+from study.consent_check import missing_elements, words_of
+from study.languages import LANGUAGES
 from study.prescreen.steps import chance_of_guessing, graded_steps, minutes
 from study.trial_plan import Plan, read_plan
 
@@ -89,7 +90,12 @@ def _text_warnings(study: Study) -> list[str]:
             warnings.append(f"{path.name} is missing.")
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
-        if name == "consent" and (missing := missing_elements(text)):
+        if name == "consent" and words_of(language) is None:
+            english = LANGUAGES[language].english
+            warnings.append(
+                f"{path.name} could not be searched for missing elements; there is no word list for {english}."
+            )
+        if name == "consent" and (missing := missing_elements(text, language)):
             warnings.append(f"{path.name} does not seem to mention: {', '.join(missing)}.")
         placeholders = PLACEHOLDER.findall(text)
         if placeholders:

@@ -7,6 +7,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -47,6 +48,7 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
         raise ConfigError(f"--audio {audio} is not a directory; give the folder with the music.")
     offered = [language.strip() for language in languages.split(",")]
     texts = _texts(offered)
+    untranslated = [language for language in offered if not _has_texts(language)]
     taken = [file for file in ("study.toml", *texts) if (folder / file).exists()]
     if taken:
         raise ConfigError(f"{folder / taken[0]} already exists; choose another folder. Nothing was changed.")
@@ -54,9 +56,9 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
     if len(name) > (longest := 80):
         raise ConfigError(f"--name has {len(name)} characters; at most {longest} are allowed.")
     folder.mkdir(parents=True, exist_ok=True)
-    templates = files("study") / "templates"
-    for file, template in (texts | {"study.toml": "study.toml"}).items():  # study.toml last: without it, no study yet
-        text = (templates / template).read_text(encoding="utf-8")
+    template = files("study") / "templates" / "study.toml"
+    for file, source in (texts | {"study.toml": template}).items():  # study.toml last: without it, no study yet
+        text = source.read_text(encoding="utf-8")
         if file == "study.toml":
             text = text.replace('languages = ["en"]', f"languages = {json.dumps(offered)}")
             text = text.replace("{name}", _toml(name)).replace("{embedders}", ", ".join(EMBEDDERS))
@@ -65,25 +67,38 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
             temporary.write_text(text, encoding="utf-8")
     load_study(folder)
     click.echo(f"Created {folder} with study.toml, {', '.join(texts)}.")
+    for language in untranslated:
+        click.echo(f"There are no {LANGUAGES[language].english} texts to start from: translate the English ones there.")
     click.echo("Next: read study.toml, fill in the [PLACEHOLDERS] in the texts, then run:")
     click.echo(f"  rootnote study build {folder}")
 
 
-def _texts(languages: list[str]) -> dict[str, str]:
-    """The texts of a study in these languages: file -> the template that it begins as."""
+def _texts(languages: list[str]) -> dict[str, Traversable]:
+    """The texts of a study in these languages: file -> the template that it starts from."""
     from study.check import TEXTS
     from study.config import text_name
-
-    """The texts of a study in these languages: file -> the template that it is copied from."""
 
     unknown = [language for language in languages if language not in LANGUAGES]
     if unknown or len(set(languages)) < len(languages):
         raise ConfigError(f"--languages takes one or more of {', '.join(LANGUAGES)}, separated by commas.")
     return {
-        text_name(name, language, languages[0]): text_name(name, language, SOURCE)
+        text_name(name, language, languages[0]): _template(name, language if _has_texts(language) else SOURCE)
         for language in languages
         for name in TEXTS
     }
+
+
+def _template(name: str, language: str) -> Traversable:
+    from study.config import text_name
+
+    folder = LANGUAGES[language].texts or files("study") / "templates"
+    return folder / text_name(name, language, SOURCE)
+
+
+def _has_texts(language: str) -> bool:
+    from study.check import TEXTS
+
+    return language in LANGUAGES and all(_template(name, language).is_file() for name in TEXTS)
 
 
 def _shown(audio: Path, folder: Path) -> str:

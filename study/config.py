@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -25,7 +26,6 @@ from study.config_sections import (
     ModelConfig,
     PayConfig,
     PlayerConfig,
-    PrescreenConfig,
     PrivacyConfig,
     RehearsalConfig,
     Section,
@@ -34,6 +34,8 @@ from study.config_sections import (
     StudyInfo,
 )
 from study.marketplaces import RecruiterConfig, SectionError, known_keys
+from study.prescreen.config import PrescreenConfig, configurable_steps
+from study.prescreen.registry import STEPS
 from study.questionnaire import (
     DEFAULT_QUESTIONS,
     FORM_LIMIT,
@@ -59,7 +61,7 @@ class StudyConfig(Section):
     design: DesignConfig = DesignConfig()
     stimuli: StimuliConfig = StimuliConfig()
     storage: StorageConfig = StorageConfig()
-    prescreen: PrescreenConfig = PrescreenConfig()
+    prescreen: PrescreenConfig = Field(default_factory=PrescreenConfig)  # loads the steps, so not at import
     exclusions: ExclusionsConfig = ExclusionsConfig()
     player: PlayerConfig = PlayerConfig()
     questions: list[Question] = DEFAULT_QUESTIONS
@@ -155,22 +157,20 @@ def load_study(folder: Path) -> Study:
     try:
         return Study(folder.resolve(), StudyConfig.model_validate(data))
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from error
+        raise ConfigError(f"{path}: {_explain(error, data)}") from error
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
     """The first problem of a validation error as one sentence, with the key nearest to a misspelt one."""
     # A misspelt key also leaves the right one missing: name the misspelling first.
     problem = min(_problems(error), key=lambda item: item["type"] != "extra_forbidden")
     location = problem["loc"]
-    where = ".".join(str(part) for part in _as_written(location) if part not in ("int", "literal['auto']"))
+    where = ".".join(str(part) for part in location if part not in ("int", "literal['auto']"))
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1], data), n=1, cutoff=0.5)
         return f"unknown key '{where}'" + (f"; did you mean '{near[0]}'?" if near else ".")
     if problem["type"] == "missing":
         return f"the key '{where}' is missing."
-    if problem["type"].startswith("union_tag"):
-        return f"'{where}.type': a question is one of {', '.join(QUESTION_TYPES)}."
     message = str(problem["msg"]).removeprefix("Value error, ")
     if message.startswith("unknown key"):
         return message
@@ -187,16 +187,14 @@ def _problems(error: ValidationError) -> list[dict[str, Any]]:
     return found
 
 
-def _as_written(location: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A key as it is in the file: pydantic puts a question's type into the path."""
-    return location[:2] + location[3:] if location[:1] == ("questions",) else location
-
-
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
+def _known_keys(location: tuple[Any, ...], data: Mapping[str, Any]) -> list[str]:
     if location[:1] == ("questions",):
-        return list(QUESTION_TYPES[location[2]].model_fields)
+        return list(QUESTION_TYPES[data["questions"][location[1]]["type"]].model_fields)
     if location[:1] == ("recruiter",):
         return known_keys(location[1:])
+    if location[:1] == ("prescreen",):
+        step = STEPS[location[1]].settings if len(location) > 1 else None
+        return list(step.model_fields) if step else ["steps", *configurable_steps()]
     model: type[BaseModel] = StudyConfig
     for part in location:
         annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None

@@ -1,36 +1,51 @@
 """Consent: does a text mention everything that people must know before they take part?
 
-The elements are those of 45 CFR 46.116 (b) to (d) that apply to a listening study, and the minimum age. Each element
-is found by the words that such texts use for it, in English, German and Arabic. The check can be wrong in both
-directions: a text may use other words, or use a word without making the point. It helps authors and decides nothing.
+The elements are those of 45 CFR 46.116 (b) to (d) that a listening study meets, and the minimum age. An element is
+searched for by the words that such texts use for it (consent_words.<code>.toml, next to the templates of the texts).
+A text that uses other words is therefore reported wrongly, and one that only uses a word is not reported: this is a
+reminder for the author of the text, and decides nothing.
 """
 
 from __future__ import annotations
 
+import functools
 import re
+import tomllib
+from importlib.resources import files
 
-# element -> a pattern of words, any of which counts as a mention
-ELEMENTS: dict[str, str] = {
-    "that this is research": r"research|\bstudy\b|forschung|\bstudie\b|بحثي|دراسة",
-    "its purpose": r"\babout\b|purpose|\baims?\b|find out|darüber|zweck|\bziel\b|herausfinden|عن كيفية|الغرض|تهدف",
-    "the procedure": r"you (will )?(do|hear|listen|first)|tasks?\b|procedure|sie (tun|hören)|ablauf|aufgabe|"
-    "تسمعون|ستقومون",
-    "how long it takes": r"minutes?\b|hours?\b|duration|minuten?\b|stunden?\b|dauert|دقيقة|دقائق|ساعة",
-    "risks": r"\brisks?\b|discomfort|risik|unannehmlich|مخاطر",
-    "benefits": r"benefits?\b|\bnutzen|\bvorteil|فائدة|فوائد",
-    "the alternative": r"alternative|not to take part|alternativ|nicht teilzunehmen|البديل",
-    "confidentiality": r"confidential|pseudonym|vertraulich|سرية|السرية",
-    "later use of de-identified data": r"de-?identified|future research|later research|published|ohne personenbezug|"
-    r"späterer forschung|veröffentlicht|أبحاث لاحقة|تُنشر",
-    "payment": r"\bpaid\b|payment|compensat|\bpay\b|bezahl|vergüt|erhalten sie|يُدفع|المقابل",
-    "that it is voluntary": r"voluntar|freiwillig|طوعي",
-    "leaving without penalty": r"without (any )?(penalty|loss)|ohne (nachteil|folgen)|دون أي تبعات|دون عقوبة",
-    "whom to contact": r"questions?\b|contact|@|fragen|kontakt|للأسئلة|راسلوا|اتصل",
-    "the review board": r"\birb\b|review board|ethics|\bprotocol\b|exempt|ethik|votum|protokoll|أخلاقيات|حقوقكم",
-    "the minimum age": r"\b1[68]\b|\bage\b|years old|volljährig|jahre alt|عمركم|سنة",
+from study.languages import LANGUAGES
+
+# key in consent_words.<code>.toml -> what must be mentioned
+ELEMENTS = {
+    "research": "that this is research",
+    "purpose": "its purpose",
+    "procedure": "the procedure",
+    "duration": "how long it takes",
+    "risks": "risks",
+    "benefits": "benefits",
+    "alternative": "the alternative",
+    "confidentiality": "confidentiality",
+    "later_use": "later use of de-identified data",
+    "payment": "payment",
+    "voluntary": "that it is voluntary",
+    "no_penalty": "leaving without penalty",
+    "contact": "a contact for questions",
+    "review_board": "the review board",
+    "age": "the minimum age",
 }
 
 
-def missing_elements(text: str) -> list[str]:
-    """The elements that a consent text does not mention, in the order of `ELEMENTS`."""
-    return [name for name, words in ELEMENTS.items() if not re.search(words, text, re.IGNORECASE)]
+@functools.cache
+def words_of(language: str) -> dict[str, str] | None:
+    """The words for each element in a language, as regular expressions; None if Rootnote has none."""
+    folder = LANGUAGES[language].texts or files("study") / "templates"
+    file = folder / f"consent_words.{language}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def missing_elements(text: str, language: str) -> list[str]:
+    """What a consent text does not mention, in the order of ELEMENTS; nothing if the language has no words."""
+    words = words_of(language)
+    if words is None:
+        return []
+    return [name for key, name in ELEMENTS.items() if not re.search(words[key], text, re.IGNORECASE)]

@@ -1,7 +1,7 @@
 """The same rehearsal without a server: listeners in the order of the places, one after the other.
 
-It uses the same response model and random streams, so `rootnote server rehearse --at-once 1` in which nobody fails or
-leaves must give exactly these counts.
+It uses the listeners' own decisions (`ResponseModel` and their streams of answers), so `rootnote server rehearse
+--at-once 1` must give exactly these counts if no listener fails or leaves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from server.simulation.bots import ResponseModel, answer_stream
-from study.config_sections import RehearsalConfig
+from study.config import RehearsalConfig
 from study.trial_plan import Plan
 
 

@@ -1,8 +1,8 @@
-"""Screening: an assignment's way through the steps of the prescreen.
+"""Prescreen: the steps that an assignment passes before its trials.
 
-Items are drawn when an attempt is opened and stored with what their sounds follow from; a sound is made anew whenever
-it is asked for, and answers are graded here. Functions take a Session first and never commit. What the outcome means
-for the assignment is for server.assignments.lifecycle to say.
+Items are drawn when an attempt starts and stored as numbers; their sounds are rendered from these on each request, and
+answers are graded here. Functions take a Session first and never commit. server.assignments.lifecycle decides what the
+outcome means for the assignment.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from server.db.models import Assignment, PrescreenItem, PrescreenResult
 from server.identity.tokens import random_token
 from study.config import StudyConfig
 from study.prescreen.item import encode_wav
-from study.prescreen.steps import STEPS, count_right, draw_attempt, step_config, stored_item
+from study.prescreen.registry import STEPS
+from study.prescreen.steps import count_right, draw_attempt, step_config, stored_item
 
 
 class PrescreenStatus(enum.Enum):
-    """How far the prescreen is."""
+    """The state of an assignment's prescreen."""
 
     OPEN = "open"
     PASSED = "passed"
@@ -34,7 +35,7 @@ class PrescreenStatus(enum.Enum):
 
 @dataclass(frozen=True)
 class ItemAnswer:
-    """What a listener sends for one item; attempts and items count from 1."""
+    """A listener's answer to one item; attempts and items count from 1."""
 
     kind: str
     attempt: int
@@ -43,21 +44,21 @@ class ItemAnswer:
 
 
 class UnexpectedItemError(Exception):
-    """The item is not this listener's, or not due yet; the message says which."""
+    """The item does not belong to this listener, or is not due yet; the message says which."""
 
 
 def begin(session: Session, config: StudyConfig, assignment: Assignment) -> PrescreenStatus:
-    """Open the first step; PASSED where the study has none."""
-    return _go_on(session, config, assignment)
+    """Start the first step; PASSED if the study has none."""
+    return _start_next_step(session, config, assignment)
 
 
 def current_item(session: Session, assignment: Assignment) -> PrescreenItem:
-    """The item to be answered now."""
+    """The item that is to be answered now."""
     return due_items(session, assignment)[0]
 
 
 def due_items(session: Session, assignment: Assignment) -> Sequence[PrescreenItem]:
-    """The items of the attempt under way that are still to be answered, in their order."""
+    """The items of the current attempt that are not answered yet, in their order."""
     query = select(PrescreenItem).where(PrescreenItem.assignment_id == assignment.id, PrescreenItem.answer.is_(None))
     return session.scalars(query.order_by(PrescreenItem.item)).all()
 
@@ -65,24 +66,26 @@ def due_items(session: Session, assignment: Assignment) -> Sequence[PrescreenIte
 def take_answer(
     session: Session, config: StudyConfig, assignment: Assignment, given: ItemAnswer, now: datetime
 ) -> PrescreenStatus:
-    """Take the answer to one item; after an attempt's last, go on, try again or fail. A second answer is ignored.
+    """Record the answer to one item; after the last of an attempt, continue, start another attempt, or fail.
+
+    A second answer to an item is ignored.
 
     Raises:
-        UnexpectedItemError: where the item is not this listener's or not due yet.
+        UnexpectedItemError: if the item does not belong to this listener or is not due yet.
     """
     items = _items(session, assignment, given.kind, given.attempt)
     if not 1 <= given.item <= len(items):
         raise UnexpectedItemError("That sound is not one of yours.")
-    asked = items[given.item - 1]
-    if asked.answer is not None:
+    item = items[given.item - 1]
+    if item.answer is not None:
         return PrescreenStatus.OPEN
-    if asked.id != current_item(session, assignment).id:
+    if item.id != current_item(session, assignment).id:
         raise UnexpectedItemError("That sound comes later.")
-    asked.answer, asked.answered_at = given.answer, now
+    item.answer, item.answered_at = given.answer, now
     session.flush()
     if given.item < len(items):
         return PrescreenStatus.OPEN
-    return _close(session, config, assignment, items, now)
+    return _finish_attempt(session, config, assignment, items, now)
 
 
 def render(item: PrescreenItem) -> bytes:
@@ -96,14 +99,14 @@ def _items(session: Session, assignment: Assignment, kind: str, attempt: int) ->
     return session.scalars(query.order_by(PrescreenItem.item)).all()
 
 
-def _close(
+def _finish_attempt(
     session: Session, config: StudyConfig, assignment: Assignment, items: Sequence[PrescreenItem], now: datetime
 ) -> PrescreenStatus:
     kind, attempt = items[0].kind, items[0].attempt
-    own = step_config(config, kind)
+    settings = step_config(config, kind)
     answers = [cast(int, item.answer) for item in items]
     correct = count_right([stored_item(kind, item.params) for item in items], answers)
-    passed = correct >= min(own.needed, len(items)) or not STEPS[kind].graded
+    passed = correct >= min(settings.needed, len(items)) or not STEPS[kind].graded
     session.add(
         PrescreenResult(
             assignment_id=assignment.id,
@@ -116,27 +119,27 @@ def _close(
         )
     )
     session.flush()
-    if not passed and attempt < own.attempts:
-        _open(session, config, assignment, kind, attempt + 1)
+    if not passed and attempt < settings.attempts:
+        _start_attempt(session, config, assignment, kind, attempt + 1)
         return PrescreenStatus.OPEN
-    if not passed and own.required:
+    if not passed and settings.required:
         return PrescreenStatus.FAILED
-    return _go_on(session, config, assignment)
+    return _start_next_step(session, config, assignment)
 
 
-def _go_on(session: Session, config: StudyConfig, assignment: Assignment) -> PrescreenStatus:
-    """Open the first step of the study that was not opened yet."""
-    seen = select(PrescreenItem.kind).where(PrescreenItem.assignment_id == assignment.id).distinct()
-    opened = set(session.scalars(seen))
-    following = next((step for step in config.prescreen.steps if step not in opened), None)
-    if following is None:
+def _start_next_step(session: Session, config: StudyConfig, assignment: Assignment) -> PrescreenStatus:
+    """Start the first step of the study that has not been started."""
+    kinds = select(PrescreenItem.kind).where(PrescreenItem.assignment_id == assignment.id).distinct()
+    started = set(session.scalars(kinds))
+    next_step = next((step for step in config.prescreen.steps if step not in started), None)
+    if next_step is None:
         return PrescreenStatus.PASSED
-    _open(session, config, assignment, following, 1)
+    _start_attempt(session, config, assignment, next_step, 1)
     return PrescreenStatus.OPEN
 
 
-def _open(session: Session, config: StudyConfig, assignment: Assignment, kind: str, attempt: int) -> None:
-    # Seeded by the system, not by the study: nobody can compute a listener's sounds beforehand.
+def _start_attempt(session: Session, config: StudyConfig, assignment: Assignment, kind: str, attempt: int) -> None:
+    # Seeded by the system, not by the study, so that a listener's sounds cannot be computed in advance.
     drawn = draw_attempt(kind, np.random.default_rng(), config)
     session.add_all(
         PrescreenItem(

@@ -12,9 +12,8 @@ from sqlalchemy.orm import Session
 
 from server.assignments.experiment import Experiment
 from server.db.models import Answer, Assignment, Listener, PrescreenResult, Response
-from server.desk.overview import minutes_between, standing_column
+from server.desk.overview import is_graded, minutes_between, standing_column
 from study.languages import LANGUAGES
-from study.prescreen.steps import STEPS
 from study.trial_plan import PlannedTrial
 
 PAGE = 25
@@ -99,7 +98,7 @@ def _prescreens(session: Session, ids: list[int]) -> dict[int, list[PrescreenRes
     found: dict[int, list[PrescreenResult]] = defaultdict(list)
     query = select(PrescreenResult).where(PrescreenResult.assignment_id.in_(ids))
     for result in session.scalars(query.order_by(PrescreenResult.id)):
-        if STEPS[result.kind].graded:
+        if is_graded(result.kind):
             found[result.assignment_id].append(result)
     return found
 

@@ -31,7 +31,7 @@ from server.db.models import (
 )
 from server.monitoring import status
 from server.payments.hourly_pay import HourlyPay, hourly_pay, quantile
-from study.prescreen.steps import STEPS
+from study.prescreen.registry import STEPS
 
 HOURS = 48
 PAIRS = tuple((high, low) for high in (1, 2, 3) for low in range(high + 1, 5))
@@ -245,7 +245,6 @@ def _losses(session: Session, listeners: Counter[str]) -> list[FunnelStep]:
     return found
 
 
-STEP_NAMES = {"tones": "Count the tones", "huggins": "Huggins pitch", "antiphase": "Antiphase tones"}
 SCREENED = ("Passed at the first attempt", "Passed later", "Failed", "Not yet through", "Left before")
 
 
@@ -258,16 +257,21 @@ def _screening(session: Session) -> dict[str, list[FunnelStep]]:
     begun = begun.group_by(item.kind, item.assignment_id, Assignment.state)
     results = select(result.kind, result.assignment_id, result.attempt).where(result.passed)
     passed = {(kind, assignment): attempt for kind, assignment, attempt in session.execute(results)}
-    outcomes: dict[str, Counter[str]] = {step: Counter() for step in STEPS}
+    outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter, {step: Counter() for step in STEPS})
     for kind, assignment, state, unanswered in session.execute(begun):
         outcomes[kind][_outcome(passed.get((kind, assignment)), state, unanswered == 0)] += 1
     return {
-        STEP_NAMES.get(kind, kind): [
+        (STEPS[kind].title if kind in STEPS else kind): [
             FunnelStep(name, found[name], share(found[name], found.total()), 0.0) for name in SCREENED
         ]
         for kind, found in outcomes.items()
-        if found and STEPS[kind].graded
+        if found and is_graded(kind)
     }
+
+
+def is_graded(step: str) -> bool:
+    """Whether a listener can fail a step; a step that is no longer installed counts as graded."""
+    return step not in STEPS or STEPS[step].graded
 
 
 def _outcome(passed_at: int | None, state: AssignmentState, over: bool) -> str:

@@ -1,7 +1,7 @@
-"""The desk's view of the questions: how often each answer was given.
+"""The questions at the desk: how often each answer was given.
 
-Answers of listeners who completed the study are counted; shares are of those who answered the question. What
-listeners wrote in their own words is counted only as written or not: it is read with the listener who wrote it.
+Answers of listeners who completed the study are counted; shares are of those who answered the question. Free text is
+only counted as given or not: it is shown with the listener who wrote it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from server.assignments.experiment import Experiment
 from server.db.models import COMPLETED, Answer, Assignment
 from server.desk.overview import share
 from server.payments.hourly_pay import quantile
-from study.questionnaire import BaseQuestion, NumberQuestion, split_answer
+from study.questions.base import BaseQuestion
 
 
 @dataclass(frozen=True)
 class Count:
-    """How many gave one answer; `rate` is of those who answered the question."""
+    """How many listeners gave one answer; `rate` is of those who answered the question."""
 
     answer: str
     number: int
@@ -31,7 +31,7 @@ class Count:
 
 @dataclass(frozen=True)
 class NumberSummary:
-    """Quantiles of the numbers given."""
+    """Quantiles of the answers to a numeric question."""
 
     least: float
     low: float
@@ -42,7 +42,7 @@ class NumberSummary:
 
 @dataclass(frozen=True)
 class Tally:
-    """A question with what was answered; `counts` or `spread` is empty where the type has none."""
+    """A question and its answers; `counts` or `spread` is empty if the question's type has none."""
 
     question: BaseQuestion
     answered: int
@@ -63,15 +63,19 @@ def tallies(session: Session, experiment: Experiment) -> list[Tally]:
 
 
 def tally(question: BaseQuestion, given: Counter[str]) -> Tally:
-    """Count the answers to one question: kept answer -> how many gave it."""
+    """Count the answers to one question.
+
+    Args:
+        given: stored answer -> how many listeners gave it.
+    """
     skipped = given.get("", 0)
     answered = given.total() - skipped
     chosen: Counter[str] = Counter()
     for answer, number in given.items():
         if answer:
-            chosen.update(dict.fromkeys(split_answer(question, answer), number))
-    counts = [Count(one, chosen[one], share(chosen[one], answered)) for one in question.countable]
-    return Tally(question, answered, skipped, counts, _spread(given) if isinstance(question, NumberQuestion) else None)
+            chosen.update(dict.fromkeys(question.split(answer), number))
+    counts = [Count(question.label(one), chosen[one], share(chosen[one], answered)) for one in question.countable]
+    return Tally(question, answered, skipped, counts, _spread(given) if question.numeric else None)
 
 
 def _spread(given: Counter[str]) -> NumberSummary | None:

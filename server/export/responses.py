@@ -38,7 +38,7 @@ from study.config import Study
 from study.export_manifest import write_manifest
 from study.preregistration.document import read_frozen
 from study.prescreen.steps import graded_steps
-from study.questionnaire import BaseQuestion, NumberQuestion
+from study.questions.base import BaseQuestion
 from study.trial_plan import Plan
 
 COLUMN_TYPES: dict[str, pa.DataType] = {
@@ -244,7 +244,7 @@ def _iso(moment: datetime) -> str:
 
 
 def _exported(question: BaseQuestion, answer: str) -> str:
-    return answer if isinstance(question, NumberQuestion) else guarded(answer)  # a number may be below zero
+    return answer if question.numeric else guarded(answer)  # a number may be below zero
 
 
 def guarded(text: str) -> str:

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 
 from study.config import StudyConfig
 
-# What the board calls the languages that participants are met in.
-LANGUAGE_NAMES = {"en": "English", "de": "German", "ar": "Arabic"}
-
 
 def count(number: int, noun: str) -> str:
     """1 trial, 10 trials."""

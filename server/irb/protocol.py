@@ -4,28 +4,13 @@ from __future__ import annotations
 
 from server.irb.blocks import Block, BlockTable, Heading, Points, Section, Text
 from server.irb.context import PacketContext
-from server.irb.formatting import LANGUAGE_NAMES, count, listing, minutes
+from server.irb.formatting import count, listing, minutes
 from study.config import StudyConfig
+from study.languages import LANGUAGES
 from study.preregistration.exclusion_rules import plan_of
-from study.prescreen.steps import STEPS, step_config
-from study.questionnaire import Question
-
-CHECKS = {
-    "volume": "plays a soft chord and sets the volume to where it is comfortable. Nothing is asked.",
-    "tones": "counts the tones in a short recording, which shows that sounds can be heard at all.",
-    "huggins": "says which of three noises has a faint tone in it, which is heard over headphones only "
-    "(Milne et al. 2020).",
-    "antiphase": "says which of three low tones is the softest, which goes wrong over loudspeakers "
-    "(Woods et al. 2017).",
-}
-KINDS = {
-    "text": "free text",
-    "single": "one of these",
-    "multiple": "any of these",
-    "scale": "a point on a scale",
-    "number": "a number",
-    "age_band": "an age band, or “not said”",
-}
+from study.prescreen.registry import STEPS
+from study.prescreen.steps import step_config
+from study.questions.base import BaseQuestion
 
 
 def protocol(facts: PacketContext) -> Section:
@@ -86,15 +71,14 @@ def _procedure(facts: PacketContext) -> list[str]:
 
 def _check(kind: str, config: StudyConfig) -> str:
     own = step_config(config, kind)
-    does = CHECKS.get(kind, f"does the step “{kind}”.")
     if not STEPS[kind].graded:
-        return f"Before the trials: {does}"
+        return f"Before the trials: {STEPS[kind].summary}"
     passed = "all" if own.needed == own.items else str(own.needed)
     tries = f"{count(own.attempts, 'attempt')}, each with new sounds"
     fails = "Who does not pass ends here and is paid." if own.required else "The outcome is noted; everybody goes on."
     if own.required and not config.pay.screened_out_usd:
         fails = "Who does not pass ends here."
-    return f"Listening check: {does} {count(own.items, 'sound')}, {passed} to be right, {tries}. {fails}"
+    return f"Listening check: {STEPS[kind].summary} {count(own.items, 'sound')}, {passed} to be right, {tries}. {fails}"
 
 
 def _clips(config: StudyConfig) -> str:
@@ -120,8 +104,8 @@ def _questions(config: StudyConfig) -> BlockTable:
     return BlockTable("Questions, in their order", ("Question", "Answer", "Required"), rows)
 
 
-def _answer(question: Question) -> str:
-    kind = KINDS.get(question.type, question.type)
+def _answer(question: BaseQuestion) -> str:
+    kind = question.description or question.type
     offered = ", ".join(question.offered)
     return f"{kind}: {offered}" if offered else kind
 
@@ -159,7 +143,7 @@ def _once(config: StudyConfig) -> str:
 def participants(facts: PacketContext) -> Section:
     """Who takes part, how many, and who may not."""
     config, check = facts.config, facts.check
-    languages = listing([LANGUAGE_NAMES[code] for code in config.study.languages])
+    languages = listing([LANGUAGES[code].english for code in config.study.languages])
     per = f" ({config.design.listener_count} for each of {len(check.embedders)} measures)" * (len(check.embedders) > 1)
     points = [
         f"{check.listeners} people finish the study{per}; the places are counted, and the study ends by itself when "

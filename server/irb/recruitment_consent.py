@@ -8,9 +8,8 @@ from markupsafe import Markup
 
 from server.irb.blocks import Block, BlockTable, Prose, Section, Text
 from server.irb.context import PacketContext
-from server.irb.formatting import LANGUAGE_NAMES
 from server.recruiting.marketplaces.registry import marketplace_class
-from study.consent_check import ELEMENTS, missing_elements
+from study.consent_check import ELEMENTS, missing_elements, words_of
 from study.languages import LANGUAGES
 
 
@@ -35,7 +34,7 @@ def consent(facts: PacketContext) -> Section:
         language = LANGUAGES[code]
         blocks.append(
             Prose(
-                f"Consent text in {LANGUAGE_NAMES[code]}",
+                f"Consent text in {LANGUAGES[code].english}",
                 _lowered(pages.consent),
                 code,
                 language.direction,
@@ -54,7 +53,9 @@ def _lowered(markup: Markup) -> Markup:
 
 def _elements(facts: PacketContext) -> BlockTable:
     """Which of the elements that consent needs each text seems to speak of."""
-    unsaid = {code: missing_elements(text) for code, text in facts.texts.items()}
-    rows = [[name, *("not found" if name in unsaid[code] else "found" for code in unsaid)] for name in ELEMENTS]
-    head = ("Element", *(LANGUAGE_NAMES[code] for code in unsaid))
+    unsaid = {code: missing_elements(text, code) for code, text in facts.texts.items() if words_of(code)}
+    rows = [
+        [name, *("not found" if name in unsaid[code] else "found" for code in unsaid)] for name in ELEMENTS.values()
+    ]
+    head = ("Element", *(LANGUAGES[code].english for code in unsaid))
     return BlockTable("What consent must speak of (45 CFR 46.116), as looked for by its usual words", head, rows)

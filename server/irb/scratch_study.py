@@ -49,7 +49,7 @@ from server.recruiting.marketplaces.registry import marketplace_class
 from server.settings import Settings
 from study.config import Study
 from study.config_sections import StorageConfig
-from study.prescreen.item import INTERVALS
+from study.prescreen.registry import STEPS
 from study.prescreen.steps import stored_item
 
 WHO = "the board packet"
@@ -119,7 +119,7 @@ class ScratchStudy:
     def answer_item(self, token: str, item: PrescreenItem, *, right: bool = True) -> None:
         answer = stored_item(item.kind, item.params).answer
         if not right:
-            answer = answer % INTERVALS + 1 if item.kind != "tones" else answer + 1
+            answer = STEPS[item.kind].field.other(answer)
         with self.listener(token) as (session, assignment):
             given = ItemAnswer(item.kind, item.attempt, item.item, answer)
             lifecycle.answer_prescreen(session, self.experiment, assignment, given)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from server.irb.scratch_study import ScratchStudy
 from server.irb.screenshots import WINDOWS, Screenshooter, Width
 from server.recruiting.marketplaces.registry import marketplace_class
-from study.prescreen.steps import STEPS, graded_steps, step_config
+from study.prescreen.registry import STEPS
+from study.prescreen.steps import graded_steps, step_config
 from study.questionnaire import check_answers
 
 TAKE, OWN = "/take", "/a/…"
@@ -21,12 +22,6 @@ PLAYED = "(number) => document.querySelectorAll('[data-player]')[number].matches
 SEND_NOTHING = "const form = document.querySelector('form[data-send]'); form.noValidate = true; form.requestSubmit()"
 CLIPS = 3
 STRANGER = 9999  # somebody who comes to the door and does not consent
-CHECKS = {
-    "volume": "set the volume",
-    "tones": "count the tones",
-    "huggins": "the hidden tone (headphones)",
-    "antiphase": "the softest tone (headphones)",
-}
 
 
 @dataclass(frozen=True)
@@ -94,8 +89,8 @@ BROKEN = Screen("An error: the server is at fault", "while something is broken",
 
 def check_screens(kind: str) -> tuple[Screen, Screen, Screen]:
     """The screens of a step of the prescreen: its first sound, a later one, and the first of a later attempt."""
-    name = CHECKS.get(kind, kind)
-    title = f"Listening check: {name}" if STEPS[kind].graded else name[0].upper() + name[1:]
+    step = STEPS[kind]
+    title = f"Listening check: {step.title[0].lower()}{step.title[1:]}" if step.graded else step.title
     return (
         Screen(title, "after consent", OWN),
         Screen(f"{title}, a later sound", "after the first sound", OWN),

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from server.error_pages import ERRORS
 from server.irb.blocks import Block, BlockTable, Heading, Plate, Section, Text
-from server.irb.formatting import LANGUAGE_NAMES
 from server.irb.screen_list import Picture
 from server.irb.screenshots import WINDOWS
+from study.languages import LANGUAGES
 
 
 def screens(pictures: Sequence[Picture]) -> Section:
@@ -24,7 +24,7 @@ def screens(pictures: Sequence[Picture]) -> Section:
     ]
     number = 0
     for language in dict.fromkeys(picture.language for picture in pictures):
-        blocks.append(Heading(f"In {LANGUAGE_NAMES[language]}"))
+        blocks.append(Heading(f"In {LANGUAGES[language].english}"))
         own = [picture for picture in pictures if picture.language == language]
         for screen in dict.fromkeys(picture.screen for picture in own):
             number += 1

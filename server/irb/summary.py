@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from server.irb.blocks import Block, BlockTable, Heading, Points, Section, Text
 from server.irb.compensation import outcomes
 from server.irb.context import PacketContext
-from server.irb.formatting import LANGUAGE_NAMES, count, listing, minutes, money
+from server.irb.formatting import count, listing, minutes, money
 from study.check import PLACEHOLDER
 from study.consent_check import missing_elements
+from study.languages import LANGUAGES
 
 # What no file of the study tells.
 ALWAYS = (
@@ -35,7 +36,7 @@ def summary(facts: PacketContext) -> Section:
         ["What people do", f"listen to music and compare; {count(facts.trials, 'trial')}, {minutes(check.minutes)}"],
         ["How many", f"{check.listeners} who finish"],
         ["Where from", facts.advert.where],
-        ["Languages", listing([LANGUAGE_NAMES[code] for code in info.languages])],
+        ["Languages", listing([LANGUAGES[code].english for code in info.languages])],
         ["Pay", f"{money(check.reward_usd, config)}, {money(check.hourly_usd, config)} an hour as planned"],
         ["Identifying data", _identifying(facts)],
         ["Recording of participants", "none: no camera, no microphone, no location (the pages forbid them)"],
@@ -65,7 +66,7 @@ def missing(facts: PacketContext) -> list[str]:
     if not info.contact:
         found.append("Whom participants can write to: study.contact in study.toml is empty.")
     for code, text in facts.texts.items():
-        found += _missing_in(text, LANGUAGE_NAMES[code], facts)
+        found += _missing_in(text, code, facts)
     if facts.check.hourly_usd < config.pay.floor_usd_per_hour:
         found.append("Pay: the planned wage is below the study's own floor.")
     if not any(one.source != "simulation" for one in facts.measured):
@@ -75,12 +76,12 @@ def missing(facts: PacketContext) -> list[str]:
     return found
 
 
-def _missing_in(text: str, language: str, facts: PacketContext) -> list[str]:
+def _missing_in(text: str, code: str, facts: PacketContext) -> list[str]:
     """What a consent text leaves open."""
-    found = []
+    found, language = [], LANGUAGES[code].english
     if left := list(dict.fromkeys(PLACEHOLDER.findall(text))):
         found.append(f"Consent ({language}): {listing(left)} to be filled in.")
-    if unsaid := missing_elements(text):
+    if unsaid := missing_elements(text, code):
         found.append(f"Consent ({language}): it seems to say nothing of {listing(unsaid)}.")
     if unnamed := [f"{money(usd, facts.config)} ({how})" for how, usd in _unnamed(text, facts).items()]:
         found.append(f"Consent ({language}): it does not name the pay of study.toml: {listing(unnamed)}.")

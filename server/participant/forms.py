@@ -9,20 +9,12 @@ from server.assignments.prescreen import ItemAnswer
 from server.assignments.telemetry import read_telemetry
 from server.assignments.trials import TrialAnswer
 from study.languages import mark
-from study.prescreen.item import INTERVALS
-from study.questionnaire import plain_number
+from study.prescreen.registry import STEPS
+from study.questions.base import plain_number
 
 MAX_PLAYS = 10_000
 MAX_CONFIDENCE = 5
 MAX_RESPONSE_MS = 7 * 24 * 3600 * 1000
-INTERVAL = ("interval", 1, INTERVALS, mark("Please choose one of the three."))
-# The field of each prescreen step, its smallest and largest value, and what a listener reads where it is neither.
-PRESCREEN_FIELDS = {
-    "volume": ("heard", 1, 1, mark("Please play the sound to the end first.")),
-    "tones": ("count", 0, 99, mark("Please write how many tones you heard, as a number.")),
-    "huggins": INTERVAL,
-    "antiphase": INTERVAL,
-}
 
 
 def read_prescreen_answer(form: Mapping[str, str]) -> ItemAnswer:
@@ -33,10 +25,10 @@ def read_prescreen_answer(form: Mapping[str, str]) -> ItemAnswer:
     """
     kind, attempt, item = [*form.get("item", "").split("-"), "", ""][:3]
     unknown = mark("That sound is not one of yours.")
-    if kind not in PRESCREEN_FIELDS:
+    if kind not in STEPS:
         raise StepRefusedError(unknown)
-    field, least, most, problem = PRESCREEN_FIELDS[kind]
-    given = whole_number(plain_number(form.get(field, "")), least, most, problem)
+    field = STEPS[kind].field
+    given = whole_number(plain_number(form.get(field.name, "")), field.least, field.most, field.problem)
     return ItemAnswer(kind, whole_number(attempt, 1, 99, unknown), whole_number(item, 1, 99, unknown), given)
 
 

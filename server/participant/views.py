@@ -16,7 +16,8 @@ from server.participant.visit import Visit, blueprint, pass_visit
 from server.privacy import erasure
 from study.prescreen.item import INTERVAL_SPANS
 from study.prescreen.steps import graded_steps, step_config
-from study.questionnaire import AnswerError, check_answers
+from study.questionnaire import check_answers
+from study.questions.base import AnswerError
 
 
 def _to_page(token: str) -> WebResponse:

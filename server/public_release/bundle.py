@@ -199,7 +199,7 @@ def _anonymise(
     ]
     published = anonymise(asked, known, wanted.k)
     there = {one.column.name for one in published}
-    dropped = dict.fromkeys(left_out(study.config), "answered in words") | dict.fromkeys(unwanted, "left out")
+    dropped = left_out(study.config) | dict.fromkeys(unwanted, "left out")
     dropped |= {
         column.name: f"no value could be told of {wanted.k} or more who are alike"
         for column in asked

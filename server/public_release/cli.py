@@ -174,13 +174,13 @@ def _tell(out: Path, story: ReleaseMetadata, sums: str, as_json: bool) -> None:
             err=True,
         )
     if as_json:
-        told = {one.column.name: {"level": one.level.says, "withheld": one.withheld} for one in story.published}
+        told = {one.column.name: {"level": one.level.label, "withheld": one.withheld} for one in story.published}
         counts = {"responses": story.responses, "listeners": story.listeners, "k": story.k, "checked": story.checked}
         click.echo(json.dumps({"path": str(out), "sha256sums": sums, **counts, "published": told}))
         return
     click.echo(f"{out}: {story.responses:,} answers of {story.listeners:,} listeners under names made for it alone.")
     for one in story.published:
-        click.echo(f"  {one.column.name}: {one.level.says}; {one.withheld:,} of {len(one.values):,} withheld")
+        click.echo(f"  {one.column.name}: {one.level.label}; {one.withheld:,} of {len(one.values):,} withheld")
     for column, why in story.dropped.items():
         click.echo(f"  {column}: not told ({why})")
     if story.checked:

@@ -16,9 +16,10 @@ from typing import Any
 
 from embeddings.errors import RootnoteError
 from embeddings.version import VERSION
-from server.public_release.k_anonymity import WITHHELD, GeneralisedTable
+from server.public_release.k_anonymity import GeneralisedTable
 from server.public_release.licences import LICENCES
 from server.public_release.responses import LONGEST_MS, MOST_PLAYS, STEP_MS
+from study.questions.generalise import WITHHELD
 
 ORCID = re.compile(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]")
 
@@ -143,7 +144,7 @@ def _entry_of(one: GeneralisedTable) -> Entry:
         "unit": "",
         "values": ", ".join(values),
         "meaning": one.column.meaning,
-        "level": one.level.says,
+        "level": one.level.label,
         "withheld": one.withheld,
     }
 
@@ -308,7 +309,7 @@ def _taken_out(story: ReleaseMetadata) -> list[str]:
         else "- Nothing of what listeners said of themselves is told."
     )
     lines += [
-        f"  - `{one.column.name}`: {one.level.says}; {one.withheld:,} of {len(one.values):,} withheld."
+        f"  - `{one.column.name}`: {one.level.label}; {one.withheld:,} of {len(one.values):,} withheld."
         for one in story.published
     ]
     grouped: dict[str, list[str]] = {}

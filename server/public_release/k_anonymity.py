@@ -14,18 +14,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-WITHHELD = "withheld"
-
-
-@dataclass(frozen=True)
-class Level:
-    """One way to publish a column's values: in words, and what becomes of a value."""
-
-    says: str
-    coarsen: Callable[[str], str]
+from study.questions.generalise import WITHHELD, Level
 
 
 @dataclass(frozen=True)

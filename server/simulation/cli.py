@@ -1,4 +1,4 @@
-"""`rootnote server rehearse`: a fresh rehearsal database, a server of its own, and a crowd of simulated listeners."""
+"""`rootnote server rehearse`: simulated listeners take the study on a server and a database of their own."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ PAIRS = tuple(f"{high}-{low}" for high in (1, 2, 3) for low in range(high + 1, 5
 
 
 def _launch(
-    folder: Path, recruiter: str, mind: ResponseModel, seed: int, at_once: int, patience: float, as_json: bool
+    folder: Path, recruiter: str, model: ResponseModel, seed: int, at_once: int, patience: float, as_json: bool
 ) -> None:
-    from server.simulation.launch import RehearsedLaunch, rehearse_launch  # the marketplaces: only here
+    from server.simulation.launch import RehearsedLaunch, rehearse_launch  # imports the simulated marketplaces
 
-    outcome = rehearse_launch(folder, recruiter, RehearsedLaunch(seed, mind, at_once, patience), quiet=as_json)
+    outcome = rehearse_launch(folder, recruiter, RehearsedLaunch(seed, model, at_once, patience), quiet=as_json)
     if as_json:
         click.echo(json.dumps(asdict(outcome)))
 
@@ -41,28 +41,28 @@ def _rate(name: str, text: str) -> Callable[[Any], Any]:
 
 @click.command()
 @study_argument
-@click.option("--listeners", type=click.IntRange(1), help="How many are to finish (default: all the study's places).")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of the simulated listeners.")
+@click.option("--listeners", type=click.IntRange(1), help="How many must finish (default: all places of the study).")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of the simulated listeners.")
 @click.option(
     "--recruiter",
     metavar="KIND",
-    help="Rehearse a whole launch on a local marketplace, to the last payment (mturk or prolific).",
+    help="Rehearse a complete launch, up to the last payment, on a simulated marketplace (mturk or prolific).",
 )
-@click.option("--url", help="Rehearse on a server that runs (`server run --rehearsal`), not on one of its own.")
+@click.option("--url", help="Use a running server (`server run --rehearsal`) instead of starting one.")
 @click.option("--true-rates", metavar="JSON", help='Agreement by bin pair, e.g. \'{"1-2": 0.8, "1-4": 0.97}\'.')
-@click.option("--at-once", default=6, show_default=True, type=click.IntRange(1, 64), help="Listeners at once.")
+@click.option("--at-once", default=6, show_default=True, type=click.IntRange(1, 64), help="Listeners at the same time.")
 @click.option(
     "--patience",
     default=60.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="Seconds to wait for a place.",
+    help="Seconds to wait for a free place.",
 )
-@_rate("fail-prescreen", "Share who fail the prescreen")
-@_rate("loudspeakers", "Share who listen over loudspeakers, not headphones")
-@_rate("abandon", "Share who leave or vanish midway")
-@_rate("reload", "Share of pages that are loaded twice")
-@_rate("double-submit", "Share of forms that are sent twice")
+@_rate("fail-prescreen", "Share of listeners who fail the prescreen")
+@_rate("loudspeakers", "Share of listeners with loudspeakers instead of headphones")
+@_rate("abandon", "Share of listeners who leave or vanish before the end")
+@_rate("reload", "Share of pages that are reloaded")
+@_rate("double-submit", "Share of forms that are submitted twice")
 @json_option
 def rehearse(
     folder: Path,
@@ -76,7 +76,7 @@ def rehearse(
     as_json: bool,
     **rates: float | None,
 ) -> None:
-    """Send simulated listeners through the real web study, in a database of their own."""
+    """Let simulated listeners take the real web study, in a database of their own."""
     from rich.console import Console
 
     from server.simulation.bots import ResponseModel, StimulusLookup
@@ -87,29 +87,32 @@ def rehearse(
     study = load_study(folder)
     if recruiter:
         if url or listeners:
-            raise click.UsageError("--recruiter fills all places of a server of its own: leave out --url, --listeners.")
-        given = {name: rate for name, rate in rates.items() if rate is not None}
-        mind = ResponseModel(study.config.rehearsal.model_copy(update=given), read_true_rates(true_rates))
-        _launch(folder, recruiter, mind, seed, at_once, patience, as_json)
+            raise click.UsageError(
+                "--recruiter starts a server and fills all its places; leave out --url and --listeners."
+            )
+        changed = {name: rate for name, rate in rates.items() if rate is not None}
+        model = ResponseModel(study.config.rehearsal.model_copy(update=changed), read_true_rates(true_rates))
+        _launch(folder, recruiter, model, seed, at_once, patience, as_json)
         return
     plan = read_plan(study)
-    given = {name: rate for name, rate in rates.items() if rate is not None}
-    mind = ResponseModel(study.config.rehearsal.model_copy(update=given), read_true_rates(true_rates))
-    memory, wanted = StimulusLookup(plan), listeners or len(plan.lists)
+    changed = {name: rate for name, rate in rates.items() if rate is not None}
+    model = ResponseModel(study.config.rehearsal.model_copy(update=changed), read_true_rates(true_rates))
+    lookup, wanted = StimulusLookup(plan, study.config.questions), listeners or len(plan.lists)
     if wanted > len(plan.lists):
         raise RootnoteError(
             f"--listeners {wanted} is more than the study's {len(plan.lists)} places; "
-            "raise design.listeners in study.toml, or ask for fewer."
+            "increase design.listeners in study.toml, or give a smaller number."
         )
     console = Console(stderr=True)
     if not as_json:
-        click.echo(f"{wanted} simulated listeners rehearse '{study.config.study.name}'; their answers are no one's.")
+        subject = "simulated listener takes" if wanted == 1 else "simulated listeners take"
+        click.echo(f"{wanted} {subject} '{study.config.study.name}'; no real people are involved.")
     with (
         contextlib.nullcontext(url) if url else _own_server(study) as address,
         _progress(console, wanted) as report,
     ):
-        summary = run_listeners(ListenerMix(address, wanted, seed, mind, at_once, patience), memory, report)
-    _tell(summary, folder, wanted, as_json, own=url is None)
+        summary = run_listeners(ListenerMix(address, wanted, seed, model, at_once, patience), lookup, report)
+    _print_summary(summary, folder, wanted, as_json, own=url is None)
 
 
 @contextlib.contextmanager
@@ -130,10 +133,10 @@ def _own_server(study: Study) -> Iterator[str]:
 
 
 def read_true_rates(text: str | None) -> Mapping[str, float]:
-    """Read --true-rates: bin pairs ("1-2" to "3-4") to probabilities.
+    """Read --true-rates: bin pairs ("1-2" to "3-4") and probabilities.
 
     Raises:
-        RootnoteError: where it is no such JSON.
+        RootnoteError: if it is not such a JSON object.
     """
     try:
         rates = json.loads(text or "{}")
@@ -151,45 +154,45 @@ def read_true_rates(text: str | None) -> Mapping[str, float]:
 
 @contextlib.contextmanager
 def _progress(console: Console, wanted: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line every tenth elsewhere; yields what to call with how many have finished."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+    """A bar on a terminal, elsewhere a line for every tenth; yields a function of the number of finished listeners."""
     if not console.is_terminal:
-        told = [0]
+        printed = [0]
 
         def line(finished: int) -> None:
-            if finished * 10 // wanted > told[0]:
-                told[0] = finished * 10 // wanted
-                click.echo(f"  {finished} of {wanted} listeners finished", err=True)
+            if finished * 10 // wanted > printed[0]:
+                printed[0] = finished * 10 // wanted
+                click.echo(f"  listeners finished: {finished} of {wanted}", err=True)
 
         yield line
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("  listeners finished"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("listeners", total=wanted)
         yield lambda finished: bar.update(task, completed=finished)
 
 
-def _tell(summary: RehearsalSummary, folder: Path, wanted: int, as_json: bool, own: bool) -> None:
+def _print_summary(summary: RehearsalSummary, folder: Path, wanted: int, as_json: bool, own: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(summary)))
     else:
         counts = {name: summary.outcomes.get(name, 0) for name in ("finished", "screened_out", "withdrawn", "vanished")}
         expired = summary.outcomes.get("expired", 0)
         click.echo(
-            f"{counts['finished']} finished, {counts['screened_out']} screened out, {counts['withdrawn']} left, "
-            f"{counts['vanished']} vanished{f', {expired} lost their place' if expired else ''}; "
-            f"{summary.reloads} reloads, {summary.double_submits} double clicks."
+            f"Listeners: {counts['finished']} finished, {counts['screened_out']} screened out, "
+            f"{counts['withdrawn']} left, {counts['vanished']} vanished{f', {expired} expired' if expired else ''}. "
+            f"Pages reloaded: {summary.reloads}. Forms sent twice: {summary.double_submits}."
         )
         rate = summary.answered / max(summary.seconds, 1e-9)
-        click.echo(f"{summary.answered} answers in {summary.seconds:.1f} s ({rate:.0f} a second).")
+        click.echo(f"Responses: {summary.answered} in {summary.seconds:.1f} s ({rate:.0f} per second).")
     if summary.finished < wanted:
         raise RootnoteError(
-            f"only {summary.finished} of {wanted} listeners found a place and finished"
+            f"listeners who finished: only {summary.finished} of {wanted}"
             + (
-                "; run it again."
+                "; run the command again."
                 if own
-                else "; places held by those who vanished come back when their reservation ends "
+                else "; the places of those who vanished become free when their reservations expire "
                 "(recruiter.reservation_minutes in study.toml)."
             )
         )

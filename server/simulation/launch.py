@@ -98,7 +98,13 @@ def rehearse_launch(
         environment = _environment(study, folder, market)
         address = stack.enter_context(own_server(study, environment))
         researcher = LaunchRehearsal(study, folder.resolve(), environment | {"ROOTNOTE_PUBLIC_URL": address}, quiet)
-        pool = WorkerPool(workers, StimulusLookup(read_plan(study)), wanted.model, wanted.seed, wanted.patience)
+        pool = WorkerPool(
+            workers,
+            StimulusLookup(read_plan(study), study.config.questions),
+            wanted.model,
+            wanted.seed,
+            wanted.patience,
+        )
         _launch(researcher, pool, wanted.at_once, guest)
         outcome = _sum_up(study, kind, researcher, market, pool)
     if not quiet:

@@ -176,8 +176,8 @@ def _visit(pool: WorkerPool, turn: int, visit: WorkerVisit, offer: str) -> Worke
         held = again
     surely = SURELY.get(visit.trick, {})
     model = ResponseModel(pool.model.config.model_copy(update=surely), pool.model.true_rates)
-    listener = SimulatedListener("", turn, pool.seed, pool.stimuli, model, take=held.url)
-    visit.outcome = listener.take().outcome
+    listener = SimulatedListener("", turn, pool.seed, pool.stimuli, model, start_url=held.url)
+    visit.outcome = listener.take_study().outcome
     _go_back(client, visit, held, listener.page)
     return visit
 

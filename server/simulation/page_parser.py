@@ -1,6 +1,6 @@
-"""Reading a page as a browser would: its step, sounds, forms and completion code.
+"""Parsing a page as a browser would: its step, sounds, forms and completion code.
 
-Only what every listener's browser gets is read: `data-step` on <main>, `data-clip` on <audio>, the fields of forms
+It reads what every listener's browser gets: `data-step` on <main>, `data-clip` on <audio>, the fields of forms,
 `data-code` and `data-back`.
 """
 
@@ -12,21 +12,25 @@ from html.parser import HTMLParser
 
 @dataclass
 class ParsedForm:
-    """A form: where it posts to, its filled fields, what may be chosen (radio name -> values), and of which fields
-    numbers between two bounds are asked. A link back to a marketplace is one that has no fields (`method` "get")."""
+    """A form: its address, its fields with their values, and the choices (name of radio buttons or boxes -> values).
+
+    A link back to a marketplace is a form without fields (`method` "get").
+    """
 
     action: str
     fields: dict[str, str | list[str]] = field(default_factory=dict)
     choices: dict[str, list[str]] = field(default_factory=dict)
-    numbers: dict[str, tuple[float, float]] = field(default_factory=dict)
-    several: dict[str, int] = field(default_factory=dict)  # how many boxes of a name are to be ticked at least
-    required: set[str] = field(default_factory=set)
     method: str = "post"
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all fields and choices."""
+        return {*self.fields, *self.choices}
 
 
 @dataclass
 class ParsedPage:
-    """What a page holds; `sounds` maps the name of a clip (X, A, B, tones, volume) to its address."""
+    """The contents of a page; `sounds` maps the name of a clip (X, A, B, tones, volume) to its address."""
 
     step: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
@@ -40,10 +44,10 @@ class ParsedPage:
         return int(self.attributes.get("data-position", "0"))
 
     def form(self, ending: str) -> ParsedForm:
-        """The form whose address ends so.
+        """The form whose address ends with `ending`.
 
         Raises:
-            LookupError: where the page has none.
+            LookupError: if the page has none.
         """
         for form in self.forms:
             if form.action.endswith(ending):
@@ -85,16 +89,10 @@ class _Reader(HTMLParser):
 
     def _read_field(self, tag: str, given: dict[str, str], form: ParsedForm) -> None:
         name, value = given["name"], given.get("value", "")
-        if "required" in given:
-            form.required.add(name)
         if (tag == "input" and given.get("type") in ("radio", "checkbox")) or (tag == "button" and value):
             form.choices.setdefault(name, []).append(value)
-            if given.get("type") == "checkbox":
-                form.several[name] = int(given.get("data-least", "1"))
-        elif tag in ("input", "textarea"):
+        elif tag in ("input", "textarea", "select"):
             form.fields[name] = value
-            if "data-most" in given:
-                form.numbers[name] = (float(given["data-least"]), float(given["data-most"]))
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "form":

@@ -1,7 +1,7 @@
-"""A crowd of simulated listeners: several at once, coming until enough have finished or the study is complete.
+"""Many simulated listeners: several at a time, until enough have finished or the study is complete.
 
-A listener who fails, leaves or vanishes gives the place to another who comes later; where all places are held, the
-crowd waits for the leases of those who vanished to run out.
+A listener who fails, leaves or vanishes frees a place for another. If all places are held, the others wait until the
+reservations of those who vanished expire.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ RETRY_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class ListenerMix:
-    """Who comes: how many are to finish, how many at once, and for how long to wait for a held place."""
+    """Who takes part: how many must finish, how many at a time, and how long to wait for a place."""
 
     url: str
     listeners: int
     seed: int
-    mind: ResponseModel
+    model: ResponseModel
     at_once: int = 6
     patience_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
 class RehearsalSummary:
-    """What came of a rehearsal; `outcomes` counts listeners, `answered` counts trials."""
+    """The result of a rehearsal; `outcomes` counts listeners, `answered` and `agreed` count trials."""
 
     outcomes: dict[str, int]
     answered: int
@@ -50,7 +50,7 @@ class RehearsalSummary:
 
 @dataclass
 class _State:
-    """What the threads share, under one lock."""
+    """The state that the threads share, under one lock."""
 
     listeners: int
     lock: threading.Condition = field(default_factory=threading.Condition)
@@ -58,9 +58,9 @@ class _State:
     active: int = 0
     finished: int = 0
     stopped: bool = False
-    moved_at: float = field(default_factory=time.monotonic)
+    changed_at: float = field(default_factory=time.monotonic)
     error: BaseException | None = None
-    walks: list[BotSession] = field(default_factory=list)
+    sessions: list[BotSession] = field(default_factory=list)
 
     def admit(self) -> int | None:
         """The index of the next listener once one is wanted; None when no more are."""
@@ -76,18 +76,18 @@ class _State:
     def _is_over(self) -> bool:
         return self.stopped or self.error is not None or self.finished >= self.listeners
 
-    def turned_away(self) -> None:
-        """A listener found no place: nobody came in, so the index is used again by no one and nothing is counted."""
+    def found_no_place(self) -> None:
+        """A listener found no place: nothing is counted, and its index is not used again."""
         with self.lock:
             self.active -= 1
 
-    def done(self, walk: BotSession) -> int:
-        """Book a walk; how many have finished."""
+    def record(self, session: BotSession) -> int:
+        """Record a visit; how many listeners have finished."""
         with self.lock:
             self.active -= 1
-            self.finished += walk.outcome == "finished"
-            self.walks.append(walk)
-            self.moved_at = time.monotonic()
+            self.finished += session.outcome == "finished"
+            self.sessions.append(session)
+            self.changed_at = time.monotonic()
             self.lock.notify_all()
             return self.finished
 
@@ -99,17 +99,20 @@ class _State:
 
 
 def run_listeners(
-    crowd: ListenerMix, memory: StimulusLookup, report: Callable[[int], None] = lambda finished: None
+    mix: ListenerMix, lookup: StimulusLookup, report: Callable[[int], None] = lambda finished: None
 ) -> RehearsalSummary:
-    """Send listeners until `crowd.listeners` have finished or the study is complete.
+    """Send listeners until `mix.listeners` have finished or the study is complete.
+
+    Args:
+        report: called with the number of listeners who have finished.
 
     Raises:
-        RootnoteError: where the server cannot be reached or the study did not behave.
+        RootnoteError: if the server cannot be reached or the study did not behave.
     """
-    state, began = _State(crowd.listeners), time.monotonic()
+    state, started = _State(mix.listeners), time.monotonic()
     threads = [
-        threading.Thread(target=_send_some, args=(crowd, memory, state, report), daemon=True)
-        for _ in range(min(crowd.at_once, crowd.listeners))
+        threading.Thread(target=_send_listeners, args=(mix, lookup, state, report), daemon=True)
+        for _ in range(min(mix.at_once, mix.listeners))
     ]
     for thread in threads:
         thread.start()
@@ -118,55 +121,55 @@ def run_listeners(
             thread.join()
     finally:
         state.stop()
-    _raise_kindly(crowd, state.error)
-    return _sum_up(state.walks, time.monotonic() - began)
+    _raise_error(mix, state.error)
+    return _sum_up(state.sessions, time.monotonic() - started)
 
 
-def _send_some(crowd: ListenerMix, memory: StimulusLookup, state: _State, report: Callable[[int], None]) -> None:
+def _send_listeners(mix: ListenerMix, lookup: StimulusLookup, state: _State, report: Callable[[int], None]) -> None:
     try:
         while (index := state.admit()) is not None:
-            _send_one(crowd, memory, state, index, report)
+            _send_one(mix, lookup, state, index, report)
     except BaseException as error:
         state.stop(error)
 
 
 def _send_one(
-    crowd: ListenerMix, memory: StimulusLookup, state: _State, index: int, report: Callable[[int], None]
+    mix: ListenerMix, lookup: StimulusLookup, state: _State, index: int, report: Callable[[int], None]
 ) -> None:
     while True:
-        walk = SimulatedListener(crowd.url, index, crowd.seed, memory, crowd.mind).take()
-        if walk.outcome not in ("full", "complete"):
-            report(state.done(walk))
+        session = SimulatedListener(mix.url, index, mix.seed, lookup, mix.model).take_study()
+        if session.outcome not in ("full", "complete"):
+            report(state.record(session))
             return
-        waited = time.monotonic() - state.moved_at
-        if walk.outcome == "complete" or waited > crowd.patience_seconds:
-            state.turned_away()
+        waited = time.monotonic() - state.changed_at
+        if session.outcome == "complete" or waited > mix.patience_seconds:
+            state.found_no_place()
             state.stop()
             return
         if state.stopped:
-            state.turned_away()
+            state.found_no_place()
             return
         time.sleep(RETRY_SECONDS)
 
 
-def _raise_kindly(crowd: ListenerMix, error: BaseException | None) -> None:
+def _raise_error(mix: ListenerMix, error: BaseException | None) -> None:
     if error is None:
         return
     if isinstance(error, httpx.HTTPError):
         raise RootnoteError(
-            f"the server at {crowd.url} does not answer ({type(error).__name__}); is it running there?"
+            f"the server at {mix.url} does not answer ({type(error).__name__}); is it running there?"
         ) from error
     if isinstance(error, BotError | LookupError):
         raise RootnoteError(f"the rehearsal found a fault in the web study: {error}.") from error
     raise error
 
 
-def _sum_up(walks: list[BotSession], seconds: float) -> RehearsalSummary:
+def _sum_up(sessions: list[BotSession], seconds: float) -> RehearsalSummary:
     return RehearsalSummary(
-        outcomes=dict(Counter(walk.outcome for walk in walks)),
-        answered=sum(walk.answered for walk in walks),
-        agreed=sum(walk.agreed for walk in walks),
-        reloads=sum(walk.reloads for walk in walks),
-        double_submits=sum(walk.double_submits for walk in walks),
+        outcomes=dict(Counter(session.outcome for session in sessions)),
+        answered=sum(session.answered for session in sessions),
+        agreed=sum(session.agreed for session in sessions),
+        reloads=sum(session.reloads for session in sessions),
+        double_submits=sum(session.double_submits for session in sessions),
         seconds=seconds,
     )

@@ -1,4 +1,4 @@
-"""A rehearsal's own server: a child process on an emptied rehearsal database, which ends with the rehearsal."""
+"""The server of a rehearsal: a child process on an empty rehearsal database, which ends with the rehearsal."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from server.db import database
 from server.settings import read_settings
 from study.config import Study
 
-RESERVATION_SECONDS = 6.0  # those who vanish give their place back within the rehearsal
+RESERVATION_SECONDS = 6.0  # so that the places of those who vanish become free within the rehearsal
 LINK = "/take"
 
 
 @contextlib.contextmanager
-def own_server(study: Study, given: Mapping[str, str] | None = None) -> Iterator[str]:
-    """A server in a child process on a free port, on an emptied rehearsal database; yields its address.
+def own_server(study: Study, variables: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A server in a child process on a free port, on an empty rehearsal database; yields its address.
 
-    `given`: its environment, where it is not this process's.
+    Args:
+        variables: its environment (default: that of this process).
 
     Raises:
-        RootnoteError: where it does not start, with what it said.
+        RootnoteError: if it does not start, with its own message.
     """
-    # Rehearsed answers are no one's, so a secret that ends with the rehearsal is good enough.
-    environment = {"ROOTNOTE_RESERVATION_MINUTES": str(RESERVATION_SECONDS / 60), **(given or os.environ)}
+    # No real people are involved, so a secret that ends with the rehearsal is good enough.
+    environment = {"ROOTNOTE_RESERVATION_MINUTES": str(RESERVATION_SECONDS / 60), **(variables or os.environ)}
     if not environment.get("ROOTNOTE_SECRET"):
         environment["ROOTNOTE_SECRET"] = secrets.token_hex(32)
     settings = read_settings(study, environment, rehearsal=True)
@@ -50,16 +51,16 @@ def own_server(study: Study, given: Mapping[str, str] | None = None) -> Iterator
         "--port",
         "0",
     ]
-    with tempfile.TemporaryFile("w+") as said, _ending_on_sigterm():
-        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
+    with tempfile.TemporaryFile("w+") as errors, _ending_on_sigterm():
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
         reading: threading.Thread | None = None
         try:
             assert child.stdout is not None
             address = read_address(child.stdout)
             if address is None:
                 child.wait(timeout=10)
-                said.seek(0)
-                lines = said.read().strip().splitlines()
+                errors.seek(0)
+                lines = errors.read().strip().splitlines()
                 raise RootnoteError(lines[-1].removeprefix("rootnote: ") if lines else "the server did not start.")
             reading = threading.Thread(target=child.stdout.read, daemon=True)
             reading.start()  # a full pipe would stop the server
@@ -73,7 +74,7 @@ def own_server(study: Study, given: Mapping[str, str] | None = None) -> Iterator
 
 
 def read_address(stdout: IO[str]) -> str | None:
-    """The address in the line that holds the link; None where the server ends without one."""
+    """The address in the line with the link; None if the server ends without one."""
     for line in stdout:
         word = line.split()[-1] if line.strip() else ""
         if word.startswith("http") and word.endswith(LINK):
@@ -83,7 +84,7 @@ def read_address(stdout: IO[str]) -> str | None:
 
 @contextlib.contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C, so that the child is stopped too."""
+    """Make SIGTERM unwind the stack as Ctrl-C does, so that the child is stopped too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -95,6 +96,7 @@ def _ending_on_sigterm() -> Iterator[None]:
 
 
 def stop(child: subprocess.Popen[str]) -> None:
+    """Terminate a process, or kill it if it does not end within five seconds."""
     child.terminate()
     try:
         child.wait(timeout=5)

@@ -1,9 +1,9 @@
 """The language of a page: one of those that study.toml offers.
 
-At the door it is the one that the link asks for (?lang=de), else the one that the browser likes best, else the
-study's first; from consent on it is the one in the listener's row. No cookie says it. The desk speaks English.
-Texts are written in English and looked up in server/locale/<language>/LC_MESSAGES/rootnote.mo; what is not found
-there, as a researcher's own words, is shown as it is.
+Before consent it is the one that the link asks for (?lang=de), else the one that the browser prefers, else the
+study's first; after consent it is the one in the listener's row. No cookie is used. The desk is in English.
+Texts are written in English and looked up in server/locale/<language>/LC_MESSAGES/rootnote.mo; a text that is not
+found there, such as a researcher's own question, is shown as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from flask import Flask, current_app, g, request
 
 from study.languages import LANGUAGES, SOURCE
-from study.questionnaire import BaseQuestion, NumberQuestion
+from study.questions.base import BaseQuestion
 
 FOLDER = Path(__file__).parents[1] / "locale"
 DOMAIN = "rootnote"
@@ -26,7 +26,7 @@ OFFERED = "LANGUAGES_OFFERED"
 
 @dataclass(frozen=True)
 class ListenerTexts:
-    """A question's words as a listener reads them; `options` maps what is kept to what is shown."""
+    """A question as a listener reads it; `options` maps what is stored to what is shown."""
 
     text: str
     options: Mapping[str, str]
@@ -34,7 +34,7 @@ class ListenerTexts:
 
 
 def install(app: Flask, offered: Sequence[str]) -> None:
-    """Teach an application's templates the languages that a study offers."""
+    """Give an application's templates the languages that a study offers."""
     app.config[OFFERED] = tuple(offered)
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.jinja_env.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
@@ -43,7 +43,7 @@ def install(app: Flask, offered: Sequence[str]) -> None:
 
 
 def present() -> str:
-    """The language of the page that is being made."""
+    """The language of the page that is being rendered."""
     if request.path == "/desk" or request.path.startswith("/desk/"):
         return SOURCE
     if "language" not in g:
@@ -51,17 +51,17 @@ def present() -> str:
     return str(g.language)
 
 
-def use(asked: str | None) -> None:
-    """Make the page in the language asked for, or, where the study does not offer it, in the browser's."""
+def use(requested: str | None) -> None:
+    """Render the page in the language requested or, if the study does not offer it, in the browser's."""
     offered = current_app.config[OFFERED]
-    g.language = asked if asked in offered else _liked_best(offered)
+    g.language = requested if requested in offered else _preferred(offered)
 
 
-def _liked_best(offered: Sequence[str]) -> str:
-    """The first language that the browser asks for, Austria's German counting as German, else the study's first."""
-    liked = [tag.lower() for tag, quality in request.accept_languages if quality > 0]
-    found = (code for tag in liked for code in offered if code in (tag, tag.partition("-")[0]))
-    return next(found, offered[0])
+def _preferred(offered: Sequence[str]) -> str:
+    """The first language that the browser asks for (Austrian German counts as German), else the study's first."""
+    accepted = [tag.lower() for tag, quality in request.accept_languages if quality > 0]
+    matching = (code for tag in accepted for code in offered if code in (tag, tag.partition("-")[0]))
+    return next(matching, offered[0])
 
 
 def direction() -> str:
@@ -75,14 +75,10 @@ def amount(money: float) -> str:
 
 @functools.cache
 def catalogue(language: str) -> catalogues.NullTranslations:
-    """The words of a language; English needs no catalogue.
-
-    Raises:
-        FileNotFoundError: where a language of study.languages has none.
-    """
+    """The translations into a language; English needs none, and what a catalogue lacks appears in English."""
     if language == SOURCE:
         return catalogues.NullTranslations()
-    return catalogues.translation(DOMAIN, FOLDER, [language])
+    return catalogues.translation(DOMAIN, LANGUAGES[language].locale or FOLDER, [language], fallback=True)
 
 
 def gettext(text: str) -> str:
@@ -91,13 +87,14 @@ def gettext(text: str) -> str:
 
 
 def ngettext(one: str, many: str, number: int) -> str:
+    """A text in the language of the page, in the plural form for `number`."""
     return catalogue(present()).ngettext(one, many, number)
 
 
 def wording(question: BaseQuestion) -> ListenerTexts:
-    """A question's words in the language of the page."""
-    own = question.translations.get(present())
-    unit = question.unit if isinstance(question, NumberQuestion) else ""
-    if own is None:
+    """A question's texts in the language of the page."""
+    translation, unit = question.translations.get(present()), question.shown_unit
+    if translation is None:
         return ListenerTexts(gettext(question.text), {one: gettext(one) for one in question.offered}, unit)
-    return ListenerTexts(own.text, dict(zip(question.offered, own.options, strict=True)), own.unit or unit)
+    options = dict(zip(question.offered, translation.options, strict=True))
+    return ListenerTexts(translation.text, options, translation.unit or unit)

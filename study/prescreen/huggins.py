@@ -1,32 +1,63 @@
 """Huggins pitch: three noises, in one of them a faint tone that only two ears together can hear.
 
 The noise of the target is shifted by 180 degrees between 564 and 636 Hz in the right ear; the other two are the same
-in both. Either ear alone gets plain noise, so the tone is there over headphones only; where both channels meet, as
+in both. Either ear alone gets plain noise, so the tone is there over headphones only; where both channels mix, as
 from loudspeakers, the band cancels instead, which leaves a dip of 72 Hz and no tone.
 Source: Milne et al. (2020), An online headphone screening test based on dichotic pitch, Behavior Research Methods 53
-(600 Hz, ±6 %, 1 s, six trials, all to be right, two attempts).
+(600 Hz, ±6 %, 1 s, six trials, all must be right, two attempts).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from study.config import StudyConfig
-from study.prescreen.item import INTERVAL_SECONDS, INTERVALS, SAMPLE_RATE, Item, Sound, draw_seed, in_row, ramped
+from study.prescreen.item import (
+    CHOICE_OF_INTERVAL,
+    INTERVAL_SECONDS,
+    INTERVALS,
+    SAMPLE_RATE,
+    AnswerField,
+    Heard,
+    Item,
+    Sound,
+    draw_seed,
+    join_intervals,
+    ramped,
+)
+from study.prescreen.perception import decibels, intervals_of, judged
+from study.prescreen.settings import StepConfig
+
+if TYPE_CHECKING:
+    from study.config import StudyConfig
 
 CENTRE_HZ = 600.0
 WIDTH = 0.06  # of the centre, to either side
 RAMP_SECONDS = 0.03
 LOUDEST_DBFS = -18.0  # noise peaks at four to five times its RMS
+# A simulated listener compares the two ears no better than to this share of what they hear, and so guesses at a pitch
+# far below it.
+BINAURAL_FLOOR = 0.1
+PITCH_BAND = (540.0, 660.0)  # Hz; in which a pitch around 600 Hz is heard
+
+
+class HugginsConfig(StepConfig):
+    """Find the tone that only two ears hear: six of six, two attempts (Milne et al. 2020)."""
 
 
 @dataclass(frozen=True)
 class HugginsItem(Item):
     """The tone is in interval `target` (1 to 3); `level_dbfs` is the RMS of a noise."""
+
+    title: ClassVar[str] = "Huggins pitch"
+    summary: ClassVar[str] = (
+        "chooses which of three noises has a faint tone in it, which is heard over headphones only (Milne et al. 2020)."
+    )
+    field: ClassVar[AnswerField] = CHOICE_OF_INTERVAL
+    settings: ClassVar[type[StepConfig] | None] = HugginsConfig
 
     target: int
     level_dbfs: float
@@ -41,6 +72,20 @@ class HugginsItem(Item):
     def answers(cls, config: StudyConfig) -> range:
         return range(1, INTERVALS + 1)
 
+    @classmethod
+    def simulate(cls, heard: Heard, sample_rate: int, rng: np.random.Generator) -> int:
+        """Find the interval in which the difference of the ears has most power around 600 Hz.
+
+        The equalisation-cancellation model of Durlach (1963), without the equalisation.
+        """
+        salience = []
+        for part in intervals_of(heard):
+            left, right = part.T
+            one_ear = (_band_power(left, sample_rate) + _band_power(right, sample_rate)) / 2
+            difference = _band_power(left - right, sample_rate) / one_ear if _both_ears_hear(part) else 0.0
+            salience.append(decibels(difference + BINAURAL_FLOOR))
+        return 1 + int(np.argmax(judged(salience, rng)))
+
     @property
     def answer(self) -> int:
         return self.target
@@ -51,11 +96,11 @@ class HugginsItem(Item):
         intervals = []
         for number in range(1, INTERVALS + 1):
             noise = 10 ** (self.level_dbfs / 20) * rng.standard_normal(round(INTERVAL_SECONDS * sample_rate))
-            # Both are made every time, so that the work too is the same for every answer.
+            # Both are computed every time, so that the time taken is the same for every answer.
             shifted = _shifted(noise, sample_rate)
             both = np.stack([noise, shifted if number == self.target else noise], axis=1)
             intervals.append(ramped(both, sample_rate, RAMP_SECONDS))
-        return in_row(intervals, sample_rate)
+        return join_intervals(intervals, sample_rate)
 
 
 def _shifted(noise: npt.NDArray[np.float64], sample_rate: int) -> npt.NDArray[np.float64]:
@@ -63,3 +108,14 @@ def _shifted(noise: npt.NDArray[np.float64], sample_rate: int) -> npt.NDArray[np
     frequencies = np.fft.rfftfreq(len(noise), 1 / sample_rate)
     spectrum[np.abs(frequencies - CENTRE_HZ) <= WIDTH * CENTRE_HZ] *= -1
     return np.fft.irfft(spectrum, len(noise))
+
+
+def _both_ears_hear(part: Heard) -> bool:
+    return bool(np.mean(part**2, axis=0).min() > 0)
+
+
+def _band_power(signal: npt.NDArray[np.float64], rate: int) -> float:
+    size = 1 << (len(signal) - 1).bit_length()  # a power of two is fast
+    power = np.abs(np.fft.rfft(signal, size)) ** 2
+    frequencies = np.fft.rfftfreq(size, 1 / rate)
+    return float(power[(frequencies >= PITCH_BAND[0]) & (frequencies <= PITCH_BAND[1])].sum())

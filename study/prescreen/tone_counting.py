@@ -1,30 +1,57 @@
-"""Count the tones: a short sound with some tones in it; the listener writes how many.
+"""Count the tones: the listener hears a short sound with some tones in it and enters how many.
 
-It tells that somebody hears and attends, whatever they listen with: both ears get the same.
+It shows that somebody hears and pays attention, whatever they listen with: both ears get the same.
 Source: the listening test of the paper (Section 4.2), after ReSEval.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from study.config import StudyConfig
-from study.prescreen.item import SAMPLE_RATE, Item, Sound, draw_seed, ramped
+from study.languages import mark
+from study.prescreen.item import SAMPLE_RATE, AnswerField, Heard, Item, Sound, draw_seed, ramped
+from study.prescreen.settings import StepConfig
+
+if TYPE_CHECKING:
+    from study.config import StudyConfig
 
 TONE_SECONDS = 0.22
-GAP_SECONDS = 0.20  # the least silence between two tones: below about 0.1 s people begin to miscount
+GAP_SECONDS = 0.20  # the shortest silence between two tones: below about 0.1 s people begin to miscount
 SLOT_SECONDS = 0.55
 EDGE_SECONDS = 0.35
 RAMP_SECONDS = 0.01
 LEVEL = 0.2  # peak of a tone
+FRAME_SECONDS = 0.01  # in which a simulated listener hears
+
+
+class TonesConfig(StepConfig):
+    """Count the tones: as in the paper."""
+
+    items: int = Field(default=2, ge=1, le=10)
+    min_tones: int = Field(default=4, ge=1, le=12)
+    max_tones: int = Field(default=8, ge=2, le=16)
+
+    @model_validator(mode="after")
+    def _range(self) -> TonesConfig:
+        if self.max_tones <= self.min_tones:
+            raise ValueError("max_tones must be above min_tones")
+        return self
 
 
 @dataclass(frozen=True)
 class ToneItem(Item):
     """`count` tones at times and pitches drawn from `seed`, in `slots` slots of time."""
+
+    title: ClassVar[str] = "Count the tones"
+    summary: ClassVar[str] = "counts the tones in a short recording, which shows that sounds can be heard at all."
+    field: ClassVar[AnswerField] = AnswerField(
+        "count", 0, 99, mark("Please enter how many tones you heard, as a number.")
+    )
+    settings: ClassVar[type[StepConfig] | None] = TonesConfig
 
     count: int
     slots: int
@@ -32,24 +59,39 @@ class ToneItem(Item):
 
     @classmethod
     def draw(cls, rng: np.random.Generator, config: StudyConfig) -> Self:
-        tones = config.prescreen.tones
+        tones = config.prescreen.typed_section("tones", TonesConfig)
         count = int(rng.integers(tones.min_tones, tones.max_tones, endpoint=True))
         return cls(count, tones.max_tones, draw_seed(rng))
 
     @classmethod
     def answers(cls, config: StudyConfig) -> range:
-        return range(config.prescreen.tones.min_tones, config.prescreen.tones.max_tones + 1)
+        tones = config.prescreen.typed_section("tones", TonesConfig)
+        return range(tones.min_tones, tones.max_tones + 1)
+
+    @classmethod
+    def simulate(cls, heard: Heard, sample_rate: int, rng: np.random.Generator) -> int:
+        """Count the onsets of the envelope, in frames of 10 ms."""
+        mono = heard.mean(axis=1)
+        frame = round(FRAME_SECONDS * sample_rate)
+        frames = mono[: len(mono) // frame * frame].reshape(-1, frame)
+        envelope = np.sqrt(np.mean(frames**2, axis=1))
+        if envelope.max() < 1e-4:
+            return 0
+        loud = envelope > 0.3 * envelope.max()
+        # A tone takes several frames: a single frame is a click, a single gap is a beat within a tone.
+        loud = np.convolve(loud, np.ones(3), mode="same") >= 2
+        return int(np.count_nonzero(np.diff(loud.astype(int), prepend=0) == 1))
 
     @property
     def answer(self) -> int:
         return self.count
 
     def render(self, sample_rate: int = SAMPLE_RATE) -> Sound:
-        """The sound [samples]; its length depends on `slots` alone."""
+        """The sound [samples]; its length depends only on `slots`."""
         rng = np.random.default_rng(self.seed)
         room = self.slots * SLOT_SECONDS
         sound = np.zeros(round((room + 2 * EDGE_SECONDS) * sample_rate), dtype=np.float32)
-        # What the tones and their least gaps leave of the room is dealt out at random between them.
+        # The time that the tones and their shortest gaps leave is distributed at random between them.
         slack = room - self.count * (TONE_SECONDS + GAP_SECONDS)
         cuts = np.sort(rng.uniform(0.0, slack, self.count))
         for index, cut in enumerate(cuts):

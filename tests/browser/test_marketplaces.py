@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Frame, Page, expect
 
 from server.simulation.bots import ResponseModel
-from server.simulation.hearing import count_tones
+from server.simulation.hearing import LOUDSPEAKERS, answer_by_ear
 from server.simulation.launch import LaunchOutcome, RehearsedLaunch, rehearse_launch, set_recruiter
 from server.simulation.marketplace_client import MarketplaceClient
 from server.simulation.marketplace_workers import WorkerVisit as WorkersVisit
@@ -39,7 +40,7 @@ class InFrame(Visit):
 
     def tones(self) -> int:
         source = self.page.locator("audio[data-clip=tones]").get_attribute("src")
-        return count_tones(httpx.get(f"{self.site}{source}").content)
+        return answer_by_ear("tones", httpx.get(f"{self.site}{source}").content, LOUDSPEAKERS, np.random.default_rng())
 
     def take_the_study(self) -> None:
         """From the consent page to the last one."""

@@ -13,8 +13,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
 from server.irb import screen_list
-from server.irb.formatting import LANGUAGE_NAMES
 from server.irb.screen_list import Screen, check_screens
+from study.languages import LANGUAGES
 from tests.browser.test_player import WCAG
 from tests.paper_study import make_study
 from tests.server.irb.test_packet import SECTIONS
@@ -60,7 +60,7 @@ def test_every_screen_is_pictured_in_every_language_at_both_widths(packet: Path)
     page = (packet / "packet.html").read_text(encoding="utf-8")
     parts = re.split(r"<h3>In ([^<]+)</h3>", page)
     found = dict(zip(parts[1::2], parts[2::2], strict=True))
-    assert found.keys() == {LANGUAGE_NAMES[code] for code in OFFERED}
+    assert found.keys() == {LANGUAGES[code].english for code in OFFERED}
     for part in found.values():
         assert sorted(re.findall(r"<strong>\d+\. ([^<]+)</strong>", part)) == expected()
         assert part.count('class="laptop"') == part.count('class="phone"') == len(expected())

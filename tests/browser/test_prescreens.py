@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from server.simulation.hearing import ANSWERS, HEADPHONES
+from server.simulation.hearing import HEADPHONES, answer_by_ear
 from study.config import Study
 from tests.browser.test_player import LAPTOP, WCAG
 from tests.paper_study import make_study
@@ -60,7 +60,7 @@ def hear(page: Page) -> list[list[float]]:
 
 def right_answer(page: Page, site: str) -> int:
     data = page.request.get(site + str(page.locator("audio").get_attribute("src"))).body()
-    return ANSWERS[kind(page)](data, HEADPHONES, np.random.default_rng(1))
+    return answer_by_ear(kind(page), data, HEADPHONES, np.random.default_rng(1))
 
 
 def kind(page: Page) -> str:

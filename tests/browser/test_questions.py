@@ -1,4 +1,4 @@
-"""All types of questions in a real browser: by keyboard alone, with what is wrong said where it is, accessible."""
+"""All question types in a real browser: by keyboard only, with errors shown where they are, and accessible."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_questions_are_answered_by_keyboard_alone(browser: Browser, site: str, s
         page = context.new_page()
         go_to_the_questions(page, site)
         sound(page, "light", "dark")
-        expect(page.get_by_role("group", name="Which do you play? (2 answers at most)")).to_be_visible()
+        expect(page.get_by_role("group", name="Which do you play? (choose at most 2)")).to_be_visible()
         expect(page.get_by_role("radio", name="1 Silent")).to_be_visible()
         # Tab goes from group to group; within one arrows choose, and the space bar ticks boxes.
         for keys in (

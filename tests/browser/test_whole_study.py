@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
-from server.simulation.hearing import count_tones
+from server.simulation.hearing import LOUDSPEAKERS, answer_by_ear
 from study.config import Study
 from study.trial_plan import read_plan
 from tests.browser.conftest import SECRET
@@ -122,7 +123,8 @@ class Visit:
 
     def tones(self) -> int:
         source = self.page.locator("audio[data-clip=tones]").get_attribute("src")
-        return count_tones(self.page.request.get(self.site + str(source)).body())
+        sound = self.page.request.get(self.site + str(source)).body()
+        return answer_by_ear("tones", sound, LOUDSPEAKERS, np.random.default_rng())
 
     def compare(self, choice: str) -> None:
         for clip in ("X", "A", "B"):

@@ -23,8 +23,9 @@ from werkzeug.test import Client, TestResponse
 from server.app import create_app
 from server.db import database
 from server.settings import Settings
-from server.simulation.hearing import ANSWERS, HEADPHONES, Hearing
+from server.simulation.hearing import HEADPHONES, Hearing, answer_by_ear
 from study.config import Study
+from study.prescreen.registry import STEPS
 from tests.server import postgres_child
 from tests.server.small_study import make_study
 
@@ -245,16 +246,13 @@ class Walker:
             self.answer_item(right)
         return self
 
-    def answer_item(self, right: bool = True, ears: Hearing = HEADPHONES) -> Walker:
+    def answer_item(self, right: bool = True, hearing: Hearing = HEADPHONES) -> Walker:
         """Answer one item of the prescreen by its sound."""
         kind, item = self.find(r'data-kind="(\w+)"'), self.find(r'name="item" value="([^"]+)"')
         sound = self.client.get(self.find(r'<audio data-clip="\w+"[^>]* src="([^"]+)"')).data
-        if kind == "volume":
-            return self.go("prescreen", item=item, heard=1)
-        if kind == "tones":
-            return self.go("prescreen", item=item, count=count_tones(sound) + (not right))
-        heard = ANSWERS[kind](sound, ears, np.random.default_rng(1))
-        return self.go("prescreen", item=item, interval=heard if right else heard % 3 + 1)
+        heard = answer_by_ear(kind, sound, hearing, np.random.default_rng(1))
+        field = STEPS[kind].field
+        return self.go("prescreen", item=item, **{field.name: heard if right else field.other(heard)})
 
     def begin(self) -> Walker:
         self.consent().screen().hear("volume")

@@ -1,4 +1,4 @@
-"""Consent texts: the templates say everything; what is taken out is named."""
+"""Consent texts: the templates mention every element, and a missing element is named."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ import pytest
 from click.testing import CliRunner
 
 import rootnote
+from study.config import text_name
 from study.consent_check import ELEMENTS, missing_elements
-
-LANGUAGES = ("consent.md", "consent.de.md", "consent.ar.md")
-
-
-def template(name: str) -> str:
-    return files("study").joinpath(f"templates/{name}").read_text(encoding="utf-8")
+from study.languages import LANGUAGES, SOURCE
 
 
-@pytest.mark.parametrize("name", LANGUAGES)
-def test_the_templates_say_everything(name):
-    assert missing_elements(template(name)) == []
+def template(language: str) -> str:
+    return (files("study") / "templates" / text_name("consent", language, SOURCE)).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_templates_mention_everything(language):
+    assert missing_elements(template(language), language) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
-    ("paragraph", "unsaid"),
+    ("paragraph", "missing"),
     [(4, {"risks", "benefits", "the alternative"}), (5, {"confidentiality", "later use of de-identified data"}),
      (6, {"that it is voluntary", "leaving without penalty"})],
 )  # fmt: skip
-def test_a_paragraph_that_is_taken_out_is_missed(name, paragraph, unsaid):
-    paragraphs = template(name).split("\n\n")
+def test_what_a_removed_paragraph_mentions_is_missing(language, paragraph, missing):
+    paragraphs = template(language).split("\n\n")
     del paragraphs[paragraph]
-    assert set(missing_elements("\n\n".join(paragraphs))) == unsaid
+    assert set(missing_elements("\n\n".join(paragraphs), language)) == missing
 
 
-def test_an_empty_text_says_nothing():
-    assert missing_elements("") == list(ELEMENTS)
+def test_an_empty_text_mentions_nothing():
+    assert missing_elements("", SOURCE) == list(ELEMENTS.values())
 
 
 def test_check_names_what_the_consent_leaves_out(tmp_path):

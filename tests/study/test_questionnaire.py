@@ -1,4 +1,4 @@
-"""Question types: what each takes, how it is kept, and which settings make no sense."""
+"""Question types: which answers each accepts, how they are stored, and which settings are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from embeddings.errors import RootnoteError
 from study.config import load_study
-from study.questionnaire import QUESTION_TYPES, AnswerError, BaseQuestion, Question, check_answers, split_answer
+from study.questionnaire import QUESTION_TYPES, Question, check_answers
+from study.questions.base import AnswerError, BaseQuestion
 
 OPTIONS = ["Piano", "Violin", "Voice, or: choir"]
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -44,7 +45,7 @@ def test_any_type_may_be_left_empty_unless_it_is_required(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "sent", "kept"),
+    ("kind", "sent", "stored"),
     [
         ("text", [" a\r\nb\0 "], "a\nb"),
         ("text", ["x" * 20], "x" * 20),
@@ -61,11 +62,11 @@ def test_any_type_may_be_left_empty_unless_it_is_required(kind: str) -> None:
         ("age_band", ["not said"], "not said"),
     ],
 )
-def test_what_is_taken(kind: str, sent: list[str], kept: str) -> None:
+def test_accepted_answers(kind: str, sent: list[str], stored: str) -> None:
     question = make(kind, **EXAMPLES[kind])
-    assert question.check(sent) == kept
+    assert question.check(sent) == stored
     if question.countable:
-        assert set(split_answer(question, kept)) <= set(question.countable)
+        assert set(question.split(stored)) <= set(question.countable)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_what_is_taken(kind: str, sent: list[str], kept: str) -> None:
         ("age_band", ["18"], "one of the answers offered"),
     ],
 )
-def test_what_is_refused_is_refused_in_plain_words(kind: str, sent: list[str], words: str) -> None:
+def test_refused_answers_get_a_sentence(kind: str, sent: list[str], words: str) -> None:
     with pytest.raises(AnswerError, match=words):
         make(kind, **EXAMPLES[kind]).check(sent)
 
@@ -102,23 +103,23 @@ def test_a_whole_number_is_whole() -> None:
 
 
 @given(st.lists(st.text(max_size=30), max_size=4), st.sampled_from(sorted(EXAMPLES)))
-def test_whatever_is_sent_is_taken_or_refused_and_what_is_kept_is_taken_again(sent: list[str], kind: str) -> None:
+def test_any_input_is_accepted_or_refused_and_a_stored_answer_is_accepted_again(sent: list[str], kind: str) -> None:
     question = make(kind, **EXAMPLES[kind])
     try:
-        kept = question.check(sent)
+        stored = question.check(sent)
     except AnswerError:
         return
-    assert question.check(split_answer(question, kept)) == kept
-    assert "\0" not in kept
+    assert question.check(question.split(stored)) == stored
+    assert "\0" not in stored
 
 
 @given(st.decimals(-2, 1000, allow_nan=False, places=6))
-def test_a_number_is_kept_exactly(number: Any) -> None:
+def test_a_number_is_stored_exactly(number: Any) -> None:
     from decimal import Decimal
 
-    kept = make("number", **EXAMPLES["number"]).check([f"{number:f}"])
-    assert Decimal(kept) == number
-    assert kept == kept.strip("+ ") and "E" not in kept
+    stored = make("number", **EXAMPLES["number"]).check([f"{number:f}"])
+    assert Decimal(stored) == number
+    assert stored == stored.strip("+ ") and "E" not in stored
 
 
 def test_a_form_is_checked_question_by_question() -> None:
@@ -133,10 +134,10 @@ def test_a_form_is_checked_question_by_question() -> None:
     [
         ("single", {"options": ["one"]}, "at least two"),
         ("single", {"options": ["one", "one"]}, "twice"),
-        ("single", {"options": ["one", " two"]}, "blanks"),
+        ("single", {"options": ["one", " two"]}, "a space"),
         ("multiple", {"options": ["a|b", "c"]}, "separates"),
-        ("multiple", {"options": ["a", "b"], "least": 3}, "cannot give"),
-        ("multiple", {"options": ["a", "b"], "most": 3}, "cannot give"),
+        ("multiple", {"options": ["a", "b"], "least": 3}, "do not fit its 2 options"),
+        ("multiple", {"options": ["a", "b"], "most": 3}, "do not fit its 2 options"),
         ("scale", {"options": ["a", "b", "c"]}, "the ends of its scale"),
         ("scale", {"points": 12}, "11"),
         ("number", {"least": 3, "most": 3}, "above least"),
@@ -144,7 +145,7 @@ def test_a_form_is_checked_question_by_question() -> None:
         ("text", {"options": ["a", "b"]}, "Extra inputs"),
     ],
 )
-def test_settings_that_make_no_sense(kind: str, settings: dict[str, Any], words: str) -> None:
+def test_settings_that_are_refused(kind: str, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         make(kind, **settings)
 

@@ -36,11 +36,11 @@ def kind(walker: Walker) -> str:
 
 def test_every_step_in_its_order(make_site: Callable[..., Site]) -> None:
     walker = (site := make_site(toml=ALL)).walker().consent()
-    seen = []
+    kinds = []
     while walker.step == "prescreen":
-        seen.append(kind(walker))
+        kinds.append(kind(walker))
         walker.answer_item()
-    assert seen == ["volume"] + ["tones"] * 2 + ["huggins"] * 6 + ["antiphase"] * 6
+    assert kinds == ["volume"] + ["tones"] * 2 + ["huggins"] * 6 + ["antiphase"] * 6
     assert walker.step == "instructions"
     assert 'data-clip="volume"' not in walker.html, "the volume is set once"
     assert results(site) == [
@@ -58,26 +58,28 @@ def test_another_order_and_a_threshold(make_site: Callable[..., Site]) -> None:
     for walker, wrong in ((one, 1), (two, 2)):
         for number in range(6):
             walker.answer_item(right=number >= wrong)
-    assert kind(one) == "tones", "five of six will do"
+    assert kind(one) == "tones", "five of six are enough"
     assert two.step == "screened_out"
     assert "You are paid for your time: 1.50 US dollars." in two.html
     assert results(site) == [("antiphase", 1, 5, 6, True), ("antiphase", 1, 4, 6, False)]
 
 
-def test_loudspeakers_are_told_kindly_tried_again_and_let_go(make_site: Callable[..., Site]) -> None:
+def test_listeners_with_loudspeakers_get_another_attempt_and_are_screened_out(make_site: Callable[..., Site]) -> None:
     toml = '[prescreen]\nsteps = ["antiphase"]\n[pay]\nscreened_out_usd = 0\n'
     walker = make_site(toml=toml).walker().consent()
     for _ in range(6):
-        walker.answer_item(ears=LOUDSPEAKERS)
-    assert "This is your last try" in walker.html
+        walker.answer_item(hearing=LOUDSPEAKERS)
+    assert "This is your last attempt" in walker.html
     for _ in range(6):
-        walker.answer_item(ears=LOUDSPEAKERS)
+        walker.answer_item(hearing=LOUDSPEAKERS)
     assert walker.step == "screened_out"
-    assert "paid" not in walker.html, "nothing is promised that study.toml does not say"
+    assert "paid" not in walker.html, "nothing is promised that is not in study.toml"
     assert walker.code
 
 
-def test_a_step_that_is_not_required_is_noted_and_all_go_on(make_site: Callable[..., Site]) -> None:
+def test_the_outcome_of_a_step_that_is_not_required_is_recorded_and_all_continue(
+    make_site: Callable[..., Site],
+) -> None:
     toml = '[prescreen]\nsteps = ["huggins", "tones"]\n[prescreen.huggins]\nrequired = false\nattempts = 1\nitems = 2\n'
     walker = (site := make_site(toml=toml)).walker().consent()
     for _ in range(2):
@@ -89,9 +91,9 @@ def test_a_step_that_is_not_required_is_noted_and_all_go_on(make_site: Callable[
     site.walker().consent().screen().go("instructions").listen().finish()
     with Session(site.app.extensions["rootnote"].engine) as session:
         plan = read_plan(site.study)
-        told = {row["assignment"]: row["passed_prescreen"] for row in response_rows(session, site.study, plan)}
+        passed = {row["assignment"]: row["passed_prescreen"] for row in response_rows(session, site.study, plan)}
         people = listener_rows(session, site.study)
-    assert sorted(told.values()) == [0, 1], "one did not pass, is paid, and can be left out"
+    assert sorted(passed.values()) == [0, 1], "one did not pass, is paid, and can be left out"
     assert [(one["state"], one["huggins_passed"], one["huggins_correct"]) for one in people] == [
         ("finished", 0, 0),
         ("finished", 1, 2),
@@ -121,16 +123,16 @@ def test_damaged_choices_are_refused(make_site: Callable[..., Site]) -> None:
 
 
 @pytest.mark.parametrize("step", ["huggins", "antiphase"])
-def test_nothing_but_the_sound_tells_the_answer(make_site: Callable[..., Site], step: str) -> None:
+def test_only_the_sound_reveals_the_answer(make_site: Callable[..., Site], step: str) -> None:
     """Pages, lengths and headers of twelve listeners are the same; their sounds all differ."""
     site = make_site(listeners=12, toml=f'[prescreen]\nsteps = ["{step}"]\n')
-    seen, sounds = set(), set()
+    pages, sounds = set(), set()
     for _ in range(12):
         walker = site.walker().consent()
         reply = walker.client.get(walker.find(r'<audio data-clip="\w+"[^>]* src="([^"]+)"'))
-        seen.add((re.sub(r"/(audio|a)/[\w-]+", "", walker.html), told(reply), len(reply.data), reply.data[:44]))
+        pages.add((re.sub(r"/(audio|a)/[\w-]+", "", walker.html), told(reply), len(reply.data), reply.data[:44]))
         sounds.add(reply.data)
-    assert len(seen) == 1
+    assert len(pages) == 1
     assert len(sounds) == 12
     field = "target" if step == "huggins" else "soft"
     answers = {re.search(rf'"{field}": (\d)', row[0])[1] for row in site.query(PARAMS)}  # type: ignore[index]
@@ -162,7 +164,7 @@ def test_the_desk_shows_outcomes_by_step(make_site: Callable[..., Site]) -> None
     assert "failed: tones 1 of 1, huggins 1 of 1 at attempt 2, antiphase 0 of 1" in listeners
 
 
-def test_sounds_of_the_attempt_are_there_until_answered(make_site: Callable[..., Site]) -> None:
+def test_sounds_of_an_attempt_are_available_until_answered(make_site: Callable[..., Site]) -> None:
     walker = make_site(toml='[prescreen]\nsteps = ["huggins"]\n').walker().consent()
     now, following = walker.find(r'<audio data-clip="\w+"[^>]* src="([^"]+)"'), walker.find(r'data-next="([^"]+)"')
     assert walker.client.get(following).status_code == 200, "fetched ahead"

@@ -70,11 +70,11 @@ def test_each_type_is_shown_in_a_group_of_its_own_with_a_name(make_site: Callabl
     for name in ("years", "remarks"):
         assert f'<label class="legend" for="q_{name}">' in page and f'id="q_{name}" name="q_{name}"' in page
     assert 'value="Loudspeakers &amp; &lt;more&gt;"' in page
-    assert "I prefer not to say" in page and "(2 answers at most)" in page
+    assert "I prefer not to say" in page and "(choose at most 2)" in page
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_what_is_wrong_is_said_at_its_question_and_nothing_is_lost(make_site: Callable[..., Site]) -> None:
+def test_errors_are_shown_at_their_question_and_answers_are_kept(make_site: Callable[..., Site]) -> None:
     site = make_site(trials=1, toml=TOML)
     walker = at_the_questions(site)
     sent = {"q_plays": ["Piano", "Violin", "Oud"], "q_loud": "2", "q_years": "some", "q_remarks": "\nnext <line>"}

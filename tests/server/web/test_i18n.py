@@ -1,4 +1,4 @@
-"""Languages: every text is in every catalogue, a page is in one language alone, and which one it is in."""
+"""Languages: the catalogues fit the texts, and each page is in one language."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gettext
 import importlib.machinery
 import importlib.util
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,10 +20,10 @@ from click.testing import CliRunner
 from embeddings.errors import RootnoteError
 from server.web import i18n, markdown
 from server.web.markdown import read_study_texts
-from study.check import PLACEHOLDER
+from study.check import PLACEHOLDER, check_study
 from study.cli import cli
 from study.config import load_study
-from study.languages import LANGUAGES, SOURCE
+from study.languages import LANGUAGES, SOURCE, Language
 from tests.server.conftest import Site, Walker, count_tones
 from tests.server.small_study import make_study
 
@@ -62,12 +63,6 @@ def script() -> ModuleType:
     return load_script()
 
 
-@pytest.fixture(scope="module")
-def english(script: ModuleType) -> set[str]:
-    """Every text that listeners read, extracted anew."""
-    return {one.id for one in script.extract() if one.id}
-
-
 # ------------------------------------------------------------------ the catalogues
 
 
@@ -76,22 +71,43 @@ def test_each_language_has_a_catalogue() -> None:
 
 
 @pytest.mark.parametrize("code", OTHERS)
-def test_every_text_is_translated(script: ModuleType, english: set[str], code: str) -> None:
-    """To mend: `scripts/translate` adds new texts to server/locale/*/LC_MESSAGES/rootnote.po and names them."""
+def test_translations_have_what_their_texts_have(script: ModuleType, code: str) -> None:
+    """That every text is translated is for `scripts/translate --check`, before a release."""
     catalogue = script.read(code)
-    texts = {one.id: one.string for one in catalogue if one.id}
-    assert english - set(texts) == set(), "run scripts/translate and translate these"
-    assert set(texts) - english == set(), "run scripts/translate: nothing says these any more"
-    assert script.untranslated(catalogue) == []
-    for text, words in texts.items():
-        assert script.placeholders(words) == script.placeholders(text), text
-        assert not re.search(r"[\"<>&]", re.sub(r"</?\w+>", "", words)), f"may stand in an attribute: {words}"
-        assert words == words.strip() and (text.endswith(".") == words.endswith(".")), text
+    for one in (one for one in catalogue if one.id):
+        texts, translations = ([words] if isinstance(words, str) else list(words) for words in (one.id, one.string))
+        for words in filter(None, translations):
+            text, plural = texts[-1], len(texts) > 1
+            kept, wanted = script.placeholders(words), script.placeholders(text)
+            assert kept == wanted or (plural and set(kept) < set(wanted)), text
+            assert not re.search(r"[\"<>&]", re.sub(r"</?\w+>", "", words)), f"may be in an attribute: {words}"
+            assert words == words.strip() and (text.endswith(".") == words.endswith(".")), text
     catalogue.num_plurals  # noqa: B018 (a language that Babel does not know fails here)
 
 
+def test_the_release_check_finds_what_is_not_translated(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(i18n.FOLDER, tmp_path / "server" / "locale")
+    monkeypatch.setattr(script, "LOCALE", tmp_path / "server" / "locale")
+    texts = script.extract()
+    monkeypatch.setattr(script, "extract", lambda: texts)
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    assert script.main([]) == 0 and script.main(["--check"]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("rootnote.*")}
+    texts.add("A new sentence.")
+    assert script.main(["--check"]) == 1
+    assert "does not translate: A new sentence." in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in before}, "a check writes nothing"
+    assert script.main([]) == 0, "a text without a translation is no error until the release"
+
+
+def test_a_text_without_a_translation_appears_in_english() -> None:
+    assert i18n.catalogue("de").gettext("A new sentence.") == "A new sentence."
+
+
 @pytest.mark.parametrize("code", OTHERS)
-def test_what_is_shipped_is_what_was_translated(script: ModuleType, code: str) -> None:
+def test_the_compiled_catalogues_are_up_to_date(script: ModuleType, code: str) -> None:
     folder = i18n.FOLDER / code / "LC_MESSAGES"
     catalogue = script.read(code)
     assert script.written(catalogue) == (folder / "rootnote.po").read_bytes(), "run scripts/translate"
@@ -99,8 +115,8 @@ def test_what_is_shipped_is_what_was_translated(script: ModuleType, code: str) -
     assert gettext.translation(i18n.DOMAIN, i18n.FOLDER, [code]).gettext("Continue") != "Continue"
 
 
-def test_no_letter_of_a_page_is_outside_the_catalogues() -> None:
-    """What the templates themselves write, and not `_("…")`, has no words in it."""
+def test_every_word_of_a_page_comes_from_the_catalogues() -> None:
+    """What templates contain outside `_("…")` has no words."""
     bare = set()
     for path in sorted((ROOT / "server" / "templates").rglob("*.html")):
         if "desk" not in path.parts:
@@ -113,7 +129,7 @@ def test_no_letter_of_a_page_is_outside_the_catalogues() -> None:
 class _Words(HTMLParser):
     """The words of a page: its text, and the attributes that are read out or shown."""
 
-    SAID = ("alt", "aria-label", "title", "placeholder", "data-then", "data-name")
+    SHOWN_ATTRIBUTES = ("alt", "aria-label", "title", "placeholder", "data-then", "data-name")
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,12 +141,12 @@ class _Words(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
-            if name in self.SAID:
+            if name in self.SHOWN_ATTRIBUTES:
                 self.handle_data(value or "")
 
 
-def test_scripts_say_nothing_in_words_of_their_own() -> None:
-    """What they show comes from `data-words` in base.html, which is translated."""
+def test_scripts_contain_no_sentences() -> None:
+    """They show the texts of `data-words` in base.html, which are translated."""
     base = (ROOT / "server" / "templates" / "base.html").read_text()
     template = re.search("<template data-words (.*?)></template>", base)
     assert template
@@ -143,19 +159,17 @@ def test_scripts_say_nothing_in_words_of_their_own() -> None:
         assert set(re.findall(r'word\("(\w+)"', code)) <= given
 
 
-def test_what_is_said_of_an_answer_can_be_extracted() -> None:
-    """Refused and AnswerError are raised with a sentence that stands there, or one that `mark` has marked."""
+def test_errors_for_listeners_can_be_extracted(script: ModuleType) -> None:
+    """They are raised with a literal sentence, or with one that `mark` has marked."""
     for folder in ("server", "study"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
-                if name in ("Refused", "TakenPart", "NoPlace", "AnswerError", "NotAskedError", "ArrivalError", "mark"):
+                if name in {*script.KEYWORDS} - {"_", "gettext", "ngettext"}:
                     assert isinstance(node, ast.Call)
-                    handed_on = ast.unparse(node.args[0]) in (
-                        "str(problem)",
-                        "str(error)",
-                    )  # it was raised with a sentence below
-                    assert handed_on or isinstance(node.args[0], (ast.Constant, ast.Name)), path
+                    # The error was raised with a sentence elsewhere.
+                    passed_on = ast.unparse(node.args[0]) in ("str(problem)", "str(error)")
+                    assert passed_on or isinstance(node.args[0], (ast.Constant, ast.Name)), path
 
 
 # ------------------------------------------------------------------ pages
@@ -177,7 +191,7 @@ def brackets(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "catalogue", lambda code: Brackets())
 
 
-class _Seen(HTMLParser):
+class _VisibleText(HTMLParser):
     """The words of a page outside brackets."""
 
     def __init__(self) -> None:
@@ -185,18 +199,18 @@ class _Seen(HTMLParser):
         self.text, self.skip = "", 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.text += " ".join(value or "" for name, value in attrs if name in _Words.SAID)
+        self.text += " ".join(value or "" for name, value in attrs if name in _Words.SHOWN_ATTRIBUTES)
 
     def handle_data(self, data: str) -> None:
         self.text += data
 
 
 def outside_brackets(page: str) -> set[str]:
-    seen = _Seen()
-    seen.feed(page)
-    while "⟦" in seen.text:
-        seen.text = re.sub(r"⟦[^⟦⟧]*⟧", " ", seen.text, count=1)
-    return set(re.findall(r"[^\W\d_]{2,}", seen.text))
+    visible = _VisibleText()
+    visible.feed(page)
+    while "⟦" in visible.text:
+        visible.text = re.sub(r"⟦[^⟦⟧]*⟧", " ", visible.text, count=1)
+    return set(re.findall(r"[^\W\d_]{2,}", visible.text))
 
 
 def write_texts(folder: Path, *codes: str) -> None:
@@ -218,14 +232,14 @@ def make_whole(make_site: Callable[..., Site], tmp_path: Path) -> Callable[..., 
 
 
 @on_one_database
-def test_a_listener_reads_one_language_alone(make_whole: Callable[..., Site], brackets: None) -> None:
+def test_a_listener_reads_one_language_only(make_whole: Callable[..., Site], brackets: None) -> None:
     site = make_whole(trials=1, toml="[player]\nconfidence = true\n")
-    seen: dict[str, set[str]] = {}
+    untranslated: dict[str, set[str]] = {}
     allowed = {"Test", "study", "researcher", "example", "org", "de", "Enter", "English", "Deutsch", "العربية"}
     allowed |= {"Klavier", "Laute", "Welche", "spielen", "Sie", "zu"}  # the researcher's own
 
     def look(walker: Walker) -> Walker:
-        seen[walker.step] = outside_brackets(re.sub(r"<code.*?</code>", "", walker.html)) - allowed
+        untranslated[walker.step] = outside_brackets(re.sub(r"<code.*?</code>", "", walker.html)) - allowed
         return walker
 
     walker = look(site.walker().open("?lang=de"))
@@ -236,7 +250,7 @@ def test_a_listener_reads_one_language_alone(make_whole: Callable[..., Site], br
     look(walker).hear_all()
     look(walker.go("trial", confidence=3, **walker.answer_fields()))
     walker.page = walker.post("questions", q_plays="Oud")
-    assert "⟦Please choose more of the answers: at least 2.⟧" in walker.html
+    assert "⟦Please choose more answers: at least 2.⟧" in walker.html
     look(walker).go("questions", q_plays=["Oud", "Piano"])
     look(walker)
     late = site.walker().open("?lang=ar").agree()
@@ -244,12 +258,21 @@ def test_a_listener_reads_one_language_alone(make_whole: Callable[..., Site], br
     for path in ("/a/unknown", "/take?link=x"):
         walker.page = walker.client.get(path)
         look(walker)
-    assert seen.keys() >= {"consent", "prescreen", "instructions", "trial", "questions", "done", "withdrawn", "error"}
-    assert not any(seen.values()), seen
+    assert untranslated.keys() >= {
+        "consent",
+        "prescreen",
+        "instructions",
+        "trial",
+        "questions",
+        "done",
+        "withdrawn",
+        "error",
+    }
+    assert not any(untranslated.values()), untranslated
 
 
 @on_one_database
-def test_the_link_then_the_browser_then_the_study_says_the_language(make_whole: Callable[..., Site]) -> None:
+def test_the_link_then_the_browser_then_the_study_decides_the_language(make_whole: Callable[..., Site]) -> None:
     site = make_whole(trials=1)
     client = site.walker().client
 
@@ -269,7 +292,7 @@ def test_the_link_then_the_browser_then_the_study_says_the_language(make_whole: 
     assert all(address == f"/take?worker=W+1&amp;lang={code}" for address, code in links)
 
 
-def test_from_consent_on_the_language_is_the_listeners(make_whole: Callable[..., Site]) -> None:
+def test_after_consent_the_language_does_not_change(make_whole: Callable[..., Site]) -> None:
     site = make_whole(trials=1)
     walker = site.walker().open("?lang=de")
     entry = walker.find(r'name="entry" value="([^"]+)"')
@@ -286,7 +309,7 @@ def test_from_consent_on_the_language_is_the_listeners(make_whole: Callable[...,
 
 
 @on_one_database
-def test_answers_are_kept_in_the_words_of_study_toml(make_whole: Callable[..., Site]) -> None:
+def test_answers_are_stored_as_study_toml_words_them(make_whole: Callable[..., Site]) -> None:
     site = make_whole(trials=1)
     walker = site.walker().open("?lang=de").agree().screen().go("instructions").answer()
     assert "Welche spielen Sie, zu 100 %?" in walker.html and "> Klavier<" not in walker.html
@@ -297,7 +320,7 @@ def test_answers_are_kept_in_the_words_of_study_toml(make_whole: Callable[..., S
 
 
 @on_one_database
-def test_a_number_of_tones_may_be_written_in_the_languages_own_digits(make_whole: Callable[..., Site]) -> None:
+def test_a_number_of_tones_may_be_entered_in_the_digits_of_the_language(make_whole: Callable[..., Site]) -> None:
     walker = make_whole(trials=1).walker().open("?lang=ar").agree()
     heard = count_tones(walker.hear("tones"))
     written = str(heard).translate(str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩"))
@@ -306,7 +329,7 @@ def test_a_number_of_tones_may_be_written_in_the_languages_own_digits(make_whole
 
 
 @on_one_database
-def test_an_amount_is_written_as_the_language_writes_it(make_whole: Callable[..., Site]) -> None:
+def test_amounts_have_the_decimal_sign_of_the_language(make_whole: Callable[..., Site]) -> None:
     site = make_whole(trials=1)
     for code, amount in (("en", "1.50 US dollars"), ("de", "1,50 US-Dollar"), ("ar", "1.50 دولار")):
         assert amount in site.walker().open(f"?lang={code}").agree().screen(right=False).html
@@ -322,7 +345,7 @@ def test_a_study_of_one_language_offers_no_choice(site: Site) -> None:
 # ------------------------------------------------------------------ texts of the study
 
 
-def test_texts_are_read_in_each_language_and_none_may_lack(tmp_path: Path) -> None:
+def test_texts_are_required_in_each_language(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study", languages=["de", "en"])
     write_texts(study.folder, "en")
     texts = read_study_texts(study)
@@ -339,7 +362,7 @@ def test_texts_are_read_in_each_language_and_none_may_lack(tmp_path: Path) -> No
         read_study_texts(study)
 
 
-def test_a_study_is_begun_in_every_language(tmp_path: Path) -> None:
+def test_init_writes_the_texts_of_every_language(tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     command = ["init", str(tmp_path / "s"), "--audio", str(tmp_path / "music"), "--languages", "ar, en,de"]
     assert CliRunner().invoke(cli, command).exit_code == 0
@@ -353,6 +376,22 @@ def test_a_study_is_begun_in_every_language(tmp_path: Path) -> None:
     refused = CliRunner().invoke(cli, ["init", str(tmp_path / "t"), *command[2:4], "--languages", "en,fr"])
     assert refused.exit_code == 1 and "one or more of en, de, ar" in str(refused.exception)
     assert not (tmp_path / "t").exists()
+
+
+SWISS = Language("Schwyzerdütsch", "Swiss German")
+
+
+def test_a_study_in_a_language_without_texts_starts_from_the_english_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LANGUAGES, "built_in", {**LANGUAGES.built_in, "gsw": f"{__name__}:SWISS"})
+    (tmp_path / "music").mkdir()
+    command = ["init", str(tmp_path / "s"), "--audio", str(tmp_path / "music"), "--languages", "en,gsw"]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 0 and "no Swiss German texts" in done.output
+    study = load_study(tmp_path / "s")
+    assert study.text("consent", "gsw").read_text() == study.text("consent", "en").read_text()
+    assert any("no word list for Swiss German" in warning for warning in check_study(study).warnings)
 
 
 def test_markdown_is_safe(tmp_path: Path) -> None:

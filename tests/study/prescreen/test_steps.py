@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.signal import welch
 
-from server.simulation.hearing import ANSWERS, HEADPHONES, LOUDSPEAKERS, Hearing
+from server.simulation.hearing import HEADPHONES, LOUDSPEAKERS, Hearing, answer_by_ear
 from study.config import StudyConfig
 from study.prescreen.antiphase import AntiphaseItem
 from study.prescreen.huggins import HugginsItem
 from study.prescreen.item import SAMPLE_RATE, encode_wav
+from study.prescreen.registry import STEPS
 from study.prescreen.steps import (
-    STEPS,
     chance_of_guessing,
     count_right,
     draw_attempt,
@@ -36,7 +37,7 @@ seeds = st.integers(0, 2**53 - 1)
 
 
 def config(**prescreen: Any) -> StudyConfig:
-    prescreen.setdefault("steps", list(STEPS))
+    prescreen.setdefault("steps", list(STEPS.built_in))
     return StudyConfig.model_validate({"study": {"name": "T"}, "corpus": {"audio": "m"}, "prescreen": prescreen})
 
 
@@ -132,7 +133,7 @@ def test_the_volume_sound_is_as_loud_as_the_clips() -> None:
 # ------------------------------------------------------------------ what every step keeps to
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", STEPS.built_in)
 def test_an_item_comes_back_from_the_database_and_tells_nothing_by_its_length(step: str) -> None:
     rng = np.random.default_rng(7)
     items = [item for _ in range(10) for item in draw_attempt(step, rng, DEFAULT)]
@@ -169,12 +170,12 @@ def test_grading_counts_right_answers() -> None:
 # ------------------------------------------------------------------ who passes
 
 
-def shares_right(step: str, ears: Hearing, items: int, seed: int = 1) -> float:
+def shares_right(step: str, hearing: Hearing, items: int, seed: int = 1) -> float:
     rng = np.random.default_rng(seed)
     right = 0
     for _ in range(items):
         item = STEPS[step].draw(rng, DEFAULT)
-        right += ANSWERS[step](encode_wav(item.render()), ears, rng) == item.answer
+        right += answer_by_ear(step, encode_wav(item.render()), hearing, rng) == item.answer
     return right / items
 
 
@@ -226,12 +227,21 @@ def test_guessing_passes_as_rarely_as_the_binomial_says(step: str, once: float) 
 
 @pytest.mark.parametrize("threshold", [1, 3, 6])
 def test_thresholds_and_attempts_change_the_chance_as_they_should(threshold: int) -> None:
-    told = config(steps=["huggins"], huggins={"threshold": threshold, "attempts": 1})
-    assert chance_of_guessing("huggins", told) == pytest.approx(float(stats.binom.sf(threshold - 1, 6, 1 / 3)))
+    shorter = config(steps=["huggins"], huggins={"threshold": threshold, "attempts": 1})
+    assert chance_of_guessing("huggins", shorter) == pytest.approx(float(stats.binom.sf(threshold - 1, 6, 1 / 3)))
 
 
-def test_the_time_of_all_steps_is_told() -> None:
+def test_the_time_that_all_steps_take() -> None:
     """The volume's 4 s, two sounds of 8 slots and their edges, twelve of three intervals; 4 s for each answer."""
     seconds = (4 + 4) + 2 * (8 * 0.55 + 0.7 + 4) + 12 * (3 * 1.5 + 4)
     assert minutes(DEFAULT) == pytest.approx(seconds / 60, abs=0.01)
     assert minutes(config(steps=[])) == 0
+
+
+@pytest.mark.parametrize("step", STEPS.built_in)
+def test_every_step_has_a_template_and_describes_itself(step: str) -> None:
+    template = Path(__file__).parents[3] / "server" / "templates" / "prescreens" / f"{step}.html"
+    assert template.is_file()
+    kind = STEPS[step]
+    assert kind.title and kind.summary.endswith(".")
+    assert all(kind.field.other(answer) != answer for answer in kind.answers(DEFAULT)) or not kind.graded

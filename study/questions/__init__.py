@@ -1,0 +1,1 @@
+"""Question types: one file for each, listed in study.questionnaire."""

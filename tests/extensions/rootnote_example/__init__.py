@@ -1,0 +1,1 @@
+"""An extension of Rootnote by another package: one thing of each kind, tested by tests/test_extending.py."""
