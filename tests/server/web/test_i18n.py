@@ -1,4 +1,4 @@
-"""Languages: the catalogues fit the texts, and each page is in one language: the link's, the browser's or the study's."""
+"""Languages: catalogues fit the texts, and a page is in one language: the link's, the browser's or the study's."""
 
 from __future__ import annotations
 
