@@ -29,7 +29,10 @@ DURATIONS = "rootnote/seconds_by_file"  # in pytest's cache, written after each 
 SECONDS_OF_SLOW = 10.0  # assumed for each test marked slow of a file that never ran
 SOAK_EXAMPLES = 10  # times as many as in `make test`
 NOT_QUICK = ("slow", "browser", "network")
-BROWSER = Path(__file__).parent / "browser"
+# Folders of such tests, which a quick run does not even import.
+NOT_QUICK_FOLDERS = [
+    Path(__file__).parent / name for name in ("browser", "embeddings/models", "embeddings/distributed")
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,8 +55,7 @@ _STARTED = pytest.StashKey[float]()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """In a quick run the browser's modules are not even imported."""
-    return True if config.getoption("--quick") and BROWSER in (collection_path, collection_path.parent) else None
+    return True if config.getoption("--quick") and collection_path in NOT_QUICK_FOLDERS else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
