@@ -74,7 +74,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if _is_wanted(config, item)]
     if scale.is_soak():
         _search_more(items)
-    expected = config.cache.get(DURATIONS, {}) if config.cache else {}
+    cache: pytest.Cache | None = getattr(config, "cache", None)  # none under -p no:cacheprovider
+    expected = cache.get(DURATIONS, {}) if cache else {}
     unknown: dict[str, float] = defaultdict(float)
     for item in items:
         unknown[_file(item.nodeid)] += SECONDS_OF_SLOW if item.get_closest_marker("slow") else 0.1
@@ -115,9 +116,9 @@ def pytest_collection_finish() -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remember how long each file took (in the process that hears of all tests)."""
     config = session.config
-    if hasattr(config, "workerinput") or config.cache is None or not _seconds:
-        return
-    config.cache.set(DURATIONS, {**config.cache.get(DURATIONS, {}), **_seconds})
+    cache: pytest.Cache | None = getattr(config, "cache", None)
+    if cache is not None and _seconds and not hasattr(config, "workerinput"):
+        cache.set(DURATIONS, {**cache.get(DURATIONS, {}), **_seconds})
 
 
 _seconds: dict[str, float] = defaultdict(float)
