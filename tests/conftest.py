@@ -1,8 +1,8 @@
 """Options of the suite, how it is spread over processes, and fixtures of several folders.
 
-`make test` runs everything with small counts, `make quick` (--quick) leaves out what is marked slow, browser or
-network and every PostgreSQL, `make soak` (--soak) runs full counts, and both databases wherever a test has a
-database. tests/scale.py gives the counts.
+`make test` runs everything with small counts. `make quick` (--quick) leaves out what is marked slow, browser or
+network and every PostgreSQL, and takes only the first parameters of each test. `make soak` (--soak) runs full counts,
+and both databases wherever a test has a database. tests/scale.py gives the counts.
 
 Conventions: one thread per test process, since pytest-xdist runs as many processes as there are cores and each starts
 programs of its own (set here before numpy, torch and numba are imported; those programs inherit it). One process runs
@@ -69,9 +69,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if not _is_wanted(config, item)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if _is_wanted(config, item)]
+    wanted = [item for item in items if _is_wanted(config, item)]
+    if config.getoption("--quick"):
+        wanted = list({item.nodeid.partition("[")[0]: item for item in reversed(wanted)}.values())[::-1]
+    kept = set(wanted)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = wanted
     if scale.is_soak():
         _search_more(items)
     cache: pytest.Cache | None = getattr(config, "cache", None)  # none under -p no:cacheprovider
