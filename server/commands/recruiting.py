@@ -14,38 +14,23 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
-import httpx
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
-from server.assignments import experiment as assignments_experiment
-from server.assignments import places as assignments_places
-from server.audit import study_control
-from server.audit.actor import current_actor
 from server.commands.common import dry_run_option, opened, rehearsal_option, study_argument, yes_option
-from server.db import database
-from server.db.models import Assignment, Posting
-from server.identity.tokens import TokenSigner
-from server.identity.vault import Vault, has_keys, read_vault
-from server.payments import ledger
-from server.payments.ledger import dollars
-from server.recruiting import approvals, grants, snapshot
-from server.recruiting import due as recruiting_due
-from server.recruiting import launch as recruiting
-from server.recruiting import sync as recruiting_sync
-from server.recruiting.due import DuePayment
-from server.recruiting.launch import RecruitingContext, exclusive
-from server.recruiting.marketplaces.base import ForeignSubmissionError, MarketplaceError, UnknownWorkerError
-from server.recruiting.marketplaces.registry import make_marketplace
-from server.recruiting.payment_audit import logged
-from server.recruiting.wage_floor import WageTopUp, below_floor, top_up_all
-from server.settings import LOOPBACK, Settings, read_settings
-from study.config import Study, cents, load_study
-from study.trial_plan import read_plan
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from server.identity.vault import Vault
+    from server.recruiting.due import DuePayment
+    from server.recruiting.launch import RecruitingContext
+    from server.recruiting.wage_floor import WageTopUp
+    from server.settings import Settings
+    from study.config import Study
 
 LINK_BUDGET = 10**9
 
@@ -63,6 +48,14 @@ class CommandContext:
 @contextlib.contextmanager
 def open_context(folder: Path, rehearsal: bool, live: bool | None = None) -> Iterator[CommandContext]:
     """Open the books alone, and connect to the marketplace; `live` None: as the study was launched."""
+    from server.db import database
+    from server.identity.tokens import TokenSigner
+    from server.payments import ledger
+    from server.recruiting.launch import RecruitingContext, exclusive
+    from server.recruiting.marketplaces.registry import make_marketplace
+    from server.settings import read_settings
+    from study.config import load_study
+
     settings = read_settings(load_study(folder), os.environ, rehearsal=rehearsal)
     with opened(folder, rehearsal, secret=True) as (study, engine), exclusive(engine):
         with database.reading(engine) as session:
@@ -84,6 +77,8 @@ def open_context(folder: Path, rehearsal: bool, live: bool | None = None) -> Ite
 
 def _no_vault() -> Vault:
     """Plain links name nobody: a vault that is never used."""
+    from server.identity.vault import has_keys, read_vault
+
     return read_vault(os.environ if has_keys(os.environ) else {}, rehearsal_secret="no one is named")  # noqa: S106
 
 
@@ -112,6 +107,16 @@ def open_(
 
 
 def _open(here: CommandContext, budget: int | None, dry_run: bool, yes: bool) -> None:
+    from server.assignments import experiment as assignments_experiment
+    from server.assignments import places as assignments_places
+    from server.payments import ledger
+    from server.payments.ledger import dollars
+    from server.recruiting import launch as recruiting
+    from server.recruiting import snapshot
+    from server.recruiting import sync as recruiting_sync
+    from server.recruiting.payment_audit import logged
+    from study.trial_plan import read_plan
+
     office, at = here.office, here.office.recruiter.terms
     with office.reading() as session:
         if (found := ledger.launch(session)) is not None:
@@ -162,6 +167,8 @@ def _open(here: CommandContext, budget: int | None, dry_run: bool, yes: bool) ->
 
 
 def _open_link(here: CommandContext, schedule: str, budget: int | None) -> None:
+    from server.recruiting import launch as recruiting
+
     most = budget or _cents(here.study.config.pay.budget_usd) or LINK_BUDGET
     with here.office.writing() as session:
         recruiting.begin(session, here.office, schedule, live=here.live, budget=most)
@@ -171,6 +178,9 @@ def _open_link(here: CommandContext, schedule: str, budget: int | None) -> None:
 
 
 def _resume(session: Session, office: RecruitingContext) -> None:
+    from server.audit import study_control
+    from server.audit.actor import current_actor
+
     try:
         study_control.resume(session, current_actor(), "opened from the command line", office.clock())
     except study_control.ControlRefusedError as error:
@@ -178,6 +188,10 @@ def _resume(session: Session, office: RecruitingContext) -> None:
 
 
 def _show_cost(office: RecruitingContext, missing: int, cost: int, most: int, balance: int | None, live: bool) -> None:
+    from server.payments.ledger import dollars
+    from server.recruiting import launch as recruiting
+    from study.config import cents
+
     at = office.recruiter.terms
     openings = len(recruiting.batches(missing, at.batch))
     click.echo(f"{at.name}{'' if live else ' (no real money)'}: {missing} places in {openings} openings")
@@ -198,6 +212,10 @@ def require_reachable(settings: Settings) -> None:
     Raises:
         RootnoteError: with what is wrong with it.
     """
+    import httpx
+
+    from server.settings import LOOPBACK
+
     url = settings.public_url
     if not url:
         raise RootnoteError(
@@ -244,6 +262,9 @@ def _is_public(host: str) -> bool:
 @rehearsal_option
 def sync(folder: Path, no_approve: bool, watch: bool, every: float, dry_run: bool, rehearsal: bool) -> None:
     """Ask the marketplace what happened; approve complete work, open what is missing, settle what is in doubt."""
+    from server.recruiting import sync as recruiting_sync
+    from server.recruiting.payment_audit import logged
+
     if watch and not dry_run:
         _watch(folder, rehearsal, every, approve=not no_approve)
         return
@@ -260,6 +281,13 @@ def sync(folder: Path, no_approve: bool, watch: bool, every: float, dry_run: boo
 
 def _dry(here: CommandContext) -> None:
     """What `sync` and `pay` would do, by looking only: the books are read, and left as they are."""
+    from server.db import database
+    from server.payments import ledger
+    from server.payments.ledger import dollars
+    from server.recruiting import due as recruiting_due
+    from server.recruiting import launch as recruiting
+    from server.recruiting import snapshot
+
     office = here.office
     openings = snapshot.fetch_snapshot(office).standings
     with database.writing(office.engine) as session:
@@ -277,6 +305,9 @@ def _dry(here: CommandContext) -> None:
 
 
 def _recruits(session: Session) -> bool:
+    from server.audit import study_control
+    from server.payments import ledger
+
     launch = ledger.launch(session)
     return launch is not None and launch.closed_at is None and study_control.control(session).recruiting
 
@@ -290,6 +321,11 @@ def _recruits(session: Session) -> bool:
 @rehearsal_option
 def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bool, yes: bool, rehearsal: bool) -> None:
     """Approve the work that is complete (of the named assignments only, where any is named)."""
+    from server.payments.ledger import dollars
+    from server.recruiting import approvals, snapshot
+    from server.recruiting import due as recruiting_due
+    from server.recruiting.payment_audit import logged
+
     if anyway and not pseudonyms:
         raise click.UsageError("--anyway needs the pseudonyms of assignments.")
     with open_context(folder, rehearsal) as here:
@@ -337,6 +373,11 @@ def pay(
     rehearsal: bool,
 ) -> None:
     """Pay everything that is due beside approvals: screen-outs, those who left, those who could not submit."""
+    from server.payments.ledger import dollars
+    from server.recruiting import due as recruiting_due
+    from server.recruiting import grants, snapshot
+    from server.recruiting.payment_audit import logged
+
     with open_context(folder, rehearsal) as here:
         if not here.office.recruiter.terms.by_hand:
             _require_launched(here)
@@ -370,12 +411,17 @@ def pay(
 
 def _require_room(office: RecruitingContext, amount: int) -> None:
     """What is paid by hand is paid before it is written down: whether there is room for it is asked before that."""
+    from server.payments import ledger
+
     with office.writing() as session:
         ledger.require_budget(session, amount)
 
 
 def _pay_all(office: RecruitingContext, due: list[DuePayment]) -> tuple[int, int]:
     """Pay these: how many were paid, and how many places made for others; neither for who came by a false name."""
+    from server.recruiting import grants
+    from server.recruiting.marketplaces.base import ForeignSubmissionError, UnknownWorkerError
+
     if office.recruiter.terms.by_hand:
         return grants.record_manual_payments(office, [(one.assignment, one.kind, one.cents, "") for one in due]), 0
     paid, places = 0, 0
@@ -392,10 +438,20 @@ def _pay_all(office: RecruitingContext, due: list[DuePayment]) -> tuple[int, int
 
 
 def _codes(session: Session, due: list[DuePayment]) -> dict[int, str]:
+    from server.db.models import Assignment
+
     return {one.assignment: session.get_one(Assignment, one.assignment).completion_code for one in due}
 
 
 def _bonus(here: CommandContext, bonus: tuple[str, str], reason: str, dry_run: bool, yes: bool) -> None:
+    from sqlalchemy import select
+
+    from server.db.models import Assignment
+    from server.payments import ledger
+    from server.payments.ledger import dollars
+    from server.recruiting import grants
+    from server.recruiting.payment_audit import logged
+
     pseudonym, amount = bonus[0], _cents(bonus[1])
     if not amount or not reason.strip():
         raise RootnoteError("a bonus needs an amount above 0 and a --reason, which the listener reads.")
@@ -421,6 +477,11 @@ def _bonus(here: CommandContext, bonus: tuple[str, str], reason: str, dry_run: b
 
 def _lift(here: CommandContext, reason: str, dry_run: bool, yes: bool) -> None:
     """Lift everybody who finished to the floor of study.toml."""
+    from server.payments.ledger import dollars
+    from server.recruiting.payment_audit import logged
+    from server.recruiting.wage_floor import below_floor, top_up_all
+    from study.config import cents
+
     floor = dollars(cents(here.office.config.pay.floor_usd_per_hour))
     found = below_floor(here.office)
     _tell_short(found, floor)
@@ -439,6 +500,8 @@ def _lift(here: CommandContext, reason: str, dry_run: bool, yes: bool) -> None:
 
 
 def _tell_short(found: list[WageTopUp], floor: str) -> None:
+    from server.payments.ledger import dollars
+
     for one in found:
         wait = "" if one.ready else "  (not paid yet: again later)"
         click.echo(f"  {one.pseudonym}  {one.minutes:.1f} min  ${one.hourly:.2f} an hour  {dollars(one.cents)}{wait}")
@@ -453,6 +516,17 @@ def _tell_short(found: list[WageTopUp], floor: str) -> None:
 @rehearsal_option
 def close(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None:
     """Stop recruiting: nobody new is let in, those who are in may finish and are paid. Nothing is deleted."""
+    from sqlalchemy import select
+
+    from server.audit import study_control
+    from server.audit.actor import current_actor
+    from server.db.models import Posting
+    from server.payments import ledger
+    from server.payments.ledger import dollars
+    from server.recruiting import launch as recruiting
+    from server.recruiting import sync as recruiting_sync
+    from server.recruiting.payment_audit import logged
+
     with open_context(folder, rehearsal) as here:
         _require_launched(here)
         with here.office.reading() as session:
@@ -499,11 +573,15 @@ def _cents(amount: str | float | None) -> int | None:
 
 
 def _require_launched(here: CommandContext) -> None:
+    from server.recruiting import launch as recruiting
+
     with here.office.reading() as session:
         recruiting.require_launched(session, here.office)
 
 
 def _tell_due(due: list[DuePayment]) -> None:
+    from server.payments.ledger import dollars
+
     words = {"approve": "approve", "grant": "pay", "place": "make a place to be paid by", "by hand": "pay by hand"}
     for how, text in words.items():
         found = [one for one in due if one.how == how]
@@ -519,6 +597,9 @@ def _tell_due(due: list[DuePayment]) -> None:
 
 
 def _tell_open_questions(here: CommandContext) -> None:
+    from server.payments.ledger import dollars
+    from server.recruiting import due as recruiting_due
+
     with here.office.reading() as session:
         due = [one for one in recruiting_due.all_due(session, here.office) if one.how in ("grant", "place")]
         unsure = recruiting_due.needs_manual_review(session, here.office)
@@ -552,6 +633,10 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def _once(folder: Path, rehearsal: bool, approve: bool) -> bool:
+    from server.recruiting import sync as recruiting_sync
+    from server.recruiting.marketplaces.base import MarketplaceError
+    from server.recruiting.payment_audit import logged
+
     try:
         with open_context(folder, rehearsal) as here:
             _require_launched(here)
