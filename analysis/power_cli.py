@@ -9,35 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
-from rich.text import Text
 
 from embeddings.errors import RootnoteError
-from study.config import Study, load_study
-from study.config_sections import PAPER_PROMPTS, DesignConfig
-from study.design.power import (
-    CHANCE,
-    MOST_TRIALS,
-    SEARCH_SIMULATIONS,
-    TESTS,
-    Assumptions,
-    Layout,
-    Power,
-    as_data,
-    layout_of,
-    layout_of_design,
-    listeners_for,
-    simulate,
-)
-from study.design.schedule import PAIRS
-from study.design.triplets import wanted_prompts
-from study.trial_plan import read_plan
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from study.config import Study
+    from study.design.power import Assumptions, Layout, Power
 
 SEARCH_STEPS = 14  # about how many sizes a search looks at
 WORDS = {"exact": "exact test", "holm": "exact test after Holm", "two_way": "two-way test"}
@@ -78,7 +60,7 @@ def _option(name: str, default: Any, kind: Any, help_: str, **more: Any) -> Call
 )
 @_option("--listeners", None, click.IntRange(1, 5000), "Listeners per embedder (default: the schedule's).")
 @_option("--target", 0.8, click.FloatRange(0, 1, True, True), "Power wanted in every bin pair.")
-@_option("--test", "holm", click.Choice(TESTS), "The test that must have the target.")
+@_option("--test", "holm", click.Choice(list(WORDS)), "The test that must have the target.")
 @_option("--listener-sd", 0.5, click.FloatRange(0, 5), "Between listeners, on the logit scale.")
 @_option("--prompt-sd", 0.5, click.FloatRange(0, 5), "Between prompts, on the logit scale.")
 @_option("--lapse", 0.02, SHARE, "Share of answers given at random.")
@@ -110,6 +92,9 @@ def power(
 
     Simulated from the schedule of STUDY, as it will run. Example: rootnote analysis power my-study --effect 0.62
     """
+    from study.config import load_study
+    from study.design.power import SEARCH_SIMULATIONS, Assumptions, as_data, listeners_for, simulate
+
     study = load_study(folder)
     assumed = Assumptions(parse_effects(effects), listener_sd, prompt_sd, lapse, excluded)
     designed = find_layout(study, embedder)
@@ -161,6 +146,8 @@ def parse_effects(texts: tuple[str, ...]) -> tuple[float, ...]:
 
 
 def _pair_names() -> list[str]:
+    from study.design.schedule import PAIRS
+
     return [f"{high}-{low}" for high, low in PAIRS]
 
 
@@ -170,6 +157,10 @@ def find_layout(study: Study, embedder: str | None) -> Designed:
     Raises:
         RootnoteError: where the embedder is not the study's.
     """
+    from study.design.power import layout_of, layout_of_design
+    from study.design.triplets import wanted_prompts
+    from study.trial_plan import read_plan
+
     config = study.config
     name = embedder or config.embedding.embedders[0]
     if name not in config.embedding.embedders:
@@ -193,6 +184,9 @@ def alternative_designs(
     stage: Callable[[str, int], Callable[[int], None]],
 ) -> list[AlternativeDesign]:
     """The paper's design and the robust one, with as many listeners as the cost of the study's pays."""
+    from study.config_sections import DesignConfig
+    from study.design.power import simulate
+
     design = study.config.design
     cost = layout.listeners * _cost_of_one(study, len(layout.pair) / layout.listeners, loss)
     found = []
@@ -220,6 +214,10 @@ def alternative_designs(
 
 def _other_layout(kind: str, listeners: int, prompts: int, seed: int) -> Layout:
     """The paper's lists for so many listeners, or robust ones over up to so many prompts."""
+    from study.config_sections import PAPER_PROMPTS, DesignConfig
+    from study.design.power import layout_of_design
+    from study.design.triplets import wanted_prompts
+
     if kind == "paper":
         return layout_of_design(DesignConfig(), PAPER_PROMPTS, seed).resized(listeners)
     robust = DesignConfig(kind="robust", listeners=listeners)
@@ -242,6 +240,8 @@ def _recruits(listeners: int | None, loss: float) -> int | None:
 
 
 def _rival_data(rival: AlternativeDesign) -> dict[str, Any]:
+    from study.design.power import as_data
+
     return {
         "kind": rival.kind,
         "cost_usd": round(rival.cost_usd, 2),
@@ -256,6 +256,9 @@ def _rival_data(rival: AlternativeDesign) -> dict[str, Any]:
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """Bars on a terminal (stderr), nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:<12}"), BarColumn())
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bars:
@@ -276,6 +279,9 @@ def _show(
     found: list[AlternativeDesign],
     result: dict[str, Any],
 ) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console(highlight=False, file=sys.stdout)
     trials = f"{here.listeners} listeners × {here.trials} scored trials on {here.prompts} prompts"
     console.print(Text(f"{study.config.study.name}: {trials}", style="bold"))
@@ -305,6 +311,10 @@ def _assumed_in_words(assumed: Assumptions) -> str:
 
 
 def _power_table(here: Power) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     heads = ("Bins", "n", "Expected", "Power\nexact", "Power\nHolm", "Power\ntwo-way", "Width\nexact", "Width\ntwo-way")
     for head in heads:
@@ -336,6 +346,8 @@ def _chance_in_words(null: Power) -> str:
 
 
 def _target_in_words(study: Study, target: dict[str, Any], here: Power, loss: float) -> str:
+    from study.design.power import CHANCE, MOST_TRIALS, as_data
+
     wish = f"{_percent(target['power'])} % power in every bin pair ({WORDS[target['test']]})"
     number = target["listeners"]
     if number is None and any(pair["rate"] == CHANCE for pair in as_data(here)["pairs"]):
@@ -351,6 +363,10 @@ def _target_in_words(study: Study, target: dict[str, Any], here: Power, loss: fl
 
 
 def _rival_table(found: list[AlternativeDesign]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     heads = ("Design", "Listeners", "Prompts", "Cost, $", "Power\nHolm", "Power\ntwo-way", "No effect\nexact",
              "No effect\ntwo-way")  # fmt: skip

@@ -1,8 +1,8 @@
 """Options of the suite, how it is spread over processes, and fixtures of several folders.
 
-`make test` runs everything with small counts, `make quick` (--quick) leaves out what is marked slow, browser or
-network and every PostgreSQL, `make soak` (--soak) runs full counts, and both databases wherever a test has a
-database. tests/scale.py gives the counts.
+`make test` runs everything with small counts. `make quick` (--quick) leaves out what is marked slow, browser or
+network and every PostgreSQL, and takes only the first parameters of each test. `make soak` (--soak) runs full counts,
+and both databases wherever a test has a database. tests/scale.py gives the counts.
 
 Conventions: one thread per test process, since pytest-xdist runs as many processes as there are cores and each starts
 programs of its own (set here before numpy, torch and numba are imported; those programs inherit it). One process runs
@@ -29,7 +29,10 @@ DURATIONS = "rootnote/seconds_by_file"  # in pytest's cache, written after each 
 SECONDS_OF_SLOW = 10.0  # assumed for each test marked slow of a file that never ran
 SOAK_EXAMPLES = 10  # times as many as in `make test`
 NOT_QUICK = ("slow", "browser", "network")
-BROWSER = Path(__file__).parent / "browser"
+# Folders of such tests, which a quick run does not even import.
+NOT_QUICK_FOLDERS = [
+    Path(__file__).parent / name for name in ("browser", "embeddings/models", "embeddings/distributed")
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,8 +55,7 @@ _STARTED = pytest.StashKey[float]()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """In a quick run the browser's modules are not even imported."""
-    return True if config.getoption("--quick") and BROWSER in (collection_path, collection_path.parent) else None
+    return True if config.getoption("--quick") and collection_path in NOT_QUICK_FOLDERS else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -67,12 +69,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if not _is_wanted(config, item)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if _is_wanted(config, item)]
+    wanted = [item for item in items if _is_wanted(config, item)]
+    if config.getoption("--quick"):
+        wanted = list({item.nodeid.partition("[")[0]: item for item in reversed(wanted)}.values())[::-1]
+    kept = set(wanted)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = wanted
     if scale.is_soak():
         _search_more(items)
-    expected = config.cache.get(DURATIONS, {}) if config.cache else {}
+    cache: pytest.Cache | None = getattr(config, "cache", None)  # none under -p no:cacheprovider
+    expected = cache.get(DURATIONS, {}) if cache else {}
     unknown: dict[str, float] = defaultdict(float)
     for item in items:
         unknown[_file(item.nodeid)] += SECONDS_OF_SLOW if item.get_closest_marker("slow") else 0.1
@@ -113,9 +119,9 @@ def pytest_collection_finish() -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remember how long each file took (in the process that hears of all tests)."""
     config = session.config
-    if hasattr(config, "workerinput") or config.cache is None or not _seconds:
-        return
-    config.cache.set(DURATIONS, {**config.cache.get(DURATIONS, {}), **_seconds})
+    cache: pytest.Cache | None = getattr(config, "cache", None)
+    if cache is not None and _seconds and not hasattr(config, "workerinput"):
+        cache.set(DURATIONS, {**cache.get(DURATIONS, {}), **_seconds})
 
 
 _seconds: dict[str, float] = defaultdict(float)

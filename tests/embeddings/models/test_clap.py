@@ -18,6 +18,8 @@ from embeddings.models.clap import DIM, PIECE, SAMPLE_RATE, Clap, filled, load, 
 from tests.embeddings.models.golden.clap_inputs import clips, weight
 from tests.embeddings.sounds import melody
 
+pytestmark = pytest.mark.network
+
 GOLDEN = Path(__file__).parent / "golden" / "laion_clap.npz"
 
 BASE = {

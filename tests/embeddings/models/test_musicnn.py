@@ -27,6 +27,8 @@ from embeddings.models.registry import load_embedder
 from embeddings.vectors import read_vectors
 from tests.embeddings.sounds import melody, write
 
+pytestmark = pytest.mark.network
+
 Weights = dict[str, torch.Tensor]
 
 RATE, WINDOW = 16_000, 48_000
