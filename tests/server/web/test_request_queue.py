@@ -206,7 +206,7 @@ def test_an_answer_overtakes(narrow: Site, caplog: pytest.LogCaptureFixture, mon
         return stimulus.file.read_bytes()
 
     monkeypatch.setattr(LocalStorage, "read", read)
-    caplog.set_level("INFO", "server.app")
+    caplog.set_level("INFO", "server.web.request_log")
     caplog.clear()
     queue, replies = gate_of(narrow), dict[str, int]()
     line = Line(queue)
