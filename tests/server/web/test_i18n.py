@@ -64,7 +64,7 @@ def script() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def english(script: ModuleType) -> set[str]:
-    """Every text that listeners read, extracted anew."""
+    """Every text that listeners read, extracted from the sources."""
     return {one.id for one in script.extract() if one.id}
 
 
@@ -77,7 +77,7 @@ def test_each_language_has_a_catalogue() -> None:
 
 @pytest.mark.parametrize("code", OTHERS)
 def test_every_text_is_translated(script: ModuleType, english: set[str], code: str) -> None:
-    """To mend: `scripts/translate` adds new texts to server/locale/*/LC_MESSAGES/rootnote.po and names them."""
+    """To fix: `scripts/translate` adds new texts to the catalogues in server/locale and lists them."""
     catalogue = script.read(code)
     texts = {one.id: one.string for one in catalogue if one.id}
     assert english - set(texts) == set(), "run scripts/translate and translate these"

@@ -1,4 +1,4 @@
-"""The queue: who is let in when, and that nothing keeps it shut. Nothing here depends on how fast the machine is."""
+"""The request queue: which request is admitted when, and that nothing blocks it, however fast the machine is."""
 
 from __future__ import annotations
 
