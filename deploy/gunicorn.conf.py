@@ -1,10 +1,9 @@
-"""gunicorn for Rootnote: `gunicorn -c deploy/gunicorn.conf.py`, the study's folder in ROOTNOTE_STUDY.
+"""gunicorn for Rootnote: `gunicorn -c deploy/gunicorn.conf.py`, with the study's folder in ROOTNOTE_STUDY.
 
-One process a core, because Python keeps one core busy, and in each as many threads as requests may wait at once: at
-the gate (server.web.request_queue) only a few are worked at, answers first, and one that waits costs a sleeping
-thread. A connection
-that waits for its browser's next request takes none. Only who is at work holds a database connection, so processes × 16
-must stay below PostgreSQL's max_connections (100 as installed).
+One process per core, because a Python process keeps one core busy, and in each as many threads as requests may wait at
+once: the request queue (server.web.request_queue) admits only a few, answers first, and a waiting request costs a
+sleeping thread. An idle connection takes none. Only admitted requests hold a database connection, so processes × 16
+must stay below PostgreSQL's max_connections (100 by default).
 """
 
 import os
@@ -19,18 +18,18 @@ threads = int(os.environ.get("ROOTNOTE_THREADS") or 512)
 worker_class = "gthread"
 worker_connections = 2000
 backlog = 2048
-# Made before the fork: what cannot start says so once, and the processes share the schedule's memory.
+# The application is made before the fork: it reports a failed start once, and the processes share memory.
 preload_app = True
 
-# Longer than a proxy keeps its connections (60 s as a rule), so that none is closed under a request.
+# Longer than a proxy keeps its connections (usually 60 s), so that none is closed during a request.
 keepalive = 75
-# A process that does nothing for so long is replaced; a stop lets requests under way end.
+# A process that hangs for so long is replaced; at a stop, running requests may finish.
 timeout = 60
 graceful_timeout = 30
-# Its sign of life must not wait for a disk.
+# Its heartbeat must not wait for a disk.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 (gunicorn makes a private file there)
 
-# Which proxies to believe is said by ROOTNOTE_TRUSTED_PROXIES alone: gunicorn itself believes no header.
+# Only ROOTNOTE_TRUSTED_PROXIES says which proxies to trust: gunicorn itself trusts no header.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 limit_request_line = 2048

@@ -165,8 +165,8 @@ class ServerEnvironment(BaseSettings):
         request_queue.AT_WORK,
         "How many requests one process works on at a time; the others wait, answers first.",
         ge=1,
-        le=request_queue.MOST,
-        json_schema_extra={"expected": f"a whole number from 1 to {request_queue.MOST}"},
+        le=request_queue.MAX_AT_WORK,
+        json_schema_extra={"expected": f"a whole number from 1 to {request_queue.MAX_AT_WORK}"},
     )
 
     @classmethod

@@ -1,9 +1,9 @@
-"""Backups: one file that holds the whole database, checked when it is written, and the way back.
+"""Backups: one file that contains the whole database, checked when it is written, and how to restore it.
 
-PostgreSQL is dumped by its own pg_dump (custom format), SQLite by its online copy; both are one consistent moment
-while listeners go on. A backup is written under a temporary name, read through once, and renamed, so that what has a
-backup's name is whole. Names are rootnote-<UTC time>.dump or .sqlite3; no other file in the folder is touched.
-A backup holds all that the database holds: keep it as safe.
+PostgreSQL is dumped by pg_dump (custom format), SQLite by its online backup; both are consistent while listeners
+continue. A backup is written under a temporary name, read once completely, and renamed, so that every file with a
+backup's name is complete. Names are rootnote-<UTC time>.dump or .sqlite3; other files in the folder are left alone.
+A backup contains everything that the database does: keep it as safe.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from server.db import database
 from server.db.urls import display_url
 
 SUFFIXES = {"postgresql+psycopg": ".dump", "sqlite": ".sqlite3"}
-BY_PROVIDER = "provider"  # ROOTNOTE_BACKUPS where a managed database is backed up by who runs it
+BY_PROVIDER = "provider"  # the value of ROOTNOTE_BACKUPS where the database's provider makes the backups
 STAMP = "%Y%m%dT%H%M%SZ"
 
 
 def backup(url: URL, folder: Path, keep: int, now: datetime | None = None) -> Path:
-    """Write a backup of `url` into `folder` and remove our own oldest beyond `keep`; its path.
+    """Write a backup of `url` into `folder` and delete the oldest ones beyond `keep`; its path.
 
     Raises:
         RootnoteError: where the database cannot be read, pg_dump is missing or too old, or the folder is full.
     """
     if str(folder) == BY_PROVIDER:
-        raise RootnoteError("ROOTNOTE_BACKUPS says that the provider makes the backups; name a folder with --to.")
+        raise RootnoteError("ROOTNOTE_BACKUPS says that the provider makes the backups; choose a folder with --to.")
     if url.drivername == "sqlite" and not Path(str(url.database)).is_file():
         raise RootnoteError(f"the database {display_url(url)} does not exist yet; there is nothing to back up.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -61,13 +61,13 @@ def restore(url: URL, path: Path) -> None:
     """Fill the empty database `url` from a backup.
 
     Raises:
-        RootnoteError: where the backup is none, is of another kind of database, or `url` holds something already.
+        RootnoteError: where the file is not a backup, is of another kind of database, or `url` is not empty.
     """
     if not path.is_file():
         raise RootnoteError(f"{path} does not exist.")
     if path.suffix != SUFFIXES[url.drivername]:
         raise RootnoteError(
-            f"{path} is no backup of such a database as {display_url(url)}; give one that ends in "
+            f"{path} is not a backup of such a database as {display_url(url)}; choose one that ends in "
             f"{SUFFIXES[url.drivername]}, or set ROOTNOTE_DATABASE_URL."
         )
     if url.drivername == "sqlite":
@@ -80,12 +80,12 @@ def restore(url: URL, path: Path) -> None:
 
 def _dump(url: URL, path: Path) -> None:
     _run("pg_dump", url, "--format=custom", "--no-owner", "--no-privileges", f"--file={path}")
-    # Reading it through to SQL unpacks every row: a file cut short or a bad block is found now and not in need.
+    # Converting it to SQL reads every row: a truncated file or a bad block is found now, not when it is needed.
     _run("pg_restore", None, "--file=-", str(path))
 
 
 def _run(program: str, url: URL | None, *arguments: str) -> None:
-    """Run one of PostgreSQL's programs; the password goes by the environment, where no list of processes shows it."""
+    """Run one of PostgreSQL's programs; the password is in its environment, which no process list shows."""
     found = shutil.which(program)
     if found is None:
         raise RootnoteError(f"{program} is not installed; install PostgreSQL's client (Debian: postgresql-client).")
@@ -101,9 +101,9 @@ def _run(program: str, url: URL | None, *arguments: str) -> None:
         raise RootnoteError(f"{program} failed: {_reason(done.stderr.decode(errors='replace'))}.")
 
 
-def _reason(told: str) -> str:
-    """The first error that a program told, without its own name; a value of a row never stands there."""
-    lines = [line.strip() for line in told.splitlines() if "error" in line.lower()] or ["it said nothing"]
+def _reason(output: str) -> str:
+    """The first error in a program's output, without the program's name; it never quotes a row."""
+    lines = [line.strip() for line in output.splitlines() if "error" in line.lower()] or ["it gave no reason"]
     return lines[0].partition("error:")[2].strip().rstrip(".") or lines[0]
 
 
@@ -117,7 +117,7 @@ def _require_empty(url: URL) -> None:
         engine.dispose()
     if tables:
         raise RootnoteError(
-            f"the database {display_url(url)} holds tables already; create an empty one and "
+            f"the database {display_url(url)} already contains tables; create an empty one and "
             "name it in ROOTNOTE_DATABASE_URL."
         )
 
@@ -142,12 +142,12 @@ def _check_sqlite(path: Path) -> None:
 
 
 def _restore_sqlite(path: Path, target: Path) -> None:
-    # Beside a database that was not closed lie its latest answers; beside another one they would spoil it.
-    beside = [target.with_name(f"{target.name}{ending}") for ending in ("", "-wal", "-shm", "-journal")]
-    if found := [path.name for path in beside if path.exists()]:
+    # The -wal file of a database that was not closed has its latest answers; it would corrupt another database.
+    siblings = [target.with_name(f"{target.name}{ending}") for ending in ("", "-wal", "-shm", "-journal")]
+    if found := [path.name for path in siblings if path.exists()]:
         raise RootnoteError(
-            f"{' and '.join(found)} in {target.parent}: a database is there already; move it away, all of it together, "
-            "or name another in ROOTNOTE_DATABASE_URL."
+            f"{' and '.join(found)} in {target.parent}: a database already exists there; move all its files away "
+            "together, or name another one in ROOTNOTE_DATABASE_URL."
         )
     with replacing(target) as temporary:
         shutil.copyfile(path, temporary)

@@ -1,8 +1,8 @@
-"""The database: connecting, migrating, and one transaction at a time.
+"""The database: connections, migrations and transactions.
 
-SQLite runs in WAL mode with full synchronisation, and whoever writes takes the write lock at BEGIN, so that
-what was read stays true; PostgreSQL locks the rows it is about to change. Its statements each see what is committed
-when they begin, so who only reads opens no transaction there, and is spared two exchanges with it.
+SQLite runs in WAL mode with full synchronisation, and a writing transaction takes the write lock at BEGIN, so that
+what it read stays true; PostgreSQL locks the rows that are about to change. There, each statement sees what is
+committed when it starts, so that reading needs no transaction, which saves two round trips.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from server.db.models import Base
 from server.db.urls import display_url
 
 BUSY_MS = 20_000
-POOL = 16  # connections kept open; as many again may be opened, more than server.web.request_queue admits
+POOL = 16  # connections kept open; as many more may be opened, above what server.web.request_queue admits
 IDLE_SECONDS = 5.0
 LOG_SECRET_OPTION = "rootnote_secret"  # noqa: S105 (the execution option that holds the secret of the audit log)
 
 
 def connect(url: URL, secret: str = "") -> Engine:
-    """An engine for `url`; nothing is opened yet. Only one that was given the secret can write into the log."""
+    """An engine for `url`; nothing is opened yet. Writing to the audit log needs the secret."""
     sqlite = url.drivername == "sqlite"
-    # Whatever BEGIN is needed, `_begin` says: the drivers open no transaction of their own accord.
+    # `_begin` sends the BEGIN that is needed: the drivers open no transaction by themselves.
     arguments = {"timeout": BUSY_MS / 1000} if sqlite else {"connect_timeout": 5, "autocommit": True}
     engine = create_engine(
         url,
         pool_size=POOL,
         max_overflow=POOL,
-        pool_use_lifo=not sqlite,  # the few that are busy stay so
+        pool_use_lifo=not sqlite,  # the same few connections stay busy
         hide_parameters=True,
         connect_args=arguments,
         execution_options={LOG_SECRET_OPTION: secret},
@@ -55,7 +55,7 @@ def connect(url: URL, secret: str = "") -> Engine:
     if sqlite:
         event.listen(engine, "connect", _prepare_sqlite)
     else:
-        _look_at_connections(engine)
+        _check_connections(engine)
     return engine
 
 
@@ -66,36 +66,36 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    told, sqlite = connection.get_execution_options(), connection.dialect.name == "sqlite"
-    if sqlite and told.get("writes", False):
+    options, sqlite = connection.get_execution_options(), connection.dialect.name == "sqlite"
+    if sqlite and options.get("writes", False):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-    elif sqlite or not told.get("reads", False):
+    elif sqlite or not options.get("reads", False):
         connection.exec_driver_sql("BEGIN")
 
 
-def _look_at_connections(engine: Engine) -> None:
-    """Have none handed out that PostgreSQL has closed, nor any of the same age."""
+def _check_connections(engine: Engine) -> None:
+    """Hand out no connection that PostgreSQL has closed; where one is, discard all of the same age."""
 
     @event.listens_for(engine, "checkin")
-    def note(connection: Any, record: Any) -> None:
+    def remember_time(connection: Any, record: Any) -> None:
         record.info["returned"] = time.monotonic()
 
     @event.listens_for(engine, "checkout")
-    def look(connection: Any, record: Any, proxy: Any) -> None:
+    def check(connection: Any, record: Any, proxy: Any) -> None:
         idle = time.monotonic() - record.info.get("returned", time.monotonic())
         if not _is_alive(connection, engine.dialect, idle):
             raise InvalidatePoolError
 
 
 def _is_alive(connection: Any, dialect: Dialect, idle: float) -> bool:
-    """Whether a connection lives: one that was closed has something to read, its farewell or its end.
+    """Whether a connection is alive: a closed one has something to read, a last message or the end.
 
-    Only one that lay idle for long is asked, because a line can break without a word.
+    Only a connection that was idle for long is pinged, because a line can break without notice.
     """
     try:
-        ears = select.poll()
-        ears.register(connection.pgconn.socket, select.POLLIN)
-        return not ears.poll(0) and (idle < IDLE_SECONDS or dialect.do_ping(connection))
+        poll = select.poll()
+        poll.register(connection.pgconn.socket, select.POLLIN)
+        return not poll.poll(0) and (idle < IDLE_SECONDS or dialect.do_ping(connection))
     except (dialect.loaded_dbapi.Error, OSError):
         return False
 
@@ -125,7 +125,7 @@ def writing_once(engine: Engine) -> Session:
 
 
 def migrate(engine: Engine) -> str:
-    """Bring the database up to the present models; the revision it is at then."""
+    """Migrate the database to the present models; its new revision."""
     check_reachable(engine)
     with engine.execution_options(writes=True).begin() as connection:
         command.upgrade(_alembic(connection), "head")
@@ -133,7 +133,7 @@ def migrate(engine: Engine) -> str:
 
 
 def recreate(engine: Engine) -> None:
-    """Drop every table and migrate: for rehearsals, whose answers are no one's."""
+    """Drop every table and migrate: for rehearsals, whose answers are simulated."""
     check_reachable(engine)
     with engine.execution_options(writes=True).begin() as connection:
         Base.metadata.drop_all(connection)
@@ -142,20 +142,20 @@ def recreate(engine: Engine) -> None:
     migrate(engine)
 
 
-def require_migrated(engine: Engine, mend: str) -> str:
-    """Refuse a database that is unreachable or not at the present revision; the revision.
+def require_migrated(engine: Engine, fix: str) -> str:
+    """The revision of a database that is reachable and migrated.
 
     Raises:
-        RootnoteError: naming the database (without its password) and `mend`, the command to run.
+        RootnoteError: naming the database (without its password) and `fix`, the command to run.
     """
     if engine.url.drivername == "sqlite" and not Path(str(engine.url.database)).is_file():
-        raise RootnoteError(f"the database {display_url(engine.url)} does not exist yet; run `{mend}`.")
+        raise RootnoteError(f"the database {display_url(engine.url)} does not exist yet; run `{fix}`.")
     check_reachable(engine)
     with engine.connect() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
         head = ScriptDirectory.from_config(_alembic(connection)).get_current_head()
     if found != head:
-        raise RootnoteError(f"the database {display_url(engine.url)} is not migrated; run `{mend}`.")
+        raise RootnoteError(f"the database {display_url(engine.url)} is not migrated; run `{fix}`.")
     return str(head)
 
 
@@ -167,7 +167,7 @@ def check_reachable(engine: Engine) -> None:
         with engine.connect() as connection:
             connection.exec_driver_sql("SELECT 1")
     except (OperationalError, DBAPIError) as error:
-        # The driver's own words may hold the address with its password: only their kind is repeated.
+        # The driver's message may hold the address with its password: only its type is repeated.
         raise RootnoteError(
             f"the database {display_url(engine.url)} cannot be reached ({type(error.orig).__name__}); "
             "check that it runs and that the address, user and password are right."
@@ -183,7 +183,7 @@ def check_migrations() -> None:
             with engine.connect() as connection:
                 command.check(_alembic(connection))
         except AutogenerateDiffsDetected as error:
-            raise RootnoteError(f"migrations/ lags behind server/db/models.py: {error}") from error
+            raise RootnoteError(f"migrations/ do not match server/db/models.py: {error}") from error
         finally:
             engine.dispose()
 

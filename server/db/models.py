@@ -55,7 +55,7 @@ class Base(DeclarativeBase):
 
 
 class AssignmentState(enum.StrEnum):
-    """Where an assignment stands."""
+    """The state of an assignment."""
 
     CONSENTED = "consented"
     SCREENED = "screened"
@@ -90,7 +90,7 @@ class StudyRecord(Base):
 
 
 class Listener(Base):
-    """A person, by pseudonym. `worker_hash` is null for those who came by a link that names nobody."""
+    """A person, by pseudonym. `worker_hash` is null for those who came by an anonymous link."""
 
     __tablename__ = "listeners"
 
@@ -118,26 +118,26 @@ class Assignment(Base):
     screened_at: Mapped[datetime | None]
     listening_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
-    erased_at: Mapped[datetime | None]  # everything that they answered was deleted then, at their wish
+    erased_at: Mapped[datetime | None]  # their answers were deleted then, at their request
 
     listener: Mapped[Listener] = relationship()
 
 
 class Place(Base):
-    """One TrialList to be heard by one listener: free, held until `expires_at`, or filled for good."""
+    """One TrialList for one listener: free, held until `expires_at`, or filled for good."""
 
     __tablename__ = "places"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     list_number: Mapped[int] = mapped_column(unique=True)
-    turn: Mapped[int] = mapped_column(unique=True)  # lists are handed out in an order that no seed tells
+    turn: Mapped[int] = mapped_column(unique=True)  # lists are handed out in an order that no seed reveals
     assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"), unique=True)
     expires_at: Mapped[datetime | None]
     filled: Mapped[bool] = mapped_column(default=False)
 
 
 class PrescreenItem(Base):
-    """One item of a listener's prescreen: what was played and what was answered; `kind` is the step."""
+    """One item of a listener's prescreen: what was played and answered; `kind` is the step."""
 
     __tablename__ = "prescreen_items"
     __table_args__ = (UniqueConstraint("assignment_id", "kind", "attempt", "item"),)
@@ -154,7 +154,7 @@ class PrescreenItem(Base):
 
 
 class PrescreenResult(Base):
-    """What came of an attempt at a step of the prescreen, by the thresholds of then; there once it is over."""
+    """The result of an attempt at a prescreen step, by the thresholds of that time; added once the attempt is over."""
 
     __tablename__ = "prescreen_results"
     __table_args__ = (UniqueConstraint("assignment_id", "kind", "attempt"),)
@@ -186,7 +186,7 @@ class ClipDelivery(Base):
 class Response(Base):
     """The answer to one trial; `late`: given after the place had gone to another listener.
 
-    What follows `answered_at` is telemetry (server.assignments.telemetry), null where the browser told nothing, and
+    What follows `answered_at` is telemetry (server.assignments.telemetry), null where the browser sent nothing, and
     how sure the listener was (1 to 5), null where that was not asked.
     """
 
@@ -227,7 +227,7 @@ class Answer(Base):
     answered_at: Mapped[datetime]
 
 
-# A place is looked for among those not filled, at every arrival.
+# Every arrival looks for a place among those that are not filled.
 Index("ix_places_open", Place.filled, Place.turn)
 
 
@@ -264,9 +264,9 @@ class ConsentText(Base):
 
 
 class ArrivalCount(Base):
-    """How often somebody arrived at /take on a day (UTC), by what they were shown; who it was is not known.
+    """How many people arrived at /take on a day (UTC), by what they were shown; who they were is not stored.
 
-    A day's number is spread over shards, so that many who arrive at once do not wait for one row.
+    A day's number is spread over shards, so that simultaneous arrivals do not wait for one row.
     """
 
     __tablename__ = "arrivals"
@@ -323,7 +323,7 @@ class SignInAttempts(Base):
 
 
 class LogEntry(Base):
-    """What a researcher, a command or the server did, and why. Rows are added only: a trigger refuses all else.
+    """What a researcher, a command or the server did, and why. Rows are only added: a trigger refuses all else.
 
     `number`, `hash`, `seal` and `key` chain the rows (server.audit.hash_chain); null in rows from before there was a
     chain.
@@ -362,7 +362,7 @@ class LogHead(Base):
 
 
 class Launch(Base):
-    """The study's launch at a marketplace; `id` is always 1. `terms`: what study.toml said of pay and recruiter."""
+    """The study's launch at a marketplace; `id` is always 1. `terms`: pay and recruiter from study.toml."""
 
     __tablename__ = "launch"
 
@@ -396,7 +396,7 @@ class Posting(Base):
 
 
 class MarketplaceSubmission(Base):
-    """One worker's taking of one place at the marketplace; null `assignment_id`: nobody whom we have met.
+    """One worker's submission at the marketplace; `assignment_id` is null where it belongs to no known listener.
 
     `key` is the keyed hash of worker and submission: the same submission's id may come again with another worker.
     """
@@ -416,7 +416,7 @@ class Payment(Base):
     """Money for a listener: written `pending` before the marketplace is asked, and `paid` after.
 
     `void`: a person decided against it at the marketplace. One row an assignment and kind; null `assignment_id`: the
-    marketplace paid for a submission that belongs to no run of ours.
+    marketplace paid for a submission that belongs to no assignment.
     """
 
     __tablename__ = "payments"

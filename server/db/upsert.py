@@ -1,4 +1,4 @@
-"""What SQLAlchemy says differently for SQLite and PostgreSQL, and how a row is made once though two make it at once."""
+"""Upserts: INSERT … ON CONFLICT on SQLite and PostgreSQL, and creating a row once though two try at once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Model = TypeVar("Model", bound=Base)
 
 
 def insert(session: Session, model: type[Base]) -> Any:
-    """An INSERT that takes ON CONFLICT, in the words of the session's database."""
+    """An INSERT that supports ON CONFLICT, in the dialect of the session's database."""
     return (sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert)(model)
 
 
 def find_or_add(
     session: Session, model: type[Model], key: dict[str, Any], values: dict[str, Any], *, lock: bool = False
 ) -> Model:
-    """The row of a unique key, made with `values` where there is none; `lock` where it is about to change.
+    """The row with a unique key, created with `values` where there is none; `lock` where it is about to change.
 
-    Of two that make it at once, the second waits for the first and gets the same row.
+    Where two create it at once, the second waits for the first and gets the same row.
     """
     query = select(model).filter_by(**key)
     if lock:

@@ -1,9 +1,9 @@
-"""The vault: who a listener is at the marketplace, encrypted, joined to everything else by the pseudonym alone.
+"""The vault: listeners' identities at the marketplace, encrypted, linked to everything else only by the pseudonym.
 
-Paying needs a worker's id, so it is kept: here, in one table, under a key that is not in the database. Each entry is
-a Fernet token (AES-128-CBC with HMAC-SHA-256), so a changed one is noticed. ROOTNOTE_VAULT_KEY, or the file that
-ROOTNOTE_VAULT_KEY_FILE names, holds one key or several, separated by commas or white space: the first encrypts, all
-decrypt, so a new key is put first and the old ones are dropped after `rootnote server vault rotate`.
+Paying needs a worker's id, so it is stored here, in one table, under a key that is not in the database. Each entry is a
+Fernet token (AES-128-CBC with HMAC-SHA-256), so that a changed one is detected. ROOTNOTE_VAULT_KEY, or the file that
+ROOTNOTE_VAULT_KEY_FILE names, holds one or more keys, separated by commas or white space: the first encrypts, all
+decrypt. To change the key, put the new one first, run `rootnote server vault rotate`, and remove the old one.
 """
 
 from __future__ import annotations
@@ -26,40 +26,41 @@ from server.db.upsert import find_or_add
 from server.identity.arrival import Arrival
 
 NEEDED = (
-    "the environment variable ROOTNOTE_VAULT_KEY is not set: workers' ids are kept encrypted; make a key with "
+    "the environment variable ROOTNOTE_VAULT_KEY is not set: workers' ids are stored encrypted; make a key with "
     "`rootnote server vault new-key` and keep it for the whole study."
 )
 WRONG = (
-    "the environment variable ROOTNOTE_VAULT_KEY does not open what the database holds; set the key it was begun with."
+    "the environment variable ROOTNOTE_VAULT_KEY does not decrypt the identities in the database; set the key that the "
+    "study was started with."
 )
 
 
 class Vault:
-    """Seals and opens; needs the keys, no database."""
+    """Encrypts and decrypts identities; needs the keys, no database."""
 
     def __init__(self, keys: list[str]) -> None:
-        """Raises RootnoteError where there is no key, or one that is none."""
+        """Raises RootnoteError where there is no key, or an invalid one."""
         if not keys:
             raise RootnoteError(NEEDED)
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys])
         except ValueError:
             raise RootnoteError(
-                "ROOTNOTE_VAULT_KEY holds something that is no key; make one with `rootnote server vault new-key`."
+                "ROOTNOTE_VAULT_KEY is not a valid key; make one with `rootnote server vault new-key`."
             ) from None
 
     def seal(self, arrival: Arrival) -> str:
         return self._fernet.encrypt(json.dumps(asdict(arrival)).encode()).decode()
 
     def open(self, sealed: str) -> Arrival | None:
-        """What was sealed; None where it was not sealed by these keys, or changed since."""
+        """The sealed arrival; None where these keys did not seal it, or it was changed since."""
         try:
             return Arrival(**json.loads(self._fernet.decrypt(sealed.encode())))
         except (InvalidToken, ValueError, TypeError):
             return None
 
     def reseal(self, sealed: str) -> str:
-        """The same under the first key.
+        """The same arrival, sealed with the first key.
 
         Raises:
             RootnoteError: where none of the keys opens it.
@@ -79,10 +80,10 @@ def has_keys(environment: Mapping[str, str]) -> bool:
 
 
 def read_vault(environment: Mapping[str, str], *, rehearsal_secret: str = "") -> Vault:
-    """The vault of the environment's keys; in a rehearsal, one that follows from the rehearsal's secret.
+    """The vault of the environment's keys; in a rehearsal without keys, of one derived from its secret.
 
     Raises:
-        RootnoteError: where there is no key, or one that is none.
+        RootnoteError: where there is no key, or an invalid one.
     """
     text = environment.get("ROOTNOTE_VAULT_KEY", "") or _read_file(environment.get("ROOTNOTE_VAULT_KEY_FILE", ""))
     keys = text.replace(",", " ").split()
@@ -105,7 +106,7 @@ def _read_file(name: str) -> str:
 
 
 def remember(session: Session, vault: Vault, listener: Listener, arrival: Arrival, now: datetime) -> None:
-    """Keep who a listener is, and where they arrived last."""
+    """Store a listener's identity, and where they arrived last."""
     sealed, key = vault.seal(arrival), {"pseudonym": listener.pseudonym}
     row = find_or_add(session, VaultEntry, key, {"sealed": sealed, "changed_at": now}, lock=True)
     row.sealed, row.changed_at = sealed, now
@@ -113,10 +114,10 @@ def remember(session: Session, vault: Vault, listener: Listener, arrival: Arriva
 
 
 def recall(session: Session, vault: Vault, listener: Listener) -> Arrival | None:
-    """Who a listener is; None where nothing is kept.
+    """A listener's identity; None where none is stored.
 
     Raises:
-        RootnoteError: where the key is not the one it was sealed by.
+        RootnoteError: where the vault's keys do not open it.
     """
     row = session.get(VaultEntry, listener.pseudonym)
     if row is None:
@@ -128,10 +129,10 @@ def recall(session: Session, vault: Vault, listener: Listener) -> Arrival | None
 
 
 def rotate(session: Session, vault: Vault, now: datetime) -> int:
-    """Seal everything anew under the first key; how much there was.
+    """Seal every entry again with the first key; how many there were.
 
     Raises:
-        RootnoteError: where an entry opens under none of the keys; nothing is changed then.
+        RootnoteError: where none of the keys opens an entry; nothing is changed then.
     """
     rows = list(session.scalars(select(VaultEntry).with_for_update()))
     for row in rows:

@@ -1,4 +1,4 @@
-"""Status: how far a study has come, counted; and the completion codes that were shown, for paying listeners."""
+"""Status: counts of places, listeners, money and identities, and the completion codes that were shown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def count(session: Session) -> dict[str, Any]:
 
 
 def money(session: Session, pay: PayConfig) -> dict[str, Any]:
-    """The launch at the marketplace, in submissions and US dollars; empty where the study is not launched."""
+    """The launch at the marketplace: submissions and US dollars; empty where the study is not launched."""
     launch = ledger.launch(session)
     if launch is None:
         return {}
@@ -52,8 +52,8 @@ def money(session: Session, pay: PayConfig) -> dict[str, Any]:
     under_way = {bool(open_): number for open_, number in session.execute(openings)}
     kinds = select(Payment.kind, func.sum(Payment.cents)).where(Payment.state == "paid").group_by(Payment.kind)
     fees = select(func.coalesce(func.sum(Payment.fee_cents), 0)).where(Payment.state == "paid")
-    told: dict[str, Any] = {kind: formatting.dollars(amount) for kind, amount in session.execute(kinds)}
-    told |= {
+    amounts: dict[str, Any] = {kind: formatting.dollars(amount) for kind, amount in session.execute(kinds)}
+    amounts |= {
         "fees": formatting.dollars(session.scalar(fees) or 0),
         "paid": formatting.dollars(ledger.paid(session)),
         "in_doubt": len(ledger.pending(session)),
@@ -61,35 +61,36 @@ def money(session: Session, pay: PayConfig) -> dict[str, Any]:
         "budget": formatting.budget(launch.budget_cents),
     }
     settled = {"openings": under_way.get(True, 0), "openings_settled": under_way.get(False, 0)}
-    return {"marketplace": settled | _by_name(session, statuses), "money": told}
+    return {"marketplace": settled | _by_name(session, statuses), "money": amounts}
 
 
 def wage(session: Session, pay: PayConfig) -> dict[str, Any]:
-    """What an hour pays, as measured, beside the floor; empty before anybody finished."""
+    """The measured hourly pay and its minimum; empty before anyone finished."""
     found = hourly_pay.hourly_pay(session, pay)
     if found is None:
         return {}
-    told = {
+    rows = {
         "minutes_at_work": f"{found.minutes:.1f}",
         "median_an_hour": f"${found.median:.2f}",
         "tenth_percentile": f"${found.tenth:.2f}",
         "floor": f"${pay.floor_usd_per_hour:.2f}",
     }
     if found.below:
+        people = "1 person" if found.below == 1 else f"{found.below} people"
         missing = formatting.dollars(found.missing)
-        told["below_the_floor"] = f"{found.below} people, by {missing}; `rootnote server pay --to-floor` lifts them"
-    return {"wage": told}
+        rows["below_the_floor"] = f"{people}, by {missing} in all; `rootnote server pay --to-floor` pays the difference"
+    return {"wage": rows}
 
 
 def identities(session: Session, config: StudyConfig, now: datetime) -> dict[str, Any]:
-    """Of how many people it is kept who they are, when that is due to be deleted, and how many are."""
+    """How many identities are stored, when they are due to be deleted, and how many were deleted."""
     found = retention.status(session, config, now)
-    told: dict[str, Any] = {"kept": found.kept}
+    rows: dict[str, Any] = {"kept": found.kept}
     if found.kept:
-        told["due"] = f"{found.due:%Y-%m-%d %H:%M} UTC" if found.due else f"not yet: {found.waiting}"
+        rows["due"] = f"{found.due:%Y-%m-%d %H:%M} UTC" if found.due else f"not yet: {found.waiting}"
     if found.purged_at is not None:
-        told["deleted"] = f"{found.purged}, last at {found.purged_at:%Y-%m-%d %H:%M} UTC"
-    return {"identities": told}
+        rows["deleted"] = f"{found.purged}, last at {found.purged_at:%Y-%m-%d %H:%M} UTC"
+    return {"identities": rows}
 
 
 def _by_name(session: Session, query: Any) -> dict[str, int]:
@@ -97,7 +98,7 @@ def _by_name(session: Session, query: Any) -> dict[str, int]:
 
 
 def shown_codes(session: Session, pay: PayConfig) -> Iterator[tuple[str, str, float]]:
-    """(code, outcome, US dollars) of every assignment that has ended; no pseudonym, so that nothing joins the two."""
+    """(code, outcome, US dollars) of every ended assignment; without pseudonyms, so that nothing joins to it."""
     ended = select(Assignment).where(Assignment.state.not_in(ACTIVE)).order_by(Assignment.completion_code)
     for assignment in session.scalars(ended):
         yield assignment.completion_code, assignment.state.value, _due(assignment.state, pay)

@@ -1,25 +1,25 @@
 /* The player: sounds are fetched and decoded ahead and played by Web Audio.
 
    "Heard" means rendered: the audio context's clock, which stands still while nothing is rendered, must have covered
-   every part of a sound; stopping, switching or a suspended context leaves parts out. A sound begins on a sample.
-   One that is begun or broken off in its midst is faded over 10 ms; its own beginning and end are as they were made.
+   every part of a sound; stopping, switching or a suspended context leaves parts out. A sound starts on a sample.
+   Starting or stopping in the middle is faded over 10 ms; a sound's own beginning and end are played unchanged.
    Times are in seconds. */
 "use strict";
 
 const FADE = 0.01;
-const AHEAD = 0.02; // from the press of a key to the first sample: room to schedule it exactly
+const AHEAD = 0.02; // from a key press to the first sample: time to schedule it exactly
 const SLACK = 0.025; // of a sound that may be missing: browsers' clocks are coarse
-const STUCK_MS = 4000; // a context that says it runs and does not
-const RATE = 44100; // to decode at before there is a context
+const STUCK_MS = 4000; // after which a context that reports "running" counts as stuck
+const RATE = 44100; // used for decoding before there is a context
 
-class PlayError extends Error {} // Web Audio or the codec fails here; loading again will not help
-class GoneError extends Error {} // the sound is not due (any more)
+class PlayError extends Error {} // Web Audio or the codec fails; loading again does not help
+class GoneError extends Error {} // the sound is not due, or no longer due
 
 const speaker = {
   context: null,
   out: null,
 
-  /* The running context; made at the first gesture, because browsers keep one that is made earlier silent. */
+  /* Make the context run. It is made at the first gesture, because browsers silence one that is made earlier. */
   async wake() {
     if (!this.context) this.use(new (window.AudioContext || window.webkitAudioContext)({ latencyHint: "interactive" }));
     if (this.context.state === "running") return;
@@ -32,7 +32,7 @@ const speaker = {
     this.out = context.createAnalyser();
     this.out.connect(context.destination);
   },
-  /* The level of what sounds now, 0 to 1 over 60 dB. */
+  /* The present level, 0 to 1 over 60 dB. */
   level() {
     const samples = new Float32Array(this.out.fftSize);
     this.out.getFloatTimeDomainData(samples);
@@ -68,12 +68,12 @@ function canPlay() {
   return Boolean((window.AudioContext || window.webkitAudioContext) && window.OfflineAudioContext);
 }
 
-/* The sound at an address, fetched once; a lost connection is waited for, and `lost` told. */
+/* The sound at an address, fetched once; while the connection is lost, `lost` is called and the fetch is retried. */
 function loadSound(address, lost = () => {}) {
   if (!sounds.has(address)) {
     const loading = fetchSound(address, lost).then((bytes) => new Sound(bytes).decode());
     sounds.set(address, loading);
-    // What failed is asked for anew.
+    // A failed sound is fetched again.
     loading.catch(() => sounds.get(address) === loading && sounds.delete(address));
   }
   return sounds.get(address);
@@ -102,7 +102,7 @@ function keepSounds(addresses) {
   for (const address of sounds.keys()) if (!addresses.includes(address)) sounds.delete(address);
 }
 
-/* Whether spans [from, to] leave out no part of 0 to `duration`. */
+/* Whether the spans [from, to] cover 0 to `duration`. */
 function coverWhole(spans, duration) {
   let reached = 0;
   for (const [from, to] of [...spans].sort((one, other) => one[0] - other[0])) {
@@ -112,13 +112,13 @@ function coverWhole(spans, duration) {
   return reached >= duration - SLACK;
 }
 
-/* One sound of a page: `plays` counts how often its whole length was rendered, `seconds` all that was. */
+/* One sound of a page: `plays` counts how often its whole length was rendered, `seconds` how much in all. */
 class Player {
   constructor(clip, address) {
     this.clip = clip;
     this.address = address;
     this.sound = null;
-    this.run = null; // what plays now: {source, gain, when, from}
+    this.run = null; // the present playback: {source, gain, when, from}
     this.plays = 0;
     this.seconds = 0;
     this.spans = [];
@@ -146,18 +146,18 @@ class Player {
     const run = { source, gain, when, from };
     source.onended = () => {
       if (this.run !== run) return;
-      this.book();
+      this.record();
       ended();
     };
     source.start(when, from);
     this.run = run;
   }
 
-  /* Break off at time `when`; what was rendered until now stays booked. */
+  /* Stop at time `when`; what was rendered so far counts. */
   stop(when) {
     if (!this.run) return;
     const { source, gain } = this.run;
-    this.book();
+    this.record();
     const at = Math.max(when, speaker.context.currentTime);
     gain.gain.cancelScheduledValues(at);
     gain.gain.setValueAtTime(gain.gain.value, at);
@@ -165,7 +165,7 @@ class Player {
     source.stop(at + FADE);
   }
 
-  book() {
+  record() {
     const from = this.run.from;
     const to = this.position();
     this.run = null;
@@ -177,7 +177,7 @@ class Player {
   }
 }
 
-/* The players of a page, of which one sounds at a time; `switching` is "restart" or "position". */
+/* The players of a page, of which one plays at a time; `switching` is "restart" or "position". */
 class Deck {
   constructor(players, switching, changed) {
     this.players = players;
@@ -204,7 +204,7 @@ class Deck {
     if (this.wanted === player) this.switchTo(player);
   }
 
-  /* Begin `player` on a sample; at the position of what sounds now, if so chosen, else at the start. */
+  /* Start `player` on a sample, at its beginning or (switching "position") at the position of the present sound. */
   switchTo(player) {
     const { currentTime, sampleRate } = speaker.context;
     const frame = Math.ceil((currentTime + AHEAD) * sampleRate);

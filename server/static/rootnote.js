@@ -1,14 +1,14 @@
-/* Pages and forms: each step takes the place of the one before in the same document, so that the audio context goes
-   on and what was fetched ahead is there. An answer is kept here until the server has acknowledged it. */
+/* Pages and forms: each step replaces the previous one in the same document, so that the audio context keeps running
+   and sounds that were fetched ahead stay available. An answer is kept here until the server acknowledges it. */
 "use strict";
 
-let step = null; // the step that is shown: see `show`
+let step = null; // the current step, set by `show`
 const UNSENT = "rootnote.unsent";
 const KEYS = { x: "X", a: "A", b: "B", 1: "X", 2: "A", 3: "B" };
 
-const notGiven = new Set(); // the sounds of pages of which one was refused
+const refusedSounds = new Set(); // sounds of pages where the server refused one
 
-/* Storage may be forbidden, in a frame above all; everything works without it, but for what a reload would keep. */
+/* Storage may be forbidden, above all in a frame; then everything works except what a reload would keep. */
 const store = {
   get(area, key) {
     try { return window[area].getItem(key); } catch { return null; }
@@ -18,12 +18,12 @@ const store = {
   },
 };
 
-function word(name, values = {}) {
+function textOf(name, values = {}) {
   const text = document.querySelector("[data-words]").dataset[name];
   return text.replace(/\{(\w+)\}/g, (_, key) => values[key]);
 }
 
-function tell(name, on = true) {
+function showNotice(name, on = true) {
   document.querySelector(`[data-notice=${name}]`).hidden = !on;
 }
 
@@ -61,25 +61,25 @@ function sendOnce(form) {
   });
 }
 
-/* All sounds are loaded ahead, in an order drawn anew for every page, so that requests say nothing; then the next. */
+/* Load all sounds of the page in random order, so that requests reveal nothing; then those of the next page. */
 async function loadAll() {
   const now = step;
   const { players } = now.deck;
   const ahead = (now.main.dataset.next || "").split(" ").filter(Boolean);
   keepSounds([...players.map((player) => player.address), ...ahead]);
-  if (players.length && !canPlay()) return fail(new PlayError("audio"));
+  if (players.length && !canPlay()) return handleFailure(new PlayError("audio"));
   try {
     await Promise.all(shuffled(players).map(async (player) => {
-      player.sound = await loadSound(player.address, (lost) => now === step && tell("loading", lost));
+      player.sound = await loadSound(player.address, (lost) => now === step && showNotice("loading", lost));
       if (now === step) changed();
     }));
   } catch (error) {
-    if (now === step) fail(error);
+    if (now === step) handleFailure(error);
     return;
   }
   if (now !== step) return;
   now.main.dataset.ready = "";
-  // One after the other, so that a slow line is left to an answer; what fails here is loaded when it is due.
+  // One after the other, so that a slow connection has room for an answer; a failed one is loaded when it is due.
   for (const address of shuffled(ahead)) if (now === step) await loadSound(address).catch(() => {});
 }
 
@@ -88,30 +88,30 @@ function shuffled(items) {
   return drawn.sort((one, other) => one[0] - other[0]).map((pair) => pair[1]);
 }
 
-async function fail(error) {
-  // A page that is not due any more is left; one that is due, and whose sounds are refused again, cannot be heard.
+async function handleFailure(error) {
+  // A refused sound means that the page is no longer due; where it is refused again, it cannot be heard.
   const addresses = step.deck.players.map((player) => player.address);
-  if (error instanceof GoneError && !addresses.some((address) => notGiven.has(address))) {
-    for (const address of addresses) notGiven.add(address);
-    return look();
+  if (error instanceof GoneError && !addresses.some((address) => refusedSounds.has(address))) {
+    for (const address of addresses) refusedSounds.add(address);
+    return showCurrentPage();
   }
   if (!(error instanceof PlayError || error instanceof GoneError)) throw error;
   step.deck.stop();
-  tell("problem");
+  showNotice("problem");
 }
 
 function toggle(player) {
   if (!player.sound) return;
   if (player.run) step.deck.stop();
-  else step.deck.play(player).catch(fail);
+  else step.deck.play(player).catch(handleFailure);
 }
 
-/* Something began or ended: show it, and say it where a sound was heard to its end. */
+/* A sound started or stopped: show it, and announce one that ended. */
 function changed(ended) {
   const { deck, boxes } = step;
   for (const [index, box] of boxes.entries()) paint(box, deck.players[index]);
   if (deck.playing) follow(deck.playing.run);
-  if (ended) say(ended);
+  if (ended) announce(ended);
   update();
 }
 
@@ -122,8 +122,8 @@ function paint(box, player) {
   box.classList.toggle("playing", playing);
   box.classList.toggle("done", player.plays > 0);
   button.disabled = !player.sound;
-  button.setAttribute("aria-label", word(playing ? "stop" : "play", { name }));
-  box.querySelector("[data-heard]").textContent = word(stateOf(player));
+  button.setAttribute("aria-label", textOf(playing ? "stop" : "play", { name }));
+  box.querySelector("[data-heard]").textContent = textOf(stateOf(player));
   paintTime(box, player);
 }
 
@@ -140,7 +140,7 @@ function paintTime(box, player) {
   const at = player.run ? player.position() : 0;
   box.querySelector(".played").value = player.run ? at / duration : Number(player.plays > 0);
   const length = seconds(duration);
-  const time = player.run ? word("position", { at: seconds(at), length }) : word("length", { length });
+  const time = player.run ? textOf("position", { at: seconds(at), length }) : textOf("length", { length });
   box.querySelector("[data-time]").textContent = time;
   for (const part of document.querySelectorAll("[data-from]")) {
     part.classList.toggle("sounding", Boolean(player.run) && at >= part.dataset.from && at < part.dataset.to);
@@ -149,7 +149,7 @@ function paintTime(box, player) {
   if (meter) meter.value = player.run ? speaker.level() : 0;
 }
 
-/* Digits as on the rest of the page, which the server writes. */
+/* With the digits that the server uses on the rest of the page. */
 function seconds(number) {
   return new Intl.NumberFormat(`${document.documentElement.lang}-u-nu-latn`, {
     minimumFractionDigits: 1, maximumFractionDigits: 1,
@@ -160,8 +160,8 @@ function list(names) {
   return new Intl.ListFormat(document.documentElement.lang, { style: "short", type: "unit" }).format(names);
 }
 
-/* Follow what plays until it ends. What the system interrupts, as a call does, is broken off; a context that says it
-   runs while its clock stands still for long plays nothing. */
+/* Follow the playing sound until it ends. It is stopped when the system interrupts it, as a phone call does; a context
+   that reports "running" while its clock stands still plays nothing. */
 function follow(run, since = performance.now(), last = -1) {
   requestAnimationFrame(() => {
     const { deck, boxes } = step;
@@ -171,20 +171,20 @@ function follow(run, since = performance.now(), last = -1) {
     const { currentTime, state } = speaker.context;
     if (state !== "running") deck.stop();
     else if (currentTime !== last) follow(run, performance.now(), currentTime);
-    else if (performance.now() - since > STUCK_MS) fail(new PlayError("silent"));
+    else if (performance.now() - since > STUCK_MS) handleFailure(new PlayError("silent"));
     else follow(run, since, last);
   });
 }
 
-function say(player) {
+function announce(player) {
   const name = step.boxes[step.deck.players.indexOf(player)].dataset.name;
   const left = step.deck.players.filter((each) => !each.plays).map((each) => each.clip);
-  const text = word(player.plays ? "heardName" : "partlyName", { name });
+  const text = textOf(player.plays ? "heardName" : "partlyName", { name });
   document.querySelector("[data-say]").textContent = left.length && step.deck.players.length > 1
-    ? `${text} ${word("left", { names: list(left) })}` : text;
+    ? `${text} ${textOf("left", { names: list(left) })}` : text;
 }
 
-/* What may be done now: choose once everything was heard, go on once everything asked for is chosen. */
+/* What is enabled now: choosing once everything was heard, continuing once everything is chosen. */
 function update() {
   const { form, deck } = step;
   if (!form) return;
@@ -214,7 +214,7 @@ function answer() {
   send(unsent);
 }
 
-/* Fill the hidden fields that the form has; what a browser does not know stays empty. */
+/* Fill the form's hidden fields; what the browser does not know stays empty. */
 function addTelemetry() {
   const { form, deck } = step;
   const { context } = speaker;
@@ -234,22 +234,22 @@ function addTelemetry() {
   }
 }
 
-/* Send until it is acknowledged; sending twice is harmless, so a lost reply is no loss. The reply is the next page:
-   one that is not the study's, as a hotel's sign-in page, acknowledges nothing. */
+/* Send until it is acknowledged; sending twice is harmless, so a lost reply loses nothing. The reply is the next page:
+   a page that is not the study's, such as a hotel's sign-in page, acknowledges nothing. */
 async function send(unsent, leftOver = false) {
   for (let wait = 1000; ; wait = Math.min(wait * 2, 15000)) {
     const page = await request(unsent.action, { method: "POST", body: new URLSearchParams(unsent.body) });
     if (page) {
       store.set("localStorage", UNSENT, null);
       const refused = page.querySelector("main").dataset.step === "error";
-      return leftOver && refused ? look() : turnTo(page);
+      return leftOver && refused ? showCurrentPage() : replacePage(page);
     }
-    tell("connection");
+    showNotice("connection");
     await pause(wait);
   }
 }
 
-/* The study's page at an address, or null where it could not be had now. */
+/* The study's page at an address, or null where it cannot be loaded now. */
 async function request(address, options = {}) {
   try {
     const reply = await fetch(address, { credentials: "same-origin", ...options });
@@ -261,8 +261,8 @@ async function request(address, options = {}) {
   }
 }
 
-/* Put a page in the place of this one. One that was made for another version of this script is loaded anew. */
-function turnTo(page) {
+/* Replace this page by another. One made for another version of this script is loaded by the browser instead. */
+function replacePage(page) {
   const scripts = (where) => [...where.querySelectorAll("script[src]")].map((script) => script.getAttribute("src")).join();
   if (scripts(page) !== scripts(document)) return location.reload();
   for (const unused of page.querySelectorAll("noscript")) unused.remove();
@@ -276,12 +276,12 @@ function turnTo(page) {
   first.focus({ preventScroll: true });
 }
 
-/* See what is due now, as where a sound is gone because its place was given to another. */
-async function look() {
+/* Show the page that is due now, for example where a sound is gone because the place was given to another listener. */
+async function showCurrentPage() {
   for (let wait = 1000; ; wait = Math.min(wait * 2, 15000)) {
     const page = await request(location.pathname);
-    tell("connection", !page);
-    if (page) return turnTo(page);
+    showNotice("connection", !page);
+    if (page) return replacePage(page);
     await pause(wait);
   }
 }
@@ -302,7 +302,7 @@ function showKeys() {
 function onKey(event) {
   if (!step || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
   if (!("trial" in (step.form || document.body).dataset) || !keysAreOn()) return;
-  // A keyboard of another script has no X, A and B: there the keys where they would be, and its own digits.
+  // Keyboards of other scripts have no X, A and B: use the keys in their positions, and the digits.
   const place = /^[\x20-\x7e]$/.test(event.key) ? event.key : event.code.replace(/^(Key|Digit|Numpad)/, "");
   const clip = KEYS[place.toLowerCase()];
   const player = clip && step.deck.players.find((each) => each.clip === clip);
@@ -342,11 +342,11 @@ document.addEventListener("visibilitychange", onFocus);
 window.addEventListener("blur", onFocus);
 window.addEventListener("focus", onFocus);
 
-/* A page that the browser kept may be behind the server. */
+/* A page from the browser's cache may be out of date. */
 window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 
-/* Someone who goes back to the consent page is led on to where they were, and does not begin a second time. */
-function leadBack() {
+/* A listener who goes back to the consent page can resume, and does not start a second time. */
+function offerResume() {
   const main = document.querySelector("main");
   if (location.pathname.startsWith("/a/") && main.dataset.step !== "error") {
     store.set("sessionStorage", "rootnote.address", location.pathname.split("/").slice(0, 3).join("/"));
@@ -361,8 +361,8 @@ function leadBack() {
   }
 }
 
-/* An answer that was under way when the page was closed is sent before anything else. */
-function sendWhatWasLeft() {
+/* An answer that was unsent when the page was closed is sent first. */
+function sendUnsent() {
   const unsent = JSON.parse(store.get("localStorage", UNSENT) || "null");
   if (!unsent || !unsent.action.startsWith(`${location.pathname}/`)) return;
   step.sent = true;
@@ -370,6 +370,6 @@ function sendWhatWasLeft() {
   send(unsent, true);
 }
 
-leadBack();
+offerResume();
 show();
-sendWhatWasLeft();
+sendUnsent();

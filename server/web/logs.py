@@ -1,9 +1,9 @@
-"""Logs: one JSON object a line, of what happened and to which kind of page, never to whom.
+"""Logs: one JSON object per line about what happened on which kind of page, never to whom.
 
-A line holds the time (UTC), the level, the event, the name of the route (not the path, in which the listener's token
-is), method, status and milliseconds, at work and before that at the gate. An error adds the exception's type and where
-it arose; its message stays out, because a driver's message may quote what a listener sent. The reference of a request
-is random and is shown on the error page, so that a listener can tell the researcher which line to look for.
+A line holds the time (UTC), the level, the event, the route (not the path, which contains the listener's token), the
+method, the status, and the milliseconds of work and of waiting in the request queue. An error adds the exception's type
+and where it was raised, but not its message, which may quote what a listener sent. The random reference of a request is
+shown on the error page, so that a listener can tell the researcher which line to look for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import IO, Any
 
 FIELDS = ("route", "method", "status", "ms", "waited_ms", "reference")
 ROOT = str(Path(__file__).resolve().parents[2])
-FOREIGN = ("waitress", "gunicorn.error")  # they have handlers of their own, or make them
+FOREIGN = ("waitress", "gunicorn.error")  # they have handlers of their own
 
 
 class JsonLines(logging.Formatter):
@@ -29,7 +29,7 @@ class JsonLines(logging.Formatter):
         line: dict[str, Any] = {
             "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
-            # Another library's arguments may hold a path or a value: its words are logged without them.
+            # Another library's arguments may hold a path or a value: its messages are logged without them.
             "event": record.getMessage() if record.name.split(".")[0] == "server" else str(record.msg),
         }
         line |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}

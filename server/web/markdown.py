@@ -1,7 +1,7 @@
-"""Pages: the study's own words (Markdown files beside study.toml) as safe HTML, in each of its languages.
+"""Study texts: the researcher's Markdown files next to study.toml as safe HTML, in each language of the study.
 
-Raw HTML in them is shown as text, so a page can load nothing from elsewhere; images are left out. A link opens in a
-tab of its own, which cannot reach back. consent.md is in the study's first language, consent.de.md in German.
+Raw HTML is shown as text and images are left out, so that a page loads nothing from elsewhere. A link opens in a new
+tab, which cannot access the page. consent.md is in the study's first language, consent.de.md in German.
 """
 
 from __future__ import annotations
@@ -66,16 +66,16 @@ def read_study_texts(study: Study) -> dict[str, StudyTexts]:
 
 
 def _read(study: Study, name: str, default: str | None) -> dict[str, str]:
-    """A text in each of the study's languages; `default` where nobody wrote any."""
+    """A text in each of the study's languages; `default` where there is no such file."""
     files = {language: study.text(name, language) for language in study.config.study.languages}
     texts = {language: _read_file(path) for language, path in files.items()}
     if default is not None and not any(texts.values()):
         return {language: catalogue(language).gettext(default) for language in files}
     for language, text in texts.items():
         if not text:
-            what = "what listeners are told before they consent" if name == "consent" else f"the {name}"
-            begin = " (`rootnote study init` makes one to begin with)" if files[language].stem == "consent" else ""
-            raise RootnoteError(f"{files[language]} is missing or empty; write there {what}{begin}.")
+            what = "the information for listeners" if name == "consent" else f"the {name}"
+            hint = " (`rootnote study init` makes a template)" if files[language].stem == "consent" else ""
+            raise RootnoteError(f"{files[language]} is missing or empty; write {what} there{hint}.")
     return texts
 
 
@@ -93,12 +93,12 @@ def render_text(text: str) -> Markup:
     """Markdown as safe HTML."""
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     markdown.add_render_rule("link_open", _open_link)
-    return Markup(markdown.render(text))  # html is off, so all markup is the renderer's own
+    return Markup(markdown.render(text))  # raw HTML is off, so all markup is the renderer's
 
 
 def _open_link(
     renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, environment: EnvType
 ) -> str:
-    # Whoever looks something up must not lose the page; the study may stand in a marketplace's frame.
+    # Following a link must not lose the page, which may be in a marketplace's frame.
     tokens[index].attrs |= {"target": "_blank", "rel": "noopener noreferrer"}
     return renderer.renderToken(tokens, index, options, environment)

@@ -42,7 +42,7 @@ class Limit:
         self._lock = threading.Lock()
 
     def take(self, key: str) -> float:
-        """Take one request from the bucket of `key`: 0 where there is one, else the seconds until there will be."""
+        """Take one request from the bucket of `key`: 0 where there is one, else the seconds to wait."""
         now = self._clock()
         with self._lock:
             bucket = self._buckets.setdefault(key, _Bucket(self._burst, now))

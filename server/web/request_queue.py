@@ -1,15 +1,14 @@
-"""The gate: answers first.
+"""The request queue: answers first.
 
-A processor does one thing at a time, so of many requests at once most wait, somewhere. Here they wait in order of what
-a listener would lose: an answer goes before every other step, a step before pages, pages before sounds and files, and
-all of these before whoever is still at the door; of one rank, whoever came first. At most so many are at work at once
-in a process, a place or two kept free for those of higher rank, and each that waits costs a thread that sleeps. Within
-the gate a request is worked out to its last byte: what goes to a slow line, or comes from one, goes and comes outside.
+A process works on a few requests at a time; the others wait here, ordered by what a listener would lose. Answers go
+before other steps, steps before pages, pages before sounds and files, and all of these before people who only arrive;
+within a rank, first come, first served. One or two slots stay free for higher ranks, and each waiting request costs a
+sleeping thread. A reply is computed to its last byte within the slot: slow connections are read and written outside.
 
-Two bounds keep the order from doing harm. Of those who have waited longer than `patience` one is let in at every
-`SHARE`th opening at least, whatever comes meanwhile. And whoever is at work for longer than `stuck` is waiting for
-something else (a bucket, a lock, a database that is gone) and makes room for another, up to `MOST` altogether.
-Health checks do not pass here. Times are seconds.
+Two bounds limit the harm of this order. At least every `OVERDUE_SHARE`th free slot goes to a request that has waited
+longer than `patience`, if there is one. And a request that works longer than `stuck` is waiting for something else (a
+bucket, a lock, a lost database) and frees its slot, up to `MAX_AT_WORK` requests in all. Health checks do not wait.
+Times are in seconds.
 """
 
 from __future__ import annotations
@@ -28,47 +27,47 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 AT_WORK = 4
-MOST = 16
-SHARE = 4
+MAX_AT_WORK = 16
+OVERDUE_SHARE = 4
 PATIENCE = 10.0
 STUCK = 1.0
-UNHELD = ("/healthz", "/readyz")
-WAITED = "rootnote.waited"  # in the environ: how long the request has waited here
+UNQUEUED = ("/healthz", "/readyz")
+WAITED = "rootnote.waited"  # in the environ: how long the request waited
 
 
 class Rank(enum.IntEnum):
-    """Who goes before whom."""
+    """The priority of a request; smaller goes first."""
 
     ANSWER = 0
     STEP = 1
     PAGE = 2
     SOUND = 3
-    DOOR = 4
+    ARRIVAL = 4
 
 
 def rank_of(method: str, path: str) -> Rank | None:
-    """The rank of a request; None where it is not held at all."""
-    if path in UNHELD:
+    """The rank of a request; None where it does not wait at all."""
+    if path in UNQUEUED:
         return None
     if method == "POST" and path.startswith("/a/"):
         return Rank.ANSWER if path.endswith("/trial") else Rank.STEP
     if path in ("/", "/take"):
-        return Rank.DOOR
+        return Rank.ARRIVAL
     return Rank.SOUND if path.startswith(("/audio/", "/static/")) else Rank.PAGE
 
 
-# Places that a rank leaves to those before it, so that an answer seldom finds the gate full.
-KEPT = {Rank.ANSWER: 0, Rank.STEP: 0, Rank.PAGE: 1, Rank.SOUND: 1, Rank.DOOR: 2}
+# Slots that a rank leaves free for those before it, so that an answer rarely has to wait.
+RESERVED_SLOTS = {Rank.ANSWER: 0, Rank.STEP: 0, Rank.PAGE: 1, Rank.SOUND: 1, Rank.ARRIVAL: 2}
 
 
 @dataclass(eq=False)
-class _Waiting:
+class _WaitingRequest:
     since: float
     turn: threading.Event = field(default_factory=threading.Event)
 
 
 class RequestQueue:
-    """Lets at most `at_work` in at once, by rank."""
+    """Admits at most `at_work` requests at once, by rank."""
 
     def __init__(
         self,
@@ -78,85 +77,85 @@ class RequestQueue:
         stuck: float = STUCK,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._room, self._patience, self._stuck, self._clock = at_work, patience, stuck, clock
+        self._slots, self._patience, self._stuck, self._clock = at_work, patience, stuck, clock
         self._lock = threading.Lock()
-        self._queues: dict[Rank, deque[_Waiting]] = {rank: deque() for rank in Rank}
-        self._working: dict[_Waiting, float] = {}  # since when
-        self._in_order = 0  # openings since one was last let in for having waited long
+        self._queues: dict[Rank, deque[_WaitingRequest]] = {rank: deque() for rank in Rank}
+        self._working: dict[_WaitingRequest, float] = {}  # since when
+        self._since_overdue = 0  # admissions since the last overdue request
 
     @property
     def waiting(self) -> int:
-        """How many wait now."""
+        """How many requests wait now."""
         with self._lock:
             return sum(map(len, self._queues.values()))
 
     @contextmanager
     def admitted(self, rank: Rank) -> Iterator[float]:
-        """Wait until it is this one's turn; how long that took. The place is given back whatever happens within."""
-        came = _Waiting(self._clock())
+        """Wait for a slot and yield how long that took; the slot is released whatever happens within."""
+        waiting = _WaitingRequest(self._clock())
         with self._lock:
-            self._queues[rank].append(came)
-            self._let_in()
+            self._queues[rank].append(waiting)
+            self._admit()
         try:
-            while not came.turn.wait(self._stuck):
+            while not waiting.turn.wait(self._stuck):
                 with self._lock:
-                    self._let_in()  # somebody may have come to be stuck
-            yield self._clock() - came.since
+                    self._admit()  # a request may have become stuck
+            yield self._clock() - waiting.since
         finally:
             with self._lock:
-                if self._working.pop(came, None) is None:
-                    self._queues[rank].remove(came)
-                self._let_in()
+                if self._working.pop(waiting, None) is None:
+                    self._queues[rank].remove(waiting)
+                self._admit()
 
-    def _let_in(self) -> None:
+    def _admit(self) -> None:
         now = self._clock()
         while (queue := self._next(now)) is not None:
             chosen = queue.popleft()
             self._working[chosen] = now
             chosen.turn.set()
 
-    def _next(self, now: float) -> deque[_Waiting] | None:
-        """The queue whose first is let in now; None where nobody is."""
+    def _next(self, now: float) -> deque[_WaitingRequest] | None:
+        """The queue whose first request is admitted now; None where none is."""
         queues = {rank: queue for rank, queue in self._queues.items() if queue}
         busy = sum(now - since < self._stuck for since in self._working.values())
-        if not queues or busy >= self._room or len(self._working) >= MOST:
+        if not queues or busy >= self._slots or len(self._working) >= MAX_AT_WORK:
             return None
         longest = min(queues.values(), key=lambda queue: queue[0].since)
         overdue = now - longest[0].since > self._patience
-        if overdue and self._in_order >= SHARE - 1:
-            self._in_order = 0
+        if overdue and self._since_overdue >= OVERDUE_SHARE - 1:
+            self._since_overdue = 0
             return longest
-        fitting = (queue for rank, queue in queues.items() if busy < max(self._room - KEPT[rank], 1))
+        fitting = (queue for rank, queue in queues.items() if busy < max(self._slots - RESERVED_SLOTS[rank], 1))
         chosen = next(fitting, None)
         if chosen is not None:
-            self._in_order = self._in_order + 1 if overdue else SHARE - 1
+            self._since_overdue = self._since_overdue + 1 if overdue else OVERDUE_SHARE - 1
         return chosen
 
 
 @dataclass(frozen=True)
 class QueuedApp:
-    """A WSGI application behind a gate; bodies of up to `most` bytes are read before it."""
+    """A WSGI application behind a queue; request bodies of up to `max_body` bytes are read before they wait."""
 
     app: WSGIApplication
-    gate: RequestQueue
-    most: int
+    queue: RequestQueue
+    max_body: int
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         rank = rank_of(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
         if rank is None:
             return self.app(environ, start_response)
-        _read_ahead(environ, self.most)
-        with self.gate.admitted(rank) as environ[WAITED]:
+        _read_ahead(environ, self.max_body)
+        with self.queue.admitted(rank) as environ[WAITED]:
             return [_whole(self.app(environ, start_response))]
 
 
-def _read_ahead(environ: WSGIEnvironment, most: int) -> None:
-    """Take what is sent into memory, so that nobody who sends slowly holds a place; too much is left for a refusal."""
-    told = environ.get("CONTENT_LENGTH") or ""
-    if told.isascii() and told.isdigit() and 0 < int(told) <= most:
-        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(told)))
-    elif not told and environ.get("wsgi.input_terminated"):  # in chunks, of which the web server knows the end
-        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(most + 1))
+def _read_ahead(environ: WSGIEnvironment, max_body: int) -> None:
+    """Read the body into memory, so that a slow sender holds no slot; one that is too large is refused later."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    if length.isascii() and length.isdigit() and 0 < int(length) <= max_body:
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(length)))
+    elif not length and environ.get("wsgi.input_terminated"):  # chunked: the web server knows the end
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(max_body + 1))
 
 
 def _whole(body: Iterable[bytes]) -> bytes:

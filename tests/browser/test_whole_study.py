@@ -222,7 +222,7 @@ def test_reload_and_back_lead_to_where_the_listener_was(visit: Callable[..., Vis
         laptop.hear("X")
         laptop.page.reload()
         laptop.page.wait_for_selector("main[data-step=trial][data-position='2']")
-        assert laptop.position == 2, "an answered trial stays answered, the next is begun anew"
+        assert laptop.position == 2, "an answered trial stays answered, the next one starts again"
         expect(laptop.page.locator(laptop.submit)).to_be_disabled()
         laptop.page.go_back()
         laptop.page.wait_for_selector("main[data-step=trial][data-position='2']")

@@ -217,23 +217,23 @@ def test_what_must_not_be_guessed_is_long_and_random() -> None:
     assert len(tokens) == 1000
     assert {len(token) for token in tokens} == {43}  # 256 bits in base64url
     assert len(set("".join(tokens))) == 64
-    door = TokenSigner(SECRET)
-    addresses = {door.token_for(ConsentTicket(token, "consent")) for token in tokens}
+    signer = TokenSigner(SECRET)
+    addresses = {signer.token_for(ConsentTicket(token, "consent")) for token in tokens}
     assert {len(address) for address in addresses} == {43}
     assert len(addresses) == 1000
 
 
 def test_signed_texts_end_and_serve_one_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
-    door, link = TokenSigner(SECRET), TokenSigner(SECRET).make_link()
-    entry = door.open("consent")
+    signer, link = TokenSigner(SECRET), TokenSigner(SECRET).make_link()
+    ticket = signer.new_ticket("consent")
     assert entry is not None
-    signed = door.sign(entry)
-    assert door.read(signed) == entry
-    assert door.read(link) is None
-    assert door.open("consent", link=signed) is None
-    assert TokenSigner(SECRET[::-1]).read(signed) is None
+    signed = signer.sign_ticket(ticket)
+    assert signer.read_ticket(signed) == ticket
+    assert signer.read_ticket(link) is None
+    assert signer.new_ticket("consent", link=signed) is None
+    assert TokenSigner(SECRET[::-1]).read_ticket(signed) is None
     monkeypatch.setattr("server.identity.tokens.TICKET_SECONDS", -1)
-    assert door.read(signed) is None
+    assert signer.read_ticket(signed) is None
 
 
 def test_the_vault_opens_only_what_its_own_keys_sealed() -> None:

@@ -60,7 +60,7 @@ def test_another_order_and_a_threshold(make_site: Callable[..., Site]) -> None:
             walker.answer_item(right=number >= wrong)
     assert kind(one) == "tones", "five of six are enough"
     assert two.step == "screened_out"
-    assert "You are paid for your time: 1.50 US dollars." in two.html
+    assert "1.50 US dollars" in two.html
     assert results(site) == [("antiphase", 1, 5, 6, True), ("antiphase", 1, 4, 6, False)]
 
 

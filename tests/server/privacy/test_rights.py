@@ -84,7 +84,7 @@ def test_erasing_by_code_after_the_end(site: Site) -> None:
     assert (gone.screened_at, gone.listening_at, gone.ended_at) == (None, None, None)
     assert gone.erased_at is not None
     assert "Your answers are erased" in ask(site, code, confirm="yes").text  # again: nothing happens
-    assert "Nothing that you answered is kept" in walker.reload().html
+    assert "Your answers are erased" in walker.reload().html
     assert walker.code == code  # it is still what pays them
     assert other.reload().step == "trial"  # nobody else is touched
 
@@ -94,7 +94,7 @@ def test_a_code_that_is_none(site: Site) -> None:
     for code in ("", "ABCDEFGHJK", "~" * 15, "x" * 4000, "' OR 1=1 --", "\0", "AB\0CDEFGHJ", "ÄÖÜ"):
         page = ask(site, code, confirm="yes")
         assert page.status_code == 400
-        assert "no run with this code" in page.text or not code
+        assert 'id="problem"' in page.text or not code
     assert one(site).erased_at is None
 
 
@@ -105,7 +105,7 @@ def test_erasing_by_the_own_address(site: Site) -> None:
     assert one(site).erased_at is None
     walker.go("withdraw", confirm="yes")
     assert walker.step == "withdrawn"
-    assert "Nothing that you answered is kept" in walker.html
+    assert "Your answers are erased" in walker.html
     assert not any(kept(site).values())
     with database.reading(engine_of(site)) as session:
         assert session.scalar(select(Place).where(Place.assignment_id.is_not(None))) is None  # the place is free
@@ -250,9 +250,9 @@ def test_a_change_of_the_consent_text_opens_a_new_version(site: Site, monkeypatc
 
 def test_accessibility_says_what_those_are_paid_who_cannot_use_sound(make_site: Callable[..., Site]) -> None:
     same = make_site().walker().client.get("/accessibility").text
-    assert "paid the same as everybody" in same
+    assert "paid the same" in same and "US dollars" not in same
     less = make_site(toml="[pay]\nwithout_sound_usd = 0.75\n").walker().client.get("/accessibility").text
-    assert "you are paid 0.75 US dollars" in less
+    assert "0.75 US dollars" in less
 
 
 def test_who_cannot_use_sound_is_paid_the_reward(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

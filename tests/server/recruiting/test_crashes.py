@@ -241,8 +241,8 @@ class Show:
                 trials.begin_listening(session, self.experiment, assignment)
                 for clip in trials.served_trials(session, assignment).of(1).values():
                     found = audio.find_sound(session, self.experiment, clip.sound)
-                    assert found is not None and found.unmarked is not None
-                    audio.mark_fetched(session, self.experiment, found.unmarked)
+                    assert found is not None and found.undelivered is not None
+                    audio.mark_fetched(session, self.experiment, found.undelivered)
                 session.expire_all()
                 trials.answer_trial(session, self.experiment, assignment, TrialAnswer(1, "A", 4000, 1, 1, 1))
                 lifecycle.answer_questions(session, self.experiment, assignment, {})

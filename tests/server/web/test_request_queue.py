@@ -1,4 +1,4 @@
-"""The gate: who is let in when, and that nothing keeps it shut. Nothing here depends on how fast the machine is."""
+"""The request queue: which request is admitted when, and that nothing blocks it, however fast the machine is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
-from server.web.request_queue import MOST, SHARE, QueuedApp, Rank, RequestQueue, rank_of
+from server.web.request_queue import MAX_AT_WORK, OVERDUE_SHARE, QueuedApp, Rank, RequestQueue, rank_of
 from study.stimuli.storage import LocalStorage
 from study.trial_plan import Stimulus
 from tests.server.conftest import Site
@@ -26,8 +26,8 @@ RANKS = {
     ("POST", "/a/token/trial"): Rank.ANSWER,
     ("POST", "/a/token/prescreen"): Rank.STEP,
     ("POST", "/a/token/questions"): Rank.STEP,
-    ("POST", "/take"): Rank.DOOR,
-    ("GET", "/take"): Rank.DOOR,
+    ("POST", "/take"): Rank.ARRIVAL,
+    ("GET", "/take"): Rank.ARRIVAL,
     ("GET", "/a/token"): Rank.PAGE,
     ("GET", "/a/token/trial"): Rank.PAGE,
     ("POST", "/desk/sign-in"): Rank.PAGE,
@@ -47,22 +47,22 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 class Line:
-    """Threads that come to a gate one after the other, and the order in which they were let in."""
+    """Threads that come to a queue one after the other, and the order in which they were let in."""
 
-    def __init__(self, gate: RequestQueue) -> None:
-        self.gate, self.order = gate, list[Any]()
+    def __init__(self, queue: RequestQueue) -> None:
+        self.queue, self.order = queue, list[Any]()
         self._threads: list[threading.Thread] = []
 
     def come(self, rank: Rank, name: Any = None) -> None:
         """Somebody comes, and waits."""
-        waiting = self.gate.waiting
+        waiting = self.queue.waiting
 
         def pass_through() -> None:
-            with self.gate.admitted(rank):
+            with self.queue.admitted(rank):
                 self.order.append(rank if name is None else name)
 
         self.start(pass_through)
-        until(lambda: self.gate.waiting == waiting + 1)
+        until(lambda: self.queue.waiting == waiting + 1)
 
     def start(self, action: Callable[[], object]) -> None:
         self._threads.append(threading.Thread(target=action))
@@ -76,9 +76,9 @@ class Line:
 
 
 @contextmanager
-def shut(gate: RequestQueue) -> Iterator[None]:
-    """Somebody is at work in a gate of one place."""
-    with gate.admitted(Rank.SOUND):
+def shut(queue: RequestQueue) -> Iterator[None]:
+    """Somebody is at work in a queue of one place."""
+    with queue.admitted(Rank.SOUND):
         yield
 
 
@@ -89,49 +89,49 @@ def test_ranks() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(Rank), max_size=8))
 def test_by_rank_and_then_by_arrival(ranks: list[Rank]) -> None:
-    gate = RequestQueue(1, stuck=LONG, patience=LONG)
-    line, comers = Line(gate), list(enumerate(ranks))
-    with shut(gate):
+    queue = RequestQueue(1, stuck=LONG, patience=LONG)
+    line, comers = Line(queue), list(enumerate(ranks))
+    with shut(queue):
         for comer in comers:
             line.come(comer[1], comer)
     assert line.passed() == sorted(comers, key=lambda comer: comer[1])
-    assert gate.waiting == 0
+    assert queue.waiting == 0
 
 
 def test_as_many_as_there_is_room_for_are_let_in_at_once() -> None:
     """Of four places pages and sounds take three, and those at the door two."""
-    gate = RequestQueue(4, stuck=LONG)
-    line = Line(gate)
+    queue = RequestQueue(4, stuck=LONG)
+    line = Line(queue)
     with ExitStack() as stack:
-        for rank, others in ((Rank.DOOR, 2), (Rank.SOUND, 1), (Rank.ANSWER, 1)):
+        for rank, others in ((Rank.ARRIVAL, 2), (Rank.SOUND, 1), (Rank.ANSWER, 1)):
             for _ in range(others):
-                stack.enter_context(gate.admitted(rank))
+                stack.enter_context(queue.admitted(rank))
             line.come(rank)
         assert line.order == []
-    assert sorted(line.passed()) == [Rank.ANSWER, Rank.SOUND, Rank.DOOR]
+    assert sorted(line.passed()) == [Rank.ANSWER, Rank.SOUND, Rank.ARRIVAL]
 
 
 def test_who_has_waited_long_is_let_in_every_few_openings() -> None:
     now = [0.0]
-    gate = RequestQueue(1, stuck=LONG, patience=10, clock=lambda: now[0])
-    line = Line(gate)
-    with shut(gate):
+    queue = RequestQueue(1, stuck=LONG, patience=10, clock=lambda: now[0])
+    line = Line(queue)
+    with shut(queue):
         for _ in range(3):
             line.come(Rank.SOUND)
         now[0] = 11.0
-        for _ in range(2 * (SHARE - 1)):
+        for _ in range(2 * (OVERDUE_SHARE - 1)):
             line.come(Rank.ANSWER)
-    between = [Rank.ANSWER] * (SHARE - 1)
+    between = [Rank.ANSWER] * (OVERDUE_SHARE - 1)
     assert line.passed() == [Rank.SOUND, *between, Rank.SOUND, *between, Rank.SOUND]
 
 
 def test_who_is_stuck_makes_room_up_to_a_bound() -> None:
-    gate = RequestQueue(1, stuck=0.01)
+    queue = RequestQueue(1, stuck=0.01)
     with ExitStack() as stack:
-        for _ in range(MOST - 1):
-            stack.enter_context(gate.admitted(Rank.PAGE))
-        with gate.admitted(Rank.PAGE):
-            line = Line(gate)
+        for _ in range(MAX_AT_WORK - 1):
+            stack.enter_context(queue.admitted(Rank.PAGE))
+        with queue.admitted(Rank.PAGE):
+            line = Line(queue)
             line.come(Rank.ANSWER)
             time.sleep(0.05)
             assert line.order == []
@@ -139,9 +139,9 @@ def test_who_is_stuck_makes_room_up_to_a_bound() -> None:
 
 
 def test_a_failure_gives_its_place_back() -> None:
-    gate = RequestQueue(1, stuck=LONG)
+    queue = RequestQueue(1, stuck=LONG)
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError), gate.admitted(Rank.PAGE):
+        with pytest.raises(ZeroDivisionError), queue.admitted(Rank.PAGE):
             raise ZeroDivisionError
 
     class Body:
@@ -155,7 +155,7 @@ def test_a_failure_gives_its_place_back() -> None:
             self.closed += 1
 
     body = Body()
-    gated = QueuedApp(lambda environ, start_response: body, gate, 100)
+    gated = QueuedApp(lambda environ, start_response: body, queue, 100)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             gated(EnvironBuilder("/take").get_environ(), lambda *_: lambda data: None)
@@ -163,18 +163,18 @@ def test_a_failure_gives_its_place_back() -> None:
 
 
 def test_somebody_broken_off_while_waiting_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = RequestQueue(1, stuck=LONG)
+    queue = RequestQueue(1, stuck=LONG)
 
     def break_off(event: threading.Event, seconds: float) -> bool:
         raise KeyboardInterrupt
 
-    with shut(gate):
+    with shut(queue):
         with monkeypatch.context() as patched:
             patched.setattr(threading.Event, "wait", break_off)
-            with pytest.raises(KeyboardInterrupt), gate.admitted(Rank.PAGE):
+            with pytest.raises(KeyboardInterrupt), queue.admitted(Rank.PAGE):
                 pass
-        assert gate.waiting == 0
-    with gate.admitted(Rank.PAGE):
+        assert queue.waiting == 0
+    with queue.admitted(Rank.PAGE):
         pass
 
 
@@ -186,13 +186,13 @@ def narrow(site: Site) -> Site:
     """A site that works at one request at a time."""
     gated = site.app.wsgi_app
     assert isinstance(gated, QueuedApp)
-    site.app.wsgi_app = replace(gated, gate=RequestQueue(1, stuck=LONG, patience=LONG))  # type: ignore[method-assign]
+    site.app.wsgi_app = replace(gated, queue=RequestQueue(1, stuck=LONG, patience=LONG))  # type: ignore[method-assign]
     return site
 
 
 def gate_of(site: Site) -> RequestQueue:
     assert isinstance(site.app.wsgi_app, QueuedApp)
-    return site.app.wsgi_app.gate
+    return site.app.wsgi_app.queue
 
 
 @pytest.mark.both_databases
@@ -207,10 +207,10 @@ def test_an_answer_overtakes(narrow: Site, caplog: pytest.LogCaptureFixture, mon
         return stimulus.file.read_bytes()
 
     monkeypatch.setattr(LocalStorage, "read", read)
-    caplog.set_level("INFO", "server.app")
+    caplog.set_level("INFO", "server.web.request_log")
     caplog.clear()
-    gate, replies = gate_of(narrow), dict[str, int]()
-    line = Line(gate)
+    queue, replies = gate_of(narrow), dict[str, int]()
+    line = Line(queue)
 
     def send(name: str, request: Callable[[], Any]) -> None:
         line.start(lambda: replies.update({name: request().status_code}))
@@ -224,7 +224,7 @@ def test_an_answer_overtakes(narrow: Site, caplog: pytest.LogCaptureFixture, mon
     }
     for number, (name, request) in enumerate(waiting.items(), start=1):
         send(name, request)
-        until(lambda number=number: gate.waiting == number)  # type: ignore[misc]
+        until(lambda number=number: queue.waiting == number)  # type: ignore[misc]
     assert narrow.walker().client.get("/healthz").status_code == 200
     assert narrow.walker().client.get("/readyz").status_code == 200
     go.set()
