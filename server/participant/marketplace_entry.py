@@ -19,10 +19,11 @@ from server.db.enums import SubmissionStatus
 from server.db.models import Assignment, AssignmentState, MarketplaceSubmission, Posting
 from server.db.upsert import find_or_add
 from server.identity import vault as privacy
+from server.identity.arrivals import Arrival
 from server.identity.tokens import ConsentTicket, TokenSigner
 from server.identity.vault import Vault
 from server.payments import ledger
-from server.recruiting.marketplaces.base import Arrival, ArrivalError, Marketplace, ReturnLink
+from server.recruiting.marketplaces.base import ArrivalError, Marketplace, ReturnLink
 from study.config import cents
 from study.config_sections import PayConfig
 from study.languages import mark

@@ -29,6 +29,7 @@ from server.assignments.trials import TrialAnswer
 from server.audit import study_control
 from server.db import database
 from server.db.models import Assignment, AssignmentState, PrescreenItem
+from server.identity.arrivals import Arrival
 from server.identity.tokens import WORKER_LIMIT, ConsentTicket
 from server.participant.context import TOKEN_LIMIT
 from server.participant.context import present_assignment as _assignment
@@ -36,7 +37,6 @@ from server.participant.context import present_context as _house
 from server.participant.context import present_session as _session
 from server.participant.marketplace_entry import MarketplaceEntry
 from server.privacy import erasure
-from server.recruiting.marketplaces.base import Arrival
 from server.web import i18n
 from study.languages import mark
 from study.prescreen.item import INTERVAL_SPANS, INTERVALS

@@ -23,8 +23,8 @@ from server.db.models import Listener
 from server.doctor.check import DoctorContext
 from server.doctor.database import _is_far
 from server.doctor.run import CHECKS, run_checks
+from server.identity.arrivals import Arrival
 from server.identity.vault import Vault, new_key, remember
-from server.recruiting.marketplaces.base import Arrival
 from server.settings import Settings, read_settings
 from study.config import Study, load_study
 from study.stimuli.storage import publish

@@ -16,9 +16,9 @@ from werkzeug.test import Client
 from embeddings.errors import RootnoteError
 from server.accounts import users
 from server.db import database
+from server.identity.arrivals import Arrival
 from server.identity.tokens import ConsentTicket, TokenSigner, random_token
 from server.identity.vault import Vault, new_key
-from server.recruiting.marketplaces.base import Arrival
 from server.web import logs
 from tests.server.conftest import SECRET, Site
 from tests.server.desk.desk_client import Visit, add_researcher

@@ -27,13 +27,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from embeddings.errors import RootnoteError
-from server.db.enums import PaymentKind, SubmissionStatus
+from server.db.enums import PaymentKind, RunOutcome, SubmissionStatus
+from server.identity.arrivals import Arrival
 from study.config_sections import Section
 
 if TYPE_CHECKING:
     from study.config import Study
 
-RunOutcome = Literal["finished", "screened_out", "left"]
 TOKEN_LENGTH = 64
 
 
@@ -87,17 +87,6 @@ class Capabilities:
     screens_out_separately: bool = False
     settle_minutes: float = 0
     hold_minutes: float | None = None
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """A listener as the address describes them; the address proves nothing. `back` is where they return to."""
-
-    worker: str | None
-    submission: str = ""
-    opening: str = ""
-    preview: bool = False
-    back: str = ""
 
 
 @dataclass(frozen=True)

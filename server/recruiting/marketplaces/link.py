@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from server.recruiting.marketplaces.base import Arrival, Capabilities, ManualMarketplace, PostingOrder
+from server.identity.arrivals import Arrival
+from server.recruiting.marketplaces.base import Capabilities, ManualMarketplace, PostingOrder
 
 
 class LinkMarketplace(ManualMarketplace):

@@ -22,9 +22,9 @@ from xml.sax.saxutils import escape
 
 from pydantic import Field
 
-from server.db.enums import SubmissionStatus
+from server.db.enums import RunOutcome, SubmissionStatus
+from server.identity.arrivals import Arrival
 from server.recruiting.marketplaces.base import (
-    Arrival,
     ArrivalError,
     Capabilities,
     DirectPayment,
@@ -35,7 +35,6 @@ from server.recruiting.marketplaces.base import (
     PostingStatus,
     ReportedSubmission,
     ReturnLink,
-    RunOutcome,
     UnknownWorkerError,
 )
 from server.recruiting.marketplaces.mturk_client import OURS, MTurkApiError, ask, connect, pages

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from server.db.enums import PaymentKind, SubmissionStatus
+from server.db.enums import PaymentKind, RunOutcome, SubmissionStatus
+from server.identity.arrivals import Arrival
 from server.recruiting.marketplaces.base import (
-    Arrival,
     ArrivalError,
     Capabilities,
     DirectPayment,
@@ -33,7 +33,6 @@ from server.recruiting.marketplaces.base import (
     PostingStatus,
     ReportedSubmission,
     ReturnLink,
-    RunOutcome,
 )
 from server.recruiting.marketplaces.prolific_api import WAITS, ProlificApiError, ProlificClient
 from server.web.loopback import is_loopback

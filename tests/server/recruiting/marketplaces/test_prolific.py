@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.identity.arrivals import Arrival
 from server.recruiting.marketplaces.base import (
-    Arrival,
     DirectPayment,
     MarketplaceError,
     PostingOrder,
