@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from embeddings.errors import RootnoteError
 from server.db.models import Listener, VaultEntry
 from server.db.upsert import find_or_add
-from server.identity.arrivals import Arrival
+from server.identity.arrival import Arrival
 
 NEEDED = (
     "the environment variable ROOTNOTE_VAULT_KEY is not set: workers' ids are kept encrypted; make a key with "

@@ -19,7 +19,7 @@ from server.db.enums import SubmissionStatus
 from server.db.models import Assignment, AssignmentState, MarketplaceSubmission, Posting
 from server.db.upsert import find_or_add
 from server.identity import vault as privacy
-from server.identity.arrivals import Arrival
+from server.identity.arrival import Arrival
 from server.identity.tokens import ConsentTicket, TokenSigner
 from server.identity.vault import Vault
 from server.payments import ledger

@@ -29,7 +29,7 @@ from server.assignments.trials import TrialAnswer
 from server.audit import study_control
 from server.db import database
 from server.db.models import Assignment, AssignmentState, PrescreenItem
-from server.identity.arrivals import Arrival
+from server.identity.arrival import Arrival
 from server.identity.tokens import WORKER_LIMIT, ConsentTicket
 from server.participant.context import TOKEN_LIMIT
 from server.participant.context import present_assignment as _assignment

@@ -23,7 +23,7 @@ from server.db.models import Listener
 from server.doctor.check import DoctorContext
 from server.doctor.database import _is_far
 from server.doctor.run import CHECKS, run_checks
-from server.identity.arrivals import Arrival
+from server.identity.arrival import Arrival
 from server.identity.vault import Vault, new_key, remember
 from server.settings import Settings, read_settings
 from study.config import Study, load_study

@@ -16,7 +16,7 @@ from werkzeug.test import Client
 from embeddings.errors import RootnoteError
 from server.accounts import users
 from server.db import database
-from server.identity.arrivals import Arrival
+from server.identity.arrival import Arrival
 from server.identity.tokens import ConsentTicket, TokenSigner, random_token
 from server.identity.vault import Vault, new_key
 from server.web import logs

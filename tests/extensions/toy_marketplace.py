@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from server.identity.arrivals import Arrival
+from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import (
     ArrivalError,
     Capabilities,

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from embeddings.errors import RootnoteError
 from server.db.enums import PaymentKind, RunOutcome, SubmissionStatus
-from server.identity.arrivals import Arrival
+from server.identity.arrival import Arrival
 from study.config_sections import Section
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from server.identity.arrivals import Arrival
+from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import Capabilities, ManualMarketplace, PostingOrder
 
 

@@ -23,7 +23,7 @@ from xml.sax.saxutils import escape
 from pydantic import Field
 
 from server.db.enums import RunOutcome, SubmissionStatus
-from server.identity.arrivals import Arrival
+from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import (
     ArrivalError,
     Capabilities,

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from server.db.enums import PaymentKind, RunOutcome, SubmissionStatus
-from server.identity.arrivals import Arrival
+from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import (
     ArrivalError,
     Capabilities,

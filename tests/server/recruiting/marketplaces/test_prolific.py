@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.identity.arrivals import Arrival
+from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import (
     DirectPayment,
     MarketplaceError,
