@@ -78,7 +78,10 @@ def test_one_command_tops_up_everyone_once(make_mturk: MakeMTurk, ask: Ask) -> N
     assert mturk.cost == before
     assert "1 person to $30.00 an hour" in ask(mturk, "pay", "--to-floor", "--yes")[1]
     assert mturk.cost - before == 90  # 75 cents and the fifth that the market takes
-    assert ask(mturk, "pay", "--to-floor", "--yes") == (0, "Everybody who finished has $30.00 an hour or more.\n")
+    assert ask(mturk, "pay", "--to-floor", "--yes") == (
+        0,
+        "Everyone who finished earned at least the hourly minimum of $30.00.\n",
+    )
     assert "below_the_floor" not in json.loads(ask(mturk, "status", "--json")[1])["wage"]
     assert mturk.paid == mturk.cost
     assert "topped up to the hourly minimum" in ask(mturk, "audit")[1]
