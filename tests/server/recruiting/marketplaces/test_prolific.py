@@ -349,7 +349,7 @@ def test_the_account_is_looked_at_before_anything_is_opened(
     with pytest.raises(MarketplaceError, match="Workspace does not exist"):
         look(workspace="0" * 24)
     market.refuse("suspended")
-    with pytest.raises(MarketplaceError, match="does not allow this account .*Suspended"):
+    with pytest.raises(MarketplaceError, match=r"does not allow this account .*Suspended"):
         recruiter.account()
     market.refuse("unauthorized")
     with pytest.raises(MarketplaceError, match="does not accept the token in PROLIFIC_TOKEN"):
