@@ -1,4 +1,4 @@
-"""`rootnote study recruiters`: the marketplaces that listeners can come from."""
+"""`rootnote study recruiters`: the marketplaces."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def pay(
 @yes_option
 @rehearsal_option
 def close(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None:
-    """Stop recruiting: current listeners may finish and are paid, new ones are turned away. Nothing is deleted."""
+    """Stop recruiting: current listeners may finish and are paid; new ones are not admitted. Nothing is deleted."""
     from server.commands import recruiting_actions
 
     recruiting_actions.close_study(folder, dry_run, yes, rehearsal)

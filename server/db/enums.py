@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import enum
+from typing import Literal
+
+RunOutcome = Literal["finished", "screened_out", "left"]  # of a run, as the marketplace is informed
 
 
 class SubmissionStatus(enum.StrEnum):

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
-from server.db.enums import LIVE, PaymentKind, PaymentState, SubmissionStatus
+from server.db.enums import LIVE, PaymentKind, PaymentState, RunOutcome, SubmissionStatus
 from server.db.models import (
     COMPLETED,
     TURNED_AWAY,
@@ -29,7 +29,6 @@ from server.db.models import (
     Posting,
 )
 from server.payments.formatting import dollars
-from server.recruiting.marketplaces.base import RunOutcome
 from study.config import cents
 from study.config_sections import PayConfig
 

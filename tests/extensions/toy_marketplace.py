@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import (
-    Arrival,
     ArrivalError,
     Capabilities,
     ManualMarketplace,

@@ -27,14 +27,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from embeddings.errors import RootnoteError
-from server.db.enums import PaymentKind, SubmissionStatus
+from server.db.enums import PaymentKind, RunOutcome, SubmissionStatus
 from server.identity.arrival import Arrival
 from study.config_sections import Section
 
 if TYPE_CHECKING:
     from study.config import Study
 
-RunOutcome = Literal["finished", "screened_out", "left"]
 TOKEN_LENGTH = 64
 
 

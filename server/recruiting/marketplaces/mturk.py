@@ -1,6 +1,6 @@
-"""Amazon Mechanical Turk, by boto3: the sandbox, or the real one with `live`.
+"""Amazon Mechanical Turk, closed by AWS on 2026-09-30: for replications and compatible marketplaces.
 
-Mechanical Turk closed on 2026-09-30, according to AWS. A posting is a HIT of at most nine assignments, because the fee
+The sandbox, or the real one with `live`. A posting is a HIT of at most nine assignments, because the fee
 doubles from ten on; all HITs of a launch are of one HIT type, so workers see them as one. A qualification type of the
 study marks workers who took part; they are shown no other HIT of it. Every creating call carries a UniqueRequestToken.
 Because a token is remembered for a day only, existing HITs are looked up first.
@@ -22,7 +22,7 @@ from xml.sax.saxutils import escape
 
 from pydantic import Field
 
-from server.db.enums import SubmissionStatus
+from server.db.enums import RunOutcome, SubmissionStatus
 from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import (
     ArrivalError,
@@ -35,7 +35,6 @@ from server.recruiting.marketplaces.base import (
     PostingStatus,
     ReportedSubmission,
     ReturnLink,
-    RunOutcome,
     UnknownWorkerError,
 )
 from server.recruiting.marketplaces.mturk_client import OURS, MTurkApiError, ask, connect, pages

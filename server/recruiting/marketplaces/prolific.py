@@ -1,9 +1,10 @@
-"""Prolific: one study holds all places of a launch; listeners come with three ids and go back with a completion code.
+"""Prolific: paid participants, chosen by country, language and approval rate.
 
-The code is the same for all listeners of a study, so it proves nothing: every submission waits for review, and what
-the database shows complete is approved. A returned or timed-out submission frees its place automatically; ordering
-another place each time would never stop recruiting, so only the total number of places is set. Bonuses carry no token,
-and paying the same batch again pays again: whether one was paid is read from its submission.
+One study holds all places of a launch; participants arrive with three ids and return with a completion code. The code
+is the same for all listeners of a study, so it proves nothing: every submission waits for review, and what the database
+shows complete is approved. A returned or timed-out submission frees its place automatically; ordering another place
+each time would never stop recruiting, so only the total number of places is set. Bonuses carry no token, and paying
+the same batch again pays again: whether one was paid is read from its submission.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from server.db.enums import PaymentKind, SubmissionStatus
+from server.db.enums import PaymentKind, RunOutcome, SubmissionStatus
 from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import (
     ArrivalError,
@@ -33,7 +34,6 @@ from server.recruiting.marketplaces.base import (
     PostingStatus,
     ReportedSubmission,
     ReturnLink,
-    RunOutcome,
 )
 from server.recruiting.marketplaces.prolific_api import WAITS, ProlificApiError, ProlificClient
 from server.web.loopback import is_loopback

@@ -51,13 +51,13 @@ def test_wages_and_the_lift(make_mturk: MakeMTurk) -> None:
         walker.finish().hand_in()
     with database.reading(mturk.context.engine) as session:
         found = {round(work.minutes, 6) for work in paid_work(session, mturk.context.config.pay)}
-        found = hourly_pay(session, mturk.context.config.pay)
+        pay = hourly_pay(session, mturk.context.config.pay)
     assert found == {2.0, 5.0, 4.0 + 5.0}  # of a pause five minutes count at most
-    assert found is not None
+    assert pay is not None
     hourly = [1.5 / (minutes / 60) for minutes in (2, 5, 9)]
-    assert found.median == pytest.approx(np.median(hourly))
-    assert found.tenth == pytest.approx(np.quantile(hourly, 0.1))
-    assert (found.n, found.below, found.missing) == (3, 1, 75)  # nine minutes at $15 are $2.25
+    assert pay.median == pytest.approx(np.median(hourly))
+    assert pay.tenth == pytest.approx(np.quantile(hourly, 0.1))
+    assert (pay.n, pay.below, pay.missing) == (3, 1, 75)  # nine minutes at $15 are $2.25
 
 
 @on_sqlite
@@ -79,7 +79,10 @@ def test_one_command_tops_up_everyone_once(make_mturk: MakeMTurk, ask: Ask) -> N
     assert mturk.cost == before
     assert "1 person to $30.00 an hour" in ask(mturk, "pay", "--to-floor", "--yes")[1]
     assert mturk.cost - before == 90  # 75 cents and the fifth that the market takes
-    assert ask(mturk, "pay", "--to-floor", "--yes") == (0, "Everybody who finished has $30.00 an hour or more.\n")
+    assert ask(mturk, "pay", "--to-floor", "--yes") == (
+        0,
+        "Everyone who finished earned at least the hourly minimum of $30.00.\n",
+    )
     assert "below_the_floor" not in json.loads(ask(mturk, "status", "--json")[1])["wage"]
     assert mturk.paid == mturk.cost
     assert "topped up to the hourly minimum" in ask(mturk, "audit")[1]

@@ -205,7 +205,7 @@ def test_the_budget_is_hard(make_mturk: MakeMTurk) -> None:
     mturk.market.return_(walker.accepted.assignment_id)
     mturk.wait(5)
     mturk.sync()
-    with pytest.raises(OverBudgetError, match=r"the budget of \$4\.19 is \$0\.01 short"):
+    with pytest.raises(OverBudgetError, match=r"the budget of \$4\.19 is \$0\.01 too low"):
         mturk.pay()
     assert mturk.launch(budget=2 * UNIT + 60).ordered == 0
     [due] = mturk.pay()
