@@ -112,7 +112,7 @@ def test_a_host_with_a_bucket_needs_no_folder_of_stimuli(bucket: Bucket, study: 
     publish(study)
     shutil.rmtree(study.stimuli)
     assert len(read_plan(study).stimuli) == CLIPS
-    write_stimuli(study)  # rendered anew: other names and bytes by the same settings
+    write_stimuli(study)  # rendered again: other names and bytes by the same settings
     with pytest.raises(RootnoteError, match=r"published.json is stale .*rootnote study publish"):
         read_plan(study)
 
