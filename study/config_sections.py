@@ -129,7 +129,7 @@ class DesignConfig(Section):
 
 
 class StimuliConfig(Section):
-    """How a clip is made ready to be heard."""
+    """How clips are prepared for listening."""
 
     loudness_lufs: float = Field(default=-23.0, ge=-40, le=-10)
     true_peak_dbtp: float = Field(default=-1.0, ge=-20, le=0)
@@ -138,11 +138,11 @@ class StimuliConfig(Section):
 
 
 class StorageConfig(Section):
-    """Where listeners get the stimuli from: build/stimuli (empty), or a bucket of S3."""
+    """Where listeners get the stimuli from: build/stimuli (empty) or an S3 bucket."""
 
     stimuli: str = ""
     delivery: Literal["redirect", "proxy"] = "redirect"
-    seconds: int = Field(default=120, ge=10, le=3600)  # a signed address works for so long
+    seconds: int = Field(default=120, ge=10, le=3600)  # how long a signed address is valid
 
     @model_validator(mode="after")
     def _bucket(self) -> StorageConfig:
@@ -156,7 +156,7 @@ class StorageConfig(Section):
 class StepConfig(Section):
     """A step of the prescreen: `threshold` of `items` right (None: all), in one of `attempts`.
 
-    Where it is not `required`, its outcome is noted and everyone goes on.
+    If it is not `required`, its result is recorded and everyone continues.
     """
 
     items: int = Field(default=6, ge=1, le=24)
@@ -213,7 +213,7 @@ class PrescreenConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _as_written_before(cls, data: Any) -> Any:
-        """Take `kind`, and the keys of the tones beside it, from the time when there was one step."""
+        """Accept `kind` and the keys of the tones step as written when there was only one step."""
         if not isinstance(data, dict):
             return data
         data = dict(data)
@@ -296,18 +296,18 @@ class PayConfig(Section):
 
     @property
     def unheard_usd(self) -> float:
-        """What somebody is paid who cannot use sound."""
+        """The pay of a listener who cannot use sound."""
         return self.reward_usd if self.without_sound_usd is None else self.without_sound_usd
 
 
 class PrivacyConfig(Section):
-    """How long it is kept who a listener is: days after the last payment (or the closing, where that came later)."""
+    """How long marketplace identities are kept: days after the last payment, or after closing if that is later."""
 
     identity_days: float = Field(default=30, ge=1, le=3650)
 
 
 class MTurkConfig(Section):
-    """What workers of Mechanical Turk see, and who may take part: by default as in the paper."""
+    """What Mechanical Turk workers see and who can take part; by default as in the paper."""
 
     title: str = Field(
         default="Listen to short clips of music: which two sound more alike?", min_length=1, max_length=128
@@ -328,7 +328,7 @@ class MTurkConfig(Section):
 
 
 class ProlificConfig(Section):
-    """What people on Prolific see, who may take part, and which account pays.
+    """What people on Prolific see, who can take part, and which account pays.
 
     `countries` and `languages` are Prolific's choice ids ("1" is the United States, "0" the United Kingdom; "19" is
     English). `fee` is the account's: a third of what is paid (academic), or 42.8 % (corporate); `tax_percent` is on it.

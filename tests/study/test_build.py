@@ -320,7 +320,7 @@ def few_clips(study: Path) -> None:
         (weights_elsewhere, "gone.pth is missing"),
         (too_many_prompts, "design.prompts"),
         (impossible_sizes, "design.listeners = 7"),
-        (no_music, "holds no wav, flac"),
+        (no_music, "contains no wav, flac"),
         (music_gone, "set corpus.audio"),
         (one_track, "the corpus has 1 track,"),
         (few_clips, "study.toml"),

@@ -275,8 +275,14 @@ def test_without_a_strong_validator_nothing_is_taken_up(server: Server, tmp_path
         (answers(500), r"in 4 attempts \(the server answered 500 Internal Server Error\)"),
         (answers(200, Content_Encoding="gzip"), "sent it compressed"),
         (answers(302, Location="/models/toy.pt"), "redirects to no file"),
-        (answers(302, Location="http://example.org/toy.pt"), "redirects to http://example.org/toy.pt, which is not https"),
-        (answers(302, Location="ftp://example.org/toy.pt"), "redirects to ftp://example.org/toy.pt, which is not https"),
+        (
+            answers(302, Location="http://example.org/toy.pt"),
+            "to http://example.org/toy.pt, which is not https",
+        ),
+        (
+            answers(302, Location="ftp://example.org/toy.pt"),
+            "to ftp://example.org/toy.pt, which is not https",
+        ),
     ],
 )
 def test_what_is_not_the_published_file_is_refused_and_leaves_nothing(

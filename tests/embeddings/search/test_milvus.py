@@ -175,7 +175,10 @@ def test_a_store_that_goes_away_midway_keeps_what_was_copied(own: str, monkeypat
         if done == 2 * BLOCK:
             server_manager_instance.release_server(own.removeprefix("milvus:"))
 
-    with pytest.raises(RootnoteError, match=r"^Milvus at .*own\.db stopped answering .*; run the command again, what was copied is kept"):
+    with pytest.raises(
+        RootnoteError,
+        match=r"^Milvus at .*own\.db stopped answering .*; run the command again",
+    ):
         put_vectors(own, vectors, OURS, progress=leave)
     again = Steps()
     put_vectors(own, vectors, OURS, progress=again)

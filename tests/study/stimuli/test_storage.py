@@ -82,7 +82,7 @@ def test_an_upload_that_broke_off_goes_on(bucket: Bucket, study: Study) -> None:
     missing = study.stimuli / entries[7]["file"]
     kept = missing.read_bytes()
     missing.write_bytes(kept[:-1])
-    with pytest.raises(RootnoteError, match="missing or spoilt; run `rootnote study build`"):
+    with pytest.raises(RootnoteError, match="missing or damaged; run `rootnote study build`"):
         publish(study)
     assert not study.published.exists()
     with pytest.raises(RootnoteError, match="rootnote study publish"):
@@ -182,8 +182,8 @@ def test_what_is_no_bucket_is_refused(study: Study, where: str) -> None:
 def test_the_commands(bucket: Bucket, study: Study) -> None:
     done = run("study", "publish", study.folder)
     assert done.exit_code == 0, done.output
-    assert f"s3://{BUCKET}/clips holds all 48 stimuli; 48 were written now." in done.output
-    assert "48 stimuli; 0 were written now" in run("study", "publish", study.folder).output
+    assert f"s3://{BUCKET}/clips contains all 48 stimuli; 48 uploaded now" in done.output
+    assert "48 stimuli; 0 uploaded now" in run("study", "publish", study.folder).output
     rules = json.loads(run("study", "cors", "--origin", "https://study.example.org/").output)
     assert rules == cors_rules("https://study.example.org")
     bucket.client.put_bucket_cors(Bucket=BUCKET, CORSConfiguration=rules)
