@@ -339,7 +339,7 @@ def test_init_overwrites_nothing(study: Path) -> None:
     before = (study / "study.toml").read_text()
     assert "already exists" in refusal("study", "init", study, "--audio", study.parent / "music")
     assert (study / "study.toml").read_text() == before
-    assert "no folder" in refusal("study", "init", study.parent / "new", "--audio", study / "nowhere")
+    assert "not a directory" in refusal("study", "init", study.parent / "new", "--audio", study / "nowhere")
     assert not (study.parent / "new").exists()
     long = refusal("study", "init", study.parent / "new", "--audio", study.parent / "music", "--name", "x" * 81)
     assert "81 characters" in long

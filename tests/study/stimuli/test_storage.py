@@ -102,7 +102,7 @@ def test_other_bytes_in_the_bucket_are_found_and_replaced(bucket: Bucket, study:
     # As a store that keeps no checksums has it: it is read.
     bucket.client.put_object(Bucket=BUCKET, Key=storage.key(plain), Body=plain.file.read_bytes())
     assert (storage.holds(spoilt), storage.holds(plain)) == (False, True)
-    with pytest.raises(RootnoteError, match="another sound"):
+    with pytest.raises(RootnoteError, match="differs from build/stimuli"):
         storage.read(spoilt)
     assert publish(study).written == 1
     assert storage.read(spoilt) == spoilt.file.read_bytes()
@@ -136,7 +136,7 @@ def test_a_signed_address_gives_the_sound_for_a_time(bucket: Bucket, study: Stud
 @pytest.mark.parametrize(
     ("where", "environment", "words"),
     [
-        (f"s3://{BUCKET}/clips", {"AWS_ACCESS_KEY_ID": "AKIANOBODY"}, "the access key is not known|may not do it"),
+        (f"s3://{BUCKET}/clips", {"AWS_ACCESS_KEY_ID": "AKIANOBODY"}, "the access key is unknown|do not allow it"),
         ("s3://no-such-bucket/clips", {}, "there is no such bucket"),
         (f"s3://{BUCKET}/clips", {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, "Could not connect"),
         (f"s3://{BUCKET}/clips", {"AWS_ENDPOINT_URL_S3": "nowhere"}, "Invalid endpoint"),
@@ -228,7 +228,7 @@ def test_the_hosts_policy_reads_and_does_not_write(
     bucket.require_signatures(True)
     try:
         assert storage.read(stimulus) == stimulus.file.read_bytes()
-        with pytest.raises(RootnoteError, match="may not do it"):
+        with pytest.raises(RootnoteError, match="do not allow it"):
             storage.upload(stimulus)
     finally:
         bucket.require_signatures(False)
