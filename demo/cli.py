@@ -1,7 +1,7 @@
-"""`rootnote demo`: the whole main job on a small synthetic corpus, through the public commands.
+"""`rootnote demo`: a complete study on a small synthetic corpus, through the public commands.
 
-The folder it works in is an ordinary study folder with the music beside it. Running it again goes on where it was;
-a folder that is not the demo's is refused.
+It works in an ordinary study folder that also contains the music. Running it again continues where it stopped; a
+folder that was not made by the demo is refused.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from study.config import load_study
 MARK = ".rootnote-demo.json"
 NAME = "Rootnote demonstration"
 TRACKS, SECONDS = 144, 30.0
-# The synthetic pieces lie farther apart than real music does; simulated listeners are made less keen to match.
+# The synthetic pieces differ more than real music does, so simulated listeners are made less sensitive.
 SCALE = 0.4
-NOTE = "The corpus is synthetic and the listeners are simulated: these numbers say nothing about people."
+NOTE = "The corpus is synthetic and the listeners are simulated: these numbers tell you nothing about real people."
 CONSENT = """\
 # A demonstration
 
-This is a **demonstration** of Rootnote on synthetic music, not a research study. Nobody evaluates what you answer.
+This is a **demonstration** of Rootnote on synthetic music, not a research study. Your answers are not evaluated.
 
-**What you will do.** You count tones in two short recordings. Then you hear ten sets of three short clips and choose
-which of two is more like the third. A few questions follow. It takes about four minutes.
+**What you will do.** First you count tones in two short recordings. Then you hear ten sets of three short clips and
+choose which of two is more like the third. At the end there are a few questions. It takes about four minutes.
 
-**Payment.** There is none.
+**Payment.** You are not paid.
 
-**Your choice.** You may leave at any moment, on every page. What you answer stays on this computer.
+**Your choice.** You can leave at any time, on every page. Your answers stay on this computer.
 """
 
 
 @dataclass
 class DemoStages:
-    """Runs the stages one after the other, says what each one is, and keeps their times."""
+    """Runs the stages one after the other, prints their titles and records their times."""
 
     environment: Mapping[str, str]
     times: dict[str, float] = field(default_factory=dict)
@@ -62,17 +62,17 @@ class DemoStages:
         click.secho(f"   done in {self.times[title]:.1f} s", dim=True)
 
     def run(self, *words: str) -> None:
-        """Run one command of Rootnote's, shown as a person would type it.
+        """Run one Rootnote command, shown as a person would type it.
 
         Raises:
-            RootnoteError: where it fails; what it said was shown.
+            RootnoteError: where it fails; its output was shown.
         """
         shown = shlex.join(["rootnote", *words])
         click.secho(f"   $ {shown}", fg="cyan")
         sys.stdout.flush()
         result = subprocess.run([sys.executable, "-m", "rootnote", *words], env=self.environment, check=False)
         if result.returncode:
-            raise RootnoteError(f"the demo ended at `{shown}`, whose message is above.")
+            raise RootnoteError(f"the demo stopped because `{shown}` failed; see its message above.")
 
 
 @click.command()
@@ -82,16 +82,16 @@ class DemoStages:
     type=click.Path(path_type=Path),
     default=Path("rootnote-demo"),
     show_default=True,
-    help="The folder it works in.",
+    help="The folder to work in.",
 )
 @click.option("--listeners", default=90, show_default=True, type=click.IntRange(1, 90), help="Simulated listeners.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of music, design and listeners.")
-@click.option("--keep-serving", is_flag=True, help="Then serve the study, so that you can take it in a browser.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="For music, design and listeners.")
+@click.option("--keep-serving", is_flag=True, help="Afterwards serve the study, so that you can take it in a browser.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="For --keep-serving.")
 def cli(folder: Path, listeners: int, seed: int, keep_serving: bool, port: int) -> None:
-    """The whole main job, offline, on a small synthetic corpus.
+    """Run a complete study offline, from synthetic music to the report.
 
-    Music is synthesised and listeners are simulated; everything between them is real.
+    The music is synthetic and the listeners are simulated; everything else is real.
     """
     began = time.monotonic()
     claim(folder, seed)
@@ -99,7 +99,7 @@ def cli(folder: Path, listeners: int, seed: int, keep_serving: bool, port: int) 
     # For the rehearsal, and for --keep-serving: this process only.
     environment.setdefault("ROOTNOTE_SECRET", secrets.token_hex(32))
     stages = DemoStages(environment)
-    click.secho("Corpus and listeners of this demo are simulated; the study, the server and the analysis are real.")
+    click.secho("The music is synthetic and the listeners are simulated; study, server and analysis are real.")
     with stages.timed(f"Synthesise {TRACKS} pieces of music"):
         _synthesise(folder, seed)
     with stages.timed("Design the study"):
@@ -111,16 +111,16 @@ def cli(folder: Path, listeners: int, seed: int, keep_serving: bool, port: int) 
         stages.run("server", "export", str(folder), "--rehearsal", "--out", str(folder / "rehearsal"))
         responses = str(folder / "rehearsal" / "responses.csv")
         stages.run("analysis", "report", responses, "--study", str(folder), "--out", str(report), "--note", NOTE)
-    _say_goodbye(folder, report, time.monotonic() - began)
+    _show_next_steps(folder, report, time.monotonic() - began)
     if keep_serving:
         _serve(stages, folder, port)
 
 
 def claim(folder: Path, seed: int) -> None:
-    """Make the folder the demo's, or find that it is.
+    """Mark the folder as the demo's, or check that it is.
 
     Raises:
-        RootnoteError: where it holds something else, or a demo of another seed.
+        ConfigError: where it contains something else, or a demo with another seed.
     """
 
     mark = folder / MARK
@@ -130,10 +130,10 @@ def claim(folder: Path, seed: int) -> None:
         except (ValueError, KeyError, TypeError):
             raise ConfigError(f"{mark} is damaged; delete {folder} or choose another folder with --dir.") from None
         if found != seed:
-            raise ConfigError(f"{folder} holds the demo of --seed {found}; choose another folder with --dir.")
+            raise ConfigError(f"{folder} contains the demo with --seed {found}; choose another folder with --dir.")
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is not empty and not a demo's; choose another folder with --dir.")
+        raise ConfigError(f"{folder} is not empty and was not made by the demo; choose another folder with --dir.")
     with replacing(mark) as temporary:
         temporary.write_text(json.dumps({"seed": seed}) + "\n", encoding="utf-8")
 
@@ -159,8 +159,7 @@ def _design(stages: DemoStages, folder: Path, seed: int) -> None:
 
 
 def _complete(folder: Path, seed: int) -> None:
-    """Complete what `init` leaves to the researcher: the seed, a consent text, how keen simulated listeners are."""
-
+    """Complete what `init` leaves to the researcher: the seed, a consent text, the simulated listeners' sensitivity."""
     path = folder / "study.toml"
     text = path.read_text(encoding="utf-8")
     for key, value in (("seed", seed), ("scale", SCALE)):
@@ -169,21 +168,21 @@ def _complete(folder: Path, seed: int) -> None:
     (folder / "consent.md").write_text(CONSENT, encoding="utf-8")
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    click.echo("   completed for the demonstration: consent.md, and in study.toml seed and rehearsal.scale")
+    click.echo("   completed for the demo: consent.md, and seed and rehearsal.scale in study.toml")
     config = load_study(folder).config
     assert (config.study.seed, config.rehearsal.scale) == (seed, SCALE), "study.toml's template has changed"
 
 
-def _say_goodbye(folder: Path, report: Path, seconds: float) -> None:
-    click.secho(f"\nAll done in {seconds:.0f} s. {NOTE}", bold=True)
+def _show_next_steps(folder: Path, report: Path, seconds: float) -> None:
+    click.secho(f"\nDone in {seconds:.0f} s. {NOTE}", bold=True)
     click.echo(f"The report: {(report / 'report.html').resolve()}")
-    click.echo(f"{folder} is an ordinary study folder. What next?")
+    click.echo(f"{folder} is an ordinary study folder. Next steps:")
     click.echo(f"  take the study yourself   rootnote demo --dir {shlex.quote(str(folder))} --keep-serving")
     click.echo("  use your own music        rootnote study init my-study --audio ~/Music")
 
 
 def _serve(stages: DemoStages, folder: Path, port: int) -> None:
-    click.secho("\nServing the study, with a database for people's answers (not the rehearsal's).", bold=True)
+    click.secho("\nServing the study with its real database, not the rehearsal's.", bold=True)
     stages.run("server", "migrate", str(folder))
     try:
         stages.run("server", "run", str(folder), "--port", str(port))

@@ -33,7 +33,7 @@ ENSEMBLES = ("The Synthetic Quintet", "Orchestra of Sines", "Noise Burst Trio", 
 
 @dataclass(frozen=True)
 class Take:
-    """One track to be made: which performance of which version of which piece, and where it goes."""
+    """One track: which performance of which version of which piece, and its file."""
 
     seed: int
     family: int
@@ -57,7 +57,7 @@ def synthesise(folder: Path, seed: int, tracks: int = 144, seconds: float = 30.0
     missing = [take for take in takes if not take.path.is_file()]
     folder.mkdir(parents=True, exist_ok=True)
     if len(missing) > 8:
-        # An executor, not a Pool: where a worker cannot start, it says so instead of starting others for ever.
+        # An executor, not a Pool: if a worker cannot start, it fails instead of starting others forever.
         workers, context = min(os.cpu_count() or 1, 8), multiprocessing.get_context("forkserver")
         with ProcessPoolExecutor(workers, mp_context=context) as executor:
             for _ in executor.map(write_take, missing, chunksize=4):

@@ -1,7 +1,7 @@
-"""study.toml: every scientific decision of a study, checked at the door.
+"""study.toml: every scientific decision of a study, validated when it is read.
 
-A key that is not known is refused and the nearest known one named. Secrets and the database URL are not here;
-they live in the environment. Durations are seconds unless the name says otherwise, money is US dollars.
+Unknown keys are refused, with the nearest known key. Secrets and the database URL are in the environment, not here.
+Durations are in seconds unless the name says otherwise; money is in US dollars.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from study.questionnaire import (
 
 
 def cents(usd: float) -> int:
-    """An amount of study.toml in cents: from here on money is whole cents, never a float."""
+    """An amount of study.toml in cents: everywhere else money is whole cents, never a float."""
     return int(Decimal(str(usd)) * 100)
 
 
@@ -88,7 +88,7 @@ class StudyConfig(Section):
 
 @dataclass(frozen=True)
 class Study:
-    """A study folder: its configuration and where everything lies."""
+    """A study folder: its configuration and the paths of its files."""
 
     folder: Path
     config: StudyConfig
@@ -145,11 +145,11 @@ def load_study(folder: Path) -> Study:
     """Read `folder`/study.toml.
 
     Raises:
-        RootnoteError: where the folder or file is missing, is not TOML, or has a key or value that is wrong.
+        ConfigError: where the folder or file is missing, is not TOML, or has a wrong key or value.
     """
     path = folder / "study.toml"
     if not path.is_file():
-        raise ConfigError(f"{path} does not exist; make a study with `rootnote study init DIR --audio AUDIO_DIR`.")
+        raise ConfigError(f"{path} does not exist; create a study with `rootnote study init DIR --audio AUDIO_DIR`.")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -129,7 +129,7 @@ class DesignConfig(Section):
 
 
 class StimuliConfig(Section):
-    """How a clip is made ready to be heard."""
+    """How clips are prepared for listening."""
 
     loudness_lufs: float = Field(default=-23.0, ge=-40, le=-10)
     true_peak_dbtp: float = Field(default=-1.0, ge=-20, le=0)
@@ -138,11 +138,11 @@ class StimuliConfig(Section):
 
 
 class StorageConfig(Section):
-    """Where listeners get the stimuli from: build/stimuli (empty), or a bucket of S3."""
+    """Where listeners get the stimuli from: build/stimuli (empty) or an S3 bucket."""
 
     stimuli: str = ""
     delivery: Literal["redirect", "proxy"] = "redirect"
-    seconds: int = Field(default=120, ge=10, le=3600)  # a signed address works for so long
+    seconds: int = Field(default=120, ge=10, le=3600)  # how long a signed address is valid
 
     @model_validator(mode="after")
     def _bucket(self) -> StorageConfig:
@@ -213,12 +213,12 @@ class PayConfig(Section):
 
     @property
     def unheard_usd(self) -> float:
-        """What somebody is paid who cannot use sound."""
+        """The pay of a listener who cannot use sound."""
         return self.reward_usd if self.without_sound_usd is None else self.without_sound_usd
 
 
 class PrivacyConfig(Section):
-    """How long it is kept who a listener is: days after the last payment (or the closing, where that came later)."""
+    """How long marketplace identities are kept: days after the last payment, or after closing if that is later."""
 
     identity_days: float = Field(default=30, ge=1, le=3650)
 

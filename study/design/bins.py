@@ -21,12 +21,13 @@ import numpy.typing as npt
 from embeddings.errors import ArtefactError, DataError
 from embeddings.provenance import Provenance, read_json, write_json
 from embeddings.search.exact import Neighbours, nearest
+from embeddings.wording import counted
 from study.config_sections import BinsConfig
 
 PAPER_NEIGHBOURS = 10_000
 AUTO_SHARE = 0.002  # the paper's 10,000 of 5 million
 AUTO_LEAST = 50
-LEAST_HALF_WIDTH = 0.001  # narrower bins hold next to nothing
+LEAST_HALF_WIDTH = 0.001  # narrower bins contain almost nothing
 EDGES = np.linspace(-1, 1, 401)
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -71,22 +72,22 @@ def find_neighbours(vectors: Floats, config: BinsConfig, seed: int, left_out: Ro
     """The nearest clips of up to `config.prompts` random prompts, each prompt itself left out.
 
     Args:
-        left_out: rows that the study does without, ascending.
+        left_out: rows that the study leaves out, ascending.
 
     Raises:
-        RootnoteError: where the corpus has fewer than three clips besides those left out.
+        DataError: where the corpus has fewer than three clips that are not left out.
     """
     clips = len(vectors) - len(left_out)
     if clips < 3:
-        raise DataError(f"the corpus has {clips} clips, too few for bins; give corpus.audio more music.")
+        raise DataError(f"the corpus has {counted(clips, 'clip')}, too few for bins; add music to corpus.audio.")
     rng = np.random.default_rng([seed, 1])
-    prompts = np.sort(_besides(left_out, rng.choice(clips, min(config.prompts, clips), replace=False)))
+    prompts = np.sort(_skip_left_out(left_out, rng.choice(clips, min(config.prompts, clips), replace=False)))
     k = choose_neighbours(config.neighbours, clips)
     return PromptNeighbours(prompts, _nearest_kept(vectors, prompts, k, left_out), left_out)
 
 
 def _nearest_kept(vectors: Floats, prompts: Rows, k: int, left_out: Rows) -> Neighbours:
-    """The k nearest rows of each prompt that are not left out; more are asked for until so many remain."""
+    """The k nearest rows of each prompt that are not left out; more are requested until enough remain."""
     queries, wanted = np.asarray(vectors[prompts]), k
     while True:
         found = nearest(vectors, queries, wanted, exclude=prompts)
@@ -96,22 +97,24 @@ def _nearest_kept(vectors: Floats, prompts: Rows, k: int, left_out: Rows) -> Nei
         if int(kept.sum(axis=1).min()) >= k:
             break
         wanted = min(2 * wanted, k + len(left_out))
-    # A stable sort on "is left out" moves those to the end, whence they are cut off.
+    # A stable sort on "is left out" moves those to the end, where they are cut off.
     order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
     return Neighbours(np.take_along_axis(found.scores, order, axis=1), np.take_along_axis(found.rows, order, axis=1))
 
 
-def _besides(left_out: Rows, places: Rows) -> Rows:
+def _skip_left_out(left_out: Rows, places: Rows) -> Rows:
     """The rows at these places of the corpus without those left out."""
     before = left_out - np.arange(len(left_out))  # how many rows that are kept come before each
     return np.asarray(places + np.searchsorted(before, places, side="right"), np.int64)
 
 
 def random_scores(vectors: Floats, size: int, seed: int, left_out: Rows = NONE) -> Floats:
-    """All cosines between two random sets of `size` clips (fewer where the corpus is small), no clip with itself."""
+    """All cosines between two random sets of `size` clips (fewer if the corpus is small), no clip with itself."""
     rng = np.random.default_rng([seed, 2])
     clips = len(vectors) - len(left_out)
-    one, other = (np.sort(_besides(left_out, rng.choice(clips, min(size, clips), replace=False))) for _ in range(2))
+    one, other = (
+        np.sort(_skip_left_out(left_out, rng.choice(clips, min(size, clips), replace=False))) for _ in range(2)
+    )
     scores = np.asarray(vectors[one], np.float64) @ np.asarray(vectors[other], np.float64).T
     return np.asarray(scores[one[:, None] != other[None, :]])
 
@@ -124,7 +127,7 @@ def fit_bins(scores: Floats, random: Floats, half_width: float) -> SimilarityBin
         random: cosines of random pairs of clips, any shape.
 
     Raises:
-        RootnoteError: where bins overlap, bin 1 reaches beyond 1, or a bin is empty, with what to change.
+        DataError: where bins overlap, bin 1 reaches beyond 1, or a bin is empty, with the setting to change.
     """
     pooled = np.asarray(scores, np.float64).ravel()
     bins = SimilarityBins(float(pooled.mean()), float(pooled.std()), float(np.mean(random)), half_width)
@@ -135,7 +138,7 @@ def fit_bins(scores: Floats, random: Floats, half_width: float) -> SimilarityBin
                 f"bin {number} ({bins.centres[number]:.3f} ± {half_width:g}) is empty; "
                 "in study.toml raise bins.half_width"
                 + ("" if number == 4 else " or bins.neighbours")
-                + ", or give corpus.audio more music."
+                + ", or add music to corpus.audio."
             )
     return bins
 
@@ -160,10 +163,10 @@ def _require_apart(bins: SimilarityBins, scores: Floats) -> None:
 
 
 def _towards_0(scores: Floats) -> str:
-    """Whether µ + 2σ falls with a "higher" or a "lower" number of neighbours: what the nearer half of them shows.
+    """Whether µ + 2σ decreases with a "higher" or a "lower" number of neighbours, judged by the nearer half of them.
 
     Args:
-        scores: `[prompts, neighbours]`, descending in each row; of other shapes nothing can be said.
+        scores: `[prompts, neighbours]`, descending in each row; for other shapes "higher" is assumed.
     """
     if scores.ndim != 2 or scores.shape[1] < 2:
         return "higher"
@@ -172,7 +175,7 @@ def _towards_0(scores: Floats) -> str:
 
 
 def _narrower(limit: float) -> str:
-    """Advice to narrow the bins below `limit`, rounded down; none where no width to speak of is left."""
+    """Advice to narrow the bins below `limit`, rounded down; none if the bins would be too narrow."""
     rounded = math.floor(limit * 10_000) / 10_000
     return f"set bins.half_width below {rounded:.4f}, " if rounded >= LEAST_HALF_WIDTH else ""
 
@@ -215,7 +218,7 @@ def write_bins(path: Path, content: Mapping[str, Any], provenance: Provenance) -
 
 
 def read_bins(path: Path) -> tuple[SimilarityBins, Mapping[str, Any], Provenance]:
-    """Read `<embedder>.bins.json`: the bins, all that the file says, its provenance."""
+    """Read `<embedder>.bins.json`: the bins, the content of the file, its provenance."""
     content, provenance = read_json(path, "bins", "rootnote study build")
     try:
         for key in ("neighbours", "prompts", "histogram", "counts", "random"):

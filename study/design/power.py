@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.errors import ConfigError
+from embeddings.wording import counted
 from study.config_sections import DesignConfig
 from study.design.schedule import PAIRS, Cell, assign_paper, assign_robust
 from study.trial_plan import PlannedTrial
@@ -131,7 +132,10 @@ def layout_of_design(design: DesignConfig, prompts: int, seed: int) -> Layout:
         RootnoteError: where a listener would meet more trials than there are prompts.
     """
     if design.scored_trials > prompts:
-        raise ConfigError(f"{design.scored_trials} trials a listener need as many prompts, but there are {prompts}.")
+        raise ConfigError(
+            f"{counted(design.scored_trials, 'trial')} per listener need as many prompts, but there are only "
+            f"{prompts:,}; set design.trials lower."
+        )
     assign = assign_paper if design.kind == "paper" else assign_robust
     cells = assign(prompts, design.listener_count, design.scored_trials, np.random.default_rng([seed, 0]))
     return _layout_of_cells(cells)

@@ -1,10 +1,10 @@
 """The schedule: which listener hears which triplet, at which position, with the more similar clip on which side.
 
-A TrialList is one listener's trials. In the `paper` design every triplet is heard equally often, nobody meets a
-prompt twice, everybody meets every bin pair equally often but for one, the more similar clip is A in half of each
-triplet's and of each listener's trials, and each bin pair is spread evenly over the positions. In the `robust`
-design each listener answers every bin pair equally often over as many different prompts as there are.
-"Half" and "evenly" are exact where the numbers divide, and off by one where they don't.
+A TrialList is one listener's trials. In the `paper` design every triplet is heard equally often, no listener hears a
+prompt twice, and each listener hears every bin pair equally often, give or take one. The more similar clip is A in half
+of each triplet's and each listener's trials, and each bin pair is spread evenly over the positions. In the `robust`
+design each listener answers every bin pair equally often, over as many different prompts as possible.
+"Half" and "evenly" are exact if the numbers divide, and off by one otherwise.
 
 Conventions: lists count from 0 over all embedders, positions from 1; randomness comes from a seed.
 """
@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embeddings.errors import ConfigError
+from embeddings.wording import counted
 from study.config_sections import DesignConfig
 from study.trial_plan import PlannedTrial
 
-REPEAT_DISTANCE = 3  # a repeat comes at least so many positions after the first hearing
+REPEAT_DISTANCE = 3  # a repeat comes at least this many positions after the original
 PAIRS = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
 
 
@@ -44,10 +45,10 @@ Cell = tuple[int, int]  # (prompt number, pair number)
 
 
 def make_schedule(triplets: Sequence[Triplet], design: DesignConfig, seed: int) -> list[PlannedTrial]:
-    """All TrialLists for the triplets, each embedder with a full set of its own.
+    """All TrialLists for the triplets; each embedder has its own full set.
 
     Raises:
-        RootnoteError: where the sizes in [design] cannot be met, naming the number to change.
+        ConfigError: where the sizes in [design] cannot be met, naming the number to change.
     """
     trials: list[PlannedTrial] = []
     embedders = list(dict.fromkeys(triplet.embedder for triplet in triplets))
@@ -79,12 +80,12 @@ def _one_embedder(
 
 
 def check_sizes(prompts: int, design: DesignConfig) -> None:
-    """Refuse sizes that no schedule can meet, naming the number."""
+    """Refuse sizes that no schedule can meet, naming the number to change."""
     listeners, trials = design.listener_count, design.scored_trials
     if trials + design.catch_trials > prompts:
         raise ConfigError(
-            f"study.toml: design.trials = {trials} (and {design.catch_trials} catch trials) needs as many different "
-            f"prompts a listener, but there are {prompts}; lower design.trials or raise design.prompts."
+            f"study.toml: design.trials = {trials} (plus design.catch_trials = {design.catch_trials}) needs as many "
+            f"different prompts per listener, but there are {prompts}; lower design.trials or raise design.prompts."
         )
     if design.repeat_trials > (most := max(trials - REPEAT_DISTANCE + 1, 0)):
         raise ConfigError(
@@ -94,7 +95,7 @@ def check_sizes(prompts: int, design: DesignConfig) -> None:
     if design.kind == "robust":
         if trials % len(PAIRS):
             raise ConfigError(
-                f"study.toml: design.trials = {trials} is no multiple of the 6 bin pairs, as the robust design needs."
+                f"study.toml: design.trials = {trials} is not a multiple of 6; the robust design has 6 bin pairs."
             )
         return
     count = prompts * len(PAIRS)
@@ -103,8 +104,8 @@ def check_sizes(prompts: int, design: DesignConfig) -> None:
         below, above = listeners // step * step, -(-listeners // step) * step
         choice = f"{below} or {above}" if below else str(above)
         raise ConfigError(
-            f"study.toml: design.listeners = {listeners} × design.trials = {trials} does not hear each of the "
-            f"{count} triplets equally often; {choice} listeners would."
+            f"study.toml: design.listeners = {listeners} × design.trials = {trials} does not cover each of the "
+            f"{count} triplets equally often; set design.listeners = {choice}."
         )
 
 
@@ -139,7 +140,7 @@ def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Gener
         cells: list[list[Cell]] = []
         for _ in range(listeners):
             pairs = _pairs_of(left.sum(axis=0), trials, rng)
-            # The cells that are most wanted first; a cell that is used up must not be taken.
+            # The most needed cells first; a cell that is used up must not be chosen.
             cost = -(left[:, pairs].T ** 2.0) - left.sum(axis=1) * 0.5 + rng.random((trials, prompts)) * 0.1
             cost[left[:, pairs].T == 0] = 1e6
             slots, chosen = linear_sum_assignment(cost)
@@ -152,21 +153,21 @@ def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Gener
             return cells
     raise ConfigError(
         f"study.toml: no schedule was found for design.listeners = {listeners}, design.trials = {trials} and "
-        f"{prompts} prompts; a multiple of {prompts * len(PAIRS)} listeners always has one."
+        f"{counted(prompts, 'prompt')}; any multiple of {prompts * len(PAIRS)} listeners has one."
     )
 
 
 def _pairs_of(
     wanted: np.ndarray[tuple[int, ...], np.dtype[np.int64]], trials: int, rng: np.random.Generator
 ) -> list[int]:
-    """The pairs of one listener: each as often as the others but for one, the most wanted ones oftener."""
+    """The pairs of one listener: each equally often, give or take one; the most needed pairs get the extra trials."""
     every, extra = divmod(trials, len(PAIRS))
     order = sorted(range(len(PAIRS)), key=lambda pair: (-int(wanted[pair]), rng.random()))
     return list(range(len(PAIRS))) * every + order[:extra]
 
 
 def assign_robust(prompts: int, listeners: int, trials: int, rng: np.random.Generator) -> list[list[Cell]]:
-    """Cells of each listener: distinct prompts, each pair equally often, cells used as evenly as can be.
+    """Cells of each listener: distinct prompts, each pair equally often, cells used as evenly as possible.
 
     Prompts go round the listeners. Then pairs colour the bipartite graph of listeners and prompts, each split into
     vertices of at most six edges: every pair comes once at each vertex, so no prompt keeps to one pair.
@@ -174,16 +175,16 @@ def assign_robust(prompts: int, listeners: int, trials: int, rng: np.random.Gene
     names, pair_names = rng.permutation(prompts), rng.permutation(len(PAIRS))
     chosen = [[int(names[(listener * trials + j) % prompts]) for j in range(trials)] for listener in range(listeners)]
     edges = [(listener, slot) for listener in range(listeners) for slot in range(trials)]
-    seen: dict[int, int] = defaultdict(int)
+    uses: dict[int, int] = defaultdict(int)
     ends: dict[Cell, tuple[object, object]] = {}
     for index in rng.permutation(len(edges)):
         listener, slot = edges[index]
         prompt = chosen[listener][slot]
         ends[listener, slot] = (
             ("listener", listener, slot // len(PAIRS)),
-            ("prompt", prompt, seen[prompt] // len(PAIRS)),
+            ("prompt", prompt, uses[prompt] // len(PAIRS)),
         )
-        seen[prompt] += 1
+        uses[prompt] += 1
     colours = _colour_edges(ends, len(PAIRS))
     return [
         [(prompt, int(pair_names[colours[listener, slot]])) for slot, prompt in enumerate(row)]
@@ -230,13 +231,13 @@ def spread_positions(cells: list[list[Cell]], trials: int, rng: np.random.Genera
     these vertices with `trials` colours (König 1916) puts each position once at each vertex.
     """
     edges = [(listener, slot) for listener, row in enumerate(cells) for slot in range(len(row))]
-    seen: dict[int, int] = defaultdict(int)
+    uses: dict[int, int] = defaultdict(int)
     right: dict[tuple[int, int], tuple[int, int]] = {}
     for index in rng.permutation(len(edges)):
         listener, slot = edges[index]
         pair = cells[listener][slot][1]
-        right[listener, slot] = (pair, seen[pair] // trials)
-        seen[pair] += 1
+        right[listener, slot] = (pair, uses[pair] // trials)
+        uses[pair] += 1
     colours = _colour_edges({edge: (("listener", edge[0]), ("pair", *right[edge])) for edge in right}, trials)
     names = rng.permutation(trials)
     return [[int(names[colours[listener, slot]]) for slot in range(len(row))] for listener, row in enumerate(cells)]
@@ -306,7 +307,7 @@ def _add_checks(
     trials = list(scored)
     for catch in _catch_trials(scored, triplets, design.catch_trials, rng):
         trials.insert(int(rng.integers(len(trials) + 1)), catch)
-    # Only trials that leave room for the distance are asked again.
+    # Only trials that leave room for the distance are repeated.
     for index in rng.permutation(max(len(scored) - REPEAT_DISTANCE + 1, 0))[: design.repeat_trials]:
         original = scored[index]
         again = replace(original, kind="repeat", high_side="B" if original.high_side == "A" else "A")
@@ -318,9 +319,9 @@ def _add_checks(
 def _catch_trials(
     scored: list[PlannedTrial], triplets: list[Triplet], count: int, rng: np.random.Generator
 ) -> list[PlannedTrial]:
-    """Trials whose more similar clip is the prompt itself, on prompts the listener does not meet otherwise."""
-    met = {trial.prompt for trial in scored}
-    random_clips = {t.prompt: t for t in triplets if t.bin_low == 4 and t.prompt not in met}
+    """Trials whose more similar clip is the prompt itself, on prompts that the listener does not hear otherwise."""
+    heard = {trial.prompt for trial in scored}
+    random_clips = {t.prompt: t for t in triplets if t.bin_low == 4 and t.prompt not in heard}
     chosen = rng.permutation(sorted(random_clips))[:count]
     sides = rng.permutation(["A", "B"] * ((count + 1) // 2))
     return [

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from embeddings.errors import DataError
 from embeddings.provenance import Provenance
+from embeddings.wording import counted
 from study.config import StudyConfig
 from study.config_sections import PAPER_PROMPTS, DesignConfig
 from study.design.bins import PromptNeighbours, Rows, SimilarityBins
@@ -77,16 +78,16 @@ def wanted_prompts(design: DesignConfig) -> int:
 
 
 def require_tracks(tracks: Rows, design: DesignConfig) -> None:
-    """Refuse a corpus that cannot hold a prompt and four clips of tracks of their own.
+    """Check that the corpus has enough tracks for a prompt and four clips of different tracks.
 
     Raises:
-        RootnoteError: where it has fewer than five tracks and `design.same_track` is false.
+        DataError: where it has fewer than five tracks and `design.same_track` is false.
     """
     count, least = len(np.unique(tracks)), 1 + len(BINS)
     if not design.same_track and count < least:
         raise DataError(
-            f"the corpus has {count} track{'' if count == 1 else 's'}, but a prompt and its four clips come from "
-            f"{least} different ones; give corpus.audio more music, or set design.same_track = true in study.toml."
+            f"the corpus has {counted(count, 'track')}, but a prompt and its four clips come from {least} different "
+            "ones; add music to corpus.audio, or set design.same_track = true in study.toml."
         )
 
 
@@ -105,7 +106,7 @@ def draw_triplets(
         tracks: int64 [clips], the track of each clip.
 
     Raises:
-        RootnoteError: where too few prompts have a clip in each bin.
+        DataError: where too few prompts have a clip in each bin.
     """
     rng = np.random.default_rng([seed, 3])
     wanted = wanted_prompts(design)
@@ -126,16 +127,16 @@ def draw_triplets(
 
 
 def _require_prompts(eligible: int, wanted: int, looked_at: int, design: DesignConfig) -> None:
-    # `robust` without a number takes as many as there are; only the number of trials sets a least.
+    # `robust` without a number takes all prompts; only the number of trials sets a minimum.
     least = wanted if design.kind == "paper" or design.prompts is not None else design.scored_trials
     if eligible >= least:
         return
     raise DataError(
-        f"only {eligible} of {looked_at} prompts have a clip "
+        f"only {eligible:,} of {counted(looked_at, 'prompt')} have a clip "
         + ("" if design.same_track else "of another track ")
         + f"in each bin, and the design needs {least}; in study.toml lower design.prompts, raise bins.half_width, "
         + ("" if design.same_track else "set design.same_track = true, ")
-        + "or give corpus.audio more music."
+        + "or add music to corpus.audio."
     )
 
 
@@ -149,7 +150,7 @@ def _draw_clips(
     same_track: bool,
     rng: np.random.Generator,
 ) -> dict[int, Candidate] | None:
-    """One clip for each bin, or None where a bin has none that may be used."""
+    """One clip for each bin, or `None` if a bin has no usable clip."""
     prompt = int(found.prompts[index])
     scores, rows = found.neighbours.scores[index], found.neighbours.rows[index]
     usable = (rows >= 0) & (scores < DUPLICATE)
@@ -183,7 +184,7 @@ def _random_bin(
     ranks: dict[int, int],
     rng: np.random.Generator,
 ) -> list[Candidate]:
-    """Up to some ATTEMPTS random clips of bin 4, from all over the corpus."""
+    """About ATTEMPTS random clips of bin 4 from the whole corpus."""
     pool: dict[int, Candidate] = {}
     query = np.asarray(vectors[prompt])
     for rows in _random_rows(len(vectors), rng):
@@ -200,7 +201,7 @@ def _random_bin(
 
 
 def _random_rows(count: int, rng: np.random.Generator) -> Iterator[Rows]:
-    """Rows in which to look for random clips: some from all over a large corpus; if they do not do, all of them."""
+    """Rows to search for random clips: first samples of a large corpus, then all rows in blocks."""
     if count > BLOCK:
         for _ in range(DRAWS):
             yield np.unique(rng.integers(count, size=DRAW))

@@ -1,9 +1,10 @@
-"""Freezing: the plan of a built study as a preregistration, before anybody has listened.
+"""Freezing: the plan of a built study as a preregistration, before anyone has listened.
 
-`preregistration.json` holds the plan and its hash, the SHA-256 of the plan in canonical JSON; `preregistration.md` says
-the same for people. The plan names every setting of study.toml, the answers that the schedule gives to each bin pair,
-the exclusions, the tests, the seed, and the fingerprint of every artefact and text. Whoever can edit the file can also
-recompute its hash: it binds once the hash is where its author cannot change it (a registry, a colleague's mail).
+`preregistration.json` contains the plan and its hash, the SHA-256 of the plan in canonical JSON; `preregistration.md`
+is the same plan for people. The plan has every setting of study.toml, the number of answers for each bin pair, the
+exclusions, the tests, the seed, and the fingerprint of every artefact and text. Anyone who can edit the file can also
+recompute its hash, so the plan is binding once the hash is stored where its author cannot change it (a registry, a
+colleague's inbox).
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def describe(study: Study, alternative: str = "two-sided") -> dict[str, Any]:
 
 
 def _answers(plan: Plan, embedder: str) -> dict[str, Any]:
-    """What the schedule gives to one embedder: listeners, prompts, and answers by bin pair and kind."""
+    """The numbers of listeners, prompts, and answers by bin pair and kind, of one embedder."""
     trials = [trial for trials in plan.lists.values() for trial in trials if trial.embedder == embedder]
     scored = [trial for trial in trials if trial.kind == "scored"]
     pairs = Counter(f"{trial.bin_high}-{trial.bin_low}" for trial in scored)
@@ -108,7 +109,7 @@ def freeze(study: Study, now: datetime, alternative: str = "two-sided", amend: s
     """Write the plan, or find that it is frozen already: (the plan, whether it was written now).
 
     Args:
-        amend: why a plan that was frozen is to be replaced; the former one is kept under its hash.
+        amend: the reason for replacing a frozen plan; the former plan is kept under its hash.
 
     Raises:
         RootnoteError: where the study is not built, or another plan is frozen and no reason is given.
@@ -121,8 +122,8 @@ def freeze(study: Study, now: datetime, alternative: str = "two-sided", amend: s
             return former, False
         what = ", ".join(changed[:6]) if changed else "the file itself was edited"
         raise StaleArtefactError(
-            f"{study.folder / JSON} holds a plan frozen on {former.plan['frozen_at'][:10]}, and since then changed: "
-            f"{what}; undo that, or freeze a new plan and say why with --amend REASON."
+            f"{study.folder / JSON} was frozen on {former.plan['frozen_at'][:10]}, and this has changed since: {what}; "
+            "undo the change, or freeze a new plan with --amend REASON."
         )
     if former is not None:
         _keep(study.folder, former)
@@ -135,7 +136,7 @@ def freeze(study: Study, now: datetime, alternative: str = "two-sided", amend: s
 
 
 def _keep(folder: Path, former: FrozenPlan) -> None:
-    """The former plan under its hash, so that a later reader finds what was amended."""
+    """Keep the former plan under its hash, so that readers can see what was amended."""
     for name in (JSON, MARKDOWN):
         if (folder / name).is_file():
             stem, suffix = name.split(".")
@@ -144,7 +145,7 @@ def _keep(folder: Path, former: FrozenPlan) -> None:
 
 def _write(folder: Path, plan: dict[str, Any]) -> None:
     text = json.dumps({"hash": digest(plan), "plan": plan}, indent=2, ensure_ascii=False) + "\n"
-    # The JSON last: it is what says that a plan is frozen.
+    # The JSON last: a plan is frozen once it exists.
     for name, content in ((MARKDOWN, to_markdown(plan)), (JSON, text)):
         with replacing(folder / name) as temporary:
             temporary.write_text(content, encoding="utf-8")

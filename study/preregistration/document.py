@@ -24,7 +24,7 @@ TESTS: dict[str, Any] = {
     "correction": "Holm, over the bin pairs of one embedder",
     "interval": "Clopper-Pearson, 95 %",
 }
-# Settings that cannot change what is heard, asked or computed.
+# Settings that cannot change what listeners hear or answer, or what is computed.
 APART = ("rehearsal",)
 
 
@@ -46,7 +46,7 @@ def read_frozen(folder: Path) -> FrozenPlan | None:
     """The frozen plan of a study folder, None where there is none.
 
     Raises:
-        RootnoteError: where the file is there and is no plan.
+        ArtefactError: where the file exists but is not a plan.
     """
     path = folder / JSON
     if not path.is_file():
@@ -96,7 +96,7 @@ def text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
 
 
-# ------------------------------------------------------------------ for people
+# For people. A frozen preregistration.md must equal this text, so a changed sentence makes frozen plans look edited.
 
 
 def to_markdown(plan: Mapping[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""Exclusions: the rules that a study fixes beforehand, in numbers and in words."""
+"""Exclusions: the rules that a study fixes in advance, as numbers and as text.
+
+Frozen plans contain the sentences in `SAYS`: a changed sentence would count as a changed plan.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from typing import Any
 from study.config import StudyConfig
 
 CLIPS_OF_A_TRIAL = 3
-TOLERANCE = 0.9  # as the server's: browsers' clocks are coarse
-ONE_SIDE_LEAST = 6  # of fewer answers it says nothing that all are on one side
+TOLERANCE = 0.9  # as in the server: browsers' clocks are coarse
+ONE_SIDE_LEAST = 6  # with fewer answers, one side only means nothing
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class ExclusionPlan:
-    """The rules that hold, in the order in which a response is put down to them."""
+    """The rules in force, in the order in which they are applied."""
 
     rules: tuple[str, ...] = ("failed_prescreen", "incomplete")
     thresholds: Thresholds = field(default_factory=Thresholds)

@@ -1,9 +1,9 @@
-"""FLAC files that tell nothing but their sound: all of one size, and no word in the header about how it was packed.
+"""FLAC files that reveal nothing but their sound: all of one size, with no facts about their compression.
 
-Packed size follows the sound. Of two clips the one more similar to X is, more often than not, the one nearer to it in
-size, and a catch trial's copy of X is within a few bytes of it: who watches the transfer, or only Content-Length, need
-not listen. So every file is filled up to the largest by a PADDING block, and the sizes of frames and the checksum of
-the samples in STREAMINFO are set to 0, "not known". Format: RFC 9639, Sections 8.1 to 8.3.
+The compressed size depends on the sound. Of two clips, the one more similar to X is usually closer to X in size, and a
+catch trial's copy of X differs by a few bytes: someone who watches the transfer, or Content-Length, could answer
+without listening. So every file is filled up to the largest one with a PADDING block, and the frame sizes and the
+checksum of the samples in STREAMINFO are set to 0, "unknown". Format: RFC 9639, Sections 8.1 to 8.3.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ FRAME_SIZES = slice(12, 18)
 CHECKSUM = slice(26, 42)
 LAST = 0x80
 PADDING = 1
-SPARE = 4  # the header of a block: no file can be filled up by less
+SPARE = 4  # the header of a block: the least that a file can grow by
 MOST = (1 << 24) - 1
 
 
 def size_for_all(sizes: list[int]) -> int:
-    """The size, in bytes, that files of these sizes can all be filled up to."""
+    """The size in bytes that files of these sizes can all be filled up to."""
     return max(sizes) + SPARE
 
 
@@ -27,7 +27,7 @@ def fill_up(flac: bytes, size: int) -> bytes:
     """The same sound in a file of exactly `size` bytes.
 
     Raises:
-        ValueError: where this is no FLAC file, or `size` leaves too little or too much room.
+        ValueError: where this is not a FLAC file, or `size` leaves too little or too much room.
     """
     if len(flac) < INFO_END or not flac.startswith(MARKER) or flac[4] & ~LAST:
         raise ValueError("this is no FLAC file")

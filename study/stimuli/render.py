@@ -1,9 +1,9 @@
 """Stimuli: the clips of a study as listeners hear them.
 
 Each clip is rendered once: mono (as the embedders hear it), −23 LUFS (ITU-R BS.1770), true peak at most −1 dBTP,
-raised-cosine fades, 16-bit FLAC at 44.1 kHz with dither, all of exactly one length, under random names that say
-nothing. Where BS.1770's gate leaves nothing to measure or the clip is under its 0.4-s block, RMS is matched
-instead and the index says so. Where loudness and peak disagree, the peak wins.
+raised-cosine fades, 16-bit FLAC at 44.1 kHz with dither, all of the same length, under random names. If BS.1770's
+gate leaves nothing to measure or the clip is shorter than its 0.4-s block, RMS is matched instead and the index says
+so. If loudness and peak conflict, the peak limit wins.
 Conventions: levels in dB re full scale, durations in seconds.
 """
 
@@ -58,7 +58,7 @@ class Rendered:
 
 
 def measure_loudness(samples: Samples, sample_rate: int) -> tuple[float, str]:
-    """Integrated loudness (LUFS) and "BS.1770", or the RMS level (dBFS) and "RMS" where the gate leaves nothing."""
+    """Integrated loudness (LUFS) and "BS.1770", or the RMS level (dBFS) and "RMS" if the gate leaves nothing."""
     if len(samples) >= BLOCK_SECONDS * sample_rate:
         loudness = float(pyloudnorm.Meter(sample_rate).integrated_loudness(samples))
         if math.isfinite(loudness):
@@ -79,7 +79,7 @@ def render(samples: Samples, config: StimuliConfig, rng: np.random.Generator) ->
     """Render one mono clip, float64 [samples] at `config.sample_rate`."""
     faded = fade(samples, round(config.fade_ms / 1000 * config.sample_rate))
     loudness, method = measure_loudness(faded, config.sample_rate)
-    # A tenth of a decibel of head room, so that dither and rounding stay below the limit as well.
+    # A tenth of a decibel of headroom, so that dither and rounding stay below the limit too.
     gain = min(config.loudness_lufs - loudness, config.true_peak_dbtp - 0.1 - true_peak(faded))
     scaled = faded * 10 ** (gain / 20) * 32767
     dither = rng.random(len(scaled)) - rng.random(len(scaled))
@@ -111,7 +111,7 @@ def render_all(
     clip_seconds: float,
     done: Callable[[int], None] = lambda count: None,
 ) -> dict[str, dict[str, Any]]:
-    """Render every source into `folder`, whose earlier content is replaced as a whole at the end.
+    """Render every source into `folder`; its earlier content is replaced at the end, all at once.
 
     All files are of one size. Rows in `catch_rows` are rendered a second time with other dither, so that a catch
     trial's copy of X is not byte-identical with X.

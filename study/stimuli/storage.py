@@ -1,16 +1,16 @@
-"""Storage: where listeners get the stimuli from: build/stimuli, or an S3 bucket.
+"""Storage: where listeners get the stimuli from, build/stimuli or an S3 bucket.
 
-`storage.stimuli = "s3://bucket/folder"` in study.toml moves them to a bucket, by `rootnote study publish`. A clip's
-object is named like its file in build/stimuli: by a random number, so that no key tells a bin, a clip or a track.
-Objects are uploaded in random order, because S3 tells everyone when an object was written, and rows of the corpus
-that lie near each other often belong to one album.
+With `storage.stimuli = "s3://bucket/folder"` in study.toml, `rootnote study publish` uploads them to a bucket. A clip's
+object has the same name as its file in build/stimuli: a random number, so that no key reveals a bin, a clip or a track.
+Objects are uploaded in random order, because S3 shows when an object was written, and neighbouring rows of the corpus
+often belong to one album.
 
-`storage.delivery = "redirect"` answers a due sound's own address with a signed address of the bucket that works for
-`storage.seconds`; "proxy" has the server fetch the bytes and send them itself. A signed address shows the key: whoever
-looks can tell that two of their sounds are one clip, which its bytes would tell them as well, but never its bin.
+With `storage.delivery = "redirect"` the server redirects the address of a sound to a signed address of the bucket that
+is valid for `storage.seconds`; with "proxy" the server fetches the bytes and sends them itself. A signed address shows
+the key. It reveals that two sounds are the same clip, as their bytes do, but never the bin.
 
-Credentials, region and endpoint are found as every AWS program finds them (AWS_ACCESS_KEY_ID, AWS_REGION,
-AWS_ENDPOINT_URL_S3, a profile, the host's role). boto3 is imported only where a study has such a storage.
+Credentials, region and endpoint are found in the usual way of AWS (AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT_URL_S3,
+a profile, the host's role). boto3 is imported only if a study uses a bucket.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ CACHE_BYTES = 64 * 2**20
 MISSING = ("404", "NoSuchKey", "NotFound")
 REASONS = {
     "NoSuchBucket": "there is no such bucket",
-    "InvalidAccessKeyId": "the access key is not known",
+    "InvalidAccessKeyId": "the access key is unknown",
     "SignatureDoesNotMatch": "the secret key is wrong",
     "ExpiredToken": "the credentials have expired",
-    "AccessDenied": "these credentials may not do it",
-    "403": "these credentials may not do it",
+    "AccessDenied": "these credentials do not allow it",
+    "403": "these credentials do not allow it",
     "PermanentRedirect": "the bucket is in another region; set AWS_REGION",
     "301": "the bucket is in another region; set AWS_REGION",
     "RequestTimeTooSkewed": "this machine's clock is wrong",
@@ -53,10 +53,10 @@ REASONS = {
 class Storage(Protocol):
     """Where the server gets stimuli from."""
 
-    origin: str | None  # scheme and host that browsers fetch sounds from, where it is not the server itself
+    origin: str | None  # scheme and host that browsers fetch sounds from, unless it is the server itself
 
     def address(self, stimulus: Stimulus) -> str | None:
-        """Where a browser may fetch the stimulus for a short time; None where the server sends it."""
+        """The address where a browser can fetch the stimulus for a short time; `None`: the server sends it."""
 
     def read(self, stimulus: Stimulus) -> bytes:
         """The bytes of the stimulus."""
@@ -75,10 +75,11 @@ class LocalStorage:
 
 
 class S3Storage:
-    """A bucket of S3 or of whatever speaks its protocol.
+    """A bucket of S3 or of a compatible service.
 
     Raises:
-        RootnoteError: where boto3 or credentials are missing; nothing is asked of the bucket yet.
+        MissingPackageError: where boto3 is missing.
+        ResourceError: where credentials are missing; the bucket is not contacted yet.
     """
 
     def __init__(self, config: StudyConfig) -> None:
@@ -100,10 +101,11 @@ class S3Storage:
         return self._sign(self.key(stimulus)) if self._redirects else None
 
     def read(self, stimulus: Stimulus) -> bytes:
-        """The bytes, from memory where they were read before.
+        """The bytes, from memory if they were read before.
 
         Raises:
-            RootnoteError: where the bucket does not give them, or gives others.
+            ArtefactError: where the bucket lacks them or has others.
+            ResourceError: where the bucket cannot be read.
         """
         key = self.key(stimulus)
         with self._lock:
@@ -112,12 +114,12 @@ class S3Storage:
                 return self._cache[key]
         data = self._download(key)
         if hashlib.sha256(data).hexdigest() != stimulus.sha256:
-            raise ArtefactError(f"{self.url} holds another sound than build/stimuli; run `{PUBLISH}`.")
+            raise ArtefactError(f"{self.url} has a sound that differs from build/stimuli; run `{PUBLISH}`.")
         self._remember(key, data)
         return data
 
     def holds(self, stimulus: Stimulus) -> bool:
-        """Whether the bucket has these very bytes, by the checksum that it keeps or, if it keeps none, by reading."""
+        """Whether the bucket has exactly these bytes, by its checksum or, if it has none, by reading them."""
         key = self.key(stimulus)
         try:
             with self._explained("be read"):
@@ -133,11 +135,12 @@ class S3Storage:
         """Write the stimulus; the bucket checks what it gets against the checksum.
 
         Raises:
-            RootnoteError: where the local file is missing or spoilt, or the bucket refuses it or spoils it.
+            ArtefactError: where the local file is missing or damaged.
+            ResourceError: where the bucket refuses or damages it.
         """
         data = stimulus.file.read_bytes() if stimulus.file.is_file() else b""
         if hashlib.sha256(data).hexdigest() != stimulus.sha256:
-            raise ArtefactError(f"{stimulus.file} is missing or spoilt; run `{BUILD}`.")
+            raise ArtefactError(f"{stimulus.file} is missing or damaged; run `{BUILD}`.")
         with self._explained("be written"):
             reply = self._client.put_object(
                 Bucket=self.bucket,
@@ -148,9 +151,9 @@ class S3Storage:
                 ChecksumAlgorithm="SHA256",
                 ChecksumSHA256=_base64(stimulus.sha256),
             )
-        # S3 refuses what differs from its checksum, and tells the one that it keeps; other stores are asked.
+        # S3 refuses what differs from its checksum and returns the checksum; other services are asked for it.
         if reply.get("ChecksumSHA256") != _base64(stimulus.sha256) and not self.holds(stimulus):
-            raise ResourceError(f"{self.url} does not give back what was written to it; run `{PUBLISH}` once more.")
+            raise ResourceError(f"{self.url} does not return what was written to it; run `{PUBLISH}` again.")
 
     def _sign(self, key: str) -> str:
         where = {"Bucket": self.bucket, "Key": key}
@@ -173,7 +176,7 @@ class S3Storage:
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turn what boto3 raises into one sentence; a missing object into _MissingError."""
+        """Turn errors of boto3 into one sentence, and a missing object into _MissingError."""
         try:
             import boto3  # noqa: F401
             import botocore.exceptions as errors
@@ -195,7 +198,7 @@ class S3Storage:
 
 
 class _MissingError(Exception):
-    """The bucket has no object of that key."""
+    """The bucket has no object with that key."""
 
 
 def _client() -> Any:
@@ -203,17 +206,17 @@ def _client() -> Any:
     from botocore.config import Config
 
     retries = {"mode": "standard", "max_attempts": 4}
-    # A session of its own: the default one keeps the credentials that it found first.
+    # A new session, because the default one keeps the credentials that it found first.
     return boto3.session.Session().client(
         "s3",
-        region_name=os.environ.get("AWS_REGION") or None,  # which every other AWS program reads, and boto3 does not
+        region_name=os.environ.get("AWS_REGION") or None,  # other AWS programs read it, boto3 does not
         config=Config(
             signature_version="s3v4",
             retries=retries,
             connect_timeout=5,
             read_timeout=20,
             max_pool_connections=2 * UPLOADS,
-            # Stores beside Amazon's know no checksums that they were not asked for.
+            # Other services than Amazon's support checksums only on request.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
@@ -228,24 +231,27 @@ def open_storage(study: Study) -> Storage:
     """The storage that study.toml names.
 
     Raises:
-        RootnoteError: where it is a bucket and boto3 or credentials are missing.
+        MissingPackageError: where it is a bucket and boto3 is missing.
+        ResourceError: where credentials are missing.
     """
     return S3Storage(study.config) if study.config.storage.stimuli else LocalStorage()
 
 
 @dataclass(frozen=True)
 class PublishedStimuli:
-    """What `publish` did: stimuli of the study, and how many of them had to be written."""
+    """The result of `publish`: the number of stimuli of the study, and how many were written."""
 
     stimuli: int
     written: int
 
 
 def publish(study: Study, done: Callable[[int, int], None] = lambda count, of: None) -> PublishedStimuli:
-    """Bring the bucket up to date: what it holds already is left alone, so that a second run goes on.
+    """Upload what the bucket lacks, so that a second run continues an interrupted one.
 
     Raises:
-        RootnoteError: where study.toml names no bucket, the build is not whole, or the bucket refuses.
+        ConfigError: where study.toml names no bucket.
+        ArtefactError: where the build is not complete.
+        ResourceError: where the bucket refuses.
     """
     if not study.config.storage.stimuli:
         example = "s3://bucket/folder"
@@ -255,7 +261,7 @@ def publish(study: Study, done: Callable[[int, int], None] = lambda count, of: N
     random.SystemRandom().shuffle(stimuli)
     storage, written = S3Storage(study.config), 0
     with ThreadPoolExecutor(UPLOADS) as pool:
-        jobs = [pool.submit(_bring, storage, stimulus) for stimulus in stimuli]
+        jobs = [pool.submit(_upload_if_missing, storage, stimulus) for stimulus in stimuli]
         try:
             for count, job in enumerate(jobs, start=1):
                 written += job.result()
@@ -267,8 +273,8 @@ def publish(study: Study, done: Callable[[int, int], None] = lambda count, of: N
     return PublishedStimuli(len(stimuli), written)
 
 
-def _bring(storage: S3Storage, stimulus: Stimulus) -> bool:
-    """Upload a stimulus unless the bucket has it; whether it had to be."""
+def _upload_if_missing(storage: S3Storage, stimulus: Stimulus) -> bool:
+    """Upload a stimulus unless the bucket has it; return whether it was uploaded."""
     if storage.holds(stimulus):
         return False
     storage.upload(stimulus)
@@ -276,6 +282,6 @@ def _bring(storage: S3Storage, stimulus: Stimulus) -> bool:
 
 
 def cors_rules(origin: str) -> dict[str, Any]:
-    """What the bucket must allow so that pages of `origin` may fetch sounds from it (S3's CORSConfiguration)."""
+    """The CORS rules (S3's CORSConfiguration) that let pages of `origin` fetch sounds from the bucket."""
     rule = {"AllowedOrigins": [origin], "AllowedMethods": ["GET"], "AllowedHeaders": ["Range"], "MaxAgeSeconds": 3600}
     return {"CORSRules": [rule]}

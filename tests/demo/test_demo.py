@@ -65,14 +65,14 @@ def test_every_take_is_music_of_full_scale_and_repeatable(
 def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     result = rootnote("demo", "--dir", str(tmp_path), status=1)
-    assert result.stderr == (f"rootnote: {tmp_path} is not empty and not a demo's; choose another folder with --dir.\n")
+    assert f"{tmp_path} is not empty" in result.stderr and "--dir" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_a_demo_of_another_seed_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".rootnote-demo.json").write_text('{"seed": 3}')
     result = rootnote("demo", "--dir", str(tmp_path), "--seed", "4", status=1)
-    assert "holds the demo of --seed 3" in result.stderr
+    assert "the demo with --seed 3" in result.stderr
 
 
 @pytest.mark.slow

@@ -133,12 +133,12 @@ def test_another_model_does_not_go_on_where_this_one_stopped(music: Path, tmp_pa
     half = embed(music, Other(), tmp_path / "elsewhere" / "v.npy").read_bytes()
     other = Other()
     assert embed(music, other, out).read_bytes() == half
-    assert other.batches == -(-CLIPS // BATCH), "it began anew"
+    assert other.batches == -(-CLIPS // BATCH), "it started again"
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["v.json", "v.npy"]
 
 
 @pytest.mark.parametrize("spoil", [b"", b"not a header", None])
-def test_a_spoilt_part_is_begun_anew(music: Path, tmp_path: Path, spoil: bytes | None) -> None:
+def test_a_damaged_part_is_started_again(music: Path, tmp_path: Path, spoil: bytes | None) -> None:
     whole = embed(music, Plain(), tmp_path / "whole" / "v.npy").read_bytes()
     table, provenance = read_corpus(music / "corpus.parquet")
     run = pipeline.EmbeddingRun.of(table, provenance, Plain(), tmp_path / "v.npy", "float32")
@@ -187,7 +187,7 @@ def test_a_disk_without_room_is_refused_before_the_work(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
     embedder = Plain()
-    with pytest.raises(RootnoteError, match=r"has 0\.0 GB free and the vectors need"):
+    with pytest.raises(RootnoteError, match=r"has 0\.0 GB free, but the vectors need"):
         embed(music, embedder, tmp_path / "v.npy")
     assert embedder.batches == 0
     assert list(tmp_path.iterdir()) == []
@@ -196,7 +196,7 @@ def test_a_disk_without_room_is_refused_before_the_work(
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from embeddings.provenance import RootnoteError
+from embeddings.errors import RootnoteError
 from tests.embeddings.test_embed import Plain, embed
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900))

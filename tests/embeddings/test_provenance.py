@@ -61,7 +61,7 @@ def test_parquet_of_someone_else_is_refused(tmp_path: Path) -> None:
 def test_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     provenance.write_table(path, pa.table({"a": [1]}), MADE)
-    with pytest.raises(RootnoteError, match="holds corpus, not schedule"):
+    with pytest.raises(RootnoteError, match="contains corpus, not schedule"):
         provenance.read_table(path, "schedule", "cmd")
 
 

@@ -325,7 +325,7 @@ def few_clips(study: Path) -> None:
         (weights_elsewhere, "gone.pth is missing"),
         (too_many_prompts, "design.prompts"),
         (impossible_sizes, "design.listeners = 7"),
-        (no_music, "holds no wav, flac"),
+        (no_music, "contains no wav, flac"),
         (music_gone, "set corpus.audio"),
         (one_track, "the corpus has 1 track,"),
         (few_clips, "study.toml"),
@@ -344,7 +344,7 @@ def test_init_overwrites_nothing(study: Path) -> None:
     before = (study / "study.toml").read_text()
     assert "already exists" in refusal("study", "init", study, "--audio", study.parent / "music")
     assert (study / "study.toml").read_text() == before
-    assert "no folder" in refusal("study", "init", study.parent / "new", "--audio", study / "nowhere")
+    assert "not a directory" in refusal("study", "init", study.parent / "new", "--audio", study / "nowhere")
     assert not (study.parent / "new").exists()
     long = refusal("study", "init", study.parent / "new", "--audio", study.parent / "music", "--name", "x" * 81)
     assert "81 characters" in long

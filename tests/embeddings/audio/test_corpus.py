@@ -116,7 +116,7 @@ def test_no_clip_is_an_error_and_nothing_is_written(
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RootnoteError, match="nowhere is not a folder"):
+    with pytest.raises(RootnoteError, match="nowhere is not a directory"):
         cut(tmp_path / "nowhere")
 
 
@@ -139,7 +139,7 @@ def test_metadata_csv(tmp_path: Path) -> None:
     [
         ("file,title\na.wav,A\n", "no column 'path'"),
         ("path,title\nb.wav,A\n", r"row 2: path 'b\.wav' is not"),
-        ("path,title\na.wav,A\na.wav,B\n", r"row 3: path 'a\.wav' is there twice"),
+        ("path,title\na.wav,A\na.wav,B\n", r"row 3: path 'a\.wav' occurs twice"),
         ("", "no column 'path'"),
     ],
 )

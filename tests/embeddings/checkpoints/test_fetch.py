@@ -249,7 +249,7 @@ def test_a_part_that_is_whole_is_not_fetched_again(server: Server, tmp_path: Pat
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )
-def test_it_begins_anew_where_going_on_cannot_be_trusted(
+def test_it_starts_again_where_resuming_cannot_be_trusted(
     server: Server, tmp_path: Path, second: Move, why: str
 ) -> None:
     server.moves = [sends(OTHER, upto=1_000_000), second, sends(WEIGHTS, etag='"two"')]
@@ -265,18 +265,24 @@ def test_without_a_strong_validator_nothing_is_taken_up(server: Server, tmp_path
 @pytest.mark.parametrize(
     ("move", "complaint"),
     [
-        (sends(OTHER), "has not the published one as its SHA-256 and was thrown away"),
-        (sends(WEIGHTS, stated=2_000_000), "holds 2,000,000 bytes, but the published file has 3,000,000"),
-        (sends(WEIGHTS, stated=4_000_000), "holds 4,000,000 bytes, but the published file has 3,000,000"),
-        (sends(WEIGHTS + b"more"), "holds 3,000,004 bytes"),
-        (chunks(WEIGHTS + b"more"), "sends more than the 3,000,000 bytes"),
+        (sends(OTHER), "was deleted: its SHA-256 is not the published one"),
+        (sends(WEIGHTS, stated=2_000_000), "has 2,000,000 bytes, but the published file has 3,000,000"),
+        (sends(WEIGHTS, stated=4_000_000), "has 4,000,000 bytes, but the published file has 3,000,000"),
+        (sends(WEIGHTS + b"more"), "has 3,000,004 bytes"),
+        (chunks(WEIGHTS + b"more"), "sent more than the expected 3,000,000 bytes"),
         (answers(404), "the server answered 404 Not Found"),
         (answers(403), "the server answered 403 Forbidden"),
         (answers(500), r"in 4 attempts \(the server answered 500 Internal Server Error\)"),
-        (answers(200, Content_Encoding="gzip"), "sends it compressed"),
-        (answers(302, Location="/models/toy.pt"), "leads nowhere"),
-        (answers(302, Location="http://example.org/toy.pt"), "leads to http://example.org/toy.pt, which is not https"),
-        (answers(302, Location="ftp://example.org/toy.pt"), "leads to ftp://example.org/toy.pt, which is not https"),
+        (answers(200, Content_Encoding="gzip"), "sent it compressed"),
+        (answers(302, Location="/models/toy.pt"), "redirects to no file"),
+        (
+            answers(302, Location="http://example.org/toy.pt"),
+            "to http://example.org/toy.pt, which is not https",
+        ),
+        (
+            answers(302, Location="ftp://example.org/toy.pt"),
+            "to ftp://example.org/toy.pt, which is not https",
+        ),
     ],
 )
 def test_what_is_not_the_published_file_is_refused_and_leaves_nothing(
@@ -326,7 +332,7 @@ def test_an_unpinned_file_is_held_to_its_first_version(server: Server, tmp_path:
     assert run_fetch(server, tmp_path, "toy-unpinned").already_there
     first.path.unlink()
     server.moves = [sends(OTHER)]
-    with pytest.raises(RootnoteError, match=r"not the one of the first fetch, .* delete toy-unpinned\.pt\.json"):
+    with pytest.raises(RootnoteError, match=r"not that of the first fetch, .* delete toy-unpinned\.pt\.json"):
         run_fetch(server, tmp_path, "toy-unpinned")
     assert visible(tmp_path) == ["toy-unpinned.pt.json"]
     server.moves = [sends(WEIGHTS)]
@@ -356,7 +362,7 @@ def test_a_file_that_was_tampered_with_is_not_taken_for_there(server: Server, tm
     for name in ("toy", "toy-unpinned"):
         path = run_fetch(server, tmp_path, name).path
         path.write_bytes(OTHER)
-        with pytest.raises(RootnoteError, match=rf"{name}\.pt is there, but its SHA-256 is not .*; move it away"):
+        with pytest.raises(RootnoteError, match=rf"{name}\.pt exists, but its SHA-256 is not .*; move it away"):
             run_fetch(server, tmp_path, name)
         assert path.read_bytes() == OTHER
 
@@ -398,7 +404,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(
     usage = downloading.shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(downloading.shutil, "disk_usage", lambda _: replace_free(usage, 1000))
-        with pytest.raises(RootnoteError, match="has 1,000 bytes free and 3,000,000 are to come; make room"):
+        with pytest.raises(RootnoteError, match="has 1,000 bytes free, but 3,000,000 are needed"):
             run_fetch(server, tmp_path)
 
     written = 0
@@ -410,7 +416,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     # The progress function is called where the bytes are written: the nearest place to a write that fails.
-    with pytest.raises(RootnoteError, match=r"the disk of .* is full; make room and run the same command again"):
+    with pytest.raises(RootnoteError, match=r"the disk of .* is full; .* run the same command again"):
         run_fetch(server, tmp_path, progress=stopping)
     assert visible(tmp_path) == ["toy.pt.part", "toy.pt.part.json"]
     assert run_fetch(server, tmp_path).path.read_bytes() == WEIGHTS
@@ -423,7 +429,7 @@ def replace_free(usage: Any, free: int) -> Any:
 
 def test_a_folder_that_cannot_be_written_is_named(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RootnoteError, match=r"file/folder cannot be written .*; choose a folder by --to"):
+    with pytest.raises(RootnoteError, match=r"file/folder cannot be written .*; choose another folder with --to"):
         run_fetch(server, tmp_path / "file" / "folder")
 
 

@@ -230,7 +230,7 @@ def test_what_is_no_checkpoint_of_clap_is_refused(checkpoint: Path, tmp_path: Pa
     refused("it lacks 'audio_model.audio_encoder.norm.weight'", checkpoint=str(tmp_path / "less.pt"))
     state["module.audio_branch.norm.weight"] = torch.full((768,), torch.nan)
     torch.save(state, tmp_path / "nan.pt")
-    refused("holds a weight that is not finite", checkpoint=str(tmp_path / "nan.pt"))
+    refused("has a weight that is not finite", checkpoint=str(tmp_path / "nan.pt"))
     state["module.audio_branch.mel_conv2d.weight"] = torch.zeros(96, 1, 4, 12)
     torch.save(state, tmp_path / "fused.pt")
     refused("fused CLAP", checkpoint=str(tmp_path / "fused.pt"))

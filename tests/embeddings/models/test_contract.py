@@ -141,10 +141,10 @@ def test_vectors_that_do_not_belong_together_are_refused(music: Path, tmp_path: 
     out = tmp_path / "v.npy"
     assert run_embed(music, out).exit_code == 0
     np.save(out, np.load(out)[:-1])
-    with pytest.raises(RootnoteError, match=r"v\.npy is not what v\.json says"):
+    with pytest.raises(RootnoteError, match=r"v\.npy does not match v\.json"):
         read_vectors(out)
     (tmp_path / "v.fitted.npz").write_bytes(b"other")
-    with pytest.raises(RootnoteError, match=r"v\.fitted\.npz is not the one"):
+    with pytest.raises(RootnoteError, match=r"v\.fitted\.npz was not made with"):
         read_projection(out)
     out.unlink()
     with pytest.raises(RootnoteError, match=r"v\.npy is missing; run"):

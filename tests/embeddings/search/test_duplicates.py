@@ -88,7 +88,7 @@ def test_copies_are_grouped_and_all_but_the_first_are_left_out(music: Path, tmp_
 
 def test_the_summary_counts_and_names(music: Path) -> None:
     said = run_duplicates(music, "--vectors", music / "v.npy").stdout
-    assert "5 groups of duplicates: 8 clips besides the first of each (6 with the same samples, 2 near-ident" in said
+    assert "5 groups of duplicates with 8 copies (6 with the same samples, 2 near-ident" in said
     assert "copy.wav at 3 s: different 1.wav at 3 s (exact), lossless.flac at 3 s (exact)" in said
     summary = json.loads(run_duplicates(music, "--json").stdout)
     assert (summary["groups"], summary["exact"], summary["near"]) == (3, 6, 0)
@@ -235,12 +235,12 @@ def test_bad_input_is_named(music: Path, tmp_path: Path) -> None:
         shutil.copy(music / name, tmp_path / name)
     vectors[0, 3] = np.nan
     np.save(tmp_path / "v.npy", vectors)
-    assert "v.npy holds a value that is not finite in row 0" in complaint("--vectors", tmp_path / "v.npy")
+    assert "v.npy has a value that is not finite in row 0" in complaint("--vectors", tmp_path / "v.npy")
     assert "missing; run `rootnote embeddings embed`" in complaint("--vectors", tmp_path / "none.npy")
     assert "must end in .csv or .json" in complaint("--out", tmp_path / "found.txt")
     moved = tmp_path / "moved"
     moved.mkdir()
-    assert "is gone since the corpus was cut" in complaint("--audio", moved)
+    assert "is missing since the corpus was cut" in complaint("--audio", moved)
     other = tmp_path / "other"
     write(other / "music" / "a.wav", melody(7))
     write_corpus(other / "corpus.parquet", cut(other / "music"))
@@ -262,7 +262,7 @@ def test_files_of_duplicates_are_read_with_care(music: Path, tmp_path: Path) -> 
         read_left_out(tmp_path / "none.txt")
     other = cut(write(tmp_path / "music" / "a.wav", melody(7)).parent).table
     for corpus in (other, table.slice(1)):
-        with pytest.raises(RootnoteError, match="holds duplicates of another corpus"):
+        with pytest.raises(RootnoteError, match="duplicates of another corpus"):
             read_left_out(good, corpus)
     bad = tmp_path / "bad.csv"
     for content in (b"group,kind\n1,first\n", b"\xff\xfe", good.read_bytes().replace(b"exact,", b"exact,x", 1)):

@@ -64,7 +64,7 @@ def test_a_memory_mapped_file_gives_the_same(tmp_path: Path) -> None:
 
 def test_what_cannot_be_answered_is_refused() -> None:
     vectors = unit_rows(5, 4, 0)
-    with pytest.raises(RootnoteError, match="5 neighbours were asked of 4 clips"):
+    with pytest.raises(RootnoteError, match="5 neighbours requested, but there are only 4 clips"):
         nearest(vectors, vectors[:2], 5, exclude=[0, 1])
     with pytest.raises(RootnoteError, match="at least 1"):
         nearest(vectors, vectors[:2], 0)
@@ -72,7 +72,7 @@ def test_what_cannot_be_answered_is_refused() -> None:
         nearest(vectors, vectors[:2], 1, exclude=[0])
     with pytest.raises(RootnoteError, match="outside 0 to 4"):
         nearest(vectors, vectors[:2], 1, exclude=[0, 5])
-    with pytest.raises(RootnoteError, match="do not go together"):
+    with pytest.raises(RootnoteError, match="different dimensions"):
         nearest(vectors, vectors[:2, :3], 1)
     spoilt = vectors.copy()
     spoilt[3, 1] = np.nan

@@ -175,7 +175,10 @@ def test_a_store_that_goes_away_midway_keeps_what_was_copied(own: str, monkeypat
         if done == 2 * BLOCK:
             server_manager_instance.release_server(own.removeprefix("milvus:"))
 
-    with pytest.raises(RootnoteError, match=r"^Milvus at .*own\.db broke off: .*; what was copied is kept: run the"):
+    with pytest.raises(
+        RootnoteError,
+        match=r"^Milvus at .*own\.db stopped answering .*; run the command again",
+    ):
         put_vectors(own, vectors, OURS, progress=leave)
     again = Steps()
     put_vectors(own, vectors, OURS, progress=again)
@@ -211,7 +214,7 @@ def test_nothing_is_lost_when_filling_is_killed(tmp_path: Path) -> None:
     assert again.seen[0] == 2 * BLOCK
 
 
-def test_a_half_filled_collection_with_a_gap_is_begun_anew(own: str) -> None:
+def test_a_half_filled_collection_with_a_gap_is_started_again(own: str) -> None:
     vectors = clustered()
     with pytest.raises(KeyboardInterrupt):
         put_vectors(own, vectors, OURS, progress=Steps(stop_after=3))
@@ -272,8 +275,8 @@ def test_a_value_that_is_not_finite_is_not_copied(own: str) -> None:
 @pytest.mark.parametrize(
     ("k", "sentence"),
     [
-        (16_385, r"^16,385 neighbours were asked and Milvus gives 16,384 at most"),
-        (ROWS + 1, "3001 neighbours were asked of 3000 clips"),
+        (16_385, "^16,385 neighbours .* at most 16,384"),
+        (ROWS + 1, "3,001 neighbours .* only 3,000 clips"),
         (0, "at least 1"),
     ],
 )
@@ -292,7 +295,8 @@ def test_a_store_that_does_not_answer_is_named_without_its_password() -> None:
         put_vectors(f"milvus:http://ann:secret@127.0.0.1:{port}", clustered(), OURS)
     assert time.monotonic() - began < 10
     where = f"http://127.0.0.1:{port}"
-    assert str(caught.value) == f"Milvus at {where} does not answer; start it, or mend the address in --store."
+    assert f"Milvus at {where} does not answer" in str(caught.value)
+    assert "--store" in str(caught.value)
 
 
 def test_a_listener_that_is_no_milvus_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:

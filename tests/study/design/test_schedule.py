@@ -124,8 +124,8 @@ def test_every_embedder_has_lists_of_its_own() -> None:
     ("prompts", "design", "words"),
     [
         (8, DesignConfig(), "design.trials = 10"),
-        (15, DesignConfig(listeners=91), "design.listeners = 91 .* 90 or 99 listeners"),
-        (15, DesignConfig(catch_trials=6), "6 catch trials"),
+        (15, DesignConfig(listeners=91), "design.listeners = 91 .* design.listeners = 90 or 99"),
+        (15, DesignConfig(catch_trials=6), "design.catch_trials = 6"),
         (15, DesignConfig(trials=2, listeners=45, repeat_trials=1), "design.repeat_trials = 1 .* 0 at most"),
         (15, DesignConfig(repeat_trials=9), "design.repeat_trials = 9 .* 8 at most"),
         (15, DesignConfig(kind="robust", trials=7), "design.trials = 7"),

@@ -84,7 +84,7 @@ def test_an_upload_that_broke_off_goes_on(bucket: Bucket, study: Study) -> None:
     missing = study.stimuli / entries[7]["file"]
     kept = missing.read_bytes()
     missing.write_bytes(kept[:-1])
-    with pytest.raises(RootnoteError, match="missing or spoilt; run `rootnote study build`"):
+    with pytest.raises(RootnoteError, match="missing or damaged; run `rootnote study build`"):
         publish(study)
     assert not study.published.exists()
     with pytest.raises(RootnoteError, match="rootnote study publish"):
@@ -104,7 +104,7 @@ def test_other_bytes_in_the_bucket_are_found_and_replaced(bucket: Bucket, study:
     # As a store that keeps no checksums has it: it is read.
     bucket.client.put_object(Bucket=BUCKET, Key=storage.key(plain), Body=plain.file.read_bytes())
     assert (storage.holds(spoilt), storage.holds(plain)) == (False, True)
-    with pytest.raises(RootnoteError, match="another sound"):
+    with pytest.raises(RootnoteError, match="differs from build/stimuli"):
         storage.read(spoilt)
     assert publish(study).written == 1
     assert storage.read(spoilt) == spoilt.file.read_bytes()
@@ -114,7 +114,7 @@ def test_a_host_with_a_bucket_needs_no_folder_of_stimuli(bucket: Bucket, study: 
     publish(study)
     shutil.rmtree(study.stimuli)
     assert len(read_plan(study).stimuli) == CLIPS
-    write_stimuli(study)  # rendered anew: other names and bytes by the same settings
+    write_stimuli(study)  # rendered again: other names and bytes by the same settings
     with pytest.raises(RootnoteError, match=r"published.json is stale .*rootnote study publish"):
         read_plan(study)
 
@@ -139,7 +139,7 @@ def test_a_signed_address_gives_the_sound_for_a_time(bucket: Bucket, study: Stud
 @pytest.mark.parametrize(
     ("where", "environment", "words"),
     [
-        (f"s3://{BUCKET}/clips", {"AWS_ACCESS_KEY_ID": "AKIANOBODY"}, "the access key is not known|may not do it"),
+        (f"s3://{BUCKET}/clips", {"AWS_ACCESS_KEY_ID": "AKIANOBODY"}, "the access key is unknown|do not allow it"),
         ("s3://no-such-bucket/clips", {}, "there is no such bucket"),
         (f"s3://{BUCKET}/clips", {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, "Could not connect"),
         (f"s3://{BUCKET}/clips", {"AWS_ENDPOINT_URL_S3": "nowhere"}, "Invalid endpoint"),
@@ -186,8 +186,8 @@ def test_what_is_no_bucket_is_refused(study: Study, where: str) -> None:
 def test_the_commands(bucket: Bucket, study: Study) -> None:
     done = run("study", "publish", study.folder)
     assert done.exit_code == 0, done.output
-    assert f"s3://{BUCKET}/clips holds all 48 stimuli; 48 were written now." in done.output
-    assert "48 stimuli; 0 were written now" in run("study", "publish", study.folder).output
+    assert f"s3://{BUCKET}/clips contains all 48 stimuli; 48 uploaded now" in done.output
+    assert "48 stimuli; 0 uploaded now" in run("study", "publish", study.folder).output
     rules = json.loads(run("study", "cors", "--origin", "https://study.example.org/").output)
     assert rules == cors_rules("https://study.example.org")
     bucket.client.put_bucket_cors(Bucket=BUCKET, CORSConfiguration=rules)
@@ -232,7 +232,7 @@ def test_the_hosts_policy_reads_and_does_not_write(
     bucket.require_signatures(True)
     try:
         assert storage.read(stimulus) == stimulus.file.read_bytes()
-        with pytest.raises(RootnoteError, match="may not do it"):
+        with pytest.raises(RootnoteError, match="do not allow it"):
             storage.upload(stimulus)
     finally:
         bucket.require_signatures(False)
