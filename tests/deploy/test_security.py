@@ -226,7 +226,7 @@ def test_what_must_not_be_guessed_is_long_and_random() -> None:
 def test_signed_texts_end_and_serve_one_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
     signer, link = TokenSigner(SECRET), TokenSigner(SECRET).make_link()
     ticket = signer.new_ticket("consent")
-    assert entry is not None
+    assert ticket is not None
     signed = signer.sign_ticket(ticket)
     assert signer.read_ticket(signed) == ticket
     assert signer.read_ticket(link) is None

@@ -137,7 +137,7 @@ def test_bad_input_is_one_sentence_and_costs_nothing(make_turk: MakeTurk, ask: A
         ("does not know these credentials", lambda: _refusing(turk, ask, "UnrecognizedClientException")),
         ("may not use Mechanical Turk", lambda: _refusing(turk, ask, "AccessDeniedException")),
         ("ROOTNOTE_VAULT_KEY is not set", lambda: ask(turk, "open", rehearsal=False, ROOTNOTE_VAULT_KEY="")),
-        ("holds something that is no key", lambda: ask(turk, "open", ROOTNOTE_VAULT_KEY="short")),
+        ("ROOTNOTE_VAULT_KEY is not a valid key", lambda: ask(turk, "open", ROOTNOTE_VAULT_KEY="short")),
         ("ROOTNOTE_PUBLIC_URL is not set", lambda: ask(turk, "open", "--yes", ROOTNOTE_PUBLIC_URL="")),
         ("by https only", lambda: ask(turk, "open", "--yes", ROOTNOTE_PUBLIC_URL="http://study.example.org")),
         ("elsewhere cannot reach", lambda: ask(turk, "open", "--yes", ROOTNOTE_PUBLIC_URL="https://10.0.0.1")),
