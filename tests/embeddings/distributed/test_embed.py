@@ -286,7 +286,7 @@ def test_it_goes_on_where_one_machine_stopped(
 KILLED = """
 import sys, functools
 from pathlib import Path
-from embeddings import cluster
+from embeddings.distributed import embed as cluster
 from embeddings.audio.corpus import read_corpus
 from embeddings.models.base import ModelOptions
 from tests.embeddings.distributed.test_embed import SHARD, slow

@@ -188,7 +188,7 @@ def test_a_store_that_goes_away_midway_keeps_what_was_copied(own: str, monkeypat
 
 KILLED = """
 import sys, time
-from embeddings import milvus_store
+from embeddings.search import milvus_store
 from embeddings.search.milvus import put_vectors
 from tests.embeddings.search.test_milvus import BLOCK, DIM, OURS, clustered
 milvus_store._INSERT_BYTES = 4 * DIM * BLOCK
