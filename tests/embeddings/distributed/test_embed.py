@@ -332,11 +332,7 @@ def missing(done: int) -> list[int]:
     ("load", "sentence"),
     [
         (differs_by_process, r"^on node \S+: it would run spectrum with .*; install the same versions on all nodes"),
-        pytest.param(
-            loses_storage,
-            r"^on node \S+: it does not see \S+\.shards; music and output must lie on storage all nodes",
-            marks=pytest.mark.soak,
-        ),
+        (loses_storage, r"^on node \S+: it does not see \S+\.shards; music and output must be on storage"),
         (cannot_load, r"^on node \S+: there is no checkpoint\.$"),
     ],
 )
