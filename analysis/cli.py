@@ -13,7 +13,6 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from analysis.power_cli import power
 from analysis.preregistration.deviations import check_preregistration
 from analysis.preregistration.plan import apply_plan, find_plan
 from analysis.preregistration.sensitivity import as_data as ladder_data
@@ -42,6 +41,7 @@ from study.config import load_study
 
 # command -> (module, one line of help): imported when called, since they need audio and networks.
 _LATER: dict[str, tuple[str, str]] = {
+    "power": ("analysis.power.cli", "Estimate power and interval width per bin pair."),
     "robustness": ("analysis.retrieval.cli", "Perturb clips and see whether each is still found."),
     "attribution": ("analysis.retrieval.cli", "Say which clips a model's generations resemble."),
     "replication": ("analysis.retrieval.cli", "Say which pieces copy something of a training corpus."),
@@ -77,9 +77,6 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Turn responses into Table 1, tests and a report; put the measure to use."""
-
-
-cli.add_command(power)
 
 
 @cli.command()

@@ -24,7 +24,8 @@ from scipy import stats
 from scipy.stats import binomtest, fisher_exact
 
 from analysis.responses.validate import BINS
-from analysis.statistics.agreement import BIN_PAIRS, Cell, count_responses, exact_binomial, holm, tabulate
+from analysis.statistics.agreement import BIN_PAIRS, Cell, count_responses, exact_binomial, tabulate
+from analysis.statistics.multiple_testing import holm
 from analysis.statistics.two_way import Z, two_way_variance
 
 

@@ -22,7 +22,8 @@ from scipy import sparse, stats
 
 from analysis.responses.load import numbered
 from analysis.responses.validate import BINS
-from analysis.statistics.agreement import BIN_PAIRS, CHANCE, Alternative, exact_binomial, holm
+from analysis.statistics.agreement import BIN_PAIRS, CHANCE, Alternative, exact_binomial
+from analysis.statistics.multiple_testing import holm
 
 Ints = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float64]

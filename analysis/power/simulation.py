@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from analysis.statistics.multiple_testing import holm_rejections
 from embeddings.errors import RootnoteError
 from study.config import DesignConfig
 from study.design.schedule import PAIRS, Cell, assign_paper, assign_robust
@@ -110,9 +111,6 @@ class Power:
     def least(self, test: str) -> float:
         """The power of the pair that has least."""
         return float(min(getattr(pair, test) for pair in self.pairs))
-
-
-TESTS = ("exact", "holm", "two_way")
 
 
 def layout_of(trials: Iterable[PlannedTrial], embedder: str) -> Layout:
@@ -254,7 +252,7 @@ def _simulate_block(
         p_values[:, index], width = _exact(count, n)
         two_way, width_two_way = _two_way(agreed, present, count, n, own, p_values[:, index], width)
         found[index] = [n.sum(), (p_values[:, index] < ALPHA).sum(), 0, two_way.sum(), width.sum(), width_two_way.sum()]
-    found[:, 2] = (holm(p_values) < ALPHA).sum(axis=0)
+    found[:, 2] = holm_rejections(p_values, ALPHA).sum(axis=0)
     return found
 
 
@@ -308,16 +306,6 @@ def _two_way(
     rejects = (p_exact < ALPHA) & (flat | (np.abs(rate - CHANCE) > reach))
     width = np.minimum(rate + reach, 1.0) - np.maximum(rate - reach, 0.0)
     return rejects, np.maximum(width, width_exact)
-
-
-def holm(p_values: Floats) -> Floats:
-    """Holm's correction of each row; float64 [studies, tests]."""
-    order = np.argsort(p_values, axis=1)
-    factors = np.arange(p_values.shape[1], 0, -1)
-    stepped = np.maximum.accumulate(np.take_along_axis(p_values, order, axis=1) * factors, axis=1)
-    corrected = np.empty_like(p_values)
-    np.put_along_axis(corrected, order, np.minimum(stepped, 1.0), axis=1)
-    return corrected
 
 
 def listeners_for(
