@@ -26,7 +26,7 @@ from scipy.stats import binomtest, fisher_exact
 from analysis.responses.validate import BINS
 from analysis.statistics.agreement import BIN_PAIRS, Cell, count_responses, exact_binomial, tabulate
 from analysis.statistics.multiple_testing import holm
-from analysis.statistics.two_way import Z, two_way_variance
+from analysis.statistics.two_way import Z, difference_influence, two_way_variance
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,7 @@ def two_way_difference(
     if groups < 2 or first.all() or not first.any():
         return None
     one, two = y[first].mean(), y[~first].mean()
-    # How much each answer moves the difference; its variance is that of a mean of these.
-    influence = len(y) * np.where(first, (y - one) / first.sum(), -(y - two) / (~first).sum())
+    influence = difference_influence(y, first)
     quantile = float(stats.t.ppf(0.975, groups - 1))
     # Never shorter than the interval of independent answers, as for a single rate.
     independent = float((influence**2).sum()) / len(y) ** 2
@@ -228,17 +227,6 @@ def _pair_up(matched: pd.DataFrame, label: str) -> Paired | None:
     only_first, only_second = int((one & ~two).sum()), int((~one & two).sum())
     p = mcnemar_exact(only_first, only_second)
     return Paired(int((one & two).sum()), only_first, only_second, int((~one & ~two).sum()), p)
-
-
-def write_difference(row: ContrastRow) -> str:
-    """The difference in percentage points with its sign, or a dash."""
-    return "–" if row.difference is None else f"{100 * row.difference + 0.0:+.1f}".replace("-", "−")
-
-
-def write_newcombe(row: ContrastRow) -> str:
-    if row.ci_low is None or row.ci_high is None:
-        return "–"
-    return f"{100 * row.ci_low:+.1f} to {100 * row.ci_high:+.1f}".replace("-", "−")
 
 
 def contrasts_as_data(contrasts: Sequence[Contrast]) -> list[dict[str, Any]]:
