@@ -55,11 +55,10 @@ def apply_plan(planned: PlannedAnalysis, read: Responses, named: bool) -> tuple[
     if named or planned.study is None or not read.studies or planned.study.config.study.name in read.studies:
         return planned, read
     note = (
-        f"The study.toml near the responses is for {planned.study.config.study.name},
-        not for {', '.join(read.studies)}, " "so its rules and plan were not
-        used."
-   
-    ) rules = read.plan if planned.source == "--rules" else DEFAULT_PLAN
+        f"The study.toml near the responses is for {planned.study.config.study.name}, not for "
+        f"{', '.join(read.studies)}, so its rules and plan were not used."
+    )
+    rules = read.plan if planned.source == "--rules" else DEFAULT_PLAN
     source = planned.source if planned.source == "--rules" else ""
     return PlannedAnalysis(rules, source, notes=(*planned.notes, note)), under_rules(read, rules)
 

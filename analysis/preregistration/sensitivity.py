@@ -149,13 +149,6 @@ def in_words(specifications: Sequence[Specification], alpha: float = 0.05) -> st
             "exclusions."
         )
     return (
-        f"Under some sets of rules, significance changes for {', '.join(changed)}: there, the
-        conclusion depends on who " "is excluded, or on how
-        many answers
-       
-       
-        remain."
-   
-   
-   
+        f"Under some sets of rules, significance changes for {', '.join(changed)}: there, the conclusion depends on "
+        "who is excluded, or on how many answers remain."
     )
