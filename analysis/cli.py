@@ -10,9 +10,9 @@ import click
 _LATER: dict[str, tuple[str, str]] = {
     "report": ("analysis.report.cli", "Write report.html, Table 1, figures and all numbers from responses."),
     "power": ("analysis.power.cli", "Estimate power and interval width per bin pair."),
-    "robustness": ("analysis.retrieval.cli", "Perturb clips and measure whether each is still found."),
-    "attribution": ("analysis.retrieval.cli", "Find the corpus clips that a model's generations resemble."),
-    "replication": ("analysis.retrieval.cli", "Find pieces that copy part of a training corpus."),
+    "robustness": ("analysis.retrieval.robustness.cli", "Perturb clips and measure whether each is still found."),
+    "attribution": ("analysis.retrieval.attribution.cli", "Find the corpus clips that a model's generations resemble."),
+    "replication": ("analysis.retrieval.replication.cli", "Find pieces that copy part of a training corpus."),
     "beside": ("analysis.paper.cli", "Compare your results with the paper's tables and Figure 1."),
 }
 

@@ -176,18 +176,11 @@ def _describe_forest(table: EmbedderTable) -> str:
     return "Agreement with 95 % intervals; " + ", ".join(said)
 
 
-def draw_table1(tables: Table1, bins: Mapping[str, Bins]) -> str:
-    """Table 1 as a picture: per embedder the bins on the similarity scale, and the table beside it (SVG).
-
-    It stands on a white card with its text as outlines, so it looks the same on a light and a dark page.
-    """
-    with styled("path"):
-        said = "; ".join(f"{one_line(name)}: {_describe_table(table)}" for name, table in tables.items())
-        return as_svg(plot_table1(tables, bins), "table1", f"Table 1. {said}", "#1f2328")
-
-
 def plot_table1(tables: Table1, bins: Mapping[str, Bins]) -> Figure:
-    """The same as a figure; call it, and save it, within `styled`."""
+    """Table 1 as a picture: per embedder the bins on the similarity scale, and the table next to it.
+
+    It is drawn on a white card. Call it, and save it, within `styled("path")`, so that it looks the same everywhere.
+    """
     rows = len(tables)
     figure = Figure(figsize=(11, 0.35 + 2.75 * rows))
     card = FancyBboxPatch(
@@ -244,14 +237,6 @@ def _two_lines(figure: Figure, x: float, y: float, step: float, first: str, seco
     figure.text(x, y + shift, first, ha="center", va="center", fontsize=12, fontweight=weight)
     if second:
         figure.text(x, y - shift, second, ha="center", va="center", fontsize=8.5, alpha=0.75)
-
-
-def _describe_table(table: EmbedderTable) -> str:
-    return ", ".join(
-        f"bins {high} and {low} {percent(table.pairs[high, low])} %"
-        for high, low in BIN_PAIRS
-        if table.pairs[high, low].n
-    )
 
 
 # One embedder after another: colour, line and marker differ together.

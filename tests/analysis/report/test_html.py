@@ -68,8 +68,10 @@ def test_every_section_is_there_and_the_page_stands_alone(out: Path) -> None:
     page = (out / "report.html").read_text(encoding="utf-8")
     for words in (
         "Table 1", "Comparison of embedders", "other listeners and other music", "How far apart must two clips be",
-        "listeners’ own scale", "Reliability and bias", "Comparison with other studies", "Participant flow", "Methods", "Provenance",
-        "Krippendorff’s alpha is", "Side A was chosen", "Listeners with themselves", "remains significant with listeners and prompts",
+        "listeners’ own scale", "Reliability and bias", "Comparison with other studies", "Participant flow", "Methods",
+        "Provenance",
+        "Krippendorff’s alpha is", "Side A was chosen", "Listeners with themselves",
+        "remains significant with listeners and prompts",
     ):  # fmt: skip
         assert words in page, words
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#)""", page)

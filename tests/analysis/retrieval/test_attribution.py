@@ -34,10 +34,11 @@ from analysis.retrieval.attribution.tables import (
     top_share,
 )
 from analysis.retrieval.metadata import UNKNOWN, values_of
-from analysis.statistics.bins import Bins, paper_bins
+from analysis.statistics.bins import Bins
 from embeddings.audio.corpus import read_corpus
 from embeddings.errors import RootnoteError
 from embeddings.search.exact import Neighbours, nearest
+from tests.analysis.paper_bins import paper_bins
 from tests.analysis.retrieval.corpus import call, make_corpus
 from tests.embeddings.sounds import melody, write
 
