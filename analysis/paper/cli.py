@@ -1,4 +1,4 @@
-"""`rootnote analysis beside`: one page with the paper's findings and yours side by side."""
+"""`rootnote analysis beside`: compare your results with the paper's on one page."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ def _simulate_block(
         if not len(own.listener):
             continue
         chance = np.tanh(0.5 * (np.float32(beta[index]) + listeners[:, own.listener] + prompts[:, own.prompt]))
-        # tanh lies in -1..1: half of it is what a heard difference adds to chance
+        # tanh is in -1..1: half of it is what a perceived difference adds to chance
         agreed = rng.random(chance.shape, np.float32) < 0.5 + 0.5 * (1 - assumed.lapse) * chance
         present = np.ones((1, len(own.listener)), np.bool_) if there is None else there[:, own.listener]
         agreed &= present
@@ -319,8 +319,8 @@ def listeners_for(
 ) -> int | None:
     """The fewest listeners with whom every pair has the target power; None where no number up to 30,000 trials has it.
 
-    The schedule's lists are heard by the first so many, or again by further listeners; the answer is as sharp as the
-    simulated studies make it.
+    Fewer listeners get the first lists of the schedule, more listeners start again from the first list. The precision
+    depends on the number of simulated studies.
     """
     per_listener = len(layout.pair) / layout.listeners
     if CHANCE in assumed.rates:

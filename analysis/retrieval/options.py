@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
+if TYPE_CHECKING:
+    _NameType = click.ParamType[str]
+else:  # generic only since click 8.5
+    _NameType = click.ParamType
+
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
-class ChoiceOf(click.ParamType):
+class ChoiceOf(_NameType):
     """One of the names in a registry, which is imported only when a value is given or completed."""
 
     name = "name"

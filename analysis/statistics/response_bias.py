@@ -1,4 +1,4 @@
-"""Biases: whether the side, the position or the time of a trial moved listeners, and whether the prescreen told.
+"""Biases: effects of side, position and response time on the answers, and of the prescreen on agreement.
 
 Conventions: rates come with Clopper and Pearson's 95 % interval; the p-value of a side counts listeners and prompts
 as random (analysis.statistics.two_way); times are in seconds; a part is None where the file lacks what it needs.
@@ -62,7 +62,7 @@ class ResponseTimes:
 
 @dataclass(frozen=True)
 class PrescreenEffect:
-    """Agreement of those who passed and of those who failed and went on all the same."""
+    """Agreement of listeners who passed the prescreen, and of those who failed but continued."""
 
     passed: BinomialTest
     failed: BinomialTest
@@ -147,7 +147,7 @@ def response_times(frame: pd.DataFrame) -> ResponseTimes | None:
 
 
 def prescreen_effect(everything: pd.DataFrame) -> PrescreenEffect | None:
-    """Scored answers of all who gave any, by how the prescreen went; None where nobody who failed answered."""
+    """Agreement in scored trials by prescreen result (Fisher's test); None if no one who failed answered any."""
     if "passed_prescreen" not in everything:
         return None
     rows = everything[everything["kind"] == "scored"] if "kind" in everything else everything

@@ -1,4 +1,4 @@
-"""Dependence: what pooled agreement is worth when answers share listeners and prompts.
+"""Dependence: the precision of pooled agreement when answers share listeners and prompts.
 
 The variance of a rate is estimated with both groupings at once (Cameron, Gelbach and Miller, Journal of Business and
 Economic Statistics 29, 2011): that clustered on listeners, plus that clustered on prompts, minus that of single
@@ -7,7 +7,7 @@ Wilson's interval with a t quantile of G - 1 degrees of freedom, G being the few
 is the same with the variance at chance. The interval is never shorter than Wilson's of as many independent answers.
 Why this and not another: docs/decisions/0005-dependence.md.
 Conventions: the rate estimated is that of other listeners and other prompts from the same populations; rates lie in
-[0, 1]; listeners and prompts are told apart by their text.
+[0, 1]; listeners and prompts are identified by their text.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ Z = float(stats.norm.ppf(0.975))
 
 @dataclass(frozen=True)
 class Dependence:
-    """One pooled rate, and what it says of other listeners and prompts.
+    """One pooled rate, and its precision for other listeners and prompts.
 
-    `n_effective` is the number of independent answers that would tell as much; `icc_listener` and `icc_prompt` are the
-    correlations of two answers of one listener (on different prompts) and on one prompt (by different listeners), None
-    where no two answers share one. `fallback` says in words where the data forced another method.
+    `n_effective` is the number of independent answers with the same information; `icc_listener` and `icc_prompt` are
+    the correlations of two answers by one listener (on different prompts) and on one prompt (by different listeners),
+    None if no two answers share one. `fallback` says in words if the data required another method.
     """
 
     label: str
@@ -66,7 +66,7 @@ class Dependence:
 
     @property
     def survives(self) -> bool | None:
-        """Whether what pooling finds is found here too; None where pooling finds nothing."""
+        """Whether a significant pooled result is significant here too; None if the pooled result is not significant."""
         pooled = self.pooled_p if self.pooled_p_holm is None else self.pooled_p_holm
         own = self.p if self.p_holm is None else self.p_holm
         return None if pooled >= LEVEL else own < LEVEL
@@ -76,7 +76,7 @@ def dependence(frame: pd.DataFrame, label: str = "all", alternative: Alternative
     """Agreement in `frame` (columns agreed, listener, prompt), with listeners and prompts as random.
 
     Raises:
-        ValueError: where `frame` is empty.
+        ValueError: if `frame` is empty.
     """
     if frame.empty:
         raise ValueError("dependence needs at least one response")
@@ -128,7 +128,7 @@ def _of(y: Floats, listener: Ints, prompt: Ints, label: str, alternative: Altern
 def _from_variance(plain: Dependence, variance: float, df: int, iccs: list[float | None]) -> Dependence:
     quantile = float(stats.t.ppf(0.975, df))
     worth = plain.rate * (1 - plain.rate) / variance
-    # Never shorter than Wilson's of independent answers: what luck takes off the variance is not believed.
+    # Never shorter than Wilson's for independent answers: a smaller variance would be due to chance.
     effective = min(worth, plain.n * (quantile / Z) ** 2)
     low, high = wilson_t(plain.rate, effective, df)
     t = (plain.rate - CHANCE) / np.sqrt(CHANCE * (1 - CHANCE) / effective)
@@ -172,7 +172,7 @@ def two_way_variance(y: Floats, listener: Ints, prompt: Ints) -> float:
     residual = y - y.mean()
     by_listener, by_prompt = _clustered(residual, listener), _clustered(residual, prompt)
     single = _clustered(residual, np.arange(len(y)))
-    # The difference can fall to nothing in a small sample; answers of any population vary more than that.
+    # In small samples the difference can reach zero or less, which no population has.
     return max(by_listener + by_prompt - single, single / 4)
 
 

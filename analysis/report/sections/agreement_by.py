@@ -110,7 +110,8 @@ def _values_in_responses(read: Responses, column: str, key: str, listeners: List
     else:
         table = pacsv.read_csv(read.path, convert_options=pacsv.ConvertOptions(include_columns=wanted))
     frame = table.to_pandas().dropna().astype(str).drop_duplicates()
-    return frame[~frame.duplicated(key, keep=False)].set_index(key)[column].to_dict()
+    single = frame[~frame.duplicated(key, keep=False)]
+    return dict(zip(single[key], single[column], strict=True))
 
 
 def _csv_columns(read: Responses) -> list[str]:
