@@ -54,7 +54,7 @@ def _participants(read: Responses) -> str:
         parts.append(
             f"{one_line(name)}: {count(int(own['prompt'].nunique()), 'prompt')}, "
             f"{count(triplets, 'triplet')}, "
-            f"{count(len(own), 'answer')} of {count(int(own['listener'].nunique()), 'listener')}"
+            f"{count(len(own), 'answer')} by {count(int(own['listener'].nunique()), 'listener')}"
         )
     people = "simulated listener" if read.rehearsed else "listener"
     answers = "answer" if per == "1" else "answers"

@@ -47,7 +47,7 @@ def _describe_between(found: InterListener | None) -> Sequence[str]:
     text += [found.note] if found.note else []
     if found.majority:
         text.append(
-            f"An answer agreed with the majority of the other answers on its triplet in {_percent(found.majority, 'answer')}."
+            f"The majority of the other answers on the triplet was the same in {_percent(found.majority, 'answer')}."
         )
     return [" ".join(text)]
 
@@ -83,7 +83,8 @@ def _describe_side(found: SideBias | None) -> Sequence[str]:
         a, b = 100 * found.agreed_a, 100 * found.agreed_b
         where = f" Agreement was {a:.1f} % with the more similar clip on side A and {b:.1f} % on side B."
     return [
-        f"Side A was chosen in {_percent(found, 'trial')}, both sides weighted equally ({_p(found.p)}): {verdict}.{where}"
+        f"Side A was chosen in {_percent(found, 'trial')}, both sides weighted equally ({_p(found.p)}): {verdict}."
+        + where
     ]
 
 
@@ -91,9 +92,10 @@ def _describe_order(found: OrderBias | None) -> Sequence[str]:
     if found is None:
         return []
     verdict = "agreement changes during the study" if found.trend_p < 0.05 else "no detectable trend"
+    first, second = _percent(found.first, "answer"), _percent(found.second, "answer")
     return [
-        f"Agreement was {_percent(found.first, 'answer')} in the first half of positions and {_percent(found.second, 'answer')} in the "
-        f"second (Fisher’s test {_p(found.p)}; trend over positions {_p(found.trend_p)}): {verdict}."
+        f"Agreement was {first} in the first half of positions and {second} in the second (Fisher’s test "
+        f"{_p(found.p)}; trend over positions {_p(found.trend_p)}): {verdict}."
     ]
 
 
@@ -116,7 +118,8 @@ def _describe_times(found: ResponseTimes | None) -> Sequence[str]:
 def _describe_prescreen(found: PrescreenEffect | None) -> Sequence[str]:
     if found is None:
         return []
+    passed, failed = _percent(found.passed, "answer"), _percent(found.failed, "answer")
     return [
-        f"Listeners who passed the prescreen agreed in {_percent(found.passed, 'answer')}, those who failed and continued in "
-        f"{_percent(found.failed, 'answer')} (Fisher’s test {_p(found.p)})."
+        f"Listeners who passed the prescreen agreed in {passed}, those who failed and continued in {failed} (Fisher’s "
+        f"test {_p(found.p)})."
     ]

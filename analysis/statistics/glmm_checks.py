@@ -33,20 +33,20 @@ class MixedModelCheck:
 
 def variational(data: CellCounts) -> MixedModelCheck:
     """Variational Bayes for the same model, by statsmodels (whose Laplace fit does not converge on such data)."""
-    return _unless_singular(lambda: _variational(data), "Variational Bayes")
+    return _unless_singular(lambda: _variational(data))
 
 
 def gee(data: CellCounts) -> MixedModelCheck:
     """Estimating equations with independence as the working correlation within listeners and bias-reduced errors."""
-    return _unless_singular(lambda: _gee(data), "GEE")
+    return _unless_singular(lambda: _gee(data))
 
 
-def _unless_singular(run: Callable[[], MixedModelCheck], name: str) -> MixedModelCheck:
+def _unless_singular(run: Callable[[], MixedModelCheck]) -> MixedModelCheck:
     try:
         return run()
     except np.linalg.LinAlgError:
         return MixedModelCheck(
-            {}, None, None, f"{name} ended in a singular matrix because too few answers differ. {INDEPENDENT}"
+            {}, None, None, f"It ended in a singular matrix because too few answers differ. {INDEPENDENT}"
         )
 
 
@@ -73,10 +73,10 @@ def _variational(data: CellCounts) -> MixedModelCheck:
         start = np.full(k + 2 + listeners + prompts, 0.6)
         found = BinomialBayesMixedGLM(y, np.eye(k)[pair], design, ident, vcp_p=1, fe_p=2).fit_vb(sd=start)
     if not np.isfinite(found.fe_mean).all() or not np.isfinite(found.fe_sd).all():
-        return MixedModelCheck({}, None, None, "Variational Bayes gave no finite result.")
+        return MixedModelCheck({}, None, None, "It gave no finite result.")
     effects = {name: (float(found.fe_mean[i]), float(found.fe_sd[i])) for i, name in enumerate(data.names)}
     sd_listener, sd_prompt = (float(value) for value in np.exp(found.vcp_mean))
-    note = "Variational Bayes stopped before it converged." if caught else "Variational Bayes converged."
+    note = "It stopped before it converged." if caught else "It converged."
     return MixedModelCheck(effects, sd_listener, sd_prompt, note)
 
 

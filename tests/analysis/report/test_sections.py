@@ -56,7 +56,7 @@ def test_agreement_by_a_question_and_by_a_column_of_the_responses(tmp_path: Path
     done = run(frame, tmp_path, "--by", "q_device", "--by", "agent_class")
     assert done.exit_code == 0, (done.output, done.exception)
     scored = frame[(frame["kind"] == "scored") & (frame["passed_prescreen"] == 1)]
-    devices = dict(zip(*(pd.read_csv(tmp_path / "listeners.csv")[name] for name in ("assignment", "q_device"))))
+    devices = {row["assignment"]: row["q_device"] for row in table(tmp_path / "listeners.csv")}
     rows = {row["q_device"]: row for row in table(tmp_path / "out" / "agreement_by_q_device.csv")}
     assert set(rows) == set(DEVICES)
     for value, row in rows.items():

@@ -266,7 +266,7 @@ def test_an_excerpt_of_the_corpus_is_found_to_the_second_and_the_prompts_seconds
     for name in (out / "audio").iterdir():
         assert soundfile.info(name).duration == pytest.approx(3, abs=0.01)
         assert f"audio/{name.name}" in page
-    assert "1 left out, such as third" in done.output
+    assert "1 piece skipped, for example third" in done.output
 
 
 def test_bins_and_evidence_come_with_the_thresholds(corpus, generated, tmp_path):
@@ -292,7 +292,7 @@ def test_bins_and_evidence_come_with_the_thresholds(corpus, generated, tmp_path)
     assert done.exit_code == 0, (done.output, done.exception)
     data = json.loads(done.stdout)["embedders"]["logmel"]
     assert sorted({row["threshold"] for row in data["table3"]}) == [0.8, 0.82, 0.84, 0.86, 0.88]
-    assert "simulated listeners heard" in data["evidence"]
+    assert "simulated listeners judged" in data["evidence"]
     assert "94.2 % of 103 trials (than bin 2 in 90 %, than bin 3 in 98 %)" in data["evidence"]
     assert [(one["than_bin"], one["n"]) for one in data["heard"]] == [(2, 50), (3, 53), (None, 103)]
     said = {row["threshold"]: row["listeners"] for row in data["table3"]}
@@ -347,7 +347,7 @@ def test_a_folder_without_manifest_and_nothing_that_can_be_used(corpus, tmp_path
     assert "holds no audio file" in str(run(corpus, tmp_path / "empty", tmp_path / "out").exception)
     assert "is not a folder" in str(run(corpus, tmp_path / "gone", tmp_path / "out").exception)
     write(tmp_path / "short" / "a.flac", melody(2, 1))
-    assert "has no 3 s of its own" in str(run(corpus, tmp_path / "short", tmp_path / "out").exception)
+    assert "has less than 3 s of its own" in str(run(corpus, tmp_path / "short", tmp_path / "out").exception)
     write(tmp_path / "silent" / "a.flac", np.zeros(44_100 * 4, np.float32))
     assert "is silent" in str(run(corpus, tmp_path / "silent", tmp_path / "out").exception)
 
