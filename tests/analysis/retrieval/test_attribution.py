@@ -295,14 +295,14 @@ def test_bins_and_evidence_come_with_the_thresholds(corpus, generated, tmp_path)
     assert "simulated listeners judged" in data["evidence"]
     assert "94.2 % of 103 trials (than bin 2 in 90 %, than bin 3 in 98 %)" in data["evidence"]
     assert [(one["than_bin"], one["n"]) for one in data["heard"]] == [(2, 50), (3, 53), (None, 103)]
-    said = {row["threshold"]: row["listeners"] for row in data["table3"]}
-    heard = "heard by simulated listeners as more similar than bin 2 in 90 %, bin 3 in 98 % of trials"
-    assert said[0.8] == f"bin 1, {heard}"
-    assert said[0.84] == f"beyond bin 1, which was {heard}"
+    evidence = {row["threshold"]: row["listeners"] for row in data["table3"]}
+    judged = "judged by simulated listeners more similar than bin 2 in 90 %, bin 3 in 98 % of trials"
+    assert evidence[0.8] == f"bin 1, {judged}"
+    assert evidence[0.84] == f"above bin 1, which was {judged}"
     page = (out / "attribution.html").read_text()
-    for words in ("94.2 % of 103 trials", heard, "What listeners heard of each bin", "90.0 [78.2, 96.7]"):
+    for words in ("94.2 % of 103 trials", judged, "Listeners’ judgements of each bin", "90.0 [78.2, 96.7]"):
         assert words in page
-    assert f"beyond bin 1, which was {heard}" in set(pd.read_csv(out / "attribution.csv")["listeners"])
+    assert f"above bin 1, which was {judged}" in set(pd.read_csv(out / "attribution.csv")["listeners"])
     assert set(pd.read_csv(out / "attribution.csv")["bin"]) & {"above bin 1"}
 
 
@@ -344,8 +344,8 @@ def test_a_manifest_that_is_no_text(corpus, generated, tmp_path):
 
 def test_a_folder_without_manifest_and_nothing_that_can_be_used(corpus, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "holds no audio file" in str(run(corpus, tmp_path / "empty", tmp_path / "out").exception)
-    assert "is not a folder" in str(run(corpus, tmp_path / "gone", tmp_path / "out").exception)
+    assert "has no audio files" in str(run(corpus, tmp_path / "empty", tmp_path / "out").exception)
+    assert "is not a directory" in str(run(corpus, tmp_path / "gone", tmp_path / "out").exception)
     write(tmp_path / "short" / "a.flac", melody(2, 1))
     assert "has less than 3 s of its own" in str(run(corpus, tmp_path / "short", tmp_path / "out").exception)
     write(tmp_path / "silent" / "a.flac", np.zeros(44_100 * 4, np.float32))

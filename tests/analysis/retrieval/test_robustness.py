@@ -157,7 +157,7 @@ def _die(task: object) -> None:
     ("options", "sentence"),
     [
         (("--checkpoint", "clmr"), "--checkpoint takes EMBEDDER=PATH"),
-        (("--checkpoint", "clmr=x.pt"), "--checkpoint names 'clmr', and no vectors are of it."),
+        (("--checkpoint", "clmr=x.pt"), "--checkpoint names 'clmr', but none of the vectors are from it."),
         (("--outside", "nowhere", "--perturbation", "mashup-outside"), "nowhere"),
         (("--generations", "nowhere.csv"), "nowhere.csv cannot be read"),
     ],
