@@ -203,7 +203,7 @@ def test_values_come_from_the_corpus_or_from_a_file(corpus, tmp_path):
     for column, content, words in (
         ("mood", None, "has no column 'mood', only"),
         ("mood", "path,x\n0.flac,1\n", "lacks the column 'mood'"),
-        ("mood", "path,mood\nz.flac,1\n", "names no track of the corpus"),
+        ("mood", "path,mood\nz.flac,1\n", "has no track of the corpus"),
         ("rank", "path,rank\n0.flac,1\n", "another name"),
     ):
         (tmp_path / "m.csv").write_text(content or "")
@@ -317,14 +317,14 @@ def test_without_bins_there_is_no_table_3_and_it_is_said(corpus, generated, tmp_
     [
         (["generation_id", "x"], "lacks the column path"),
         (["generation_id,path,colour", "a,a.flac,red"], "has an unknown column 'colour'"),
-        (["generation_id,path", "a,a.flac", "a,b.flac"], "row 3: generation_id 'a' is there twice"),
+        (["generation_id,path", "a,a.flac", "a,b.flac"], "row 3: generation_id 'a' is listed twice"),
         (["generation_id,path", "a,gone.flac"], "row 2: the file"),
         (["generation_id,path", ",a.flac"], "row 2: generation_id and path must not be empty"),
         (["generation_id,path,prefix_s", "a,a.flac,soon"], "row 2: prefix_s must be a number of seconds"),
         (["generation_id,path,prefix_s", "a,a.flac,-1"], "row 2: prefix_s must be a number of seconds"),
         (["generation_id,path", "a,a.flac,more"], "row 2: it has more fields than the header"),
-        (["generation_id,path,sha256", f"a,a.flac,{hashlib.sha256(b'').hexdigest()}"], "whose SHA-256 is stated"),
-        (["generation_id,path"], "names no generation"),
+        (["generation_id,path,sha256", f"a,a.flac,{hashlib.sha256(b'').hexdigest()}"], "SHA-256"),
+        (["generation_id,path"], "lists no generations"),
         (["generation_id,path,prompt_path", "a,a.flac,gone.flac"], "the prompt"),
         ([], "lacks the columns generation_id and path"),
     ],
