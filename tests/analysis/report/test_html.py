@@ -70,7 +70,7 @@ def test_every_section_is_there_and_the_page_stands_alone(out: Path) -> None:
         "Table 1", "Comparison of embedders", "other listeners and other music", "How far apart must two clips be",
         "listeners’ own scale", "Reliability and bias", "Comparison with other studies", "Participant flow", "Methods",
         "Provenance",
-        "Krippendorff’s alpha is", "Side A was chosen", "Listeners with themselves",
+        "Krippendorff’s alpha is", "Side A was chosen", "Consistency of listeners",
         "remains significant with listeners and prompts",
     ):  # fmt: skip
         assert words in page, words
@@ -204,7 +204,7 @@ def test_an_export_into_the_folder_of_rehearsals_is_one(tmp_path: Path) -> None:
     [
         ("none.csv", None, "does not exist"),
         ("counts.csv", "embedder,bin_high,bin_low,agreed,n\nm,1,2,9,8\n", "row 2"),
-        ("counts.csv", "embedder,bin_high,bin_low,agreed,n\nm,1,7,1,8\n", "no pair of bins"),
+        ("counts.csv", "embedder,bin_high,bin_low,agreed,n\nm,1,7,1,8\n", "not a pair of bins"),
         ("counts.csv", "embedder,bin_high,bin_low,agreed,n\nm,1,2,1,8\nm,1,2,1,8\n", "twice"),
         ("counts.csv", "embedder,bin_high,bin_low,agreed,n\n", "no counts"),
         ("other.csv", "a,b\n1,2\n", "lacks the column"),

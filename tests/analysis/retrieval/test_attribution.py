@@ -204,7 +204,7 @@ def test_values_come_from_the_corpus_or_from_a_file(corpus, tmp_path):
         ("mood", None, "has no column 'mood', only"),
         ("mood", "path,x\n0.flac,1\n", "lacks the column 'mood'"),
         ("mood", "path,mood\nz.flac,1\n", "has no track of the corpus"),
-        ("rank", "path,rank\n0.flac,1\n", "another name"),
+        ("rank", "path,rank\n0.flac,1\n", "used for a column"),
     ):
         (tmp_path / "m.csv").write_text(content or "")
         with pytest.raises(RootnoteError, match=words):
