@@ -18,7 +18,7 @@ from analysis.report.figure_files import save_plots
 from analysis.report.find_bins import find_bins
 from analysis.report.html import to_html
 from analysis.report.registry import load_sections
-from analysis.report.section import Plot, Report, ReportInputs, Section
+from analysis.report.section import Plot, Report, ReportInputs, ReportSection
 from analysis.responses.load import describe, read_responses
 from analysis.statistics.agreement import Alternative, table1
 from analysis.statistics.comparison import contrasts_as_data
@@ -55,7 +55,7 @@ def read_inputs(options: ReportOptions) -> ReportInputs:
     )
 
 
-def compute_report(inputs: ReportInputs, sections: Mapping[str, Section] | None = None) -> Report:
+def compute_report(inputs: ReportInputs, sections: Mapping[str, ReportSection] | None = None) -> Report:
     """Compute every section.
 
     Args:
@@ -68,7 +68,7 @@ def compute_report(inputs: ReportInputs, sections: Mapping[str, Section] | None 
     return Report(inputs, {name: section.compute(inputs) for name, section in sections.items()})
 
 
-def render_files(report: Report, sections: Mapping[str, Section] | None = None) -> dict[str, str | bytes]:
+def render_files(report: Report, sections: Mapping[str, ReportSection] | None = None) -> dict[str, str | bytes]:
     """The content of every file of a report by name, with "/" for folders."""
     sections = load_sections() if sections is None else sections
     texts: dict[str, str | bytes] = {}
@@ -82,7 +82,7 @@ def render_files(report: Report, sections: Mapping[str, Section] | None = None) 
     return {**texts, "numbers.json": numbers, **save_plots(plots), "report.html": to_html(report, sections)}
 
 
-def numbers_data(report: Report, sections: Mapping[str, Section]) -> dict[str, Any]:
+def numbers_data(report: Report, sections: Mapping[str, ReportSection]) -> dict[str, Any]:
     """The content of numbers.json."""
     read = report.inputs.responses
     data: dict[str, Any] = {

@@ -13,11 +13,11 @@ from markupsafe import Markup
 from analysis.presentation.html import render
 from analysis.presentation.tables import one_line
 from analysis.presentation.versions import versions
-from analysis.report.section import Report, Section
+from analysis.report.section import Report, ReportSection
 from analysis.responses.simulated import SAID
 
 
-def to_html(report: Report, sections: Mapping[str, Section]) -> str:
+def to_html(report: Report, sections: Mapping[str, ReportSection]) -> str:
     """The page with all sections that have something to show."""
     inputs = report.inputs
     shown = [
@@ -41,6 +41,6 @@ def to_html(report: Report, sections: Mapping[str, Section]) -> str:
     )
 
 
-def _render_section(section: Section, result: object, report: Report) -> str:
+def _render_section(section: ReportSection, result: object, report: Report) -> str:
     values = {"result": result, "report": report, "inputs": report.inputs, **section.values(result, report)}
     return render(section.template, values)

@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from analysis.report.section import Section
+    from analysis.report.section import ReportSection
 
-# name -> "module:class", a subclass of analysis.report.section.Section. Imported only when a report is made.
+# name -> "module:class", a subclass of analysis.report.section.ReportSection. Imported only when a report is made.
 SECTIONS: dict[str, str] = {
     "tables": "analysis.report.sections.tables:TablesSection",
     "contrasts": "analysis.report.sections.contrasts:ContrastsSection",
@@ -24,7 +24,7 @@ SECTIONS: dict[str, str] = {
 }
 
 
-def load_sections() -> dict[str, Section]:
+def load_sections() -> dict[str, ReportSection]:
     """An instance of every section, by name, in the order of the page."""
     loaded = {}
     for name, target in SECTIONS.items():

@@ -61,7 +61,7 @@ class Plot:
     draw: Callable[[], Figure]
 
 
-class Section:
+class ReportSection:
     """One section of the report; a subclass overrides what it has.
 
     `template` is a file in `analysis/templates`. It gets `result`, `report`, `inputs` and what `values` returns.

@@ -15,7 +15,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from analysis.report.listeners_file import LISTENERS, ListenersFile, read_listeners
-from analysis.report.section import Report, ReportInputs, Section
+from analysis.report.section import Report, ReportInputs, ReportSection
 from analysis.responses.load import Responses
 from analysis.statistics.groups import GroupAgreement, agreement_by_group
 from analysis.statistics.two_way import Dependence
@@ -36,7 +36,7 @@ class GroupedAgreement:
     groups: Sequence[GroupAgreement]
 
 
-class AgreementBySection(Section):
+class AgreementBySection(ReportSection):
     """A table for each column named with --by."""
 
     template = "agreement_by.html.j2"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.report.section import ReportInputs, Section
+from analysis.report.section import ReportInputs, ReportSection
 from analysis.statistics.comparison import Contrast, compare_embedders, contrasts_as_data
 
 
-class ContrastsSection(Section):
+class ContrastsSection(ReportSection):
     """A table for each pair of embedders."""
 
     template = "contrasts.html.j2"

@@ -13,12 +13,12 @@ from markupsafe import Markup
 
 from analysis.presentation.figures import draw_curves, plot_curves
 from analysis.report.plain_data import plain
-from analysis.report.section import Plot, Report, ReportInputs, Section
+from analysis.report.section import Plot, Report, ReportInputs, ReportSection
 from analysis.report.sections.dependence import resamples_for
 from analysis.statistics.psychometric import Curve, psychometric
 
 
-class CurvesSection(Section):
+class CurvesSection(ReportSection):
     """A curve for each embedder whose responses have similarities."""
 
     template = "curves.html.j2"

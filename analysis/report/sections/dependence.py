@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.presentation.tables import one_line
 from analysis.report.methods_text import describe_sample
 from analysis.report.plain_data import plain
-from analysis.report.section import Report, ReportInputs, Section
+from analysis.report.section import Report, ReportInputs, ReportSection
 from analysis.statistics.glmm import MixedModel, fit_mixed
 from analysis.statistics.two_way import (
     Dependence,
@@ -49,7 +49,7 @@ def resamples_for(frame: pd.DataFrame) -> int:
     return int(np.clip(BOOTSTRAP_WORK // len(frame), 200, 2000))
 
 
-class DependenceSection(Section):
+class DependenceSection(ReportSection):
     """For each embedder the table, the conclusions in words, and the mixed model with its checks."""
 
     template = "dependence.html.j2"

@@ -13,7 +13,7 @@ from analysis.preregistration.sensitivity import PLAN, Specification, in_words, 
 from analysis.presentation.tables import LEGEND
 from analysis.report.consort import ParticipantFlow, draw_participant_flow, participant_flow
 from analysis.report.exclusions_text import describe_exclusions, describe_rules
-from analysis.report.section import Report, ReportInputs, Section
+from analysis.report.section import Report, ReportInputs, ReportSection
 from analysis.statistics.agreement import BIN_PAIRS
 
 ALPHA = 0.05
@@ -28,7 +28,7 @@ class ExclusionsResult:
     specifications: Sequence[Specification]
 
 
-class ExclusionsSection(Section):
+class ExclusionsSection(ReportSection):
     """The flow diagram, the rules in words, and the table of sensitivity to exclusions."""
 
     template = "exclusions.html.j2"

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.report.methods_text import methods
-from analysis.report.section import Report, ReportInputs, Section
+from analysis.report.section import Report, ReportInputs, ReportSection
 
 
-class MethodsSection(Section):
+class MethodsSection(ReportSection):
     """Paragraphs as for the methods section of a paper; made from the results of the other sections."""
 
     template = "methods.html.j2"

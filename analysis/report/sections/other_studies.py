@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.presentation.tables import rows_of
 from analysis.report.compare_studies import StudyComparison, as_data, compare_studies, to_frame
-from analysis.report.section import Report, ReportInputs, Section
+from analysis.report.section import Report, ReportInputs, ReportSection
 from analysis.statistics.agreement import Table1
 
 THIS_STUDY = "this study"
@@ -24,7 +24,7 @@ class OtherStudies:
     comparisons: tuple[StudyComparison, ...]
 
 
-class OtherStudiesSection(Section):
+class OtherStudiesSection(ReportSection):
     """A table of contrasts for each other study and common embedder."""
 
     template = "other_studies.html.j2"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.preregistration.deviations import PreregistrationCheck
-from analysis.report.section import ReportInputs, Section
+from analysis.report.section import ReportInputs, ReportSection
 
 
-class PreregistrationSection(Section):
+class PreregistrationSection(ReportSection):
     """The verdict on the plan and every deviation from it."""
 
     template = "preregistration.html.j2"

@@ -8,12 +8,12 @@ from typing import Any
 
 from analysis.report.plain_data import plain
 from analysis.report.reliability_text import in_words
-from analysis.report.section import Report, ReportInputs, Section
+from analysis.report.section import Report, ReportInputs, ReportSection
 from analysis.statistics.reliability import Reliability, reliability
 from analysis.statistics.two_way import LEVEL
 
 
-class ReliabilitySection(Section):
+class ReliabilitySection(ReportSection):
     """Sentences on agreement between listeners, repeats, catch trials, sides, order, times and the prescreen."""
 
     template = "reliability.html.j2"

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.plain_data import plain
-from analysis.report.section import Report, ReportInputs, Section
+from analysis.report.section import Report, ReportInputs, ReportSection
 from analysis.statistics.bradley_terry import Scale, in_words, listeners_scale
 
 
-class ScaleSection(Section):
+class ScaleSection(ReportSection):
     """Scores of the four bins for each embedder, and their correlation with the measure."""
 
     template = "scale.html.j2"

@@ -24,7 +24,7 @@ from analysis.presentation.tables import (
     to_markdown,
 )
 from analysis.report.agreement_text import describe_table
-from analysis.report.section import Plot, Report, ReportInputs, Section
+from analysis.report.section import Plot, Report, ReportInputs, ReportSection
 from analysis.statistics.agreement import EmbedderTable, Table1
 from analysis.statistics.bins import Bins
 
@@ -40,7 +40,7 @@ class EmbedderPanel:
     forest: Markup
 
 
-class TablesSection(Section):
+class TablesSection(ReportSection):
     """Table 1 in the paper's layout, a forest plot, the tests, and the bins where they are known."""
 
     template = "tables.html.j2"

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from analysis.cli import cli
 from analysis.presentation.html import environment
 from analysis.report import registry
-from analysis.report.section import ReportInputs, Section
+from analysis.report.section import ReportInputs, ReportSection
 from analysis.statistics.two_way import dependence
 from embeddings.errors import RootnoteError
 from tests.analysis.report.test_html import one_embedder
@@ -97,7 +97,7 @@ def test_without_the_option_nothing_is_added(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("agreement_by*"))
 
 
-class MedianTime(Section):
+class MedianTime(ReportSection):
     """A section as someone would add one."""
 
     template = "methods.html.j2"
