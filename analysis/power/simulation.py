@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.statistics.multiple_testing import holm_rejections
+from embeddings.errors import ConfigError
 from embeddings.wording import counted
 from study.config_sections import DesignConfig
 from study.design.schedule import PAIRS, Cell, assign_paper, assign_robust
