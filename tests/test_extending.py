@@ -171,7 +171,7 @@ def test_pages_are_in_the_language_and_in_english_where_it_has_no_translation(st
     with app.test_request_context("/take?lang=fr"):
         words = app.jinja_env.from_string('{{ _("Which noise is the loudest?") }}|{{ _("Third noise") }}').render()
     assert words == "Quel bruit est le plus fort ?|Third noise"
-    app.extensions["rootnote.engine"].dispose()
+    app.extensions["rootnote"].engine.dispose()
 
 
 def test_what_a_simulated_listener_cannot_answer_is_one_sentence(
