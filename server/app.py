@@ -24,7 +24,7 @@ from server.assignments.experiment import Clock, Experiment, StepRefusedError, u
 from server.assignments.places import sync_places
 from server.audit import hash_chain
 from server.db import database
-from server.desk import account_views, user_views
+from server.desk import account_views, study_views, user_views
 from server.desk import views as desk_views
 from server.identity.tokens import TokenSigner, sha256
 from server.identity.vault import NEEDED
@@ -114,8 +114,8 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.register_blueprint(participant_views.blueprint)
     app.register_blueprint(privacy_views.blueprint)
-    for blueprint in (desk_views.blueprint, account_views.blueprint, user_views.blueprint):
-        app.register_blueprint(blueprint)
+    for desk in (desk_views, study_views, account_views, user_views):
+        app.register_blueprint(desk.blueprint)
     app.register_blueprint(health.blueprint)
     _keep_logs(app)
     _keep_limits(app, Limits(settings.requests_per_second))

@@ -8,14 +8,10 @@ from pathlib import Path
 
 import click
 
-from server.db.backup import backup as write_backup
-from server.db.backup import restore as read_backup
-from server.privacy.erasure import Journal
-from server.settings import read_settings, show
-from study.config import load_study
+from study.plurals import count
 
 study_argument = click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
-KEPT = 30
+KEPT_BACKUPS = 30
 
 
 @click.command()
@@ -25,22 +21,32 @@ KEPT = 30
     envvar="ROOTNOTE_BACKUPS",
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to write into (default: ROOTNOTE_BACKUPS).",
+    help="Folder for backups (default: ROOTNOTE_BACKUPS).",
 )
-@click.option("--keep", default=KEPT, show_default=True, type=click.IntRange(1), help="Backups kept; older ones go.")
+@click.option(
+    "--keep",
+    default=KEPT_BACKUPS,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of backups to keep; older ones are deleted.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def backup(folder: Path, to: Path, keep: int, as_json: bool) -> None:
-    """Write the whole database into one checked file, while listeners go on.
+    """Back up the whole database into one verified file, while listeners continue.
 
-    PostgreSQL needs its own client (pg_dump). Example: rootnote server backup my-study --to /var/backups/rootnote
+    PostgreSQL needs its client program pg_dump. Example: rootnote server backup my-study --to /var/backups/rootnote
     """
+    from server.db.backup import backup as write_backup
+    from server.settings import read_settings, show
+    from study.config import load_study
+
     settings = read_settings(load_study(folder), os.environ, secret=False)
     path = write_backup(settings.database, to, keep)
     size = path.stat().st_size
     if as_json:
         click.echo(json.dumps({"path": str(path), "bytes": size}))
         return
-    click.echo(f"{path} holds {show(settings.database)} ({size:,} bytes).")
+    click.echo(f"Backed up {show(settings.database)} to {path} ({count(size, 'byte')}).")
 
 
 @click.command()
@@ -49,21 +55,25 @@ def backup(folder: Path, to: Path, keep: int, as_json: bool) -> None:
 @click.option(
     "--erasures",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A journal of erasures that was kept elsewhere, to be added to this study's.",
+    help="A copy of the journal of erasures, to be merged into this study's.",
 )
 def restore(file: Path, folder: Path, erasures: Path | None) -> None:
-    """Fill an empty database from a backup FILE.
+    """Restore a backup FILE into an empty database.
 
-    Who had their answers erased since is erased again when the server starts, by the journal of erasures.
-
-    ROOTNOTE_DATABASE_URL says which database; one that holds anything is left alone. Stop the server before.
+    ROOTNOTE_DATABASE_URL names the database; one that is not empty is refused. Stop the server first. Erasures that are
+    newer than the backup are repeated when the server starts, from the journal of erasures.
     Example: rootnote server restore /var/backups/rootnote/rootnote-20260301T020000Z.dump my-study
     """
+    from server.db.backup import restore as read_backup
+    from server.privacy.erasure import Journal
+    from server.settings import read_settings, show
+    from study.config import load_study
+
     study = load_study(folder)
     settings = read_settings(study, os.environ, secret=False)
     read_backup(settings.database, file)
     journal = Journal(settings.erasures_of(study))
     if erasures is not None:
-        click.echo(f"{journal.add(Journal(erasures))} erasures were added to {journal.path}.")
-    click.echo(f"{show(settings.database)} is as it was in {file.name}.")
+        click.echo(f"Added {count(journal.merge(Journal(erasures)), 'erasure')} to {journal.path}.")
+    click.echo(f"Restored {file.name} into {show(settings.database)}.")
     click.echo(f"Next: rootnote server migrate {folder}")

@@ -1,53 +1,60 @@
-"""All checks, by name, one after the other; one that breaks down is a finding too."""
+"""All checks by name. A check that fails to run is a finding as well."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 from embeddings.errors import RootnoteError
-from server.doctor.accounts import check_desk
-from server.doctor.check import Check, DoctorContext, Finding
-from server.doctor.database import check_database, check_role
-from server.doctor.host import check_backups, check_clock, check_disk, check_secrets, check_study_files
-from server.doctor.privacy import check_log, check_rights
-from server.doctor.vault import check_identities
-from server.doctor.web import check_address, check_stimuli
 
-CHECKS: dict[str, Check] = {
-    "secrets": check_secrets,
-    "study": check_study_files,
-    "stimuli": check_stimuli,
-    "database": check_database,
-    "role": check_role,
-    "desk": check_desk,
-    "identities": check_identities,
-    "rights": check_rights,
-    "log": check_log,
-    "backups": check_backups,
-    "address": check_address,
-    "clock": check_clock,
-    "disk": check_disk,
+if TYPE_CHECKING:
+    from server.doctor.check import Check, DoctorContext, Finding
+
+# Check -> "module:function", in the order in which they run.
+CHECKS = {
+    "secrets": "server.doctor.host:check_secrets",
+    "study": "server.doctor.host:check_study_files",
+    "stimuli": "server.doctor.web:check_stimuli",
+    "database": "server.doctor.database:check_database",
+    "role": "server.doctor.database:check_role",
+    "desk": "server.doctor.accounts:check_desk",
+    "identities": "server.doctor.vault:check_identities",
+    "rights": "server.doctor.privacy:check_rights",
+    "log": "server.doctor.privacy:check_log",
+    "backups": "server.doctor.host:check_backups",
+    "address": "server.doctor.web:check_address",
+    "clock": "server.doctor.host:check_clock",
+    "disk": "server.doctor.host:check_disk",
 }
 
 
-def run_checks(case: DoctorContext, skip: Collection[str] = ()) -> Iterator[tuple[str, Finding]]:
-    """Every finding with the name of its check, as it is found."""
+def run_checks(deployment: DoctorContext, skip: Collection[str] = ()) -> Iterator[tuple[str, Finding]]:
+    """Run the checks; yields every finding with the name of its check."""
     try:
-        for name, check in CHECKS.items():
+        for name, target in CHECKS.items():
             if name not in skip:
-                yield from ((name, finding) for finding in _findings(case, check))
+                yield from ((name, finding) for finding in _findings(deployment, _load(target)))
     finally:
-        case.engine.dispose()
+        deployment.engine.dispose()
 
 
-def _findings(case: DoctorContext, check: Check) -> Iterator[Finding]:
+def _load(target: str) -> Check:
+    module, _, function = target.partition(":")
+    check: Check = getattr(importlib.import_module(module), function)
+    return check
+
+
+def _findings(deployment: DoctorContext, check: Check) -> Iterator[Finding]:
+    from server.doctor.check import Finding
+
     try:
-        yield from check(case)
+        yield from check(deployment)
     except RootnoteError as error:
-        yield Finding("wrong", _sentence(str(error)))
+        yield Finding("error", _sentence(str(error)))
     except Exception as error:
-        # One check that cannot be made must not hide what the others find; a driver's words may hold a password.
-        yield Finding("wrong", f"This could not be looked at ({type(error).__name__}).")
+        # A check that fails must not hide what the others find; a driver's message may contain a password.
+        yield Finding("error", f"This check failed ({type(error).__name__}).")
 
 
 def _sentence(message: str) -> str:

@@ -83,8 +83,8 @@ def wage(session: Session, pay: PayConfig) -> dict[str, Any]:
 def identities(session: Session, config: StudyConfig, now: datetime) -> dict[str, Any]:
     """Of how many people it is kept who they are, when that is due to be deleted, and how many are."""
     found = retention.status(session, config, now)
-    told: dict[str, Any] = {"kept": found.kept}
-    if found.kept:
+    told: dict[str, Any] = {"kept": found.stored}
+    if found.stored:
         told["due"] = f"{found.due:%Y-%m-%d %H:%M} UTC" if found.due else f"not yet: {found.waiting}"
     if found.purged_at is not None:
         told["deleted"] = f"{found.purged}, last at {found.purged_at:%Y-%m-%d %H:%M} UTC"
