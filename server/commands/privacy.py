@@ -138,12 +138,9 @@ def purge(folder: Path, at_once: bool, reason: str, yes: bool, rehearsal: bool) 
         if reason_against:
             raise RootnoteError(f"identities are still needed: {reason_against}.")
         if at_once and not yes:
-            warning = (
-                f" {count(unpaid, 'listener has', 'listeners have')} not been paid, and then cannot be."
-                if unpaid
-                else ""
-            )
-            question = f"Delete the identities of {count(state.stored, 'participant')} permanently?{warning}"
+            question = f"Delete the identities of {count(state.stored, 'participant')} permanently?"
+            if unpaid:
+                question += f" {count(unpaid, 'listener has', 'listeners have')} not been paid, and then cannot be."
             click.confirm(question, abort=True)
         with database.writing(engine) as session, session.begin():
             if found := retention.blocking_reason(session, utc_now()):

@@ -56,7 +56,7 @@ def test_setting_it_up_and_signing_in(site: Site) -> None:
     assert len(set(recovery)) == two_factor.RECOVERY_CODES
     site.clock.advance(1)
     asked = other.sign_in()
-    assert (asked.status_code, "Your second factor" in asked.text) == (200, True)
+    assert (asked.status_code, "authenticator app" in asked.text) == (200, True)
     assert other.open().status_code == 303, "the password alone opens nothing"
     assert Visit(site).send_code("000000").status_code == 401
     assert other.send_code(app.at(site.clock.now)).status_code == 303
@@ -110,7 +110,7 @@ def test_recovery_codes_are_long_hashed_and_renewed(site: Site) -> None:
     assert not [code for code in old if code in kept[0] or code.replace("-", "") in kept[0]]
     assert Visit(site).send_code(old[0]).status_code == 303
     assert logged(site)[-1] == ("anna", "signed in", "by a recovery code, 9 left")
-    assert "9 of your recovery codes" in visit.page("account")
+    assert "9 unused recovery codes" in visit.page("account")
     page = visit.send("account/factor/recovery", at="account", password=PASSWORD).text
     new = re.findall(r"<li>([A-Z2-7-]{29})</li>", page)
     assert len(new) == 10
@@ -167,10 +167,10 @@ def test_the_second_step_is_the_same_browsers_and_soon(site: Site) -> None:
     for sender, token in ((other, sealed(page)), (visit, "x"), (visit, "é"), (visit, sealed(page)[:-4] + "AAA=")):
         reply = sender.send("sign-in/code", at="sign-in", sealed=token, code=app.at(site.clock.now))
         assert reply.status_code == 401
-        assert "begin again with your password" in reply.text
+        assert "start again with your password" in reply.text
     site.clock.advance(6)
     late = visit.send("sign-in/code", at="sign-in", sealed=sealed(page), code=app.at(site.clock.now))
-    assert "begin again with your password" in late.text
+    assert "start again with your password" in late.text
     # A password that was changed in between does not count any more.
     page = visit.sign_in().text
     with site.app.extensions["rootnote.engine"].begin() as connection:
@@ -194,7 +194,7 @@ def test_where_it_is_required_nothing_else_opens_before(make_site: Callable[...,
         elif "sign-out" not in path:
             fields = {"form": visit.form("account"), "password": PASSWORD}
             assert visit.client.post(path, data=fields).status_code == 403, path
-    assert "Nothing else opens" in visit.page("account")
+    assert "requires a second factor" in visit.page("account")
     assert "Listeners" not in visit.page("account")
     assert visit.send("account/factor/drop", at="account", password=PASSWORD).status_code == 403
     app, _ = visit.enrol()
@@ -216,7 +216,7 @@ def test_an_offer_ends_and_is_its_own_researchers(site: Site) -> None:
         code = app.at(site.clock.now)
         refused = sender.send("account/factor/confirm", at="account", sealed=sealed(page), code=code)
         assert refused.status_code == 400
-        assert "begin again" in refused.text
+        assert "start again" in refused.text
     assert site.query("SELECT count(*) FROM researchers WHERE factor IS NOT NULL") == [(0,)]
     visit.enrol()
     # Set up already: a second offer changes nothing.

@@ -161,7 +161,7 @@ def test_identities_go_thirty_days_after_the_last_payment(make_turk: MakeTurk) -
     with database.writing(engine_of(turk)) as session, session.begin():
         study_control.close(session, "anna", "it is complete", turk.clock())
     state = look(turk)
-    assert (state.kept, state.waiting) == (2, "")
+    assert (state.stored, state.waiting) == (2, "")
     with database.reading(engine_of(turk)) as session:
         keys = marks(session)
     assert len(keys) > 4
@@ -192,10 +192,10 @@ def test_nothing_is_due_while_somebody_is_owed(make_turk: MakeTurk) -> None:
     turk.sync()
     with database.writing(engine_of(turk)) as session, session.begin():
         study_control.close(session, "anna", "enough people took part", turk.clock())
-    assert "not settled" in look(turk).waiting or "not paid" in look(turk).waiting
+    assert "not settled" in look(turk).waiting or "not been paid" in look(turk).waiting
     turk.wait(60 * 24 * 400)
     assert keep_house(turk) == 0  # however long it takes
-    assert look(turk).kept == 2
+    assert look(turk).stored == 2
 
 
 def test_who_was_erased_and_is_paid_is_forgotten_at_once(make_turk: MakeTurk) -> None:
@@ -252,7 +252,7 @@ def test_people_of_plain_links_are_waited_for_too(site: Site, clock: FakeClock) 
     clock.advance(60 * 24 * 40)
     assert retention.purge_automatically(engine, config, door, clock) == 0
     with database.writing(engine) as session, session.begin():
-        assert "1 people are not paid" in retention.status(session, config, clock()).waiting
+        assert "1 listener has not been paid" in retention.status(session, config, clock()).waiting
         run = session.scalars(select(Assignment).where(Assignment.completion_code == walker.code)).one()
         paid = {"cents": 150, "fee_cents": 0, "state": "paid", "intended_at": clock(), "paid_at": clock()}
         session.add(Payment(token="t", assignment_id=run.id, kind="reward", **paid))

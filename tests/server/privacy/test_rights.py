@@ -1,4 +1,4 @@
-"""A listener's rights over HTTP and by command: erasure that lasts, what is disclosed, which consent was shown."""
+"""Listeners' rights over HTTP and by command: lasting erasure, disclosure, versions of the consent text."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.server.commands.test_server import quick
 from tests.server.conftest import SECRET, FakeClock, Site, Walker
 
 TELL_TALE = "a very particular remark"
-# Whatever hangs on a run, but for the books: told by the tables themselves, so that none is forgotten.
-BOOKS = {"places", "submissions", "payments"}
+# Every table that refers to a run, except payments: taken from the models, so that none is forgotten.
+PAYMENT_TABLES = {"places", "submissions", "payments"}
 ANSWERED = [
     mapper.class_
     for mapper in Base.registry.mappers
-    if "assignment_id" in mapper.columns and mapper.class_.__tablename__ not in BOOKS
+    if "assignment_id" in mapper.columns and mapper.class_.__tablename__ not in PAYMENT_TABLES
 ]
 
 
@@ -161,14 +161,14 @@ def test_where_the_journal_cannot_be_written_nothing_is_erased(make_site: Callab
 
 def test_a_full_disk_leaves_the_journal_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
-    journal.note("one", FakeClock().now)
+    journal.record("one", FakeClock().now)
     whole, write = journal.path.read_bytes(), os.write
     monkeypatch.setattr(os, "write", lambda number, line: write(number, line[:7]))  # there was room for seven bytes
     with pytest.raises(RootnoteError, match="No space left"):
-        journal.note("two", FakeClock().now)
+        journal.record("two", FakeClock().now)
     monkeypatch.undo()
     assert journal.path.read_bytes() == whole
-    journal.note("two", FakeClock().now)
+    journal.record("two", FakeClock().now)
     assert [pseudonym for pseudonym, _ in journal.read()] == ["one", "two"]
 
 
@@ -241,7 +241,7 @@ def test_a_change_of_the_consent_text_opens_a_new_version(site: Site, monkeypatc
     assert sorted(line.split(",")[1] for line in lines[1:]) == sorted(one["hash"] for one in told)
     text_now = quick("server", "consents", "--show", told[1]["hash"][:8], site.study.folder).output
     assert text_now == "# About this study\n\nThe second version.\n"
-    assert "0 versions begin" in str(quick("server", "consents", "--show", "zz", site.study.folder).exception)
+    assert "0 versions have" in str(quick("server", "consents", "--show", "zz", site.study.folder).exception)
     assert "version 2" in quick("server", "audit", site.study.folder).output
     assert first.reload().step == "prescreen"  # who agreed to the former text goes on
 
@@ -281,10 +281,11 @@ def test_erase(commanded: Site) -> None:
     assert "Erase all answers" in quick("server", "erase", walker.code, folder).output  # asks, and gets no yes
     assert one(commanded).erased_at is None
     said = quick("server", "erase", walker.code, folder, "--yes", "--reason", "wrote on 1 March")
-    assert said.output == f"The answers of assignment {one(commanded).pseudonym} are erased.\n"
+    assert one(commanded).pseudonym in said.output
+    assert len(said.output.splitlines()) == 1, "nothing about an encrypted id"
     assert not any(kept(commanded).values())
     again = quick("server", "erase", one(commanded).pseudonym, folder, "--yes").output
-    assert "was erased on" in again
+    assert "already erased on" in again
     log = quick("server", "audit", folder).output
     assert "erased a listener's answers" in log
     assert "wrote on 1 March" in log
