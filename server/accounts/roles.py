@@ -24,10 +24,9 @@ class Role(enum.StrEnum):
     def description(self) -> str:
         """What the role may see and do, as a sentence without its subject."""
         return {
-            "monitor": "sees progress, times and pay; no individual listener, and agreement only after the study is "
-            "closed",
-            "researcher": "also sees listeners and the log, and can stop, resume and close the study",
-            "owner": "also manages who may sign in, under “Users”",
+            "monitor": "sees progress, times and pay, and agreement once the study is closed; no individual listener",
+            "researcher": "sees everything except agreement while the study runs; stops, resumes and closes the study",
+            "owner": "does what a researcher does, and manages who may sign in (under “Users”)",
         }[self.value]
 
     def may_open(self, endpoint: str | None) -> bool:

@@ -33,7 +33,9 @@ def add(name: str, folder: Path, role: str | None, rehearsal: bool) -> None:
 
     with _engine(folder, rehearsal) as engine:
         password, wanted = _password(), Role(role) if role else None
-        _change(engine, "added", name, lambda session, now: users.add(session, name, password, now, wanted).role)
+        _change(
+            engine, "added the user", name, lambda session, now: users.add(session, name, password, now, wanted).role
+        )
     click.echo(f"Added the user '{name}', who can now sign in at /desk.")
 
 
@@ -62,7 +64,7 @@ def remove(name: str, folder: Path, rehearsal: bool) -> None:
     from server.accounts import users
 
     with _engine(folder, rehearsal) as engine:
-        _change(engine, "removed", name, lambda session, now: users.remove(session, name))
+        _change(engine, "removed the user", name, lambda session, now: users.remove(session, name))
     click.echo(f"Removed the user '{name}', who can no longer sign in.")
 
 

@@ -70,7 +70,7 @@ def reset_two_factor(name: str) -> WebResponse:
 
 @blueprint.post("/<name>/remove")
 def remove(name: str) -> WebResponse:
-    return _change(name, "removed", name, lambda: accounts.remove(session(), name))
+    return _change(name, "removed the user", name, lambda: accounts.remove(session(), name))
 
 
 def _change(name: str, what: str, detail: str, act: Callable[[], None]) -> WebResponse:

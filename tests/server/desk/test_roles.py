@@ -181,7 +181,7 @@ def test_an_owner_changes_others_and_not_themselves(site: Site) -> None:
     assert monitor.sign_in("monitor").status_code == 401
     assert owner.open("users/monitor").status_code == 404
     changes = {entry for entry in logged(site) if entry[0] == "owner"}
-    assert {("owner", "reset the second factor of", "monitor"), ("owner", "removed", "monitor")} <= changes
+    assert {("owner", "reset the second factor of", "monitor"), ("owner", "removed the user", "monitor")} <= changes
 
 
 def test_owners_who_remove_each_other_at_once_leave_one(site: Site) -> None:
