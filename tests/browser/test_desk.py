@@ -47,10 +47,10 @@ def desk(site: str, study: Study) -> Iterator[str]:
     fill(engine, study, datetime.now(UTC), ENDS)
     engine.dispose()
     command = [sys.executable, "-m", "rootnote", "server", "user", "add", "anna", str(study.folder)]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ROOTNOTE_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ROOTNOTE_")}
     subprocess.run(
         command,
-        env=kept | {"ROOTNOTE_SECRET": SECRET, "ROOTNOTE_DESK_PASSWORD": PASSWORD},
+        env=inherited | {"ROOTNOTE_SECRET": SECRET, "ROOTNOTE_DESK_PASSWORD": PASSWORD},
         check=True,
         capture_output=True,
     )
@@ -130,7 +130,7 @@ def test_without_a_script(browser: Browser, desk: str) -> None:
         assert page.url.endswith("/desk/sign-in")
 
 
-def test_a_second_factor_is_set_up_and_asked_for(browser: Browser, desk: str) -> None:
+def test_setting_up_and_using_a_second_factor(browser: Browser, desk: str) -> None:
     """On a phone, with scripts (checked by axe) and without."""
     problems: list[str] = []
     with browser.new_context(viewport=SIZES[0]) as context:  # type: ignore[arg-type]

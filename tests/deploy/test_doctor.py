@@ -239,7 +239,7 @@ def test_a_full_disk(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(found(study, "disk").values()) == {"ok"}
 
 
-def test_the_clock_is_asked(study: Study) -> None:
+def test_the_clock(study: Study) -> None:
     assert set(found(study, "clock").values()) < {"ok", "warning", "unknown"}
 
 
@@ -271,8 +271,8 @@ def test_what_a_proxy_does_to_pages(study: Study, tmp_path: Path, monkeypatch: p
 
     def proxy(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         def begin(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            kept = [(name, value) for name, value in headers if name != spoil.get("without")]
-            return start(spoil.get("status", status), kept + spoil.get("with", []), *rest)
+            passed_on = [(name, value) for name, value in headers if name != spoil.get("without")]
+            return start(spoil.get("status", status), passed_on + spoil.get("with", []), *rest)
 
         return app({**environ, "PATH_INFO": spoil.get(environ["PATH_INFO"], environ["PATH_INFO"])}, begin)
 
@@ -281,21 +281,21 @@ def test_what_a_proxy_does_to_pages(study: Study, tmp_path: Path, monkeypatch: p
     trusted.write_bytes(certificate.read_bytes() + soon.read_bytes())
     with serving(proxy, certificate) as address, serving(proxy, soon) as ending:
 
-        def look(address: str = address, **fault: Any) -> dict[str, str]:
+        def check(address: str = address, **fault: Any) -> dict[str, str]:
             spoil.clear()
             spoil.update(fault)
             return found(study, "address", ROOTNOTE_PUBLIC_URL=address, ROOTNOTE_TRUSTED_PROXIES="1")
 
-        assert error(look(), "certificate verify failed")
+        assert error(check(), "certificate verify failed")
         monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
-        assert "error" not in look().values()
-        assert error(look(without="Content-Security-Policy"), "Content-Security-Policy at /take", "deploy/Caddyfile")
-        assert error(look(without="Strict-Transport-Security"), "Strict-Transport-Security")
-        assert error(look(**{"with": [("X-Frame-Options", "SAMEORIGIN")]}), "X-Frame-Options at /take")
-        assert error(look(**{"/metrics": "/healthz"}), "/metrics can be read")
-        assert error(look(**{"/readyz": "/take"}), "/readyz answers 200")
-        assert any("reveals its version" in text for text in look(**{"with": [("Server", "nginx/1.22.1")]}))
-        assert error(look(ending), "valid for another 5 days")
+        assert "error" not in check().values()
+        assert error(check(without="Content-Security-Policy"), "Content-Security-Policy at /take", "deploy/Caddyfile")
+        assert error(check(without="Strict-Transport-Security"), "Strict-Transport-Security")
+        assert error(check(**{"with": [("X-Frame-Options", "SAMEORIGIN")]}), "X-Frame-Options at /take")
+        assert error(check(**{"/metrics": "/healthz"}), "/metrics can be read")
+        assert error(check(**{"/readyz": "/take"}), "/readyz answers 200")
+        assert any("reveals its version" in text for text in check(**{"with": [("Server", "nginx/1.22.1")]}))
+        assert error(check(ending), "valid for another 5 days")
     app.extensions["rootnote.engine"].dispose()
 
 

@@ -1,4 +1,4 @@
-"""The second factor at the desk: set up, asked for, used once, lost, required."""
+"""The second factor at the desk: setting up, signing in, use of a code, recovery, requirement."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_setting_it_up_and_signing_in(site: Site) -> None:
     wrong = visit.send("account/factor/confirm", at="account", sealed=sealed(offer.text), code="000000")
     assert wrong.status_code == 400
     assert key in wrong.text, "the same key is offered again"
-    assert site.query("SELECT factor FROM researchers") == [(None,)], "nothing is kept until a code came back"
+    assert site.query("SELECT factor FROM researchers") == [(None,)], "nothing is stored before a code has come back"
     app, recovery = visit.enrol()
     assert visit.open().status_code == 200
     assert other.open().status_code == 303, "other browsers are signed out"
@@ -65,7 +65,7 @@ def test_setting_it_up_and_signing_in(site: Site) -> None:
 
 
 @ON_SQLITE
-def test_codes_are_taken_as_people_write_them_and_clocks_differ(site: Site) -> None:
+def test_codes_are_accepted_as_typed_and_with_clock_drift(site: Site) -> None:
     app, recovery = Visit(site).signed_in().enrol()
     site.clock.advance(2)
     for minutes, status in ((-1.0, 401), (1.0, 401), (-0.5, 303)):
@@ -106,8 +106,8 @@ def test_recovery_codes_are_long_hashed_and_renewed(site: Site) -> None:
     visit = Visit(site).signed_in()
     _, old = visit.enrol()
     assert {len(base64.b32decode(code.replace("-", ""))) * 8 for code in old} == {120}
-    kept = site.query("SELECT recovery, factor FROM researchers")[0]
-    assert not [code for code in old if code in kept[0] or code.replace("-", "") in kept[0]]
+    stored = site.query("SELECT recovery, factor FROM researchers")[0]
+    assert not [code for code in old if code in stored[0] or code.replace("-", "") in stored[0]]
     assert Visit(site).send_code(old[0]).status_code == 303
     assert logged(site)[-1] == ("anna", "signed in", "by a recovery code, 9 left")
     assert "9 unused recovery codes" in visit.page("account")
@@ -120,18 +120,18 @@ def test_recovery_codes_are_long_hashed_and_renewed(site: Site) -> None:
 
 
 @ON_SQLITE
-def test_the_key_is_kept_encrypted_and_is_nobody_elses(site: Site) -> None:
+def test_the_key_is_encrypted_and_bound_to_its_user(site: Site) -> None:
     visit = Visit(site).signed_in()
     app, _ = visit.enrol()
-    [(kept,)] = site.query("SELECT factor FROM researchers")
-    assert app.secret not in kept
-    assert two_factor.KeyCipher(SECRET, "factor").open(kept) == {"who": 1, "key": app.secret}
+    [(stored,)] = site.query("SELECT factor FROM researchers")
+    assert app.secret not in stored
+    assert two_factor.KeyCipher(SECRET, "factor").open(stored) == {"who": 1, "key": app.secret}
     for secret, purpose in ((SECRET[::-1], "factor"), (SECRET, "enrolment")):
-        assert two_factor.KeyCipher(secret, purpose).open(kept) is None
+        assert two_factor.KeyCipher(secret, purpose).open(stored) is None
     # Whoever may write to the database puts their own key into another's row: it opens nothing.
     add_researcher(site, "ben")
     with site.app.extensions["rootnote.engine"].begin() as connection:
-        connection.execute(text("UPDATE researchers SET factor = :factor WHERE name = 'ben'"), {"factor": kept})
+        connection.execute(text("UPDATE researchers SET factor = :factor WHERE name = 'ben'"), {"factor": stored})
     site.clock.advance(1)
     assert Visit(site).send_code(app.at(site.clock.now), "ben").status_code == 401
 
@@ -159,7 +159,7 @@ def test_wrong_codes_are_limited_and_counted_with_passwords(site: Site) -> None:
 
 
 @ON_SQLITE
-def test_the_second_step_is_the_same_browsers_and_soon(site: Site) -> None:
+def test_the_second_step_needs_the_same_browser_and_expires(site: Site) -> None:
     app, _ = Visit(site).signed_in().enrol()
     site.clock.advance(1)
     visit, other = Visit(site), Visit(site)
@@ -180,7 +180,7 @@ def test_the_second_step_is_the_same_browsers_and_soon(site: Site) -> None:
 
 
 @ON_SQLITE
-def test_where_it_is_required_nothing_else_opens_before(make_site: Callable[..., Site]) -> None:
+def test_a_required_second_factor_comes_before_everything_else(make_site: Callable[..., Site]) -> None:
     site = make_site(settings={"factor_required": True})
     add_researcher(site)
     visit = Visit(site).signed_in()
@@ -206,7 +206,7 @@ def test_where_it_is_required_nothing_else_opens_before(make_site: Callable[...,
 
 
 @ON_SQLITE
-def test_an_offer_ends_and_is_its_own_researchers(site: Site) -> None:
+def test_an_offer_expires_and_belongs_to_one_user(site: Site) -> None:
     add_researcher(site, "ben")
     visit, other = Visit(site).signed_in(), Visit(site).signed_in("ben")
     page = visit.send("account/factor", at="account", password=PASSWORD).text

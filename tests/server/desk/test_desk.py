@@ -1,4 +1,4 @@
-"""The researcher's desk over HTTP: signing in, what it shows, what it keeps to itself, and steering the study."""
+"""The researcher's desk over HTTP: signing in, its pages, blinding, and control of the study."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def test_signing_in_and_out(site: Site) -> None:
     assert "Secure" not in cookies["rootnote-desk"]
     assert "Overview" in visit.page()
     other = Visit(site).signed_in()
-    kept = visit.client.get_cookie("rootnote-desk", path="/desk")
-    assert kept
+    cookie = visit.client.get_cookie("rootnote-desk", path="/desk")
+    assert cookie
     assert visit.send("sign-out", at="").status_code == 303
-    visit.client.set_cookie("rootnote-desk", kept.value, path="/desk")
+    visit.client.set_cookie("rootnote-desk", cookie.value, path="/desk")
     assert visit.open().status_code == 303, "the server ended the sign-in, not only the browser"
     assert other.open().status_code == 200
     third = Visit(site).signed_in()
@@ -89,7 +89,7 @@ def test_signing_in_and_out(site: Site) -> None:
     assert "signed out everywhere" in Visit(site).signed_in().page("log")
 
 
-def test_by_https_the_cookie_is_secure(site: Site) -> None:
+def test_the_cookie_is_secure_over_https(site: Site) -> None:
     visit = Visit(site, base_url="https://study.example.org")
     cookie = visit.sign_in().headers["Set-Cookie"]
     assert cookie.startswith("__Secure-rootnote-desk=")
@@ -132,9 +132,9 @@ def test_guessing_is_limited_by_name_and_by_address(site: Site) -> None:
     assert guess("another").status_code == 429
     site.clock.advance(16)
     assert guess("anna", PASSWORD).status_code == 303
-    kept = site.query("SELECT * FROM attempts")
-    assert len(kept) == 2, "expired counts are deleted"
-    assert "127.0.0.1" not in str(kept)
+    counts = site.query("SELECT * FROM attempts")
+    assert len(counts) == 2, "expired counts are deleted"
+    assert "127.0.0.1" not in str(counts)
 
 
 def test_guessing_at_once_gains_nothing(site: Site) -> None:
@@ -197,7 +197,7 @@ def test_damaged_forms_and_addresses_break_nothing(site: Site) -> None:
 
     @settings(max_examples=60, deadline=None, database=None)
     @given(st.sampled_from(["listeners", "log", "triplets", ""]), HOSTILE, HOSTILE)
-    def look(path: str, name: str, value: str) -> None:
+    def open_pages(path: str, name: str, value: str) -> None:
         query = {"page": name, "state": value} if name else {"page": value}
         assert visit.client.get(f"/desk/{path}", query_string=encoded(query)).status_code < 500
         assert visit.client.get("/desk/listeners/" + quote(name, errors="replace")).status_code < 500
@@ -208,7 +208,7 @@ def test_damaged_forms_and_addresses_break_nothing(site: Site) -> None:
         fields = encoded({"reason": reason, "message": text, "confirm": text, "form": form, "name": reason})
         assert visit.client.post(f"/desk/{path}", data=fields).status_code < 500
 
-    look()
+    open_pages()
     send()
     stranger = Visit(site)
     form = stranger.form("sign-in")
@@ -224,7 +224,7 @@ def encoded(fields: dict[str, str]) -> dict[str, bytes | str]:
     return {name: value.encode("utf-8", "surrogatepass").decode("utf-8", "replace") for name, value in fields.items()}
 
 
-# ------------------------------------------------------------------ what it shows
+# ------------------------------------------------------------------ pages
 
 
 def test_the_overview_counts_what_is_there(half_way: Site) -> None:
@@ -283,7 +283,7 @@ def test_listeners_by_state_and_page(half_way: Site) -> None:
     assert "Traceback" not in visit.open("listeners/none").text
 
 
-def test_nothing_tells_agreement_before_the_end(half_way: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_reveals_agreement_before_the_end(half_way: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every choice is turned round: not one byte of the desk or of /metrics may change until the study is closed."""
     real, computed = agreement.agreement, []
     monkeypatch.setattr(agreement, "agreement", lambda *given: computed.append(given) or real(*given))
@@ -293,16 +293,16 @@ def test_nothing_tells_agreement_before_the_end(half_way: Site, monkeypatch: pyt
     )
     paths = [*PAGES, "listeners?page=2", "listeners?page=3", *(f"listeners/{name}" for name in pseudonyms[:12])]
 
-    def look() -> list[str]:
+    def open_pages() -> list[str]:
         pages = [visible(visit.page(path)) for path in paths]
         live = [visible(visit.open(path, **{"Rootnote-Live": "1"}).text) for path in PAGES]
         return [*pages, *live, visit.client.get("/metrics", headers=BEARER).text]
 
-    before = look()
+    before = open_pages()
     flip = "UPDATE responses SET choice = CASE choice WHEN 'A' THEN 'B' ELSE 'A' END"
     with half_way.app.extensions["rootnote.engine"].begin() as connection:
         connection.execute(text(flip))
-    assert look() == before
+    assert open_pages() == before
     assert not computed
     assert visit.send("study/close", reason="all places are filled", confirm="yes").status_code == 303
     turned = visit.page("agreement")
@@ -338,7 +338,7 @@ def test_unblinding_early_asks_for_a_reason_and_is_logged(half_way: Site) -> Non
     assert "Two listeners report silent clips &lt;b&gt;" in log
 
 
-def test_the_log_can_only_grow(site: Site) -> None:
+def test_the_log_is_append_only(site: Site) -> None:
     visit = Visit(site).signed_in()
     engine = site.app.extensions["rootnote.engine"]
     for change in ("UPDATE log SET reason = 'another'", "DELETE FROM log"):
@@ -347,7 +347,7 @@ def test_the_log_can_only_grow(site: Site) -> None:
     assert "signed in" in visit.page("log")
 
 
-# ------------------------------------------------------------------ steering
+# ------------------------------------------------------------------ control of the study
 
 
 def test_stopping_resuming_and_the_message(half_way: Site) -> None:
@@ -389,7 +389,7 @@ def test_closing_is_permanent(site: Site) -> None:
     assert "It has ended" in site.walker().open().html
 
 
-def test_arrivals_are_counted_and_nobody_is_known_by_them(site: Site) -> None:
+def test_arrivals_are_counted_anonymously(site: Site) -> None:
     client = site.walker().client
     client.get("/take?worker=A1")
     client.get("/take")

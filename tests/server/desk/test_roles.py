@@ -1,4 +1,4 @@
-"""Roles at the desk: every page and form for every role, what a monitor must not see, and who may change whom."""
+"""Roles at the desk: every page and form for every role, what a monitor must not see, and who may change other users."""
 
 from __future__ import annotations
 
@@ -126,8 +126,8 @@ def test_a_monitor_sees_progress_but_no_individual(site: Site) -> None:
     pages = "".join(visit.page(path) for path in ("", "triplets", "agreement", "account"))
     assert "Places filled" in pages
     assert "Effective wage" in pages
-    for kept in (pseudonym, code, "Headphones or earbuds", "All well", "Agreed", "Show me agreement"):
-        assert kept not in pages
+    for hidden in (pseudonym, code, "Headphones or earbuds", "All well", "Agreed", "Show me agreement"):
+        assert hidden not in pages
     assert Visit(site).signed_in("researcher").send("agreement", reason="something is broken").status_code == 303
     assert "Agreed" not in visit.page("agreement")
     researcher = Visit(site).signed_in("researcher")
