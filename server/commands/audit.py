@@ -113,7 +113,10 @@ def _print_verification(result: hash_chain.Verification, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def consents_(folder: Path, rehearsal: bool, listeners: bool, show: str | None, as_json: bool) -> None:
-    """List every version of the consent text: when it was first shown, and how many agreed to it."""
+    """List the versions of the consent text.
+
+    For each version: when it was first shown, and how many listeners agreed to it.
+    """
     from server.db import database
     from server.privacy import consent_texts
 

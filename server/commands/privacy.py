@@ -31,7 +31,9 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmati
 @yes_option
 @rehearsal_option
 def erase(person: str, folder: Path, worker: bool, reason: str, yes: bool, rehearsal: bool) -> None:
-    """Delete all answers of one listener, at their request; they are still paid.
+    """Delete all answers of one listener, at their request.
+
+    The listener is still paid.
 
     PERSON is a completion code or a pseudonym. Example: rootnote server erase 7KQ2M9XW4P my-study
     """
@@ -70,7 +72,7 @@ def erase(person: str, folder: Path, worker: bool, reason: str, yes: bool, rehea
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write (default: print it).")
 @rehearsal_option
 def disclose(person: str, folder: Path, worker: bool, out: Path | None, rehearsal: bool) -> None:
-    """Write everything that is stored about one person as JSON, for that person.
+    """Write everything that is stored about one person, as JSON for them.
 
     PERSON is a completion code or a pseudonym. Example: rootnote server disclose 7KQ2M9XW4P my-study --out answer.json
     """
@@ -118,7 +120,11 @@ def _find(session: Any, settings: Settings, person: str, worker: bool) -> Assign
 @yes_option
 @rehearsal_option
 def purge(folder: Path, at_once: bool, reason: str, yes: bool, rehearsal: bool) -> None:
-    """Delete the identities of listeners, if due: privacy.identity_days after the last payment."""
+    """Delete the identities of listeners, if they are due.
+
+    They are due privacy.identity_days after the last payment or the closing of the study. The server deletes them by
+    itself; use --now to delete them earlier.
+    """
     from server.assignments.experiment import utc_now
     from server.audit.actor import current_actor
     from server.db import database

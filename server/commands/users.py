@@ -27,7 +27,10 @@ def user() -> None:
 @click.option("--role", type=click.Choice(ROLES), help="Default: owner for the first user, researcher for the others.")
 @rehearsal_option
 def add(name: str, folder: Path, role: str | None, rehearsal: bool) -> None:
-    """Add a user; asks for the password, unless ROOTNOTE_DESK_PASSWORD is set."""
+    """Add a user.
+
+    Asks for the password, unless ROOTNOTE_DESK_PASSWORD is set. Example: rootnote server user add anna my-study
+    """
     from server.accounts import users
     from server.accounts.roles import Role
 
@@ -44,7 +47,10 @@ def add(name: str, folder: Path, role: str | None, rehearsal: bool) -> None:
 @study_argument
 @rehearsal_option
 def passwd(name: str, folder: Path, rehearsal: bool) -> None:
-    """Reset a user's password and sign them out everywhere."""
+    """Reset a user's password.
+
+    Asks for the new one, unless ROOTNOTE_DESK_PASSWORD is set. The user is signed out everywhere.
+    """
     from server.accounts import users
 
     with _engine(folder, rehearsal) as engine:
@@ -60,7 +66,10 @@ def passwd(name: str, folder: Path, rehearsal: bool) -> None:
 @study_argument
 @rehearsal_option
 def remove(name: str, folder: Path, rehearsal: bool) -> None:
-    """Remove a user and sign them out everywhere; the log keeps what they did."""
+    """Remove a user.
+
+    The user is signed out everywhere; the log keeps what they did.
+    """
     from server.accounts import users
 
     with _engine(folder, rehearsal) as engine:
@@ -74,7 +83,10 @@ def remove(name: str, folder: Path, rehearsal: bool) -> None:
 @study_argument
 @rehearsal_option
 def role(name: str, role: str, folder: Path, rehearsal: bool) -> None:
-    """Change a user's role, from their next page on."""
+    """Change a user's role.
+
+    The new role takes effect on their next page.
+    """
     from server.accounts import users
     from server.accounts.roles import Role
 
@@ -92,7 +104,10 @@ def role(name: str, role: str, folder: Path, rehearsal: bool) -> None:
 @study_argument
 @rehearsal_option
 def reset_factor(name: str, folder: Path, rehearsal: bool) -> None:
-    """Reset a user's second factor and sign them out everywhere; they can set up another."""
+    """Reset a user's second factor.
+
+    The user is signed out everywhere, signs in with the password alone, and can set up another second factor.
+    """
     from server.accounts import users
 
     with _engine(folder, rehearsal) as engine:
@@ -104,7 +119,7 @@ def reset_factor(name: str, folder: Path, rehearsal: bool) -> None:
 @study_argument
 @rehearsal_option
 def list_(folder: Path, rehearsal: bool) -> None:
-    """List all users with their role, and whether they have a second factor."""
+    """List users, with their roles and second factors."""
     from sqlalchemy import select
 
     from server.cli import opened

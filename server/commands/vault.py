@@ -29,7 +29,10 @@ def new_key() -> None:
 @study_argument
 @rehearsal_option
 def rotate(folder: Path, rehearsal: bool) -> None:
-    """Encrypt every marketplace id again, with the first key in ROOTNOTE_VAULT_KEY."""
+    """Encrypt all marketplace ids with the first key.
+
+    ROOTNOTE_VAULT_KEY must contain the new key first, then the old ones, separated by commas.
+    """
     from server.assignments.experiment import utc_now
     from server.audit import study_control
     from server.audit.actor import current_actor

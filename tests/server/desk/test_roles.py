@@ -1,4 +1,4 @@
-"""Roles at the desk: every page and form for every role, what a monitor must not see, and who may change other users."""
+"""Roles at the desk: every page and form for every role, what a monitor cannot see, and changes of other users."""
 
 from __future__ import annotations
 
