@@ -135,11 +135,11 @@ def test_the_desk_shows_the_step_and_the_answers(study: Study, experiment: Exper
     engine = database.connect(make_url(rehearsal_url(study)))
     with database.reading(engine) as session:
         mood, favourite = questions.tallies(session, experiment)
-        screening = overview._screening(session)
+        prescreen = overview._prescreen(session)
     engine.dispose()
     assert mood.answered == favourite.answered == LISTENERS
     assert mood.spread is not None and 0 <= mood.spread.median <= 100
-    assert "The loudest noise" in screening
+    assert "The loudest noise" in prescreen
 
 
 def test_the_public_release_publishes_or_names_every_question(study: Study, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_pages_are_in_the_language_and_in_english_where_it_has_no_translation(st
     with app.test_request_context("/take?lang=fr"):
         words = app.jinja_env.from_string('{{ _("Which noise is the loudest?") }}|{{ _("Third noise") }}').render()
     assert words == "Quel bruit est le plus fort ?|Third noise"
-    app.extensions["rootnote.engine"].dispose()
+    app.extensions["rootnote"].engine.dispose()
 
 
 def test_what_a_simulated_listener_cannot_answer_is_one_sentence(
