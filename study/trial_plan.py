@@ -8,40 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from embeddings.errors import RootnoteError
 from embeddings.provenance import Provenance, digest, read_json, read_table, require_fresh
 from study.config import Study, StudyConfig
+from study.trials import ROLES, PlannedTrial, read_trials, trial_lists
 
 BUILD = "rootnote study build"
 PUBLISH = "rootnote study publish"
-ROLES = ("x", "high", "low")
-
-
-@dataclass(frozen=True)
-class PlannedTrial:
-    """One trial of a TrialList; positions count from 1, clips are corpus rows."""
-
-    embedder: str
-    list: int
-    position: int
-    kind: Literal["scored", "catch", "repeat"]
-    triplet: int
-    prompt: int
-    bin_high: int
-    bin_low: int
-    clip_high: int
-    clip_low: int
-    similarity_high: float
-    similarity_low: float
-    high_side: Literal["A", "B"]
-
-    def stimulus_key(self, role: str) -> str:
-        """The stimulus of `role` ("x", "high" or "low"); a catch trial's copy of X is another rendering."""
-        if role == "high":
-            return f"{self.clip_high}/catch" if self.kind == "catch" else str(self.clip_high)
-        return str({"x": self.prompt, "low": self.clip_low}[role])
 
 
 @dataclass(frozen=True)
@@ -73,11 +48,7 @@ def read_plan(study: Study) -> Plan:
     if study.config.storage.stimuli:
         _, published = read_json(study.published, "published", PUBLISH)
         require_fresh(study.published, published, published_provenance(study.config, content), PUBLISH)
-    lists: dict[int, list[PlannedTrial]] = {}
-    for row in table.to_pylist():
-        lists.setdefault(row["list"], []).append(PlannedTrial(**row))
-    for trials in lists.values():
-        trials.sort(key=lambda trial: trial.position)
+    lists = trial_lists(read_trials(table))
     return Plan(schedule.fingerprint, lists, _stimuli(study, content, lists))
 
 

@@ -11,7 +11,8 @@ from server.db.models import (
 )
 from study.config import StudyConfig
 from study.stimuli.storage import LocalStorage, Storage
-from study.trial_plan import Plan, PlannedTrial
+from study.trial_plan import Plan
+from study.trials import PlannedTrial
 
 Clock = Callable[[], datetime]
 

@@ -15,7 +15,7 @@ from server.db.models import Answer, Assignment, Listener, PrescreenResult, Resp
 from server.desk.overview import minutes_between, standing_column
 from study.languages import LANGUAGES
 from study.prescreen.steps import STEPS
-from study.trial_plan import PlannedTrial
+from study.trials import PlannedTrial
 
 PAGE = 25
 

@@ -30,7 +30,8 @@ from server.simulation.page_parser import ParsedForm, ParsedPage, read_page
 from study.config import RehearsalConfig
 from study.design.simulated_listener import p_agree
 from study.prescreen.item import INTERVALS
-from study.trial_plan import Plan, PlannedTrial
+from study.trial_plan import Plan
+from study.trials import PlannedTrial
 
 Outcome = Literal["finished", "screened_out", "withdrawn", "vanished", "expired", "full", "complete", "taken"]
 TIMEOUT = 60.0

@@ -13,31 +13,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from embeddings.errors import RootnoteError
 from study.config import DesignConfig
-from study.trial_plan import PlannedTrial
+from study.design.bin_pairs import BIN_PAIRS
+from study.trials import PlannedTrial, Triplet
 
 REPEAT_DISTANCE = 3  # a repeat comes at least so many positions after the first hearing
-PAIRS = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
-
-
-@dataclass(frozen=True)
-class Triplet:
-    """A prompt with one clip from each of two bins; clips are corpus rows."""
-
-    triplet: int
-    embedder: str
-    prompt: int
-    bin_high: int
-    bin_low: int
-    clip_high: int
-    clip_low: int
-    similarity_high: float
-    similarity_low: float
 
 
 Cell = tuple[int, int]  # (prompt number, pair number)
@@ -62,7 +47,7 @@ def _one_embedder(
     triplets: list[Triplet], design: DesignConfig, rng: np.random.Generator, first_list: int
 ) -> list[PlannedTrial]:
     prompts = list(dict.fromkeys(triplet.prompt for triplet in triplets))
-    by_cell = {(prompts.index(t.prompt), PAIRS.index((t.bin_high, t.bin_low))): t for t in triplets}
+    by_cell = {(prompts.index(t.prompt), BIN_PAIRS.index((t.bin_high, t.bin_low))): t for t in triplets}
     check_sizes(len(prompts), design)
     assign = assign_paper if design.kind == "paper" else assign_robust
     cells = assign(len(prompts), design.listener_count, design.scored_trials, rng)
@@ -92,12 +77,12 @@ def check_sizes(prompts: int, design: DesignConfig) -> None:
             f"{REPEAT_DISTANCE} positions later, so with design.trials = {trials} set it to {most} at most."
         )
     if design.kind == "robust":
-        if trials % len(PAIRS):
+        if trials % len(BIN_PAIRS):
             raise RootnoteError(
                 f"study.toml: design.trials = {trials} is no multiple of the 6 bin pairs, as the robust design needs."
             )
         return
-    count = prompts * len(PAIRS)
+    count = prompts * len(BIN_PAIRS)
     if listeners * trials % count:
         step = count // np.gcd(count, trials)
         below, above = listeners // step * step, -(-listeners // step) * step
@@ -114,13 +99,13 @@ def assign_paper(prompts: int, listeners: int, trials: int, rng: np.random.Gener
     A block of prompts × 6 listeners is cyclic: listener (a, b) hears in slot j prompt a + offset_j and pair b + j,
     so each slot covers every cell once. What is left over is filled greedily and repaired.
     """
-    names, pair_names = rng.permutation(prompts), rng.permutation(len(PAIRS))
-    block = prompts * len(PAIRS)
+    names, pair_names = rng.permutation(prompts), rng.permutation(len(BIN_PAIRS))
+    block = prompts * len(BIN_PAIRS)
     offsets = rng.permutation(prompts)[:trials]
     cyclic = [
-        [(int(names[(a + offsets[j]) % prompts]), int(pair_names[(b + j) % len(PAIRS)])) for j in range(trials)]
+        [(int(names[(a + offsets[j]) % prompts]), int(pair_names[(b + j) % len(BIN_PAIRS)])) for j in range(trials)]
         for a in range(prompts)
-        for b in range(len(PAIRS))
+        for b in range(len(BIN_PAIRS))
     ]
     cells = [list(row) for _ in range(listeners // block) for row in cyclic]
     if rest := listeners % block:
@@ -133,9 +118,9 @@ def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Gener
     """Fewer listeners than a cyclic block, every cell still equally often: matched listener by listener."""
     from scipy.optimize import linear_sum_assignment
 
-    target = listeners * trials // (prompts * len(PAIRS))
+    target = listeners * trials // (prompts * len(BIN_PAIRS))
     for _ in range(200):
-        left = np.full((prompts, len(PAIRS)), target)
+        left = np.full((prompts, len(BIN_PAIRS)), target)
         cells: list[list[Cell]] = []
         for _ in range(listeners):
             pairs = _pairs_of(left.sum(axis=0), trials, rng)
@@ -152,7 +137,7 @@ def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Gener
             return cells
     raise RootnoteError(
         f"study.toml: no schedule was found for design.listeners = {listeners}, design.trials = {trials} and "
-        f"{prompts} prompts; a multiple of {prompts * len(PAIRS)} listeners always has one."
+        f"{prompts} prompts; a multiple of {prompts * len(BIN_PAIRS)} listeners always has one."
     )
 
 
@@ -160,9 +145,9 @@ def _pairs_of(
     wanted: np.ndarray[tuple[int, ...], np.dtype[np.int64]], trials: int, rng: np.random.Generator
 ) -> list[int]:
     """The pairs of one listener: each as often as the others but for one, the most wanted ones oftener."""
-    every, extra = divmod(trials, len(PAIRS))
-    order = sorted(range(len(PAIRS)), key=lambda pair: (-int(wanted[pair]), rng.random()))
-    return list(range(len(PAIRS))) * every + order[:extra]
+    every, extra = divmod(trials, len(BIN_PAIRS))
+    order = sorted(range(len(BIN_PAIRS)), key=lambda pair: (-int(wanted[pair]), rng.random()))
+    return list(range(len(BIN_PAIRS))) * every + order[:extra]
 
 
 def assign_robust(prompts: int, listeners: int, trials: int, rng: np.random.Generator) -> list[list[Cell]]:
@@ -171,7 +156,7 @@ def assign_robust(prompts: int, listeners: int, trials: int, rng: np.random.Gene
     Prompts go round the listeners. Then pairs colour the bipartite graph of listeners and prompts, each split into
     vertices of at most six edges: every pair comes once at each vertex, so no prompt keeps to one pair.
     """
-    names, pair_names = rng.permutation(prompts), rng.permutation(len(PAIRS))
+    names, pair_names = rng.permutation(prompts), rng.permutation(len(BIN_PAIRS))
     chosen = [[int(names[(listener * trials + j) % prompts]) for j in range(trials)] for listener in range(listeners)]
     edges = [(listener, slot) for listener in range(listeners) for slot in range(trials)]
     seen: dict[int, int] = defaultdict(int)
@@ -180,11 +165,11 @@ def assign_robust(prompts: int, listeners: int, trials: int, rng: np.random.Gene
         listener, slot = edges[index]
         prompt = chosen[listener][slot]
         ends[listener, slot] = (
-            ("listener", listener, slot // len(PAIRS)),
-            ("prompt", prompt, seen[prompt] // len(PAIRS)),
+            ("listener", listener, slot // len(BIN_PAIRS)),
+            ("prompt", prompt, seen[prompt] // len(BIN_PAIRS)),
         )
         seen[prompt] += 1
-    colours = _colour_edges(ends, len(PAIRS))
+    colours = _colour_edges(ends, len(BIN_PAIRS))
     return [
         [(prompt, int(pair_names[colours[listener, slot]])) for slot, prompt in enumerate(row)]
         for listener, row in enumerate(chosen)

@@ -8,42 +8,22 @@ Conventions: clips are corpus rows; ranks count from 1 among the prompt's neighb
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from embeddings.errors import RootnoteError
 from embeddings.provenance import Provenance
 from study.config import PAPER_PROMPTS, DesignConfig, StudyConfig
+from study.design.bin_pairs import BIN_PAIRS, BINS
 from study.design.bins import PromptNeighbours, Rows, SimilarityBins
+from study.trials import Triplet
 
 DUPLICATE = 0.9999
 ATTEMPTS = 50
 BLOCK, DRAW, DRAWS = 65_536, 4096, 16
-BINS = (1, 2, 3, 4)
-
-_COLUMNS: dict[str, pa.DataType] = {
-    "triplet": pa.int64(),
-    "embedder": pa.string(),
-    "prompt": pa.int64(),
-    "bin_high": pa.int64(),
-    "bin_low": pa.int64(),
-    "clip_high": pa.int64(),
-    "clip_low": pa.int64(),
-    "similarity_high": pa.float64(),
-    "similarity_low": pa.float64(),
-    "rank_high": pa.int64(),
-    "rank_low": pa.int64(),
-    "track_prompt": pa.int64(),
-    "track_high": pa.int64(),
-    "track_low": pa.int64(),
-}
-SCHEMA = pa.schema(_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -90,14 +70,16 @@ def require_tracks(tracks: Rows, design: DesignConfig) -> None:
 
 
 def draw_triplets(
+    embedder: str,
     vectors: npt.NDArray[np.float32],
     tracks: Rows,
     found: PromptNeighbours,
     bins: SimilarityBins,
     design: DesignConfig,
     seed: int,
-) -> list[dict[str, Any]]:
-    """Draw the triplets, as rows without number and embedder.
+    first: int = 0,
+) -> list[Triplet]:
+    """Draw the triplets of one embedder, numbered from `first`.
 
     Args:
         vectors: float32 [clips, dim], unit rows.
@@ -110,18 +92,18 @@ def draw_triplets(
     wanted = wanted_prompts(design)
     kept = np.ones(len(vectors), np.bool_)
     kept[found.left_out] = False
-    rows: list[dict[str, Any]] = []
+    triplets: list[Triplet] = []
     eligible = 0
     for index in rng.permutation(len(found.prompts)):
         candidates = _draw_clips(int(index), vectors, tracks, kept, found, bins, design.same_track, rng)
         if candidates is None:
             continue
         eligible += 1
-        rows += _pairs(int(found.prompts[index]), candidates, tracks)
+        triplets += _pairs(first + len(triplets), embedder, int(found.prompts[index]), candidates, tracks)
         if eligible == wanted:
             break
     _require_prompts(eligible, wanted, len(found.prompts), design)
-    return rows
+    return triplets
 
 
 def _require_prompts(eligible: int, wanted: int, looked_at: int, design: DesignConfig) -> None:
@@ -219,27 +201,23 @@ def _distinct(drawn: dict[int, Candidate], vectors: npt.NDArray[np.float32], tra
     return bool((among[np.triu_indices(len(clips), 1)] < DUPLICATE).all())
 
 
-def _pairs(prompt: int, drawn: dict[int, Candidate], tracks: Rows) -> list[dict[str, Any]]:
+def _pairs(first: int, embedder: str, prompt: int, drawn: dict[int, Candidate], tracks: Rows) -> list[Triplet]:
     return [
-        {
-            "prompt": prompt,
-            "bin_high": high,
-            "bin_low": low,
-            "clip_high": drawn[high].clip,
-            "clip_low": drawn[low].clip,
-            "similarity_high": drawn[high].similarity,
-            "similarity_low": drawn[low].similarity,
-            "rank_high": drawn[high].rank,
-            "rank_low": drawn[low].rank,
-            "track_prompt": int(tracks[prompt]),
-            "track_high": int(tracks[drawn[high].clip]),
-            "track_low": int(tracks[drawn[low].clip]),
-        }
-        for high, low in combinations(BINS, 2)
+        Triplet(
+            triplet=number,
+            embedder=embedder,
+            prompt=prompt,
+            bin_high=high,
+            bin_low=low,
+            clip_high=drawn[high].clip,
+            clip_low=drawn[low].clip,
+            similarity_high=drawn[high].similarity,
+            similarity_low=drawn[low].similarity,
+            rank_high=drawn[high].rank,
+            rank_low=drawn[low].rank,
+            track_prompt=int(tracks[prompt]),
+            track_high=int(tracks[drawn[high].clip]),
+            track_low=int(tracks[drawn[low].clip]),
+        )
+        for number, (high, low) in enumerate(BIN_PAIRS, start=first)
     ]
-
-
-def triplets_table(by_embedder: Mapping[str, Sequence[dict[str, Any]]]) -> pa.Table:
-    """All triplets of a study as a table, numbered from 0."""
-    rows = [{"embedder": name, **row} for name, own in by_embedder.items() for row in own]
-    return pa.Table.from_pylist([{"triplet": number, **row} for number, row in enumerate(rows)], schema=SCHEMA)
