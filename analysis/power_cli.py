@@ -20,7 +20,7 @@ from rich.text import Text
 
 from embeddings.errors import RootnoteError
 from study.config import PAPER_PROMPTS, DesignConfig, Study, load_study
-from study.design.bin_pairs import BIN_PAIRS
+from study.design.bin_pairs import BIN_PAIRS, pair_name
 from study.design.power import (
     CHANCE,
     MOST_TRIALS,
@@ -160,7 +160,7 @@ def parse_effects(texts: tuple[str, ...]) -> tuple[float, ...]:
 
 
 def _pair_names() -> list[str]:
-    return [f"{high}-{low}" for high, low in BIN_PAIRS]
+    return [pair_name(*pair) for pair in BIN_PAIRS]
 
 
 def find_layout(study: Study, embedder: str | None) -> Designed:

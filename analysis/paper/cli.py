@@ -19,8 +19,8 @@ from analysis.presentation.versions import versions
 from analysis.responses.simulated import SAID
 from analysis.retrieval.robustness.figure import draw
 from analysis.retrieval.robustness.perturbations import PERTURBATIONS
-from analysis.statistics.agreement import BIN_PAIRS
 from embeddings.provenance import replacing
+from study.design.bin_pairs import BIN_PAIRS
 
 SOURCE = click.Path(path_type=Path, exists=True)
 

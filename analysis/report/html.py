@@ -36,10 +36,11 @@ from analysis.report.reliability_text import in_words as reliability_in_words
 from analysis.report.results import ReportResults, compute_results
 from analysis.responses.load import Responses
 from analysis.responses.simulated import SAID
-from analysis.statistics.agreement import BIN_PAIRS, CHANCE, Cell, EmbedderTable, Table1
+from analysis.statistics.agreement import CHANCE, Cell, EmbedderTable, Table1
 from analysis.statistics.bins import Bins
 from analysis.statistics.bradley_terry import in_words as scale_in_words
 from analysis.statistics.comparison import Contrast, write_difference, write_newcombe
+from study.design.bin_pairs import BIN_PAIRS
 
 ALPHA = 0.05
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six")

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embeddings.errors import RootnoteError
+from study.design.bin_pairs import BINS
 
 KINDS = ("scored", "catch", "repeat")
-BINS = (1, 2, 3, 4)
 # How spreadsheets, pandas and R write what is missing, and what is true.
 BLANK = frozenset({"", "NA", "N/A", "NaN", "nan", "None", "null"})
 TRUTH = {"true": 1.0, "false": 0.0}

@@ -34,7 +34,6 @@ from server.payments.hourly_pay import HourlyPay, hourly_pay, quantile
 from study.prescreen.steps import STEPS
 
 HOURS = 48
-PAIRS = tuple((high, low) for high in (1, 2, 3) for low in range(high + 1, 5))
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from server.simulation.bots import ResponseModel, StimulusLookup
 from server.simulation.run import ListenerMix, RehearsalSummary, run_listeners
 from server.simulation.server_process import own_server
 from study.config import load_study
+from study.design.bin_pairs import BIN_PAIRS, pair_name
 from study.trial_plan import read_plan
-
-PAIRS = tuple(f"{high}-{low}" for high in (1, 2, 3) for low in range(high + 1, 5))
 
 
 def _launch(
@@ -111,7 +110,7 @@ def read_true_rates(text: str | None) -> Mapping[str, float]:
     """
     try:
         rates = json.loads(text or "{}")
-        if not isinstance(rates, dict) or not rates.keys() <= set(PAIRS):
+        if not isinstance(rates, dict) or not rates.keys() <= {pair_name(*pair) for pair in BIN_PAIRS}:
             raise ValueError
         if not all(type(rate) in (int, float) and 0 <= rate <= 1 for rate in rates.values()):
             raise ValueError

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from embeddings.errors import RootnoteError
 from study.config import DesignConfig
-from study.design.bin_pairs import BIN_PAIRS
+from study.design.bin_pairs import BIN_PAIRS, pair_name
 from study.design.schedule import Cell, assign_paper, assign_robust
 from study.trials import PlannedTrial
 
@@ -190,7 +190,7 @@ def simulate(
         len(layout.pair) // layout.listeners,
         simulations,
         tuple(
-            PairPower(f"{high}-{low}", n, assumed.lapse / 2 + (1 - assumed.lapse) * rate, *shares)
+            PairPower(pair_name(high, low), n, assumed.lapse / 2 + (1 - assumed.lapse) * rate, *shares)
             for (high, low), rate, (n, *shares) in zip(
                 BIN_PAIRS, assumed.rates, (total / simulations).tolist(), strict=True
             )

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from analysis.cli import cli
 from analysis.responses.simulated import is_simulated
-from analysis.statistics.agreement import BIN_PAIRS
+from study.design.bin_pairs import BIN_PAIRS
 from study.design.schedule import assign_paper
 from study.export_manifest import write_manifest
 
