@@ -98,7 +98,8 @@ class Withheld:
     why: str
 
 
-Publish = AsIs | Renamed | Capped | CoarseTime | RunOutcome | Generalised | Withheld
+ResponsePublish = AsIs | Renamed | Capped | CoarseTime | Withheld
+ListenerPublish = AsIs | Renamed | RunOutcome | Generalised | Withheld
 AS_IS = AsIs()
 _TIME = Withheld("times could identify a listener")
 _TELEMETRY = Withheld("telemetry")
@@ -128,7 +129,7 @@ class ResponseColumn(Column):
 
     source: Literal["trial", "response", "computed"]
     analysis: Literal["needed", "used", "ignored"]
-    publish: Publish
+    publish: ResponsePublish
     check: Check = TEXT
     unit: str = ""
 
@@ -137,7 +138,7 @@ class ResponseColumn(Column):
 class ListenerColumn(Column):
     """A column of listeners.csv."""
 
-    publish: Publish
+    publish: ListenerPublish
     values: str = ""
 
 
@@ -156,7 +157,7 @@ DESIGN_COLUMNS: dict[str, Column] = {
 def _trial(
     type_: ArrowType,
     meaning: str,
-    publish: Publish,
+    publish: ResponsePublish,
     analysis: Literal["needed", "used"] = "used",
     check: Check = TEXT,
     unit: str = "",
@@ -164,7 +165,7 @@ def _trial(
     return ResponseColumn(type_, meaning, source="trial", analysis=analysis, publish=publish, check=check, unit=unit)
 
 
-def _telemetry(type_: ArrowType, meaning: str, publish: Publish, unit: str = "") -> ResponseColumn:
+def _telemetry(type_: ArrowType, meaning: str, publish: ResponsePublish, unit: str = "") -> ResponseColumn:
     return ResponseColumn(type_, meaning, source="response", analysis="ignored", publish=publish, unit=unit)
 
 
@@ -180,7 +181,9 @@ RESPONSE_COLUMNS: dict[str, ResponseColumn] = {
     "trial": ResponseColumn(
         "string", "Trial, as list-position", source="computed", analysis="used", publish=Renamed("trial")
     ),
-    "position": _trial("int64", "Position of the trial in the run, from 1", AS_IS),
+    "position": ResponseColumn(
+        "int64", "Position of the trial in the run, from 1", source="response", analysis="used", publish=AS_IS
+    ),
     "kind": _trial(
         "string",
         "Kind of trial: only scored trials enter the tables; in a catch trial one of the clips is X itself",

@@ -320,6 +320,6 @@ def minutes_between(begun: datetime, ended: datetime) -> float:
 
 
 def standing_column() -> Any:
-    """The state as it is now, as `server.export.responses.standing` says: an active one without a place has expired."""
+    """The state now, as in `server.export.responses.current_state`: an active run without a place has expired."""
     held = select(Place.assignment_id).where(Place.assignment_id == Assignment.id).exists()
     return case((Assignment.state.in_(ACTIVE) & ~held, AssignmentState.EXPIRED.value), else_=Assignment.state)

@@ -19,7 +19,7 @@ from server.db.models import (
     Posting,
     Response,
 )
-from server.export.responses import standing
+from server.export.responses import current_state
 from server.payments import hourly_pay, ledger
 from server.privacy import retention
 from study.config import PayConfig, StudyConfig
@@ -32,7 +32,7 @@ def count(session: Session) -> dict[str, Any]:
     filled = sum(filled for _, filled in places)
     listeners = dict.fromkeys((state.value for state in AssignmentState), 0)
     for assignment in session.scalars(select(Assignment)):
-        listeners[standing(assignment, assignment.id in held).value] += 1
+        listeners[current_state(assignment, assignment.id in held).value] += 1
     shown = {"consented", "screened", "listening", "finished", "screened_out", "withdrawn", "expired"}
     return {
         "places": {"all": len(places), "free": len(places) - filled - len(held), "held": len(held), "filled": filled},

@@ -1,9 +1,9 @@
-"""People: what is known of listeners, and how each answer is told more coarsely.
+"""The published listeners: what is known about each, and the levels at which it can be published.
 
-Free texts are never published. Everything else that a listener said of themselves, their language, browser and sound
-output could be known to somebody who knows them (a quasi-identifier), so it goes through `anonymity`; only those who
-finished have answered, and of the others it is not said. What became of a run (`state`) and whether the prescreen was
-passed is nothing that others know. Times, attempts, numbers of right items and payments are left out.
+study.columns says how each column of listeners.csv is published; questions say it by their type. Free texts are never
+published. Every other answer, the language, the browser and the sample rate may be known to somebody who knows the
+listener (a quasi-identifier), so they are published k-anonymously, and only for listeners who finished. The outcome of
+a run and of the listening check are not known to others, so they are published as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from typing import Any
 from server.db.models import ACTIVE, COMPLETED, AssignmentState
 from server.export.responses import guarded
 from server.public_release.k_anonymity import WITHHELD, Level, QuasiIdentifier
+from server.public_release.responses import Masks, require_described
+from study.columns import LISTENER_COLUMNS, STEP_COLUMNS, AsIs, Renamed, RunOutcome
 from study.config import StudyConfig
+from study.prescreen.steps import graded_steps
 from study.questionnaire import (
     NOT_SAID,
     NUMBER,
@@ -37,7 +40,7 @@ NUMBER_LEVELS = 5
 
 
 def columns_of(config: StudyConfig, people: Sequence[Mapping[str, str]]) -> list[QuasiIdentifier]:
-    """What may be told of people, the most wanted first: questions in the order of study.toml, then the rest."""
+    """The quasi-identifiers, most important first: questions in the order of study.toml, then the rest."""
     columns = []
     for question in config.questions:
         name = f"q_{question.id}"
@@ -45,41 +48,74 @@ def columns_of(config: StudyConfig, people: Sequence[Mapping[str, str]]) -> list
             given = [person[name] for person in people if person[name]]
             columns.append(QuasiIdentifier(name, question.text, levels_of(question, given)))
     if len(config.study.languages) > 1:
-        columns.append(QuasiIdentifier("language", "Language of the pages that were read", (Level("as it was", str),)))
-    device = (Level("browser and size", str), Level("size of the device", lambda agent: agent.rpartition("-")[2]))
+        columns.append(QuasiIdentifier("language", "Language of the pages", (Level("unchanged", str),)))
+    device = (Level("browser and device size", str), Level("device size", lambda agent: agent.rpartition("-")[2]))
     columns.append(QuasiIdentifier("agent_class", "Family and size of the browser", device))
-    columns.append(QuasiIdentifier("sample_rate", "Sample rate of the sound output, in Hz", (Level("as it was", str),)))
+    columns.append(QuasiIdentifier("sample_rate", "Sample rate of the sound output, in Hz", (Level("unchanged", str),)))
     return columns
 
 
 def left_out(config: StudyConfig) -> list[str]:
-    """The questions that are never published, because they were answered in words."""
+    """The columns of questions that are never published, because the answers are free text."""
     return [f"q_{question.id}" for question in config.questions if isinstance(question, TextQuestion)]
+
+
+def require_listener_columns(config: StudyConfig, people: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse columns of listeners.csv for which nobody decided how they are published.
+
+    Raises:
+        RootnoteError: naming the first such column and the entry to add.
+    """
+    steps = {f"{step}_{suffix}" for step in graded_steps(config) for suffix in STEP_COLUMNS}
+    questions = {f"q_{question.id}" for question in config.questions}
+    described = LISTENER_COLUMNS.keys() | steps | questions
+    require_described("listeners.csv", set().union(*people), described, "LISTENER_COLUMNS")
+
+
+def published_run_columns() -> tuple[str, ...]:
+    """The columns of listeners.csv that are published for every run."""
+    return tuple(
+        name for name, column in LISTENER_COLUMNS.items() if isinstance(column.publish, AsIs | Renamed | RunOutcome)
+    )
+
+
+def publish_run(person: Mapping[str, Any], state: str, masks: Masks) -> dict[str, Any]:
+    """The published values of a run, without those about the person."""
+    row = {}
+    for name in published_run_columns():
+        match LISTENER_COLUMNS[name].publish:
+            case Renamed(what):
+                row[name] = masks.listeners[person[name]] if what == "listener" else masks.assignments[person[name]]
+            case RunOutcome():
+                row[name] = state
+            case AsIs():
+                row[name] = person[name]
+    return row
 
 
 def known_of(person: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], config: StudyConfig) -> dict[str, str]:
     """The true values of a listener: a row of listeners.csv and their rows of responses.csv."""
     answers = {f"q_{question.id}": _unguarded(str(person[f"q_{question.id}"])) for question in config.questions}
-    told = list(rows)
+    responses = list(rows)
     return answers | {
         "language": str(person["language"]),
-        **{name: _usual(row[name] for row in told) for name in ("agent_class", "sample_rate")},
+        **{name: _most_frequent(row[name] for row in responses) for name in ("agent_class", "sample_rate")},
     }
 
 
 def _unguarded(exported: str) -> str:
-    """An answer as it was given; an export keeps spreadsheets from taking one for a formula."""
+    """An answer as it was given, without the apostrophe that protects spreadsheets."""
     return exported[1:] if exported[:1] == "'" and guarded(exported[1:]) == exported else exported
 
 
 def outcome(state: str) -> str:
-    """What became of a run; whether somebody was paid is nobody's business."""
+    """The outcome of a run, without whether the listener was paid."""
     if AssignmentState(state) in COMPLETED:
         return AssignmentState.FINISHED.value
     return "under_way" if AssignmentState(state) in ACTIVE else state
 
 
-def _usual(values: Iterable[Any]) -> str:
+def _most_frequent(values: Iterable[Any]) -> str:
     counts = Counter(str(value) for value in values if value not in (None, ""))
     return min(counts, key=lambda value: (-counts[value], value)) if counts else NOT_ANSWERED
 
@@ -88,9 +124,9 @@ def _usual(values: Iterable[Any]) -> str:
 
 
 def levels_of(question: BaseQuestion, given: Sequence[str]) -> tuple[Level, ...]:
-    """How a question's answers are told, from fine to coarse; `given` are those that there are.
+    """The levels at which a question's answers can be published, from fine to coarse, for the answers `given`.
 
-    An answer that the question does not offer (it was another question once) is withheld: it might be words.
+    An answer that the question does not offer (because the question was changed) is withheld: it may be free text.
     """
     if isinstance(question, NumberQuestion):
         return tuple(_numbers(width, question.whole) for width in _widths(given, question.whole))
@@ -100,12 +136,12 @@ def levels_of(question: BaseQuestion, given: Sequence[str]) -> tuple[Level, ...]
     if isinstance(question, ScaleQuestion):
         levels += [_points(question, together) for together in range(2, question.points)]
     if isinstance(question, MultipleQuestion):
-        levels.append(Level("how many were chosen", _offered(question, lambda answer: _how_many(question, answer))))
+        levels.append(Level("number of options chosen", _offered(question, lambda answer: _how_many(question, answer))))
     return tuple(levels)
 
 
 def _offered(question: BaseQuestion, coarsen: Callable[[str], str]) -> Callable[[str], str]:
-    """Coarsen an answer that is offered; one that was not given stays so, any other is withheld."""
+    """Coarsen an offered answer; a missing answer stays missing, any other is withheld."""
     offered = frozenset(question.countable)
 
     def safe(answer: str) -> str:
@@ -122,27 +158,27 @@ def _how_many(question: BaseQuestion, answer: str) -> str:
 
 
 def _ages(question: AgeBandQuestion, together: int) -> Level:
-    """Bands of age, so many together."""
+    """Age bands, merged in groups of `together`."""
     bands = question.bands
     names = {NOT_SAID: NOT_SAID}
     for start in range(0, len(bands), together):
         members = bands[start : start + together]
         names |= {band_name(band): band_name((members[0][0], members[-1][1])) for band in members}
-    return Level(f"{together} bands together", _offered(question, names.__getitem__))
+    return Level(f"age bands merged in groups of {together}", _offered(question, names.__getitem__))
 
 
 def _points(question: ScaleQuestion, together: int) -> Level:
-    """Points of a scale, so many together."""
+    """Points of a scale, merged in groups of `together`."""
 
     def coarsen(answer: str) -> str:
         first = (int(answer) - 1) // together * together + 1
         return _from_to(first, min(first + together - 1, question.points))
 
-    return Level(f"{together} points together", _offered(question, coarsen))
+    return Level(f"points merged in groups of {together}", _offered(question, coarsen))
 
 
 def _widths(given: Sequence[str], whole: bool) -> list[Decimal]:
-    """Widths of bands, from about ten over what was answered upwards: 1, 2 or 5 times a power of ten."""
+    """Widths of bands: 1, 2 or 5 times a power of ten, starting where about ten bands cover the answers."""
     numbers = [number for answer in given if (number := _decimal(answer)) is not None]
     reach = (max(numbers) - min(numbers)) if numbers else Decimal(0)
     exponent = math.floor(math.log10(reach / MOST_BANDS)) if reach else 0
@@ -152,7 +188,7 @@ def _widths(given: Sequence[str], whole: bool) -> list[Decimal]:
 
 
 def _numbers(width: Decimal, whole: bool) -> Level:
-    """Numbers in bands that begin at multiples of `width`."""
+    """Numbers in bands that start at multiples of `width`."""
 
     def coarsen(answer: str) -> str:
         number = _decimal(answer)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from server.public_release.design import to_toml
-from server.public_release.k_anonymity import WITHHELD, GeneralisedTable, anonymise
+from server.public_release.k_anonymity import WITHHELD, GeneralisedColumn, anonymise
 from server.public_release.listeners import columns_of
 from server.public_release.responses import coarse_ms
+from study.columns import CoarseTime
 from study.config import StudyConfig
 from study.questionnaire import Question
 
@@ -31,6 +32,7 @@ QUESTIONS: list[dict[str, Any]] = [
 CONFIG = StudyConfig.model_validate(
     {"study": {"name": "S", "languages": ["en"]}, "corpus": CORPUS, "questions": QUESTIONS}
 )
+RULE = CoarseTime(step_ms=100, longest_ms=300_000)
 ANSWERS = {
     "q_age": st.sampled_from(["18 to 24", "25 to 34", "35 to 44", "65 or older", "not said", "", "Anna"]),
     "q_years": st.one_of(
@@ -48,7 +50,7 @@ ANSWERS = {
 PERSON = st.fixed_dictionaries(ANSWERS)
 
 
-def frame(published: list[GeneralisedTable]) -> pd.DataFrame:
+def frame(published: list[GeneralisedColumn]) -> pd.DataFrame:
     return pd.DataFrame({one.column.name: one.values for one in published})
 
 
@@ -114,9 +116,9 @@ def test_a_rare_value_takes_the_next_rarest_with_it() -> None:
 
 @given(st.integers(0, 10**7), st.integers(0, 10**7), st.floats(0, 3_600_000))
 def test_a_coarser_time_stays_on_its_side_of_the_rule(one: int, other: int, fastest: float) -> None:
-    coarse = coarse_ms(one, fastest)
+    coarse = coarse_ms(one, fastest, RULE)
     assert (coarse < fastest) == (one < fastest)
-    assert coarse <= coarse_ms(max(one, other), fastest)
+    assert coarse <= coarse_ms(max(one, other), fastest, RULE)
 
 
 @settings(max_examples=50, deadline=None)
