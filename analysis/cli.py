@@ -31,7 +31,7 @@ from analysis.report.html import Report, exclusions_in_words, rules_in_words, to
 from analysis.report.results import as_data as findings_data
 from analysis.report.results import compute_results, frames
 from analysis.responses.load import Responses, describe, read_responses
-from analysis.responses.simulated import SAID
+from analysis.responses.simulated import SIMULATED_NOTICE
 from analysis.statistics.agreement import Alternative, Table1, table1
 from analysis.statistics.bins import Bins, misfit, read_bins
 from analysis.statistics.comparison import compare_embedders, contrasts_as_data
@@ -241,7 +241,7 @@ def _as_data(content: Report, paths: Mapping[str, Path]) -> dict[str, Any]:
 def _show(content: Report, paths: Mapping[str, Path]) -> None:
     console = Console(highlight=False, soft_wrap=False)
     _show_tables(console, content.tables, content.bins)
-    said = [SAID] if content.responses.rehearsed else []
+    said = [SIMULATED_NOTICE] if content.responses.rehearsed else []
     said += rules_in_words(content.responses, content.rules_from)
     if content.registered:
         said += content.registered.in_words()

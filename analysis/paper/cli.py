@@ -16,7 +16,7 @@ from analysis.presentation.html import render
 from analysis.presentation.tables import percent as cell_percent
 from analysis.presentation.tables import write_interval
 from analysis.presentation.versions import versions
-from analysis.responses.simulated import SAID
+from analysis.responses.simulated import SIMULATED_NOTICE
 from analysis.retrieval.robustness.figure import draw
 from analysis.retrieval.robustness.perturbations import PERTURBATIONS
 from embeddings.provenance import replacing
@@ -46,7 +46,7 @@ def beside(report: Path | None, robustness: Path | None, attribution: Path | Non
 def _values(ours: reference.OwnResults) -> Mapping[str, Any]:
     return {
         "title": "Beside Exploring Musical Roots",
-        "rehearsal_said": SAID if ours.rehearsed else "",
+        "rehearsal_said": SIMULATED_NOTICE if ours.rehearsed else "",
         "table1": _table1(ours) if ours.table1 else None,
         "figure1": _figure1(ours) if ours.robustness is not None else None,
         "attribution": _attribution(ours) if ours.attribution else None,

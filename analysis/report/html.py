@@ -35,7 +35,7 @@ from analysis.report.methods_text import conclude, count, many_answers, methods,
 from analysis.report.reliability_text import in_words as reliability_in_words
 from analysis.report.results import ReportResults, compute_results
 from analysis.responses.load import Responses
-from analysis.responses.simulated import SAID
+from analysis.responses.simulated import SIMULATED_NOTICE
 from analysis.statistics.agreement import CHANCE, Cell, EmbedderTable, Table1
 from analysis.statistics.bins import Bins
 from analysis.statistics.bradley_terry import in_words as scale_in_words
@@ -193,7 +193,7 @@ def to_html(report: Report) -> str:
         for index, (name, table) in enumerate(report.tables.items())
     ]
     return environment.get_template("report.html.j2").render(
-        rehearsal_said=SAID,
+        rehearsal_said=SIMULATED_NOTICE,
         title=one_line(report.study) or "Listening study",
         report=report,
         responses=report.responses,

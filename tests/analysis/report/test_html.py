@@ -144,10 +144,10 @@ ODD: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
         lambda: one_embedder().assign(agreed=lambda f: (f["prompt"] < "p3") * 1)[[*NEEDED, "trial", "kind"]],
         "separate the answers",
     ),
-    "unknown columns": (lambda: one_embedder().assign(mood="good"), "does not know were left alone: &#39;mood&#39;"),
+    "unknown columns": (lambda: one_embedder().assign(mood="good"), "does not know were ignored: &#39;mood&#39;"),
     "mixed studies": (
         lambda: one_embedder().assign(study=lambda f: np.where(f["position"] < 5, "one", "two")),
-        "Answers of 2 studies are pooled: one, two",
+        "2 studies are pooled: one, two",
     ),
     "no similarity": (lambda: one_embedder().assign(similarity_high="", similarity_low=""), "order of the bins"),
 }  # fmt: skip

@@ -1,0 +1,50 @@
+"""The columns of the study's tables are described once, and every table follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from server.db.models import Response
+from server.export.responses import COMPUTED
+from study.columns import DESIGN_COLUMNS, RESPONSE_COLUMNS, ResponseColumn, arrow_schema, columns_read
+from study.trials import PlannedTrial, Triplet, read_trials, read_triplets, schedule_table, triplets_table
+
+TRIPLET = Triplet(0, "one", 1, 1, 4, 2, 3, 0.9, 0.1)
+TRIAL = PlannedTrial("one", 0, 1, "scored", 0, 1, 1, 4, 2, 3, 0.9, 0.1, "A")
+
+
+def test_every_column_has_a_source() -> None:
+    trial = {field.name for field in fields(PlannedTrial)}
+    for name, column in RESPONSE_COLUMNS.items():
+        found = {"trial": name in trial, "response": hasattr(Response, name), "computed": name in COMPUTED}
+        assert found[column.source], f"{name} is not a {column.source} value"
+        assert column.meaning[0].isupper() and not column.meaning.endswith(".")
+    assert COMPUTED.keys() == {name for name, column in RESPONSE_COLUMNS.items() if column.source == "computed"}
+
+
+def test_every_stored_value_of_a_response_is_a_column() -> None:
+    stored = {column.name for column in Response.__table__.columns} - {"id", "assignment_id", "late"}
+    assert stored <= RESPONSE_COLUMNS.keys(), "add these to study/columns.py"
+
+
+def test_a_column_must_say_how_it_is_published() -> None:
+    with pytest.raises(TypeError, match="publish"):
+        ResponseColumn("string", "Mood", source="response", analysis="used")  # type: ignore[call-arg]
+
+
+def test_the_analysis_needs_what_its_documentation_says() -> None:
+    assert columns_read("needed") == ("embedder", "listener", "prompt", "bin_high", "bin_low", "agreed")
+
+
+def test_design_tables_are_read_as_they_were_written() -> None:
+    assert read_triplets(triplets_table([TRIPLET])) == [TRIPLET]
+    assert read_trials(schedule_table([TRIAL])) == [TRIAL]
+    described = {field.name for kind in (Triplet, PlannedTrial) for field in fields(kind)}
+    assert DESIGN_COLUMNS.keys() == described - RESPONSE_COLUMNS.keys()
+
+
+def test_a_design_table_has_the_types_of_the_columns() -> None:
+    schema = arrow_schema(["kind", "list", "agreed", "similarity_low"])
+    assert [str(field.type) for field in schema] == ["string", "int64", "int8", "double"]
