@@ -28,18 +28,11 @@ from server.public_release.citation import citation, licence_text
 from server.public_release.design import published_design, turns_are_public
 from server.public_release.dictionary import dictionary, dictionary_markdown
 from server.public_release.k_anonymity import GeneralisedColumn, QuasiIdentifier, anonymise
-from server.public_release.listeners import (
-    columns_of,
-    known_of,
-    left_out,
-    outcome,
-    publish_run,
-    published_run_columns,
-    require_listener_columns,
-)
+from server.public_release.listeners import columns_of, known_of, left_out, outcome
 from server.public_release.metadata import Author, ReleaseMetadata
 from server.public_release.readme import count_states, readme
 from server.public_release.responses import Masks, mask, publishable, published_columns, published_type
+from server.public_release.runs import publish_run, published_run_columns, require_listener_columns
 from study.config import Study
 from study.export_manifest import MANIFEST, write_manifest
 from study.preregistration.document import JSON, MARKDOWN, FrozenPlan, read_frozen

@@ -184,9 +184,7 @@ def _report(out: Path, metadata: ReleaseMetadata, sums: str, as_json: bool) -> N
             err=True,
         )
     if as_json:
-        published = {
-            one.column.name: {"level": one.level.description, "withheld": one.withheld} for one in metadata.published
-        }
+        published = {one.column.name: {"level": one.level.says, "withheld": one.withheld} for one in metadata.published}
         counts = {
             "responses": metadata.responses,
             "listeners": metadata.listeners,
@@ -198,7 +196,7 @@ def _report(out: Path, metadata: ReleaseMetadata, sums: str, as_json: bool) -> N
     responses, listeners = count(metadata.responses, "response"), count(metadata.listeners, "listener")
     click.echo(f"Wrote {out}: {responses} of {listeners}, under random names.")
     for one in metadata.published:
-        click.echo(f"  {one.column.name}: {one.level.description}; {one.withheld:,} of {len(one.values):,} withheld")
+        click.echo(f"  {one.column.name}: {one.level.says}; {one.withheld:,} of {len(one.values):,} withheld")
     for column, reason in metadata.dropped.items():
         click.echo(f"  {column}: not published ({reason})")
     if metadata.checked:

@@ -91,7 +91,7 @@ def _entry_of(one: GeneralisedColumn) -> Entry:
         "unit": "",
         "values": ", ".join(values),
         "meaning": one.column.meaning,
-        "level": one.level.description,
+        "level": one.level.says,
         "withheld": one.withheld,
     }
 

@@ -23,9 +23,9 @@ WITHHELD = "withheld"
 
 @dataclass(frozen=True)
 class Level:
-    """One way to publish a column's values, and its description."""
+    """One way to publish a column's values: in words, and what becomes of a value."""
 
-    description: str
+    says: str
     coarsen: Callable[[str], str]
 
 

@@ -17,10 +17,7 @@ from typing import Any
 from server.db.models import ACTIVE, COMPLETED, AssignmentState
 from server.export.responses import guarded
 from server.public_release.k_anonymity import WITHHELD, Level, QuasiIdentifier
-from server.public_release.responses import Masks, require_described
-from study.columns import LISTENER_COLUMNS, STEP_COLUMNS, AsIs, Renamed, RunOutcome
 from study.config import StudyConfig
-from study.prescreen.steps import graded_steps
 from study.questionnaire import (
     NOT_SAID,
     NUMBER,
@@ -60,39 +57,6 @@ def left_out(config: StudyConfig) -> list[str]:
     return [f"q_{question.id}" for question in config.questions if isinstance(question, TextQuestion)]
 
 
-def require_listener_columns(config: StudyConfig, people: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse columns of listeners.csv for which nobody decided how they are published.
-
-    Raises:
-        RootnoteError: naming the first such column and the entry to add.
-    """
-    steps = {f"{step}_{suffix}" for step in graded_steps(config) for suffix in STEP_COLUMNS}
-    questions = {f"q_{question.id}" for question in config.questions}
-    described = LISTENER_COLUMNS.keys() | steps | questions
-    require_described("listeners.csv", set().union(*people), described, "LISTENER_COLUMNS")
-
-
-def published_run_columns() -> tuple[str, ...]:
-    """The columns of listeners.csv that are published for every run."""
-    return tuple(
-        name for name, column in LISTENER_COLUMNS.items() if isinstance(column.publish, AsIs | Renamed | RunOutcome)
-    )
-
-
-def publish_run(person: Mapping[str, Any], state: str, masks: Masks) -> dict[str, Any]:
-    """The published values of a run, without those about the person."""
-    row = {}
-    for name in published_run_columns():
-        match LISTENER_COLUMNS[name].publish:
-            case Renamed(what):
-                row[name] = masks.listeners[person[name]] if what == "listener" else masks.assignments[person[name]]
-            case RunOutcome():
-                row[name] = state
-            case AsIs():
-                row[name] = person[name]
-    return row
-
-
 def known_of(person: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], config: StudyConfig) -> dict[str, str]:
     """The true values of a listener: a row of listeners.csv and their rows of responses.csv."""
     answers = {f"q_{question.id}": _unguarded(str(person[f"q_{question.id}"])) for question in config.questions}
@@ -124,9 +88,9 @@ def _most_frequent(values: Iterable[Any]) -> str:
 
 
 def levels_of(question: BaseQuestion, given: Sequence[str]) -> tuple[Level, ...]:
-    """The levels at which a question's answers can be published, from fine to coarse, for the answers `given`.
+    """How a question's answers are told, from fine to coarse; `given` are those that there are.
 
-    An answer that the question does not offer (because the question was changed) is withheld: it may be free text.
+    An answer that the question does not offer (it was another question once) is withheld: it might be words.
     """
     if isinstance(question, NumberQuestion):
         return tuple(_numbers(width, question.whole) for width in _widths(given, question.whole))
@@ -136,12 +100,12 @@ def levels_of(question: BaseQuestion, given: Sequence[str]) -> tuple[Level, ...]
     if isinstance(question, ScaleQuestion):
         levels += [_points(question, together) for together in range(2, question.points)]
     if isinstance(question, MultipleQuestion):
-        levels.append(Level("number of options chosen", _offered(question, lambda answer: _how_many(question, answer))))
+        levels.append(Level("how many were chosen", _offered(question, lambda answer: _how_many(question, answer))))
     return tuple(levels)
 
 
 def _offered(question: BaseQuestion, coarsen: Callable[[str], str]) -> Callable[[str], str]:
-    """Coarsen an offered answer; a missing answer stays missing, any other is withheld."""
+    """Coarsen an answer that is offered; one that was not given stays so, any other is withheld."""
     offered = frozenset(question.countable)
 
     def safe(answer: str) -> str:
@@ -158,27 +122,27 @@ def _how_many(question: BaseQuestion, answer: str) -> str:
 
 
 def _ages(question: AgeBandQuestion, together: int) -> Level:
-    """Age bands, merged in groups of `together`."""
+    """Bands of age, so many together."""
     bands = question.bands
     names = {NOT_SAID: NOT_SAID}
     for start in range(0, len(bands), together):
         members = bands[start : start + together]
         names |= {band_name(band): band_name((members[0][0], members[-1][1])) for band in members}
-    return Level(f"age bands merged in groups of {together}", _offered(question, names.__getitem__))
+    return Level(f"{together} bands together", _offered(question, names.__getitem__))
 
 
 def _points(question: ScaleQuestion, together: int) -> Level:
-    """Points of a scale, merged in groups of `together`."""
+    """Points of a scale, so many together."""
 
     def coarsen(answer: str) -> str:
         first = (int(answer) - 1) // together * together + 1
         return _from_to(first, min(first + together - 1, question.points))
 
-    return Level(f"points merged in groups of {together}", _offered(question, coarsen))
+    return Level(f"{together} points together", _offered(question, coarsen))
 
 
 def _widths(given: Sequence[str], whole: bool) -> list[Decimal]:
-    """Widths of bands: 1, 2 or 5 times a power of ten, starting where about ten bands cover the answers."""
+    """Widths of bands, from about ten over what was answered upwards: 1, 2 or 5 times a power of ten."""
     numbers = [number for answer in given if (number := _decimal(answer)) is not None]
     reach = (max(numbers) - min(numbers)) if numbers else Decimal(0)
     exponent = math.floor(math.log10(reach / MOST_BANDS)) if reach else 0
@@ -188,7 +152,7 @@ def _widths(given: Sequence[str], whole: bool) -> list[Decimal]:
 
 
 def _numbers(width: Decimal, whole: bool) -> Level:
-    """Numbers in bands that start at multiples of `width`."""
+    """Numbers in bands that begin at multiples of `width`."""
 
     def coarsen(answer: str) -> str:
         number = _decimal(answer)

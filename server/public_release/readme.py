@@ -88,7 +88,7 @@ def _removed(metadata: ReleaseMetadata) -> list[str]:
         f"- Columns of responses.csv that are not published: {_withheld_columns()}.",
         _personal_data(metadata),
         *(
-            f"  - `{one.column.name}`: {one.level.description}; {one.withheld:,} of {len(one.values):,} withheld."
+            f"  - `{one.column.name}`: {one.level.says}; {one.withheld:,} of {len(one.values):,} withheld."
             for one in metadata.published
         ),
     ]

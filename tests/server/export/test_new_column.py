@@ -15,8 +15,8 @@ from embeddings.errors import RootnoteError
 from server.db import database
 from server.export import responses
 from server.public_release.dictionary import dictionary
-from server.public_release.listeners import require_listener_columns
 from server.public_release.responses import Masks, mask, published_columns
+from server.public_release.runs import require_listener_columns
 from study.columns import RESPONSE_COLUMNS, AsIs, Capped, Number, ResponseColumn, ResponsePublish, Withheld
 from study.trial_plan import read_plan
 from tests.server.conftest import Site
