@@ -1,6 +1,6 @@
 """`rootnote study irb`: the packet for a review board, as HTML and PDF.
 
-It is mounted into the group `study` by rootnote.py, because study must not import server.
+rootnote.py adds it to the group `study`, because study must not import server.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ FOLDER = "irb"
 def irb(folder: Path, out: Path | None) -> None:
     """Make the packet for a review board: packet.html and packet.pdf.
 
-    Protocol, recruitment, consent, pay, risks, withdrawal, data and a picture of every page, all from study.toml and
-    the running program. Example: rootnote study irb my-study
+    It contains protocol, recruitment, consent, pay, risks, withdrawal, data protection and a picture of every page, all
+    from study.toml and the running software.
+
+    Example: rootnote study irb my-study
     """
     from server.irb import context as gathering
     from server.irb.html import footer, header, render
@@ -33,6 +35,7 @@ def irb(folder: Path, out: Path | None) -> None:
     from server.irb.screen_list import tour
     from server.irb.screenshots import open_screenshooter
     from server.irb.summary import missing
+    from study.plurals import count
 
     study = load_study(folder)
     facts = gathering.gather(study, os.environ, datetime.now(UTC))
@@ -46,8 +49,8 @@ def irb(folder: Path, out: Path | None) -> None:
             temporary.write_text(page, encoding="utf-8")
         with replacing(out / "packet.pdf") as temporary:
             camera.print(page, temporary, html.escape(header(facts)), html.escape(footer(facts)))
-    click.echo(f"Wrote {out / 'packet.html'} and packet.pdf: {len(pictures)} pictures of pages.")
+    click.echo(f"Wrote {out / 'packet.html'} and packet.pdf with {count(len(pictures), 'picture')} of pages.")
     if lacking := missing(facts):
-        click.echo("The board will still ask for:")
+        click.echo("Still missing for the board:")
         for item in lacking:
             click.echo(f"  {item}")

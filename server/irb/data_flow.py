@@ -1,6 +1,6 @@
-"""The data-flow diagram: who sends what to whom, as SVG drawn from the study's settings.
+"""The data-flow diagram: who sends what to whom, as SVG from the study's settings.
 
-It prints in grey: what a box holds is said in words, and colour only repeats it. Units are pixels.
+It can be printed in grey: each box says in words what its colour means. Units are pixels.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from study.config import StudyConfig
 
 Kind = Literal["personal", "pseudonymous", "plain"]
 FILLS: dict[Kind, str] = {"personal": "#fbeecb", "pseudonymous": "#e3f0ee", "plain": "#ffffff"}
-SAYS: dict[Kind, str] = {
-    "personal": "holds what names a person",
+LABELS: dict[Kind, str] = {
+    "personal": "identifies persons",
     "pseudonymous": "pseudonyms only",
-    "plain": "nothing about a person",
+    "plain": "no personal data",
 }
 WIDTH, HEIGHT = 900, 500
-TITLE = "Where data of participants flow"
+TITLE = "Flow of participant data"
 
 
 @dataclass(frozen=True)
 class Box:
-    """A place where data are: its corner, size, name, and what is in it."""
+    """A place with data: its top left corner, size, name and content."""
 
     x: int
     y: int
@@ -39,7 +39,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Arrow:
-    """What goes from one point to another, written around the point (x, y); `both`: something comes back."""
+    """A flow from one point to another, labelled around the point (x, y); `both`: in both directions."""
 
     start: tuple[int, int]
     end: tuple[int, int]
@@ -50,7 +50,7 @@ class Arrow:
 
 
 def boxes(config: StudyConfig) -> dict[str, Box]:
-    """The places of this study, by name."""
+    """The places with data in this study, by name."""
     bucket = "a private bucket" if config.storage.stimuli else "a folder of the server"
     holds = ("holds the secret keys;", "stores nothing itself")
     found = {
@@ -72,7 +72,7 @@ def boxes(config: StudyConfig) -> dict[str, Box]:
 
 
 def arrows(config: StudyConfig) -> list[Arrow]:
-    """What goes where in this study."""
+    """The flows of this study."""
     found = [
         Arrow((234, 96), (345, 205), 262, 158, ("pages ⇄ answers, times,", "kind of browser"), both=True),
         Arrow((559, 205), (666, 110), 606, 142, ("answers,", "by pseudonym"), both=True),
@@ -96,26 +96,26 @@ def arrows(config: StudyConfig) -> list[Arrow]:
 
 
 def in_words(config: StudyConfig) -> list[str]:
-    """The diagram in sentences, for whoever cannot see it."""
+    """The diagram in sentences, for people who cannot see it."""
     market = {"mturk": "Mechanical Turk", "prolific": "Prolific", "link": ""}[config.recruiter.kind]
     straight = config.storage.stimuli and config.storage.delivery == "redirect"
     sentences = [
-        "The participant's browser gets pages from the web server, and sends answers, times and the kind of browser.",
-        "The browser fetches the clips from a private bucket, under random names and by addresses that soon end."
+        "The participant's browser loads pages from the web server and sends answers, times and the kind of browser.",
+        "The browser loads the clips from a private bucket, under random names and from addresses that soon expire."
         if straight
         else "The web server sends the clips under random names.",
-        "The web server writes answers and times into the database under a random pseudonym.",
-        "Researchers see progress at the desk and take exports, both by pseudonym.",
+        "The web server stores answers and times in the database under a random pseudonym.",
+        "Researchers see progress at the desk and export data, both by pseudonym.",
         "Backups are copies of the database on the host.",
     ]
     if market:
         sentences += [
             f"{market} sends the participant to the study, with the worker's id in the address.",
-            "The web server keeps that id encrypted in the vault, under a key that is not in the database.",
-            f"To pay, the researchers' commands open the vault and tell {market} whom to pay.",
+            "The web server stores that id in the vault, encrypted with a key that is not in the database.",
+            f"To pay, the researchers' commands open the vault and send {market} the ids of the workers to pay.",
         ]
     else:
-        sentences.append("The participant gives the completion code to the researchers, who pay by hand.")
+        sentences.append("The participant sends the completion code to the researchers, who pay manually.")
     return sentences
 
 
@@ -136,7 +136,7 @@ def _box(box: Box) -> Markup:
     middle = box.x + box.width // 2
     lines = [_line(middle, box.y + 26, box.name, "bold 15px")]
     lines += [_line(middle, box.y + 46 + 17 * number, text) for number, text in enumerate(box.lines)]
-    lines.append(_line(middle, box.y + box.height - 10, SAYS[box.kind], "italic 12px"))
+    lines.append(_line(middle, box.y + box.height - 10, LABELS[box.kind], "italic 12px"))
     dashes = Markup(' stroke-dasharray="6 4"') if box.kind == "personal" else ""
     return Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="8" fill="{}" stroke="#333"{}/>{}').format(
         box.x, box.y, box.width, box.height, FILLS[box.kind], dashes, Markup("").join(lines)

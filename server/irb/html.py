@@ -1,4 +1,4 @@
-"""The page: the sections as one HTML document that needs no other file, on a screen and on paper."""
+"""The packet as one self-contained HTML document, for screen and print."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from server.irb.screen_list import Picture
 from server.irb.screenshot_pages import screens
 from server.irb.summary import summary
 
-SHORT = 12  # characters of a hash, where it only tells two packets apart
+SHORT = 12  # characters of a hash that distinguish two packets
 
 
 def sections(facts: PacketContext, pictures: Sequence[Picture]) -> list[Section]:
@@ -41,7 +41,7 @@ def sections(facts: PacketContext, pictures: Sequence[Picture]) -> list[Section]
 
 
 def header(facts: PacketContext) -> str:
-    """What stands above every page."""
+    """The header of every page."""
     return (
         f"{facts.config.study.name} · study {facts.fingerprint[:SHORT]} · consent {facts.consent_hash[:SHORT]} · "
         f"Rootnote {facts.version}"
@@ -49,8 +49,8 @@ def header(facts: PacketContext) -> str:
 
 
 def footer(facts: PacketContext) -> str:
-    """What stands below every page."""
-    return f"Board packet of {facts.made_at:%Y-%m-%d}, made by rootnote study irb; regenerate it, do not edit it"
+    """The footer of every page."""
+    return f"Board packet of {facts.made_at:%Y-%m-%d}, made with rootnote study irb. To change it, change the study."
 
 
 def render(facts: PacketContext, pictures: Sequence[Picture]) -> str:

@@ -33,9 +33,9 @@ from tests.server.small_study import make_study
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SECTIONS = [
-    "The study in short", "Protocol", "Participants", "Recruitment", "Consent", "Compensation and time",
-    "Risks and benefits", "Withdrawal and participants' rights", "Data flow",
-    "What is stored, where and for how long", "Data security", "What participants see",
+    "The study in brief", "Protocol", "Participants", "Recruitment", "Consent", "Compensation and time",
+    "Risks and benefits", "Withdrawal and participants' rights", "Data flow", "Stored data", "Data security",
+    "Pages that participants see",
     "Appendix: every column of the database",
 ]  # fmt: skip
 
@@ -149,26 +149,26 @@ def test_what_the_files_leave_open_is_named(tmp_path: Path) -> None:
     (tmp_path / "consent.md").write_text("# A study\n\nThe [RESEARCHER] pays $0.75, or 0,50, by [CONTACT].\n")
     found = " ".join(missing(gather(facts.study, {}, NOW)))
     assert "study.researcher in study.toml is empty" in found and "study.contact" not in found
-    assert "[RESEARCHER] and [CONTACT] to be filled in" in found
-    assert "it does not name the pay of study.toml: $0.25 (left before the end)." in found
-    assert "the planned wage is below" in found
-    assert "no time with people was measured yet" in found and "has not been frozen yet" in found
+    assert "[RESEARCHER] and [CONTACT] must be filled in" in found
+    assert "it does not mention these amounts of study.toml: $0.25 (left before the end)." in found
+    assert "the planned hourly wage is below" in found
+    assert "not been measured with people" in found and "has not been frozen yet" in found
 
 
 def test_the_words_follow_from_the_settings(tmp_path: Path) -> None:
     plain = text_of(render(gathered(tmp_path / "a", toml="[prescreen]\nsteps = []\n"), []))
     assert "Listening check:" not in plain and "There is no deception" in plain
-    assert "Time with people: not measured yet." in plain
+    assert "has not been measured yet" in plain
     toml = '[prescreen]\nsteps = ["volume", "huggins"]\n[pay]\nwithdrawn_usd = 0.5\n[player]\nconfidence = true\n'
     rich = text_of(render(gathered(tmp_path / "b", toml=toml, catch=True), []))
     assert "6 sounds, all to be right, 2 attempts" in rich and "how sure they are (1 to 5)" in rich
-    assert "Who leaves early is paid $0.50. Who cannot use sound at all" in rich
+    assert "leave early are paid $0.50" in rich
 
 
 def test_what_is_posted_is_what_the_recruiter_shows(tmp_path: Path) -> None:
     turk = text_of(render(recruited(tmp_path / "m", "mturk", '[recruiter.mturk]\ntitle = "Hear & <see>"\n'), []))
     assert "Hear & <see>" in turk and "Time allotted 60 minutes" in turk and "at least 1,000 HITs approved" in turk
-    assert "Worker ids, which paying needs, lie in one table" in turk
+    assert "Worker ids, which payments need, are in one table" in turk
     prolific = text_of(render(recruited(tmp_path / "p", "prolific", '[recruiter.prolific]\ncurrency = "GBP"\n'), []))
     assert "1.50 GBP" in prolific and "Finished £1.50" in prolific
     link = gather(make_study(tmp_path / "l"), {"ROOTNOTE_PUBLIC_URL": "https://study.example.org/"}, NOW)
@@ -176,8 +176,8 @@ def test_what_is_posted_is_what_the_recruiter_shows(tmp_path: Path) -> None:
 
 
 def test_every_kind_has_its_words() -> None:
-    """A new recruiter, prescreen step or type of question is told to the board too."""
-    assert recruitment_consent.POSTS.keys() == compensation.HOW.keys() == MARKETPLACES.keys()
+    """A new marketplace, prescreen step or question type is described to the board."""
+    assert recruitment_consent.POSTS.keys() == compensation.PAYMENT_NOTES.keys() == MARKETPLACES.keys()
     assert protocol.CHECKS.keys() == screen_list.CHECKS.keys() == STEPS.keys()
     assert formatting.LANGUAGE_NAMES.keys() == LANGUAGES.keys()
     assert protocol.KINDS.keys() == QUESTION_TYPES.keys()
@@ -202,8 +202,8 @@ def test_time_is_measured_where_people_took_part(make_site: Callable[..., Site],
     [measured] = facts.measured
     assert (measured.source, measured.n, measured.median, measured.slow) == ("people", 3, 3, pytest.approx(4.2))
     assert measured.usd_at_median == pytest.approx(30) and measured.usd_at_slow == pytest.approx(22)
-    told = text_of(render(facts, []))
-    assert "$30.00 (BELOW the floor)" in told and "not measured yet" not in told
+    words = text_of(render(facts, []))
+    assert "$30.00 (BELOW the minimum)" in words and "not been measured yet" not in words
     other = make_study(tmp_path / "other", listeners=1)
     assert gather(other, live, NOW).measured == (), "the database of another study"
 
