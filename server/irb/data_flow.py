@@ -9,8 +9,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from server.irb.templating import environment
 from study.config import StudyConfig
 
 Kind = Literal["personal", "pseudonymous", "plain"]
@@ -36,6 +37,10 @@ class Box:
     width: int = 214
     height: int = 96
 
+    @property
+    def middle(self) -> int:
+        return self.x + self.width // 2
+
 
 @dataclass(frozen=True)
 class Arrow:
@@ -47,6 +52,15 @@ class Arrow:
     y: int
     words: tuple[str, ...]
     both: bool = False
+
+    @property
+    def label_width(self) -> int:
+        """Width of the white rectangle behind the label, so that the line does not cross the words."""
+        return round(6.9 * max(map(len, self.words))) + 8
+
+    @property
+    def label_height(self) -> int:
+        return 17 * len(self.words) + 2
 
 
 def boxes(config: StudyConfig) -> dict[str, Box]:
@@ -120,49 +134,19 @@ def in_words(config: StudyConfig) -> list[str]:
 
 
 def draw(config: StudyConfig) -> Markup:
-    """The diagram."""
-    parts = [_arrow(arrow) for arrow in arrows(config)]
-    parts += [_box(box) for box in boxes(config).values()]
-    parts += [_words(arrow) for arrow in arrows(config)]
-    return Markup(
-        '<svg viewBox="0 0 {0} {1}" role="img" aria-labelledby="flow-title flow-desc" xmlns="http://www.w3.org/2000/svg">'
-        '<title id="flow-title">{2}</title><desc id="flow-desc">{3}</desc>'
-        '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
-        'orient="auto-start-reverse"><path d="M0 0 10 5 0 10z" fill="#333"/></marker></defs>{4}</svg>'
-    ).format(WIDTH, HEIGHT, TITLE, " ".join(in_words(config)), Markup("").join(parts))
-
-
-def _box(box: Box) -> Markup:
-    middle = box.x + box.width // 2
-    lines = [_line(middle, box.y + 26, box.name, "bold 15px")]
-    lines += [_line(middle, box.y + 46 + 17 * number, text) for number, text in enumerate(box.lines)]
-    lines.append(_line(middle, box.y + box.height - 10, LABELS[box.kind], "italic 12px"))
-    dashes = Markup(' stroke-dasharray="6 4"') if box.kind == "personal" else ""
-    return Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="8" fill="{}" stroke="#333"{}/>{}').format(
-        box.x, box.y, box.width, box.height, FILLS[box.kind], dashes, Markup("").join(lines)
+    """The diagram as SVG."""
+    svg = (
+        environment()
+        .get_template("data_flow.svg")
+        .render(
+            width=WIDTH,
+            height=HEIGHT,
+            title=TITLE,
+            description=" ".join(in_words(config)),
+            boxes=boxes(config).values(),
+            arrows=arrows(config),
+            fills=FILLS,
+            labels=LABELS,
+        )
     )
-
-
-def _arrow(arrow: Arrow) -> Markup:
-    back = Markup(' marker-start="url(#tip)"') if arrow.both else ""
-    return Markup(
-        '<line x1="{}" y1="{}" x2="{}" y2="{}" stroke="#333" stroke-width="1.5" marker-end="url(#tip)"{}/>'
-    ).format(*arrow.start, *arrow.end, back)
-
-
-def _words(arrow: Arrow) -> Markup:
-    """The words on an arrow, on white so that the line does not run through them."""
-    wide = round(6.9 * max(map(len, arrow.words))) + 8
-    tall = 17 * len(arrow.words) + 2
-    ground = Markup('<rect x="{}" y="{}" width="{}" height="{}" fill="#fff"/>').format(
-        arrow.x - wide // 2, arrow.y - 14, wide, tall
-    )
-    return ground + Markup("").join(
-        _line(arrow.x, arrow.y + 17 * number, text, "13px") for number, text in enumerate(arrow.words)
-    )
-
-
-def _line(x: int, y: int, text: str, font: str = "13px") -> Markup:
-    return Markup('<text x="{}" y="{}" text-anchor="middle" style="font: {} sans-serif" fill="#111">{}</text>').format(
-        x, y, font, escape(text)
-    )
+    return Markup(svg)

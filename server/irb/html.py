@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from server.irb.blocks import Section
 from server.irb.compensation import compensation
 from server.irb.context import PacketContext
@@ -17,6 +15,7 @@ from server.irb.risks import risks, withdrawal
 from server.irb.screen_list import Picture
 from server.irb.screenshot_pages import screens
 from server.irb.summary import summary
+from server.irb.templating import environment
 
 SHORT = 12  # characters of a hash that distinguish two packets
 
@@ -55,13 +54,13 @@ def footer(facts: PacketContext) -> str:
 
 def render(facts: PacketContext, pictures: Sequence[Picture]) -> str:
     """The packet as HTML; the same facts and pictures give the same text."""
-    environment = Environment(
-        loader=PackageLoader("server.irb"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["data_uri"] = _data_uri
-    return environment.get_template("packet.html").render(
-        facts=facts, sections=sections(facts, pictures), header=header(facts), footer=footer(facts)
+    template = environment().get_template("packet.html")
+    return template.render(
+        facts=facts,
+        sections=sections(facts, pictures),
+        header=header(facts),
+        footer=footer(facts),
+        data_uri=_data_uri,
     )
 
 
