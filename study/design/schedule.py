@@ -1,10 +1,10 @@
 """The schedule: which listener hears which triplet, at which position, with the more similar clip on which side.
 
-A TrialList is one listener's trials. In the `paper` design every triplet is heard equally often, nobody meets a
-prompt twice, everybody meets every bin pair equally often but for one, the more similar clip is A in half of each
-triplet's and of each listener's trials, and each bin pair is spread evenly over the positions. In the `robust`
-design each listener answers every bin pair equally often over as many different prompts as there are.
-"Half" and "evenly" are exact where the numbers divide, and off by one where they don't.
+A TrialList is one listener's trials. In the `paper` design every triplet is heard equally often, no listener hears a
+prompt twice, each listener hears the bin pairs equally often (or with a difference of one), the more similar clip is A
+in half of the trials of each triplet and of each listener, and each bin pair is spread evenly over the positions. In
+the `robust` design each listener answers every bin pair equally often, over as many different prompts as possible.
+"Half" and "evenly" are exact where the numbers divide, and otherwise off by one.
 
 Conventions: lists count from 0 over all embedders, positions from 1; randomness comes from a seed.
 """
@@ -22,17 +22,17 @@ from study.config import DesignConfig
 from study.design.bin_pairs import BIN_PAIRS
 from study.trials import PlannedTrial, Triplet
 
-REPEAT_DISTANCE = 3  # a repeat comes at least so many positions after the first hearing
+REPEAT_DISTANCE = 3  # least number of positions between a trial and its repeat
 
 
 Cell = tuple[int, int]  # (prompt number, pair number)
 
 
 def make_schedule(triplets: Sequence[Triplet], design: DesignConfig, seed: int) -> list[PlannedTrial]:
-    """All TrialLists for the triplets, each embedder with a full set of its own.
+    """All TrialLists for the triplets, with a full set for each embedder.
 
     Raises:
-        RootnoteError: where the sizes in [design] cannot be met, naming the number to change.
+        RootnoteError: where no schedule has the sizes in [design], naming the number to change.
     """
     trials: list[PlannedTrial] = []
     embedders = list(dict.fromkeys(triplet.embedder for triplet in triplets))
@@ -64,12 +64,12 @@ def _one_embedder(
 
 
 def check_sizes(prompts: int, design: DesignConfig) -> None:
-    """Refuse sizes that no schedule can meet, naming the number."""
+    """Refuse sizes that no schedule can have, naming the number."""
     listeners, trials = design.listener_count, design.scored_trials
     if trials + design.catch_trials > prompts:
         raise RootnoteError(
             f"study.toml: design.trials = {trials} (and {design.catch_trials} catch trials) needs as many different "
-            f"prompts a listener, but there are {prompts}; lower design.trials or raise design.prompts."
+            f"prompts per listener, but there are {prompts}; lower design.trials or raise design.prompts."
         )
     if design.repeat_trials > (most := max(trials - REPEAT_DISTANCE + 1, 0)):
         raise RootnoteError(
@@ -79,7 +79,8 @@ def check_sizes(prompts: int, design: DesignConfig) -> None:
     if design.kind == "robust":
         if trials % len(BIN_PAIRS):
             raise RootnoteError(
-                f"study.toml: design.trials = {trials} is no multiple of the 6 bin pairs, as the robust design needs."
+                f"study.toml: design.trials = {trials} is not a multiple of the {len(BIN_PAIRS)} bin pairs; the robust "
+                f"design needs {trials // len(BIN_PAIRS) * len(BIN_PAIRS) or len(BIN_PAIRS)} or another multiple."
             )
         return
     count = prompts * len(BIN_PAIRS)
@@ -97,7 +98,7 @@ def assign_paper(prompts: int, listeners: int, trials: int, rng: np.random.Gener
     """Cells of each listener: distinct prompts, all pairs, every cell of prompts × pairs equally often.
 
     A block of prompts × 6 listeners is cyclic: listener (a, b) hears in slot j prompt a + offset_j and pair b + j,
-    so each slot covers every cell once. What is left over is filled greedily and repaired.
+    so each slot covers every cell once. Listeners beyond full blocks are matched by `_assign_rest`.
     """
     names, pair_names = rng.permutation(prompts), rng.permutation(len(BIN_PAIRS))
     block = prompts * len(BIN_PAIRS)
@@ -115,7 +116,7 @@ def assign_paper(prompts: int, listeners: int, trials: int, rng: np.random.Gener
 
 
 def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Generator) -> list[list[Cell]]:
-    """Fewer listeners than a cyclic block, every cell still equally often: matched listener by listener."""
+    """Cells of fewer listeners than a cyclic block, each still equally often, matched listener by listener."""
     from scipy.optimize import linear_sum_assignment
 
     target = listeners * trials // (prompts * len(BIN_PAIRS))
@@ -124,7 +125,7 @@ def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Gener
         cells: list[list[Cell]] = []
         for _ in range(listeners):
             pairs = _pairs_of(left.sum(axis=0), trials, rng)
-            # The cells that are most wanted first; a cell that is used up must not be taken.
+            # Prefer the cells that are needed most; a cell that is used up must not be taken.
             cost = -(left[:, pairs].T ** 2.0) - left.sum(axis=1) * 0.5 + rng.random((trials, prompts)) * 0.1
             cost[left[:, pairs].T == 0] = 1e6
             slots, chosen = linear_sum_assignment(cost)
@@ -144,31 +145,31 @@ def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Gener
 def _pairs_of(
     wanted: np.ndarray[tuple[int, ...], np.dtype[np.int64]], trials: int, rng: np.random.Generator
 ) -> list[int]:
-    """The pairs of one listener: each as often as the others but for one, the most wanted ones oftener."""
+    """The pairs of one listener: equally often or with a difference of one in favour of those needed most."""
     every, extra = divmod(trials, len(BIN_PAIRS))
     order = sorted(range(len(BIN_PAIRS)), key=lambda pair: (-int(wanted[pair]), rng.random()))
     return list(range(len(BIN_PAIRS))) * every + order[:extra]
 
 
 def assign_robust(prompts: int, listeners: int, trials: int, rng: np.random.Generator) -> list[list[Cell]]:
-    """Cells of each listener: distinct prompts, each pair equally often, cells used as evenly as can be.
+    """Cells of each listener: distinct prompts, each pair equally often, cells used as evenly as possible.
 
-    Prompts go round the listeners. Then pairs colour the bipartite graph of listeners and prompts, each split into
-    vertices of at most six edges: every pair comes once at each vertex, so no prompt keeps to one pair.
+    Prompts are dealt to the listeners in turn. Then pairs colour the bipartite graph of listeners and prompts, each
+    split into vertices of at most six edges: every pair comes once at each vertex, so no prompt always has one pair.
     """
     names, pair_names = rng.permutation(prompts), rng.permutation(len(BIN_PAIRS))
     chosen = [[int(names[(listener * trials + j) % prompts]) for j in range(trials)] for listener in range(listeners)]
     edges = [(listener, slot) for listener in range(listeners) for slot in range(trials)]
-    seen: dict[int, int] = defaultdict(int)
+    used: dict[int, int] = defaultdict(int)
     ends: dict[Cell, tuple[object, object]] = {}
     for index in rng.permutation(len(edges)):
         listener, slot = edges[index]
         prompt = chosen[listener][slot]
         ends[listener, slot] = (
             ("listener", listener, slot // len(BIN_PAIRS)),
-            ("prompt", prompt, seen[prompt] // len(BIN_PAIRS)),
+            ("prompt", prompt, used[prompt] // len(BIN_PAIRS)),
         )
-        seen[prompt] += 1
+        used[prompt] += 1
     colours = _colour_edges(ends, len(BIN_PAIRS))
     return [
         [(prompt, int(pair_names[colours[listener, slot]])) for slot, prompt in enumerate(row)]
@@ -215,13 +216,13 @@ def spread_positions(cells: list[list[Cell]], trials: int, rng: np.random.Genera
     these vertices with `trials` colours (König 1916) puts each position once at each vertex.
     """
     edges = [(listener, slot) for listener, row in enumerate(cells) for slot in range(len(row))]
-    seen: dict[int, int] = defaultdict(int)
+    used: dict[int, int] = defaultdict(int)
     right: dict[tuple[int, int], tuple[int, int]] = {}
     for index in rng.permutation(len(edges)):
         listener, slot = edges[index]
         pair = cells[listener][slot][1]
-        right[listener, slot] = (pair, seen[pair] // trials)
-        seen[pair] += 1
+        right[listener, slot] = (pair, used[pair] // trials)
+        used[pair] += 1
     colours = _colour_edges({edge: (("listener", edge[0]), ("pair", *right[edge])) for edge in right}, trials)
     names = rng.permutation(trials)
     return [[int(names[colours[listener, slot]]) for slot in range(len(row))] for listener, row in enumerate(cells)]
@@ -291,7 +292,7 @@ def _add_checks(
     trials = list(scored)
     for catch in _catch_trials(scored, triplets, design.catch_trials, rng):
         trials.insert(int(rng.integers(len(trials) + 1)), catch)
-    # Only trials that leave room for the distance are asked again.
+    # Only trials that leave room for the distance can be repeated.
     for index in rng.permutation(max(len(scored) - REPEAT_DISTANCE + 1, 0))[: design.repeat_trials]:
         original = scored[index]
         again = replace(original, kind="repeat", high_side="B" if original.high_side == "A" else "A")
@@ -303,9 +304,9 @@ def _add_checks(
 def _catch_trials(
     scored: list[PlannedTrial], triplets: list[Triplet], count: int, rng: np.random.Generator
 ) -> list[PlannedTrial]:
-    """Trials whose more similar clip is the prompt itself, on prompts the listener does not meet otherwise."""
-    met = {trial.prompt for trial in scored}
-    random_clips = {t.prompt: t for t in triplets if t.bin_low == 4 and t.prompt not in met}
+    """Trials whose more similar clip is the prompt itself, on prompts that the listener does not hear otherwise."""
+    heard = {trial.prompt for trial in scored}
+    random_clips = {t.prompt: t for t in triplets if t.bin_low == 4 and t.prompt not in heard}
     chosen = rng.permutation(sorted(random_clips))[:count]
     sides = rng.permutation(["A", "B"] * ((count + 1) // 2))
     return [

@@ -1,7 +1,7 @@
 """Triplets: a prompt X with two clips A and B from two different similarity bins.
 
 For each prompt one clip is drawn from each of the four bins; the six pairs of bins make its six triplets.
-Left out are exact duplicates (cosine ≥ 0.9999) and, unless `design.same_track` allows them, clips of the
+Exact duplicates (cosine ≥ 0.9999) are never drawn and, unless `design.same_track` allows it, neither are clips of the
 prompt's track or of the track of another clip drawn for it.
 Conventions: clips are corpus rows; ranks count from 1 among the prompt's neighbours, -1 outside them.
 """
@@ -19,6 +19,7 @@ from embeddings.provenance import Provenance
 from study.config import PAPER_PROMPTS, DesignConfig, StudyConfig
 from study.design.bin_pairs import BIN_PAIRS, BINS
 from study.design.bins import PromptNeighbours, Rows, SimilarityBins
+from study.plurals import count as number
 from study.trials import Triplet
 
 DUPLICATE = 0.9999
@@ -49,14 +50,14 @@ def triplets_provenance(config: StudyConfig, bins: dict[str, str]) -> Provenance
 
 
 def wanted_prompts(design: DesignConfig) -> int:
-    """How many prompts the design asks for: 15 in `paper`, up to one per trial in `robust`."""
+    """The number of prompts in the design: 15 in `paper`, up to one per trial in `robust`."""
     if design.prompts is not None:
         return design.prompts
     return PAPER_PROMPTS if design.kind == "paper" else design.listener_count * design.scored_trials
 
 
 def require_tracks(tracks: Rows, design: DesignConfig) -> None:
-    """Refuse a corpus that cannot hold a prompt and four clips of tracks of their own.
+    """Refuse a corpus with too few tracks for a prompt and four clips of different tracks.
 
     Raises:
         RootnoteError: where it has fewer than five tracks and `design.same_track` is false.
@@ -64,8 +65,8 @@ def require_tracks(tracks: Rows, design: DesignConfig) -> None:
     count, least = len(np.unique(tracks)), 1 + len(BINS)
     if not design.same_track and count < least:
         raise RootnoteError(
-            f"the corpus has {count} track{'' if count == 1 else 's'}, but a prompt and its four clips come from "
-            f"{least} different ones; give corpus.audio more music, or set design.same_track = true in study.toml."
+            f"the corpus has {number(count, 'track')}, but a prompt and its four clips come from {least} different "
+            "ones; give corpus.audio more music, or set design.same_track = true in study.toml."
         )
 
 
@@ -106,13 +107,13 @@ def draw_triplets(
     return triplets
 
 
-def _require_prompts(eligible: int, wanted: int, looked_at: int, design: DesignConfig) -> None:
-    # `robust` without a number takes as many as there are; only the number of trials sets a least.
+def _require_prompts(eligible: int, wanted: int, candidates: int, design: DesignConfig) -> None:
+    # `robust` without design.prompts takes all there are; only the number of trials sets a minimum.
     least = wanted if design.kind == "paper" or design.prompts is not None else design.scored_trials
     if eligible >= least:
         return
     raise RootnoteError(
-        f"only {eligible} of {looked_at} prompts have a clip "
+        f"only {eligible} of {candidates} prompts have a clip "
         + ("" if design.same_track else "of another track ")
         + f"in each bin, and the design needs {least}; in study.toml lower design.prompts, raise bins.half_width, "
         + ("" if design.same_track else "set design.same_track = true, ")
@@ -130,7 +131,7 @@ def _draw_clips(
     same_track: bool,
     rng: np.random.Generator,
 ) -> dict[int, Candidate] | None:
-    """One clip for each bin, or None where a bin has none that may be used."""
+    """One clip for each bin, or None where a bin has no suitable clip."""
     prompt = int(found.prompts[index])
     scores, rows = found.neighbours.scores[index], found.neighbours.rows[index]
     usable = (rows >= 0) & (scores < DUPLICATE)
@@ -164,7 +165,7 @@ def _random_bin(
     ranks: dict[int, int],
     rng: np.random.Generator,
 ) -> list[Candidate]:
-    """Up to some ATTEMPTS random clips of bin 4, from all over the corpus."""
+    """About ATTEMPTS random clips of bin 4, from the whole corpus."""
     pool: dict[int, Candidate] = {}
     query = np.asarray(vectors[prompt])
     for rows in _random_rows(len(vectors), rng):
@@ -181,7 +182,7 @@ def _random_bin(
 
 
 def _random_rows(count: int, rng: np.random.Generator) -> Iterator[Rows]:
-    """Rows in which to look for random clips: some from all over a large corpus; if they do not do, all of them."""
+    """Blocks of rows to search for random clips: samples of a large corpus first, then all of its rows."""
     if count > BLOCK:
         for _ in range(DRAWS):
             yield np.unique(rng.integers(count, size=DRAW))
@@ -190,7 +191,7 @@ def _random_rows(count: int, rng: np.random.Generator) -> Iterator[Rows]:
 
 
 def _distinct(drawn: dict[int, Candidate], vectors: npt.NDArray[np.float32], tracks: Rows, same_track: bool) -> bool:
-    """No two clips of one track (unless allowed), and no two that are exact duplicates."""
+    """Whether no two clips are exact duplicates or, unless allowed, from the same track."""
     clips = [candidate.clip for candidate in drawn.values()]
     if len(set(clips)) < len(clips):
         return False
