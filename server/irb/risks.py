@@ -94,7 +94,8 @@ def _afterwards(facts: PacketContext) -> list[str]:
         "following stays under the pseudonym, because payments must be accounted for: the version and time of consent, "
         "and how the run ended. Erasures are also recorded outside the database and repeated when a backup is "
         "restored.",
-        reach + " The researchers can then list all stored data of a person (rootnote server disclose) or erase them "
+        reach
+        + " On request, the researchers can list all stored data of a person (rootnote server disclose) or erase them "
         "(rootnote server erase). Both are logged.",
         f"Identities are deleted automatically {days}. The completion code can still be used for erasure.",
         "Anonymous data that were already published cannot be withdrawn; the page says so.",

@@ -64,7 +64,7 @@ def rows_of(made: list[Any]) -> list[Row]:
 
 
 def plainly_left_out(rows: list[Row], rule: str) -> list[bool]:
-    """What a rule leaves out, said as one would say it."""
+    """The rows that a rule leaves out, by a direct implementation."""
     runs: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         runs[row["assignment"]].append(row)

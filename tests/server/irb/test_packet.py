@@ -41,7 +41,7 @@ SECTIONS = [
 
 
 def text_of(html: str) -> str:
-    """What a reader reads, on one line."""
+    """The visible text, on one line."""
 
     class Reader(HTMLParser):
         read: list[str] = []  # noqa: RUF012
@@ -101,7 +101,7 @@ def test_only_the_vault_holds_who_a_listener_is() -> None:
 
 @pytest.mark.parametrize("kind", ["link", "mturk", "prolific"])
 @pytest.mark.parametrize("delivery", ["", "redirect", "proxy"])
-def test_the_diagram_is_whole_and_says_itself_in_words(kind: str, delivery: str) -> None:
+def test_the_diagram_is_complete_and_has_a_description(kind: str, delivery: str) -> None:
     storage = {"stimuli": "s3://bucket/clips", "delivery": delivery} if delivery else {}
     config = StudyConfig.model_validate(
         {"study": {"name": "A"}, "corpus": {"audio": "music"}, "recruiter": {"kind": kind}, "storage": storage}
@@ -122,7 +122,7 @@ def test_the_diagram_is_whole_and_says_itself_in_words(kind: str, delivery: str)
 # ------------------------------------------------------------------ the words
 
 
-def test_the_page_is_the_same_each_time_and_names_what_it_was_made_of(tmp_path: Path) -> None:
+def test_the_page_is_reproducible_and_shows_its_fingerprints(tmp_path: Path) -> None:
     facts = gathered(tmp_path)
     page = render(facts, [])
     assert render(gather(facts.study, {}, NOW), []) == page
@@ -135,7 +135,7 @@ def test_the_page_is_the_same_each_time_and_names_what_it_was_made_of(tmp_path: 
         assert all(f"{table.name}.{column.name}" in page for column in table.columns)
 
 
-def test_another_text_or_setting_is_another_protocol(tmp_path: Path) -> None:
+def test_another_text_or_setting_changes_the_fingerprint(tmp_path: Path) -> None:
     one = gathered(tmp_path)
     (tmp_path / "consent.md").write_text("# Another text\n")
     other = gather(one.study, {}, NOW)
@@ -143,7 +143,7 @@ def test_another_text_or_setting_is_another_protocol(tmp_path: Path) -> None:
     assert gathered(tmp_path / "paid", toml="[pay]\nreward_usd = 2.0\n").fingerprint != one.fingerprint
 
 
-def test_what_the_files_leave_open_is_named(tmp_path: Path) -> None:
+def test_what_is_missing_in_the_files_is_listed(tmp_path: Path) -> None:
     toml = "[pay]\nreward_usd = 0.75\nminutes = 4\nscreened_out_usd = 0.5\nwithdrawn_usd = 0.25\n"
     facts = gathered(tmp_path, toml=toml)
     (tmp_path / "consent.md").write_text("# A study\n\nThe [RESEARCHER] pays $0.75, or 0,50, by [CONTACT].\n")
@@ -155,7 +155,7 @@ def test_what_the_files_leave_open_is_named(tmp_path: Path) -> None:
     assert "not been measured with people" in found and "has not been frozen yet" in found
 
 
-def test_the_words_follow_from_the_settings(tmp_path: Path) -> None:
+def test_the_text_follows_from_the_settings(tmp_path: Path) -> None:
     plain = text_of(render(gathered(tmp_path / "a", toml="[prescreen]\nsteps = []\n"), []))
     assert "Listening check:" not in plain and "There is no deception" in plain
     assert "has not been measured yet" in plain
@@ -165,7 +165,7 @@ def test_the_words_follow_from_the_settings(tmp_path: Path) -> None:
     assert "leave early are paid $0.50" in rich
 
 
-def test_what_is_posted_is_what_the_recruiter_shows(tmp_path: Path) -> None:
+def test_the_recruitment_text_is_what_the_marketplace_shows(tmp_path: Path) -> None:
     turk = text_of(render(recruited(tmp_path / "m", "mturk", '[recruiter.mturk]\ntitle = "Hear & <see>"\n'), []))
     assert "Hear & <see>" in turk and "Time allotted 60 minutes" in turk and "at least 1,000 HITs approved" in turk
     assert "Worker ids, which payments need, are in one table" in turk
@@ -175,7 +175,7 @@ def test_what_is_posted_is_what_the_recruiter_shows(tmp_path: Path) -> None:
     assert "https://study.example.org/take" in text_of(render(link, []))
 
 
-def test_every_kind_has_its_words() -> None:
+def test_every_kind_has_its_description() -> None:
     """A new marketplace, prescreen step or question type is described to the board."""
     assert recruitment_consent.POSTS.keys() == compensation.PAYMENT_NOTES.keys() == MARKETPLACES.keys()
     assert protocol.CHECKS.keys() == screen_list.CHECKS.keys() == STEPS.keys()
@@ -215,7 +215,7 @@ def run(study: Study, *more: str) -> BaseException | None:
     return CliRunner().invoke(rootnote.cli, ["study", "irb", str(study.folder), *more]).exception
 
 
-def test_the_group_study_lists_the_command_and_it_explains_itself() -> None:
+def test_the_command_is_listed_and_has_help() -> None:
     listed = CliRunner().invoke(rootnote.cli, ["study", "--help"]).output
     assert re.search(r"^  irb +Make the packet for a review board", listed, re.MULTILINE)
     own = CliRunner().invoke(rootnote.cli, ["study", "irb", "--help"])
@@ -238,7 +238,9 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "pip install 'rootnote[packet]'" in str(run(make_study(tmp_path)))
 
 
-def test_a_missing_browser_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_browser_is_an_error_that_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ROOTNOTE_CHROMIUM", str(tmp_path / "nowhere"))
     problem = run(make_study(tmp_path / "study"))
     assert isinstance(problem, RootnoteError) and "ROOTNOTE_CHROMIUM" in str(problem)
