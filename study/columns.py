@@ -176,7 +176,7 @@ RESPONSE_COLUMNS: dict[str, ResponseColumn] = {
         "string", "One run by one listener", source="computed", analysis="used", publish=Renamed("assignment")
     ),
     "listener": ResponseColumn(
-        "string", "Listener, by pseudonym", source="computed", analysis="needed", publish=Renamed("listener")
+        "string", "Listener, by a random pseudonym", source="computed", analysis="needed", publish=Renamed("listener")
     ),
     "trial": ResponseColumn(
         "string", "Trial, as list-position", source="computed", analysis="used", publish=Renamed("trial")
@@ -285,8 +285,8 @@ RESPONSE_COLUMNS: dict[str, ResponseColumn] = {
 
 _RUN_TIME = Withheld("times and durations could identify a listener")
 LISTENER_COLUMNS: dict[str, ListenerColumn] = {
-    "assignment": ListenerColumn("string", "One run by one listener", publish=Renamed("assignment")),
-    "listener": ListenerColumn("string", "Listener, by pseudonym", publish=Renamed("listener")),
+    "assignment": ListenerColumn("string", "One run, as in responses.csv", publish=Renamed("assignment")),
+    "listener": ListenerColumn("string", "Listener, as in responses.csv", publish=Renamed("listener")),
     "list": ListenerColumn("int64", "Number of the trial list", publish=Withheld("the schedule would show the run")),
     "state": ListenerColumn("string", "State of the run", publish=RunOutcome()),
     "prescreen": ListenerColumn(

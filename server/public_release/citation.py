@@ -28,7 +28,7 @@ def licence_text(licence: str, holders: Sequence[Author]) -> str:
     names = "; ".join(author.full_name for author in holders)
     return (
         f"{terms.name} ({licence})\n{terms.url}\n\nThe data in this folder are by {names}.\n{terms.summary}\n\n"
-        "The licence doesn't cover the music, which is not included.\n"
+        "The licence does not cover the music, which is not included.\n"
     )
 
 

@@ -49,7 +49,7 @@ def _response_entry(name: str) -> Entry:
         case Renamed(what):
             kind, values = "text", "random name"
             # The meaning of `trial` describes the true name.
-            meaning = f"{'Trial' if what == 'trial' else meaning}; the name was made for this release"
+            meaning = f"{'Trial' if what == 'trial' else meaning}; the same {what} has the same name in every file"
         case Capped(most):
             values, meaning = f"0 to {most}", f"{meaning}; larger numbers are published as {most}"
         case CoarseTime(step_ms, longest_ms):
@@ -112,7 +112,7 @@ def dictionary_markdown(described: Mapping[str, Sequence[Entry]]) -> str:
         title = "responses.csv and responses.parquet" if file == "responses.csv" else file
         lines += ["", f"## {title}", "", "| column | type | unit | values | meaning |", "|---|---|---|---|---|"]
         for entry in entries:
-            meaning = entry["meaning"] + (f" (published as: {entry['level']})" if "level" in entry else "")
+            meaning = entry["meaning"] + (f" (level: {entry['level']})" if "level" in entry else "")
             cells = (f"`{entry['name']}`", entry["type"], entry["unit"], entry["values"], meaning)
             lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"

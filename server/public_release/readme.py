@@ -32,20 +32,18 @@ def readme(metadata: ReleaseMetadata) -> str:
         "",
         "## How to use the data",
         "",
-        "`sha256sum -c SHA256SUMS` checks that every file is as it was published. With Rootnote (this release was made "
-        f"with version {VERSION}),",
+        "`sha256sum -c SHA256SUMS` checks that every file is as it was published. The following command makes the "
+        "complete report from this folder alone, with the exclusion rules of study.toml. The release was made with "
+        f"Rootnote {VERSION}.",
         "",
         "```sh",
         "rootnote analysis report responses.csv --out report",
         "```",
         "",
-        "makes the complete report from this folder alone, with the exclusion rules of study.toml. "
-        + (
-            "This was done before publication: every digit of Table 1 (table1.csv) was equal to Table 1 from the "
-            "study's own data."
-            if metadata.checked
-            else "Table 1 was not compared with Table 1 from the study's own data when this release was made."
-        ),
+        "The report was made before publication: every digit of Table 1 (table1.csv) was equal to Table 1 from the "
+        "study's own data."
+        if metadata.checked
+        else "Table 1 was not compared with Table 1 from the study's own data when this release was made.",
         "",
         "## Who took part",
         "",
@@ -97,9 +95,10 @@ def _removed(metadata: ReleaseMetadata) -> list[str]:
     ]
     if metadata.withdrawn_responses:
         withdrawn = count(metadata.withdrawn_responses, "response")
-        lines.append(f"- {withdrawn} of listeners who withdrew, which no table counts.")
+        lines.append(f"- Not published: {withdrawn} of listeners who withdrew. No table counts them.")
     if metadata.withheld_settings:
-        lines.append(f"- In study.toml: {', '.join(f'`{key}`' for key in metadata.withheld_settings)}.")
+        keys = ", ".join(f"`{key}`" for key in metadata.withheld_settings)
+        lines.append(f"- Settings of study.toml that are not published: {keys}.")
     if metadata.turns_public:
         lines.append(
             "- The seed and the frozen plan. In this study they determine the order in which trial lists were "
@@ -110,14 +109,14 @@ def _removed(metadata: ReleaseMetadata) -> list[str]:
 
 def _coarsened() -> str:
     """The columns whose values are coarser than in the study's own data."""
-    coarse = []
+    coarse = {}
     for name, column in RESPONSE_COLUMNS.items():
         match column.publish:
             case CoarseTime(step_ms, longest_ms):
-                coarse.append(f"`{name}` is in steps of {step_ms} ms, up to {longest_ms // 1000} s")
+                coarse[name] = f"in steps of {step_ms} ms, up to {longest_ms // 1000} s"
             case Capped(most):
-                coarse.append(f"`{name}` is at most {most}")
-    return "; ".join(coarse) + "."
+                coarse[name] = f"at most {most}"
+    return "Coarser values: " + "; ".join(f"{', '.join(names)} ({how})" for how, names in _by_reason(coarse)) + "."
 
 
 def _withheld_columns() -> str:
@@ -141,7 +140,7 @@ def _personal_data(metadata: ReleaseMetadata) -> str:
     return (
         f"- What listeners who finished said about themselves is published so that at least {metadata.k} of them share "
         f"each combination of values (k-anonymity, k = {metadata.k}). Values are coarser where this was necessary, and "
-        f"`{WITHHELD}` where that was not enough. Nothing is published about the answers of those who did not finish."
+        f"`{WITHHELD}` where that was not enough. For listeners who did not finish, these columns are blank."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,31 @@ import pytest
 from analysis.responses.load import read_responses
 from embeddings.errors import RootnoteError
 from server.db import database
+from server.db.models import Response
 from server.export import responses
 from server.public_release.dictionary import dictionary
 from server.public_release.responses import Masks, mask, published_columns
 from server.public_release.runs import require_listener_columns
 from study.columns import RESPONSE_COLUMNS, AsIs, Capped, Number, ResponseColumn, ResponsePublish, Withheld
 from study.trial_plan import read_plan
+from study.trials import PlannedTrial
 from tests.server.conftest import Site
+
+
+def test_every_column_has_a_source() -> None:
+    trial = {field.name for field in fields(PlannedTrial)}
+    for name, column in RESPONSE_COLUMNS.items():
+        found = {"trial": name in trial, "response": hasattr(Response, name), "computed": name in responses.COMPUTED}
+        assert found[column.source], f"{name} is not a {column.source} value"
+        assert column.meaning[0].isupper() and not column.meaning.endswith(".")
+    assert responses.COMPUTED.keys() == {
+        name for name, column in RESPONSE_COLUMNS.items() if column.source == "computed"
+    }
+
+
+def test_every_stored_value_of_a_response_is_a_column() -> None:
+    stored = {column.name for column in Response.__table__.columns} - {"id", "assignment_id", "late"}
+    assert stored <= RESPONSE_COLUMNS.keys(), "add these to study/columns.py"
 
 
 def describe(publish: ResponsePublish) -> ResponseColumn:
