@@ -110,7 +110,7 @@ _PLAYS = Capped(5)
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column: its Arrow type and its meaning, which begins with a capital and ends without a full stop."""
 
     type: ArrowType
@@ -118,7 +118,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResponseColumn(Column):
+class ResponseColumn(TableColumn):
     """A column of `responses`.
 
     Attributes:
@@ -135,7 +135,7 @@ class ResponseColumn(Column):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListenerColumn(Column):
+class ListenerColumn(TableColumn):
     """A column of listeners.csv."""
 
     publish: ListenerPublish
@@ -143,14 +143,14 @@ class ListenerColumn(Column):
 
 
 # Columns of triplets.parquet and schedule.parquet that no response has.
-DESIGN_COLUMNS: dict[str, Column] = {
-    "triplet": Column("int64", "Number of the triplet, from 0; -1 in a catch trial"),
-    "list": Column("int64", "Number of the trial list, from 0"),
-    "rank_high": Column("int64", "Rank of clip_high among the neighbours of the prompt, from 1; -1 outside them"),
-    "rank_low": Column("int64", "Rank of clip_low among the neighbours of the prompt, from 1; -1 outside them"),
-    "track_prompt": Column("int64", "Track of the prompt"),
-    "track_high": Column("int64", "Track of clip_high"),
-    "track_low": Column("int64", "Track of clip_low"),
+DESIGN_COLUMNS: dict[str, TableColumn] = {
+    "triplet": TableColumn("int64", "Number of the triplet, from 0; -1 in a catch trial"),
+    "list": TableColumn("int64", "Number of the trial list, from 0"),
+    "rank_high": TableColumn("int64", "Rank of clip_high among the neighbours of the prompt, from 1; -1 outside them"),
+    "rank_low": TableColumn("int64", "Rank of clip_low among the neighbours of the prompt, from 1; -1 outside them"),
+    "track_prompt": TableColumn("int64", "Track of the prompt"),
+    "track_high": TableColumn("int64", "Track of clip_high"),
+    "track_low": TableColumn("int64", "Track of clip_low"),
 }
 
 
