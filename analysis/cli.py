@@ -235,12 +235,12 @@ def _show(content: Report, paths: Mapping[str, Path]) -> None:
 
     from analysis.presentation.tables import LEGEND, one_line
     from analysis.report.html import exclusions_in_words, rules_in_words
-    from analysis.responses.simulated import SAID
+    from analysis.responses.simulated import SIMULATED_NOTICE
     from analysis.statistics.two_way import survival
 
     console = Console(highlight=False, soft_wrap=False)
     _show_tables(console, content.tables, content.bins)
-    said = [SAID] if content.responses.rehearsed else []
+    said = [SIMULATED_NOTICE] if content.responses.rehearsed else []
     said += rules_in_words(content.responses, content.rules_from)
     if content.registered:
         said += content.registered.in_words()

@@ -146,9 +146,9 @@ def parse_effects(texts: tuple[str, ...]) -> tuple[float, ...]:
 
 
 def _pair_names() -> list[str]:
-    from study.design.schedule import PAIRS
+    from study.design.bin_pairs import BIN_PAIRS, pair_name
 
-    return [f"{high}-{low}" for high, low in PAIRS]
+    return [pair_name(*pair) for pair in BIN_PAIRS]
 
 
 def find_layout(study: Study, embedder: str | None) -> Designed:

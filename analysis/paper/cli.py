@@ -40,11 +40,11 @@ def beside(report: Path | None, robustness: Path | None, attribution: Path | Non
 
 def _values(ours: reference.OwnResults) -> Mapping[str, Any]:
     from analysis.presentation.versions import versions
-    from analysis.responses.simulated import SAID
+    from analysis.responses.simulated import SIMULATED_NOTICE
 
     return {
         "title": "Beside Exploring Musical Roots",
-        "rehearsal_said": SAID if ours.rehearsed else "",
+        "rehearsal_said": SIMULATED_NOTICE if ours.rehearsed else "",
         "table1": _table1(ours) if ours.table1 else None,
         "figure1": _figure1(ours) if ours.robustness is not None else None,
         "attribution": _attribution(ours) if ours.attribution else None,
@@ -58,7 +58,7 @@ def _table1(ours: reference.OwnResults) -> Mapping[str, Any]:
     from analysis.paper.figures import draw_rates
     from analysis.presentation.tables import percent as cell_percent
     from analysis.presentation.tables import write_interval
-    from analysis.statistics.agreement import BIN_PAIRS
+    from study.design.bin_pairs import BIN_PAIRS
 
     assert ours.table1 is not None
     printed = reference.paper_table1()

@@ -68,7 +68,7 @@ def _any(frame: pd.DataFrame, masks: list[Mask]) -> Mask:
 
 def _says(name: str, plan: ExclusionPlan) -> str:
     if name in RULES:
-        return RULES[name].says(plan.thresholds)
+        return RULES[name].describe(plan.thresholds)
     return {NONE: "nothing left out", PLAN: "used in every other table", ALL: "whether planned or not"}[name]
 
 

@@ -35,11 +35,12 @@ from analysis.report.methods_text import conclude, count, many_answers, methods,
 from analysis.report.reliability_text import in_words as reliability_in_words
 from analysis.report.results import ReportResults, compute_results
 from analysis.responses.load import Responses
-from analysis.responses.simulated import SAID
-from analysis.statistics.agreement import BIN_PAIRS, CHANCE, Cell, EmbedderTable, Table1
+from analysis.responses.simulated import SIMULATED_NOTICE
+from analysis.statistics.agreement import CHANCE, Cell, EmbedderTable, Table1
 from analysis.statistics.bins import Bins
 from analysis.statistics.bradley_terry import in_words as scale_in_words
 from analysis.statistics.comparison import Contrast, write_difference, write_newcombe
+from study.design.bin_pairs import BIN_PAIRS
 
 ALPHA = 0.05
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
@@ -192,7 +193,7 @@ def to_html(report: Report) -> str:
         for index, (name, table) in enumerate(report.tables.items())
     ]
     return environment.get_template("report.html.j2").render(
-        rehearsal_said=SAID,
+        rehearsal_said=SIMULATED_NOTICE,
         title=one_line(report.study) or "Listening study",
         report=report,
         responses=report.responses,

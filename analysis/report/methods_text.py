@@ -13,10 +13,10 @@ from analysis.presentation.tables import one_line, sidedness
 from analysis.presentation.versions import versions
 from analysis.report.results import ReportResults
 from analysis.responses.load import Responses
-from analysis.responses.validate import BINS
 from analysis.statistics.agreement import Table1
 from analysis.statistics.bins import Bins
 from analysis.statistics.two_way import LEVEL, Dependence, survival
+from study.design.bin_pairs import BINS
 
 
 def methods(

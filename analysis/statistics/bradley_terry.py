@@ -23,7 +23,7 @@ from scipy import stats
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
-from analysis.responses.validate import BINS
+from study.design.bin_pairs import BINS
 
 Floats = npt.NDArray[np.float64]
 PRIOR_SD = 3.0

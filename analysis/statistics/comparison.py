@@ -23,9 +23,9 @@ import pandas as pd
 from scipy import stats
 from scipy.stats import binomtest, fisher_exact
 
-from analysis.responses.validate import BINS
-from analysis.statistics.agreement import BIN_PAIRS, Cell, count_responses, exact_binomial, holm, tabulate
+from analysis.statistics.agreement import Cell, count_responses, exact_binomial, holm, tabulate
 from analysis.statistics.two_way import Z, two_way_variance
+from study.design.bin_pairs import BIN_PAIRS, BINS
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ import pandas as pd
 from scipy import sparse, stats
 
 from analysis.responses.load import numbered
-from analysis.responses.validate import BINS
-from analysis.statistics.agreement import BIN_PAIRS, CHANCE, Alternative, exact_binomial, holm
+from analysis.statistics.agreement import CHANCE, Alternative, exact_binomial, holm
+from study.design.bin_pairs import BIN_PAIRS, BINS
 
 Ints = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float64]

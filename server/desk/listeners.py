@@ -14,7 +14,7 @@ from server.assignments.experiment import Experiment
 from server.db.models import Answer, Assignment, Listener, PrescreenResult, Response
 from server.desk.overview import is_graded, minutes_between, standing_column
 from study.languages import LANGUAGES
-from study.trial_plan import PlannedTrial
+from study.trials import PlannedTrial
 
 PAGE = 25
 

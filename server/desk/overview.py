@@ -34,7 +34,6 @@ from server.payments.hourly_pay import HourlyPay, hourly_pay, quantile
 from study.prescreen.registry import STEPS
 
 HOURS = 48
-PAIRS = tuple((high, low) for high in (1, 2, 3) for low in range(high + 1, 5))
 
 
 @dataclass(frozen=True)
@@ -325,6 +324,6 @@ def minutes_between(begun: datetime, ended: datetime) -> float:
 
 
 def standing_column() -> Any:
-    """The state as it is now (server.assignments.steps.effective_state): without a place, an active one has expired."""
+    """The state now (server.assignments.steps.effective_state): an active run without a place has expired."""
     held = select(Place.assignment_id).where(Place.assignment_id == Assignment.id).exists()
     return case((Assignment.state.in_(ACTIVE) & ~held, AssignmentState.EXPIRED.value), else_=Assignment.state)

@@ -25,6 +25,7 @@ from server.desk import auth, rendering
 from server.desk import listeners as desk_listeners
 from server.desk import overview as desk
 from server.desk import questions as desk_questions
+from study.design.bin_pairs import BIN_PAIRS
 
 blueprint = Blueprint("researcher", __name__, url_prefix="/desk")
 blueprint.before_request(auth.guard)
@@ -106,7 +107,7 @@ def triplets() -> WebResponse:
     """Answers to every triplet."""
     progress = desk.answers(_session(), _experiment())
     matrices = desk.matrices(progress) if len(progress) <= MATRIX_TRIPLETS else {}
-    return _render("triplets", total=len(progress), matrices=matrices, spread=desk.spread(progress), pairs=desk.PAIRS)
+    return _render("triplets", total=len(progress), matrices=matrices, spread=desk.spread(progress), pairs=BIN_PAIRS)
 
 
 @blueprint.get("/questions")

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from study.columns import RESPONSE_COLUMNS
 from study.config import StudyConfig
 from study.marketplaces import load_marketplace
 
@@ -190,22 +191,13 @@ TABLES: dict[str, Table] = {
             "id": NO_ONE,
             "assignment_id": RUN,
             "position": Column("which trial"),
-            "choice": Column("A or B"),
-            "response_ms": Column("time to answer, in milliseconds"),
-            "plays_x": Column("how often X was heard to its end"),
-            "plays_a": Column("how often A was heard to its end"),
-            "plays_b": Column("how often B was heard to its end"),
-            "late": Column("whether the place had run out"),
+            "late": Column("whether the place had expired"),
+            **{
+                name: Column(column.meaning[0].lower() + column.meaning[1:])
+                for name, column in RESPONSE_COLUMNS.items()
+                if column.source == "response"
+            },
             "answered_at": Column("when"),
-            "seconds_x": Column("seconds of X that sounded"),
-            "seconds_a": Column("seconds of A that sounded"),
-            "seconds_b": Column("seconds of B that sounded"),
-            "play_order": Column("in which order the clips were begun"),
-            "focus_losses": Column("how often the page was left or hidden"),
-            "sample_rate": Column("sample rate of the sound output"),
-            "output_latency_ms": Column("delay of the sound output, as the browser estimates it"),
-            "agent_class": Column("family and size of the browser, such as firefox-desktop; not its description"),
-            "confidence": Column("how sure the listener was, 1 to 5, where that is asked"),
         },
     ),
     "answers": Table(
