@@ -148,7 +148,7 @@ def test_the_public_release_publishes_or_names_every_question(study: Study, tmp_
     assert done.returncode == 0, done.stderr
     assert "q_mood: bands of" in done.stdout
     reason = "its question type does not say how answers are published"
-    assert f"q_favourite: not told ({reason})" in done.stdout
+    assert f"q_favourite: not published ({reason})" in done.stdout
     assert reason in (tmp_path / "release" / "README.md").read_text(encoding="utf-8")
 
 
@@ -171,7 +171,7 @@ def test_pages_are_in_the_language_and_in_english_where_it_has_no_translation(st
     with app.test_request_context("/take?lang=fr"):
         words = app.jinja_env.from_string('{{ _("Which noise is the loudest?") }}|{{ _("Third noise") }}').render()
     assert words == "Quel bruit est le plus fort ?|Third noise"
-    app.extensions["rootnote.engine"].dispose()
+    app.extensions["rootnote"].engine.dispose()
 
 
 def test_what_a_simulated_listener_cannot_answer_is_one_sentence(

@@ -157,7 +157,7 @@ def test_the_text_follows_from_the_settings(tmp_path: Path) -> None:
     assert "has not been measured yet" in plain
     toml = '[prescreen]\nsteps = ["volume", "huggins"]\n[pay]\nwithdrawn_usd = 0.5\n[player]\nconfidence = true\n'
     rich = text_of(render(gathered(tmp_path / "b", toml=toml, catch=True), []))
-    assert "6 sounds, all to be right, 2 attempts" in rich and "how sure they are (1 to 5)" in rich
+    assert "6 sounds, all must be right, 2 attempts" in rich and "how sure they are (1 to 5)" in rich
     assert "leave early are paid $0.50" in rich
 
 
