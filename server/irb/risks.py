@@ -86,7 +86,8 @@ def _leaving(config: StudyConfig) -> list[str]:
 def _afterwards(facts: PacketContext) -> list[str]:
     contact = facts.config.study.contact
     reach = f"Participants can write to {contact}, shown on every page." if contact else "No contact is set yet."
-    days = f"{facts.config.privacy.identity_days:g} days after the last payment"
+    number = facts.config.privacy.identity_days
+    days = f"{number:g} {'day' if number == 1 else 'days'} after the last payment"
     return [
         "At any time after the end, participants can erase all their answers themselves: with the link on the last "
         "page, or at /withdraw with their completion code. This does not affect payment.",
