@@ -12,10 +12,13 @@ import functools
 import importlib
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from embeddings.errors import ConfigError
 from embeddings.extras import missing_package
-from embeddings.models.base import Embedder, ModelOptions
+
+if TYPE_CHECKING:
+    from embeddings.models.base import Embedder, ModelOptions
 
 # name -> "module:function", called as load(options). Imported only when asked for.
 EMBEDDERS: dict[str, str] = {
