@@ -112,9 +112,9 @@ def _read_csv(path: Path, content: bytes, columns: list[str]) -> pa.Table:
         ragged = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text)
         if ragged:
             row, expected, got = ragged.groups()
-            columns = counted(int(expected), "column")
+            header = counted(int(expected), "column")
             raise RootnoteError(
-                f"{path}, row {row} has {counted(int(got), 'value')}, but the header has {columns}; fix that row."
+                f"{path}, row {row} has {counted(int(got), 'value')}, but the header has {header}; fix that row."
             ) from error
         raise RootnoteError(f"{path} is not a readable CSV file ({text.splitlines()[0]}); export it again.") from error
 
