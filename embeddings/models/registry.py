@@ -53,6 +53,8 @@ def load_embedder(name: str, options: ModelOptions | None = None, *, ignore_unus
         CheckpointError: where the checkpoint is missing or not the right one.
         MissingPackageError: where a package that the embedder needs is not installed.
     """
+    from embeddings.models.base import ModelOptions  # imports numpy
+
     options = options or ModelOptions()
     if not is_embedder(name):
         raise ConfigError(f"there is no embedder '{name}'; the known ones are: {', '.join(embedder_names())}.")
