@@ -1,8 +1,8 @@
-"""The paper's own findings beside ours: Table 1, the shapes of Figure 1, Tables 2 and 3, in one page.
+"""The paper's findings and your own: Table 1, the shapes of Figure 1, Tables 2 and 3.
 
-Ours are read from what the commands left: `table1.json` of `report`, `robustness.json`, `attribution.json`. The paper
-prints Figure 1 as a picture, without numbers; what its text says of each curve is in `reference/paper_figure1.csv`:
-over which levels an embedder still returned the target consistently.
+Own results are read from the output of the commands: `table1.json` of `report`, `robustness.json`, `attribution.json`.
+The paper prints Figure 1 without numbers; `reference/paper_figure1.csv` has what its text says about each curve: the
+levels over which an embedder consistently returned the target.
 Conventions: rates in [0, 1]; steps of Table 3 count from the centre of bin 1, 0.02 each.
 """
 
@@ -27,7 +27,7 @@ RATES = ("hit1", "hit5", "hit10")
 
 @dataclass(frozen=True)
 class OwnResults:
-    """What of ours can be laid beside the paper; None where it was not given."""
+    """Own results to compare with the paper; None for those that were not given."""
 
     table1: Table1 | None
     rehearsed: bool
@@ -37,7 +37,7 @@ class OwnResults:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says of one curve of Figure 1: consistently returned from `low` to `high`, in its words."""
+    """What the paper says about one curve of Figure 1: target consistently returned from `low` to `high`; the quote."""
 
     perturbation: str
     embedder: str
@@ -47,36 +47,38 @@ class Claim:
 
 
 def claims() -> list[Claim]:
-    """All that the paper's Section 5.1 says of Figure 1."""
+    """All statements about Figure 1 in Section 5.1 of the paper."""
     with files("analysis").joinpath("reference/paper_figure1.csv").open(encoding="utf-8") as handle:
         rows = pd.read_csv(handle).itertuples(index=False, name=None)
         return [Claim(str(name), str(by), float(low), float(high), str(words)) for name, by, low, high, words in rows]
 
 
 def read_own_results(report: Path | None, robustness: Path | None, attribution: Path | None) -> OwnResults:
-    """Read what was found; each is a folder that a command wrote, or the JSON file in it.
+    """Read own results; each is a folder that a command wrote, or the JSON file in it.
 
     Raises:
-        RootnoteError: where a file is missing or is not what the command wrote.
+        RootnoteError: if a file is missing or was not written by the command.
     """
     table1 = _read(report, "table1.json", "report")
     cells = _read(robustness, "robustness.json", "robustness")
     found = _read(attribution, "attribution.json", "attribution")
     try:
-        ours = OwnResults(
+        own = OwnResults(
             _table1(table1) if table1 else None,
             bool(table1) and any(own.get("rehearsed", False) for own in table1.values()),
             _cells(cells) if cells else None,
             found["embedders"] if found else None,
         )
-        # What lacks something is found now, not in the middle of the page.
-        if ours.attribution:
-            table2(ours.attribution), table3(ours.attribution)
-        if ours.robustness is not None:
-            compare(ours.robustness)
-        return ours
+        # Find missing fields now, not in the middle of the page.
+        if own.attribution:
+            table2(own.attribution), table3(own.attribution)
+        if own.robustness is not None:
+            compare(own.robustness)
+        return own
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RootnoteError(f"a file to lay beside the paper lacks or misstates {error}; make it again.") from error
+        raise RootnoteError(
+            f"a file to compare lacks a field or has a wrong value ({error}); run the command that wrote it again."
+        ) from error
 
 
 def _read(path: Path | None, name: str, command: str) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def paper_table1() -> Table1:
 
 @dataclass(frozen=True)
 class ClaimComparison:
-    """A claim, and one of our embedders' lowest and highest hit rates at 1 and 10 where it holds and beyond."""
+    """A claim, and an own embedder's lowest and highest hit rates within the claimed levels and at other levels."""
 
     claim: Claim
     embedder: str
@@ -126,7 +128,7 @@ class ClaimComparison:
 
 
 def compare(cells: pd.DataFrame) -> list[ClaimComparison]:
-    """Every claim of the paper with each embedder of ours."""
+    """Every claim of the paper with each of your embedders."""
     found = []
     for claim in claims():
         for embedder in cells["embedder"].unique():
@@ -145,7 +147,7 @@ def _span(rows: pd.DataFrame) -> dict[str, tuple[float, float]] | None:
 
 @dataclass(frozen=True)
 class PublishedDistribution:
-    """A row of Table 2: whose, and the mean, median and standard deviation with the prompt and the nearest clip."""
+    """A row of Table 2: embedder, source, and mean, median and standard deviation for prompt and nearest clip."""
 
     name: str
     paper: bool
@@ -175,7 +177,7 @@ class OwnValue:
 
 
 def table3(attribution: Mapping[str, Any]) -> list[OwnValue]:
-    """Table 3, the paper's first; embedders without thresholds are left out."""
+    """Table 3, the paper's rows first; embedders without thresholds are left out."""
     paper = paper_table3().sort_values("threshold")
     rows = [_reached("CLMR", True, paper.to_dict(orient="records"))]
     return rows + [_reached(name, False, own["table3"]) for name, own in attribution.items() if own["table3"]]

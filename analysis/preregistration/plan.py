@@ -1,8 +1,7 @@
-"""What was planned: the study that responses belong to, and the rules of exclusion that hold for them.
+"""What was planned: the study that responses belong to, and the exclusion rules that apply to them.
 
-The study is the one named, or the one whose study.toml lies beside the responses or in the folder above (a
-rehearsal's). Rules come from the command line, else from the frozen plan, else from study.toml, else they are the
-defaults.
+The study is the one named, or the one whose study.toml is next to the responses or in the folder above (for a
+rehearsal). Rules come from the command line, else from the frozen plan, else from study.toml, else the defaults apply.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from analysis.preregistration.deviations import present_rules, read_plan_of
+from analysis.preregistration.deviations import read_plan_of, rules_in_effect
 from analysis.responses.exclusions import ExclusionPlan, parse_rules
 from analysis.responses.load import DEFAULT_PLAN, Responses, under_rules
 from embeddings.errors import RootnoteError
@@ -20,7 +19,7 @@ from study.preregistration.document import FrozenPlan
 
 @dataclass(frozen=True)
 class PlannedAnalysis:
-    """The rules that hold, where they come from (in words), and the study where there is one."""
+    """The exclusion rules, where they come from (in words), and the study if there is one."""
 
     exclusions: ExclusionPlan
     source: str
@@ -33,22 +32,22 @@ def find_plan(responses: Path, study: Path | None, rules: str | None) -> Planned
     """The rules for a file of responses.
 
     Raises:
-        RootnoteError: where the study that was named cannot be read, or a rule is not known.
+        RootnoteError: if the named study cannot be read, or a rule is unknown.
     """
     chosen = None if rules is None else parse_rules(rules)
     found, notes = _find_study(responses, study)
-    frozen, said = read_plan_of(found)
-    exclusions = present_rules(found, frozen) or DEFAULT_PLAN
+    frozen, problems = read_plan_of(found)
+    exclusions = rules_in_effect(found, frozen) or DEFAULT_PLAN
     source = "" if found is None else f"{found.folder.name}/study.toml"
     if frozen is not None:
         source = f"the frozen plan {frozen.hash[:12]}"
     if chosen is not None:
         exclusions, source = replace(exclusions, rules=chosen), "--rules"
-    return PlannedAnalysis(exclusions, source, found, frozen, (*notes, *said))
+    return PlannedAnalysis(exclusions, source, found, frozen, (*notes, *problems))
 
 
 def apply_plan(planned: PlannedAnalysis, read: Responses, named: bool) -> tuple[PlannedAnalysis, Responses]:
-    """The plan and the responses under it; a study that merely lies near responses of others does not hold for them.
+    """The plan and the responses under it; a study that was only found nearby applies only to its own responses.
 
     Args:
         named: whether the study was named, not found.
@@ -56,8 +55,8 @@ def apply_plan(planned: PlannedAnalysis, read: Responses, named: bool) -> tuple[
     if named or planned.study is None or not read.studies or planned.study.config.study.name in read.studies:
         return planned, read
     note = (
-        f"The study.toml near the responses is of {planned.study.config.study.name}, not of {', '.join(read.studies)}, "
-        "so neither its rules nor its plan hold."
+        f"The study.toml near the responses is for {planned.study.config.study.name}, not for "
+        f"{', '.join(read.studies)}, so its rules and plan were not used."
     )
     rules = read.plan if planned.source == "--rules" else DEFAULT_PLAN
     source = planned.source if planned.source == "--rules" else ""
@@ -67,8 +66,8 @@ def apply_plan(planned: PlannedAnalysis, read: Responses, named: bool) -> tuple[
 def _find_study(responses: Path, study: Path | None) -> tuple[Study | None, tuple[str, ...]]:
     if study is not None:
         return load_study(study), ()
-    beside = responses.resolve().parent
-    for folder in (beside, beside.parent):
+    parent = responses.resolve().parent
+    for folder in (parent, parent.parent):
         if not (folder / "study.toml").is_file():
             continue
         try:

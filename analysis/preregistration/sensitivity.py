@@ -1,12 +1,12 @@
-"""The ladder of exclusions: Table 1 with none of the rules, with each alone, with the plan's and with all of them.
+"""Sensitivity to exclusions: Table 1 with no exclusion rule, with each rule alone, with the plan's and with all.
 
-A result that stands on every rung does not hang on who was left out.
-Conventions: a rung is a set of rules; counts are of scored trials; what is dropped is counted against no rule at all.
+A result that is the same under every specification does not depend on who was excluded.
+Conventions: a specification is a set of rules; counts are of scored trials; "dropped" is relative to no rule at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,66 +21,73 @@ NONE, PLAN, ALL = "none", "the plan's", "every rule"
 
 @dataclass(frozen=True)
 class Specification:
-    """Table 1 under one set of rules; `hindered` says why a rule could not be applied (then there are no tables)."""
+    """Table 1 under one set of exclusion rules.
+
+    `not_applicable` says why a rule could not be applied, and is empty if it was; then there are no tables.
+    """
 
     name: str
-    says: str
+    description: str
     in_plan: bool
     tables: Table1
     responses: int
     listeners: int
     responses_dropped: int
     listeners_dropped: int
-    hindered: str = ""
+    not_applicable: str = ""
 
 
 def sensitivity_analysis(read: Responses, alternative: Alternative = "two-sided") -> list[Specification]:
-    """Every rung for a file of responses. A rule that cannot be applied is a rung without tables."""
+    """Table 1 under every specification. A rule that cannot be applied gives a specification without tables."""
     return sensitivity_analysis_of_frame(read.everything, read.plan, alternative)
 
 
 def sensitivity_analysis_of_frame(
     frame: pd.DataFrame, plan: ExclusionPlan, alternative: Alternative = "two-sided"
 ) -> list[Specification]:
-    """Every rung for checked responses of all kinds (columns as analysis.responses.load gives them)."""
+    """The same for checked responses of all kinds (columns as analysis.responses.load gives them)."""
     masks = {name: found for name in RULES if (found := mask_of(frame, name, plan.thresholds)) is not None}
     scored = only_scored(frame)
     total, people = len(scored), int(scored["listener"].nunique())
-    rungs = []
+    specifications = []
     for name, rules in sensitivity_plans(plan):
-        says = _says(name, plan)
+        description = _describe(name, plan)
         in_plan = name in (PLAN, *plan.rules)
         if name in RULES and name not in masks:
-            rungs.append(Specification(name, says, in_plan, {}, total, people, 0, 0, why_not(frame, name)))
+            specifications.append(
+                Specification(name, description, in_plan, {}, total, people, 0, 0, why_not(frame, name))
+            )
             continue
         left = scored if name == NONE else only_scored(frame[~_any(frame, [masks[r] for r in rules if r in masks])])
         listeners = int(left["listener"].nunique())
         tables = table1(left, alternative) if len(left) else {}
-        rungs.append(
-            Specification(name, says, in_plan, tables, len(left), listeners, total - len(left), people - listeners)
+        specifications.append(
+            Specification(
+                name, description, in_plan, tables, len(left), listeners, total - len(left), people - listeners
+            )
         )
-    return rungs
+    return specifications
 
 
 def _any(frame: pd.DataFrame, masks: list[Mask]) -> Mask:
     return np.asarray(np.logical_or.reduce([np.zeros(len(frame), np.bool_), *masks]), np.bool_)
 
 
-def _says(name: str, plan: ExclusionPlan) -> str:
+def _describe(name: str, plan: ExclusionPlan) -> str:
     if name in RULES:
         return RULES[name].says(plan.thresholds)
-    return {NONE: "nothing left out", PLAN: "used in every other table", ALL: "whether planned or not"}[name]
+    return {NONE: "nothing excluded", PLAN: "used in every other table", ALL: "planned or not"}[name]
 
 
-def to_frame(rungs: list[Specification]) -> pd.DataFrame:
-    """The ladder as a table: a row per rung, embedder and bin pair that has responses."""
+def to_frame(specifications: Sequence[Specification]) -> pd.DataFrame:
+    """One row per specification, embedder and bin pair that has responses (ladder.csv)."""
     rows = [
         {
-            "rules": rung.name,
-            "says": rung.says,
-            "in_plan": rung.in_plan,
-            "responses_dropped": rung.responses_dropped,
-            "listeners_dropped": rung.listeners_dropped,
+            "rules": one.name,
+            "says": one.description,
+            "in_plan": one.in_plan,
+            "responses_dropped": one.responses_dropped,
+            "listeners_dropped": one.listeners_dropped,
             "embedder": embedder,
             "bin_high": high,
             "bin_low": low,
@@ -92,53 +99,56 @@ def to_frame(rungs: list[Specification]) -> pd.DataFrame:
             "p": cell.test.p if cell.test else None,
             "p_holm": cell.p_holm,
         }
-        for rung in rungs
-        for embedder, table in rung.tables.items()
+        for one in specifications
+        for embedder, table in one.tables.items()
         for (high, low), cell in table.pairs.items()
         if cell.n
     ]
     return pd.DataFrame(rows)
 
 
-def as_data(rungs: list[Specification]) -> list[Mapping[str, object]]:
-    """The ladder as plain data; `hindered` is empty where the rule was applied."""
+def as_data(specifications: Sequence[Specification]) -> list[Mapping[str, object]]:
+    """The specifications as plain data; `hindered` is empty if the rule was applied."""
     return [
         {
-            "rules": rung.name,
-            "says": rung.says,
-            "in_plan": rung.in_plan,
-            "hindered": rung.hindered,
-            "responses": rung.responses,
-            "listeners": rung.listeners,
-            "responses_dropped": rung.responses_dropped,
-            "listeners_dropped": rung.listeners_dropped,
+            "rules": one.name,
+            "says": one.description,
+            "in_plan": one.in_plan,
+            "hindered": one.not_applicable,
+            "responses": one.responses,
+            "listeners": one.listeners,
+            "responses_dropped": one.responses_dropped,
+            "listeners_dropped": one.listeners_dropped,
             "pairs": {
                 embedder: {
                     f"{high}-{low}": {"agreed": cell.agreed, "n": cell.n, "rate": cell.rate, "p_holm": cell.p_holm}
                     for (high, low), cell in table.pairs.items()
                 }
-                for embedder, table in rung.tables.items()
+                for embedder, table in one.tables.items()
             },
         }
-        for rung in rungs
+        for one in specifications
     ]
 
 
-def in_words(rungs: list[Specification], alpha: float = 0.05) -> str:
-    """Whether any bin pair changes sides of significance from rung to rung."""
-    standing = [rung for rung in rungs if rung.tables]
-    pairs = {(name, pair) for rung in standing for name, table in rung.tables.items() for pair in table.pairs}
-    moved = []
+def in_words(specifications: Sequence[Specification], alpha: float = 0.05) -> str:
+    """Whether any bin pair gains or loses significance, or changes direction, between specifications."""
+    applied = [one for one in specifications if one.tables]
+    pairs = {(name, pair) for one in applied for name, table in one.tables.items() for pair in table.pairs}
+    changed = []
     for name, pair in sorted(pairs):
-        cells = [rung.tables[name].pairs[pair] for rung in standing if name in rung.tables]
-        told = {(cell.p_holm < alpha, (cell.rate or 0) > 0.5) for cell in cells if cell.p_holm is not None}
-        if len({direction if certain else None for certain, direction in told}) > 1:
-            moved.append(f"{name} {pair[0]}–{pair[1]}")
-    if not moved:
+        cells = [one.tables[name].pairs[pair] for one in applied if name in one.tables]
+        results = {
+            ((cell.rate or 0) > 0.5) if cell.p_holm < alpha else None for cell in cells if cell.p_holm is not None
+        }
+        if len(results) > 1:
+            changed.append(f"{name} {pair[0]}–{pair[1]}")
+    if not changed:
         return (
-            "No bin pair gains or loses its significance on any rung: the conclusions do not hang on who is left out."
+            "No bin pair gains or loses significance under any set of rules: the conclusions do not depend on the "
+            "exclusions."
         )
     return (
-        f"On some rungs significance changes for {', '.join(moved)}: there the conclusion hangs on who is left out, or "
-        "on how many answers remain."
+        f"Under some sets of rules, significance changes for {', '.join(changed)}: there, the conclusion depends on "
+        "who is excluded, or on how many answers remain."
     )

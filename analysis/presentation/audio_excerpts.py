@@ -1,4 +1,4 @@
-"""Excerpts: short pieces of audio files that a page plays."""
+"""Excerpts: short parts of audio files for a page to play."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ RATE = 44_100
 
 
 def write_excerpt(source: Path, start: float, seconds: float, folder: Path, name: str) -> str | None:
-    """Write `folder`/audio/`name` and give its address in a page in `folder`; None where the source cannot be read.
+    """Write `folder`/audio/`name` as FLAC; the relative URL for a page in `folder`, None if the source cannot be read.
 
-    Written anew each time: what an earlier run left under that name may be of other music.
+    It is written every time, because a file of an earlier run under that name may be from other music.
     """
     try:
         clip = read_clip(source, start, seconds, RATE)

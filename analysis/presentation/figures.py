@@ -1,6 +1,6 @@
 """Figures: drawings of bins and agreement, as SVG text that is the same for the same input.
 
-Conventions: colours can be told apart by colour-blind readers and are never the only sign; what is drawn in
+Conventions: colours are distinguishable for colour-blind readers and never the only sign; what is drawn in
 ink is `currentColor`, so that a figure inlined in a page takes the page's light or dark text colour; no date,
 no external reference, ids prefixed so that several figures can share a page.
 """
@@ -32,7 +32,7 @@ logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 # Okabe and Ito's colours, bin 1 to bin 4; each stands out on white and on near-black.
 BIN_COLOURS = {1: "#0072B2", 2: "#009E73", 3: "#E69F00", 4: "#CC79A7"}
-# Replaced by currentColor: a colour nobody else uses.
+# A placeholder that is replaced by currentColor.
 INK = "#010203"
 BAR = "#8a94a6"
 
@@ -135,7 +135,7 @@ def plot_forest(table: EmbedderTable, beyond: Sequence[Dependence] = ()) -> Figu
         _draw_rate(axes, -row, table.pairs[pair])
         cell = others.get(f"{pair[0]}–{pair[1]}")
         if cell:
-            # Below the pooled one, thin, with ends: told apart without colour.
+            # Below the pooled interval, thin, with caps: distinguishable without colour.
             axes.errorbar(
                 [100 * cell.rate], [-row - 0.28], fmt="none", ecolor=INK, elinewidth=1, capsize=2.5,
                 xerr=[[100 * max(cell.rate - cell.ci_low, 0)], [100 * max(cell.ci_high - cell.rate, 0)]],
@@ -168,26 +168,19 @@ def _draw_rate(axes: Axes, y: float, cell: Cell) -> None:
 
 
 def _describe_forest(table: EmbedderTable) -> str:
-    said = [
+    rates = [
         f"bins {high} and {low}: {percent(table.pairs[high, low])} %"
         for high, low in BIN_PAIRS
         if table.pairs[high, low].n
     ]
-    return "Agreement with 95 % intervals; " + ", ".join(said)
-
-
-def draw_table1(tables: Table1, bins: Mapping[str, Bins]) -> str:
-    """Table 1 as a picture: per embedder the bins on the similarity scale, and the table beside it (SVG).
-
-    It stands on a white card with its text as outlines, so it looks the same on a light and a dark page.
-    """
-    with styled("path"):
-        said = "; ".join(f"{one_line(name)}: {_describe_table(table)}" for name, table in tables.items())
-        return as_svg(plot_table1(tables, bins), "table1", f"Table 1. {said}", "#1f2328")
+    return "Agreement with 95 % intervals; " + ", ".join(rates)
 
 
 def plot_table1(tables: Table1, bins: Mapping[str, Bins]) -> Figure:
-    """The same as a figure; call it, and save it, within `styled`."""
+    """Table 1 as a picture: per embedder the bins on the similarity scale, and the table next to it.
+
+    It is drawn on a white card. Call it, and save it, within `styled("path")`, so that it looks the same everywhere.
+    """
     rows = len(tables)
     figure = Figure(figsize=(11, 0.35 + 2.75 * rows))
     card = FancyBboxPatch(
@@ -244,14 +237,6 @@ def _two_lines(figure: Figure, x: float, y: float, step: float, first: str, seco
     figure.text(x, y + shift, first, ha="center", va="center", fontsize=12, fontweight=weight)
     if second:
         figure.text(x, y - shift, second, ha="center", va="center", fontsize=8.5, alpha=0.75)
-
-
-def _describe_table(table: EmbedderTable) -> str:
-    return ", ".join(
-        f"bins {high} and {low} {percent(table.pairs[high, low])} %"
-        for high, low in BIN_PAIRS
-        if table.pairs[high, low].n
-    )
 
 
 # One embedder after another: colour, line and marker differ together.

@@ -1,39 +1,61 @@
-"""Pages: self-contained HTML from the templates of this package, without script or any other file."""
+"""Pages: self-contained HTML from the templates of this package, with no scripts and no other files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from analysis.presentation.tables import one_line
+from analysis.presentation.formatting import clock, correlation, cosine, count, share_percent, three_digits
+from analysis.presentation.tables import (
+    one_line,
+    percent,
+    stars,
+    write_difference,
+    write_interval,
+    write_newcombe,
+    write_p,
+    write_wilson,
+)
 
 
-def render(template: str, values: Mapping[str, Any]) -> str:
-    """The page that `template` makes of `values`; what comes from the data is escaped."""
-    environment = Environment(
+@cache
+def environment() -> Environment:
+    """The templates with their filters; whatever is inserted is escaped unless it is `Markup`."""
+    made = Environment(
         loader=PackageLoader("analysis"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, line=one_line, cosine=cosine, clock=clock)
-    return environment.get_template(template).render(values)
+    made.filters.update(
+        count=count,
+        percent=share_percent,
+        cosine=cosine,
+        clock=clock,
+        correlation=correlation,
+        three_digits=three_digits,
+        line=one_line,
+        # of a cell of Table 1
+        rate=percent,
+        stars=stars,
+        interval=write_interval,
+        wilson=write_wilson,
+        p=write_p,
+        # of a row of a contrast
+        difference=write_difference,
+        newcombe=write_newcombe,
+    )
+    return made
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """A share in [0, 1] as per cent, without the sign."""
-    return f"{100 * share:.{digits}f}"
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """The text that `template` makes of `values`.
 
-
-def cosine(value: float) -> str:
-    """A cosine with three digits; no negative zero."""
-    return f"{round(float(value), 3) + 0.0:.3f}"
-
-
-def clock(seconds: float) -> str:
-    """Seconds as minutes and seconds, such as 1:02.5."""
-    minutes, rest = divmod(round(float(seconds), 1), 60)
-    return f"{int(minutes)}:{rest:04.1f}".removesuffix(".0")
+    Raises:
+        jinja2.UndefinedError: if the template needs a value that is not there.
+    """
+    return environment().get_template(template).render(values)

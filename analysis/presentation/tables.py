@@ -23,6 +23,7 @@ from rich.text import Text
 from analysis.responses.validate import BINS
 from analysis.statistics.agreement import BIN_PAIRS, Cell, EmbedderTable, Table1
 from analysis.statistics.bins import Bins
+from analysis.statistics.comparison import ContrastRow
 
 STAR_LEVELS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 LEGEND = "Differs from chance (50 %) after Holm's correction: * p < 0.05, ** p < 0.01, *** p < 0.001."
@@ -77,6 +78,18 @@ def write_interval(cell: Cell) -> str:
     if cell.test is None:
         return ABSENT
     return f"{100 * cell.test.ci_low:.1f} to {100 * cell.test.ci_high:.1f}"
+
+
+def write_difference(row: ContrastRow) -> str:
+    """The difference of two rates in percentage points with its sign, or a dash."""
+    return ABSENT if row.difference is None else f"{100 * row.difference + 0.0:+.1f}".replace("-", "−")
+
+
+def write_newcombe(row: ContrastRow) -> str:
+    """Newcombe's 95 % interval of the difference in percentage points, or a dash."""
+    if row.ci_low is None or row.ci_high is None:
+        return ABSENT
+    return f"{100 * row.ci_low:+.1f} to {100 * row.ci_high:+.1f}".replace("-", "−")
 
 
 def sidedness(tables: Table1) -> str:

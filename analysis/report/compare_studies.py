@@ -1,8 +1,8 @@
-"""Studies side by side: this one's Table 1 beside those of others, the paper's among them.
+"""Comparison of studies: Table 1 of this study with that of others, such as the paper's.
 
 Another study is a file of responses, a file of counts (columns embedder, bin_high, bin_low, agreed, n), or the word
-"paper". Embedders of the same name, whatever the case, are compared cell by cell: Fisher's exact test, Newcombe's
-interval of the difference (this study minus the other), Holm over the bin pairs of one comparison.
+"paper". Embedders of the same name, ignoring case, are compared cell by cell: Fisher's exact test, Newcombe's
+interval of the difference (this study minus the other), Holm's correction over the bin pairs of one comparison.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COUNTS = ("embedder", "bin_high", "bin_low", "agreed", "n")
 
 @dataclass(frozen=True)
 class ComparedStudy:
-    """Another study: its name, where its numbers are from, and Table 1."""
+    """Another study: its name, the source of its numbers, and Table 1."""
 
     name: str
     source: str
@@ -36,7 +36,7 @@ class ComparedStudy:
 
 @dataclass(frozen=True)
 class StudyComparison:
-    """This study against another: the other, and a contrast for every embedder both have."""
+    """This study compared with another: the other, and a contrast for every embedder that both have."""
 
     study: ComparedStudy
     contrasts: tuple[Contrast, ...]
@@ -46,11 +46,11 @@ def read_study(other: str) -> ComparedStudy:
     """The study that `--compare` names.
 
     Raises:
-        RootnoteError: where there is no such file, or it is neither responses nor counts.
+        RootnoteError: if there is no such file, or it has neither responses nor counts.
     """
     if other == PAPER:
-        said = "Table 1 of Exploring Musical Roots, as counts"
-        return ComparedStudy("Exploring Musical Roots", said, tabulate(paper_counts()))
+        source = "Table 1 of Exploring Musical Roots, as counts"
+        return ComparedStudy("Exploring Musical Roots", source, tabulate(paper_counts()))
     path = Path(other)
     if _is_counts(path):
         return ComparedStudy(path.stem, path.name, tabulate(_read_counts(path)))
@@ -67,7 +67,7 @@ def _is_counts(path: Path) -> bool:
 
 
 def _read_counts(path: Path) -> pd.DataFrame:
-    """Counts, checked; rows of totals, such as Rootnote's own table1.csv has, are passed over."""
+    """Checked counts; rows of totals, as in Rootnote's own table1.csv, are skipped."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         rows = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
@@ -81,24 +81,26 @@ def _read_counts(path: Path) -> pd.DataFrame:
         if low == "total":
             continue
         if (high, low) not in pairs:
-            raise RootnoteError(f"{path}, row {number}: bins {high} and {low} are no pair of bins from 1 to 4.")
+            raise RootnoteError(f"{path}, row {number}: bins {high} and {low} are not a pair of bins from 1 to 4.")
         if not (agreed.isdecimal() and n.isdecimal() and int(agreed) <= int(n)):
             raise RootnoteError(
-                f"{path}, row {number}: agreed is '{agreed[:40]}' and n '{n[:40]}'; they must be whole, agreed <= n."
+                f"{path}, row {number}: agreed is '{agreed[:40]}' and n '{n[:40]}'; give whole numbers, agreed <= n."
             )
         found.append((embedder, int(high), int(low), int(agreed), int(n)))
     counts = pd.DataFrame(found, columns=list(COUNTS))
     twice = counts[counts.duplicated(["embedder", "bin_high", "bin_low"])]
     if len(twice):
         first = twice.iloc[0]
-        raise RootnoteError(f"{path} has {first.embedder}, bins {first.bin_high} and {first.bin_low}, twice.")
+        raise RootnoteError(
+            f"{path} has {first.embedder}, bins {first.bin_high} and {first.bin_low}, twice; remove one row."
+        )
     if not counts["n"].sum():
-        raise RootnoteError(f"{path} has no counts: only the names of the columns, or nothing but zeros.")
+        raise RootnoteError(f"{path} has no counts: only column names, or only zeros.")
     return counts
 
 
 def compare_studies(tables: Table1, name: str, others: Sequence[ComparedStudy]) -> tuple[StudyComparison, ...]:
-    """This study's tables beside each other study's."""
+    """Compare this study's tables with those of each other study."""
     return tuple(StudyComparison(other, _contrasts(tables, name, other)) for other in others)
 
 
@@ -119,7 +121,7 @@ def _contrasts(tables: Table1, name: str, other: ComparedStudy) -> tuple[Contras
     return tuple(found)
 
 
-def as_data(beside: Sequence[StudyComparison]) -> list[dict[str, Any]]:
+def as_data(comparisons: Sequence[StudyComparison]) -> list[dict[str, Any]]:
     """The comparisons as plain data."""
     return [
         {
@@ -128,15 +130,15 @@ def as_data(beside: Sequence[StudyComparison]) -> list[dict[str, Any]]:
             "table1": table_data(one.study.tables),
             "contrasts": contrasts_as_data(one.contrasts),
         }
-        for one in beside
+        for one in comparisons
     ]
 
 
-def to_frame(name: str, tables: Table1, beside: Sequence[StudyComparison]) -> pd.DataFrame:
+def to_frame(name: str, tables: Table1, comparisons: Sequence[StudyComparison]) -> pd.DataFrame:
     """All studies as one table: study, embedder, bin_high, bin_low, agreed, n, rate."""
     rows = [
         (study, embedder, high, low, cell.agreed, cell.n, cell.rate)
-        for study, found in ((name, tables), *((one.study.name, one.study.tables) for one in beside))
+        for study, found in ((name, tables), *((one.study.name, one.study.tables) for one in comparisons))
         for embedder, table in found.items()
         for (high, low), cell in table.pairs.items()
     ]

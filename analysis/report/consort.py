@@ -1,15 +1,14 @@
-"""Flow of participants: how many arrived, consented, were screened, finished and are analysed, and where others left.
+"""Participant flow: how many people arrived, consented, were screened, finished and are analysed, and who left when.
 
-In the manner of a CONSORT diagram (Schulz, Altman and Moher 2010, BMJ 340, c332): a column of stages, and at each the
-people who went no further, by reason. Stages before the analysis come from listeners.csv beside the responses and from
-export.json; without them the flow begins with the listeners in the file.
-Conventions: numbers are listeners (runs of listeners.csv) unless a line says responses; a listener whom several rules
-leave out is put down to the first; arrivals are how often the information was shown, not persons.
+Follows the CONSORT diagram (Schulz, Altman and Moher 2010, BMJ 340, c332): a column of stages, and at each stage the
+people who went no further, by reason. Stages before the analysis come from listeners.csv next to the responses and
+from export.json; without them the flow starts with the listeners in the file of responses.
+Conventions: numbers are listeners (rows of listeners.csv) unless a line says responses; a listener excluded by several
+rules is counted under the first; arrivals count how often the information page was shown, not people.
 """
 
 from __future__ import annotations
 
-import csv
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,24 +18,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.presentation.formatting import count
+from analysis.report.listeners_file import read_listeners
 from analysis.responses.exclusions import Mask, mask_of
 from analysis.responses.load import Responses
 from embeddings.errors import RootnoteError
 from study.export_manifest import ExportManifest, read_manifest
 
-LISTENERS = "listeners.csv"
 FINISHED = ("finished", "submitted", "approved", "paid")
-# States in which one leaves, in words; others are still under way.
+# Final states of people who left, in words; people in other states are still taking part.
 LEFT = {
-    "screened_out": "failed the prescreen", "technical": "could not play the sounds", "withdrawn": "withdrew",
-    "returned": "returned the task", "expired": "did not come back",
+    "screened_out": "failed the prescreen", "technical": "could not play the audio", "withdrawn": "withdrew",
+    "returned": "returned the task", "expired": "did not return",
 }  # fmt: skip
-UNDER_WAY = "still under way"
+UNDER_WAY = "still taking part"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: its name, how many reached it, further lines, and who went no further (words -> number, with a unit)."""
+    """A stage: its name, how many people reached it, further lines, and who went no further.
+
+    `left` has pairs of a reason and a number as text.
+    """
 
     name: str
     number: int
@@ -47,23 +50,28 @@ class Stage:
 
 @dataclass(frozen=True)
 class ParticipantFlow:
-    """The stages from the first to the analysis, and what should be said of the numbers."""
+    """The stages from the first to the analysis, and notes on the numbers."""
 
     stages: tuple[Stage, ...]
     notes: tuple[str, ...] = ()
 
 
 def participant_flow(read: Responses) -> ParticipantFlow:
-    """The flow behind a file of responses. What lies beside it is used where it belongs to it, else said and left."""
+    """The flow that led to a file of responses.
+
+    listeners.csv and export.json next to the file are used if they belong to it; if not, a note says why.
+    """
     notes: list[str] = []
-    people = _people(read, notes)
+    listeners = read_listeners(read, ("listener", "state", "prescreen"))
+    people = listeners.rows
+    if listeners.problem:
+        notes.append(f"{listeners.problem}. The flow therefore starts with the listeners in {read.path.name}.")
     exported = _export_of(read)
     erased = exported.erased if exported else 0
     if erased:
-        one = erased == 1
         notes.append(
-            f"{erased:,} more {'person' if one else 'people'} took part and had everything that "
-            f"{'they' if one else 'each of them'} answered erased; {'they are' if one else 'these are'} in no file."
+            f"{count(erased, 'more person', 'more people')} took part and had all of their answers erased; they are in "
+            "no file."
         )
     stages: list[Stage] = []
     if people:
@@ -73,68 +81,42 @@ def participant_flow(read: Responses) -> ParticipantFlow:
         finished = set(map(str, read.everything["listener"].unique()))
     left = _left_out(read, finished)
     if people:
-        stages.append(Stage("Finished", len(finished), (), "Left out of the analysis", left))
+        stages.append(Stage("Finished", len(finished), (), "Excluded from the analysis", left))
     else:
-        responses = f"{read.rows_read:,} responses"
-        stages.append(Stage("Listeners in the file", len(finished), (responses,), "Left out of the analysis", left))
+        responses = count(read.rows_read, "response")
+        stages.append(Stage("Listeners in the file", len(finished), (responses,), "Excluded from the analysis", left))
     stages.append(_analysed(read, finished))
     return ParticipantFlow(tuple(stages), tuple(notes))
 
 
-def _people(read: Responses, notes: list[str]) -> list[dict[str, str]]:
-    """The rows of listeners.csv beside the responses, none where it is missing or of other listeners."""
-    path = read.path.resolve().parent / LISTENERS
-    if not path.is_file():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            people = [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        notes.append(f"{LISTENERS} beside the responses cannot be read ({error}), so the flow begins with the file.")
-        return []
-    lacking = [name for name in ("listener", "state", "prescreen") if people and name not in people[0]]
-    if lacking:
-        notes.append(
-            f"{LISTENERS} beside the responses lacks {' and '.join(lacking)}, so the flow begins with the file."
-        )
-        return []
-    answered = set(map(str, read.everything["listener"].unique()))
-    unknown = answered - {person["listener"] for person in people}
-    if unknown and people:
-        notes.append(
-            f"{LISTENERS} beside the responses does not know {len(unknown):,} of their {len(answered):,} listeners, "
-            "so it is of another export, and the flow begins with the file."
-        )
-        return []
-    return people
-
-
 def _export_of(read: Responses) -> ExportManifest | None:
-    """The export's own account, where the file is as it was exported."""
+    """The export's manifest, if the file is as it was exported."""
     try:
         exported = read_manifest(read.path.resolve().parent)
     except RootnoteError:
-        return None  # said where the file is compared with the export
+        return None  # reported where the file is compared with the export
     return exported if exported and read.sha256 in exported.files.values() else None
 
 
 def _before_analysis(people: Sequence[Mapping[str, str]], arrived: Mapping[str, int], erased: int = 0) -> list[Stage]:
-    """Arrived (where it was counted), consented, passed the prescreen."""
+    """The stages before the analysis: arrived (if counted), consented, passed the prescreen."""
     passed = [person for person in people if person["prescreen"] == "passed"]
     others = Counter(_why_left(person["state"]) for person in people if person["prescreen"] != "passed")
     midway = Counter(_why_left(person["state"]) for person in passed if person["state"] not in FINISHED)
     stages = []
     if arrived:
         informed = arrived.get("informed", 0)
-        gone = [("no place was left", arrived["not_let_in"])] if arrived.get("not_let_in") else []
-        gone += [("had their answers erased", erased)] if erased else []
+        left = [("study was full", arrived["not_let_in"])] if arrived.get("not_let_in") else []
+        left += [("had their answers erased", erased)] if erased else []
         began = len(people) + erased
-        gone += [("did not consent", informed - began)] if informed > began else []
+        left += [("did not consent", informed - began)] if informed > began else []
         stages.append(
-            Stage("Arrived", sum(arrived.values()), ("times the page was opened",), "Did not begin", _said(dict(gone)))
+            Stage(
+                "Arrived", sum(arrived.values()), ("times the page was opened",), "Did not start", _nonzero(dict(left))
+            )
         )
-    stages.append(Stage("Consented", len(people), (), "Did not pass the prescreen", _said(others)))
-    stages.append(Stage("Passed the prescreen", len(passed), (), "Did not finish", _said(midway)))
+    stages.append(Stage("Consented", len(people), (), "Did not pass the prescreen", _nonzero(others)))
+    stages.append(Stage("Passed the prescreen", len(passed), (), "Did not finish", _nonzero(midway)))
     return stages
 
 
@@ -142,16 +124,16 @@ def _why_left(state: str) -> str:
     return LEFT.get(state, UNDER_WAY)
 
 
-def _said(numbers: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
+def _nonzero(numbers: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
     return tuple((name, f"{number:,}") for name, number in numbers.items() if number)
 
 
 def _left_out(read: Responses, finished: set[str]) -> tuple[tuple[str, str], ...]:
-    """By rule: finished listeners of whom nothing remained, and single responses of those who remain."""
+    """By rule: finished listeners with no responses left, and single responses of listeners who remain."""
     frame = read.everything
     rows = np.asarray(frame["kind"] == "scored", np.bool_) if "kind" in frame else np.ones(len(frame), np.bool_)
     people = finished & _listeners(frame, rows)
-    said = [("no scored answer in the file", f"{len(finished - people):,}")] if finished - people else []
+    lines = [("no scored answer in the file", f"{len(finished - people):,}")] if finished - people else []
     for rule in read.plan.rules:
         mask = mask_of(frame, rule, read.plan.thresholds)
         if mask is None:
@@ -159,10 +141,10 @@ def _left_out(read: Responses, finished: set[str]) -> tuple[tuple[str, str], ...
         staying = finished & _listeners(frame, rows & ~mask)
         single = int((rows & mask & np.asarray(frame["listener"].isin(staying), np.bool_)).sum())
         lost, people, rows = len(people - staying), staying, rows & ~mask
-        numbers = [f"{lost:,}"] * bool(lost) + [_counted(single, "response")] * bool(single)
+        numbers = [f"{lost:,}"] * bool(lost) + [count(single, "response")] * bool(single)
         if numbers:
-            said.append((rule.replace("_", " "), " and ".join(numbers)))
-    return tuple(said)
+            lines.append((rule.replace("_", " "), " and ".join(numbers)))
+    return tuple(lines)
 
 
 def _listeners(frame: pd.DataFrame, rows: Mask) -> set[str]:
@@ -170,18 +152,14 @@ def _listeners(frame: pd.DataFrame, rows: Mask) -> set[str]:
 
 
 def _analysed(read: Responses, finished: set[str]) -> Stage:
-    lines = [_counted(len(read.frame), "response")]
+    lines = [count(len(read.frame), "response")]
     beyond = set(map(str, read.frame["listener"].unique())) - finished
     if beyond:
         lines.append(f"{len(beyond):,} of them had not finished")
     if len(read.embedders) > 1:
         for name, own in read.frame.groupby("embedder", observed=True):
-            lines.append(f"{name}: {own['listener'].nunique():,}, {_counted(len(own), 'response')}")
+            lines.append(f"{name}: {own['listener'].nunique():,}, {count(len(own), 'response')}")
     return Stage("Analysed", read.listeners, tuple(lines))
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def as_data(flow: ParticipantFlow) -> list[Mapping[str, Any]]:
@@ -193,12 +171,12 @@ def as_data(flow: ParticipantFlow) -> list[Mapping[str, Any]]:
 
 
 def in_words(flow: ParticipantFlow) -> str:
-    """The flow as one sentence, for those who do not see the figure."""
-    said = []
+    """The flow as one sentence, for people who cannot see the figure."""
+    stages = []
     for stage in flow.stages:
-        gone = ", ".join(f"{number} {name}" for name, number in stage.left)
-        said.append(f"{stage.name}: {stage.number:,}" + (f" ({stage.left_name.lower()}: {gone})" if gone else ""))
-    return "; ".join(said) + "."
+        left = ", ".join(f"{number} {name}" for name, number in stage.left)
+        stages.append(f"{stage.name}: {stage.number:,}" + (f" ({stage.left_name.lower()}: {left})" if left else ""))
+    return "; ".join(stages) + "."
 
 
 # ------------------------------------------------------------------ the figure
@@ -208,7 +186,12 @@ SIDE = WIDTH - SIDE_AT - 1
 
 
 def draw_participant_flow(flow: ParticipantFlow, prefix: str = "flow", ink: str = "currentColor") -> str:
-    """The flow as SVG: stages down the left, those who went no further to the right."""
+    """The flow as SVG: stages in the left column, people who left in the right.
+
+    Args:
+        prefix: of ids, so that several figures can share a page.
+        ink: colour of lines and text.
+    """
     parts: list[str] = []
     top, middle = 1.0, MAIN / 2
     for index, stage in enumerate(flow.stages):
@@ -228,7 +211,7 @@ def draw_participant_flow(flow: ParticipantFlow, prefix: str = "flow", ink: str 
             parts.append(_arrow(middle, across, SIDE_AT - 2, across, prefix))
         parts.append(_arrow(middle, bottom, middle, bottom + gap - 2, prefix))
         top = bottom + gap
-    label = _escape(f"Flow of participants. {in_words(flow)}")
+    label = _escape(f"Participant flow. {in_words(flow)}")
     head = (
         f'<marker id="{prefix}-head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
         f'orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="{ink}"/></marker>'

@@ -1,7 +1,7 @@
-"""Pieces: audio files outside the corpus, cut into clips of its length and embedded as it was.
+"""Pieces: audio files outside the corpus, cut into clips of the same length and embedded like the corpus.
 
-A piece's clips follow one another without overlap from `begin_s` on; only whole clips count, silent ones (below the
-corpus's threshold) are left out, and what cannot be decoded or gives no clip is named and left out.
+A piece is cut from `begin_s` on, one clip every `hop_seconds`; only whole clips count. Silent clips (below the
+corpus's threshold) are skipped; a piece that cannot be decoded or gives no clip is skipped with a reason.
 Conventions: seconds from the file's first sample; row i of every array is clip i.
 """
 
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Piece:
-    """An audio file and the part of it that counts: from `begin_s` to `end_s` (None: its end) less `suffix_s`."""
+    """An audio file and the part to use: from `begin_s` to `end_s` (None: the end of the file) minus `suffix_s`."""
 
     path: Path
     begin_s: float = 0.0
@@ -48,7 +48,7 @@ class PieceCutting:
 class Embedded:
     """Clips of several pieces: `piece` `[N]` (index), `starts` `[N]` seconds, `vectors` `[N, dim]` unit rows.
 
-    `left_out` says why a piece (by index) gave no clip.
+    `left_out` says, by index, why a piece gave no clip.
     """
 
     piece: Rows
@@ -60,7 +60,11 @@ class Embedded:
 def embed_pieces(
     pieces: Sequence[Piece], subject: EmbeddedCorpus, cutting: PieceCutting, progress: Progress | None = None
 ) -> Embedded:
-    """Cut and embed pieces; several threads decode while this one embeds whole batches."""
+    """Cut and embed pieces; several threads decode while this one embeds batches.
+
+    Raises:
+        RootnoteError: if no piece gives a clip.
+    """
     left_out: dict[int, str] = {}
     owner: list[int] = []
     starts: list[float] = []
@@ -84,7 +88,9 @@ def embed_pieces(
         vectors.append(embed_clips(subject.embedder, subject.projection, np.stack([clip for _, _, clip in batch])))
     if not vectors:
         first = next(iter(left_out.values()), "there are none")
-        raise RootnoteError(f"none of the {len(pieces):,} pieces gives a clip ({first}).")
+        raise RootnoteError(
+            f"no piece of {len(pieces):,} gives a clip ({first}); give audio files of at least one clip length."
+        )
     return Embedded(np.array(owner, np.int64), np.array(starts), np.concatenate(vectors), left_out)
 
 
@@ -101,7 +107,7 @@ def _cut(piece: Piece, cutting: PieceCutting, rate: int) -> list[tuple[float, Sa
                 for block in track.blocks(rate):
                     counted += len(block)
                     yield block
-                # Resampling may end a few samples short of the last whole clip: silence makes up for up to 5 ms.
+                # Resampling may lose a few samples of the last whole clip: add up to 5 ms of silence.
                 yield np.zeros(rate // 200, np.float32)
 
             cut = [(piece.begin_s + index * cutting.hop_seconds, clip)
@@ -112,9 +118,9 @@ def _cut(piece: Piece, cutting: PieceCutting, rate: int) -> list[tuple[float, Sa
     if piece.end_s is not None:
         end = min(end, piece.end_s + 0.005)
     whole = [(start, clip) for start, clip in cut if start + cutting.seconds <= end]
-    heard = [(start, clip) for start, clip in whole if rms_dbfs(clip) >= cutting.silence_dbfs]
-    if heard:
-        return heard
+    audible = [(start, clip) for start, clip in whole if rms_dbfs(clip) >= cutting.silence_dbfs]
+    if audible:
+        return audible
     if whole:
         return f"{piece.path} is silent"
-    return f"{piece.path} has no {cutting.seconds:g} s of its own"
+    return f"{piece.path} has less than {cutting.seconds:g} s of its own"

@@ -1,4 +1,4 @@
-"""Subjects: a corpus and the vectors of it that a command is given, with the embedders that made them.
+"""Search corpora: a corpus and its vectors, with the embedders that made them.
 
 They come from a study folder (`--study`), or from files (`--corpus`, and `--vectors` once for each embedder).
 """
@@ -28,7 +28,7 @@ from study.config import Study, load_study
 
 @dataclass(frozen=True)
 class SearchCorpus:
-    """A corpus with its subjects, and the study they are of, where they are of one."""
+    """A corpus, its vectors by embedder (`subjects`), and the study they belong to, if any."""
 
     table: pa.Table
     corpus: Provenance
@@ -43,13 +43,13 @@ def open_corpora(
     checkpoints: Sequence[str] = (),
     backend: str = "auto",
 ) -> SearchCorpus:
-    """Open what a command was given.
+    """Open the corpus and vectors of a study, or those given as files.
 
     Args:
-        checkpoints: `EMBEDDER=PATH`, for weights that neither study.toml names nor the cache holds.
+        checkpoints: `EMBEDDER=PATH`, for weights that are neither in study.toml nor in the cache.
 
     Raises:
-        RootnoteError: where files are missing, do not belong together, or an embedder comes twice.
+        RootnoteError: if files are missing or do not belong together, or an embedder is given twice.
     """
     loaded = load_study(study) if study else None
     if loaded:
@@ -63,11 +63,12 @@ def open_corpora(
     given = _checkpoints(checkpoints)
     subjects = [_subject(path, provenance, given, backend, loaded) for path in vectors]
     names = [one.name for one in subjects]
-    if len(set(names)) < len(names):
-        raise RootnoteError(f"two of the vectors are of {names[0]}; give each embedder once.")
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated:
+        raise RootnoteError(f"several vectors are from {repeated}; give each embedder once.")
     unused = sorted(set(given) - set(names))
     if unused:
-        raise RootnoteError(f"--checkpoint names '{unused[0]}', and no vectors are of it.")
+        raise RootnoteError(f"--checkpoint names '{unused[0]}', but none of the vectors are from it.")
     return SearchCorpus(table, provenance, subjects, loaded)
 
 
@@ -76,7 +77,7 @@ def _subject(
 ) -> EmbeddedCorpus:
     vectors, provenance = read_vectors(path)
     name = str(provenance.settings.get("embedder"))
-    # What study.toml names was good enough to build the study with.
+    # study.toml names the checkpoints that the study was built with.
     planned = model_options(study, name) if study else ModelOptions()
     options = replace(planned, checkpoint=checkpoints.get(name, planned.checkpoint), backend=backend)
     # One --backend for several embedders: those that run no network ignore it.
@@ -99,7 +100,7 @@ def _checkpoints(given: Sequence[str]) -> dict[str, str]:
 def index_folder(
     folder: Path, embedders: Sequence[str], index: Path, checkpoints: Sequence[str] = ()
 ) -> tuple[Path, tuple[Path, ...]]:
-    """Cut and embed a folder of music under `index`, or take what is there already and still true of it.
+    """Cut and embed a folder of music under `index`, or reuse what is there if it is up to date.
 
     Returns:
         the corpus, and the vectors of each embedder.

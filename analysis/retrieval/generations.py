@@ -1,6 +1,6 @@
-"""The manifest of generations: which piece a model made, from what, and which seconds of it are the prompt's own.
+"""The manifest of generations: the pieces that a model made, their prompts, and the seconds kept from the prompt.
 
-A CSV file with a header. Needed columns: `generation_id`, `path` (relative to the manifest). Used where there:
+A CSV file with a header. Needed columns: `generation_id`, `path` (relative to the manifest). Used if present:
 `prompt_path`, `prompt_offset_s`, `prompt_duration_s` (what the model was prompted with) and `prefix_s`, `suffix_s`
 (seconds at the generation's beginning and end that the mask kept, which are the prompt itself and are left out of
 attribution). The others are for the record: `sha256, model, model_revision, seed, sample_index, periodic_prompt,
@@ -49,10 +49,10 @@ def generations_in(folder: Path, manifest: Path | None = None) -> list[Generatio
     A manifest named `generations.csv` in the folder is found without being named.
 
     Raises:
-        RootnoteError: where there are none, or a row of the manifest is wrong (it is named).
+        RootnoteError: if there are none, or a row of the manifest is wrong (the row is named).
     """
     if not folder.is_dir():
-        raise RootnoteError(f"{folder} is not a folder; give the folder of generated pieces.")
+        raise RootnoteError(f"{folder} is not a directory; give the folder of generated pieces.")
     own = folder / "generations.csv"
     if manifest is None and own.is_file():
         manifest = own
@@ -60,7 +60,7 @@ def generations_in(folder: Path, manifest: Path | None = None) -> list[Generatio
         return read_manifest(manifest)
     found = [Generation(name, folder / name) for name in find_audio(folder)]
     if not found:
-        raise RootnoteError(f"{folder} holds no audio file; give the folder of generated pieces.")
+        raise RootnoteError(f"{folder} has no audio files; give the folder of generated pieces.")
     return found
 
 
@@ -68,7 +68,7 @@ def read_manifest(path: Path) -> list[Generation]:
     """Read a manifest; every file it names must be there, and have the SHA-256 stated.
 
     Raises:
-        RootnoteError: naming the row and what is wrong with it.
+        RootnoteError: naming the row and the problem.
     """
     reader = csv.DictReader(io.StringIO(_text(path)))
     columns = reader.fieldnames or []
@@ -84,17 +84,17 @@ def read_manifest(path: Path) -> list[Generation]:
             raise RootnoteError(f"{path}, row {number}: it has more fields than the header.")
         one = _generation(path, number, {name: (value or "").strip() for name, value in row.items()})
         if one.id in found:
-            raise RootnoteError(f"{path}, row {number}: generation_id '{one.id}' is there twice.")
+            raise RootnoteError(f"{path}, row {number}: generation_id '{one.id}' is listed twice.")
         found[one.id] = one
     if not found:
-        raise RootnoteError(f"{path} names no generation.")
+        raise RootnoteError(f"{path} lists no generations; add a row for each piece.")
     return list(found.values())
 
 
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST:
-            raise RootnoteError(f"{path} is larger than a manifest can be ({_LARGEST >> 20} MiB).")
+            raise RootnoteError(f"{path} is larger than the limit for a manifest ({_LARGEST >> 20} MiB); split it.")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RootnoteError(f"{path} is not UTF-8 text; save it as CSV in UTF-8.") from error
@@ -111,7 +111,7 @@ def _generation(manifest: Path, number: int, row: Mapping[str, str]) -> Generati
         raise RootnoteError(f"{where}: the file {path} does not exist.")
     stated = row.get("sha256", "").lower()
     if stated and hashlib.sha256(path.read_bytes()).hexdigest() != stated:
-        raise RootnoteError(f"{where}: {path} is not the file whose SHA-256 is stated.")
+        raise RootnoteError(f"{where}: the SHA-256 of {path} differs from the one in the manifest.")
     seconds = {name: _seconds(where, name, row.get(name, "")) for name in _SECONDS}
     prompt = row.get("prompt_path", "")
     return Generation(

@@ -1,6 +1,6 @@
-"""What listeners heard: for each bin how often its clips were called more similar than those of less similar bins.
+"""Listener evidence: how often clips of each bin were judged more similar than clips of less similar bins.
 
-It comes from the `table1.json` of the study's report, and stands beside similarities that fall into those bins.
+It comes from the `table1.json` of the study's report, and is shown with similarities that fall into those bins.
 Conventions: rates lie in [0, 1] and are shares of trials, with Clopper and Pearson's 95 % interval.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.presentation.formatting import count
 from analysis.responses.validate import BINS
 from analysis.statistics.agreement import exact_binomial
 from analysis.statistics.bins import Bins
@@ -19,7 +20,7 @@ from embeddings.errors import RootnoteError
 
 
 @dataclass(frozen=True)
-class Heard:
+class BinEvidence:
     """How often clips of bin `number` were chosen over those of bin `other` (None: of all less similar bins)."""
 
     number: int
@@ -33,22 +34,22 @@ class Heard:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a study's listeners said of one embedder's bins; `rehearsed`: the listeners were simulated."""
+    """The judgements of a study's listeners on one embedder's bins; `rehearsed`: the listeners were simulated."""
 
     embedder: str
-    heard: tuple[Heard, ...]
+    judgements: tuple[BinEvidence, ...]
     rehearsed: bool = False
 
-    def of(self, number: int) -> tuple[Heard, ...]:
-        """What was heard of one bin, against each less similar bin and then against all."""
-        return tuple(one for one in self.heard if one.number == number)
+    def of(self, number: int) -> tuple[BinEvidence, ...]:
+        """The judgements on one bin: against each less similar bin, then against all of them."""
+        return tuple(one for one in self.judgements if one.number == number)
 
 
 def read_evidence(path: Path) -> dict[str, Evidence]:
     """Read `table1.json`, which `analysis report` wrote, by embedder.
 
     Raises:
-        RootnoteError: where it cannot be read or holds no Table 1.
+        RootnoteError: if it cannot be read or has no Table 1.
     """
     wrong = RootnoteError(f"{path} is not a table1.json that `rootnote analysis report` wrote.")
     try:
@@ -70,41 +71,41 @@ def _evidence(name: str, own: Mapping[str, Any]) -> Evidence:
         for other, cell in (*cells, (None, own["totals"].get(str(number)))):
             if cell and cell["n"]:
                 test = exact_binomial(int(cell["agreed"]), int(cell["n"]))
-                found.append(Heard(number, other, test.agreed, test.n, test.rate, test.ci_low, test.ci_high))
+                found.append(BinEvidence(number, other, test.agreed, test.n, test.rate, test.ci_low, test.ci_high))
     return Evidence(name, tuple(found), bool(own.get("rehearsed", False)))
 
 
 def in_words(evidence: Evidence | None, number: int = 1) -> str | None:
-    """What was heard of a bin in a phrase, None where nothing was."""
-    heard = evidence.of(number) if evidence else ()
-    total = next((one for one in heard if one.other is None), None)
+    """The judgements on a bin as a clause; None if there are none."""
+    judgements = evidence.of(number) if evidence else ()
+    total = next((one for one in judgements if one.other is None), None)
     if evidence is None or total is None:
         return None
-    each = [f"than bin {one.other} in {100 * one.rate:.0f} %" for one in heard if one.other is not None]
-    who = "simulated listeners heard clips" if evidence.rehearsed else "listeners heard clips"
+    each = [f"than bin {one.other} in {100 * one.rate:.0f} %" for one in judgements if one.other is not None]
+    who = "simulated listeners" if evidence.rehearsed else "listeners"
     return (
-        f"{who} of bin {number} as more similar to the prompt than clips of less similar bins in "
-        f"{100 * total.rate:.1f} % of {total.n:,} trials" + (f" ({', '.join(each)})" if len(each) > 1 else "")
+        f"{who} judged clips of bin {number} more similar to the prompt than clips of less similar bins in "
+        f"{100 * total.rate:.1f} % of {count(total.n, 'trial')}" + (f" ({', '.join(each)})" if len(each) > 1 else "")
     )
 
 
-def beside(similarity: float, bins: Bins | None, evidence: Evidence | None) -> str | None:
-    """What listeners say of a similarity: of the most similar bin that it reaches; None where nothing is known.
+def describe(similarity: float, bins: Bins | None, evidence: Evidence | None) -> str | None:
+    """The judgements on the most similar bin that a similarity reaches, as a clause; None if there are none.
 
-    A similarity reaches a bin where it is not below it; above bin 1 no listener was asked, so that of bin 1 holds "at
-    least" only if agreement goes on rising.
+    A similarity reaches a bin if it is not below the bin. No listener heard clips above bin 1; there, the judgements
+    on bin 1 are a lower bound only if agreement keeps rising with similarity.
     """
     if bins is None or evidence is None:
         return None
     reached = next((number for number in BINS if similarity >= bins.centres[number] - bins.half_width), None)
-    heard = [one for one in evidence.of(reached) if one.other is not None] if reached else []
-    if reached is None or not heard:
+    judgements = [one for one in evidence.of(reached) if one.other is not None] if reached else []
+    if reached is None or not judgements:
         return None
-    listed = ", ".join(f"bin {one.other} in {100 * one.rate:.0f} %" for one in heard)
+    listed = ", ".join(f"bin {one.other} in {100 * one.rate:.0f} %" for one in judgements)
     inside = similarity <= bins.centres[reached] + bins.half_width
     who = "by simulated listeners " if evidence.rehearsed else ""
-    start = f"bin {reached}" if inside else f"beyond bin {reached}, which was"
-    return f"{start}{',' if inside else ''} heard {who}as more similar than {listed} of trials"
+    place = f"bin {reached}, judged" if inside else f"above bin {reached}, which was judged"
+    return f"{place} {who}more similar than {listed} of trials"
 
 
 def as_data(evidence: Evidence | None) -> Sequence[Mapping[str, Any]]:
@@ -112,5 +113,5 @@ def as_data(evidence: Evidence | None) -> Sequence[Mapping[str, Any]]:
     return [
         {"bin": one.number, "than_bin": one.other, "agreed": one.agreed, "n": one.n, "rate": one.rate, "low": one.low,
          "high": one.high}
-        for one in (evidence.heard if evidence else ())
+        for one in (evidence.judgements if evidence else ())
     ]  # fmt: skip

@@ -1,7 +1,7 @@
-"""Groups: the value of a metadata column for every clip of a corpus, to make tables by.
+"""Metadata: the value of a column for every clip of a corpus, to group tables by.
 
-The column is a tag that the corpus holds (genre, artist, …), or any column of a CSV file with `path` as the corpus has
-it. Conventions: what has no value is "(unknown)".
+The column is a tag in the corpus (genre, artist, …), or any column of a CSV file whose `path` is as in the corpus.
+Conventions: a missing value is "(unknown)".
 """
 
 from __future__ import annotations
@@ -27,21 +27,25 @@ def values_of(table: pa.Table, column: str, metadata: Path | None = None) -> Val
     """The values of `column`, `[N]` text, one for each clip.
 
     Raises:
-        RootnoteError: where there is no such column, or the file cannot be read or names no track of the corpus.
+        RootnoteError: if there is no such column, or the file cannot be read or has no track of the corpus.
     """
     if column in _TAKEN:
-        raise RootnoteError(f"'{column}' is a column of the ranks; give the column of --by another name.")
+        raise RootnoteError(
+            f"--by {column}: this name is used for a column of the results; rename the column in the CSV file."
+        )
     if metadata is None:
         if column not in TAG_NAMES:
             raise RootnoteError(
                 f"the corpus has no column '{column}', only {', '.join(TAG_NAMES)}; give a CSV file with the columns "
-                f"path and {column} by --metadata."
+                f"path and {column} with --metadata."
             )
         return np.array([value or UNKNOWN for value in table[column].to_pylist()], dtype=object)
     by_path = _read(metadata, column)
     paths = [str(path) for path in table["path"].to_pylist()]
     if not any(path in by_path for path in paths):
-        raise RootnoteError(f"{metadata} names no track of the corpus; its paths must be as in the corpus: {paths[0]}.")
+        raise RootnoteError(
+            f"{metadata} has no track of the corpus; its paths must be as in the corpus, such as {paths[0]}."
+        )
     return np.array([by_path.get(path) or UNKNOWN for path in paths], dtype=object)
 
 

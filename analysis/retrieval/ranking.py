@@ -82,7 +82,7 @@ def ranks(
         alike: of each target the first of the rows that count as it, and the first after them; default: itself alone.
 
     Raises:
-        ValueError: where shapes disagree.
+        ValueError: if shapes disagree.
     """
     if vectors.ndim != 2 or queries.shape != (len(targets), vectors.shape[1]) or len(tracks) != len(vectors):
         raise ValueError(f"vectors {vectors.shape}, queries {queries.shape} and targets do not go together")
@@ -111,7 +111,7 @@ def hit_rate(found_ranks: Rows, k: int) -> Rate:
     """The share of ranks that are at most `k`.
 
     Raises:
-        ValueError: where there are no ranks.
+        ValueError: if there are no ranks.
     """
     return share(int((np.asarray(found_ranks) <= k).sum()), len(found_ranks))
 

@@ -1,4 +1,4 @@
-"""Targets: the clips that a robustness run perturbs, decoded once and kept beside the run.
+"""Targets: the clips that a robustness run perturbs, decoded once and stored with the run.
 
 Each target is a row of the corpus; what is kept of it reaches `AHEAD_SECONDS` beyond its end. What it is mixed with
 comes from another target's track ("corpus"), from a folder of other music ("outside"), or is a generation
@@ -31,7 +31,7 @@ RATE = 44_100
 
 @dataclass(frozen=True)
 class Pool:
-    """Targets of one kind, on disk: `rows` `[n]` of the corpus, and where the clips and their partners lie."""
+    """Targets of one kind, on disk: `rows` `[n]` of the corpus, and the files of the clips and their partners."""
 
     rows: Rows
     clips: Path
@@ -55,7 +55,7 @@ def choose(table: pa.Table, count: int, seed: int) -> Rows:
     """Rows drawn at random among those whose recording goes on for long enough after the clip.
 
     Raises:
-        RootnoteError: where no clip is followed by enough of its track.
+        RootnoteError: if no clip is followed by enough of its track.
     """
     track, start = table["track"].to_numpy(), table["start_s"].to_numpy()
     seconds = float(table["duration_s"][0].as_py())
@@ -63,7 +63,7 @@ def choose(table: pa.Table, count: int, seed: int) -> Rows:
     end = np.repeat(start[last] + seconds, np.diff(last, prepend=-1))
     eligible = np.flatnonzero(start + seconds + AHEAD_SECONDS <= end + 1e-6)
     if not len(eligible):
-        raise RootnoteError("the corpus has no track of more than one clip; robustness needs what follows a clip.")
+        raise RootnoteError("the corpus has no track with more than one clip; robustness needs audio after the clip.")
     drawn = np.random.default_rng(seed).permutation(eligible)[:count]
     return np.sort(drawn).astype(np.int64)
 
@@ -94,11 +94,11 @@ def partners(table: pa.Table, rows: Rows, seed: int) -> Rows:
     """For each target the index of another one, of another track, drawn at random.
 
     Raises:
-        RootnoteError: where all targets are of one track.
+        RootnoteError: if all targets are from one track.
     """
     track = table["track"].to_numpy()[rows]
     if (track == track[0]).all():
-        raise RootnoteError("all targets are of one track; a mash-up needs two.")
+        raise RootnoteError("all targets are from one track; a mash-up needs two.")
     rng = np.random.default_rng([seed, 1])
     chosen = rng.integers(0, len(rows), len(rows))
     while (same := track[chosen] == track).any():
@@ -109,7 +109,7 @@ def partners(table: pa.Table, rows: Rows, seed: int) -> Rows:
 def corpus_pool(
     table: pa.Table, audio_dir: Path, count: int, seed: int, folder: Path, progress: Progress | None = None
 ) -> Pool:
-    """Targets drawn from the corpus; their partners are one another."""
+    """Targets drawn from the corpus; partners are other targets."""
     rows = choose(table, count, seed)
     clips = decode(table, audio_dir, rows, folder / "clips.npy", AHEAD_SECONDS, progress)
     others = folder / "others.npy"
@@ -137,12 +137,12 @@ def generation_pool(table: pa.Table, audio_dir: Path, generations: Sequence[Gene
     """Targets are the prompts of generations, where they are clips of the corpus; partners the generations.
 
     Raises:
-        RootnoteError: where no generation names a prompt that the corpus holds.
+        RootnoteError: if no generation has a prompt in the corpus.
     """
     found = [(prompt_row(table, audio_dir, one), one) for one in generations]
     used = [(row, one) for row, one in found if row is not None]
     if not used:
-        raise RootnoteError("no generation of the manifest names a prompt (prompt_path) that is in the corpus.")
+        raise RootnoteError("no generation in the manifest has a prompt (prompt_path) that is in the corpus.")
     seconds = float(table["duration_s"][0].as_py())
     rows = np.array([row for row, _ in used], np.int64)
     clips = decode(table, audio_dir, rows, folder / "prompts.npy", 0.0, None)

@@ -19,6 +19,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from analysis.responses.validate import BINS
+from analysis.statistics.multiple_testing import benjamini_hochberg, holm
 
 CHANCE = 0.5
 Alternative = Literal["two-sided", "greater", "less"]
@@ -99,32 +100,6 @@ def exact_binomial(agreed: int, n: int, chance: float = CHANCE, alternative: Alt
         wilson_high=float(wilson.high),
         alternative=alternative,
     )
-
-
-def holm(pvalues: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (Scandinavian Journal of Statistics 6, 1979), in the order given.
-
-    The i-th smallest of m p-values is multiplied by m - i + 1, kept monotone and capped at 1.
-    """
-    corrected = [0.0] * len(pvalues)
-    highest = 0.0
-    for rank, index in enumerate(sorted(range(len(pvalues)), key=lambda i: pvalues[i])):
-        highest = max(highest, min(1.0, (len(pvalues) - rank) * pvalues[index]))
-        corrected[index] = highest
-    return corrected
-
-
-def benjamini_hochberg(pvalues: Sequence[float]) -> list[float]:
-    """Benjamini and Hochberg's step-up correction (JRSS B 57, 1995) for the false discovery rate, in the order given.
-
-    The i-th smallest of m p-values is multiplied by m / i, kept monotone from the largest down and capped at 1.
-    """
-    corrected = [0.0] * len(pvalues)
-    lowest = 1.0
-    for rank, index in reversed(list(enumerate(sorted(range(len(pvalues)), key=lambda i: pvalues[i]), start=1))):
-        lowest = min(lowest, pvalues[index] * len(pvalues) / rank)
-        corrected[index] = lowest
-    return corrected
 
 
 def count_responses(frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -82,14 +81,3 @@ def misfit(bins: Bins, frame: pd.DataFrame) -> str | None:
                 f"and that bin is {bins.label(int(number[first]))} there"
             )
     return None
-
-
-def paper_bins() -> dict[str, Bins]:
-    """The bins the paper prints, by embedder; it gives no histogram as numbers."""
-    with files("analysis").joinpath("reference/paper_bins.csv").open(encoding="utf-8") as handle:
-        rows = pd.read_csv(handle)
-    found = {}
-    for name, *centres, half_width in rows.itertuples(index=False, name=None):
-        mu, sigma = centres[2], centres[1] - centres[2]
-        found[str(name)] = Bins(str(name), mu, sigma, half_width, dict(zip(BINS, centres, strict=True)))
-    return found

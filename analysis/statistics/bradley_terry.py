@@ -1,4 +1,4 @@
-"""The listeners' scale: where the bins lie for listeners, prompt by prompt.
+"""The listeners' scale: scores of the bins from the answers, by prompt.
 
 Every answer is a comparison of two bins. Bradley and Terry's model (Biometrika 39, 1952) gives each bin a score, a
 difference of scores being the log odds of the one bin's clip being chosen over the other's. A prompt has few
@@ -23,6 +23,7 @@ from scipy import stats
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
+from analysis.presentation.formatting import count
 from analysis.responses.validate import BINS
 
 Floats = npt.NDArray[np.float64]
@@ -66,8 +67,8 @@ def _scale(name: str, frame: pd.DataFrame, seed: int, resamples: int) -> Scale:
     together, covariance = bradley_terry(wins.sum(axis=0)[None])
     compared = np.asarray(wins + wins.transpose(0, 2, 1) > 0)
     usable = np.array([_connected(pairs) for pairs in compared], bool)
-    heard: npt.NDArray[np.bool_] = np.asarray(compared.any(axis=2), bool)
-    compared_with = [(scores[i][heard[i]], measured[i][heard[i]]) for i in np.flatnonzero(usable)]
+    compared_bins: npt.NDArray[np.bool_] = np.asarray(compared.any(axis=2), bool)
+    compared_with = [(scores[i][compared_bins[i]], measured[i][compared_bins[i]]) for i in np.flatnonzero(usable)]
     rho = np.array([_rho(*both) for both in compared_with])
     known = np.isfinite(rho)
     rho = rho[known]
@@ -151,10 +152,10 @@ def _game_slopes(wins: Floats, games: Floats, score: Floats, prior_sd: float) ->
 
 
 def _connected(pairs: npt.NDArray[np.bool_]) -> bool:
-    heard = np.flatnonzero(pairs.any(axis=1))
-    if len(heard) < 3:
+    compared_bins = np.flatnonzero(pairs.any(axis=1))
+    if len(compared_bins) < 3:
         return False
-    count, _ = connected_components(pairs[np.ix_(heard, heard)], directed=False)
+    count, _ = connected_components(pairs[np.ix_(compared_bins, compared_bins)], directed=False)
     return bool(count == 1)
 
 
@@ -167,11 +168,11 @@ def _rho(scores: Floats, measured: Floats) -> float:
 
 
 def _by_chance(scores: Floats, measured: Floats) -> Floats:
-    """What rho can be under no relation, each as likely: the bins that were heard in every order."""
-    ours, theirs = (stats.rankdata(np.round(values, 9)) for values in (scores, measured))
-    orders = np.array(list(permutations(theirs)))
-    ours, orders = ours - ours.mean(), orders - orders.mean(axis=1, keepdims=True)
-    found: Floats = orders @ ours / np.sqrt((ours @ ours) * (orders**2).sum(axis=1))
+    """All values of rho under no relation, equally likely: the compared bins in every order."""
+    listener_ranks, measure_ranks = (stats.rankdata(np.round(values, 9)) for values in (scores, measured))
+    orders = np.array(list(permutations(measure_ranks)))
+    listener_ranks, orders = listener_ranks - listener_ranks.mean(), orders - orders.mean(axis=1, keepdims=True)
+    found: Floats = orders @ listener_ranks / np.sqrt((listener_ranks @ listener_ranks) * (orders**2).sum(axis=1))
     return found
 
 
@@ -190,15 +191,17 @@ def _uncertainty(
 
 
 def in_words(scale: Scale) -> str:
-    """The correlation as a sentence."""
-    with_what = "the measure’s similarity" if scale.similarity else "the order of the bins"
+    """The rank correlation as a sentence."""
+    reference = "the measure’s similarity" if scale.similarity else "the order of the bins"
     if scale.rho is None:
-        return f"No prompt has answers that rank three bins, so there is no correlation with {with_what}."
+        return f"No prompt has answers that rank three bins, so there is no correlation with {reference}."
     interval = "" if scale.rho_low is None else f" [{scale.rho_low:.2f}, {scale.rho_high:.2f}]"
     p = "" if scale.p is None else f", p {'< 0.001' if scale.p < 0.001 else f'= {scale.p:.3f}'}"
     or_similarities = " or similarities" if scale.similarity else ""
-    left = f"; {scale.left_out} prompts have too few answers{or_similarities} to be ranked" if scale.left_out else ""
+    verb = "has" if scale.left_out == 1 else "have"
+    excluded = f"{count(scale.left_out, 'prompt')} {verb} too few answers{or_similarities} to be ranked"
+    left = f"; {excluded}" if scale.left_out else ""
     return (
-        f"Prompt by prompt, the listeners’ order of the bins has a rank correlation of {scale.rho:.2f}{interval} with "
-        f"{with_what} (mean of {scale.prompts} prompts{p}); in {scale.in_order} it is the same order{left}."
+        f"By prompt, the listeners’ order of the bins has a rank correlation of {scale.rho:.2f}{interval} with "
+        f"{reference} (mean over {count(scale.prompts, 'prompt')}{p}); in {scale.in_order} the order is the same{left}."
     )

@@ -6,8 +6,8 @@ method 10). And where a listener's answer to one and the same triplet is there f
 of the answers on which they differ (Psychometrika 12, 1947).
 Conventions: a difference is first minus second, in [-1, 1]; a triplet is the same where listener, prompt and the two
 clips are, whichever bin each clip is in; Holm's correction is over the bin pairs of one pair of embedders. These tests
-count answers as independent; beside them stands the difference with listeners and prompts as random, with the two-way
-variance of analysis.statistics.two_way (an embedder's listeners and prompts may be the other's as well, or not).
+treat answers as independent; the difference with listeners and prompts as random effects is given too, with the two-way
+variance of analysis.statistics.two_way (the embedders may share listeners and prompts, or not).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from scipy import stats
 from scipy.stats import binomtest, fisher_exact
 
 from analysis.responses.validate import BINS
-from analysis.statistics.agreement import BIN_PAIRS, Cell, count_responses, exact_binomial, holm, tabulate
-from analysis.statistics.two_way import Z, two_way_variance
+from analysis.statistics.agreement import BIN_PAIRS, Cell, count_responses, exact_binomial, tabulate
+from analysis.statistics.multiple_testing import holm
+from analysis.statistics.two_way import Z, difference_influence, two_way_variance
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ def compare_embedders(frame: pd.DataFrame) -> tuple[Contrast, ...]:
     """
     contrasts = compare_counts(count_responses(frame))
     if {"listener", "prompt"} <= set(frame):
-        contrasts = tuple(_let_both_vary(contrast, frame) for contrast in contrasts)
+        contrasts = tuple(_add_random_effects(contrast, frame) for contrast in contrasts)
     if not {"listener", "prompt", "clip_high", "clip_low"} <= set(frame):
         return contrasts
-    return tuple(_with_pairs(contrast, frame) for contrast in contrasts)
+    return tuple(_add_paired_tests(contrast, frame) for contrast in contrasts)
 
 
 def compare_counts(counts: pd.DataFrame) -> tuple[Contrast, ...]:
@@ -101,7 +102,9 @@ def compare_counts(counts: pd.DataFrame) -> tuple[Contrast, ...]:
         cells += [(f"{high}, total", one.totals[high], two.totals[high]) for high in BINS[:-1]]
         cells.append(("all", one.overall, two.overall))
         rows = [_contrast(*cell) for cell in cells]
-        found.append(Contrast(first, second, tuple(_correct(rows)), "The file does not say who heard which clips."))
+        found.append(
+            Contrast(first, second, tuple(_correct(rows)), "The file does not say which clips each listener heard.")
+        )
     return tuple(found)
 
 
@@ -141,7 +144,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
 
-def _let_both_vary(contrast: Contrast, frame: pd.DataFrame) -> Contrast:
+def _add_random_effects(contrast: Contrast, frame: pd.DataFrame) -> Contrast:
     some = frame[frame["embedder"].isin([contrast.first, contrast.second])]
     y = some["agreed"].to_numpy(float)
     first = (some["embedder"] == contrast.first).to_numpy()
@@ -170,8 +173,7 @@ def two_way_difference(
     if groups < 2 or first.all() or not first.any():
         return None
     one, two = y[first].mean(), y[~first].mean()
-    # How much each answer moves the difference; its variance is that of a mean of these.
-    influence = len(y) * np.where(first, (y - one) / first.sum(), -(y - two) / (~first).sum())
+    influence = difference_influence(y, first)
     quantile = float(stats.t.ppf(0.975, groups - 1))
     # Never shorter than the interval of independent answers, as for a single rate.
     independent = float((influence**2).sum()) / len(y) ** 2
@@ -183,26 +185,30 @@ def two_way_difference(
     return Difference(max(-1.0, float(one - two) - reach), min(1.0, float(one - two) + reach), p)
 
 
-def _with_pairs(contrast: Contrast, frame: pd.DataFrame) -> Contrast:
+def _add_paired_tests(contrast: Contrast, frame: pd.DataFrame) -> Contrast:
     matched = _match(frame, contrast.first, contrast.second)
     if matched.empty:
-        return replace(contrast, pairing="No listener answered the same triplet for both, so nothing is paired.")
+        return replace(
+            contrast, pairing="No listener answered the same triplet for both embedders, so there is no paired test."
+        )
     rows = tuple(replace(row, paired=_pair_up(matched, row.label)) for row in contrast.rows)
-    pairing = f"McNemar’s test is of {len(matched):,} triplets answered for both by one listener."
+    pairing = (
+        f"McNemar’s test uses {len(matched):,} pairs of answers by one listener to the same triplet for both embedders."
+    )
     return replace(contrast, rows=rows, pairing=pairing)
 
 
 def _match(frame: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     """A row per listener and triplet that both embedders have, with the bin pair in which both see it, if they do."""
     some = frame[frame["embedder"].isin([first, second])]
-    one, two = some["clip_high"].astype(str).to_numpy(), some["clip_low"].astype(str).to_numpy()
+    high, low = some["clip_high"].astype(str).to_numpy(), some["clip_low"].astype(str).to_numpy()
     content = pd.DataFrame(
         {
             "embedder": some["embedder"].astype(str).to_numpy(),
             "listener": some["listener"].astype(str).to_numpy(),
             "prompt": some["prompt"].astype(str).to_numpy(),
-            "clip": np.where(one < two, one, two),
-            "other": np.where(one < two, two, one),
+            "clip": np.where(high < low, high, low),
+            "other": np.where(high < low, low, high),
             "bin_high": some["bin_high"].to_numpy(),
             "bin_low": some["bin_low"].to_numpy(),
             "agreed": some["agreed"].to_numpy(),
@@ -210,12 +216,12 @@ def _match(frame: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     )
     keys = ["listener", "prompt", "clip", "other"]
     known = content[(content["clip"] != "") & (content["other"] != "")].drop_duplicates(["embedder", *keys])
-    mine, others = (known[known["embedder"] == name].drop(columns="embedder") for name in (first, second))
-    return mine.merge(others, on=keys, suffixes=("", "_other"))
+    one, two = (known[known["embedder"] == name].drop(columns="embedder") for name in (first, second))
+    return one.merge(two, on=keys, suffixes=("", "_other"))
 
 
 def _pair_up(matched: pd.DataFrame, label: str) -> Paired | None:
-    """Only answers whose triplet lies in the same bin pair, or row, of both embedders are of that row."""
+    """Pairs of answers whose triplet is in the same bin pair, or row, for both embedders."""
     rows = matched
     if label != "all":
         rows = rows[(rows["bin_high"] == rows["bin_high_other"]) & (rows["bin_high"] == int(label[0]))]
@@ -227,17 +233,6 @@ def _pair_up(matched: pd.DataFrame, label: str) -> Paired | None:
     only_first, only_second = int((one & ~two).sum()), int((~one & two).sum())
     p = mcnemar_exact(only_first, only_second)
     return Paired(int((one & two).sum()), only_first, only_second, int((~one & ~two).sum()), p)
-
-
-def write_difference(row: ContrastRow) -> str:
-    """The difference in percentage points with its sign, or a dash."""
-    return "–" if row.difference is None else f"{100 * row.difference + 0.0:+.1f}".replace("-", "−")
-
-
-def write_newcombe(row: ContrastRow) -> str:
-    if row.ci_low is None or row.ci_high is None:
-        return "–"
-    return f"{100 * row.ci_low:+.1f} to {100 * row.ci_high:+.1f}".replace("-", "−")
 
 
 def contrasts_as_data(contrasts: Sequence[Contrast]) -> list[dict[str, Any]]:

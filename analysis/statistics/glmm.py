@@ -1,10 +1,9 @@
 """A mixed model: logistic regression of agreement with crossed effects of listeners and prompts.
 
 logit P(agreed) = effect of the bin pair + effect of the listener + effect of the prompt, the latter two normal with
-mean 0 and standard deviations of their own. Fitted by Laplace's approximation (analysis.statistics.glmm_laplace), a
-weak normal prior
-on the bin pairs (sd 5 on the logit scale) keeping a pair on which all agreed finite; beside it two checks by
-statsmodels (analysis.statistics.glmm_checks).
+mean 0 and their own standard deviations. Fitted with Laplace's approximation (analysis.statistics.glmm_laplace;
+Breslow and Clayton, JASA 88, 1993). A weak normal prior on the bin pairs (sd 5 on the logit scale) keeps a pair on
+which all agreed finite. Two checks use statsmodels (analysis.statistics.glmm_checks).
 Conventions: effects and deviations on the logit scale; "typical" rates are of a listener and prompt with effect 0,
 "marginal" ones averaged over listeners and prompts, as a pooled rate is.
 """
@@ -23,7 +22,7 @@ from analysis.statistics.agreement import BIN_PAIRS
 from analysis.statistics.glmm_checks import MixedModelCheck, gee, variational
 from analysis.statistics.glmm_laplace import LARGEST, PRIOR_SD, CellCounts, LaplaceFit, collect, fit_laplace
 
-# Above this a fit takes too long to be waited for; a random part of the listeners is fitted instead.
+# Above this a fit takes too long; a random part of the listeners is fitted instead.
 MOST_WORK = 1e8
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
 
@@ -42,7 +41,7 @@ class PairEffect:
 
 @dataclass(frozen=True)
 class MixedModel:
-    """The fitted model of one embedder, its checks, and in words what had to be done otherwise."""
+    """The fitted model of one embedder (logit scale), its checks, and notes in words on boundary cases."""
 
     pairs: Mapping[str, PairEffect]
     sd_listener: float
@@ -59,7 +58,7 @@ def fit_mixed(frame: pd.DataFrame, seed: int = 0, checks: bool = True) -> MixedM
     """Fit the responses of one embedder (columns listener, prompt, bin_high, bin_low, agreed).
 
     Raises:
-        ValueError: where `frame` is empty.
+        ValueError: if `frame` is empty.
     """
     if frame.empty:
         raise ValueError("a mixed model needs at least one response")
@@ -67,9 +66,8 @@ def fit_mixed(frame: pd.DataFrame, seed: int = 0, checks: bool = True) -> MixedM
     some = _affordable(frame, seed, notes)
     data = collect(some)
     fit = fit_laplace(data)
-    notes += _say_boundaries(data, fit)
-    # Where there is one listener or prompt only, the others alone are generalised over, as in
-    # analysis.statistics.two_way.
+    notes += _boundary_notes(data, fit)
+    # With only one listener or prompt, the result generalises only over the other, as in two_way.
     df = max(min((size for size in data.sizes[1:] if size > 1), default=2) - 1, 1)
     spread = float(np.hypot(fit.sd_listener, fit.sd_prompt))
     pairs = {name: _pair_effect(fit, i, spread, df) for i, name in enumerate(data.names)}
@@ -111,27 +109,30 @@ def _pair_effect(fit: LaplaceFit, index: int, spread: float, df: int) -> PairEff
     return PairEffect(effect, error, float(expit(effect)), marginal_rate(effect, spread), low, high)
 
 
-def _say_boundaries(data: CellCounts, fit: LaplaceFit) -> list[str]:
-    said = []
+def _boundary_notes(data: CellCounts, fit: LaplaceFit) -> list[str]:
+    found = []
     for name, count, sd in (("listener", data.sizes[1], fit.sd_listener), ("prompt", data.sizes[2], fit.sd_prompt)):
         if count == 1:
-            said.append(f"There is one {name} only, so the model has no effect of {name}s.")
+            found.append(f"There is only one {name}, so the model has no random effect of {name}s.")
         elif sd < 0.01:
-            said.append(f"The likelihood is largest where {name}s do not differ at all; their deviation is given as 0.")
+            found.append(
+                f"The likelihood is highest if {name}s do not differ at all; their standard deviation is given as 0."
+            )
         elif sd > 0.99 * LARGEST:
-            said.append(
-                f"The {name}s separate the answers: their deviation has no estimate and was stopped at {LARGEST:g}."
+            found.append(
+                f"The {name}s separate the answers: their standard deviation has no estimate and is limited to "
+                f"{LARGEST:g}."
             )
     same = [
         name for i, name in enumerate(data.names) if data.y[data.pair == i].sum() in (0, data.n[data.pair == i].sum())
     ]
     if same:
-        said.append(
-            f"All answers are the same for bins {', '.join(same)}: no effect fits best, and the one given is held "
-            f"finite by the prior (normal, sd {PRIOR_SD:g} on the logit scale)."
+        found.append(
+            f"All answers are the same for bins {', '.join(same)}: the best effect would be infinite; the prior "
+            f"(normal, sd {PRIOR_SD:g} on the logit scale) keeps it finite."
         )
     if not fit.converged:
-        said.append(
-            "The fit did not converge; its figures are where it stopped, and the two-way intervals should be used."
+        found.append(
+            "The fit did not converge; its values are those of the last step. Use the two-way intervals instead."
         )
-    return said
+    return found

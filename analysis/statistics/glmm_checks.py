@@ -1,8 +1,9 @@
-"""Two checks of the mixed model by statsmodels, and in words what came of them.
+"""Two checks of the mixed model with statsmodels, and a note on each.
 
-Variational Bayes of the same model (`BinomialBayesMixedGLM`), and estimating equations clustered on listeners (`GEE`,
-bias-reduced errors), which ignore that prompts vary. A check that cannot be run, or that ends in a singular matrix,
-has no effects and says so; the model and the two-way intervals do not need it.
+Variational Bayes for the same model (`BinomialBayesMixedGLM`), and generalised estimating equations clustered on
+listeners (`GEE`, bias-reduced errors; Liang and Zeger, Biometrika 73, 1986), which ignore variation between prompts. A
+check that cannot be run, or that ends in a singular matrix, has no effects and a note that says why; the model and the
+two-way intervals do not depend on it.
 """
 
 from __future__ import annotations
@@ -17,34 +18,36 @@ from analysis.statistics.glmm_laplace import CellCounts, Floats, Ints
 
 MOST_FOR_VARIATIONAL = 250  # random effects
 MOST_FOR_GEE = 20_000  # responses
-INSTEAD = "The model and the intervals where both vary stand without this check."
+INDEPENDENT = "The model and the two-way intervals do not depend on this check."
 
 
 @dataclass(frozen=True)
 class MixedModelCheck:
-    """The same effects by another method, by bin pair: effect and error; and what has to be said."""
+    """The same effects by another method: effect and standard error (logit scale) by bin pair, and a note in words."""
 
     effects: Mapping[str, tuple[float, float]]
     sd_listener: float | None
     sd_prompt: float | None
-    said: str
+    note: str
 
 
 def variational(data: CellCounts) -> MixedModelCheck:
-    """statsmodels' variational Bayes of the same model; its Laplace fit fails to converge on such data."""
-    return _or_said(lambda: _variational(data), "Variational Bayes")
+    """Variational Bayes for the same model, by statsmodels (whose Laplace fit does not converge on such data)."""
+    return _unless_singular(lambda: _variational(data))
 
 
 def gee(data: CellCounts) -> MixedModelCheck:
-    """Estimating equations, independence within listeners as working correlation, bias-reduced errors."""
-    return _or_said(lambda: _gee(data), "The estimating equations")
+    """Estimating equations with independence as the working correlation within listeners and bias-reduced errors."""
+    return _unless_singular(lambda: _gee(data))
 
 
-def _or_said(run: Callable[[], MixedModelCheck], name: str) -> MixedModelCheck:
+def _unless_singular(run: Callable[[], MixedModelCheck]) -> MixedModelCheck:
     try:
         return run()
     except np.linalg.LinAlgError:
-        return MixedModelCheck({}, None, None, f"{name} ended in a singular matrix: too few answers differ. {INSTEAD}")
+        return MixedModelCheck(
+            {}, None, None, f"It ended in a singular matrix because too few answers differ. {INDEPENDENT}"
+        )
 
 
 def _variational(data: CellCounts) -> MixedModelCheck:
@@ -66,15 +69,15 @@ def _variational(data: CellCounts) -> MixedModelCheck:
     ident = np.concatenate([np.zeros(listeners, int), np.ones(prompts, int)])
     with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
         warnings.simplefilter("always")
-        # Its own start is drawn at random, which would make the figures differ from run to run.
+        # The default start is random, which would make the results differ from run to run.
         start = np.full(k + 2 + listeners + prompts, 0.6)
         found = BinomialBayesMixedGLM(y, np.eye(k)[pair], design, ident, vcp_p=1, fe_p=2).fit_vb(sd=start)
     if not np.isfinite(found.fe_mean).all() or not np.isfinite(found.fe_sd).all():
-        return MixedModelCheck({}, None, None, "Variational Bayes came to no finite answer.")
+        return MixedModelCheck({}, None, None, "It gave no finite result.")
     effects = {name: (float(found.fe_mean[i]), float(found.fe_sd[i])) for i, name in enumerate(data.names)}
     sd_listener, sd_prompt = (float(value) for value in np.exp(found.vcp_mean))
-    said = "Variational Bayes stopped before it converged." if caught else "Variational Bayes converged."
-    return MixedModelCheck(effects, sd_listener, sd_prompt, said)
+    note = "It stopped before it converged." if caught else "It converged."
+    return MixedModelCheck(effects, sd_listener, sd_prompt, note)
 
 
 def _spread_out(data: CellCounts) -> tuple[Floats, Ints]:
@@ -93,15 +96,15 @@ def _gee(data: CellCounts) -> MixedModelCheck:
     if len(y) > MOST_FOR_GEE:
         return MixedModelCheck({}, None, None, f"Not run: {len(y):,} responses would take minutes.")
     if data.sizes[1] < 3:
-        return MixedModelCheck({}, None, None, "Not run: it needs three listeners at least.")
+        return MixedModelCheck({}, None, None, "Not run: at least three listeners are needed.")
     share = np.bincount(data.pair, data.y) / np.bincount(data.pair, data.n)
     same = (share == 0) | (share == 1)
-    # What one listener alone answered is fitted without a remainder: its error would be a division by zero.
+    # A pair that only one listener answered is fitted exactly: its standard error would be a division by zero.
     lone = ~same & (np.bincount(np.unique(data.pair * data.sizes[1] + data.listener) // data.sizes[1]) == 1)
     varied = np.flatnonzero(~same & ~lone)
     if not len(varied):
         return MixedModelCheck(
-            {}, None, None, f"Not run: in no bin pair do answers of several listeners differ. {INSTEAD}"
+            {}, None, None, f"Not run: in no bin pair do the answers of several listeners differ. {INDEPENDENT}"
         )
     keep = np.isin(data.pair[rows], varied)
     y, rows = y[keep], rows[keep]
@@ -119,14 +122,14 @@ def _gee(data: CellCounts) -> MixedModelCheck:
         for i, place in enumerate(varied)
         if np.isfinite(found.bse[i])
     }
-    said = "Clustered on listeners, bias-reduced errors."
+    note = "Clustered on listeners, with bias-reduced errors."
     infinite = [name for i, name in enumerate(data.names) if not (same[i] or lone[i] or name in effects)]
     for names, why in (
-        ([name for i, name in enumerate(data.names) if same[i]], "all answers are the same there"),
-        ([name for i, name in enumerate(data.names) if lone[i]], "one listener alone answered there"),
-        (infinite, "no finite error was found"),
+        ([name for i, name in enumerate(data.names) if same[i]], "all answers are the same"),
+        ([name for i, name in enumerate(data.names) if lone[i]], "only one listener answered"),
+        (infinite, "no finite standard error was found"),
     ):
-        said += f" Left out, because {why}: bins {', '.join(names)}." if names else ""
+        note += f" Left out because {why}: bins {', '.join(names)}." if names else ""
     if caught:
-        said += " The fit gave a warning of convergence."
-    return MixedModelCheck(effects, None, None, said)
+        note += " The fit gave a convergence warning."
+    return MixedModelCheck(effects, None, None, note)

@@ -1,7 +1,7 @@
 """The psychometric curve: how often listeners choose the clip the measure calls more similar, by how much more.
 
-P(agreed | d) = 0.5 + (0.5 - lapse) * (1 - exp(-(d / scale) ** shape)), d the similarity of the one clip to the prompt
-minus that of the other: a Weibull function with the rate of guessing fixed at 0.5, as two alternatives have it, and a
+P(agreed | d) = 0.5 + (0.5 - lapse) * (1 - exp(-(d / scale) ** shape)), with d the similarity of one clip to the prompt
+minus that of the other: a Weibull function with the guessing rate fixed at 0.5 (two alternatives) and a
 lapse rate of at most 0.2 (Wichmann and Hill, Perception & Psychophysics 63, 2001); for d below 0 it is mirrored about
 0.5. Fitted by maximum likelihood (Fisher scoring, damped); bands and intervals are percentiles of a bootstrap that
 draws listeners and prompts with replacement, all resamples fitted at once.
@@ -27,7 +27,7 @@ THRESHOLD = 0.75
 FINEST = 2000  # distinct differences that are kept apart
 COARSER = 200  # in the bootstrap
 SHAPES = (0.2, 10.0)
-FLAT = "Agreement does not rise above chance with the difference: the curve is flat, and has no threshold."
+FLAT = "Agreement does not rise above chance with the difference: the curve is flat and has no threshold."
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Curve:
     """The curve of one embedder, on the axis of similarity; `spread` turns it into z.
 
     `grid`, `low` and `high` are the band's 95 % at the differences `at`. `threshold` is None where the curve never
-    reaches it. `notes` say in words what the data did not settle.
+    reaches it. `notes` say in words what the data do not determine.
     """
 
     embedder: str
@@ -86,29 +86,31 @@ def _curve(name: str, frame: pd.DataFrame, spread: float | None, resamples: int,
     difference = (frame["similarity_high"] - frame["similarity_low"]).to_numpy(float)
     agreed = frame["agreed"].to_numpy(float)
     notes = []
-    said = "the fitted Gaussian of the bins"
+    source = "the fitted Gaussian of the bins"
     if spread is None:
         both = np.concatenate([frame["similarity_high"], frame["similarity_low"]])
-        spread, said = float(np.std(both)) or 1.0, "the clips of the responses"
+        spread, source = float(np.std(both)) or 1.0, "the clips of the responses"
     where, index = _gather(difference, FINEST)
     k, n = (np.bincount(index, weight).astype(np.float64) for weight in (agreed, np.ones(len(agreed))))
     found = fit(where, k[None], n[None])
     scale, shape, lapse = (float(value) for value in found[0])
     ends = _limits(where)
     flat = float(rate(where[-1:], found)[0, 0]) < 0.51
-    notes += [FLAT] if flat else _say_limits(scale, shape, lapse, ends)
+    notes += [FLAT] if flat else _boundary_notes(scale, shape, lapse, ends)
     at = np.linspace(min(0.0, float(where.min())), float(where.max()) * 1.02 or 1.0, 81)
     boot = _bootstrap(frame, difference, agreed, resamples, seed, found)
     curves = rate(at, boot)
     threshold = np.inf if flat else _threshold(found)[0]
     if np.isfinite(threshold) and threshold > where.max():
-        notes.append("The threshold lies beyond the differences that were heard: it is extrapolated.")
+        notes.append("The threshold is beyond the differences in the data: it is extrapolated.")
     reached = _threshold(boot)
     low, high = (
         float(x) for x in np.quantile(np.where(np.isfinite(reached), reached, np.inf), [0.025, 0.975], method="nearest")
     )
     if np.isfinite(threshold) and not np.isfinite(high):
-        notes.append("In some resamples the curve never reaches 75 %: the threshold's interval has no upper end.")
+        notes.append(
+            "In some resamples the curve never reaches 75 %, so the interval of the threshold has no upper end."
+        )
     return Curve(
         embedder=name,
         scale=scale,
@@ -118,7 +120,7 @@ def _curve(name: str, frame: pd.DataFrame, spread: float | None, resamples: int,
         threshold_low=low if np.isfinite(threshold) and np.isfinite(low) else None,
         threshold_high=high if np.isfinite(threshold) and np.isfinite(high) else None,
         spread=spread,
-        spread_from=said,
+        spread_from=source,
         n=len(frame),
         deviance=_deviance(where, k, n, found),
         at=tuple(at.tolist()),
@@ -277,16 +279,16 @@ def _points(difference: Floats, agreed: Floats) -> tuple[Point, ...]:
     return tuple(found)
 
 
-def _say_limits(scale: float, shape: float, lapse: float, ends: tuple[Floats, Floats]) -> list[str]:
-    said = []
+def _boundary_notes(scale: float, shape: float, lapse: float, ends: tuple[Floats, Floats]) -> list[str]:
+    found = []
     if np.log(scale) <= ends[0][0] + 1e-3:
-        said.append(
-            "Agreement is as high at the smallest differences as at the largest: where it begins to rise is not seen."
+        found.append(
+            "Agreement is as high at the smallest differences as at the largest, so where it starts to rise is unknown."
         )
     if shape <= SHAPES[0] * 1.001 or shape >= SHAPES[1] * 0.999:
-        said.append(f"The slope is not settled by the answers; it was held at {shape:.3g}.")
+        found.append(f"The answers do not determine the slope; it was limited to {shape:.3g}.")
     if lapse >= MOST_LAPSE * 0.998:
-        said.append(
-            f"The lapse rate was held at its most, {MOST_LAPSE:g}: some disagree even at the largest difference."
+        found.append(
+            f"The lapse rate was limited to {MOST_LAPSE:g}: some answers disagree even at the largest difference."
         )
-    return said
+    return found

@@ -1,11 +1,11 @@
-"""Reliability: how far listeners agree with each other and with themselves (what else moved them:
+"""Reliability: how far listeners agree with each other and with themselves (biases:
 analysis.statistics.response_bias).
 
 A triplet is one embedder's prompt, bins and (where given) clips; an answer is which of its two clips was chosen.
 Inter-listener agreement is Krippendorff's alpha (Computing Krippendorff's Alpha-Reliability, 2011; nominal; triplets
 with two answers at least) and Fleiss' kappa (Psychological Bulletin 76, 1971; triplets with as many answers as most
 have). Both measure agreement beyond what the mix of answers would give by itself, so they fall towards 0 where nearly
-everyone chooses the same clip, however reliable listeners are: read them beside the share of agreeing pairs.
+everyone chooses the same clip, however reliable listeners are: read them together with the share of agreeing pairs.
 Conventions: rates come with Clopper and Pearson's 95 % interval; a part is None where the file lacks what it needs.
 """
 
@@ -36,7 +36,7 @@ TRIPLET = ("embedder", "prompt", "bin_high", "bin_low", "clip_high", "clip_low")
 
 @dataclass(frozen=True)
 class InterListener:
-    """Agreement of listeners on the triplets that several heard; alpha and kappa None where they are undefined."""
+    """Agreement of listeners on triplets that several answered; alpha and kappa are None if undefined."""
 
     alpha: float | None
     kappa: float | None
@@ -51,7 +51,7 @@ class InterListener:
 
 @dataclass(frozen=True)
 class Repeats:
-    """Trials heard twice: how often the same clip was chosen, and the ceiling that follows (None below half)."""
+    """Repeated trials: how often the same clip was chosen, and the resulting ceiling (None below one half)."""
 
     same: BinomialTest
     ceiling: float | None
@@ -59,6 +59,8 @@ class Repeats:
 
 @dataclass(frozen=True)
 class Reliability:
+    """All parts; a part is None if the file lacks what it needs."""
+
     between: InterListener | None
     repeats: Repeats | None
     catches: BinomialTest | None

@@ -1,4 +1,4 @@
-"""Biases: whether the side, the position or the time of a trial moved listeners, and whether the prescreen told.
+"""Biases: effects of side, position and response time on the answers, and of the prescreen on agreement.
 
 Conventions: rates come with Clopper and Pearson's 95 % interval; the p-value of a side counts listeners and prompts
 as random (analysis.statistics.two_way); times are in seconds; a part is None where the file lacks what it needs.
@@ -16,7 +16,7 @@ from scipy import stats
 
 from analysis.statistics.agreement import BIN_PAIRS, BinomialTest, exact_binomial
 from analysis.statistics.comparison import two_sample_exact
-from analysis.statistics.two_way import dependence, two_way_variance
+from analysis.statistics.two_way import dependence, difference_influence, two_way_variance
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,7 +62,7 @@ class ResponseTimes:
 
 @dataclass(frozen=True)
 class PrescreenEffect:
-    """Agreement of those who passed and of those who failed and went on all the same."""
+    """Agreement of listeners who passed the prescreen, and of those who failed but continued."""
 
     passed: BinomialTest
     failed: BinomialTest
@@ -88,9 +88,8 @@ def side_bias(frame: pd.DataFrame) -> SideBias | None:
     if on_a.all() or not on_a.any() or few < 2 or agreed.min() == agreed.max():
         return raw
     one, two = float(agreed[on_a].mean()), float(agreed[~on_a].mean())
-    influence = len(agreed) * np.where(on_a, (agreed - one) / on_a.sum(), -(agreed - two) / (~on_a).sum())
     codes = [pd.factorize(frame[name])[0].astype(np.intp) for name in ("listener", "prompt")]
-    error = math.sqrt(two_way_variance(influence, *codes)) / 2
+    error = math.sqrt(two_way_variance(difference_influence(agreed, on_a), *codes)) / 2
     share, reach = 0.5 + (one - two) / 2, float(stats.t.ppf(0.975, few - 1)) * error
     p = float(2 * stats.t.sf(abs(one - two) / 2 / error, few - 1)) if error else 1.0
     return SideBias(len(agreed), share, max(0.0, share - reach), min(1.0, share + reach), p, one, two)
@@ -148,7 +147,7 @@ def response_times(frame: pd.DataFrame) -> ResponseTimes | None:
 
 
 def prescreen_effect(everything: pd.DataFrame) -> PrescreenEffect | None:
-    """Scored answers of all who gave any, by how the prescreen went; None where nobody who failed answered."""
+    """Agreement in scored trials by prescreen result (Fisher's test); None if no one who failed answered any."""
     if "passed_prescreen" not in everything:
         return None
     rows = everything[everything["kind"] == "scored"] if "kind" in everything else everything

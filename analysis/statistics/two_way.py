@@ -1,4 +1,4 @@
-"""Dependence: what pooled agreement is worth when answers share listeners and prompts.
+"""Dependence: the precision of pooled agreement when answers share listeners and prompts.
 
 The variance of a rate is estimated with both groupings at once (Cameron, Gelbach and Miller, Journal of Business and
 Economic Statistics 29, 2011): that clustered on listeners, plus that clustered on prompts, minus that of single
@@ -7,7 +7,7 @@ Wilson's interval with a t quantile of G - 1 degrees of freedom, G being the few
 is the same with the variance at chance. The interval is never shorter than Wilson's of as many independent answers.
 Why this and not another: docs/decisions/0005-dependence.md.
 Conventions: the rate estimated is that of other listeners and other prompts from the same populations; rates lie in
-[0, 1]; listeners and prompts are told apart by their text.
+[0, 1]; listeners and prompts are identified by their text.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import sparse, stats
 
 from analysis.responses.load import numbered
 from analysis.responses.validate import BINS
-from analysis.statistics.agreement import BIN_PAIRS, CHANCE, Alternative, exact_binomial, holm
+from analysis.statistics.agreement import BIN_PAIRS, CHANCE, Alternative, exact_binomial
+from analysis.statistics.multiple_testing import holm
 
 Ints = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float64]
@@ -32,11 +34,11 @@ Z = float(stats.norm.ppf(0.975))
 
 @dataclass(frozen=True)
 class Dependence:
-    """One pooled rate, and what it says of other listeners and prompts.
+    """One pooled rate, and its precision for other listeners and prompts.
 
-    `n_effective` is the number of independent answers that would tell as much; `icc_listener` and `icc_prompt` are the
-    correlations of two answers of one listener (on different prompts) and on one prompt (by different listeners), None
-    where no two answers share one. `fallback` says in words where the data forced another method.
+    `n_effective` is the number of independent answers with the same information; `icc_listener` and `icc_prompt` are
+    the correlations of two answers by one listener (on different prompts) and on one prompt (by different listeners),
+    None if no two answers share one. `fallback` says in words if the data required another method.
     """
 
     label: str
@@ -64,7 +66,7 @@ class Dependence:
 
     @property
     def survives(self) -> bool | None:
-        """Whether what pooling finds is found here too; None where pooling finds nothing."""
+        """Whether a significant pooled result is significant here too; None if the pooled result is not significant."""
         pooled = self.pooled_p if self.pooled_p_holm is None else self.pooled_p_holm
         own = self.p if self.p_holm is None else self.p_holm
         return None if pooled >= LEVEL else own < LEVEL
@@ -74,7 +76,7 @@ def dependence(frame: pd.DataFrame, label: str = "all", alternative: Alternative
     """Agreement in `frame` (columns agreed, listener, prompt), with listeners and prompts as random.
 
     Raises:
-        ValueError: where `frame` is empty.
+        ValueError: if `frame` is empty.
     """
     if frame.empty:
         raise ValueError("dependence needs at least one response")
@@ -126,7 +128,7 @@ def _of(y: Floats, listener: Ints, prompt: Ints, label: str, alternative: Altern
 def _from_variance(plain: Dependence, variance: float, df: int, iccs: list[float | None]) -> Dependence:
     quantile = float(stats.t.ppf(0.975, df))
     worth = plain.rate * (1 - plain.rate) / variance
-    # Never shorter than Wilson's of independent answers: what luck takes off the variance is not believed.
+    # Never shorter than Wilson's for independent answers: a smaller variance would be due to chance.
     effective = min(worth, plain.n * (quantile / Z) ** 2)
     low, high = wilson_t(plain.rate, effective, df)
     t = (plain.rate - CHANCE) / np.sqrt(CHANCE * (1 - CHANCE) / effective)
@@ -140,13 +142,13 @@ def _from_variance(plain: Dependence, variance: float, df: int, iccs: list[float
 def _unanimous(plain: Dependence, groups: int) -> Dependence:
     """All or none agreed: nothing varies, so each of the fewer groups counts as one answer."""
     all_or_none = exact_binomial(groups if plain.agreed else 0, groups, alternative=plain.alternative)
-    said = (
-        f"All {plain.n} answers are the same, so how they depend on each other cannot be estimated; the interval is "
-        f"the exact one of {groups} answers, as if each listener or prompt, whichever are fewer, had given one."
+    note = (
+        f"All {plain.n} answers are the same, so their dependence cannot be estimated; the interval is the exact one "
+        f"for {groups} answers, one per listener or per prompt (whichever are fewer)."
     )
     return replace(
         plain, ci_low=all_or_none.ci_low, ci_high=all_or_none.ci_high, p=all_or_none.p, df=groups - 1,
-        n_effective=float(groups), fallback=said,
+        n_effective=float(groups), fallback=note,
     )  # fmt: skip
 
 
@@ -156,13 +158,13 @@ def _with_one(plain: Dependence, y: Floats, listener: Ints, prompt: Ints) -> Dep
     groups = prompt if alone == "listener" else listener
     other, count = ("prompts", plain.prompts) if alone == "listener" else ("listeners", plain.listeners)
     if count == 1:
-        return replace(plain, fallback="There is one listener and one prompt: nothing can be said of others.")
-    said = f"There is one {alone} only: the interval speaks of other {other}, and of no other {alone}."
+        return replace(plain, fallback="There is one listener and one prompt, so nothing can be said about others.")
+    note = f"There is only one {alone}: the interval is about other {other}, not about other {alone}s."
     if plain.agreed in (0, plain.n):
         cautious = _unanimous(plain, count)
-        return replace(cautious, fallback=f"{said} {cautious.fallback}")
+        return replace(cautious, fallback=f"{note} {cautious.fallback}")
     variance = _clustered(y - y.mean(), groups)
-    return replace(_from_variance(plain, variance, count - 1, [None, None]), fallback=said)
+    return replace(_from_variance(plain, variance, count - 1, [None, None]), fallback=note)
 
 
 def two_way_variance(y: Floats, listener: Ints, prompt: Ints) -> float:
@@ -170,8 +172,18 @@ def two_way_variance(y: Floats, listener: Ints, prompt: Ints) -> float:
     residual = y - y.mean()
     by_listener, by_prompt = _clustered(residual, listener), _clustered(residual, prompt)
     single = _clustered(residual, np.arange(len(y)))
-    # The difference can fall to nothing in a small sample; answers of any population vary more than that.
+    # In small samples the difference can reach zero or less, which no population has.
     return max(by_listener + by_prompt - single, single / 4)
+
+
+def difference_influence(y: Floats, first: npt.NDArray[np.bool_]) -> Floats:
+    """How much each answer moves the mean of `y` where `first` minus that elsewhere, shape (n,).
+
+    The variance of the difference is that of the mean of these (`two_way_variance`).
+    """
+    one, two = y[first].mean(), y[~first].mean()
+    influence: Floats = len(y) * np.where(first, (y - one) / first.sum(), -(y - two) / (~first).sum())
+    return influence
 
 
 def _clustered(residual: Floats, groups: Ints) -> float:
@@ -199,10 +211,20 @@ def correlation(y: Floats, groups: Ints, others: Ints, variance: float) -> float
 
 def wilson_t(rate: float, effective: float, df: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a rate from `effective` answers, with Student's quantile of `df` degrees of freedom."""
-    z = float(stats.t.ppf(0.975, df))
-    middle = (rate + z**2 / (2 * effective)) / (1 + z**2 / effective)
-    half = z / (1 + z**2 / effective) * np.sqrt(rate * (1 - rate) / effective + (z / (2 * effective)) ** 2)
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    low, high = wilson(rate, effective, float(stats.t.ppf(0.975, df)))
+    return float(low), float(high)
+
+
+def wilson(rate: ArrayLike, n: ArrayLike, quantile: float = Z) -> tuple[Floats, Floats]:
+    """Wilson's interval (JASA 22, 1927) of rates from `n` answers each, any shape; both ends within [0, 1].
+
+    Args:
+        quantile: of the standard normal or Student's distribution; default: for 95 %.
+    """
+    rate, n = np.asarray(rate, np.float64), np.asarray(n, np.float64)
+    middle = (rate + quantile**2 / (2 * n)) / (1 + quantile**2 / n)
+    half = quantile / (1 + quantile**2 / n) * np.sqrt(rate * (1 - rate) / n + (quantile / (2 * n)) ** 2)
+    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
 
 
 def two_way_bootstrap(frame: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> Mapping[str, tuple[float, float]]:
@@ -242,26 +264,23 @@ def item_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Agreement per embedder and prompt: columns embedder, prompt, agreed, n, listeners, rate, low, high (Wilson)."""
     grouped = frame.groupby(["embedder", "prompt"], observed=True)
     rows = grouped.agg(agreed=("agreed", "sum"), n=("agreed", "count"), listeners=("listener", "nunique")).reset_index()
-    rate, n = rows["agreed"] / rows["n"], rows["n"]
-    z = float(stats.norm.ppf(0.975))
-    middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + (z / (2 * n)) ** 2)
-    rows = rows.assign(rate=rate, low=(middle - half).clip(lower=0), high=(middle + half).clip(upper=1))
+    rate = rows["agreed"] / rows["n"]
+    low, high = wilson(rate, rows["n"])
+    rows = rows.assign(rate=rate, low=low, high=high)
     return rows.sort_values(["embedder", "rate", "prompt"]).reset_index(drop=True)
 
 
-def survival(cell: Dependence) -> str:
-    """One sentence: does the pooled conclusion survive listeners and prompts as random?"""
+def describe_dependence(cell: Dependence) -> str:
+    """One sentence: does the pooled result remain significant with listeners and prompts as random effects?"""
     side = "more" if cell.rate > CHANCE else "less"
-    found = f"{side} agreement than chance"
-    holm_said = "" if cell.p_holm is None else " after Holm’s correction"
+    corrected = "" if cell.p_holm is None else " after Holm’s correction"
     if cell.survives is None:
-        sought = {"greater": "no more agreement than chance", "less": "no less agreement than chance"}
-        none = sought.get(cell.alternative, "no difference from chance")
-        return f"Pooling finds {none}{holm_said}, so there is none to survive."
+        nothing = {"greater": "no more agreement than chance", "less": "no less agreement than chance"}
+        return f"The pooled test finds {nothing.get(cell.alternative, 'no difference from chance')}{corrected}."
+    found = f"The pooled test finds {side} agreement than chance{corrected}"
     if cell.survives:
-        return f"Pooling finds {found}{holm_said}, and that survives listeners and prompts as random."
+        return f"{found}; this remains significant with listeners and prompts as random effects."
     return (
-        f"Pooling finds {found}{holm_said}, and that does not survive listeners and prompts as random: "
-        "it is evidence about these listeners and prompts only."
+        f"{found}; this does not remain significant with listeners and prompts as random effects, so it is evidence "
+        "about these listeners and prompts only."
     )

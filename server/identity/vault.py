@@ -30,7 +30,7 @@ NEEDED = (
     "`rootnote server vault new-key` and keep it for the whole study."
 )
 WRONG = (
-    "the environment variable ROOTNOTE_VAULT_KEY does not decrypt the identities in the database; set the key that the "
+    "the environment variable ROOTNOTE_VAULT_KEY does not open the identities in the database; set the key that the "
     "study was started with."
 )
 

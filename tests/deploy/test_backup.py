@@ -128,7 +128,7 @@ def test_what_cannot_be_backed_up_or_restored_is_said(
     assert str(tmp_path / "none") in str(server("restore", tmp_path / "none", site.study.folder).exception)
     other = path.with_suffix(".txt")
     other.write_text("a text")
-    assert "no backup of such a database" in str(server("restore", other, site.study.folder).exception)
+    assert other.name in str(server("restore", other, site.study.folder).exception)
     if url.drivername != "sqlite":
         assert rows(empty) == {}
         monkeypatch.setenv("ROOTNOTE_DATABASE_URL", url.set(database="none").render_as_string(hide_password=False))

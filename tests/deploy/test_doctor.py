@@ -206,7 +206,7 @@ def test_identities(site: Site) -> None:
     for keys in (old, f"{new},{old}"):
         assert set(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY=keys).values()) == {"ok"}
     assert wrong(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY=new), "1 of 1", "cannot be paid")
-    assert wrong(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY="none"), "no key")
+    assert wrong(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY="none"), "valid key")
 
 
 def test_a_database_that_is_not_there_names_no_password(study: Study) -> None:

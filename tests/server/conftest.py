@@ -47,14 +47,8 @@ class FakeClock:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The address of a real PostgreSQL that runs as long as the tests.
-
-    It does not wait for the disk (fsync), which matters only when the machine itself crashes.
-    """
+    """The address of a real PostgreSQL that runs as long as the tests."""
     with postgres_child.running() as child:
-        with _administrator(child.url) as connection:
-            connection.execute(text("ALTER SYSTEM SET fsync = off"))
-            connection.execute(text("SELECT pg_reload_conf()"))
         yield child.url
 
 

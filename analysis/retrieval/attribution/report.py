@@ -1,4 +1,4 @@
-"""What an attribution run leaves: tables, every resemblance as a row, and a page with both excerpts to hear.
+"""The output of an attribution run: tables, every resemblance as a row, and a page with audio excerpts.
 
 `attribution.csv` has a row for each generation and place; `influence.csv` one for each track that was found;
 `attribution.json` holds the tables; `attribution.html` shows it all; `audio/` has the excerpts of the page.
@@ -18,6 +18,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from analysis.presentation.audio_excerpts import write_excerpt
+from analysis.presentation.formatting import count
 from analysis.presentation.html import render
 from analysis.presentation.versions import versions
 from analysis.retrieval import listener_evidence
@@ -97,7 +98,7 @@ def resemblances(run: AttributionRun) -> pd.DataFrame:
                     "track_end_s": starts[rows] + run.cutting.seconds,
                     "similarity": scores,
                     "bin": [place_in_bins(score, outcome.bins) for score in scores] if outcome.bins else "",
-                    "listeners": [listener_evidence.beside(score, outcome.bins, evidence) or "" for score in scores],
+                    "listeners": [listener_evidence.describe(score, outcome.bins, evidence) or "" for score in scores],
                 }
             )
         )
@@ -190,11 +191,11 @@ def _outcome_data(run: AttributionRun, outcome: EmbedderAttribution, by: GroupBy
 
 
 def _table3(outcome: EmbedderAttribution, evidence: Evidence | None) -> list[dict[str, Any]]:
-    """Table 3, with what listeners say of each threshold."""
+    """Table 3, with the listeners' judgements on each threshold."""
     if not outcome.thresholds:
         return []
     rows = _records(table3(outcome.attributed, outcome.thresholds))
-    return [row | {"listeners": listener_evidence.beside(row["threshold"], outcome.bins, evidence)} for row in rows]
+    return [row | {"listeners": listener_evidence.describe(row["threshold"], outcome.bins, evidence)} for row in rows]
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -212,7 +213,7 @@ def _description(one: Description | None) -> dict[str, Any] | None:
 
 
 def _artists(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The most influential artists; tracks without one are left out."""
+    """The most influential artists; tracks without an artist are left out."""
     named = rows[rows["artist"].notna()]
     found = named.groupby("artist", sort=False)[["nearest", "among"]].sum().reset_index()
     found = found.sort_values(["nearest", "among", "artist"], ascending=[False, False, True]).head(_MOST_SHOWN // 2)
@@ -223,13 +224,13 @@ def _first_rows(run: AttributionRun) -> Any:
     return np.flatnonzero(np.diff(run.tracks, prepend=-1))
 
 
-def _examples(run: AttributionRun, folder: Path, count: int) -> dict[str, list[dict[str, Any]]]:
-    """The generations that are most like something, with their places and, as far as it can be read, the audio."""
+def _examples(run: AttributionRun, folder: Path, number: int) -> dict[str, list[dict[str, Any]]]:
+    """The generations most similar to a corpus clip, with their nearest clips and the audio that can be read."""
     audio = audio_dir_of(run.table)
     shown = {}
     for outcome in run.outcomes:
         best = np.where(np.isnan(outcome.attributed.scores[:, 0]), -np.inf, outcome.attributed.scores[:, 0])
-        chosen = np.argsort(-best, kind="stable")[:count]
+        chosen = np.argsort(-best, kind="stable")[:number]
         shown[outcome.name] = [
             {"generation": run.generations[index], "places": _places(run, outcome, int(index), folder, audio)}
             for index in chosen
@@ -250,28 +251,28 @@ def _places(
         start = float(outcome.embedded.starts[outcome.attributed.clips[index, place]])
         names = {name: run.table[name][row].as_py() for name in ("path", "artist", "title", "start_s")}
         similarity = float(outcome.attributed.scores[index, place])
-        mine, theirs = f"generation-{index}-{start:g}.flac", f"clip-{row}.flac"
+        own_file, track_file = f"generation-{index}-{start:g}.flac", f"clip-{row}.flac"
         places.append(
             {
                 **names, "start": start, "end": start + seconds, "track_end": names["start_s"] + seconds,
                 "similarity": similarity, "where": place_in_bins(similarity, outcome.bins) if outcome.bins else None,
-                "listeners": listener_evidence.beside(similarity, outcome.bins, run.evidence.get(outcome.name)),
-                "own_audio": write_excerpt(run.generations[index].path, start, seconds, folder, mine),
-                "track_audio": write_excerpt(audio / names["path"], names["start_s"], seconds, folder, theirs),
+                "listeners": listener_evidence.describe(similarity, outcome.bins, run.evidence.get(outcome.name)),
+                "own_audio": write_excerpt(run.generations[index].path, start, seconds, folder, own_file),
+                "track_audio": write_excerpt(audio / names["path"], names["start_s"], seconds, folder, track_file),
             }
         )  # fmt: skip
     return places
 
 
 def sentences(data: Mapping[str, Any], thresholds: Sequence[float]) -> list[str]:
-    """What the tables say, in words, for a terminal."""
-    said = []
+    """The tables in words, for a terminal."""
+    lines = []
     near = data["table2"]["nearest"]
     if near:
-        said.append(
-            f"nearest clip: mean {near['mean']:.3f}, median {near['median']:.3f} over {near['n']:,} generations"
+        lines.append(
+            f"nearest clip: mean {near['mean']:.3f}, median {near['median']:.3f} over {count(near['n'], 'generation')}"
         )
     if data["table3"]:
         row = next(one for one in data["table3"] if one["threshold"] == min(thresholds) and one["k"] == 1)
-        said.append(f"{100 * row['share']:.1f} % have a clip at {row['threshold']:.3f} or above")
-    return said
+        lines.append(f"{100 * row['share']:.1f} % have a clip at {row['threshold']:.3f} or above")
+    return lines

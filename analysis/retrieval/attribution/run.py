@@ -127,14 +127,14 @@ def _with_prompts(
     number = {piece: index for index, piece in enumerate(pieces)}
     begins = np.searchsorted(prompts.piece, np.arange(len(pieces) + 1))
     result = np.full(len(generations), np.nan)
-    ours = np.searchsorted(embedded.piece, np.arange(len(generations) + 1))
+    starts = np.searchsorted(embedded.piece, np.arange(len(generations) + 1))
     for index, piece in enumerate(keys):
         if piece is None:
             continue
-        mine = embedded.vectors[ours[index] : ours[index + 1]]
-        theirs = prompts.vectors[begins[number[piece]] : begins[number[piece] + 1]]
-        one = np.zeros(len(mine), np.int64), np.zeros(len(theirs), np.int64)
-        result[index] = prompt_similarity(one[0], mine, one[1], theirs, 1)[0]
+        own_clips = embedded.vectors[starts[index] : starts[index + 1]]
+        prompt_clips = prompts.vectors[begins[number[piece]] : begins[number[piece] + 1]]
+        one = np.zeros(len(own_clips), np.int64), np.zeros(len(prompt_clips), np.int64)
+        result[index] = prompt_similarity(one[0], own_clips, one[1], prompt_clips, 1)[0]
     return result
 
 

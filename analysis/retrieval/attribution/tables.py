@@ -104,11 +104,14 @@ def prompt_similarity(
         prompts: `[M]` ascending, the generation of each row of `prompt_vectors`.
     """
     result = np.full(count, np.nan)
-    ours = np.searchsorted(generations, np.arange(count + 1))
-    theirs = np.searchsorted(prompts, np.arange(count + 1))
+    own_starts = np.searchsorted(generations, np.arange(count + 1))
+    prompt_starts = np.searchsorted(prompts, np.arange(count + 1))
     for one in np.intersect1d(generations, prompts):
-        mine, prompt = vectors[ours[one] : ours[one + 1]], prompt_vectors[theirs[one] : theirs[one + 1]]
-        result[one] = np.clip((mine @ prompt.T).max(), -1, 1)
+        own, prompt = (
+            vectors[own_starts[one] : own_starts[one + 1]],
+            prompt_vectors[prompt_starts[one] : prompt_starts[one + 1]],
+        )
+        result[one] = np.clip((own @ prompt.T).max(), -1, 1)
     return result
 
 
@@ -244,9 +247,9 @@ def grouped(attributed: Attributed, values: npt.NDArray[Any], thresholds: Sequen
     near = values[attributed.rows[known, 0]]
     rows = []
     for value in sorted(set(near)):
-        ours = known[near == value]
-        own = replace(attributed, rows=attributed.rows[ours], scores=attributed.scores[ours],
-                      clips=attributed.clips[ours], prompt=attributed.prompt[ours])  # fmt: skip
+        members = known[near == value]
+        own = replace(attributed, rows=attributed.rows[members], scores=attributed.scores[members],
+                      clips=attributed.clips[members], prompt=attributed.prompt[members])  # fmt: skip
         rows.append({"value": value, **_described(own), **_shares(own, thresholds)})
     return pd.DataFrame(rows).sort_values(["n", "value"], ascending=[False, True], ignore_index=True)
 

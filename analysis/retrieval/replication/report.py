@@ -1,4 +1,4 @@
-"""What a replication run leaves: verdicts, every score, and a page with the copies to hear."""
+"""The output of a replication run: verdicts, every score, and a page with audio excerpts."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from analysis.presentation.audio_excerpts import write_excerpt
 from analysis.presentation.figures import BAR, INK, as_svg, styled
+from analysis.presentation.formatting import count
 from analysis.presentation.html import render
 from analysis.presentation.versions import versions
 from analysis.retrieval.ranking import share
@@ -55,7 +56,7 @@ def write(
 
 
 def verdicts_of(result: Replication) -> pd.DataFrame:
-    """A row a piece: its verdict, the deciding score and τ, and what it is owed to."""
+    """One row per piece: its verdict, the deciding score, τ, and the corpus clip behind the score."""
     embedder, name = result.decides
     frame = scores_of(result)
     decided = frame[(frame["embedder"] == embedder) & (frame["score_name"] == name)].set_index("generation_id")
@@ -94,7 +95,7 @@ def _line_data(line: DecisionThreshold) -> dict[str, Any]:
         "embedder": line.embedder,
         "score": line.name,
         "threshold": line.threshold if math.isfinite(line.threshold) else None,
-        "from": "labelled pairs" if line.roc else f"{len(line.null)} pieces of other tracks",
+        "from": "labelled pairs" if line.roc else f"{count(len(line.null), 'piece')} of other tracks",
         "flagged": flagged,
         "tried": tried,
         "share": flagged / tried,
@@ -132,13 +133,13 @@ def _html(result: Replication, data: Mapping[str, Any], examples: Sequence[Mappi
     )
 
 
-def _examples(result: Replication, folder: Path, count: int) -> list[dict[str, Any]]:
-    """The pieces with the highest deciding score, with both excerpts as far as they can be read."""
+def _examples(result: Replication, folder: Path, number: int) -> list[dict[str, Any]]:
+    """The pieces with the highest deciding scores, with the audio excerpts that can be read."""
     line, embedded = result.lines[result.decides], result.embedded[result.decides[0]]
     audio, seconds = audio_dir_of(result.table), result.cutting.seconds
     scores = np.nan_to_num(line.scored.score, nan=-np.inf)
     shown = []
-    for index in np.argsort(-scores, kind="stable")[:count]:
+    for index in np.argsort(-scores, kind="stable")[:number]:
         if line.clips[index] < 0:
             continue
         row, start = int(line.scored.row[index]), float(embedded.starts[line.clips[index]])
@@ -166,17 +167,34 @@ def _draw(line: DecisionThreshold) -> str:
         figure = Figure(figsize=(5.6, 3), layout="constrained")
         axes = figure.subplots()
         axes.hist(
-            scores, edges, weights=np.full(len(scores), 100 / len(scores)), color="#0072B2", alpha=0.75, label="these"
+            scores,
+            edges,
+            weights=np.full(len(scores), 100 / len(scores)),
+            color="#0072B2",
+            alpha=0.75,
+            label="these pieces",
         )
         if len(null):
             weights = np.full(len(null), 100 / len(null))
-            axes.hist(null, edges, weights=weights, histtype="step", color="#D55E00", linewidth=1.8, label="no copies")
+            axes.hist(
+                null,
+                edges,
+                weights=weights,
+                histtype="step",
+                color="#D55E00",
+                linewidth=1.8,
+                label="pieces without copies",
+            )
         if math.isfinite(line.threshold):
             axes.axvline(line.threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.set_xlabel(f"{line.name}, {line.embedder} (dashed: τ)", fontsize=9)
+        axes.set_xlabel(f"{line.name}, {line.embedder} (dashed line: τ)", fontsize=9)
         axes.set_ylabel("% of pieces", fontsize=9)
         axes.legend(frameon=False, fontsize=9)
-        return as_svg(figure, "scores", f"Scores of {len(scores)} pieces and of {len(null)} that are no copies")
+        return as_svg(
+            figure,
+            "scores",
+            f"Scores of {count(len(scores), 'piece')} and of {count(len(null), 'piece')} without copies",
+        )
 
 
 def _draw_sizes(sizes: Sequence[Mapping[str, Any]]) -> str:

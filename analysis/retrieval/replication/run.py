@@ -1,6 +1,6 @@
-"""A replication run: pieces against a training corpus, every score with every embedder, and a verdict on each piece.
+"""A replication run: pieces compared with a training corpus, every score with every embedder, a verdict on each piece.
 
-**Near-identical**: the deciding score exceeds its τ. **Similar**: it does not, and the piece's nearest clip reaches
+**Near-identical**: the deciding score is above its τ. **Similar**: it is not, but the piece's nearest clip reaches
 bin 1 of an embedder whose bins are known. **None**: neither.
 """
 
@@ -46,7 +46,7 @@ _QUERIES_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class ReplicationSettings:
-    """How the line is drawn: share of false alarms, how many pieces of the corpus it is drawn by, and their seed."""
+    """How τ is set: the share of false alarms, the number of corpus excerpts used for it, and their seed."""
 
     parameters: Parameters
     false_alarms: float = 0.01
@@ -57,7 +57,7 @@ class ReplicationSettings:
 
 @dataclass(frozen=True)
 class DecisionThreshold:
-    """One embedder's one score: of each piece, of the null pieces, and τ with how it was found."""
+    """One score of one embedder: for each piece, for the null pieces, and τ with the ROC it was set by (None: null)."""
 
     embedder: str
     name: str
@@ -75,7 +75,7 @@ class DecisionThreshold:
 
 @dataclass(frozen=True)
 class Replication:
-    """All of a run. `lines` by (embedder, score); `decides` names the one that decides; `embedded` by embedder."""
+    """The result of a run: `lines` by (embedder, score), `decides` the deciding key, `embedded` by embedder."""
 
     generations: Sequence[Generation]
     table: pa.Table
@@ -102,26 +102,33 @@ def replicate(
     """Score every piece and give verdicts.
 
     Args:
-        pairs: labelled pairs (piece, reference, whether the one copies the other); where there are some, τ comes
-            from them and not from the null.
-        decides: (embedder, score); default: bias of logmel, which found most where copies were forced
-            (docs/evaluation.md), or else of melspec, or of the first embedder.
+        pairs: labelled pairs (piece, reference, whether the piece copies the reference); if given, τ is set by
+            them instead of the null.
+        decides: (embedder, score); default: bias of logmel, which found most forced copies (docs/evaluation.md),
+            or else of melspec, or of the first embedder.
+
+    Raises:
+        RootnoteError: if `decides` names vectors or a score that are not there, or no piece gives a clip.
     """
     names = [one.name for one in subjects]
     decides = decides or (next((name for name in ("logmel", "melspec") if name in names), names[0]), "bias")
     if decides[0] not in names or decides[1] not in settings.names:
-        raise RootnoteError(f"{decides[0]}:{decides[1]} cannot decide: there are no such vectors, or no such score.")
+        raise RootnoteError(
+            f"{decides[0]}:{decides[1]} cannot decide: there are no vectors of {decides[0]}, or no score {decides[1]}."
+        )
     lines: dict[tuple[str, str], DecisionThreshold] = {}
     embedded: dict[str, Embedded] = {}
     for subject in subjects:
-        embedded[subject.name], ours = _of_subject(generations, table, subject, cutting, settings, showing, pairs)
-        lines |= {(subject.name, line.name): line for line in ours}
+        embedded[subject.name], thresholds = _score_embedder(
+            generations, table, subject, cutting, settings, showing, pairs
+        )
+        lines |= {(subject.name, line.name): line for line in thresholds}
     verdicts = _verdicts(len(generations), lines, lines[decides], bins or {}, embedded)
     return Replication(generations, table, cutting, lines, embedded, decides, verdicts, settings)
 
 
 def scores_of(result: Replication) -> pd.DataFrame:
-    """A row for each piece, embedder and score: where the piece owes it to what, τ, and whether it is flagged."""
+    """One row per piece, embedder and score: the score, the clips behind it, τ, and whether the piece is flagged."""
     starts = result.table["start_s"].to_numpy()
     paths = np.array(result.table["path"].to_pylist(), dtype=object)
     frames = []
@@ -148,7 +155,11 @@ def scores_of(result: Replication) -> pd.DataFrame:
 
 
 def duplicate_share(subject: EmbeddedCorpus, threshold: float, showing: Showing) -> tuple[int, int]:
-    """How many clips of the corpus are in groups of near-identical ones, and how many groups there are."""
+    """How many clips of the corpus are in groups of near-identical clips, and how many groups there are.
+
+    Args:
+        threshold: cosine from which two clips count as near-identical.
+    """
     rows = np.arange(len(subject.vectors))
     with showing("Comparing the clips of the corpus", "") as progress:
         first = join_near(rows, [Likeness(subject.vectors, threshold, subject.name)], progress=progress)
@@ -160,7 +171,7 @@ def read_pairs(path: Path) -> list[tuple[Path, Path, bool]]:
     """Read labelled pairs: a CSV with the columns `piece, reference, copy` (0 or 1), paths relative to it.
 
     Raises:
-        RootnoteError: naming the row and what is wrong.
+        RootnoteError: naming the row and the problem.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -180,11 +191,11 @@ def read_pairs(path: Path) -> list[tuple[Path, Path, bool]]:
                 raise RootnoteError(f"{path}, row {number}: the file {file_} does not exist.")
         found.append((one, other, row["copy"] == "1"))
     if len({copy for _, _, copy in found}) < 2:
-        raise RootnoteError(f"{path} must hold both pairs that are copies and pairs that are not.")
+        raise RootnoteError(f"{path} needs both pairs that are copies (copy = 1) and pairs that are not (copy = 0).")
     return found
 
 
-def _of_subject(
+def _score_embedder(
     generations: Sequence[Generation],
     table: pa.Table,
     subject: EmbeddedCorpus,
@@ -211,7 +222,7 @@ def _of_subject(
 def _score(
     subject: EmbeddedCorpus, embedded: Embedded, count: int, settings: ReplicationSettings, left_out: Rows | None
 ) -> dict[str, tuple[Scored, Rows]]:
-    """Every score of every piece; queries go in blocks, so that memory does not grow with their number."""
+    """Every score of every piece, computed in blocks of queries to limit memory."""
     parts: dict[str, list[Scored]] = {name: [] for name in settings.names}
     for begin in range(0, len(embedded.vectors), _QUERIES_AT_ONCE):
         block = slice(begin, begin + _QUERIES_AT_ONCE)
@@ -234,13 +245,15 @@ def _null(
     settings: ReplicationSettings,
     showing: Showing,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Scores of excerpts of the corpus, as long as the pieces are in the median, with their own track left out."""
+    """Scores of corpus excerpts as long as the median piece, with their own track excluded from the search."""
     track, start = table["track"].to_numpy(), table["start_s"].to_numpy()
     paths = table["path"]
     begins = np.flatnonzero(np.diff(track, prepend=-1))
     ends = np.append(begins[1:], len(track))
     if len(begins) < 2:
-        raise RootnoteError("the corpus has one track; a threshold from pieces that are no copies needs several.")
+        raise RootnoteError(
+            "the corpus has only one track; setting τ from other tracks needs several (or give --pairs)."
+        )
     clips = int(np.median(np.bincount(embedded.piece)[np.unique(embedded.piece)]))
     length = cutting.seconds + (clips - 1) * cutting.hop_seconds
     rng = np.random.default_rng(settings.seed)
@@ -264,18 +277,18 @@ def _labelled(
     settings: ReplicationSettings,
     showing: Showing,
 ) -> dict[str, Roc]:
-    """The ROC of every score over labelled pairs; a reference is cut as the corpus is."""
+    """The ROC curve of every score over labelled pairs; references are cut like the corpus."""
     as_corpus = PieceCutting(cutting.seconds, cutting.seconds, cutting.silence_dbfs)
     with showing(f"Embedding labelled pairs with {subject.name}", "pieces") as progress:
-        ours = embed_pieces([Piece(one) for one, _, _ in pairs], subject, cutting, progress)
-        theirs = embed_pieces([Piece(other) for _, other, _ in pairs], subject, as_corpus)
+        copied = embed_pieces([Piece(one) for one, _, _ in pairs], subject, cutting, progress)
+        references = embed_pieces([Piece(other) for _, other, _ in pairs], subject, as_corpus)
     rows = []
     for index in range(len(pairs)):
-        mine, reference = ours.vectors[ours.piece == index], theirs.vectors[theirs.piece == index]
-        if not len(mine) or not len(reference):
-            bad = pairs[index][0 if not len(mine) else 1]
-            raise RootnoteError(f"{bad} of the labelled pairs gives no clip.")
-        rows.append(pair_scores(mine, reference, subject.vectors, settings.parameters, settings.names))
+        piece, reference = copied.vectors[copied.piece == index], references.vectors[references.piece == index]
+        if not len(piece) or not len(reference):
+            bad = pairs[index][0 if not len(piece) else 1]
+            raise RootnoteError(f"{bad}, in the labelled pairs, gives no clip; it is too short or silent.")
+        rows.append(pair_scores(piece, reference, subject.vectors, settings.parameters, settings.names))
     copies = np.array([copy for _, _, copy in pairs])
     return {name: roc(np.array([row[name] for row in rows]), copies, settings.false_alarms) for name in settings.names}
 

@@ -194,11 +194,11 @@ def _by_parts(
     if not width:
         raise ValueError(f"vectors of {vectors.shape[1]} numbers have no {parts} parts")
     best, row = np.full(len(queries), -np.inf), np.full(len(queries), -1, np.int64)
-    ours = queries[:, : parts * width].reshape(len(queries), parts, width)
+    query_parts = queries[:, : parts * width].reshape(len(queries), parts, width)
     for begin in range(0, len(vectors), _BLOCK_ROWS):
         block = np.asarray(vectors[begin : begin + _BLOCK_ROWS], np.float32)[:, : parts * width]
-        theirs = block.reshape(len(block), parts, width)
-        scores = _parts_product(ours, theirs, across)
+        row_parts = block.reshape(len(block), parts, width)
+        scores = _parts_product(query_parts, row_parts, across)
         if left_out is not None:
             rows = np.arange(begin, begin + len(block))
             scores[(rows >= left_out[:, :1]) & (rows < left_out[:, 1:])] = -np.inf
@@ -209,11 +209,11 @@ def _by_parts(
     return Scored(best, row)
 
 
-def _parts_product(ours: Vectors, theirs: Vectors, across: bool) -> npt.NDArray[np.float32]:
+def _parts_product(query_parts: Vectors, row_parts: Vectors, across: bool) -> npt.NDArray[np.float32]:
     """The highest inner product of parts, `[Q, rows]`."""
-    parts = ours.shape[1]
+    parts = query_parts.shape[1]
     pairs = [(one, other) for one in range(parts) for other in range(parts) if across or one == other]
-    highest = ours[:, pairs[0][0]] @ theirs[:, pairs[0][1]].T
+    highest = query_parts[:, pairs[0][0]] @ row_parts[:, pairs[0][1]].T
     for one, other in pairs[1:]:
-        np.maximum(highest, ours[:, one] @ theirs[:, other].T, out=highest)
+        np.maximum(highest, query_parts[:, one] @ row_parts[:, other].T, out=highest)
     return highest

@@ -1,7 +1,7 @@
-"""Codecs: a clip through a lossy encoder and back, in memory.
+"""Codecs: encode a clip with a lossy codec and decode it again, in memory.
 
-Conventions: mono float32 with full scale at ±1; the result has the length and the position of what went in
-(encoders add silence at the ends, which their containers state and the decoder removes; what is left is cut off).
+Conventions: mono float32 with full scale at ±1; the result has the length and position of the input
+(encoders add silence at both ends; the container states how much and the decoder removes it, the rest is cut off).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def through(codec: str, clip: Samples, rate: int, kbit_s: float) -> Samples:
     """`clip` `[samples]` encoded by "mp3" or "opus" at a constant `kbit_s` and decoded again.
 
     Raises:
-        KeyError: where the codec is another.
+        KeyError: if the codec is neither.
     """
     encoder, container, layout, own_rate = _CODECS[codec]
     if own_rate is not None and own_rate != rate:
@@ -38,7 +38,7 @@ def through(codec: str, clip: Samples, rate: int, kbit_s: float) -> Samples:
         stream = output.add_stream(encoder, rate=rate, layout="mono")
         stream.bit_rate = round(kbit_s * 1000)
         stream.format = layout
-        # Encoders take any length of frame but the last must be theirs to fill: the container's fifo does that.
+        # Encoders accept frames of any length; the encoder's buffer completes the last one.
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(clip[None]), format=layout, layout="mono")
         frame.sample_rate = rate
         output.mux(stream.encode(frame))

@@ -1,6 +1,6 @@
-"""The figure of robustness: a panel a perturbation, hits over its levels, as in the paper's Figure 1.
+"""The robustness figure: one panel per perturbation, hits over its levels, as in the paper's Figure 1.
 
-Embedders are told apart by colour and marker, hits at 1, 5 and 10 by the line: solid, dashed, dotted.
+Embedders differ by colour and marker, hits at 1, 5 and 10 by the line: solid, dashed, dotted.
 Conventions: rates in per cent; whiskers are Wilson's 95 % intervals of hits at 1.
 """
 
@@ -21,7 +21,7 @@ from analysis.presentation.figures import BAR, INK, as_svg, styled
 from analysis.retrieval.ranking import KS
 from analysis.retrieval.robustness.perturbations import PERTURBATIONS, Perturbation
 
-# Okabe and Ito's; markers tell them apart without colour.
+# Okabe and Ito's colours; the markers differ too.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _LINES: dict[int, Any] = {1: "-", 5: (0, (5, 2)), 10: (0, (1, 1.5))}
@@ -112,7 +112,7 @@ def _legend(embedders: Sequence[str]) -> list[Line2D]:
 
 def _in_words(summary: pd.DataFrame, embedders: Sequence[str], track: bool) -> str:
     column = "track_hit1" if track else "hit1"
-    said = []
+    lines = []
     for name in summary["perturbation"].unique():
         rows = summary[summary["perturbation"] == name]
         spans = [
@@ -120,5 +120,5 @@ def _in_words(summary: pd.DataFrame, embedders: Sequence[str], track: bool) -> s
             for embedder in embedders
             if len(part := rows[rows["embedder"] == embedder])
         ]
-        said.append(f"{PERTURBATIONS[name].title}: {', '.join(spans)}")
-    return f"Hits at 1 of the target{chr(39) + 's track' if track else ''} by perturbation. " + "; ".join(said)
+        lines.append(f"{PERTURBATIONS[name].title}: {', '.join(spans)}")
+    return f"Hits at 1 of the target{chr(39) + 's track' if track else ''} by perturbation. " + "; ".join(lines)

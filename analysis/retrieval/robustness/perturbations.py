@@ -29,7 +29,7 @@ AHEAD_SECONDS = 1.5  # how much of the recording after the clip a perturbation m
 
 @dataclass(frozen=True)
 class PerturbationInput:
-    """A target clip and what a perturbation may need beside it.
+    """A target clip and what a perturbation may need with it.
 
     `clip` `[n]` at `rate`; `ahead` `[more than n]` is the recording from the clip's start on, beyond its end;
     `other` `[n]` is the clip it is mixed with, where the kind has a partner.
@@ -134,12 +134,12 @@ def resynthesis(material: PerturbationInput, level: float, rng: np.random.Genera
 
 
 def low_pass(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
-    """Keep what lies below `level` Hz (Butterworth, 24 dB an octave)."""
+    """Keep frequencies below `level` Hz (Butterworth, 24 dB an octave)."""
     return _filtered(material, level, "lowpass")
 
 
 def high_pass(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
-    """Keep what lies above `level` Hz (Butterworth, 24 dB an octave)."""
+    """Keep frequencies above `level` Hz (Butterworth, 24 dB an octave)."""
     return _filtered(material, level, "highpass")
 
 

@@ -1,4 +1,4 @@
-"""What a robustness run leaves: ranks by target, the table, the figure and a page that explains them."""
+"""The output of a robustness run: ranks by target, the table, the figure and the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILES = ("robustness.csv", "robustness.json", "robustness.parquet", "robustness.
 def write(
     result: RobustnessResult, settings: Mapping[str, Any], folder: Path, by: str | None = None
 ) -> dict[str, Path]:
-    """Write all files of a run, with `by` also the table by that column; they are computed before they are written."""
+    """Write all files of a run, with `by` also the table by that column; all are computed before any is written."""
     summary = summarise(result)
     texts = {
         "robustness.csv": summary.to_csv(index=False, float_format="%.6g"),
@@ -63,7 +63,7 @@ def as_data(
 
 
 def to_html(result: RobustnessResult, summary: pd.DataFrame, settings: Mapping[str, Any], by: str | None = None) -> str:
-    """The page: what was done, the figure by clip and by track, all numbers, what was left out."""
+    """The page: the figure by clip and by track, all numbers, the methods, and what was skipped."""
     groups = summarise(result, by) if by else pd.DataFrame()
     panels = [
         {

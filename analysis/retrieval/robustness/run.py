@@ -1,10 +1,10 @@
-"""Robustness: does an embedder still find a clip after something has befallen it (Section 5.1, Figure 1).
+"""Robustness: does an embedder still find a clip after it was perturbed (Section 5.1 and Figure 1 of the paper)?
 
-Targets are drawn from the corpus, each is changed by every perturbation at every level, embedded as the corpus was,
-and looked for among all clips; `analysis.retrieval.ranking` says what a rank and a hit are.
+Targets are drawn from the corpus. Each is changed by every perturbation at every level, embedded like the corpus, and
+compared with all clips; `analysis.retrieval.ranking` defines ranks and hits.
 Processes perturb, and embed where the embedder runs on numpy alone; networks run in this process meanwhile
 (analysis.retrieval.robustness.workers). A **cell** is one perturbation at one level; each is kept as soon as it is
-done, so a run that was broken off goes on where it was. The same seed gives the same targets, changes and ranks.
+done, so an interrupted run continues where it stopped. The same seed gives the same targets, changes and ranks.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from embeddings.threads import cores
 Progress = Callable[[int, int], None]
 
 VERSION = 2
-_AHEAD = 8  # tasks for each process, so that none waits while this one embeds what has come
+_AHEAD = 8  # tasks queued per process, so that none waits while this process embeds
 
 
 @dataclass(frozen=True)
 class EmbeddedCorpus:
-    """An embedder that is tried, and its vectors of the corpus."""
+    """An embedder and its vectors of the corpus: float32 or float16 `[clips, dim]` unit rows."""
 
     embedder: Embedder
     projection: Projection | None
@@ -59,7 +59,7 @@ class EmbeddedCorpus:
 
 @dataclass(frozen=True)
 class RobustnessPlan:
-    """What a run does; its fingerprint names the folder where the parts lie."""
+    """What a run does; a digest of the settings names the folder of its intermediate files."""
 
     table: pa.Table
     corpus: Provenance
@@ -72,7 +72,7 @@ class RobustnessPlan:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that shapes the result, JSON-able."""
+        """Everything that the result depends on, as JSON-able data."""
         return {
             "version": VERSION,
             "corpus": self.corpus.fingerprint,
@@ -87,7 +87,7 @@ class RobustnessPlan:
 
 @dataclass(frozen=True)
 class RobustnessResult:
-    """Ranks by target, and what could not be tried.
+    """Ranks by target, and what was skipped.
 
     `ranks` has the columns embedder, perturbation, level, target (row of the corpus), similarity, rank, track_rank;
     `seconds` and `hop_seconds` say how the corpus is cut.
@@ -103,7 +103,7 @@ class RobustnessResult:
 
     @property
     def overlaps(self) -> bool:
-        """Whether clips of the corpus share seconds, so that several may count as a target."""
+        """Whether clips of the corpus overlap, so that several may count as a target."""
         return self.hop_seconds < self.seconds
 
 
@@ -116,14 +116,14 @@ def run(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> RobustnessResult:
-    """Try every cell of the plan; parts are kept in `folder` until all are done.
+    """Compute every cell of the plan; intermediate files are kept in `folder` until all are done.
 
     Args:
-        by: columns (genre, say) that the ranks get, of each target: name and value for every clip of the corpus.
+        by: columns to add to the ranks (such as the genre of each target): by name, a value for every clip.
         save: write this many targets of every cell as FLAC files under `folder`/examples.
 
     Raises:
-        RootnoteError: where the audio is gone or changed, or a process dies; what was done is kept.
+        RootnoteError: if audio is missing or changed, or a process dies; finished cells are kept.
     """
     audio = audio_dir_of(plan.table)
     require_audio(plan.table, audio)
@@ -156,7 +156,7 @@ def summarise(result: RobustnessResult, by: str | None = None) -> pd.DataFrame:
     `track_hit<k>`, … (shares), mean_rank, median_rank, mean_track_rank, mean_similarity.
 
     Args:
-        by: another column of `result.ranks` (the targets' genre, say): one row for each of its values.
+        by: another column of `result.ranks` (such as the targets' genre): one row for each of its values.
     """
     keys = ["embedder", "perturbation", "level", *([by] if by else [])]
     rows = []
@@ -177,11 +177,11 @@ def summarise(result: RobustnessResult, by: str | None = None) -> pd.DataFrame:
 def save_examples(
     perturbations: Sequence[Perturbation], made: Mapping[Partner | None, Pool], seed: int, folder: Path, count: int
 ) -> None:
-    """Write `count` targets of every cell as FLAC, and the targets as they were, to be heard."""
+    """Write `count` targets of every cell as FLAC, with the unchanged targets."""
     import soundfile
 
     def write(path: Path, samples: Samples) -> None:
-        # What is beyond full scale would be clipped in the file: such an example is turned down.
+        # Samples beyond full scale would be clipped in the file, so such an example is made quieter.
         peak = max(1.0, float(np.abs(samples).max()))
         with replacing(path) as temporary:
             soundfile.write(temporary, samples / peak, RATE, format="FLAC")
@@ -232,7 +232,7 @@ def _fill(
 
 
 def _vectors(subject: EmbeddedCorpus, chunks: Sequence[Chunk]) -> Vectors:
-    """Unit vectors of a cell's clips: those that the processes made, or by a network here."""
+    """Unit vectors of a cell's clips: from the worker processes, or by a network in this process."""
     if subject.light:
         return np.concatenate([chunk.vectors[subject.name] for chunk in chunks])
     clips = [clip for chunk in chunks for clip in chunk.clips[subject.embedder.sample_rate]]
@@ -268,7 +268,7 @@ def _read(path: Path, perturbation: Perturbation, level: float) -> pd.DataFrame:
 
 def _left_out(perturbations: Sequence[Perturbation], made: Mapping[Partner | None, Pool]) -> dict[str, str]:
     why = {
-        "corpus": "the targets are of one track",
+        "corpus": "all targets are from one track",
         "outside": "no folder of other music was given (--outside)",
         "generation": "no generations with prompts were given (--generations)",
     }

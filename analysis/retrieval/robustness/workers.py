@@ -1,6 +1,6 @@
-"""Perturbing in processes of their own, which also embed where an embedder needs nothing but numpy.
+"""Worker processes that perturb clips, and embed them if an embedder needs only numpy.
 
-Vectors are a thousandth of the clips they are of, so what a process embeds by itself need not be handed over.
+Vectors are a thousand times smaller than their clips, so clips embedded in a worker need not be sent back.
 Conventions: targets are perturbed `AT_ONCE` at a time, always the same ones together; clips are float32.
 """
 
@@ -25,9 +25,9 @@ from analysis.retrieval.targets import RATE, Pool
 from embeddings.errors import RootnoteError
 from embeddings.models.base import Embedder, Projection, Vectors, embed_clips
 
-AT_ONCE = 16  # targets that a process perturbs at a time
+AT_ONCE = 16  # targets per task
 Fitted = tuple[Embedder, Projection | None]
-_inside: tuple[Fitted, ...] = ()  # of a process: the embedders that run in it
+_inside: tuple[Fitted, ...] = ()  # in a worker process: the embedders that run in it
 
 
 def _begin(waiting: Queue[tuple[Fitted, ...]]) -> None:
@@ -37,7 +37,7 @@ def _begin(waiting: Queue[tuple[Fitted, ...]]) -> None:
 
 
 def _end_with_the_parent() -> None:
-    """Where the parent is killed nobody tells this process to end: it would wait for its next task for ever."""
+    """End this process when its parent is killed; it would otherwise wait for the next task forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -46,7 +46,7 @@ def _end_with_the_parent() -> None:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What came of a task: the changed clips by sample rate, and their unit vectors by embedder."""
+    """The result of a task: the changed clips by sample rate, and their unit vectors by embedder."""
 
     clips: Mapping[int, list[Samples]]
     vectors: Mapping[str, Vectors]
@@ -65,7 +65,7 @@ def perturbed(perturbation: Perturbation, level: float, pool: Pool, indices: Ite
 
 @dataclass(frozen=True)
 class Task:
-    """A few targets of one cell, to be perturbed by another process and handed back at these rates."""
+    """A few targets of one cell, to be perturbed in a worker process and returned at these sample rates."""
 
     name: str
     level: float
@@ -89,19 +89,19 @@ def _do(task: Task) -> Chunk:
 
 @contextmanager
 def processes(count: int, inside: Sequence[Fitted] = ()) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes, each with one thread for linear algebra: they share the cores among themselves.
+    """A pool of new processes, each with one thread for linear algebra.
 
     Args:
         inside: the embedders that run in them.
 
     Raises:
-        RootnoteError: where one of them dies.
+        RootnoteError: if one of them dies.
     """
     before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     os.environ.update(dict.fromkeys(before, "1"))
     context = multiprocessing.get_context("spawn")
-    # By a queue: what a process is given to begin with goes through a pipe that it reads only when it has imported
-    # everything, and until then none is started after it.
+    # Through a queue: a process reads its start-up arguments only after all its imports, and until then no other
+    # process is started.
     waiting: Queue[tuple[Fitted, ...]] = context.Queue()
     waiting.cancel_join_thread()
     for _ in range(count):
@@ -110,7 +110,7 @@ def processes(count: int, inside: Sequence[Fitted] = ()) -> Iterator[ProcessPool
     try:
         yield pool
     except BrokenProcessPool as error:
-        raise RootnoteError("a process that perturbs clips died; run the same command again to go on.") from error
+        raise RootnoteError("a worker process died; run the same command again to continue.") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         waiting.close()
@@ -122,7 +122,7 @@ def processes(count: int, inside: Sequence[Fitted] = ()) -> Iterator[ProcessPool
 
 
 def in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> Iterator[Chunk]:
-    """The results in the order of the tasks, at most `ahead` of them at work or waiting."""
+    """The results in the order of the tasks, with at most `ahead` tasks running or waiting."""
     waiting: deque[Future[Chunk]] = deque()
     for task in tasks:
         waiting.append(pool.submit(_do, task))
@@ -133,7 +133,7 @@ def in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> It
 
 
 def embed(embedder: Embedder, projection: Projection | None, clips: Sequence[Samples]) -> Vectors:
-    """Unit vectors of clips of one length (the last sample may be missing where rounding left it out)."""
+    """Unit vectors `[clips, dim]` of clips of one length (rounding may make some one sample shorter)."""
     length = max(len(clip) for clip in clips)
     batch = np.stack([np.pad(clip, (0, length - len(clip))) for clip in clips])
     size = embedder.batch_size

@@ -74,7 +74,7 @@ def test_all_of_it_in_one_page(given: Path) -> None:
     page = (given / "paper.html").read_text(encoding="utf-8")
     for words in (
         "the listeners are simulated", "96.2 [91.8 to 98.6]", "50.0 [41.9 to 58.1]", "the vast majority of the time",
-        "far_%&lt;b&gt;", "90 to 90", "Not tried here: Mash-up with other music", "0.846", "0.710", "32.01",
+        "far_%&lt;b&gt;", "90 to 90", "Not tested in this study: Mash-up with other music", "0.846", "0.710", "32.01",
         "≥ 0.800", "40.00 [20.0, 70.0]", "bare: no thresholds were given",
     ):  # fmt: skip
         assert words in page, words

@@ -194,11 +194,11 @@ def test_a_report_that_keeps_to_the_plan_says_so_and_prints_the_hash(
     frozen = json.loads(run("study", "freeze", study, "--json").stdout)["hash"]
     found = report(answer(study))
     assert found["departures"] == []
-    assert found["verdict"] == "The analysis keeps to the frozen plan."
+    assert found["verdict"] == "The analysis follows the frozen plan."
     assert (found["hash"], found["as_exported"]) == (frozen, True)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert frozen in page
-    assert "The analysis keeps to the frozen plan." in page
+    assert "The analysis follows the frozen plan." in page
     said = " ".join(run("analysis", "report", study / "responses.csv", "--out", tmp_path / "out").stdout.split())
     assert frozen in said
 
@@ -208,19 +208,19 @@ def freeze_and(study: Path, run: Callable[..., Done]) -> Path:
     return answer(study)
 
 
-def test_other_rules_and_sides_are_departures(
+def test_other_rules_and_sides_are_deviations(
     study: Path, run: Callable[..., Done], report: Callable[..., dict[str, Any]]
 ) -> None:
     found = report(freeze_and(study, run), "--rules", "incomplete,one_side", "--one-sided")
     assert found["departures"] == [
         "Exclusions that were not planned: one_side.",
-        "Planned exclusions that were not made: too_fast.",
-        "The exclusion one_side could not be made: the file lacks the column choice.",
-        "Planned was alternative = two-sided; used is greater.",
+        "Planned exclusions that were not applied: too_fast.",
+        "The exclusion rule one_side could not be applied: the file lacks the column choice.",
+        "The plan has alternative = two-sided; the analysis used greater.",
     ]  # fmt: skip
 
 
-def test_other_numbers_are_a_departure(
+def test_other_numbers_are_a_deviation(
     study: Path, run: Callable[..., Done], report: Callable[..., dict[str, Any]]
 ) -> None:
     path = freeze_and(study, run)
@@ -230,12 +230,12 @@ def test_other_numbers_are_a_departure(
     assert found["as_exported"] is False
     assert found["file"].startswith("responses.csv was changed after the export: its hash ")
     assert found["departures"] == [
-        "logmel: 12 answers per bin pair of 12 listeners were planned; 11 of 11 are analysed.",
+        "logmel: 12 answers per bin pair from 12 listeners were planned; 11 from 11 listeners are analysed.",
         found["file"],
     ]
 
 
-def test_a_changed_study_toml_keeps_the_frozen_rules_and_is_said(
+def test_a_changed_study_toml_keeps_the_frozen_rules_and_is_reported(
     study: Path, run: Callable[..., Done], report: Callable[..., dict[str, Any]]
 ) -> None:
     path = freeze_and(study, run)
@@ -263,10 +263,10 @@ def test_a_setting_of_a_later_version_is_no_difference_at_its_default(study: Pat
     ("name", "old", "new", "words"),
     [
         ("preregistration.json", '"chance": 0.5', '"chance": 0.4', "preregistration.json was edited after"),
-        ("preregistration.md", "two-sided", "one-sided", "preregistration.md does not say what preregistration.json"),
+        ("preregistration.md", "two-sided", "one-sided", "preregistration.md differs from preregistration.json"),
     ],
 )
-def test_an_edited_plan_is_said(
+def test_an_edited_plan_is_reported(
     study: Path,
     run: Callable[..., Done],
     report: Callable[..., dict[str, Any]],
@@ -280,22 +280,22 @@ def test_an_edited_plan_is_said(
     assert report(path)["departures"][0].startswith(words)
 
 
-def test_other_schedules_earlier_answers_and_other_studies_are_said(
+def test_other_schedules_earlier_answers_and_other_studies_are_reported(
     study: Path, run: Callable[..., Done], report: Callable[..., dict[str, Any]]
 ) -> None:
     path = freeze_and(study, run)
     answer(study, answered_at="2020-03-01T12:00:00Z", study="Another")
     write_manifest(study, "Another", "0" * 64, "", [path], {})
     assert report(path, "--study", str(study))["departures"] == [
-        "The answers were collected on another schedule than the frozen one.",
-        "The answers are of Another; the plan is of Rehearsed study.",
-        "The plan was frozen after the first answers had been given (the first on 2020-03-01 12:00 UTC).",
+        "The answers were collected with a different schedule than the frozen one.",
+        "The answers are from Another; the plan is for Rehearsed study.",
+        "The plan was frozen after data collection had started (first answer on 2020-03-01 12:00 UTC).",
     ]
     parquet = study / "r.parquet"
     table = pa.Table.from_pylist(list(csv.DictReader(path.read_text().splitlines())))
     write_table(parquet, table, Provenance("responses", {}, {"schedule": "0" * 64}))
     (study / "export.json").unlink()
-    assert "another schedule" in " ".join(report(parquet, "--study", str(study))["departures"])
+    assert "different schedule" in " ".join(report(parquet, "--study", str(study))["departures"])
 
 
 def test_damaged_plans_and_exports_do_not_stop_a_report(
@@ -308,7 +308,7 @@ def test_damaged_plans_and_exports_do_not_stop_a_report(
     found = report(path)
     assert found["hash"] is None
     assert found["as_exported"] is None
-    assert "cannot be told" in found["file"]
+    assert "unknown whether" in found["file"]
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert re.search("The frozen plan cannot be used: .*preregistration.json is damaged", page)
 

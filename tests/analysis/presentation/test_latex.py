@@ -21,7 +21,7 @@ from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker, get_defaul
 from analysis.presentation.latex import _COMMANDS, escape, to_latex
 from analysis.presentation.tables import one_line
 from analysis.statistics.agreement import BIN_PAIRS, Table1, paper_counts, tabulate
-from analysis.statistics.bins import paper_bins
+from tests.analysis.paper_bins import paper_bins
 
 NAMES = (
     "clap_50%&$#{x}~^\\", "[a] <b> |c| \"d\" 'e' `f` -- --- ?` !` << >> *", "Müsliß-çãñőšạø, łódź, Ångström, ‘’“”–—…",

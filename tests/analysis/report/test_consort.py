@@ -92,7 +92,7 @@ def test_the_figure_is_xml_that_says_the_numbers(read: Responses) -> None:
     texts = [text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert "Finished: 2" in texts
     assert "1  catch missed" in texts
-    assert drawn.get("aria-label") == f"Flow of participants. {in_words(flow)}"
+    assert drawn.get("aria-label") == f"Participant flow. {in_words(flow)}"
     others = read_responses(read.path, ExclusionPlan(()))
     unfinished = participant_flow(others).stages[-1]
     assert "1 of them had not finished" in unfinished.lines
@@ -103,8 +103,8 @@ def test_the_figure_is_xml_that_says_the_numbers(read: Responses) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"listener,state,prescreen\nsomebody,finished,passed\n", "does not know 3 of their 3 listeners"),
-        (b"listener,state\nl0,finished\n", "lacks prescreen"),
+        (b"listener,state,prescreen\nsomebody,finished,passed\n", "lacks 3 of the 3 listeners"),
+        (b"listener,state\nl0,finished\n", "lacks the column prescreen"),
         (b"listener,\xff\xfe\n", "cannot be read"),
         (b"", None),
     ],
@@ -128,4 +128,4 @@ def test_the_erased_are_counted_and_named_nowhere_else(tmp_path: Path) -> None:
     flow = participant_flow(read_responses(path, RULES))
     assert dict(flow.stages[0].left) == {"had their answers erased": "2", "did not consent": "2"}
     adds_up(flow)
-    assert any("2 more people took part and had everything" in note for note in flow.notes)
+    assert any("2 more people took part" in note for note in flow.notes)

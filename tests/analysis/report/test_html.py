@@ -68,9 +68,11 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_section_is_there_and_the_page_stands_alone(out: Path) -> None:
     page = (out / "report.html").read_text(encoding="utf-8")
     for words in (
-        "Table 1", "Embedders against each other", "other listeners and other music", "How far apart must two clips be",
-        "listeners’ own scale", "Reliability and bias", "Beside other studies", "Who counts", "Methods", "Provenance",
-        "Krippendorff’s alpha is", "Side A was chosen", "Listeners with themselves", "survives listeners and prompts",
+        "Table 1", "Comparison of embedders", "other listeners and other music", "How far apart must two clips be",
+        "listeners’ own scale", "Reliability and bias", "Comparison with other studies", "Participant flow", "Methods",
+        "Provenance",
+        "Krippendorff’s alpha is", "Side A was chosen", "Consistency of listeners",
+        "remains significant with listeners and prompts",
     ):  # fmt: skip
         assert words in page, words
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#)""", page)
@@ -83,7 +85,7 @@ def test_every_section_is_there_and_the_page_stands_alone(out: Path) -> None:
 def test_the_methods_have_their_numbers(out: Path) -> None:
     page = (out / "report.html").read_text(encoding="utf-8")
     methods = page[page.index("<h2>Methods</h2>") :]
-    for words in ("170 listeners", "15 prompts", "90 triplets", "10 scored answers each", "seed 2", "statsmodels 0"):
+    for words in ("170 listeners", "15 prompts", "90 triplets", "gave 10 scored answers", "seed 2", "statsmodels 0"):
         assert words in methods, words
 
 
@@ -132,16 +134,16 @@ LONE = [
     ("m", "c", "p", 1, 2, 1), ("m", "c", "q", 1, 2, 0),
 ]  # fmt: skip
 ODD: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
-    "needed columns only": (lambda: one_embedder().query("kind == 'scored'")[NEEDED], "does not say who"),
+    "needed columns only": (lambda: one_embedder().query("kind == 'scored'")[NEEDED], "does not say which to exclude"),
     "perfect agreement": (lambda: one_embedder().assign(agreed=1)[[*NEEDED, "trial", "kind"]], "answers are the same"),
-    "one listener": (lambda: one_embedder().query("assignment == 'CLAP1'"), "one listener only"),
+    "one listener": (lambda: one_embedder().query("assignment == 'CLAP1'"), "only one listener"),
     "a bin pair of one listener": (
         lambda: pd.DataFrame(LONE, columns=NEEDED),
-        "Left out, because one listener alone answered there: bins 1–2",
+        "only one listener answered: bins 1–2",
     ),
-    "one prompt": (lambda: one_embedder().query("prompt == 'p1'"), "one prompt only"),
+    "one prompt": (lambda: one_embedder().query("prompt == 'p1'"), "only one prompt"),
     "empty cells": (lambda: one_embedder().query("bin_low == 2"), "There are no responses for bin pairs"),
-    "one answer": (lambda: one_embedder().query("assignment == 'CLAP1'").head(1), "nothing can be said"),
+    "one answer": (lambda: one_embedder().query("assignment == 'CLAP1'").head(1), "nothing can be said about others"),
     "separable": (
         lambda: one_embedder().assign(agreed=lambda f: (f["prompt"] < "p3") * 1)[[*NEEDED, "trial", "kind"]],
         "separate the answers",
@@ -206,7 +208,7 @@ def test_an_export_into_the_folder_of_rehearsals_is_one(tmp_path: Path) -> None:
     [
         ("none.csv", None, "does not exist"),
         ("counts.csv", "embedder,bin_high,bin_low,agreed,n\nm,1,2,9,8\n", "row 2"),
-        ("counts.csv", "embedder,bin_high,bin_low,agreed,n\nm,1,7,1,8\n", "no pair of bins"),
+        ("counts.csv", "embedder,bin_high,bin_low,agreed,n\nm,1,7,1,8\n", "not a pair of bins"),
         ("counts.csv", "embedder,bin_high,bin_low,agreed,n\nm,1,2,1,8\nm,1,2,1,8\n", "twice"),
         ("counts.csv", "embedder,bin_high,bin_low,agreed,n\n", "no counts"),
         ("other.csv", "a,b\n1,2\n", "lacks the column"),

@@ -224,13 +224,13 @@ def test_the_ladder_shows_none_each_and_all(tmp_path: Path) -> None:
         "duplicate_person": (0, 0), "every rule": (16, 2), "failed_prescreen": (0, 0), "incomplete": (0, 0),
         "catch_missed": (0, 0), "not_heard": (0, 0),
     }  # fmt: skip
-    assert rungs["not_heard"].hindered == "the file lacks the columns plays_x and plays_a and plays_b"
+    assert rungs["not_heard"].not_applicable == "the file lacks the columns plays_x and plays_a and plays_b"
     planned = rungs["the plan's"].tables["m"]
     counts = read.frame.groupby(["bin_high", "bin_low"])["agreed"].agg(["sum", "count"])
     for (high, low), (agreed, n) in counts.iterrows():
         assert (planned.pairs[high, low].agreed, planned.pairs[high, low].n) == (agreed, n)
     table = to_frame(list(rungs.values()))
-    assert set(table["rules"]) == {name for name, rung in rungs.items() if not rung.hindered}
+    assert set(table["rules"]) == {name for name, rung in rungs.items() if not rung.not_applicable}
     assert in_words(list(rungs.values())).startswith("No bin pair")
 
 
@@ -262,7 +262,7 @@ def test_a_study_of_another_name_nearby_does_not_hold(tmp_path: Path, report: Ca
     responses = write(tmp_path / "responses.csv", study_rows())
     found = json.loads(report(responses, "--out", tmp_path / "out", "--json").stdout)
     assert (found["responses"], found["plan"]["verdict"]) == (96, None)
-    assert "The study.toml near the responses is of Other, not of S" in " ".join(found["notes"])
+    assert "The study.toml near the responses is for Other, not for S" in " ".join(found["notes"])
     named = json.loads(report(responses, "--out", tmp_path / "out", "--study", tmp_path, "--json").stdout)
     assert named["responses"] == 88
 

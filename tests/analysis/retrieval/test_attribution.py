@@ -34,10 +34,11 @@ from analysis.retrieval.attribution.tables import (
     top_share,
 )
 from analysis.retrieval.metadata import UNKNOWN, values_of
-from analysis.statistics.bins import Bins, paper_bins
+from analysis.statistics.bins import Bins
 from embeddings.audio.corpus import read_corpus
 from embeddings.errors import RootnoteError
 from embeddings.search.exact import Neighbours, nearest
+from tests.analysis.paper_bins import paper_bins
 from tests.analysis.retrieval.corpus import call, make_corpus
 from tests.embeddings.sounds import melody, write
 
@@ -202,8 +203,8 @@ def test_values_come_from_the_corpus_or_from_a_file(corpus, tmp_path):
     for column, content, words in (
         ("mood", None, "has no column 'mood', only"),
         ("mood", "path,x\n0.flac,1\n", "lacks the column 'mood'"),
-        ("mood", "path,mood\nz.flac,1\n", "names no track of the corpus"),
-        ("rank", "path,rank\n0.flac,1\n", "another name"),
+        ("mood", "path,mood\nz.flac,1\n", "has no track of the corpus"),
+        ("rank", "path,rank\n0.flac,1\n", "used for a column"),
     ):
         (tmp_path / "m.csv").write_text(content or "")
         with pytest.raises(RootnoteError, match=words):
@@ -265,7 +266,7 @@ def test_an_excerpt_of_the_corpus_is_found_to_the_second_and_the_prompts_seconds
     for name in (out / "audio").iterdir():
         assert soundfile.info(name).duration == pytest.approx(3, abs=0.01)
         assert f"audio/{name.name}" in page
-    assert "1 left out, such as third" in done.output
+    assert "1 piece skipped, for example third" in done.output
 
 
 def test_bins_and_evidence_come_with_the_thresholds(corpus, generated, tmp_path):
@@ -291,17 +292,17 @@ def test_bins_and_evidence_come_with_the_thresholds(corpus, generated, tmp_path)
     assert done.exit_code == 0, (done.output, done.exception)
     data = json.loads(done.stdout)["embedders"]["logmel"]
     assert sorted({row["threshold"] for row in data["table3"]}) == [0.8, 0.82, 0.84, 0.86, 0.88]
-    assert "simulated listeners heard" in data["evidence"]
+    assert "simulated listeners judged" in data["evidence"]
     assert "94.2 % of 103 trials (than bin 2 in 90 %, than bin 3 in 98 %)" in data["evidence"]
     assert [(one["than_bin"], one["n"]) for one in data["heard"]] == [(2, 50), (3, 53), (None, 103)]
-    said = {row["threshold"]: row["listeners"] for row in data["table3"]}
-    heard = "heard by simulated listeners as more similar than bin 2 in 90 %, bin 3 in 98 % of trials"
-    assert said[0.8] == f"bin 1, {heard}"
-    assert said[0.84] == f"beyond bin 1, which was {heard}"
+    evidence = {row["threshold"]: row["listeners"] for row in data["table3"]}
+    judged = "judged by simulated listeners more similar than bin 2 in 90 %, bin 3 in 98 % of trials"
+    assert evidence[0.8] == f"bin 1, {judged}"
+    assert evidence[0.84] == f"above bin 1, which was {judged}"
     page = (out / "attribution.html").read_text()
-    for words in ("94.2 % of 103 trials", heard, "What listeners heard of each bin", "90.0 [78.2, 96.7]"):
+    for words in ("94.2 % of 103 trials", judged, "Listeners’ judgements of each bin", "90.0 [78.2, 96.7]"):
         assert words in page
-    assert f"beyond bin 1, which was {heard}" in set(pd.read_csv(out / "attribution.csv")["listeners"])
+    assert f"above bin 1, which was {judged}" in set(pd.read_csv(out / "attribution.csv")["listeners"])
     assert set(pd.read_csv(out / "attribution.csv")["bin"]) & {"above bin 1"}
 
 
@@ -316,14 +317,14 @@ def test_without_bins_there_is_no_table_3_and_it_is_said(corpus, generated, tmp_
     [
         (["generation_id", "x"], "lacks the column path"),
         (["generation_id,path,colour", "a,a.flac,red"], "has an unknown column 'colour'"),
-        (["generation_id,path", "a,a.flac", "a,b.flac"], "row 3: generation_id 'a' is there twice"),
+        (["generation_id,path", "a,a.flac", "a,b.flac"], "row 3: generation_id 'a' is listed twice"),
         (["generation_id,path", "a,gone.flac"], "row 2: the file"),
         (["generation_id,path", ",a.flac"], "row 2: generation_id and path must not be empty"),
         (["generation_id,path,prefix_s", "a,a.flac,soon"], "row 2: prefix_s must be a number of seconds"),
         (["generation_id,path,prefix_s", "a,a.flac,-1"], "row 2: prefix_s must be a number of seconds"),
         (["generation_id,path", "a,a.flac,more"], "row 2: it has more fields than the header"),
-        (["generation_id,path,sha256", f"a,a.flac,{hashlib.sha256(b'').hexdigest()}"], "whose SHA-256 is stated"),
-        (["generation_id,path"], "names no generation"),
+        (["generation_id,path,sha256", f"a,a.flac,{hashlib.sha256(b'').hexdigest()}"], "SHA-256"),
+        (["generation_id,path"], "lists no generations"),
         (["generation_id,path,prompt_path", "a,a.flac,gone.flac"], "the prompt"),
         ([], "lacks the columns generation_id and path"),
     ],
@@ -343,10 +344,10 @@ def test_a_manifest_that_is_no_text(corpus, generated, tmp_path):
 
 def test_a_folder_without_manifest_and_nothing_that_can_be_used(corpus, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "holds no audio file" in str(run(corpus, tmp_path / "empty", tmp_path / "out").exception)
-    assert "is not a folder" in str(run(corpus, tmp_path / "gone", tmp_path / "out").exception)
+    assert "has no audio files" in str(run(corpus, tmp_path / "empty", tmp_path / "out").exception)
+    assert "is not a directory" in str(run(corpus, tmp_path / "gone", tmp_path / "out").exception)
     write(tmp_path / "short" / "a.flac", melody(2, 1))
-    assert "has no 3 s of its own" in str(run(corpus, tmp_path / "short", tmp_path / "out").exception)
+    assert "has less than 3 s of its own" in str(run(corpus, tmp_path / "short", tmp_path / "out").exception)
     write(tmp_path / "silent" / "a.flac", np.zeros(44_100 * 4, np.float32))
     assert "is silent" in str(run(corpus, tmp_path / "silent", tmp_path / "out").exception)
 

@@ -133,7 +133,7 @@ def done(music, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("out")
     result = run(music, out, "--null", "60", "--false-alarms", "0.05", "--duplicates", "0.999")
     assert result.exit_code == 0, (result.output, result.exception)
-    assert "8 pieces against 96 clips: 4 near-identical, 4 none (by melspec:bias)." in result.output
+    assert "8 pieces compared with 96 clips: 4 near-identical, 4 none (decided by melspec:bias)." in result.output
     return out
 
 
@@ -216,7 +216,7 @@ def test_what_cannot_be_done_is_one_sentence(music, tmp_path, options, sentence)
         ("piece,copy\n", "needs the columns piece, reference and copy"),
         ("piece,reference,copy\na,b,maybe\n", "row 2: copy must be 0 or 1"),
         ("piece,reference,copy\na,b,1\n", "row 2: the file"),
-        ("piece,reference,copy\n", "must hold both pairs that are copies and pairs that are not"),
+        ("piece,reference,copy\n", "needs both pairs that are copies"),
     ],
 )
 def test_wrong_pairs_are_one_sentence(music, tmp_path, text, sentence):

@@ -103,7 +103,7 @@ def test_partners_from_elsewhere(corpus, tmp_path):
 def test_without_partners_it_is_said(corpus, tmp_path):
     done = run(corpus, tmp_path, *names("gain", "mashup-outside"))
     assert done.exit_code == 0
-    assert "mashup-outside was not tried: no folder of other music was given (--outside)." in done.output
+    assert "mashup-outside was skipped: no folder of other music was given (--outside)." in done.output
 
 
 @pytest.mark.slow
@@ -165,7 +165,7 @@ def _die(task: object) -> None:
     ("options", "sentence"),
     [
         (("--checkpoint", "clmr"), "--checkpoint takes EMBEDDER=PATH"),
-        (("--checkpoint", "clmr=x.pt"), "--checkpoint names 'clmr', and no vectors are of it."),
+        (("--checkpoint", "clmr=x.pt"), "--checkpoint names 'clmr', but none of the vectors are from it."),
         (("--outside", "nowhere", "--perturbation", "mashup-outside"), "nowhere"),
         (("--generations", "nowhere.csv"), "nowhere.csv cannot be read"),
     ],

@@ -105,7 +105,7 @@ def test_many_rows_at_once_are_each_fitted_as_alone() -> None:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("all agree", "where it begins to rise is not seen"),
+        ("all agree", "where it starts to rise is unknown"),
         ("none agrees", "does not rise"),
         ("one difference", ""),
         ("one answer", ""),

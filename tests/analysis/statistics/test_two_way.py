@@ -21,8 +21,8 @@ from analysis.statistics.two_way import (
     correlation,
     dependence,
     dependence_table,
+    describe_dependence,
     item_table,
-    survival,
     two_way_bootstrap,
     two_way_variance,
     wilson_t,
@@ -209,7 +209,7 @@ def test_no_interval_is_missing_or_infinite(kind: str) -> None:
         assert cell.ci_high > cell.ci_low
         assert 0 <= cell.p <= 1
         assert 0 < cell.n_effective < math.inf
-        assert survival(cell)
+        assert describe_dependence(cell)
     for pair in model.pairs.values():
         assert 0 <= pair.ci_low <= pair.marginal <= pair.ci_high <= 1
         assert math.isfinite(pair.error)
@@ -236,15 +236,15 @@ def test_the_bootstrap_of_balanced_independent_answers() -> None:
     assert two_way_bootstrap(frame, 200, seed=1) == two_way_bootstrap(frame, 200, seed=1)
 
 
-def test_what_survives_is_said() -> None:
+def test_conclusions_with_random_effects_in_words() -> None:
     strong = {cell.label: cell for cell in dependence_table(study(1, [3.0] * 6, 0.5, 0.5))["m"]}
-    assert "that survives" in survival(strong["all"])
+    assert "this remains significant" in describe_dependence(strong["all"])
     frame = study(5, [0.0] * 6, 0, 0)
     # Prompts decide: nine agree, six do not; pooling takes it for 900 answers.
     frame["agreed"] = (frame["prompt"] < 9).astype(int)
-    assert "does not survive" in survival(dependence(frame))
+    assert "does not remain significant" in describe_dependence(dependence(frame))
     frame["agreed"] = np.arange(900) % 2
-    assert "none to survive" in survival(dependence(frame))
+    assert "no difference from chance" in describe_dependence(dependence(frame))
 
 
 def test_the_item_table() -> None:
@@ -275,7 +275,7 @@ def test_a_check_without_a_solution_is_said_and_stops_nothing(name: str) -> None
         assert 0 < pair.ci_low < pair.marginal < pair.ci_high < 1
     assert model.gee is not None
     if "pair" in name:
-        assert "one listener alone answered there" in model.gee.said or "several listeners" in model.gee.said
+        assert "only one listener answered" in model.gee.note or "several listeners" in model.gee.note
         assert "1–2" not in model.gee.effects
 
 
@@ -289,8 +289,8 @@ def test_whatever_matrix_is_singular(monkeypatch: pytest.MonkeyPatch) -> None:
     model = fit_mixed(study(1, [0.5] * 6, 0.3, 0.3))
     assert model.gee is not None
     assert model.gee.effects == {}
-    assert "ended in a singular matrix" in model.gee.said
-    assert "stand without this check" in model.gee.said
+    assert "singular matrix" in model.gee.note
+    assert "do not depend on this check" in model.gee.note
     assert model.variational is not None
     assert model.variational.effects
 
@@ -298,14 +298,14 @@ def test_whatever_matrix_is_singular(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_sided_is_one_sided_throughout() -> None:
     """What a star in Table 1 says and what is said of it below it are the same test."""
     ones = [{"embedder": "m", "listener": f"l{i}", "prompt": f"p{i}", "bin_high": 1, "bin_low": 2} for i in range(100)]
-    for agreed, words in ((59, "more agreement than chance after Holm’s correction, and"), (35, "no more agreement")):
+    for agreed, words in ((59, "more agreement than chance after Holm’s correction; this"), (35, "no more agreement")):
         frame = pd.DataFrame(ones).assign(agreed=(np.arange(100) < agreed).astype(int))
         (cell,) = [one for one in dependence_table(frame, "greater")["m"] if one.label == "1–2"]
         table = table1(frame, "greater")["m"].pairs[1, 2]
         assert table.test is not None and cell.pooled_p == pytest.approx(table.test.p, rel=1e-12)
         assert (cell.pooled_p < 0.05) == (agreed == 59)
         assert cell.p == pytest.approx(cell.pooled_p, abs=0.01), "independent answers: nothing is lost"
-        assert words in survival(cell)
+        assert words in describe_dependence(cell)
         two_sided = dependence_table(frame)["m"][0]
         assert two_sided.p == pytest.approx(2 * min(cell.p, 1 - cell.p), rel=1e-9)
         assert (two_sided.ci_low, two_sided.ci_high) == (cell.ci_low, cell.ci_high)

@@ -334,7 +334,7 @@ def missing(done: int) -> list[int]:
         (differs_by_process, r"^on node \S+: it would run spectrum with .*; install the same versions on all nodes"),
         pytest.param(
             loses_storage,
-            r"^on node \S+: it does not see \S+\.shards; music and output must lie on storage all nodes",
+            r"^on node \S+: it does not see \S+\.shards; music and output must be on storage",
             marks=pytest.mark.soak,
         ),
         (cannot_load, r"^on node \S+: there is no checkpoint\.$"),

@@ -140,7 +140,7 @@ def test_bad_input_is_one_sentence_and_costs_nothing(make_mturk: MakeMTurk, ask:
         ("does not know these credentials", lambda: _refusing(mturk, ask, "UnrecognizedClientException")),
         ("may not use Mechanical Turk", lambda: _refusing(mturk, ask, "AccessDeniedException")),
         ("ROOTNOTE_VAULT_KEY is not set", lambda: ask(mturk, "open", rehearsal=False, ROOTNOTE_VAULT_KEY="")),
-        ("holds something that is no key", lambda: ask(mturk, "open", ROOTNOTE_VAULT_KEY="short")),
+        ("ROOTNOTE_VAULT_KEY is not a valid key", lambda: ask(mturk, "open", ROOTNOTE_VAULT_KEY="short")),
         ("ROOTNOTE_PUBLIC_URL is not set", lambda: ask(mturk, "open", "--yes", ROOTNOTE_PUBLIC_URL="")),
         ("https only", lambda: ask(mturk, "open", "--yes", ROOTNOTE_PUBLIC_URL="http://study.example.org")),
         ("elsewhere cannot reach", lambda: ask(mturk, "open", "--yes", ROOTNOTE_PUBLIC_URL="https://10.0.0.1")),

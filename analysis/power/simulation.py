@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from analysis.statistics.multiple_testing import holm_rejections
 from embeddings.errors import ConfigError
 from embeddings.wording import counted
 from study.config_sections import DesignConfig
@@ -113,9 +114,6 @@ class Power:
         return float(min(getattr(pair, test) for pair in self.pairs))
 
 
-TESTS = ("exact", "holm", "two_way")
-
-
 def layout_of(trials: Iterable[PlannedTrial], embedder: str) -> Layout:
     """The scored trials of an embedder in a schedule."""
     scored = [trial for trial in trials if trial.kind == "scored" and trial.embedder == embedder]
@@ -129,7 +127,7 @@ def layout_of_design(design: DesignConfig, prompts: int, seed: int) -> Layout:
     """The layout that the design would have with that many prompts.
 
     Raises:
-        RootnoteError: where a listener would meet more trials than there are prompts.
+        ConfigError: where a listener would meet more trials than there are prompts.
     """
     if design.scored_trials > prompts:
         raise ConfigError(
@@ -249,7 +247,7 @@ def _simulate_block(
         if not len(own.listener):
             continue
         chance = np.tanh(0.5 * (np.float32(beta[index]) + listeners[:, own.listener] + prompts[:, own.prompt]))
-        # tanh lies in -1..1: half of it is what a heard difference adds to chance
+        # tanh is in -1..1: half of it is what a perceived difference adds to chance
         agreed = rng.random(chance.shape, np.float32) < 0.5 + 0.5 * (1 - assumed.lapse) * chance
         present = np.ones((1, len(own.listener)), np.bool_) if there is None else there[:, own.listener]
         agreed &= present
@@ -258,7 +256,7 @@ def _simulate_block(
         p_values[:, index], width = _exact(count, n)
         two_way, width_two_way = _two_way(agreed, present, count, n, own, p_values[:, index], width)
         found[index] = [n.sum(), (p_values[:, index] < ALPHA).sum(), 0, two_way.sum(), width.sum(), width_two_way.sum()]
-    found[:, 2] = (holm(p_values) < ALPHA).sum(axis=0)
+    found[:, 2] = holm_rejections(p_values, ALPHA).sum(axis=0)
     return found
 
 
@@ -314,16 +312,6 @@ def _two_way(
     return rejects, np.maximum(width, width_exact)
 
 
-def holm(p_values: Floats) -> Floats:
-    """Holm's correction of each row; float64 [studies, tests]."""
-    order = np.argsort(p_values, axis=1)
-    factors = np.arange(p_values.shape[1], 0, -1)
-    stepped = np.maximum.accumulate(np.take_along_axis(p_values, order, axis=1) * factors, axis=1)
-    corrected = np.empty_like(p_values)
-    np.put_along_axis(corrected, order, np.minimum(stepped, 1.0), axis=1)
-    return corrected
-
-
 def listeners_for(
     layout: Layout,
     assumed: Assumptions,
@@ -335,8 +323,8 @@ def listeners_for(
 ) -> int | None:
     """The fewest listeners with whom every pair has the target power; None where no number up to 30,000 trials has it.
 
-    The schedule's lists are heard by the first so many, or again by further listeners; the answer is as sharp as the
-    simulated studies make it.
+    Fewer listeners get the first lists of the schedule, more listeners start again from the first list. The precision
+    depends on the number of simulated studies.
     """
     per_listener = len(layout.pair) / layout.listeners
     if CHANCE in assumed.rates:

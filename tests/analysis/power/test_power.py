@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from scipy.stats import binom, binomtest
-from statsmodels.stats.multitest import multipletests
 
+from analysis.power.simulation import Assumptions, layout_of_design, listeners_for, logit_means, simulate
 from embeddings.errors import RootnoteError
 from rootnote import cli
 from study.config_sections import DesignConfig
-from study.design.power import Assumptions, holm, layout_of_design, listeners_for, logit_means, simulate
 from tests.paper_study import make_study
 
 
@@ -55,12 +54,6 @@ def test_the_asked_rate_is_the_mean_over_people(sd: float) -> None:
     drawn = sd * np.random.default_rng(1).standard_normal(400_000)
     means = [float((1 / (1 + np.exp(-(b + drawn)))).mean()) for b in beta]
     assert means == pytest.approx([0.5, 0.6, 0.95], abs=0.002)
-
-
-@pytest.mark.slow
-def test_holm_equals_statsmodels() -> None:
-    p_values = np.random.default_rng(1).random((10, 6)) ** 4
-    assert holm(p_values) == pytest.approx(np.array([multipletests(row, method="holm")[1] for row in p_values]))
 
 
 def test_where_people_and_prompts_differ_only_the_two_way_test_keeps_its_level() -> None:

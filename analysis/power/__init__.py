@@ -1,0 +1,1 @@
+"""Power of a study design: simulation, designs of equal cost, the command."""

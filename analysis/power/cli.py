@@ -1,0 +1,141 @@
+"""`rootnote analysis power`: what a study would find, by simulating it from the schedule that will run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embeddings.errors import RootnoteError
+
+if TYPE_CHECKING:
+    from analysis.power.designs import AlternativeDesign
+
+SEARCH_STEPS = 14  # about how many numbers of listeners a search tries
+MOST_ANSWERS = 20_000_000_000  # answers that are simulated at most
+TESTS = ("exact", "holm", "two_way")  # fields of PairPower
+SHARE = click.FloatRange(0, 1, max_open=True)
+
+
+@dataclass(frozen=True)
+class PowerOptions:
+    """The options of the command."""
+
+    folder: Path
+    effects: tuple[str, ...]
+    listeners: int | None
+    target: float
+    test: str
+    listener_sd: float
+    prompt_sd: float
+    lapse: float
+    screening_loss: float
+    excluded: float
+    embedder: str | None
+    prompts: int | None
+    simulations: int
+    seed: int
+    as_json: bool
+
+
+def _option(name: str, default: Any, kind: Any, help_: str, **more: Any) -> Callable[[Any], Any]:
+    return click.option(name, default=default, show_default=default is not None, type=kind, help=help_, **more)
+
+
+@click.command()
+@click.argument("folder", metavar="[STUDY]", type=click.Path(path_type=Path), default=Path())
+@click.option(
+    "--effect",
+    "effects",
+    multiple=True,
+    metavar="[PAIR=]RATE",
+    help="True agreement without lapses: 0.7 for all pairs, 1-2=0.6 for one; repeatable.  [default: 0.6]",
+)
+@_option("--listeners", None, click.IntRange(1, 5000), "Listeners per embedder (default: as scheduled).")
+@_option("--target", 0.8, click.FloatRange(0, 1, True, True), "Power wanted in every bin pair.")
+@_option("--test", "holm", click.Choice(TESTS), "The test that must reach the target.")
+@_option("--listener-sd", 0.5, click.FloatRange(0, 5), "Standard deviation between listeners (logit scale).")
+@_option("--prompt-sd", 0.5, click.FloatRange(0, 5), "Standard deviation between prompts (logit scale).")
+@_option("--lapse", 0.02, SHARE, "Share of answers given at random.")
+@_option("--screening-loss", 0.1, SHARE, "Share who fail the prescreen and are replaced.")
+@_option("--excluded", 0.0, SHARE, "Share of finished listeners that the exclusion rules drop.")
+@_option("--embedder", None, click.STRING, "Embedder whose schedule is simulated (default: the first).")
+@_option("--prompts", None, click.IntRange(6, 100_000), "Prompts available to the robust design.")
+@_option("--simulations", 10_000, click.IntRange(100, 1_000_000), "Number of simulated studies.")
+@_option("--seed", 1, click.IntRange(0), "Seed of the simulation.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def power(**options: Any) -> None:
+    """Estimate power and interval width per bin pair.
+
+    Simulates the schedule of STUDY as it will run. Also gives the number of listeners for a target power, and compares
+    the paper's design with the robust design at equal cost. Example: rootnote analysis power my-study --effect 0.62
+    """
+    run_power(PowerOptions(**options))
+
+
+def run_power(options: PowerOptions) -> None:
+    """Simulate and print; see `power`.
+
+    Raises:
+        RootnoteError: if the study cannot be read, an option does not fit it, or the simulation would be too large.
+    """
+    from analysis.power import terminal
+    from analysis.power.designs import alternative_designs, find_layout, pair_names, parse_effects, recruits_needed
+    from analysis.power.simulation import SEARCH_SIMULATIONS, Assumptions, as_data, listeners_for, simulate
+    from study.config import load_study
+
+    study = load_study(options.folder)
+    assumed = Assumptions(
+        parse_effects(options.effects), options.listener_sd, options.prompt_sd, options.lapse, options.excluded
+    )
+    planned = find_layout(study, options.embedder)
+    layout = planned.layout if options.listeners is None else planned.layout.resized(options.listeners)
+    simulations, seed = options.simulations, options.seed
+    if len(layout.pair) * simulations > MOST_ANSWERS:
+        raise RootnoteError(
+            f"{len(layout.pair):,} answers × {simulations:,} simulations are too many; "
+            f"lower --simulations to {MOST_ANSWERS // len(layout.pair):,} or fewer."
+        )
+    with terminal.progress(options.as_json) as stage:
+        design = simulate(layout, assumed, seed, simulations, stage("this design", simulations))
+        null = simulate(layout, assumed.at_chance(), seed, simulations, stage("no effect", simulations))
+        search, tick = min(simulations, SEARCH_SIMULATIONS), stage("listeners", SEARCH_STEPS)
+        needed = listeners_for(planned.layout, assumed, options.target, options.test, seed, search, tick)
+        alternatives = alternative_designs(
+            study, layout, assumed, options.screening_loss, options.prompts, seed, simulations, stage
+        )
+    result = {
+        "study": study.config.study.name,
+        "assumed": {**vars(assumed), "rates": dict(zip(pair_names(), assumed.rates, strict=True))},
+        "screening_loss": options.screening_loss,
+        "seed": seed,
+        "note": planned.note,
+        "design": as_data(design),
+        "at_chance": as_data(null),
+        "target": {
+            "power": options.target,
+            "test": options.test,
+            "listeners": needed,
+            "recruits": recruits_needed(needed, options.screening_loss),
+        },
+        "equal_cost": [_as_data(one) for one in alternatives],
+    }
+    if options.as_json:
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    terminal.show(study, planned, design, null, assumed, alternatives, result)
+
+
+def _as_data(alternative: AlternativeDesign) -> dict[str, Any]:
+    from analysis.power.simulation import as_data
+
+    return {
+        "kind": alternative.kind,
+        "cost_usd": round(alternative.cost_usd, 2),
+        "power": as_data(alternative.power),
+        "at_chance": as_data(alternative.at_chance),
+    }
