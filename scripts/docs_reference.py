@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 GENERATED = "<!-- generated from the code -->"
 COLUMNS = "<!-- columns -->"  # where docs/reference/files.md has the columns of the exported tables
@@ -65,6 +64,12 @@ OTHER_VARIABLES: dict[str, dict[str, str]] = {
         "ROOTNOTE_TEST_TARGET": "Set by make: the target that the last line of a test run names.",
     },
 }
+
+
+def on_config(config: Any, **_: Any) -> Any:
+    """Import this folder's code, whatever is installed; mkdocs undoes such changes while it loads hooks."""
+    sys.path.insert(0, str(ROOT))
+    return config
 
 
 def on_files(found: Any, config: Any, **_: Any) -> Any:
@@ -372,5 +377,6 @@ def _published(publish: Any) -> str:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
     for name, text in pages().items():
         print(f"==== {name}\n{text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class Brightness:
         """Features `[N, 12]` of clips `[N, samples]`."""
         power = np.abs(np.fft.rfft(batch.astype(np.float64), axis=1)) ** 2
         edges = np.geomspace(8, power.shape[1], BANDS + 1).astype(int)
-        bands = np.stack([power[:, low:high].mean(axis=1) for low, high in zip(edges, edges[1:], strict=False)], axis=1)
+        bands = np.stack([power[:, low:high].mean(axis=1) for low, high in itertools.pairwise(edges)], axis=1)
         features: Vectors = np.log10(bands + 1e-9).astype(np.float32)
         return features
 
