@@ -23,8 +23,6 @@ from typing import Any
 import click
 
 from embeddings.errors import ConfigError, RootnoteError
-from embeddings.provenance import replacing
-from study.config import load_study
 
 MARK = ".rootnote-demo.json"
 NAME = "Rootnote demonstration"
@@ -134,6 +132,8 @@ def claim(folder: Path, seed: int) -> None:
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty and was not made by the demo; choose another folder with --dir.")
+    from embeddings.provenance import replacing
+
     with replacing(mark) as temporary:
         temporary.write_text(json.dumps({"seed": seed}) + "\n", encoding="utf-8")
 
@@ -166,6 +166,9 @@ def _complete(folder: Path, seed: int) -> None:
         text = re.sub(rf"^{key} = \S+", f"{key} = {value}", text, count=1, flags=re.MULTILINE)
     text = re.sub(r'^researcher = ""', 'researcher = "a demonstration"', text, count=1, flags=re.MULTILINE)
     (folder / "consent.md").write_text(CONSENT, encoding="utf-8")
+    from embeddings.provenance import replacing
+    from study.config import load_study
+
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     click.echo("   completed for the demo: consent.md, and seed and rehearsal.scale in study.toml")

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from embeddings.errors import ConfigError
 from study.config_sections import (
     BinsConfig,
+    ConfigSection,
     CorpusConfig,
     DesignConfig,
     EmbeddingConfig,
@@ -28,7 +29,6 @@ from study.config_sections import (
     PlayerConfig,
     PrivacyConfig,
     RehearsalConfig,
-    Section,
     StimuliConfig,
     StorageConfig,
     StudyInfo,
@@ -51,7 +51,7 @@ def cents(usd: float) -> int:
     return int(Decimal(str(usd)) * 100)
 
 
-class StudyConfig(Section):
+class StudyConfig(ConfigSection):
     """The whole of study.toml."""
 
     study: StudyInfo

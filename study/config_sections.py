@@ -16,14 +16,14 @@ from embeddings.models.registry import embedder_names, is_embedder
 from study.languages import LANGUAGES
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 PAPER_PROMPTS = 15
 
 
-class StudyInfo(Section):
+class StudyInfo(ConfigSection):
     """Who and what the study is."""
 
     name: str = Field(min_length=1, max_length=80, description="The name of the study, in exports, reports and links.")
@@ -42,7 +42,7 @@ class StudyInfo(Section):
         return self
 
 
-class CorpusConfig(Section):
+class CorpusConfig(ConfigSection):
     """Where the music is and how it is cut into clips."""
 
     audio: str = Field(description="The folder with the music, relative to the study folder.")
@@ -53,7 +53,7 @@ class CorpusConfig(Section):
     silence_dbfs: float = Field(default=-60.0, ge=-120, le=0)
 
 
-class ModelConfig(Section):
+class ModelConfig(ConfigSection):
     """[embedding.NAME]: a model's weights, as a path relative to the study folder, or for clap a Hugging Face id."""
 
     checkpoint: str = Field(
@@ -71,7 +71,7 @@ class ClmrConfig(ModelConfig):
     )
 
 
-class EmbeddingConfig(Section):
+class EmbeddingConfig(ConfigSection):
     """Which similarity measures the study tests; [embedding.NAME] says where the weights of an embedder are."""
 
     # Sections of embedders: kept under their names, as if they were fields.
@@ -107,7 +107,7 @@ class EmbeddingConfig(Section):
         return {**self.__pydantic_extra__, **own}
 
 
-class BinsConfig(Section):
+class BinsConfig(ConfigSection):
     """How similarity is cut into bins (Section 4.1 of the paper)."""
 
     prompts: int = Field(default=1000, ge=1)
@@ -116,7 +116,7 @@ class BinsConfig(Section):
     half_width: float = Field(default=0.02, gt=0, le=0.5)
 
 
-class DesignConfig(Section):
+class DesignConfig(ConfigSection):
     """How many listeners hear which trials. `None` takes the default of the kind."""
 
     kind: Literal["paper", "robust"] = "paper"
@@ -140,7 +140,7 @@ class DesignConfig(Section):
         return self.listeners or (90 if self.kind == "paper" else 150)
 
 
-class StimuliConfig(Section):
+class StimuliConfig(ConfigSection):
     """How clips are prepared for listening."""
 
     loudness_lufs: float = Field(
@@ -155,7 +155,7 @@ class StimuliConfig(Section):
     sample_rate: Literal[44100, 48000] = Field(default=44100, description="Sample rate of the stimuli, in Hz.")
 
 
-class StorageConfig(Section):
+class StorageConfig(ConfigSection):
     """Where listeners get the stimuli from: build/stimuli (empty) or an S3 bucket."""
 
     stimuli: str = ""
@@ -180,7 +180,7 @@ EXCLUSION_RULES = (
 )  # fmt: skip
 
 
-class ExclusionsConfig(Section):
+class ExclusionsConfig(ConfigSection):
     """Which listeners and responses do not count; what each rule does is in analysis.responses.exclusions."""
 
     rules: list[str] = Field(
@@ -204,7 +204,7 @@ class ExclusionsConfig(Section):
         return rules
 
 
-class PlayerConfig(Section):
+class PlayerConfig(ConfigSection):
     """How a trial's clips are played, and whether listeners say how sure they are (1 to 5)."""
 
     switching: Literal["restart", "position"] = Field(
@@ -214,7 +214,7 @@ class PlayerConfig(Section):
     confidence: bool = False
 
 
-class PayConfig(Section):
+class PayConfig(ConfigSection):
     """What listeners are paid, by outcome; `budget_usd` is the most that a launch may cost, fees included.
 
     `without_sound_usd` is for those who consented and cannot use sound at all; None: the reward.
@@ -246,13 +246,13 @@ class PayConfig(Section):
         return self.reward_usd if self.without_sound_usd is None else self.without_sound_usd
 
 
-class PrivacyConfig(Section):
+class PrivacyConfig(ConfigSection):
     """How long marketplace identities are kept: days after the last payment, or after closing if that is later."""
 
     identity_days: float = Field(default=30, ge=1, le=3650)
 
 
-class RehearsalConfig(Section):
+class RehearsalConfig(ConfigSection):
     """Simulated listeners: P(agree) = 0.5 + (0.5 - lapse) * (1 - exp(-(difference / scale) ** shape))."""
 
     scale: float = Field(

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from embeddings.errors import RootnoteError
-from study.config_sections import Section
+from study.config_sections import ConfigSection
 
 # recruiter.kind -> "module:class"; to add a marketplace, write its file and add its line here.
 MARKETPLACES = {
@@ -43,7 +43,7 @@ class SectionError(ValueError):
         self.problems = problems
 
 
-class RecruiterConfig(Section):
+class RecruiterConfig(ConfigSection):
     """Where listeners come from; each marketplace with settings has a section of its own, [recruiter.<kind>]."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", frozen=True)

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from embeddings.errors import RootnoteError
 from server.db.enums import PaymentKind, RunOutcome, SubmissionStatus
 from server.identity.arrival import Arrival
-from study.config_sections import Section
+from study.config_sections import ConfigSection
 
 if TYPE_CHECKING:
     from study.config import Study
@@ -175,7 +175,7 @@ class DirectPayment:
             raise ValueError("a direct payment is at least one cent")
 
 
-class MarketplaceConfig(Section):
+class MarketplaceConfig(ConfigSection):
     """The base of a marketplace's own section of study.toml, [recruiter.<kind>].
 
     `private`: settings that a public release does not contain, with what it has instead. A marketplace that does not

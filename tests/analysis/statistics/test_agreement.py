@@ -112,7 +112,7 @@ def test_the_same_triplets_are_paired() -> None:
     assert (row.paired.n, row.paired.only_first, row.paired.only_second) == (40, 2, 2)
     assert row.paired.p == 1.0
     assert contrast.rows[1].paired is None
-    assert "40 triplets" in contrast.pairing
+    assert "40 pairs" in contrast.pairing
 
 
 def test_nothing_is_paired_without_clips_or_with_other_listeners() -> None:
@@ -122,7 +122,7 @@ def test_nothing_is_paired_without_clips_or_with_other_listeners() -> None:
     frame["listener"] = np.where(frame["embedder"] == "one", frame["listener"], "x" + frame["listener"])
     (others,) = compare_embedders(frame)
     assert all(row.paired is None for row in others.rows)
-    assert "nothing is paired" in others.pairing
+    assert "no paired test" in others.pairing
 
 
 def test_the_difference_with_both_varying_is_the_two_way_sandwich_of_a_regression() -> None:
