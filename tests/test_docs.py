@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -11,7 +10,6 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from unittest import mock
 
 import click
@@ -20,6 +18,7 @@ import yaml
 
 from embeddings.version import VERSION
 from rootnote import cli
+from tests.reference_pages import reference
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -29,16 +28,6 @@ COMMAND = re.compile(r"(?:^\s*|[(;&|]\s*)(?:[A-Z_]+=\S*\s+)*(rootnote\s[^)#;&|>]
 INLINE = re.compile(r"`(rootnote [a-z][^`\n]*)`")
 VARIABLE = re.compile(r"(?<![A-Z_])ROOTNOTE_[A-Z_]*[A-Z]\b")
 ABBREVIATED = re.compile(r"…|\.\.\.|\b(GROUP|COMMAND)\b|<|\[[A-Z-]|\$\{?[a-z]| \| |, …")
-
-
-@pytest.fixture(scope="module")
-def reference() -> ModuleType:
-    """scripts/docs_reference.py."""
-    spec = importlib.util.spec_from_file_location("docs_reference", ROOT / "scripts" / "docs_reference.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # ------------------------------------------------------------------ commands in examples
@@ -108,8 +97,8 @@ def test_unknown_commands_and_options_would_be_found() -> None:
 # ------------------------------------------------------------------ the generated pages
 
 
-def test_every_command_has_its_options_on_its_page(reference: ModuleType) -> None:
-    pages = reference.command_pages()
+def test_every_command_has_its_options_on_its_page() -> None:
+    pages = reference().command_pages()
     assert set(pages) == {"demo", "embeddings", "study", "server", "analysis"}
     context = click.Context(cli, info_name="rootnote")
     for group, text in pages.items():
@@ -133,8 +122,8 @@ def commands(command: click.Command, context: click.Context) -> Iterator[tuple[s
             yield from commands(member, click.Context(member, info_name=name, parent=context))
 
 
-def test_every_key_of_study_toml_has_a_meaning(reference: ModuleType) -> None:
-    page = reference.study_toml()
+def test_every_key_of_study_toml_has_a_meaning() -> None:
+    page = reference().study_toml()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert len(rows) > 100
     assert [row for row in rows if not re.search(r"[A-Za-z)].*\. \|$", row.rpartition(" | ")[2])] == []
@@ -142,20 +131,20 @@ def test_every_key_of_study_toml_has_a_meaning(reference: ModuleType) -> None:
         assert section in page.replace("\\", ""), section
 
 
-def test_the_template_of_study_toml_has_no_other_keys(reference: ModuleType) -> None:
-    page = reference.study_toml()
-    for _, key in reference.template_comments():
+def test_the_template_of_study_toml_has_no_other_keys() -> None:
+    page = reference().study_toml()
+    for _, key in reference().template_comments():
         assert f"| `{key}` |" in page, key
 
 
-def test_the_page_of_variables_has_those_that_the_code_reads(reference: ModuleType) -> None:
-    documented = {name for part in reference.variables_by_reader().values() for name in part}
-    assert all(text.endswith(".") for part in reference.variables_by_reader().values() for text in part.values())
+def test_the_page_of_variables_has_those_that_the_code_reads() -> None:
+    documented = {name for part in reference().variables_by_reader().values() for name in part}
+    assert all(text.endswith(".") for part in reference().variables_by_reader().values() for text in part.values())
     tracked = subprocess.run(
         ["git", "ls-files", "*.py", "scripts", "deploy", "Makefile", ".ci"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
-    own = ("tests/", "scripts/docs_reference.py", "benchmarks/")
+    own = ("tests/", "scripts/docs_reference().py", "benchmarks/")
     read = {
         variable
         for name in tracked
@@ -165,9 +154,9 @@ def test_the_page_of_variables_has_those_that_the_code_reads(reference: ModuleTy
     assert {name for name in documented if name.startswith("ROOTNOTE_")} == read
 
 
-def test_the_files_page_has_the_columns_where_there_is_a_schema(reference: ModuleType) -> None:
+def test_the_files_page_has_the_columns_where_there_is_a_schema() -> None:
     columns = pytest.importorskip("study.columns")
-    text = reference.on_page_markdown((ROOT / "docs/reference/files.md").read_text(encoding="utf-8"))
+    text = reference().on_page_markdown((ROOT / "docs/reference/files.md").read_text(encoding="utf-8"))
     for name in (*columns.RESPONSE_COLUMNS, *columns.LISTENER_COLUMNS):
         assert f"| `{name}` |" in text
 
