@@ -161,7 +161,20 @@ def test_the_files_page_has_the_columns_where_there_is_a_schema() -> None:
         assert f"| `{name}` |" in text
 
 
-# ------------------------------------------------------------------ versions and decisions
+# ------------------------------------------------------------------ paths, versions and decisions
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs/extending").glob("*.md")), ids=lambda path: path.stem)
+def test_files_that_a_page_names_exist(path: Path) -> None:
+    """Paths in code marks that begin with a package; NAME, CODE and <…> stand for what a reader chooses."""
+    found = re.findall(
+        r"`((?:embeddings|study|server|analysis|migrations|tests|docs|scripts)/[^`\s]*)`", path.read_text()
+    )
+    concrete = [name for name in found if not re.search(r"NAME|CODE|<", name)]
+    later = (
+        set() if (ROOT / "study/columns.py").exists() else {"study/columns.py", "tests/server/export/test_columns.py"}
+    )
+    assert [name for name in concrete if name not in later and not (ROOT / name).exists()] == []
 
 
 def test_the_versions_agree() -> None:
@@ -191,3 +204,20 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     shown = (tmp_path / "site/extending/question-type.html").read_text(encoding="utf-8")
     assert "SliderQuestion" in shown and "--8<--" not in shown
+
+
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PROGRAMS = [
+    pytest.param(block, id=page.stem)
+    for page in PAGES
+    for block in PYTHON.findall(page.read_text(encoding="utf-8"))
+    if block.startswith(("import ", "from ")) and "responses.csv" not in block
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", PROGRAMS)
+def test_python_examples_run(block: str) -> None:
+    done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
