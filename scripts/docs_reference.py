@@ -122,7 +122,7 @@ def _describe(command: Any, parent: Any, name: str, *, level: int) -> Iterator[s
         for option in options:
             record = option.get_help_record(context)
             if record is not None:
-                yield f"| `{record[0].replace('|', chr(92) + '|')}` | {_cell(record[1])} |"
+                yield f"| `{record[0].replace('|', chr(92) + '|')}` | {_cell(' '.join(record[1].split()))} |"
         yield ""
     if isinstance(command, click.Group):
         for sub in command.list_commands(context):
@@ -132,9 +132,15 @@ def _describe(command: Any, parent: Any, name: str, *, level: int) -> Iterator[s
 
 
 def _paragraphs(text: str) -> str:
-    """A docstring as Markdown; an example on its own line becomes code."""
-    cleaned = re.sub(r"\n(?!\n)\s*", "\n", text.replace("\b", "").strip())
-    return re.sub(r"^Example: (rootnote .*)$", r"Example: `\1`", cleaned, flags=re.MULTILINE)
+    """A docstring as Markdown: an example at the end of a paragraph becomes code, and so do lines that are kept."""
+    return "\n\n".join(map(_paragraph, text.strip().split("\n\n")))
+
+
+def _paragraph(text: str) -> str:
+    lines = [line.strip() for line in text.strip().split("\n")]
+    if lines[0] == "\b":  # click keeps the lines of such a paragraph
+        return "\n".join(["```text", *lines[1:], "```"])
+    return re.sub(r"Example: (rootnote .*)$", r"Example: `\1`", " ".join(lines).replace("<", "&lt;"))
 
 
 def _cell(text: str) -> str:
