@@ -189,6 +189,16 @@ def test_the_versions_agree() -> None:
     assert f"## [{VERSION}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+def test_the_page_of_dependencies_names_every_package_that_users_install() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [needs for extra, needs in project["optional-dependencies"].items() if extra != "dev"]
+    named = {
+        found[0] for needs in [project["dependencies"], *extras] for one in needs if (found := re.match(r"[\w-]+", one))
+    }
+    page = (ROOT / "docs/explanation/dependencies.md").read_text(encoding="utf-8")
+    assert sorted(name for name in named - {"rootnote"} if not re.search(rf"\b{name}\b", page)) == []
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "docs/decisions").glob("*.md")), ids=lambda path: path.stem)
 def test_decisions_have_a_number_a_title_and_a_status(path: Path) -> None:
     title, blank, status = path.read_text(encoding="utf-8").splitlines()[:3]
@@ -208,6 +218,13 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     shown = (tmp_path / "site/extending/question-type.html").read_text(encoding="utf-8")
     assert "SliderQuestion" in shown and "--8<--" not in shown
+
+
+@pytest.mark.slow
+def test_the_program_that_takes_screenshots_can_be_imported() -> None:
+    command = ["import runpy; runpy.run_path('scripts/screenshots')"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", *command], cwd=ROOT, env=environment, check=True)
 
 
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
