@@ -25,7 +25,7 @@ from server.assignments.experiment import Clock, Experiment, utc_now
 from server.assignments.places import sync_places
 from server.audit import hash_chain
 from server.db import database
-from server.desk import account_views, user_views
+from server.desk import account_views, study_views, user_views
 from server.desk import views as desk_views
 from server.identity.tokens import TokenSigner, sha256
 from server.identity.vault import NEEDED
@@ -168,6 +168,7 @@ def _register_pages(app: Flask, context: AppContext) -> None:
         routes.blueprint,
         privacy_views.blueprint,
         desk_views.blueprint,
+        study_views.blueprint,
         account_views.blueprint,
         user_views.blueprint,
         health.make_blueprint(checks),

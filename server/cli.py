@@ -33,12 +33,12 @@ SECTIONS = {
         "disclose": (f"{_COMMANDS}.privacy:disclose", "Write everything stored about one person, as JSON."),
         "purge": (f"{_COMMANDS}.privacy:purge", "Delete listeners' identities when that is due."),
         "consents": (f"{_COMMANDS}.audit:consents_", "List the versions of the consent text that were shown."),
-        "vault": (f"{_COMMANDS}.vault:vault", "Manage the key that encrypts workers' ids."),
+        "vault": (f"{_COMMANDS}.vault:vault", "Manage the key that encrypts marketplace ids."),
     },
     "Maintenance": {
         "user": (f"{_COMMANDS}.users:user", "Manage who may sign in to the researcher's desk."),
-        "backup": (f"{_COMMANDS}.backup:backup", "Write the whole database into one checked file."),
-        "restore": (f"{_COMMANDS}.backup:restore", "Fill an empty database from a backup."),
+        "backup": (f"{_COMMANDS}.backup:backup", "Back up the database into one verified file."),
+        "restore": (f"{_COMMANDS}.backup:restore", "Restore a backup into an empty database."),
         "doctor": ("server.doctor.cli:doctor", "Check this deployment and show how to fix what is wrong."),
     },
 }

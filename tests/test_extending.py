@@ -139,11 +139,11 @@ def test_the_desk_shows_the_step_and_the_answers(study: Study, experiment: Exper
     engine = database.connect(make_url(rehearsal_url(study)))
     with database.reading(engine) as session:
         mood, favourite = questions.tallies(session, experiment)
-        screening = overview._screening(session)
+        prescreen = overview._prescreen(session)
     engine.dispose()
     assert mood.answered == favourite.answered == LISTENERS
     assert mood.spread is not None and 0 <= mood.spread.median <= 100
-    assert "The loudest noise" in screening
+    assert "The loudest noise" in prescreen
 
 
 def test_the_public_release_publishes_or_names_every_question(study: Study, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Researchers who may sign in at the desk: users, roles, second factors."""
+"""Users of the desk: accounts, roles, second factors."""

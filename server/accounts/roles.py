@@ -1,8 +1,7 @@
-"""Roles at the desk, and in one table the least that each page and each form of it needs.
+"""Roles at the desk, and the least role that each page and form needs.
 
-A monitor sees how a study goes: progress, funnel, times, wage; agreement only when the study is closed, and nobody's
-row. A researcher sees and does what running a study takes. An owner also says who may sign in. What the table does not
-name is refused to everybody.
+`ACCESS` is the one table of permissions: endpoint -> least role. An endpoint that is missing from it is refused to
+everyone.
 """
 
 from __future__ import annotations
@@ -11,67 +10,88 @@ import enum
 
 
 class Role(enum.StrEnum):
-    """What somebody may do at the desk, the least first."""
+    """What a user may do at the desk, from the least to the most."""
 
     MONITOR = "monitor"
     RESEARCHER = "researcher"
     OWNER = "owner"
 
+    @property
+    def rank(self) -> int:
+        return list(Role).index(self)
 
-RANK = {role: rank for rank, role in enumerate(Role)}
-SIGNED_OUT = None  # needs no role, nor to be signed in
+    @property
+    def description(self) -> str:
+        """What the role may see and do, as a sentence without its subject."""
+        return {
+            "monitor": "sees progress, times and pay, and agreement once the study is closed; no individual listener",
+            "researcher": "sees everything except agreement while the study runs; stops, resumes and closes the study",
+            "owner": "does what a researcher does, and manages who may sign in (under “Users”)",
+        }[self.value]
+
+    def may_open(self, endpoint: str | None) -> bool:
+        """Whether the role may open a page or send a form."""
+        least = ACCESS.get(endpoint or "")
+        return least is not None and self.rank >= least.rank
+
+
+PUBLIC = None  # needs no sign-in
 
 ACCESS: dict[str, Role | None] = {
-    "account.sign_in": SIGNED_OUT,
-    "account.send_sign_in": SIGNED_OUT,
-    "account.send_code": SIGNED_OUT,
+    "account.sign_in": PUBLIC,
+    "account.send_sign_in": PUBLIC,
+    "account.send_code": PUBLIC,
     "account.sign_out": Role.MONITOR,
     "account.sign_out_everywhere": Role.MONITOR,
     "account.account": Role.MONITOR,
-    "account.begin_factor": Role.MONITOR,
-    "account.confirm_factor": Role.MONITOR,
-    "account.drop_factor": Role.MONITOR,
+    "account.begin_two_factor": Role.MONITOR,
+    "account.confirm_two_factor": Role.MONITOR,
+    "account.remove_two_factor": Role.MONITOR,
     "account.new_recovery_codes": Role.MONITOR,
-    "researcher.overview": Role.MONITOR,
-    "researcher.triplets": Role.MONITOR,
-    "researcher.agreement": Role.MONITOR,
-    "researcher.listeners": Role.RESEARCHER,
-    "researcher.listener": Role.RESEARCHER,
-    "researcher.questions": Role.RESEARCHER,
-    "researcher.unblind": Role.RESEARCHER,
-    "researcher.log": Role.RESEARCHER,
-    "researcher.study": Role.RESEARCHER,
-    "researcher.stop": Role.RESEARCHER,
-    "researcher.resume": Role.RESEARCHER,
-    "researcher.message": Role.RESEARCHER,
-    "researcher.close": Role.RESEARCHER,
-    "people.people": Role.OWNER,
-    "people.person": Role.OWNER,
-    "people.change_role": Role.OWNER,
-    "people.reset_factor": Role.OWNER,
-    "people.remove": Role.OWNER,
+    "desk.overview": Role.MONITOR,
+    "desk.triplets": Role.MONITOR,
+    "desk.agreement": Role.MONITOR,
+    "desk.listeners": Role.RESEARCHER,
+    "desk.listener": Role.RESEARCHER,
+    "desk.questions": Role.RESEARCHER,
+    "desk.unblind": Role.RESEARCHER,
+    "desk.log": Role.RESEARCHER,
+    "study.study": Role.RESEARCHER,
+    "study.stop": Role.RESEARCHER,
+    "study.resume": Role.RESEARCHER,
+    "study.message": Role.RESEARCHER,
+    "study.close": Role.RESEARCHER,
+    "users.users": Role.OWNER,
+    "users.user": Role.OWNER,
+    "users.change_role": Role.OWNER,
+    "users.reset_two_factor": Role.OWNER,
+    "users.remove": Role.OWNER,
 }
 
-# What opens to somebody who has yet to set up the second factor that this server requires.
-UNENROLLED = frozenset(
+# What is open to a user who has not yet set up the second factor that this server requires.
+BEFORE_TWO_FACTOR = frozenset(
     {
         "account.account",
-        "account.begin_factor",
-        "account.confirm_factor",
+        "account.begin_two_factor",
+        "account.confirm_two_factor",
         "account.sign_out",
         "account.sign_out_everywhere",
     }
 )
 
 
-def is_open(endpoint: str | None) -> bool:
-    """Whether a page is there for who is not signed in."""
-    return endpoint in ACCESS and ACCESS[endpoint] is SIGNED_OUT
+def is_public(endpoint: str | None) -> bool:
+    """Whether a page or form is open without signing in."""
+    return endpoint in ACCESS and ACCESS[endpoint] is PUBLIC
 
 
 def is_allowed(role: str, endpoint: str | None, *, enrolled: bool = True) -> bool:
-    """Whether somebody of a role may open a page; `enrolled`: no second factor is wanting of them."""
-    if not enrolled and endpoint not in UNENROLLED:
+    """Whether a user may open a page or send a form.
+
+    Args:
+        role: the user's role; an unknown one may do nothing.
+        enrolled: whether the user has every second factor that this server requires.
+    """
+    if not enrolled and endpoint not in BEFORE_TWO_FACTOR:
         return False
-    least = ACCESS.get(endpoint or "")
-    return least is not None and role in RANK and RANK[Role(role)] >= RANK[least]
+    return role in list(Role) and Role(role).may_open(endpoint)

@@ -1,9 +1,10 @@
-"""The second factor: a key in an authenticator app, and ten recovery codes for when the app is lost.
+"""The second factor: a key in an authenticator app, and ten recovery codes in case the app is lost.
 
-The key is kept encrypted (Fernet) under a key derived from ROOTNOTE_SECRET by HKDF-SHA-256 (RFC 5869), together with
-whose it is, so that a row's cannot be put into another's. A code works once: its step must be later than the last one
-used, which one conditional UPDATE sees to. Recovery codes have 120 random bits, are kept as keyed hashes, and work once
-each. What stands in a form between two steps of signing in or setting up is sealed likewise, for a few minutes.
+The key is stored encrypted (Fernet) under a key derived from ROOTNOTE_SECRET by HKDF-SHA-256 (RFC 5869), together with
+its owner's id, so that it cannot be copied into another row. A code works once: one conditional UPDATE requires its
+step to be later than the last one used. Recovery codes have 120 random bits, are stored as keyed hashes, and work once
+each. The state that a form carries between two steps of signing in or setting up is sealed in the same way, for a few
+minutes.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ ENROLMENT_SECONDS = 15 * 60
 
 
 def derive(secret: str, purpose: str) -> bytes:
-    """A key of 32 bytes for one purpose."""
+    """Derive a 32-byte key for one purpose."""
     return HKDF(SHA256(), 32, salt=None, info=f"rootnote.{purpose}".encode()).derive(secret.encode())
 
 
 class KeyCipher:
-    """Seals small texts for one purpose, so that they can be kept or sent round by others."""
+    """Encrypts small JSON objects for one purpose, to be stored or carried by a form."""
 
     def __init__(self, secret: str, purpose: str) -> None:
         self._fernet = Fernet(base64.urlsafe_b64encode(derive(secret, purpose)))
 
-    def seal(self, what: dict[str, Any], now: datetime) -> str:
-        return self._fernet.encrypt_at_time(json.dumps(what).encode(), int(now.timestamp())).decode()
+    def seal(self, content: dict[str, Any], now: datetime) -> str:
+        return self._fernet.encrypt_at_time(json.dumps(content).encode(), int(now.timestamp())).decode()
 
     def open(self, sealed: str, now: datetime | None = None, seconds: int = 0) -> dict[str, Any] | None:
-        """What was sealed, with `now` at most so many seconds ago; None for anything else."""
+        """The sealed content; None if it is not ours or, where `now` is given, older than `seconds`."""
         try:
             token = sealed.encode()
             text = (
@@ -59,9 +60,9 @@ class KeyCipher:
             )
         except (InvalidToken, ValueError):
             return None
-        found = json.loads(text)
-        assert isinstance(found, dict)
-        return found
+        content = json.loads(text)
+        assert isinstance(content, dict)
+        return content
 
 
 # ------------------------------------------------------------------ setting up
@@ -69,55 +70,59 @@ class KeyCipher:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """A key that is offered: as text to type, as a QR code (SVG), and sealed for the form that confirms it."""
+    """An offered key: as text to type, as a QR code (SVG), and sealed for the form that confirms it."""
 
     key: str
-    picture: str
+    qr_code: str
     sealed: str
 
 
 def begin(secret: str, researcher: Researcher, issuer: str, now: datetime) -> Enrolment:
-    """Offer a new key; nothing is kept until a code of it came back."""
-    return _offer(secret, researcher, _base32(secrets.token_bytes(SECRET_BYTES)), issuer, now)
+    """Offer a new key; nothing is stored until the user returns one of its codes."""
+    return _enrolment(secret, researcher, _base32(secrets.token_bytes(SECRET_BYTES)), issuer, now)
 
 
 def offer_again(secret: str, researcher: Researcher, sealed: str, issuer: str, now: datetime) -> Enrolment | None:
-    """The same key once more, after a code that was not of it; None where the offer is over or another's."""
-    key = _offered(secret, researcher, sealed, now)
-    return _offer(secret, researcher, key, issuer, now, sealed) if key else None
+    """Offer the same key again after a wrong code; None if the offer has expired or is another user's."""
+    key = _offered_key(secret, researcher, sealed, now)
+    return _enrolment(secret, researcher, key, issuer, now, sealed) if key else None
 
 
-def _offer(
+def _enrolment(
     secret: str, researcher: Researcher, key: str, issuer: str, now: datetime, sealed: str | None = None
 ) -> Enrolment:
-    picture = segno.make(totp.address(key, researcher.name, issuer), error="m", micro=False)
-    svg = picture.svg_inline(border=4, dark="#000", light="#fff", omitsize=True, svgclass=None, lineclass=None)
-    again = sealed or KeyCipher(secret, "enrolment").seal({"who": researcher.id, "key": key}, now)
-    return Enrolment(" ".join(key[at : at + 4] for at in range(0, len(key), 4)), svg, again)
+    image = segno.make(totp.provisioning_uri(key, researcher.name, issuer), error="m", micro=False)
+    svg = image.svg_inline(border=4, dark="#000", light="#fff", omitsize=True, svgclass=None, lineclass=None)
+    sealed = sealed or KeyCipher(secret, "enrolment").seal({"who": researcher.id, "key": key}, now)
+    return Enrolment(" ".join(key[at : at + 4] for at in range(0, len(key), 4)), svg, sealed)
 
 
-def _offered(secret: str, researcher: Researcher, sealed: str, now: datetime) -> str | None:
-    found = KeyCipher(secret, "enrolment").open(sealed, now, ENROLMENT_SECONDS)
-    return str(found["key"]) if found and found["who"] == researcher.id else None
+def _offered_key(secret: str, researcher: Researcher, sealed: str, now: datetime) -> str | None:
+    offer = KeyCipher(secret, "enrolment").open(sealed, now, ENROLMENT_SECONDS)
+    return str(offer["key"]) if offer and offer["who"] == researcher.id else None
 
 
 def confirm(
     session: Session, secret: str, researcher: Researcher, sealed: str, code: str, now: datetime
 ) -> list[str] | None:
-    """Keep the offered key if the code is of it: the recovery codes; None otherwise, or where one is kept already."""
-    key = _offered(secret, researcher, sealed, now)
-    step = totp.matching_step(_bytes(key), _plain(code), now) if key else None
+    """Store the offered key if the code belongs to it.
+
+    Returns:
+        The recovery codes; None if the code is wrong or the user already has a second factor.
+    """
+    key = _offered_key(secret, researcher, sealed, now)
+    step = totp.matching_step(key, _normalised(code), now) if key else None
     if key is None or step is None:
         return None
-    kept = KeyCipher(secret, "factor").seal({"who": researcher.id, "key": key}, now)
+    stored = KeyCipher(secret, "factor").seal({"who": researcher.id, "key": key}, now)
     codes = _recovery_codes()
     row = update(Researcher).where(Researcher.id == researcher.id, Researcher.factor.is_(None))
-    values = {"factor": kept, "factor_step": step, "recovery": _hashes(secret, researcher, codes)}
+    values = {"factor": stored, "factor_step": step, "recovery": _hashes(secret, researcher, codes)}
     return codes if _changed(session, row.values(values)) else None
 
 
 def renew_recovery(session: Session, secret: str, researcher: Researcher) -> list[str] | None:
-    """Ten new recovery codes in place of the old; None for somebody without a second factor."""
+    """Replace the recovery codes by ten new ones; None if the user has no second factor."""
     codes = _recovery_codes()
     row = update(Researcher).where(Researcher.id == researcher.id, Researcher.factor.is_not(None))
     return codes if _changed(session, row.values(recovery=_hashes(secret, researcher, codes))) else None
@@ -128,22 +133,22 @@ def renew_recovery(session: Session, secret: str, researcher: Researcher) -> lis
 
 @dataclass(frozen=True)
 class FactorCheck:
-    """The second factor was right; `recovery_left`: a recovery code it was, and so many are left."""
+    """The second factor was right; `recovery_left`: unused recovery codes, if a recovery code was used."""
 
     recovery_left: int | None = None
 
 
 def check(session: Session, secret: str, researcher: Researcher, code: str, now: datetime) -> FactorCheck | None:
-    """Use a code of the app, or a recovery code; None where it is wrong or was used before."""
-    plain = _plain(code)
-    if len(plain) == totp.DIGITS:
-        return FactorCheck() if _use_step(session, secret, researcher, plain, now) else None
-    left = _use_recovery(session, secret, researcher, plain)
+    """Use a code of the app, or a recovery code; None if it is wrong or has been used."""
+    typed = _normalised(code)
+    if len(typed) == totp.DIGITS:
+        return FactorCheck() if _use_app_code(session, secret, researcher, typed, now) else None
+    left = _use_recovery_code(session, secret, researcher, typed)
     return None if left is None else FactorCheck(left)
 
 
-def accepts(secret: str, researcher: Researcher) -> bool:
-    """Whether the kept key can be read under this secret."""
+def can_decrypt(secret: str, researcher: Researcher) -> bool:
+    """Whether the stored key can be read with this secret."""
     return _key(secret, researcher) is not None
 
 
@@ -151,12 +156,12 @@ def recovery_left(researcher: Researcher) -> int:
     return len(json.loads(researcher.recovery or "[]"))
 
 
-def _key(secret: str, researcher: Researcher) -> bytes | None:
-    found = KeyCipher(secret, "factor").open(researcher.factor or "")
-    return _bytes(str(found["key"])) if found and found["who"] == researcher.id else None
+def _key(secret: str, researcher: Researcher) -> str | None:
+    stored = KeyCipher(secret, "factor").open(researcher.factor or "")
+    return str(stored["key"]) if stored and stored["who"] == researcher.id else None
 
 
-def _use_step(session: Session, secret: str, researcher: Researcher, code: str, now: datetime) -> bool:
+def _use_app_code(session: Session, secret: str, researcher: Researcher, code: str, now: datetime) -> bool:
     key = _key(secret, researcher)
     step = totp.matching_step(key, code, now) if key else None
     if step is None:
@@ -166,13 +171,13 @@ def _use_step(session: Session, secret: str, researcher: Researcher, code: str, 
     return _changed(session, row.where(unused).values(factor_step=step))
 
 
-def _use_recovery(session: Session, secret: str, researcher: Researcher, code: str) -> int | None:
-    """How many are left after this one."""
+def _use_recovery_code(session: Session, secret: str, researcher: Researcher, code: str) -> int | None:
+    """The number of unused codes after this one; None if it is wrong."""
     row = session.get(Researcher, researcher.id, with_for_update=True, populate_existing=True)
-    kept: list[str] = json.loads(row.recovery or "[]") if row else []
-    given = _hash(secret, researcher, code)
-    left = [one for one in kept if not hmac.compare_digest(one, given)]
-    if row is None or row.factor is None or len(left) == len(kept):
+    hashes: list[str] = json.loads(row.recovery or "[]") if row else []
+    used = _hash(secret, researcher, code)
+    left = [unused for unused in hashes if not hmac.compare_digest(unused, used)]
+    if row is None or row.factor is None or len(left) == len(hashes):
         return None
     row.recovery = json.dumps(left)
     session.flush()
@@ -180,9 +185,9 @@ def _use_recovery(session: Session, secret: str, researcher: Researcher, code: s
 
 
 def _changed(session: Session, statement: Any) -> bool:
-    done = session.execute(statement.execution_options(synchronize_session=False))
-    assert isinstance(done, CursorResult)
-    return done.rowcount == 1
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    assert isinstance(result, CursorResult)
+    return result.rowcount == 1
 
 
 # ------------------------------------------------------------------ texts
@@ -194,21 +199,17 @@ def _recovery_codes() -> list[str]:
 
 
 def _hashes(secret: str, researcher: Researcher, codes: list[str]) -> str:
-    return json.dumps([_hash(secret, researcher, _plain(code)) for code in codes])
+    return json.dumps([_hash(secret, researcher, _normalised(code)) for code in codes])
 
 
 def _hash(secret: str, researcher: Researcher, code: str) -> str:
     return hmac.new(derive(secret, "recovery"), f"{researcher.id}:{code}".encode(), hashlib.sha256).hexdigest()
 
 
-def _plain(code: str) -> str:
-    """A code as it is compared: however it was grouped or written."""
+def _normalised(code: str) -> str:
+    """A code without spaces and hyphens, in capitals."""
     return "".join(letter for letter in code[:CODE_LIMIT] if letter.isascii() and letter.isalnum()).upper()
 
 
 def _base32(random: bytes) -> str:
     return base64.b32encode(random).decode()
-
-
-def _bytes(key: str) -> bytes:
-    return base64.b32decode(key)

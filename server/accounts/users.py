@@ -1,10 +1,10 @@
-"""Researchers who may open the desk: their passwords, where they are signed in, and how often guessing is allowed.
+"""Users of the desk: their accounts and passwords, their sign-ins, and the limit on failed attempts.
 
-Passwords are kept as argon2id hashes. A name that is not there costs the same work as one that is, so that the time
-of a reply tells nothing. Failed attempts are counted for the name and for the address, each under a keyed hash; after
-so many within a quarter of an hour the rest are refused unread, and the count is forgotten when it is over.
-A sign-in ends 12 hours after it began, an hour after the desk was last used, or when it is signed out.
-The first researcher is an owner, and while there are others one owner is left.
+Passwords are stored as argon2id hashes. An unknown name costs the same work as a known one, so that response times
+reveal nothing. Failed attempts are counted by name and by network address, each under a keyed hash; after too many
+within 15 minutes, further ones are refused unread, and the counts are deleted when the window ends. A sign-in ends
+12 hours after it started, an hour after the desk was last used, or when the user signs out. The first user is an
+owner, and one owner always remains while there are other users.
 """
 
 from __future__ import annotations
@@ -27,48 +27,52 @@ from server.identity.tokens import random_token, sha256
 
 PASSWORD_LENGTH = 12
 PASSWORD_LIMIT = 1024  # hashing takes longer the longer the text
-# What a password may hold but not consist of: words of this place, and those that lists of guesses begin with.
-GUESSED = (
+# A password may contain these but not consist of them: our own words, and the start of lists of common passwords.
+COMMON_WORDS = (
     "rootnote", "password", "passwort", "research", "listening", "study", "admin", "welcome", "letmein", "iloveyou",
     "qwertyuiop", "qwerty", "qwertz", "azerty", "asdfgh", "abcdef", "1234567890", "123456", "987654", "12345", "monkey",
     "dragon", "secret", "football", "sunshine", "princess", "superman", "changeme", "trustno",
 )  # fmt: skip
-DISTINCT = 6  # characters that must be left without them
+MIN_DISTINCT = 6  # distinct characters that must remain without them
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 WINDOW = timedelta(minutes=15)
 NAME_ATTEMPTS, ADDRESS_ATTEMPTS = 10, 30
-STRANGERS_TOLD = 30  # failures of unknown names in the log, in one window
-LONGEST, IDLE = timedelta(hours=12), timedelta(hours=1)
+UNKNOWN_NAMES_LOGGED = 30  # failures of unknown names in the log, per window
+MAX_AGE, MAX_IDLE = timedelta(hours=12), timedelta(hours=1)
 
-_hasher = PasswordHasher()  # RFC 9106's low-memory choice: 64 MiB, 3 passes
+_hasher = PasswordHasher()  # the low-memory profile of RFC 9106: 64 MiB, 3 passes
 
 
 class TooManyAttemptsError(Exception):
-    """Signing in is refused for `minutes`; `begun`: the keys that this attempt was the first too many of."""
+    """Signing in is refused for `minutes`; `newly_locked`: the keys whose limit this attempt is the first to exceed."""
 
-    def __init__(self, minutes: int, begun: tuple[str, ...] = ()) -> None:
-        super().__init__(f"refused for {minutes} minutes")
-        self.minutes, self.begun = minutes, begun
+    def __init__(self, minutes: int, newly_locked: tuple[str, ...] = ()) -> None:
+        super().__init__(f"refused for {minutes} min")
+        self.minutes, self.newly_locked = minutes, newly_locked
 
 
 # ------------------------------------------------------------------ accounts
 
 
 def add(session: Session, name: str, password: str, now: datetime, role: Role | None = None) -> Researcher:
-    """Add somebody; without a role the first is an owner and the others are researchers.
+    """Add a user; without a role, the first becomes an owner and the others researchers.
 
     Raises:
-        RootnoteError: where the name or the password will not do, the name is taken, or the first is to be no owner.
+        RootnoteError: if the name or the password is not allowed, the name is taken, or the first is not to be an
+            owner.
     """
     if not NAME.fullmatch(name):
         raise RootnoteError(
-            f"the name '{name}' will not do; use 1 to 63 small letters, digits, dots, hyphens and underscores."
+            f"the name '{name}' is not allowed; use 1 to 63 lower-case letters, digits, dots, hyphens and underscores, "
+            "beginning with a letter or digit."
         )
     if find(session, name) is not None:
-        raise RootnoteError(f"'{name}' is there already; `rootnote server user passwd {name}` changes the password.")
+        raise RootnoteError(
+            f"the user '{name}' already exists; `rootnote server user passwd {name}` changes the password."
+        )
     first = session.scalar(select(Researcher.id).limit(1)) is None
     if first and role not in (None, Role.OWNER):
-        raise RootnoteError(f"the first who may sign in is the owner; add '{name}' as {role} after them.")
+        raise RootnoteError(f"the first user must be an owner; add one before you add '{name}' as {role}.")
     given = role or (Role.OWNER if first else Role.RESEARCHER)
     researcher = Researcher(name=name, password_hash=_hash(name, password), created_at=now, role=given)
     session.add(researcher)
@@ -77,46 +81,46 @@ def add(session: Session, name: str, password: str, now: datetime, role: Role | 
 
 
 def remove(session: Session, name: str) -> None:
-    """Remove a researcher, who is signed out everywhere.
+    """Remove a user and end all their sign-ins.
 
     Raises:
-        RootnoteError: where there is none of that name, or others would be left without an owner.
+        RootnoteError: if the name is unknown, or the other users would have no owner.
     """
     researcher = _require(session, name)
     if session.scalar(select(func.count()).select_from(Researcher)) != 1:
-        _leave_an_owner(session, researcher)
+        _require_another_owner(session, researcher)
     sign_out_everywhere(session, researcher)
     session.delete(researcher)
     session.flush()
 
 
 def change_role(session: Session, name: str, role: Role) -> None:
-    """Give somebody another role, from their next page on; a monitor is blind again.
+    """Change a user's role, from their next page on; a monitor no longer sees agreement.
 
     Raises:
-        RootnoteError: where there is none of that name, or no owner would be left.
+        RootnoteError: if the name is unknown, or no owner would remain.
     """
     researcher = _require(session, name)
     if role is not Role.OWNER:
-        _leave_an_owner(session, researcher)
+        _require_another_owner(session, researcher)
     researcher.role = role
     if role is Role.MONITOR:
         researcher.unblinded_at = None
     session.flush()
 
 
-def _leave_an_owner(session: Session, leaving: Researcher) -> None:
-    # Locked in one order, so that two owners who remove each other at once wait, and the second is refused.
+def _require_another_owner(session: Session, leaving: Researcher) -> None:
+    # Locked in one order: of two owners who remove each other at the same time, the second waits and is refused.
     owners = select(Researcher.id).where(Researcher.role == Role.OWNER).order_by(Researcher.id).with_for_update()
     if set(session.scalars(owners)) == {leaving.id}:
-        raise RootnoteError(f"'{leaving.name}' is the last owner; make somebody else one first.")
+        raise RootnoteError(f"'{leaving.name}' is the last owner; make another user an owner first.")
 
 
-def drop_factor(session: Session, name: str) -> None:
-    """Forget somebody's second factor and recovery codes; they are signed out everywhere.
+def remove_two_factor(session: Session, name: str) -> None:
+    """Delete a user's second factor and recovery codes, and end all their sign-ins.
 
     Raises:
-        RootnoteError: where there is none of that name.
+        RootnoteError: if the name is unknown.
     """
     researcher = _require(session, name)
     researcher.factor = researcher.factor_step = researcher.recovery = None
@@ -125,10 +129,10 @@ def drop_factor(session: Session, name: str) -> None:
 
 
 def change_password(session: Session, name: str, password: str) -> None:
-    """Give a researcher another password; they are signed out everywhere.
+    """Change a user's password, and end all their sign-ins.
 
     Raises:
-        RootnoteError: where there is none of that name or the password will not do.
+        RootnoteError: if the name is unknown or the password is not allowed.
     """
     researcher = _require(session, name)
     researcher.password_hash = _hash(name, password)
@@ -137,7 +141,7 @@ def change_password(session: Session, name: str, password: str) -> None:
 
 
 def find(session: Session, name: str) -> Researcher | None:
-    """The researcher of a name; None for any text that is none."""
+    """The user with this name; None if there is none."""
     if not NAME.fullmatch(name):
         return None
     return session.scalar(select(Researcher).where(Researcher.name == name))
@@ -146,35 +150,35 @@ def find(session: Session, name: str) -> Researcher | None:
 def _require(session: Session, name: str) -> Researcher:
     researcher = find(session, name)
     if researcher is None:
-        raise RootnoteError(f"there is no researcher '{name}'; `rootnote server user list` shows who there is.")
+        raise RootnoteError(f"there is no user '{name}'; `rootnote server user list` lists all.")
     return researcher
 
 
 def _hash(name: str, password: str) -> str:
     if not PASSWORD_LENGTH <= len(password) <= PASSWORD_LIMIT:
         raise RootnoteError(f"the password must have {PASSWORD_LENGTH} to {PASSWORD_LIMIT} characters.")
-    left = password.lower()
-    for word in (*(part for part in re.split(r"[._-]", name) if len(part) > 2), *GUESSED):
-        left = left.replace(word, "")
-    if len(set(left)) < DISTINCT:
+    remainder = password.lower()
+    for word in (*(part for part in re.split(r"[._-]", name) if len(part) > 2), *COMMON_WORDS):
+        remainder = remainder.replace(word, "")
+    if len(set(remainder)) < MIN_DISTINCT:
         raise RootnoteError(
-            "the password is easy to guess: it must hold more than common words, the name and a few characters; "
+            "the password is easy to guess: it must contain more than common words, the name and a few characters; "
             "make one with `openssl rand -base64 18`."
         )
     return _hasher.hash(password)
 
 
 @functools.cache
-def _nobody() -> str:
-    """The hash of a password that nobody knows: what an unknown name is checked against."""
+def _dummy_hash() -> str:
+    """The hash of a random password, against which an unknown name is checked."""
     return _hasher.hash(random_token())
 
 
 def is_password(researcher_hash: str | None, password: str) -> bool:
-    """Whether the password is that of the hash; None (an unknown name) takes as long and is never right."""
-    nobody = _nobody()  # made for every name, so that the first to be checked takes no longer than another
+    """Whether the password matches the hash; None (an unknown name) takes as long and never matches."""
+    dummy = _dummy_hash()  # computed for every name, so that the first check takes as long as any other
     try:
-        _hasher.verify(researcher_hash or nobody, password[: PASSWORD_LIMIT + 1])
+        _hasher.verify(researcher_hash or dummy, password[: PASSWORD_LIMIT + 1])
     except (VerificationError, InvalidHashError):
         return False
     return researcher_hash is not None
@@ -183,53 +187,53 @@ def is_password(researcher_hash: str | None, password: str) -> bool:
 # ------------------------------------------------------------------ attempts
 
 
-def note_attempt(session: Session, name_key: str, address_key: str, now: datetime) -> None:
-    """Count an attempt before its password is looked at.
+def record_attempt(session: Session, name_key: str, address_key: str, now: datetime) -> None:
+    """Count an attempt before its password is checked.
 
     Raises:
-        TooManyAttemptsError: where the name or the address has had its attempts.
+        TooManyAttemptsError: if the name or the address has used up its attempts.
     """
-    waits, begun = [], []
-    for key, most in sorted([(name_key, NAME_ATTEMPTS), (address_key, ADDRESS_ATTEMPTS)]):
+    waits, newly_locked = [], []
+    for key, limit in sorted([(name_key, NAME_ATTEMPTS), (address_key, ADDRESS_ATTEMPTS)]):
         number, since = _count(session, key, now)
-        if number > most:
+        if number > limit:
             waits.append(since + WINDOW - now)
-        if number == most + 1:
-            begun.append(key)
+        if number == limit + 1:
+            newly_locked.append(key)
     if waits:
-        raise TooManyAttemptsError(max(1, round(max(waits).total_seconds() / 60)), tuple(begun))
+        raise TooManyAttemptsError(max(1, round(max(waits).total_seconds() / 60)), tuple(newly_locked))
 
 
-def is_reported(session: Session, key: str, now: datetime) -> bool:
-    """Whether one more failure of nobody known goes into the log: strangers must not be able to fill it."""
-    return _count(session, key, now)[0] <= STRANGERS_TOLD
+def may_log_unknown_name(session: Session, key: str, now: datetime) -> bool:
+    """Count a failure of an unknown name, and say whether to log it: strangers must not be able to fill the log."""
+    return _count(session, key, now)[0] <= UNKNOWN_NAMES_LOGGED
 
 
 def _count(session: Session, key: str, now: datetime) -> tuple[int, datetime]:
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    over = SignInAttempts.since <= now - WINDOW
-    counted = insert(SignInAttempts).values(key=key, since=now, number=1)
-    counted = counted.on_conflict_do_update(
+    expired = SignInAttempts.since <= now - WINDOW
+    row = insert(SignInAttempts).values(key=key, since=now, number=1)
+    row = row.on_conflict_do_update(
         index_elements=[SignInAttempts.key],
         set_={
-            "number": case((over, 1), else_=SignInAttempts.number + 1),
-            "since": case((over, now), else_=SignInAttempts.since),
+            "number": case((expired, 1), else_=SignInAttempts.number + 1),
+            "since": case((expired, now), else_=SignInAttempts.since),
         },
     )
-    number, since = session.execute(counted.returning(SignInAttempts.number, SignInAttempts.since)).one()
+    number, since = session.execute(row.returning(SignInAttempts.number, SignInAttempts.since)).one()
     return number, since
 
 
-def forget_attempts(session: Session, now: datetime) -> None:
-    """Forget the counts that are over, but for those that somebody is counting in now."""
-    over = select(SignInAttempts.key).where(SignInAttempts.since <= now - WINDOW).with_for_update(skip_locked=True)
+def delete_expired_attempts(session: Session, now: datetime) -> None:
+    """Delete the counts whose window has ended, except those that another request is updating."""
+    expired = select(SignInAttempts.key).where(SignInAttempts.since <= now - WINDOW).with_for_update(skip_locked=True)
     session.execute(
-        delete(SignInAttempts).where(SignInAttempts.key.in_(over)).execution_options(synchronize_session=False)
+        delete(SignInAttempts).where(SignInAttempts.key.in_(expired)).execution_options(synchronize_session=False)
     )
 
 
-def forgive(session: Session, keys: Iterable[str]) -> None:
-    """After a right password: it was no failed attempt."""
+def uncount_attempt(session: Session, keys: Iterable[str]) -> None:
+    """Take back the count of an attempt that succeeded."""
     for key in sorted(keys):
         session.execute(
             update(SignInAttempts).where(SignInAttempts.key == key).values(number=SignInAttempts.number - 1)
@@ -240,29 +244,29 @@ def forgive(session: Session, keys: Iterable[str]) -> None:
 
 
 def sign_in(session: Session, researcher: Researcher, now: datetime) -> str:
-    """Begin a sign-in; the token of its cookie."""
-    session.execute(delete(SignIn).where((SignIn.created_at <= now - LONGEST) | (SignIn.seen_at <= now - IDLE)))
+    """Start a sign-in and return the token for its cookie; expired sign-ins are deleted."""
+    session.execute(delete(SignIn).where((SignIn.created_at <= now - MAX_AGE) | (SignIn.seen_at <= now - MAX_IDLE)))
     token = random_token()
     session.add(SignIn(researcher_id=researcher.id, token_hash=sha256(token), created_at=now, seen_at=now))
     session.flush()
     return token
 
 
-def signed_in(session: Session, token: str, now: datetime) -> SignIn | None:
-    """The sign-in of a cookie, while it lasts."""
+def find_sign_in(session: Session, token: str, now: datetime) -> SignIn | None:
+    """The sign-in of a cookie; None if it is unknown or has expired."""
     found = session.scalar(select(SignIn).where(SignIn.token_hash == sha256(token)))
-    if found is None or now - found.created_at >= LONGEST or now - found.seen_at >= IDLE:
+    if found is None or now - found.created_at >= MAX_AGE or now - found.seen_at >= MAX_IDLE:
         return None
     return found
 
 
-def renew(session: Session, found: SignIn, now: datetime) -> None:
-    """Note that the desk was used."""
-    session.execute(update(SignIn).where(SignIn.id == found.id).values(seen_at=now))
+def renew(session: Session, current: SignIn, now: datetime) -> None:
+    """Record that the desk was used."""
+    session.execute(update(SignIn).where(SignIn.id == current.id).values(seen_at=now))
 
 
-def sign_out(session: Session, found: SignIn) -> None:
-    session.execute(delete(SignIn).where(SignIn.id == found.id))
+def sign_out(session: Session, current: SignIn) -> None:
+    session.execute(delete(SignIn).where(SignIn.id == current.id))
 
 
 def sign_out_everywhere(session: Session, researcher: Researcher) -> None:

@@ -1,4 +1,4 @@
-"""The commander: who gives a command, as the log names them."""
+"""Who runs a command, as the audit log names them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import getpass
 
 
 def current_actor() -> str:
-    """The name of the user who runs this process."""
+    """The name of the operating system's user who runs this process."""
     try:
         return f"{getpass.getuser()} (command line)"[:64]
     except (OSError, KeyError):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
+from embeddings.wording import counted
 from server.commands.common import json_option, study_argument
 
-KEPT = 30
+KEPT_BACKUPS = 30
 
 
 @click.command()
@@ -20,14 +21,20 @@ KEPT = 30
     envvar="ROOTNOTE_BACKUPS",
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to write into (default: ROOTNOTE_BACKUPS).",
+    help="Folder for backups (default: ROOTNOTE_BACKUPS).",
 )
-@click.option("--keep", default=KEPT, show_default=True, type=click.IntRange(1), help="Backups kept; older ones go.")
+@click.option(
+    "--keep",
+    default=KEPT_BACKUPS,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of backups to keep; older ones are deleted.",
+)
 @json_option
 def backup(folder: Path, to: Path, keep: int, as_json: bool) -> None:
-    """Write the whole database into one checked file, while listeners go on.
+    """Back up the whole database into one verified file, while listeners continue.
 
-    PostgreSQL needs its own client (pg_dump). Example: rootnote server backup my-study --to /var/backups/rootnote
+    PostgreSQL needs its client program pg_dump. Example: rootnote server backup my-study --to /var/backups/rootnote
     """
     from server.db.backup import backup as write_backup
     from server.db.urls import display_url
@@ -40,7 +47,7 @@ def backup(folder: Path, to: Path, keep: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"path": str(path), "bytes": size}))
         return
-    click.echo(f"{path} holds {display_url(settings.database)} ({size:,} bytes).")
+    click.echo(f"Backed up {display_url(settings.database)} to {path} ({counted(size, 'byte')}).")
 
 
 @click.command()
@@ -49,14 +56,13 @@ def backup(folder: Path, to: Path, keep: int, as_json: bool) -> None:
 @click.option(
     "--erasures",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A journal of erasures that was kept elsewhere, to be added to this study's.",
+    help="A copy of the journal of erasures, to be merged into this study's.",
 )
 def restore(file: Path, folder: Path, erasures: Path | None) -> None:
-    """Fill an empty database from a backup FILE.
+    """Restore a backup FILE into an empty database.
 
-    Who had their answers erased since is erased again when the server starts, by the journal of erasures.
-
-    ROOTNOTE_DATABASE_URL says which database; one that holds anything is left alone. Stop the server before.
+    ROOTNOTE_DATABASE_URL names the database; one that is not empty is refused. Stop the server first. Erasures that are
+    newer than the backup are repeated when the server starts, from the journal of erasures.
     Example: rootnote server restore /var/backups/rootnote/rootnote-20260301T020000Z.dump my-study
     """
     from server.db.backup import restore as read_backup
@@ -70,6 +76,6 @@ def restore(file: Path, folder: Path, erasures: Path | None) -> None:
     read_backup(settings.database, file)
     journal = Journal(settings.erasures_of(study))
     if erasures is not None:
-        click.echo(f"{journal.add(Journal(erasures))} erasures were added to {journal.path}.")
-    click.echo(f"{display_url(settings.database)} is as it was in {file.name}.")
+        click.echo(f"Added {counted(journal.merge(Journal(erasures)), 'erasure')} to {journal.path}.")
+    click.echo(f"Restored {file.name} into {display_url(settings.database)}.")
     click.echo(f"Next: rootnote server migrate {folder}")

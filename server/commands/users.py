@@ -1,4 +1,4 @@
-"""`rootnote server user`: who may open the desk."""
+"""`rootnote server user`: who may sign in at the desk."""
 
 from __future__ import annotations
 
@@ -14,29 +14,34 @@ from embeddings.lazy_group import LazyGroup
 from server.commands.common import study_argument
 
 name_argument = click.argument("name")
-rehearsal_option = click.option("--rehearsal", is_flag=True, help="Of the rehearsal's desk.")
+rehearsal_option = click.option("--rehearsal", is_flag=True, help="Use the rehearsal's database.")
 ROLES = ("owner", "researcher", "monitor")
 
 
 @click.group(cls=LazyGroup)
 def user() -> None:
-    """Say who may open the researcher's desk, at /desk, and in which role."""
+    """Manage who may sign in at the researcher's desk (/desk), and with which role."""
 
 
 @user.command()
 @name_argument
 @study_argument
-@click.option("--role", type=click.Choice(ROLES), help="Default: the first is the owner, the others researchers.")
+@click.option("--role", type=click.Choice(ROLES), help="Default: owner for the first user, researcher for the others.")
 @rehearsal_option
 def add(name: str, folder: Path, role: str | None, rehearsal: bool) -> None:
-    """Add somebody; the password is asked for, or taken from ROOTNOTE_DESK_PASSWORD."""
+    """Add a user.
+
+    Asks for the password, unless ROOTNOTE_DESK_PASSWORD is set. Example: rootnote server user add anna my-study
+    """
     from server.accounts import users
     from server.accounts.roles import Role
 
     with _engine(folder, rehearsal) as engine:
         password, wanted = _password(), Role(role) if role else None
-        _change(engine, "added", name, lambda session, now: users.add(session, name, password, now, wanted).role)
-    click.echo(f"'{name}' may sign in at /desk.")
+        _change(
+            engine, "added the user", name, lambda session, now: users.add(session, name, password, now, wanted).role
+        )
+    click.echo(f"Added the user '{name}', who can now sign in at /desk.")
 
 
 @user.command()
@@ -44,7 +49,10 @@ def add(name: str, folder: Path, role: str | None, rehearsal: bool) -> None:
 @study_argument
 @rehearsal_option
 def passwd(name: str, folder: Path, rehearsal: bool) -> None:
-    """Give a researcher another password; they are signed out everywhere."""
+    """Reset a user's password.
+
+    Asks for the new one, unless ROOTNOTE_DESK_PASSWORD is set. The user is signed out everywhere.
+    """
     from server.accounts import users
 
     with _engine(folder, rehearsal) as engine:
@@ -52,7 +60,7 @@ def passwd(name: str, folder: Path, rehearsal: bool) -> None:
         _change(
             engine, "changed the password of", name, lambda session, now: users.change_password(session, name, password)
         )
-    click.echo(f"'{name}' has another password and is signed out everywhere.")
+    click.echo(f"Reset the password of '{name}' and signed them out everywhere.")
 
 
 @user.command()
@@ -60,12 +68,15 @@ def passwd(name: str, folder: Path, rehearsal: bool) -> None:
 @study_argument
 @rehearsal_option
 def remove(name: str, folder: Path, rehearsal: bool) -> None:
-    """Remove a researcher, who is signed out everywhere; what they did stays in the log."""
+    """Remove a user.
+
+    The user is signed out everywhere; the log keeps what they did.
+    """
     from server.accounts import users
 
     with _engine(folder, rehearsal) as engine:
-        _change(engine, "removed", name, lambda session, now: users.remove(session, name))
-    click.echo(f"'{name}' can sign in no more.")
+        _change(engine, "removed the user", name, lambda session, now: users.remove(session, name))
+    click.echo(f"Removed the user '{name}', who can no longer sign in.")
 
 
 @user.command()
@@ -74,7 +85,10 @@ def remove(name: str, folder: Path, rehearsal: bool) -> None:
 @study_argument
 @rehearsal_option
 def role(name: str, role: str, folder: Path, rehearsal: bool) -> None:
-    """Give somebody another role, from their next page on."""
+    """Change a user's role.
+
+    The new role takes effect on their next page.
+    """
     from server.accounts import users
     from server.accounts.roles import Role
 
@@ -84,7 +98,7 @@ def role(name: str, role: str, folder: Path, rehearsal: bool) -> None:
 
     with _engine(folder, rehearsal) as engine:
         _change(engine, "changed the role of", name, change)
-    click.echo(f"'{name}' is {role} now.")
+    click.echo(f"Changed the role of '{name}' to {role}.")
 
 
 @user.command()
@@ -92,19 +106,22 @@ def role(name: str, role: str, folder: Path, rehearsal: bool) -> None:
 @study_argument
 @rehearsal_option
 def reset_factor(name: str, folder: Path, rehearsal: bool) -> None:
-    """Forget somebody's second factor, who is signed out everywhere; they may set up another."""
+    """Reset a user's second factor.
+
+    The user is signed out everywhere, signs in with the password alone, and can set up another second factor.
+    """
     from server.accounts import users
 
     with _engine(folder, rehearsal) as engine:
-        _change(engine, "reset the second factor of", name, lambda session, now: users.drop_factor(session, name))
-    click.echo(f"'{name}' signs in by password alone until they set up another second factor.")
+        _change(engine, "reset the second factor of", name, lambda session, now: users.remove_two_factor(session, name))
+    click.echo(f"Reset the second factor of '{name}', who signs in with the password alone until they set up another.")
 
 
 @user.command(name="list")
 @study_argument
 @rehearsal_option
 def list_(folder: Path, rehearsal: bool) -> None:
-    """List who may sign in, in which role, and who has a second factor."""
+    """List users, with their roles and second factors."""
     from sqlalchemy import select
 
     from server.commands.common import opened
@@ -113,7 +130,7 @@ def list_(folder: Path, rehearsal: bool) -> None:
 
     with opened(folder, rehearsal) as (_, engine), database.reading(engine) as session:
         for researcher in session.scalars(select(Researcher).order_by(Researcher.name)):
-            factor = "second factor" if researcher.factor else "password alone"
+            factor = "second factor" if researcher.factor else "password only"
             click.echo(f"{researcher.name}  {researcher.role}  {factor}")
 
 
@@ -124,7 +141,7 @@ def _password() -> str:
 
 @contextlib.contextmanager
 def _engine(folder: Path, rehearsal: bool) -> Iterator[Any]:
-    """The database, to be changed: what is done is written into the log."""
+    """The database, opened for a change that is logged."""
     from server.commands.common import opened
 
     with opened(folder, rehearsal, secret=True) as (_, engine):
@@ -132,7 +149,7 @@ def _engine(folder: Path, rehearsal: bool) -> Iterator[Any]:
 
 
 def _change(engine: Any, what: str, name: str, act: Any) -> None:
-    """Do it and write it into the log, with the role that it returns, both or neither."""
+    """Call `act` and log it, with the role that it returns (if any), both or neither."""
     from server.assignments.experiment import utc_now
     from server.audit import study_control
     from server.audit.actor import current_actor

@@ -1,6 +1,6 @@
-"""What somebody at the desk does about themselves: signs in and out, sees their role, and has a second factor or not.
+"""The desk's pages about the user's own account: sign in and out, and the second factor.
 
-What changes a second factor asks for the password once more, and ends every other sign-in of theirs.
+Changing the second factor asks for the password, and ends every other sign-in of the user.
 """
 
 from __future__ import annotations
@@ -11,19 +11,25 @@ from flask import Blueprint, current_app, g, redirect, render_template, request,
 from werkzeug.wrappers import Response as WebResponse
 
 from server.accounts import two_factor, users
+from server.accounts.roles import Role
 from server.accounts.two_factor import Enrolment
 from server.accounts.users import TooManyAttemptsError
 from server.audit import study_control
+from server.db.models import Researcher
 from server.desk import auth, rendering
 from server.desk import sign_in as desk_sign_in
 from server.desk.auth import FIELD_LIMIT
+from server.desk.context import now, session, settings
+from server.desk.guard import guard
+from server.desk.rendering import render
 from server.desk.sign_in import CodeRequired, StaleSignInError
 
 blueprint = Blueprint("account", __name__, url_prefix="/desk")
-blueprint.before_request(auth.guard)
+blueprint.before_request(guard)
 SEALED_LIMIT = 2048
-WRONG_CODE = "This code is not right, or was used before. Please wait for the next one and try again."
+WRONG_CODE = "This code is wrong or has already been used. Please wait for the next one and try again."
 WRONG_PASSWORD = "This is not your password. Please try again."  # noqa: S105 (no password)
+EXPIRED = "That took too long. Please start again."
 
 
 # ------------------------------------------------------------------ signing in and out
@@ -31,55 +37,59 @@ WRONG_PASSWORD = "This is not your password. Please try again."  # noqa: S105 (n
 
 @blueprint.get("/sign-in")
 def sign_in() -> WebResponse:
-    return _form_page("sign_in")
+    return _sign_in_page("sign_in")
 
 
 @blueprint.post("/sign-in")
 def send_sign_in() -> WebResponse:
+    """Check name and password; then sign in, or ask for a code."""
     auth.require_own_form()
     name = request.form.get("name", "").strip().lower()[:FIELD_LIMIT]
     try:
-        found = desk_sign_in.try_password(name, request.form.get("password", ""))
+        result = desk_sign_in.submit_password(name, request.form.get("password", ""))
     except TooManyAttemptsError as error:
-        return rendering.retry_later(_form_page("sign_in", 429, rendering.too_many(error.minutes), name), error.minutes)
-    if found is None:
-        return _form_page("sign_in", 401, "This name and password do not go together. Please try again.", name)
-    return _form_page("code", sealed=found.sealed) if isinstance(found, CodeRequired) else found
+        return _too_many_page(error, name)
+    if result is None:
+        return _sign_in_page("sign_in", 401, "Wrong name or password. Please try again.", name)
+    return _sign_in_page("sign_in_code", sealed=result.sealed) if isinstance(result, CodeRequired) else result
 
 
 @blueprint.post("/sign-in/code")
 def send_code() -> WebResponse:
+    """Check the code of the second factor, then sign in."""
     auth.require_own_form()
     sealed = request.form.get("sealed", "")[:SEALED_LIMIT]
     try:
-        found = desk_sign_in.try_code(sealed, request.form.get("code", ""))
+        reply = desk_sign_in.submit_code(sealed, request.form.get("code", ""))
     except StaleSignInError:
-        return _form_page("sign_in", 401, "That took too long. Please begin again with your password.")
+        return _sign_in_page("sign_in", 401, "That took too long. Please start again with your password.")
     except TooManyAttemptsError as error:
-        return rendering.retry_later(_form_page("sign_in", 429, rendering.too_many(error.minutes)), error.minutes)
-    return found or _form_page("code", 401, WRONG_CODE, sealed=sealed)
+        return _too_many_page(error)
+    return reply or _sign_in_page("sign_in_code", 401, WRONG_CODE, sealed=sealed)
 
 
-def _form_page(page: str, status: int = 200, problem: str = "", name: str = "", sealed: str = "") -> WebResponse:
-    form = auth.form_token()
-    shown = {"page": page, "problem": problem, "name": name, "sealed": sealed, "form": form}
-    response = auth.open_form(render_template(f"desk/{page}.html", **shown))
-    response.status_code = status
-    return response
+def _sign_in_page(page: str, status: int = 200, problem: str = "", name: str = "", sealed: str = "") -> WebResponse:
+    values = {"page": page, "problem": problem, "name": name, "sealed": sealed, "form": auth.form_token()}
+    return auth.sign_in_page(render_template(f"desk/{page}.html", **values), status)
+
+
+def _too_many_page(error: TooManyAttemptsError, name: str = "") -> WebResponse:
+    page = _sign_in_page("sign_in", 429, rendering.too_many_attempts(error.minutes), name)
+    return rendering.retry_later(page, error.minutes)
 
 
 @blueprint.post("/sign-out")
 def sign_out() -> WebResponse:
-    users.sign_out(rendering.session(), g.sign_in)
+    users.sign_out(session(), g.sign_in)
     _log("signed out")
-    return auth.leave()
+    return auth.end_sign_in()
 
 
 @blueprint.post("/sign-out-everywhere")
 def sign_out_everywhere() -> WebResponse:
-    users.sign_out_everywhere(rendering.session(), auth.researcher())
+    users.sign_out_everywhere(session(), auth.current_user())
     _log("signed out everywhere")
-    return auth.leave()
+    return auth.end_sign_in()
 
 
 # ------------------------------------------------------------------ the second factor
@@ -92,107 +102,104 @@ def account() -> WebResponse:
 
 
 def _account_page(problem: str = "", status: int = 200) -> WebResponse:
-    found = rendering.present_researcher()
-    left = two_factor.recovery_left(found)
-    required = auth.settings().factor_required
-    return rendering.render("account", status, problem=problem, recovery_left=left, required=required)
+    left = two_factor.recovery_left(_stored_user())
+    required, role = settings().factor_required, Role(auth.current_user().role)
+    return render("account", status, problem=problem, recovery_left=left, required=required, role=role)
 
 
 @blueprint.post("/account/factor")
-def begin_factor() -> WebResponse:
+def begin_two_factor() -> WebResponse:
     """Offer a key."""
-    refused = _ask_password()
+    refused = _require_password()
     if refused is not None:
         return refused
-    if rendering.present_researcher().factor is not None:
+    if _stored_user().factor is not None:
         return redirect(url_for("account.account"), 303)
-    return _factor_page(two_factor.begin(_secret(), auth.researcher(), _issuer(), auth.now()))
+    return _two_factor_page(two_factor.begin(settings().secret, auth.current_user(), _issuer(), now()))
 
 
 @blueprint.post("/account/factor/confirm")
-def confirm_factor() -> WebResponse:
-    """Keep the offered key, when a code of it came back."""
+def confirm_two_factor() -> WebResponse:
+    """Store the offered key, if the code belongs to it."""
     sealed, code = request.form.get("sealed", "")[:SEALED_LIMIT], request.form.get("code", "")
-    moment, who = auth.now(), auth.researcher()
-    codes = two_factor.confirm(rendering.session(), _secret(), who, sealed, code, moment)
+    secret, user, moment = settings().secret, auth.current_user(), now()
+    codes = two_factor.confirm(session(), secret, user, sealed, code, moment)
     if codes is None:
-        again = two_factor.offer_again(_secret(), who, sealed, _issuer(), moment)
-        problem = "That took too long. Please begin again."
-        return _factor_page(again, WRONG_CODE, 400) if again else _account_page(problem, 400)
+        offer = two_factor.offer_again(secret, user, sealed, _issuer(), moment)
+        return _two_factor_page(offer, WRONG_CODE, 400) if offer else _account_page(EXPIRED, 400)
     _log("set up a second factor")
-    return _codes_page(codes)
+    return _recovery_codes_page(codes)
 
 
 @blueprint.post("/account/factor/recovery")
 def new_recovery_codes() -> WebResponse:
-    """Ten new recovery codes in place of the old."""
-    refused = _ask_password()
+    """Replace the recovery codes by ten new ones."""
+    refused = _require_password()
     if refused is not None:
         return refused
-    codes = two_factor.renew_recovery(rendering.session(), _secret(), auth.researcher())
+    codes = two_factor.renew_recovery(session(), settings().secret, auth.current_user())
     if codes is None:
         return redirect(url_for("account.account"), 303)
     _log("made new recovery codes")
-    return _codes_page(codes)
+    return _recovery_codes_page(codes)
 
 
 @blueprint.post("/account/factor/drop")
-def drop_factor() -> WebResponse:
-    """Do without, or before another one is set up."""
-    refused = _ask_password()
+def remove_two_factor() -> WebResponse:
+    """Turn the second factor off."""
+    refused = _require_password()
     if refused is not None:
         return refused
-    users.drop_factor(rendering.session(), auth.researcher().name)
+    users.remove_two_factor(session(), auth.current_user().name)
     _log("turned off their second factor")
     response = redirect(url_for("account.account"), 303)
-    auth.set_sign_in(response, _only_sign_in())
+    auth.set_sign_in(response, _replace_sign_ins())
     return response
 
 
-def _ask_password() -> WebResponse | None:
-    """The reply to who did not give the right password."""
-    problem, status = ask_password()
-    if not problem:
-        return None
-    return _account_page(problem, status)
+def _require_password() -> WebResponse | None:
+    """The page that refuses a form without the right password; None if it is right."""
+    problem, status = check_own_password()
+    return _account_page(problem, status) if problem else None
 
 
-def ask_password() -> tuple[str, int]:
-    """What is wrong with the password that a form carries besides, and the status to say it with; "" where nothing."""
+def check_own_password() -> tuple[str, int]:
+    """Check the current user's password in a form: the problem ("" if it is right) and the status of the reply."""
     try:
-        right = desk_sign_in.is_password(auth.researcher().name, request.form.get("password", ""))
+        right = desk_sign_in.check_password(auth.current_user().name, request.form.get("password", ""))
     except TooManyAttemptsError as error:
-        return rendering.too_many(error.minutes), 429
+        return rendering.too_many_attempts(error.minutes), 429
     return ("", 200) if right else (WRONG_PASSWORD, 401)
 
 
-def _factor_page(offer: Enrolment, problem: str = "", status: int = 200) -> WebResponse:
-    return rendering.render("factor", status, offer=offer, problem=problem)
+def _two_factor_page(offer: Enrolment, problem: str = "", status: int = 200) -> WebResponse:
+    return render("two_factor", status, tab="account", offer=offer, problem=problem)
 
 
-def _codes_page(codes: list[str]) -> WebResponse:
-    """The recovery codes, this once; whoever else is signed in by this name is so no more."""
-    token = g.desk_cookie = _only_sign_in()
-    response = rendering.render("recovery", codes=codes)
+def _recovery_codes_page(codes: list[str]) -> WebResponse:
+    """Show the recovery codes, this once; every other sign-in of the user ends."""
+    token = g.desk_cookie = _replace_sign_ins()
+    response = render("recovery_codes", tab="account", codes=codes)
     auth.set_sign_in(response, token)
     return response
 
 
-def _only_sign_in() -> str:
-    """A new sign-in in place of all; its token."""
-    users.sign_out_everywhere(rendering.session(), auth.researcher())
-    return users.sign_in(rendering.session(), auth.researcher(), auth.now())
+def _replace_sign_ins() -> str:
+    """End all sign-ins of the current user and start one; its token."""
+    users.sign_out_everywhere(session(), auth.current_user())
+    return users.sign_in(session(), auth.current_user(), now())
+
+
+def _stored_user() -> Researcher:
+    """The current user's row in this request's session."""
+    return session().get_one(Researcher, auth.current_user().id)
 
 
 def _log(what: str) -> None:
-    study_control.write_log(rendering.session(), auth.researcher().name, what, auth.now())
-
-
-def _secret() -> str:
-    return auth.settings().secret
+    study_control.write_log(session(), auth.current_user().name, what, now())
 
 
 def _issuer() -> str:
-    """What an app calls the key: several studies' keys lie there together."""
+    """How an app names the key, next to the keys of other studies."""
     study: Any = current_app.jinja_env.globals["study_name"]
     return f"Rootnote {study}"

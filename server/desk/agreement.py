@@ -1,8 +1,11 @@
-"""Agreement on the desk: counts and rates by bin pair, for a study that is closed or a researcher who is unblinded.
+"""Agreement at the desk: counts and rates by bin pair, for a closed study or a researcher who is unblinded.
 
-Only answers of listeners who completed count, to scored trials. The interval is Wilson's score interval (Wilson 1927,
-JASA 22, 209-212) at 95 %; it takes answers as independent, which those of one listener are not: the report's tests
-are the result, this is a first look.
+Only scored trials of listeners who completed the study count. The interval is Wilson's score interval (Wilson 1927,
+JASA 22, 209-212) at 95 %. It assumes independent answers, which those of one listener are not: the report's tests are
+the result, this is a preview.
+
+The analysis takes the same interval from SciPy. The server does not import the analysis and does not install SciPy, so
+the formula is repeated here; a test compares it with statsmodels.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ from sqlalchemy.orm import Session
 from server.assignments.experiment import Experiment
 from server.db.models import COMPLETED, Assignment, Response
 
-Z = 1.959963984540054
+Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
 class PairAgreement:
-    """Agreement of one embedder's bin pair, with its interval."""
+    """Agreement of one embedder in one bin pair."""
 
     embedder: str
     bin_high: int
@@ -36,17 +39,18 @@ class PairAgreement:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson(self.agreed, self.n)
+        """The 95 % interval of the rate."""
+        return wilson_interval(self.agreed, self.n)
 
 
-def wilson(agreed: int, n: int) -> tuple[float, float]:
-    """Wilson's score interval of a rate.
+def wilson_interval(agreed: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a rate.
 
     Raises:
         ValueError: unless 0 <= agreed <= n and n > 0.
     """
     if not (0 <= agreed <= n and n > 0):
-        raise ValueError(f"{agreed} of {n} is no rate")
+        raise ValueError(f"{agreed} of {n} is not a rate")
     rate, z2 = agreed / n, Z * Z
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
     half = Z / (1 + z2 / n) * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
@@ -54,7 +58,7 @@ def wilson(agreed: int, n: int) -> tuple[float, float]:
 
 
 def agreement(session: Session, experiment: Experiment) -> list[PairAgreement]:
-    """Agreement by embedder and bin pair, of pairs with an answer."""
+    """Agreement by embedder and bin pair; pairs without an answer are left out."""
     query = select(Assignment.list_number, Response.position, Response.choice)
     query = query.join(Response, Response.assignment_id == Assignment.id).where(Assignment.state.in_(COMPLETED))
     agreed: Counter[tuple[str, int, int]] = Counter()

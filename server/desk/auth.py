@@ -1,175 +1,143 @@
-"""The desk's door: who is signed in, by a cookie; what their role opens; and that a form came from a page of ours.
+"""Authentication at the desk: who is signed in (a cookie), what their role allows, and CSRF protection of forms.
 
-The cookie goes to /desk alone, is out of scripts' reach and is sent by no other site's link or form (SameSite=Strict);
-by https it is Secure. Every form carries a token made from the cookie, so that no other site can make one. Before
-somebody is signed in, a cookie of the sign-in form takes that place.
+The cookie is sent to /desk only, is invisible to scripts and is not sent with another site's links or forms
+(SameSite=Strict); over https it is Secure. Every form carries a token derived from the cookie, which no other site can
+make. On the sign-in page, before there is a sign-in, a cookie of its own takes that place.
 """
 
 from __future__ import annotations
 
 import hmac
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from flask import abort, g, redirect, render_template, request, url_for
-from sqlalchemy import Engine
+from flask import abort, g, redirect, request, url_for
 from werkzeug.wrappers import Response as WebResponse
 
 from server.accounts import roles, users
-from server.app_context import current_context
 from server.db.database import reading, writing
 from server.db.models import Researcher, SignIn
+from server.desk import context
 from server.identity.tokens import random_token
-from server.settings import Settings
 
-RENEW = timedelta(minutes=1)  # the desk's use is noted no oftener, so that looking writes little
+RENEW_INTERVAL = timedelta(minutes=1)  # use of the desk is recorded at most this often, so that reading writes little
 FIELD_LIMIT = 128
-NEEDS_ROLE = "This page or action needs another role at this desk; its owner can give it to you."
-NEEDS_FACTOR = "This desk asks everybody for a second factor. Please set yours up first, under your name."
-
-
-def settings() -> Settings:
-    return current_context().settings
-
-
-def engine() -> Engine:
-    return current_context().engine
-
-
-def now() -> datetime:
-    return current_context().now()
 
 
 def _is_secure() -> bool:
-    return settings().secure or request.is_secure
+    return context.settings().secure or request.is_secure
 
 
-def _cookie(kind: str) -> str:
-    # By https the prefix keeps a page on http from planting one.
+def _cookie_name(kind: str) -> str:
+    # Over https, the prefix prevents a page on http from planting one.
     return f"{'__Secure-' if _is_secure() else ''}rootnote-{kind}"
 
 
 def _set_cookie(response: WebResponse, kind: str, value: str) -> None:
-    response.set_cookie(_cookie(kind), value, path="/desk", httponly=True, secure=_is_secure(), samesite="Strict")
+    name, secure = _cookie_name(kind), _is_secure()
+    response.set_cookie(name, value, path="/desk", httponly=True, secure=secure, samesite="Strict")
 
 
-def _drop_cookie(response: WebResponse, kind: str) -> None:
-    response.delete_cookie(_cookie(kind), path="/desk", httponly=True, secure=_is_secure(), samesite="Strict")
+def _delete_cookie(response: WebResponse, kind: str) -> None:
+    response.delete_cookie(_cookie_name(kind), path="/desk", httponly=True, secure=_is_secure(), samesite="Strict")
 
 
 # ------------------------------------------------------------------ forms
 
 
 def _form_token(cookie: str) -> str:
-    return hmac.digest(settings().secret.encode(), f"rootnote.form:{cookie}".encode(), "sha256").hex()
+    return hmac.digest(context.settings().secret.encode(), f"rootnote.form:{cookie}".encode(), "sha256").hex()
+
+
+def prepare_sign_in_form() -> None:
+    """Take the cookie of the sign-in form from the browser, or make one."""
+    g.desk_cookie = request.cookies.get(_cookie_name("form"), "")[:FIELD_LIMIT] or random_token()
 
 
 def form_token() -> str:
-    """What a form of this page must carry."""
+    """The token that the forms of this page must carry."""
     return _form_token(g.desk_cookie)
 
 
 def require_own_form() -> None:
     """Refuse a form that was not made by a page of this desk in this browser."""
-    cookie = request.cookies.get(_cookie("desk" if "sign_in" in g else "form"), "")
+    cookie = request.cookies.get(_cookie_name("desk" if "sign_in" in g else "form"), "")
     sent = request.form.get("form", "")
-    # A neighbour under the same domain could plant a cookie, but not this header.
+    # A site on the same parent domain could plant a cookie, but not this header.
     foreign = request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none")
     if foreign or not cookie or not hmac.compare_digest(sent.encode(), _form_token(cookie).encode()):
         abort(400)
 
 
-# ------------------------------------------------------------------ being signed in
-
-
-def guard() -> WebResponse | None:
-    """Let only who is signed in pass, to what their role opens; others are led to the sign-in page."""
-    if roles.is_open(request.endpoint):
-        prepare_form()
-        return None
-    token = request.cookies.get(_cookie("desk"), "")[:FIELD_LIMIT]
-    found = _look_up(token) if token else None
-    if found is None:
-        return redirect(url_for("account.sign_in"), 303)
-    g.sign_in, g.desk_cookie = found, token
-    if request.method == "POST":
-        require_own_form()
-    if is_permitted(request.endpoint):
-        return None
-    if not is_enrolled() and request.method == "GET":
-        return redirect(url_for("account.account"), 303)
-    return _refused()
-
-
-def _refused() -> WebResponse:
-    page = render_template(
-        "desk/error.html",
-        title="Not open to you",
-        problem=NEEDS_ROLE if is_enrolled() else NEEDS_FACTOR,
-        researcher=researcher(),
-        form=form_token(),
-        now=now(),
-        may=is_permitted,
-    )
-    return WebResponse(page, status=403, mimetype="text/html")
+# ------------------------------------------------------------------ the current user
 
 
 def is_permitted(endpoint: str | None) -> bool:
-    """Whether who is signed in may open a page."""
-    return roles.is_allowed(researcher().role, endpoint, enrolled=is_enrolled())
+    """Whether the current user may open a page."""
+    return roles.is_allowed(current_user().role, endpoint, enrolled=is_enrolled())
 
 
 def is_enrolled() -> bool:
-    """Whether who is signed in has the second factor, where this server requires one."""
-    return researcher().factor is not None or not settings().factor_required
+    """Whether the current user has a second factor, if this server requires one."""
+    return current_user().factor is not None or not context.settings().factor_required
 
 
-def _look_up(token: str) -> SignIn | None:
-    """The sign-in of a cookie, its use noted; a page that refreshes itself is no use."""
-    moment = now()
-    with reading(engine()) as session:
-        found = users.signed_in(session, token, moment)
-        if found is None:
-            return None
-        found.researcher  # noqa: B018 (loaded while the session is open)
-        session.expunge_all()
-    if moment - found.seen_at >= RENEW and "Rootnote-Live" not in request.headers:
-        with writing(engine()) as session, session.begin():
-            users.renew(session, found, moment)
-    return found
-
-
-def researcher() -> Researcher:
-    """Who is signed in."""
+def current_user() -> Researcher:
+    """The user who is signed in, as loaded before the request's own session."""
     return g.sign_in.researcher  # type: ignore[no-any-return]
 
 
-def open_form(response_of: str) -> WebResponse:
-    """The sign-in page, with the cookie that its form needs."""
-    response = WebResponse(response_of, mimetype="text/html")
+def load_sign_in() -> bool:
+    """Load the sign-in of the browser's cookie; False if there is none or it has expired.
+
+    Its use is recorded, unless a page is only refreshing itself.
+    """
+    token = request.cookies.get(_cookie_name("desk"), "")[:FIELD_LIMIT]
+    current = _find_sign_in(token) if token else None
+    if current is None:
+        return False
+    g.sign_in, g.desk_cookie = current, token
+    return True
+
+
+def _find_sign_in(token: str) -> SignIn | None:
+    now = context.now()
+    with reading(context.engine()) as session:
+        current = users.find_sign_in(session, token, now)
+        if current is None:
+            return None
+        current.researcher  # noqa: B018 (loaded while the session is open)
+        session.expunge_all()
+    if now - current.seen_at >= RENEW_INTERVAL and "Rootnote-Live" not in request.headers:
+        with writing(context.engine()) as session, session.begin():
+            users.renew(session, current, now)
+    return current
+
+
+# ------------------------------------------------------------------ replies that set or delete cookies
+
+
+def sign_in_page(html: str, status: int) -> WebResponse:
+    """A page before the sign-in, with the cookie that its form needs."""
+    response = WebResponse(html, status=status, mimetype="text/html")
     _set_cookie(response, "form", g.desk_cookie)
     return response
 
 
-def prepare_form() -> None:
-    """Take or make the cookie of the sign-in form."""
-    g.desk_cookie = request.cookies.get(_cookie("form"), "")[:FIELD_LIMIT] or random_token()
-
-
-def start_session(token: str) -> WebResponse:
-    """Give the cookie of a sign-in and lead to the desk."""
-    response = redirect(url_for("researcher.overview"), 303)
+def begin_sign_in(token: str) -> WebResponse:
+    """Set the cookie of a new sign-in and lead to the overview."""
+    response = redirect(url_for("desk.overview"), 303)
     set_sign_in(response, token)
-    _drop_cookie(response, "form")
+    _delete_cookie(response, "form")
     return response
 
 
 def set_sign_in(response: WebResponse, token: str) -> None:
-    """Give the cookie of another sign-in with a reply."""
+    """Set the cookie of a sign-in."""
     _set_cookie(response, "desk", token)
 
 
-def leave() -> WebResponse:
-    """Take the cookie away and go to the sign-in page."""
+def end_sign_in() -> WebResponse:
+    """Delete the cookie and lead to the sign-in page."""
     response = redirect(url_for("account.sign_in"), 303)
-    _drop_cookie(response, "desk")
+    _delete_cookie(response, "desk")
     return response

@@ -1,4 +1,4 @@
-"""The desk's listeners: one row for each assignment, and all that is kept of one, but for what was chosen."""
+"""The desk's listeners: one row per assignment, and everything stored about one, except what they chose."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from server.assignments.experiment import Experiment
-from server.db.models import Answer, Assignment, Listener, PrescreenResult, Response
-from server.desk.overview import is_graded, minutes_between, standing_column
+from server.db.models import (
+    ACTIVE,
+    Answer,
+    Assignment,
+    AssignmentState,
+    Listener,
+    Place,
+    PrescreenResult,
+    Response,
+)
+from server.desk.overview import is_graded, minutes_between
 from study.languages import LANGUAGES
 from study.trial_plan import PlannedTrial
 
-PAGE = 25
+PAGE_ROWS = 25
 
 
 @dataclass(frozen=True)
 class ListenerRow:
-    """One line of the list."""
+    """One row of the list; `minutes` is from consent to the end, `seconds` the median answer time."""
 
     pseudonym: str
     state: str
@@ -31,7 +41,7 @@ class ListenerRow:
     answers: int
     trials: int
     late: int
-    seconds: float | None  # median of an answer
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -45,20 +55,25 @@ class ListenerPage:
 
 
 def listeners(session: Session, experiment: Experiment, state: str, number: int) -> ListenerPage:
-    """The latest first; `state` empty: all."""
-    standing = standing_column()
-    matching = select(Assignment.id) if not state else select(Assignment.id).where(standing == state)
+    """One page of the list, the latest first.
+
+    Args:
+        state: show only these; "" shows all.
+        number: of the page, from 1; a later one than the last is the last.
+    """
+    current_state = _current_state()
+    matching = select(Assignment.id) if not state else select(Assignment.id).where(current_state == state)
     total = session.scalar(select(func.count()).select_from(matching.subquery())) or 0
-    pages = max(1, -(-total // PAGE))
+    pages = max(1, -(-total // PAGE_ROWS))
     number = min(number, pages)
-    query = select(Assignment, Listener.pseudonym, standing).join(Listener, Assignment.listener_id == Listener.id)
+    query = select(Assignment, Listener.pseudonym, current_state).join(Listener, Assignment.listener_id == Listener.id)
     query = query.where(Assignment.id.in_(matching)).order_by(Assignment.consented_at.desc(), Assignment.id.desc())
-    found = session.execute(query.limit(PAGE).offset((number - 1) * PAGE)).all()
+    found = session.execute(query.limit(PAGE_ROWS).offset((number - 1) * PAGE_ROWS)).all()
     ids = [assignment.id for assignment, _, _ in found]
-    given, screened = _responses(session, ids), _prescreens(session, ids)
+    responses, results = _responses(session, ids), _prescreen_results(session, ids)
     rows = [
-        _row(experiment, assignment, pseudonym, standing_now, given[assignment.id], screened[assignment.id])
-        for assignment, pseudonym, standing_now in found
+        _row(experiment, assignment, pseudonym, state_now, responses[assignment.id], results[assignment.id])
+        for assignment, pseudonym, state_now in found
     ]
     return ListenerPage(rows, number, pages, total)
 
@@ -68,20 +83,20 @@ def _row(
     assignment: Assignment,
     pseudonym: str,
     state: str,
-    given: list[Response],
+    responses: list[Response],
     results: list[PrescreenResult],
 ) -> ListenerRow:
     ended = assignment.ended_at
     return ListenerRow(
         pseudonym=pseudonym,
         state="erased" if assignment.erased_at else str(state),
-        prescreen="–" if assignment.erased_at else _prescreen(assignment, results),
+        prescreen="–" if assignment.erased_at else _prescreen_summary(assignment, results),
         consented_at=assignment.consented_at,
         minutes=minutes_between(assignment.consented_at, ended) if ended else None,
-        answers=len(given),
+        answers=len(responses),
         trials=len(experiment.trials(assignment)),
-        late=sum(response.late for response in given),
-        seconds=statistics.median(response.response_ms / 1000 for response in given) if given else None,
+        late=sum(response.late for response in responses),
+        seconds=statistics.median(response.response_ms / 1000 for response in responses) if responses else None,
     )
 
 
@@ -93,8 +108,8 @@ def _responses(session: Session, ids: list[int]) -> dict[int, list[Response]]:
     return found
 
 
-def _prescreens(session: Session, ids: list[int]) -> dict[int, list[PrescreenResult]]:
-    """The attempts at graded steps that are over, in their order."""
+def _prescreen_results(session: Session, ids: list[int]) -> dict[int, list[PrescreenResult]]:
+    """The completed attempts at graded steps, in order."""
     found: dict[int, list[PrescreenResult]] = defaultdict(list)
     query = select(PrescreenResult).where(PrescreenResult.assignment_id.in_(ids))
     for result in session.scalars(query.order_by(PrescreenResult.id)):
@@ -103,17 +118,24 @@ def _prescreens(session: Session, ids: list[int]) -> dict[int, list[PrescreenRes
     return found
 
 
-def _prescreen(assignment: Assignment, results: list[PrescreenResult]) -> str:
-    outcome = "passed" if assignment.screened_at else ("failed" if assignment.ended_at else "open")
+def _prescreen_summary(assignment: Assignment, results: list[PrescreenResult]) -> str:
+    outcome = "passed" if assignment.screened_at else ("failed" if assignment.ended_at else "in progress")
     if not results:
         return "none" if assignment.screened_at else outcome
     last = {result.kind: result for result in results}
-    told = [f"{kind} {result.correct} of {result.asked}{_tries(result)}" for kind, result in last.items()]
-    return f"{outcome}: {', '.join(told)}"
+    scores = [f"{kind} {result.correct} of {result.asked}{_attempt(result)}" for kind, result in last.items()]
+    return f"{outcome}: {', '.join(scores)}"
 
 
-def _tries(result: PrescreenResult) -> str:
+def _attempt(result: PrescreenResult) -> str:
     return f" at attempt {result.attempt}" if result.attempt > 1 else ""
+
+
+def _current_state() -> Any:
+    """The state now (`server.assignments.steps.effective_state`), in SQL: an active run without a place has expired."""
+    has_place = select(Place.assignment_id).where(Place.assignment_id == Assignment.id).exists()
+    expired = Assignment.state.in_(ACTIVE) & ~has_place
+    return case((expired, AssignmentState.EXPIRED.value), else_=Assignment.state)
 
 
 # ------------------------------------------------------------------ one listener
@@ -121,7 +143,7 @@ def _tries(result: PrescreenResult) -> str:
 
 @dataclass(frozen=True)
 class ListenerTrial:
-    """One answered trial, but for the choice; what is listed by clip is in the order X, A, B."""
+    """One answered trial without the choice; values by clip are in the order X, A, B."""
 
     trial: PlannedTrial
     answered_at: datetime
@@ -136,7 +158,7 @@ class ListenerTrial:
 
 @dataclass(frozen=True)
 class ListenerDetail:
-    """All that is kept of one listener."""
+    """Everything stored about one listener."""
 
     row: ListenerRow
     times: list[tuple[str, datetime]]
@@ -147,20 +169,21 @@ class ListenerDetail:
 
 
 def listener(session: Session, experiment: Experiment, pseudonym: str) -> ListenerDetail | None:
-    """One listener; None where there is none of that pseudonym."""
-    query = select(Assignment, standing_column()).join(Listener, Assignment.listener_id == Listener.id)
+    """One listener; None if the pseudonym is unknown."""
+    query = select(Assignment, _current_state()).join(Listener, Assignment.listener_id == Listener.id)
     found = session.execute(query.where(Listener.pseudonym == pseudonym)).one_or_none()
     if found is None:
         return None
     assignment, state = found
-    given, results = _responses(session, [assignment.id])[assignment.id], _prescreens(session, [assignment.id])
+    responses = _responses(session, [assignment.id])[assignment.id]
+    results = _prescreen_results(session, [assignment.id])[assignment.id]
     return ListenerDetail(
-        row=_row(experiment, assignment, pseudonym, state, given, results[assignment.id]),
+        row=_row(experiment, assignment, pseudonym, state, responses, results),
         times=_times(assignment),
-        attempts=results[assignment.id],
-        trials=[_trial(experiment, assignment, response) for response in given],
+        attempts=results,
+        trials=[_trial(experiment, assignment, response) for response in responses],
         answers=_answers(session, experiment, assignment),
-        browser=_browser(assignment.language, given),
+        browser=_browser(assignment.language, responses),
     )
 
 
@@ -168,7 +191,7 @@ def _times(assignment: Assignment) -> list[tuple[str, datetime]]:
     times = [
         ("Consented", assignment.consented_at),
         ("Passed the prescreen", assignment.screened_at),
-        ("Began to listen", assignment.listening_at),
+        ("Started listening", assignment.listening_at),
         ("Ended", assignment.ended_at),
     ]
     return [(name, moment) for name, moment in times if moment is not None]
@@ -188,19 +211,19 @@ def _trial(experiment: Experiment, assignment: Assignment, response: Response) -
     )
 
 
-def _browser(language: str, given: list[Response]) -> list[tuple[str, str]]:
-    """What the browser told of itself, each value once."""
-    told = {
+def _browser(language: str, responses: list[Response]) -> list[tuple[str, str]]:
+    """What the browser reported, each value once."""
+    reported = {
         "Language": [LANGUAGES[language].name if language in LANGUAGES else language],
-        "Browser": [response.agent_class or "" for response in given],
-        "Sample rate": [f"{response.sample_rate} Hz" for response in given if response.sample_rate],
-        "Output latency": [f"{ms:.0f} ms" for response in given if (ms := response.output_latency_ms) is not None],
+        "Browser": [response.agent_class or "" for response in responses],
+        "Sample rate": [f"{response.sample_rate} Hz" for response in responses if response.sample_rate],
+        "Output latency": [f"{ms:.0f} ms" for response in responses if (ms := response.output_latency_ms) is not None],
     }
-    shown = {name: ", ".join(dict.fromkeys(value for value in values if value)) for name, values in told.items()}
-    return [(name, text) for name, text in shown.items() if text]
+    texts = {name: ", ".join(dict.fromkeys(value for value in values if value)) for name, values in reported.items()}
+    return [(name, text) for name, text in texts.items() if text]
 
 
 def _answers(session: Session, experiment: Experiment, assignment: Assignment) -> list[tuple[str, str]]:
     query = select(Answer.question, Answer.value).where(Answer.assignment_id == assignment.id)
-    given = {row.question: row.value for row in session.execute(query)}
-    return [(question.text, given[question.id]) for question in experiment.config.questions if given.get(question.id)]
+    answers = {row.question: row.value for row in session.execute(query)}
+    return [(one.text, answers[one.id]) for one in experiment.config.questions if answers.get(one.id)]

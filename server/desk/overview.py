@@ -1,20 +1,16 @@
-"""The desk's figures: how far a study is, whom it lost where, how long it takes and what it pays.
+"""The figures of the desk's overview: progress, participant flow, losses, prescreen, answers per hour, time and pay.
 
-Nothing here reads what listeners chose; agreement is in `server.desk.agreement` and is asked for by itself.
-Conventions: an answer is `counted` once its listener has completed the study, `under_way` while they hold a place,
-`lost` where they left or ran out of time; rates lie in [0, 1]; durations are minutes, money is US dollars.
+Nothing here reads what listeners chose. Conventions: rates lie in [0, 1], durations are minutes, money is US dollars.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from server.assignments.experiment import Experiment
@@ -24,46 +20,36 @@ from server.db.models import (
     ArrivalCount,
     Assignment,
     AssignmentState,
-    Place,
     PrescreenItem,
     PrescreenResult,
     Response,
 )
+from server.desk import progress
+from server.desk.progress import PairKey, Progress
 from server.monitoring import status
 from server.payments.hourly_pay import HourlyPay, hourly_pay, quantile
 from study.prescreen.registry import STEPS
 
 HOURS = 48
-PAIRS = tuple((high, low) for high in (1, 2, 3) for low in range(high + 1, 5))
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Answers to something that `planned` are wanted of."""
-
-    planned: int = 0
-    counted: int = 0
-    under_way: int = 0
-    lost: int = 0
-
-    @property
-    def done(self) -> float:
-        return share(self.counted, self.planned) or 0.0
 
 
 @dataclass(frozen=True)
 class FunnelStep:
-    """How many came to a step; `rate` is of those one step before, None where that cannot be said."""
+    """How many listeners reached a step, or left at it.
+
+    `rate`: the share of those at the previous step (of a loss: of everyone who could have been lost); None if unknown.
+    `width`: of the bar, in [0, 1].
+    """
 
     name: str
     number: int
     rate: float | None
-    width: float
+    width: float = 0.0
 
 
 @dataclass(frozen=True)
 class Durations:
-    """Minutes from consent to the end of those who completed."""
+    """Minutes from consent to the end, of `n` listeners who completed; 10th percentile, median, 90th percentile."""
 
     n: int
     low: float
@@ -73,7 +59,7 @@ class Durations:
 
 @dataclass(frozen=True)
 class Hour:
-    """Answers saved in the hour that begins at `start` (UTC)."""
+    """Number of answers in the hour that starts at `start` (UTC)."""
 
     start: datetime
     number: int
@@ -81,15 +67,15 @@ class Hour:
 
 @dataclass(frozen=True)
 class Overview:
-    """Everything on the overview."""
+    """All figures of the overview."""
 
     places: dict[str, int]
     answers: Progress
     late: int
     funnel: list[FunnelStep]
     losses: list[FunnelStep]
-    screening: dict[str, list[FunnelStep]]
-    pairs: dict[tuple[str, int, int], Progress]
+    prescreen: dict[str, list[FunnelStep]]
+    pairs: dict[PairKey, Progress]
     hours: list[Hour]
     durations: Durations | None
     wages: HourlyPay | None
@@ -98,117 +84,30 @@ class Overview:
 
 
 def overview(session: Session, experiment: Experiment) -> Overview:
-    """Count everything for the overview."""
-    counted = status.count(session)
-    listeners = Counter(counted["listeners"])
-    progress = answers(session, experiment)
+    """Compute all figures of the overview."""
+    counts = status.count(session)
+    listeners = Counter(counts["listeners"])
+    triplets = progress.by_triplet(session, experiment)
     pay = experiment.config.pay
     return Overview(
-        places=counted["places"],
-        answers=_total(progress.values()),
+        places=counts["places"],
+        answers=progress.total(triplets.values()),
         late=session.scalar(select(func.count()).select_from(Response).where(Response.late)) or 0,
         funnel=_funnel(session, listeners),
         losses=_losses(session, listeners),
-        screening=_screening(session),
-        pairs=by_pair(progress),
-        hours=hours(session, experiment.clock()),
-        durations=durations(session),
+        prescreen=_prescreen(session),
+        pairs=progress.by_pair(triplets),
+        hours=_hours(session, experiment.clock()),
+        durations=_durations(session),
         wages=hourly_pay(session, pay),
         floor=pay.floor_usd_per_hour,
         reward=pay.reward_usd,
     )
 
 
-def listening(session: Session) -> int:
-    """How many listeners are in now."""
+def count_listening(session: Session) -> int:
+    """How many listeners are taking part now."""
     return int(status.count(session)["places"]["held"])
-
-
-# ------------------------------------------------------------------ answers
-
-TripletKey = tuple[str, int, int, int, int]  # embedder, bin_high, bin_low, triplet, prompt
-
-
-def answers(session: Session, experiment: Experiment) -> dict[TripletKey, Progress]:
-    """Progress of every triplet of the schedule, over scored trials."""
-    tallies: dict[TripletKey, Counter[str]] = defaultdict(Counter)
-    for trials in experiment.plan.lists.values():
-        for trial in trials:
-            if trial.kind == "scored":
-                tallies[_key(trial)]["planned"] += 1
-    for number, position, state, has_place in session.execute(_answered()):
-        trial = experiment.plan.lists[number][position - 1]
-        if trial.kind == "scored":
-            tallies[_key(trial)][_standing(state, has_place)] += 1
-    return {key: Progress(**tally) for key, tally in sorted(tallies.items())}
-
-
-def _answered() -> Any:
-    held = select(Place.assignment_id).where(Place.assignment_id == Assignment.id).exists()
-    query = select(Assignment.list_number, Response.position, Assignment.state, held)
-    return query.join(Response, Response.assignment_id == Assignment.id)
-
-
-def _key(trial: Any) -> TripletKey:
-    return trial.embedder, trial.bin_high, trial.bin_low, trial.triplet, trial.prompt
-
-
-def _standing(state: AssignmentState, has_place: bool) -> str:
-    if state in COMPLETED:
-        return "counted"
-    return "under_way" if state in ACTIVE and has_place else "lost"
-
-
-Matrix = dict[int, dict[tuple[int, int], Progress]]  # prompt -> bin pair -> progress
-
-
-def matrices(progress: dict[TripletKey, Progress]) -> dict[str, Matrix]:
-    """The same by embedder, prompt and bin pair; a prompt has one triplet in each pair."""
-    tables: dict[str, Matrix] = defaultdict(lambda: defaultdict(dict))
-    for (embedder, high, low, _, prompt), one in progress.items():
-        row = tables[embedder][prompt]
-        row[high, low] = _total([row.get((high, low), Progress()), one])
-    return {embedder: dict(sorted(table.items())) for embedder, table in tables.items()}
-
-
-@dataclass(frozen=True)
-class Quartiles:
-    """How evenly the counted answers to a bin pair's triplets are spread."""
-
-    triplets: int
-    least: int
-    median: float
-    most: int
-    complete: int
-
-
-def spread(progress: dict[TripletKey, Progress]) -> dict[tuple[str, int, int], Quartiles]:
-    """The spread of counted answers over triplets, by embedder and bin pair."""
-    groups: dict[tuple[str, int, int], list[Progress]] = defaultdict(list)
-    for (embedder, high, low, _, _), one in progress.items():
-        groups[embedder, high, low].append(one)
-    return {key: _spread(group) for key, group in groups.items()}
-
-
-def _spread(group: list[Progress]) -> Quartiles:
-    numbers = [one.counted for one in group]
-    complete = sum(one.counted >= one.planned for one in group)
-    return Quartiles(len(group), min(numbers), statistics.median(numbers), max(numbers), complete)
-
-
-def by_pair(progress: dict[TripletKey, Progress]) -> dict[tuple[str, int, int], Progress]:
-    """The same by embedder and bin pair."""
-    groups: dict[tuple[str, int, int], list[Progress]] = defaultdict(list)
-    for (embedder, high, low, _, _), one in progress.items():
-        groups[embedder, high, low].append(one)
-    return {key: _total(group) for key, group in groups.items()}
-
-
-def _total(many: Iterable[Progress]) -> Progress:
-    total: Counter[str] = Counter()
-    for one in many:
-        total.update(vars(one))
-    return Progress(**total)
 
 
 # ------------------------------------------------------------------ the funnel
@@ -218,12 +117,17 @@ def _funnel(session: Session, listeners: Counter[str]) -> list[FunnelStep]:
     consented = sum(listeners.values())
     screened = session.scalar(select(func.count()).where(Assignment.screened_at.is_not(None))) or 0
     finished = sum(listeners[state.value] for state in COMPLETED)
-    numbers = [("Arrived", arrived(session)), ("Consented", consented), ("Screened", screened), ("Finished", finished)]
+    numbers = [
+        ("Arrived", _count_arrivals(session)),
+        ("Consented", consented),
+        ("Passed the prescreen", screened),
+        ("Finished", finished),
+    ]
     most = max(number for _, number in numbers) or 1
-    before = [None, *(number for _, number in numbers)]
+    previous_numbers = [None, *(number for _, number in numbers)]
     return [
         FunnelStep(name, number, share(number, previous), number / most)
-        for (name, number), previous in zip(numbers, before, strict=False)
+        for (name, number), previous in zip(numbers, previous_numbers, strict=False)
     ]
 
 
@@ -238,34 +142,35 @@ LOSSES = {
 
 def _losses(session: Session, listeners: Counter[str]) -> list[FunnelStep]:
     consented = sum(listeners.values())
-    away = arrived(session, "not_let_in")
-    found = [FunnelStep("Not let in", away, share(away, arrived(session)), 0.0)]
-    for state, name in LOSSES.items():
-        found.append(FunnelStep(name, listeners[state], share(listeners[state], consented), 0.0))
-    return found
+    turned_away = _count_arrivals(session, "not_let_in")
+    arrivals = _count_arrivals(session)
+    return [
+        FunnelStep("Turned away", turned_away, share(turned_away, arrivals)),
+        *(FunnelStep(name, listeners[state], share(listeners[state], consented)) for state, name in LOSSES.items()),
+    ]
 
 
-SCREENED = ("Passed at the first attempt", "Passed later", "Failed", "Not yet through", "Left before")
+OUTCOMES = ("Passed at the first attempt", "Passed later", "Failed", "In progress", "Left before the end")
 
 
-def _screening(session: Session) -> dict[str, list[FunnelStep]]:
-    """How each step of the prescreen went for those who have begun it; shares are of them."""
+def _prescreen(session: Session) -> dict[str, list[FunnelStep]]:
+    """The outcomes of each prescreen step, of those who have started it."""
     item, result = PrescreenItem, PrescreenResult
-    left = func.count() - func.count(item.answer)
-    begun = select(item.kind, item.assignment_id, Assignment.state, left)
-    begun = begun.join(Assignment, item.assignment_id == Assignment.id)
-    begun = begun.group_by(item.kind, item.assignment_id, Assignment.state)
+    unanswered = func.count() - func.count(item.answer)
+    started = select(item.kind, item.assignment_id, Assignment.state, unanswered)
+    started = started.join(Assignment, item.assignment_id == Assignment.id)
+    started = started.group_by(item.kind, item.assignment_id, Assignment.state)
     results = select(result.kind, result.assignment_id, result.attempt).where(result.passed)
     passed = {(kind, assignment): attempt for kind, assignment, attempt in session.execute(results)}
     outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter, {step: Counter() for step in STEPS})
-    for kind, assignment, state, unanswered in session.execute(begun):
-        outcomes[kind][_outcome(passed.get((kind, assignment)), state, unanswered == 0)] += 1
+    for kind, assignment, state, left in session.execute(started):
+        outcomes[kind][_outcome(passed.get((kind, assignment)), state, left == 0)] += 1
     return {
         (STEPS[kind].title if kind in STEPS else kind): [
-            FunnelStep(name, found[name], share(found[name], found.total()), 0.0) for name in SCREENED
+            FunnelStep(name, counts[name], share(counts[name], counts.total())) for name in OUTCOMES
         ]
-        for kind, found in outcomes.items()
-        if found and is_graded(kind)
+        for kind, counts in outcomes.items()
+        if counts and is_graded(kind)
     }
 
 
@@ -274,30 +179,30 @@ def is_graded(step: str) -> bool:
     return step not in STEPS or STEPS[step].graded
 
 
-def _outcome(passed_at: int | None, state: AssignmentState, over: bool) -> str:
+def _outcome(passed_at: int | None, state: AssignmentState, answered: bool) -> str:
     if passed_at is not None:
         return "Passed at the first attempt" if passed_at == 1 else "Passed later"
-    if over:
+    if answered:
         return "Failed"
-    return "Not yet through" if state in ACTIVE else "Left before"
+    return "In progress" if state in ACTIVE else "Left before the end"
 
 
-def arrived(session: Session, shown: str | None = None) -> int:
-    """How often somebody arrived, or was shown one thing."""
+def _count_arrivals(session: Session, shown: str | None = None) -> int:
+    """How often the first page was shown, or one version of it (`ArrivalCount.shown`)."""
     query = select(func.sum(ArrivalCount.number))
     return session.scalar(query if shown is None else query.where(ArrivalCount.shown == shown)) or 0
 
 
 def share(part: int, whole: int | None) -> float | None:
-    """The rate, or None where there is none (nothing to share, or more arrived than were counted)."""
+    """The rate of a part; None without a whole, or if the part is larger (not every arrival is counted)."""
     return part / whole if whole and part <= whole else None
 
 
 # ------------------------------------------------------------------ time
 
 
-def hours(session: Session, now: datetime) -> list[Hour]:
-    """Answers by hour over the last two days, the present hour last."""
+def _hours(session: Session, now: datetime) -> list[Hour]:
+    """Answers by hour over the last two days, the current hour last."""
     last = now.replace(minute=0, second=0, microsecond=0)
     first = last - timedelta(hours=HOURS - 1)
     moments = session.scalars(select(Response.answered_at).where(Response.answered_at >= first))
@@ -305,26 +210,17 @@ def hours(session: Session, now: datetime) -> list[Hour]:
     return [Hour(start, numbers[start]) for start in (first + timedelta(hours=step) for step in range(HOURS))]
 
 
-def durations(session: Session) -> Durations | None:
-    """How long those who completed took; None before the first."""
+def _durations(session: Session) -> Durations | None:
+    """How long listeners took who completed the study; None before the first."""
     query = select(Assignment.consented_at, Assignment.ended_at).where(
         Assignment.state.in_(COMPLETED), Assignment.ended_at.is_not(None)
     )
-    minutes = [minutes_between(begun, ended) for begun, ended in session.execute(query) if ended is not None]
+    minutes = [minutes_between(start, end) for start, end in session.execute(query) if end is not None]
     if not minutes:
         return None
     median = statistics.median(minutes)
     return Durations(len(minutes), quantile(minutes, 0.1), median, quantile(minutes, 0.9))
 
 
-def minutes_between(begun: datetime, ended: datetime) -> float:
-    return (ended - begun).total_seconds() / 60
-
-
-# ------------------------------------------------------------------ states, as SQL
-
-
-def standing_column() -> Any:
-    """The state as it is now (server.assignments.steps.effective_state): without a place, an active one has expired."""
-    held = select(Place.assignment_id).where(Place.assignment_id == Assignment.id).exists()
-    return case((Assignment.state.in_(ACTIVE) & ~held, AssignmentState.EXPIRED.value), else_=Assignment.state)
+def minutes_between(start: datetime, end: datetime) -> float:
+    return (end - start).total_seconds() / 60

@@ -1,5 +1,5 @@
-"""The doctor: is this deployment fit for listeners, and what is to be mended where it is not.
+"""The doctor: checks whether a deployment is ready for listeners, and says how to fix what is not.
 
-Every check looks and changes nothing. It runs on the host, with the server's own environment; what only somebody
-outside can see (a firewall, another country's filter) it cannot.
+No check changes anything. The doctor runs on the host, with the server's own environment; it cannot see what shows only
+from outside (a firewall, a filter in another country).
 """

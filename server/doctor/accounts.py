@@ -1,4 +1,4 @@
-"""Who may sign in at the desk: that somebody may, that one is an owner, and who has a second factor."""
+"""Checks of the desk's users: that there are some, that one is an owner, and that second factors work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sqlalchemy import select
 
 from embeddings.errors import RootnoteError
+from embeddings.wording import counted
 from server.accounts import two_factor
 from server.accounts.roles import Role
 from server.db import database
@@ -14,31 +15,36 @@ from server.db.models import Researcher
 from server.doctor.check import DoctorContext, Finding
 
 
-def check_desk(case: DoctorContext) -> Iterator[Finding]:
-    """Somebody is the owner, and second factors are asked for and can be read."""
+def check_desk(deployment: DoctorContext) -> Iterator[Finding]:
+    """The desk has an owner, and second factors are in use and can be read."""
     try:
-        database.require_migrated(case.engine, "")
+        database.require_migrated(deployment.engine, "")
     except RootnoteError:
-        yield Finding("unknown", "Not looked at, because the database cannot be reached or is not migrated.")
+        yield Finding("unknown", "Not checked, because the database cannot be reached or is not migrated.")
         return
-    with database.reading(case.engine) as session:
-        people = list(session.scalars(select(Researcher)))
-    if not people:
-        yield Finding("look", "Nobody can sign in at /desk.", f"rootnote server user add NAME {case.command}")
-        return
-    if not any(one.role == Role.OWNER for one in people):
-        yield Finding("wrong", "The desk has no owner.", f"rootnote server user role NAME owner {case.command}")
-    enrolled = [one for one in people if one.factor]
-    secret = case.environment.get("ROOTNOTE_SECRET", "")
-    if closed := sum(not two_factor.accepts(secret, one) for one in enrolled):
-        text = f"ROOTNOTE_SECRET does not open {closed} of {len(enrolled)} second factors: they cannot sign in."
+    with database.reading(deployment.engine) as session:
+        users = list(session.scalars(select(Researcher)))
+    if not users:
         yield Finding(
-            "wrong", text, "set the secret that the study was begun with, or `rootnote server user reset-factor`"
+            "warning",
+            "The desk has no users yet, so nobody can sign in at /desk.",
+            f"rootnote server user add NAME {deployment.folder}",
         )
-    told = f"{len(enrolled)} of {len(people)} who may sign in at /desk have a second factor"
-    if case.settings.factor_required:
-        yield Finding("ok", f"{told}; it is required, so the others can do nothing before they have set it up.")
-    elif len(enrolled) == len(people):
-        yield Finding("ok", f"{told}.")
+        return
+    if not any(one.role == Role.OWNER for one in users):
+        yield Finding("error", "The desk has no owner.", f"rootnote server user role NAME owner {deployment.folder}")
+    enrolled = [one for one in users if one.factor]
+    secret = deployment.environment.get("ROOTNOTE_SECRET", "")
+    if unreadable := sum(not two_factor.can_decrypt(secret, one) for one in enrolled):
+        number = f"{unreadable} of {counted(len(enrolled), 'second factor')}"
+        text = f"ROOTNOTE_SECRET does not decrypt {number}, so those users cannot sign in."
+        yield Finding(
+            "error", text, "set the secret that the study started with, or run `rootnote server user reset-factor`"
+        )
+    summary = f"Second factors at the desk: {len(enrolled)} of {counted(len(users), 'user')}"
+    if deployment.settings.factor_required:
+        yield Finding("ok", f"{summary}; it is required, so the others must set theirs up before they can do anything.")
+    elif len(enrolled) == len(users):
+        yield Finding("ok", f"{summary}.")
     else:
-        yield Finding("look", f"{told}; it is optional.", "set ROOTNOTE_DESK_SECOND_FACTOR=required")
+        yield Finding("warning", f"{summary}; it is optional.", "set ROOTNOTE_DESK_SECOND_FACTOR=required")

@@ -1,7 +1,7 @@
-"""What a check finds, and what it is given to look at.
+"""What a check receives, and what it finds.
 
-A finding is `ok`; `look`, for a person to judge; `wrong`, which no study should begin with; or `unknown`, where this
-machine cannot tell.
+A finding is `ok`; a `warning`, for a person to judge; an `error`, which must be fixed before listeners come; or
+`unknown`, if this machine cannot tell.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from study.config import Study
 from study.stimuli.storage import Storage, open_storage
 from study.trial_plan import Plan, read_plan
 
-State = Literal["ok", "look", "wrong", "unknown"]
+Level = Literal["ok", "warning", "error", "unknown"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence, and where something is to be done, what."""
+    """What a check found, as one sentence, and how to fix it ("" if there is nothing to do)."""
 
-    state: State
+    level: Level
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
 class DoctorContext:
-    """The deployment that is looked at."""
+    """The deployment to check."""
 
     study: Study
     settings: Settings
     environment: Mapping[str, str]
 
     @property
-    def command(self) -> str:
-        """The study's folder, as a command in a mend names it."""
+    def folder(self) -> str:
+        """The study's folder, as an argument in suggested commands."""
         return str(self.study.folder)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What people were promised: erasures are written down, identities go in time, and the log is as it was written."""
+"""Checks of promises to listeners: erasures are recorded, identities are deleted on time, the log is unchanged."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from embeddings.errors import RootnoteError
+from embeddings.wording import counted
 from server.audit import hash_chain
 from server.db import database
 from server.doctor.check import DoctorContext, Finding
@@ -14,50 +15,51 @@ from server.privacy import erasure, retention
 from server.settings import former_secrets, read_settings
 
 
-def check_rights(case: DoctorContext) -> Iterator[Finding]:
-    """The journal of erasures can be written and read; identities are deleted when they are due."""
-    path = case.settings.erasures_of(case.study)
+def check_rights(deployment: DoctorContext) -> Iterator[Finding]:
+    """The journal of erasures can be read and written; identities are deleted when they are due."""
+    path = deployment.settings.erasures_of(deployment.study)
     number = sum(1 for _ in erasure.Journal(path).read())
-    there = next(one for one in (path, *path.resolve().parents) if one.exists())
-    if os.access(there, os.W_OK):
-        yield Finding("ok", f"{path} can be written ({number} erasures).")
+    nearest = next(one for one in (path, *path.resolve().parents) if one.exists())
+    if os.access(nearest, os.W_OK):
+        yield Finding("ok", f"{path} can be written ({counted(number, 'erasure')}).")
     else:
-        mend = "let the server write it, or name another file in ROOTNOTE_ERASURES: else nobody can have answers erased"
-        yield Finding("wrong", f"The journal of erasures {path} cannot be written from here.", mend)
-    if not _is_reachable(case):
+        fix = "make it writable, or name another file in ROOTNOTE_ERASURES; until then no answers can be erased"
+        yield Finding("error", f"The journal of erasures {path} cannot be written.", fix)
+    if not _is_reachable(deployment):
         return
-    with database.reading(case.engine) as session:
-        state = retention.status(session, case.study.config, datetime.now(UTC))
-    if state.due is None or not state.kept:
-        yield Finding("ok", f"Of {state.kept} people it is kept who they are, of {state.purged} it was deleted.")
+    with database.reading(deployment.engine) as session:
+        state = retention.status(session, deployment.study.config, datetime.now(UTC))
+    if state.due is None or not state.stored:
+        yield Finding("ok", f"Identities: {state.stored:,} stored, {state.purged:,} deleted.")
         return
+    people = counted(state.stored, "participant")
     when = f"{state.due:%Y-%m-%d %H:%M} UTC"
     if state.due < datetime.now(UTC):
-        mend = f"start the server, or run `rootnote server purge {case.command}`"
-        yield Finding("wrong", f"Who {state.kept} people are was due to be deleted at {when}.", mend)
+        fix = f"start the server, or run `rootnote server purge {deployment.folder}`"
+        yield Finding("error", f"The identities of {people} were due for deletion at {when}.", fix)
     else:
-        yield Finding("ok", f"Who {state.kept} people are is deleted at {when}.")
+        yield Finding("ok", f"The identities of {people} will be deleted at {when}.")
 
 
-def check_log(case: DoctorContext) -> Iterator[Finding]:
-    """The log is as it was written."""
-    if not _is_reachable(case):
+def check_log(deployment: DoctorContext) -> Iterator[Finding]:
+    """The audit log has not been changed."""
+    if not _is_reachable(deployment):
         return
-    secret = read_settings(case.study, case.environment).secret
-    with database.snapshot(case.engine) as session:
-        verdict = hash_chain.verify(session, [secret, *former_secrets(case.environment)])
-    if verdict.end.number == 0 and not verdict.entries:
-        yield Finding("ok", "The log begins when the server starts.")
-    elif verdict.faults:
-        mend = "see `rootnote server audit --verify`, and ask who can write to the database"
-        yield Finding("wrong", f"The log is not as it was written: {verdict.faults[0]}", mend)
+    secret = read_settings(deployment.study, deployment.environment).secret
+    with database.snapshot(deployment.engine) as session:
+        result = hash_chain.verify(session, [secret, *former_secrets(deployment.environment)])
+    if result.end.number == 0 and not result.entries:
+        yield Finding("ok", "The log starts when the server first starts.")
+    elif result.faults:
+        fix = "run `rootnote server audit --verify`, and find out who can write to the database"
+        yield Finding("error", f"The log has been changed: {result.faults[0]}", fix)
     else:
-        yield Finding("ok", f"All {verdict.entries} entries of the log are as they were written.")
+        yield Finding("ok", f"The log is unchanged ({counted(result.entries, 'entry', 'entries')}).")
 
 
-def _is_reachable(case: DoctorContext) -> bool:
+def _is_reachable(deployment: DoctorContext) -> bool:
     try:
-        database.check_reachable(case.engine)
+        database.check_reachable(deployment.engine)
     except RootnoteError:
         return False
     return True

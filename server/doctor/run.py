@@ -1,4 +1,4 @@
-"""All checks, by name, one after the other; one that breaks down is a finding too."""
+"""All checks by name. A check that fails to run is a finding as well."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ CHECKS = {
 }
 
 
-def run_checks(case: DoctorContext, skip: Collection[str] = ()) -> Iterator[tuple[str, Finding]]:
-    """Every finding with the name of its check, as it is found."""
+def run_checks(deployment: DoctorContext, skip: Collection[str] = ()) -> Iterator[tuple[str, Finding]]:
+    """Run the checks; yields every finding with the name of its check."""
     try:
         for name, target in CHECKS.items():
             if name not in skip:
-                yield from ((name, finding) for finding in _findings(case, _load(target)))
+                yield from ((name, finding) for finding in _findings(deployment, _load(target)))
     finally:
-        case.engine.dispose()
+        deployment.engine.dispose()
 
 
 def _load(target: str) -> Check:
@@ -45,16 +45,16 @@ def _load(target: str) -> Check:
     return check
 
 
-def _findings(case: DoctorContext, check: Check) -> Iterator[Finding]:
+def _findings(deployment: DoctorContext, check: Check) -> Iterator[Finding]:
     from server.doctor.check import Finding
 
     try:
-        yield from check(case)
+        yield from check(deployment)
     except RootnoteError as error:
-        yield Finding("wrong", _sentence(str(error)))
+        yield Finding("error", _sentence(str(error)))
     except Exception as error:
-        # One check that cannot be made must not hide what the others find; a driver's words may hold a password.
-        yield Finding("wrong", f"This could not be looked at ({type(error).__name__}).")
+        # A check that fails must not hide what the others find; a driver's message may contain a password.
+        yield Finding("error", f"This check failed ({type(error).__name__}).")
 
 
 def _sentence(message: str) -> str:

@@ -1,4 +1,4 @@
-"""What is kept of who listeners are: that the vault's key is there and opens it, and where the marketplace is asked."""
+"""Checks of the vault, which stores who listeners are at the marketplace."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from collections.abc import Iterator
 from sqlalchemy import select
 
 from embeddings.errors import RootnoteError
+from embeddings.wording import counted
 from server.db import database
 from server.db.models import VaultEntry
 from server.doctor.check import DoctorContext, Finding
 from server.identity.vault import has_keys, read_vault
 
 
-def check_identities(case: DoctorContext) -> Iterator[Finding]:
-    """Worker ids can be opened to pay, by keys that are kept apart; none is left under an old key."""
-    if not case.study.config.recruiter.has_arrivals and not has_keys(case.environment):
-        yield Finding("ok", "Listeners come by links: no marketplace's ids are kept.")
+def check_identities(deployment: DoctorContext) -> Iterator[Finding]:
+    """The vault's keys are set and decrypt every identity."""
+    if not deployment.study.config.recruiter.has_arrivals and not has_keys(deployment.environment):
+        yield Finding("ok", "Listeners come by links, so no marketplace ids are stored.")
         return
-    vault = read_vault(case.environment)
+    vault = read_vault(deployment.environment)
     try:
-        database.check_reachable(case.engine)
+        database.check_reachable(deployment.engine)
     except RootnoteError:
-        yield Finding("unknown", "Not looked at, because the database cannot be reached.")
+        yield Finding("unknown", "Not checked, because the database cannot be reached.")
         return
-    with database.reading(case.engine) as session:
+    with database.reading(deployment.engine) as session:
         sealed = list(session.scalars(select(VaultEntry.sealed)))
-    closed = sum(vault.open(text) is None for text in sealed)
-    if closed:
-        text = f"ROOTNOTE_VAULT_KEY does not open {closed:,} of {len(sealed):,} identities: they cannot be paid."
-        yield Finding("wrong", text, "set the key that the study was begun with, beside the new one")
+    unreadable = sum(vault.open(text) is None for text in sealed)
+    if unreadable:
+        number = f"{unreadable:,} of {counted(len(sealed), 'identity', 'identities')}"
+        text = f"ROOTNOTE_VAULT_KEY does not decrypt {number}, so those listeners cannot be paid."
+        yield Finding("error", text, "add the key that the study started with after the new one, separated by a comma")
     else:
-        yield Finding("ok", f"The vault's key opens all {len(sealed):,} identities.")
+        yield Finding("ok", f"ROOTNOTE_VAULT_KEY decrypts every identity ({len(sealed):,}).")

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import get_args
 
-from server.commands.backup import KEPT
+from server.commands.backup import KEPT_BACKUPS
 from server.irb.blocks import Block, BlockTable, Drawing, Heading, Points, Section, Text
 from server.irb.context import PacketContext
 from server.irb.data_flow import draw, in_words
-from server.privacy import data_inventory
+from server.privacy.data_inventory import Retention, retention_period
+from server.privacy.storage_locations import storage_locations
+from server.privacy.table_inventory import TABLES
 from study.config import StudyConfig
-
-TELLS = {
-    "personal": "names, or may name, a person",
-    "hash": "hash: recognises, cannot be turned back",
-    "pseudonymous": "pseudonymous",
-    "nothing": "about no one",
-}
 
 
 def data_flow(facts: PacketContext) -> Section:
@@ -37,19 +32,19 @@ def stored(facts: PacketContext) -> Section:
         BlockTable(
             "Tables of the database",
             ("Table", "What it holds", "About", "Kept as", "Seen by"),
-            [[name, table.what, table.about, table.kept, table.seen] for name, table in data_inventory.TABLES.items()],
+            [[name, table.content, table.subject, table.retention, table.readers] for name, table in TABLES.items()],
         ),
         BlockTable(
             "How long",
             ("Kept as", "What, and how long"),
-            [[kept, data_inventory.how_long(kept, config)] for kept in get_args(data_inventory.Kept)],
+            [[retention, retention_period(retention, config)] for retention in get_args(Retention)],
         ),
         BlockTable(
             "Outside the database",
             ("Where", "What", "Tells who", "Kept", "Seen by"),
             [
-                [place.name, place.what, TELLS[place.tells], place.kept, place.seen]
-                for place in data_inventory.storage_locations(config)
+                [place.name, place.content, place.identifiability.description, place.retention, place.readers]
+                for place in storage_locations(config)
             ],
         ),
     ]
@@ -59,14 +54,14 @@ def stored(facts: PacketContext) -> Section:
 def columns(facts: PacketContext) -> Section:
     """Every column of every table."""
     rows = [
-        [f"{name}.{column}", about.what, TELLS[about.tells]]
-        for name, table in data_inventory.TABLES.items()
+        [f"{name}.{column}", about.content, about.identifiability.description]
+        for name, table in TABLES.items()
         for column, about in table.columns.items()
     ]
     return Section(
         "Appendix: every column of the database",
         [
-            Text("“Names, or may name, a person” stands at what identifies by itself or may, like words typed freely."),
+            Text("“Identifies a person, or may” marks what identifies by itself, or may do so, like free text."),
             BlockTable("Columns", ("Table and column", "What it holds", "Tells who"), rows, dense=True),
         ],
     )
@@ -84,7 +79,8 @@ def security(facts: PacketContext) -> Section:
                 [
                     "Serve by https only (rootnote server doctor looks at certificate, headers and redirects).",
                     "Keep the server's secret and the vault's key outside the database, readable by few.",
-                    f"Make backups and keep them as safe as the database (rootnote server backup keeps {KEPT}).",
+                    f"Make backups and keep them as safe as the database (rootnote server backup keeps "
+                    f"{KEPT_BACKUPS}).",
                     "Use the two database roles that come with it, so that the web server can neither drop nor alter "
                     "tables.",
                 ]

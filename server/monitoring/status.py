@@ -85,8 +85,8 @@ def wage(session: Session, pay: PayConfig) -> dict[str, Any]:
 def identities(session: Session, config: StudyConfig, now: datetime) -> dict[str, Any]:
     """How many identities are stored, when they are due to be deleted, and how many were deleted."""
     found = retention.status(session, config, now)
-    rows: dict[str, Any] = {"kept": found.kept}
-    if found.kept:
+    rows: dict[str, Any] = {"kept": found.stored}
+    if found.stored:
         rows["due"] = f"{found.due:%Y-%m-%d %H:%M} UTC" if found.due else f"not yet: {found.waiting}"
     if found.purged_at is not None:
         rows["deleted"] = f"{found.purged}, last at {found.purged_at:%Y-%m-%d %H:%M} UTC"

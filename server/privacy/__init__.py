@@ -1,1 +1,1 @@
-"""Withdrawal, erasure, retention and disclosure of personal data."""
+"""Personal data: what is stored, consent, erasure, retention and access requests."""

@@ -1,7 +1,7 @@
-"""Consents: every consent text that listeners were shown, by version, and how many agreed to which.
+"""Every version of the consent text that listeners were shown, and how many agreed to each.
 
-A version is a text's SHA-256; each assignment names the one its listener agreed to. The server keeps a text when it
-starts with it, so that one that is changed after the launch opens a new version and the former stays to be read.
+A version is the text's SHA-256; each assignment names the one that its listener agreed to. The server stores a text
+when it first starts with it, so that a change after the launch creates a new version and the old one remains readable.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SERVER = "(server)"
 
 @dataclass(frozen=True)
 class ConsentVersion:
-    """A consent text, since when it was shown, and how many agreed to it."""
+    """A consent text: its version, when it was first shown, and how many listeners agreed to it."""
 
     hash: str
     language: str
@@ -32,7 +32,7 @@ class ConsentVersion:
 
 
 def keep(session: Session, texts: Mapping[str, tuple[str, str]], now: datetime) -> None:
-    """Keep the texts now shown: language -> (hash, text). A change is written into the log."""
+    """Store the current texts: language -> (hash, text). New versions are logged."""
     for language, (digest, text) in texts.items():
         if session.get(ConsentText, digest) is not None:
             continue
@@ -46,14 +46,16 @@ def keep(session: Session, texts: Mapping[str, tuple[str, str]], now: datetime) 
 
 
 def versions(session: Session) -> list[ConsentVersion]:
-    """All of them, oldest first."""
-    counted = select(Assignment.consent_version, func.count()).group_by(Assignment.consent_version)
-    agreed = {str(which): int(number) for which, number in session.execute(counted)}
+    """All versions, by language, the oldest first."""
+    counts = select(Assignment.consent_version, func.count()).group_by(Assignment.consent_version)
+    agreed = {str(version): int(number) for version, number in session.execute(counts)}
     rows = session.scalars(select(ConsentText).order_by(ConsentText.language, ConsentText.number))
     return [ConsentVersion(r.hash, r.language, r.number, r.since, agreed.get(r.hash, 0), r.text) for r in rows]
 
 
 def agreed_to(session: Session) -> list[tuple[str, str, datetime]]:
-    """Who agreed to which: the assignment's pseudonym, the version's hash, and when."""
+    """All consents, in order of time: the assignment's pseudonym, the version's hash, and when."""
     query = select(Assignment.pseudonym, Assignment.consent_version, Assignment.consented_at)
-    return [(who, which, when) for who, which, when in session.execute(query.order_by(Assignment.consented_at))]
+    return [
+        (pseudonym, version, at) for pseudonym, version, at in session.execute(query.order_by(Assignment.consented_at))
+    ]

@@ -1,13 +1,14 @@
-"""Erasure: deleting what a listener answered, at their wish, and keeping it deleted.
+"""Erasure: deleting a listener's answers at their request, and keeping them deleted.
 
-What goes: answers, telemetry, prescreen, questions, the times between. What stays of a run is a bare row with the time
-of consent and how it ended, because payments hang on it; the worker's id stays sealed until nothing is owed for it,
-and the keyed hash that lets nobody take part twice until identities are purged (server.privacy.retention).
+Erasure deletes answers, telemetry, the prescreen, the questionnaire and the times in between. A bare row remains, with
+the time of consent and how the run ended, because payments refer to it. The encrypted worker id remains until nothing
+is owed to the listener; the keyed hash that prevents taking part twice remains until identities are purged
+(server.privacy.retention).
 
-Every erasure is first written into a journal outside the database, by the run's random pseudonym. A backup knows
-nothing of what was erased after it was made, so the journal is replayed whenever the server starts, or a command opens
-the study that writes into the log: the erased stay erased. ROOTNOTE_ERASURES says where the journal lies (default:
-erasures.jsonl in the study's folder); it belongs beside the backups.
+Every erasure is first recorded in a journal outside the database, by the run's random pseudonym. A backup does not
+contain later erasures, so the journal is replayed whenever the server starts, and whenever a command opens the study
+and writes to the log. ROOTNOTE_ERASURES names the journal (default: erasures.jsonl in the study's folder); keep a copy
+of it with the backups.
 """
 
 from __future__ import annotations
@@ -51,15 +52,15 @@ DELETED = (Response, Answer, PrescreenItem, PrescreenResult, ClipDelivery)
 
 @dataclass(frozen=True)
 class Journal:
-    """Erasures in a file of their own: one JSON object a line, added only."""
+    """The append-only file of erasures: one JSON object per line."""
 
     path: Path
 
-    def note(self, pseudonym: str, at: datetime) -> None:
-        """Write down an erasure, to the disk.
+    def record(self, pseudonym: str, at: datetime) -> None:
+        """Append an erasure and flush it to disk.
 
         Raises:
-            RootnoteError: where the file cannot be written; nothing may be erased then.
+            RootnoteError: if the file cannot be written; then nothing may be erased.
         """
         line = f"{json.dumps({'assignment': pseudonym, 'at': at.astimezone(UTC).isoformat()})}\n".encode()
         try:
@@ -67,10 +68,10 @@ class Journal:
             number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             try:
                 fcntl.flock(number, fcntl.LOCK_EX)
-                _belong_to_folder(number, self.path)
-                whole = _cut_tail(number)
+                _inherit_owner(number, self.path)
+                complete = _truncate_partial_line(number)
                 if os.write(number, line) != len(line):
-                    os.ftruncate(number, whole)
+                    os.ftruncate(number, complete)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(number)
             finally:
@@ -78,14 +79,14 @@ class Journal:
         except OSError as error:
             raise RootnoteError(
                 f"the journal of erasures {self.path} cannot be written ({error.strerror}); "
-                "ROOTNOTE_ERASURES says where it lies."
+                "make it writable, or name another file in ROOTNOTE_ERASURES."
             ) from None
 
     def read(self) -> Iterator[tuple[str, datetime]]:
-        """Every erasure: the run's pseudonym and when.
+        """Every erasure: the run's pseudonym, and when.
 
         Raises:
-            RootnoteError: where the file cannot be read, or a line but the last is damaged.
+            RootnoteError: if the file cannot be read, or a line other than the last is damaged.
         """
         try:
             lines = self.path.read_text("utf-8").splitlines()
@@ -95,34 +96,34 @@ class Journal:
             raise RootnoteError(f"the journal of erasures {self.path} cannot be read: {error}.") from None
         for number, line in enumerate(lines, start=1):
             try:
-                told = json.loads(line)
-                yield str(told["assignment"]), datetime.fromisoformat(told["at"])
+                entry = json.loads(line)
+                yield str(entry["assignment"]), datetime.fromisoformat(entry["at"])
             except (ValueError, KeyError, TypeError):
-                if number < len(lines):  # a last line may be cut short: its erasure was never confirmed
+                if number < len(lines):  # the last line may be incomplete: its erasure was never confirmed
                     raise RootnoteError(
-                        f"line {number} of the journal of erasures {self.path} is damaged; mend it by hand."
+                        f"line {number} of the journal of erasures {self.path} is damaged; correct it by hand."
                     ) from None
 
-    def add(self, other: Journal) -> int:
-        """Note what another journal holds and this one does not; how much it was."""
-        known, before = dict(self.read()), list(other.read())
-        missing = [(pseudonym, at) for pseudonym, at in before if pseudonym not in known]
+    def merge(self, other: Journal) -> int:
+        """Add the erasures that only another journal contains; returns how many."""
+        known, others = dict(self.read()), list(other.read())
+        missing = [(pseudonym, at) for pseudonym, at in others if pseudonym not in known]
         for pseudonym, at in missing:
-            self.note(pseudonym, at)
+            self.record(pseudonym, at)
         return len(missing)
 
 
-def _cut_tail(number: int) -> int:
-    """Take away a last line that was cut short, whose erasure was never confirmed; the size that remains."""
+def _truncate_partial_line(number: int) -> int:
+    """Remove an incomplete last line, whose erasure was never confirmed; returns the remaining size in bytes."""
     size = os.fstat(number).st_size
-    whole = os.pread(number, size, 0).rfind(b"\n") + 1
-    if whole != size:
-        os.ftruncate(number, whole)
-    return whole
+    complete = os.pread(number, size, 0).rfind(b"\n") + 1
+    if complete != size:
+        os.ftruncate(number, complete)
+    return complete
 
 
-def _belong_to_folder(number: int, path: Path) -> None:
-    """A file that root makes belongs to whose folder it is in, so that the server can go on writing it."""
+def _inherit_owner(number: int, path: Path) -> None:
+    """Give a file that root creates to the owner of its folder, so that the server can still write it."""
     if os.geteuid() == 0:
         owner = path.parent.stat()
         os.fchown(number, owner.st_uid, owner.st_gid)
@@ -134,18 +135,18 @@ def _belong_to_folder(number: int, path: Path) -> None:
 def erase(
     session: Session, journal: Journal | None, assignment: Assignment, now: datetime, who: str, reason: str = ""
 ) -> bool:
-    """Delete what a listener answered; False where it was done before.
+    """Delete a listener's answers; False if they were erased before.
 
     Args:
-        journal: None only where the journal itself is replayed.
+        journal: None only while the journal itself is replayed, or for a study without real listeners.
 
     Raises:
-        RootnoteError: where the journal cannot be written; nothing is deleted then.
+        RootnoteError: if the journal cannot be written; then nothing is deleted.
     """
     if assignment.erased_at is not None:
         return False
     if journal is not None:
-        journal.note(assignment.pseudonym, now)
+        journal.record(assignment.pseudonym, now)
     for table in DELETED:
         session.execute(delete(table).where(table.assignment_id == assignment.id))
     if assignment.state in ACTIVE:
@@ -166,20 +167,20 @@ def _free_place(session: Session, assignment: Assignment) -> None:
 
 
 def replay(session: Session, journal: Journal, now: datetime) -> int:
-    """Erase again what a restored database holds; how much it was."""
-    wanted = dict(journal.read())
-    if not wanted:
+    """Repeat erasures that a restored database does not contain; returns how many."""
+    erased = dict(journal.read())
+    if not erased:
         return 0
-    again = select(Assignment).where(Assignment.pseudonym.in_(wanted), Assignment.erased_at.is_(None))
-    again = again.order_by(Assignment.id).with_for_update()
-    return sum(erase(session, None, one, now, REPLAYED) for one in session.scalars(again).all())
+    restored = select(Assignment).where(Assignment.pseudonym.in_(erased), Assignment.erased_at.is_(None))
+    restored = restored.order_by(Assignment.id).with_for_update()
+    return sum(erase(session, None, one, now, REPLAYED) for one in session.scalars(restored).all())
 
 
-# ------------------------------------------------------------------ who they were
+# ------------------------------------------------------------------ identities
 
 
-def forget_the_erased(session: Session, pay: PayConfig) -> int:
-    """Delete the sealed identities of those erased to whom nothing is owed any more; how many were deleted."""
+def delete_erased_identities(session: Session, pay: PayConfig) -> int:
+    """Delete the encrypted identities of erased listeners to whom nothing is owed; returns how many."""
     erased = select(Assignment).where(Assignment.erased_at.is_not(None))
     settled = [one for one in session.scalars(erased) if is_settled(session, one, pay)]
     rows = [row for one in settled if (row := session.get(VaultEntry, one.listener.pseudonym)) is not None]
@@ -190,15 +191,15 @@ def forget_the_erased(session: Session, pay: PayConfig) -> int:
 
 
 def is_settled(session: Session, assignment: Assignment, pay: PayConfig) -> bool:
-    """Whether nothing is owed to this listener, and nothing of theirs waits at a marketplace."""
-    mine = select(MarketplaceSubmission.id).where(
+    """Whether nothing is owed to this listener, and no submission of theirs is open at a marketplace."""
+    open_submission = select(MarketplaceSubmission.id).where(
         MarketplaceSubmission.assignment_id == assignment.id, MarketplaceSubmission.status.in_(LIVE)
     )
-    if assignment.state in ACTIVE or session.scalar(mine.limit(1)) is not None:
+    if assignment.state in ACTIVE or session.scalar(open_submission.limit(1)) is not None:
         return False
-    booked = list(session.scalars(select(Payment).where(Payment.assignment_id == assignment.id)))
-    if any(one.state == "pending" for one in booked):
+    payments = list(session.scalars(select(Payment).where(Payment.assignment_id == assignment.id)))
+    if any(one.state == "pending" for one in payments):
         return False
-    if ledger.owed(assignment, booked, pay) is None:
+    if ledger.owed(assignment, payments, pay) is None:
         return True
     return ledger.is_rejected(ledger.submissions_of(session, assignment))

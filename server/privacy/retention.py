@@ -1,10 +1,10 @@
-"""Retention: when identities are due to be deleted, and deleting them for good.
+"""Retention: when identities are due for deletion, and deleting them permanently.
 
-`privacy.identity_days` of study.toml counts from the last payment, or from the closing where that came later. Until
-the study is closed and everybody is paid nothing is due: without an id nobody could be paid, or told from somebody who
-comes twice. What goes then is the vault, the keyed hashes of workers and of what they handed in, and everything that
-follows from them: the addresses of those who came by name, and completion codes, which a marketplace can join to a
-person. A code's keyed hash stays, so that its owner alone can still have their answers erased.
+`privacy.identity_days` of study.toml counts from the last payment, or from the closing if that was later. Nothing is
+due until the study is closed and everyone is paid, because without an id nobody could be paid, or recognised when they
+come a second time. A purge deletes the vault, the keyed hashes of workers and submissions, and everything derived from
+them: the page addresses of listeners who came with a marketplace id, and completion codes, which a marketplace can link
+to a person. The keyed hash of a code remains, so that only its owner can still have their answers erased.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine, delete, func, or_, select
 from sqlalchemy.orm import Session
 
+from embeddings.wording import counted
 from server.assignments.experiment import Clock
 from server.audit import study_control
 from server.db import database
@@ -30,13 +31,13 @@ SERVER = "(server)"
 
 @dataclass(frozen=True)
 class RetentionStatus:
-    """Where the deletion of identities stands.
+    """The state of the deletion of identities.
 
-    `kept`: people of whom something still tells who they are; `due`: when that goes, None while it is not known and
-    `waiting` says for what; `purged` and `purged_at`: how many are deleted so far, and when last.
+    `stored`: listeners who can still be identified; `due`: when their identities are deleted, None while `waiting` says
+    what must happen first; `purged` and `purged_at`: how many have been deleted, and when last.
     """
 
-    kept: int
+    stored: int
     due: datetime | None
     waiting: str
     purged: int
@@ -44,29 +45,29 @@ class RetentionStatus:
 
 
 def status(session: Session, config: StudyConfig, now: datetime) -> RetentionStatus:
-    """Where the deletion of identities stands."""
-    found, waiting = study_control.control(session), _waiting_for(session, config, now)
+    """The state of the deletion of identities."""
+    control, waiting = study_control.control(session), _waiting_for(session, config, now)
     due = None if waiting else _last_event(session) + timedelta(days=config.privacy.identity_days)
-    return RetentionStatus(len(_named(session)), due, waiting, found.purged, found.purged_at)
+    return RetentionStatus(len(_identifiable(session)), due, waiting, control.purged, control.purged_at)
 
 
-def blocked(session: Session, now: datetime) -> str:
-    """Why identities may not go at all, whoever asks: something is under way that needs them; "" where nothing is."""
-    found, launch = study_control.control(session), ledger.launch(session)
-    if found.recruiting or (found.closed_at is None and (launch is None or launch.closed_at is None)):
+def blocking_reason(session: Session, now: datetime) -> str:
+    """Why identities cannot be deleted now, even on request; "" if they can."""
+    control, launch = study_control.control(session), ledger.launch(session)
+    if control.recruiting or (control.closed_at is None and (launch is None or launch.closed_at is None)):
         return "the study is not closed"
     held = select(Place.id).where(Place.assignment_id.is_not(None), ~Place.filled, Place.expires_at > now)
     if session.scalar(held.limit(1)) is not None:
-        return "somebody is listening still"
+        return "a listener is still taking part"
     if ledger.pending(session):
-        return "payments are in doubt (`rootnote server sync`)"
+        return "payments are in an unknown state (run `rootnote server sync`)"
     if session.scalar(select(Posting.id).where(Posting.settled_at.is_(None)).limit(1)) is not None:
-        return "openings at the marketplace are not settled (`rootnote server sync`)"
+        return "postings at the marketplace are not settled (run `rootnote server sync`)"
     return ""
 
 
-def owed(session: Session, config: StudyConfig) -> int:
-    """How many people of the launch are not paid; without a launch nobody is in our books."""
+def count_unpaid(session: Session, config: StudyConfig) -> int:
+    """How many listeners of the launch have not been paid; without a launch, Rootnote pays nobody."""
     if ledger.launch(session) is None:
         return 0
     ended = session.scalars(select(Assignment).where(Assignment.state.not_in(ACTIVE))).all()
@@ -74,15 +75,16 @@ def owed(session: Session, config: StudyConfig) -> int:
 
 
 def _waiting_for(session: Session, config: StudyConfig, now: datetime) -> str:
-    """What must happen before identities are due; "" where nothing must."""
-    if found := blocked(session, now):
-        return found
-    number = owed(session, config)
-    return f"{number} people are not paid (`rootnote server pay`)" if number else ""
+    """What must happen before identities are due; "" if nothing."""
+    if reason := blocking_reason(session, now):
+        return reason
+    number = count_unpaid(session, config)
+    verb = "has" if number == 1 else "have"
+    return f"{counted(number, 'listener')} {verb} not been paid (run `rootnote server pay`)" if number else ""
 
 
 def _last_event(session: Session) -> datetime:
-    """When the last payment was made, or the study closed."""
+    """When the last payment was made or the study was closed, whichever is later."""
     launch = ledger.launch(session)
     moments = [
         study_control.control(session).closed_at,
@@ -92,72 +94,74 @@ def _last_event(session: Session) -> datetime:
     return max(moment for moment in moments if moment is not None)
 
 
-def _named(session: Session) -> list[Listener]:
-    """Listeners of whom something tells who they are."""
-    sealed = select(VaultEntry.pseudonym)
-    return list(
-        session.scalars(select(Listener).where(or_(Listener.worker_hash.is_not(None), Listener.pseudonym.in_(sealed))))
-    )
+def _identifiable(session: Session) -> list[Listener]:
+    """Listeners who can still be identified."""
+    in_vault = Listener.pseudonym.in_(select(VaultEntry.pseudonym))
+    return list(session.scalars(select(Listener).where(or_(Listener.worker_hash.is_not(None), in_vault))))
 
 
 # ------------------------------------------------------------------ deleting
 
 
-def purge(session: Session, door: TokenSigner, now: datetime, who: str, reason: str = "") -> int:
-    """Delete everything that tells who anybody is; of how many people it was."""
-    found = study_control.control(session, lock=True)
-    people = _named(session)
-    numbers = {one.id for one in people}
+def purge(session: Session, signer: TokenSigner, now: datetime, who: str, reason: str = "") -> int:
+    """Delete everything that identifies listeners; returns how many were identifiable."""
+    control = study_control.control(session, lock=True)
+    listeners = _identifiable(session)
+    ids = {listener.id for listener in listeners}
     session.execute(delete(VaultEntry))
-    for listener in people:
+    for listener in listeners:
         listener.worker_hash = None
     for row in session.scalars(select(MarketplaceSubmission)):
         row.key = secrets.token_hex(32)
-    _unname_payments(session)
+    _replace_payment_tokens(session)
     for assignment in session.scalars(select(Assignment)):
-        if assignment.listener_id in numbers:  # an address that follows from a name; others are random
+        if assignment.listener_id in ids:  # derived from the worker id; others are random
             assignment.entry_hash, assignment.token_hash = secrets.token_hex(32), secrets.token_hex(32)
         if not assignment.completion_code.startswith("~"):
-            assignment.completion_code = door.hidden_code(assignment.completion_code)
-    found.purged, found.purged_at = found.purged + len(people), now
-    study_control.write_log(session, who, "purged identities", now, detail=f"{len(people)} people", reason=reason)
+            assignment.completion_code = signer.hidden_code(assignment.completion_code)
+    control.purged, control.purged_at = control.purged + len(listeners), now
+    detail = counted(len(listeners), "listener")
+    study_control.write_log(session, who, "purged identities", now, detail=detail, reason=reason)
     session.flush()
-    return len(people)
+    return len(listeners)
 
 
-def _unname_payments(session: Session) -> None:
-    """Draw anew what a marketplace shows beside a worker's id: marks of payments, and of places made for one worker."""
+def _replace_payment_tokens(session: Session) -> None:
+    """Replace what a marketplace shows next to a worker's id: tokens of payments, and of postings for one worker."""
     for payment in session.scalars(select(Payment)):
         payment.token = f"paid-{secrets.token_hex(12)}"
-    for opening in session.scalars(select(Posting).where(Posting.owed_to.is_not(None))):
-        other = f"gone-{secrets.token_hex(12)}"
-        for row in session.scalars(
-            select(MarketplaceSubmission).where(MarketplaceSubmission.opening == opening.market_id)
-        ):
-            row.opening = other
-        opening.token = opening.market_id = other
+    for posting in session.scalars(select(Posting).where(Posting.owed_to.is_not(None))):
+        replacement = f"gone-{secrets.token_hex(12)}"
+        submissions = select(MarketplaceSubmission).where(MarketplaceSubmission.opening == posting.market_id)
+        for submission in session.scalars(submissions):
+            submission.opening = replacement
+        posting.token = posting.market_id = replacement
 
 
-def purge_automatically(engine: Engine, config: StudyConfig, door: TokenSigner, clock: Clock) -> int:
-    """Do what is due: forget the erased who are paid, and everybody once their time has come; how many went."""
+def purge_automatically(engine: Engine, config: StudyConfig, signer: TokenSigner, clock: Clock) -> int:
+    """Delete the identities that are due: of erased listeners who are paid, and of everyone after the retention period.
+
+    Returns:
+        How many were deleted.
+    """
     with database.reading(engine) as session:
         if not _has_work(session, config, clock()):
             return 0
     with database.writing(engine) as session, session.begin():
-        study_control.control(session, lock=True)  # of several processes one does it, and the rest find it done
-        gone = erasure.forget_the_erased(session, config.pay)
+        study_control.control(session, lock=True)  # one process does it; the others then find it done
+        deleted = erasure.delete_erased_identities(session, config.pay)
         state = status(session, config, clock())
-        if state.due is not None and state.due <= clock() and state.kept:
+        if state.due is not None and state.due <= clock() and state.stored:
             reason = f"{config.privacy.identity_days:g} days after the last payment"
-            gone += purge(session, door, clock(), SERVER, reason)
-    return gone
+            deleted += purge(session, signer, clock(), SERVER, reason)
+    return deleted
 
 
 def _has_work(session: Session, config: StudyConfig, now: datetime) -> bool:
     erased = select(VaultEntry.pseudonym).join(Listener, Listener.pseudonym == VaultEntry.pseudonym).join(Assignment)
     if session.scalar(erased.where(Assignment.erased_at.is_not(None)).limit(1)) is not None:
         return True
-    if not _named(session):
+    if not _identifiable(session):
         return False
     state = status(session, config, now)
-    return state.due is not None and state.due <= now and state.kept > 0
+    return state.due is not None and state.due <= now and state.stored > 0

@@ -1,7 +1,8 @@
-"""Disclosure: everything that is kept of one person, for them (GDPR articles 15 and 20).
+"""Subject access requests: everything that is stored about one person, for them (GDPR articles 15 and 20).
 
-Conventions: the account is JSON; times are UTC (ISO 8601), money is US dollars, choices are those of the listener; what
-the study's design says of a clip is not the listener's data and stays out, so that nobody is unblinded by it.
+The answer is a JSON object; times are UTC (ISO 8601), money is US dollars. It contains the listener's own choices. What
+the study's design says about a clip (its bin) is not the listener's data and is left out, so that an answer unblinds
+nobody.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from server.db.models import (
     Response,
     VaultEntry,
 )
-from server.identity import vault as privacy
+from server.identity import vault as identity_vault
 from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault
 from server.privacy import consent_texts, retention
@@ -34,46 +35,48 @@ RIGHTS = (
     "You may have your answers erased: at /withdraw with your completion code, or by writing to the contact. You may "
     "complain to the review board named in the consent text, or to a data protection authority."
 )
-HIDDEN = {"id", "assignment_id", "token_hash", "entry_hash", "listener_id", "sound", "params"}
+OMITTED = {"id", "assignment_id", "token_hash", "entry_hash", "listener_id", "sound", "params"}
 
 
-def find(session: Session, door: TokenSigner, wanted: str, *, worker: bool = False) -> Assignment | None:
-    """The run of a completion code or a pseudonym, or of a worker's id at the marketplace."""
+def find(session: Session, signer: TokenSigner, wanted: str, *, worker: bool = False) -> Assignment | None:
+    """The run with a completion code or pseudonym, or of a worker by their id at the marketplace."""
     runs = select(Assignment).join(Listener, Assignment.listener_id == Listener.id)
     if worker:
-        return session.scalar(runs.where(Listener.worker_hash == door.worker_hash(wanted)))
-    found = find_code(session, door, wanted)
+        return session.scalar(runs.where(Listener.worker_hash == signer.worker_hash(wanted)))
+    found = find_code(session, signer, wanted)
     return found or session.scalar(runs.where((Assignment.pseudonym == wanted) | (Listener.pseudonym == wanted)))
 
 
-def find_code(session: Session, door: TokenSigner, code: str, *, lock: bool = False) -> Assignment | None:
-    """The run of a completion code, as somebody types it; `lock` where it is about to change."""
-    plain = "".join(code.upper().split()).replace("-", "")
-    if not (plain.isascii() and plain.isalnum()):
+def find_code(session: Session, signer: TokenSigner, code: str, *, lock: bool = False) -> Assignment | None:
+    """The run with a completion code, in any capitalisation and with spaces or hyphens; `lock`: for a change."""
+    typed = "".join(code.upper().split()).replace("-", "")
+    if not (typed.isascii() and typed.isalnum()):
         return None
-    query = select(Assignment).where(Assignment.completion_code.in_((plain, door.hidden_code(plain))))
+    query = select(Assignment).where(Assignment.completion_code.in_((typed, signer.hidden_code(typed))))
     return session.scalar(query.with_for_update() if lock else query)
 
 
 def personal_data(
     session: Session, config: StudyConfig, vault: Vault | None, assignment: Assignment, now: datetime
 ) -> dict[str, Any]:
-    """Everything that is kept of one person.
+    """Everything that is stored about one person.
 
     Raises:
-        RootnoteError: where their identity is sealed under another key.
+        RootnoteError: if their identity is encrypted with another key.
     """
-    number, kept = assignment.id, retention.status(session, config, now)
+    number, identities = assignment.id, retention.status(session, config, now)
     payments = session.scalars(select(Payment).where(Payment.assignment_id == number))
     version = next((one for one in consent_texts.versions(session) if one.hash == assignment.consent_version), None)
     return {
         "study": config.study.name,
         "contact": config.study.contact,
-        "purpose": "Research: whether a computer's measure of musical similarity agrees with people's hearing.",
-        "recipients": "The study's researchers; the marketplace, if you came from one. Publications hold no names.",
+        "purpose": "Research on whether a computed measure of musical similarity agrees with what people hear.",
+        "recipients": "The study's researchers; the marketplace, if you came from one. Publications contain no names.",
         "kept_until": {
-            "identity": _iso(kept.due) if kept.due else f"{config.privacy.identity_days:g} days after the last payment",
-            "answers": "for as long as the research needs them, under a random name",
+            "identity": _iso(identities.due)
+            if identities.due
+            else f"{config.privacy.identity_days:g} days after the last payment",
+            "answers": "for as long as the research needs them, under a random pseudonym",
         },
         "rights": RIGHTS,
         "identity": _identity(session, vault, assignment),
@@ -91,18 +94,18 @@ def personal_data(
         "payments": [_payment(one) for one in payments],
         "log": [
             {"at": _iso(one.at), "what": one.what, "detail": one.detail, "reason": one.reason}
-            for one in session.scalars(select(LogEntry).where(_names(assignment)))
+            for one in session.scalars(select(LogEntry).where(_mentions(assignment)))
         ],
     }
 
 
 def _payment(one: Payment) -> dict[str, Any]:
-    told = {"kind": one.kind, "usd": one.cents / 100, "state": one.state, "reason": one.reason}
-    return told | {"at": _iso(one.paid_at)}
+    values = {"kind": one.kind, "usd": one.cents / 100, "state": one.state, "reason": one.reason}
+    return values | {"at": _iso(one.paid_at)}
 
 
-def _names(assignment: Assignment) -> ColumnElement[bool]:
-    """The entries of the log that speak of one run."""
+def _mentions(assignment: Assignment) -> ColumnElement[bool]:
+    """The condition for log entries that mention one run."""
     return or_(LogEntry.detail.contains(assignment.pseudonym), LogEntry.reason.contains(assignment.pseudonym))
 
 
@@ -110,8 +113,8 @@ def _identity(session: Session, vault: Vault | None, assignment: Assignment) -> 
     if session.get(VaultEntry, assignment.listener.pseudonym) is None:
         return None
     if vault is None:
-        return {"sealed": "an identifier is kept encrypted; ROOTNOTE_VAULT_KEY opens it"}
-    found = privacy.recall(session, vault, assignment.listener)
+        return {"sealed": "an identifier is stored encrypted; set ROOTNOTE_VAULT_KEY to read it"}
+    found = identity_vault.recall(session, vault, assignment.listener)
     return {"worker": found.worker, "submission": found.submission, "opening": found.opening} if found else None
 
 
@@ -121,10 +124,10 @@ def _all(session: Session, table: Any, number: int) -> list[Any]:
 
 def _row(row: Any) -> dict[str, Any]:
     columns = (column.key for column in row.__table__.columns)
-    return {name: _plain(getattr(row, name)) for name in columns if name not in HIDDEN}
+    return {name: _json_value(getattr(row, name)) for name in columns if name not in OMITTED}
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     return _iso(value) if isinstance(value, datetime) else value
 
 

@@ -1,7 +1,7 @@
-/* Live parts: fetch this page again every ten seconds and put its [data-live] parts in place; all else is the server's. */
+/* Fetch this page again every ten seconds and replace its [data-live] parts; the server renders everything. */
 "use strict";
 
-const EVERY = 10000;
+const INTERVAL_MS = 10000;
 const box = document.querySelector("[data-refreshing]");
 const pause = document.querySelector("[data-pause]");
 let paused = false;
@@ -11,8 +11,8 @@ async function refresh() {
   let reply = null;
   try {
     reply = await fetch(location.href, { headers: { "Rootnote-Live": "1" }, cache: "no-store" });
-  } catch { return; /* no connection: the next time perhaps */ }
-  if (reply.redirected) return location.reload(); /* signed out: the page says so */
+  } catch { return; /* no connection: try again at the next interval */ }
+  if (reply.redirected) return location.reload(); /* signed out: show the sign-in page */
   if (!reply.ok) return;
   const fresh = new DOMParser().parseFromString(await reply.text(), "text/html");
   for (const part of document.querySelectorAll("[data-live][id]")) {
@@ -28,7 +28,7 @@ if (box && document.querySelector("main [data-live]")) {
   box.hidden = false;
   pause.addEventListener("click", () => {
     paused = !paused;
-    pause.textContent = paused ? "Go on" : "Pause";
+    pause.textContent = paused ? "Resume" : "Pause";
   });
-  setInterval(refresh, EVERY);
+  setInterval(refresh, INTERVAL_MS);
 }

@@ -1,4 +1,4 @@
-"""A researcher at the desk in a real browser: its pages fit, are accessible, refresh themselves, and need no script."""
+"""The desk in a real browser: its pages fit, are accessible, refresh themselves, and work without scripts."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.browser
 PASSWORD = "correct horse battery"
 SIZES = ({"width": 390, "height": 844}, {"width": 1280, "height": 800})
 PAGES = (
-    "", "listeners", "triplets", "questions", "agreement", "study", "log", "account", "people", "people/anna",
-    "people/ben",
+    "", "listeners", "triplets", "questions", "agreement", "study", "log", "account", "users", "users/anna",
+    "users/ben",
 )  # fmt: skip
 ENDS = {
     AssignmentState.FINISHED: 10,
@@ -42,15 +42,15 @@ ENDS = {
 
 @pytest.fixture(scope="module")
 def desk(site: str, study: Study) -> Iterator[str]:
-    """The desk's address: some listeners are through, and anna may sign in."""
+    """The desk's address; some listeners have finished, anna is an owner and ben a monitor."""
     engine = database.connect(URL.create("sqlite", database=str(study.folder / "rootnote.sqlite3")))
     fill(engine, study, datetime.now(UTC), ENDS)
     engine.dispose()
     command = [sys.executable, "-m", "rootnote", "server", "user", "add", "anna", str(study.folder)]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ROOTNOTE_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ROOTNOTE_")}
     subprocess.run(
         command,
-        env=kept | {"ROOTNOTE_SECRET": SECRET, "ROOTNOTE_DESK_PASSWORD": PASSWORD},
+        env=inherited | {"ROOTNOTE_SECRET": SECRET, "ROOTNOTE_DESK_PASSWORD": PASSWORD},
         check=True,
         capture_output=True,
     )
@@ -102,7 +102,7 @@ def test_the_overview_refreshes_itself(browser: Browser, desk: str, study: Study
         page.clock.run_for(10_500)
         expect(tile).to_contain_text("11 of 18")
         page.click("[data-pause]")
-        expect(page.locator("[data-pause]")).to_have_text("Go on")
+        expect(page.locator("[data-pause]")).to_have_text("Resume")
 
 
 def test_without_a_script(browser: Browser, desk: str) -> None:
@@ -112,13 +112,13 @@ def test_without_a_script(browser: Browser, desk: str) -> None:
         page.fill("#name", "anna")
         page.fill("#password", "not the password")
         page.click("button.primary")
-        expect(page.get_by_role("alert")).to_contain_text("do not go together")
+        expect(page.get_by_role("alert")).to_contain_text("Wrong name or password")
         sign_in(page, desk)
         assert page.context.cookies()[0]["path"] == "/desk"
         page.click("nav >> text=Study")
         page.fill("#stop", "lunch")
         page.click("main button >> nth=0")
-        expect(page.locator(".standing")).to_contain_text("Recruiting is stopped")
+        expect(page.locator(".status")).to_contain_text("Recruiting stopped")
         page.click("main button >> nth=0")
         page.click("nav >> text=Listeners")
         page.select_option("#state", "finished")
@@ -130,14 +130,14 @@ def test_without_a_script(browser: Browser, desk: str) -> None:
         assert page.url.endswith("/desk/sign-in")
 
 
-def test_a_second_factor_is_set_up_and_asked_for(browser: Browser, desk: str) -> None:
-    """Without a script, on a telephone; with a script the pages are looked at by axe."""
+def test_setting_up_and_using_a_second_factor(browser: Browser, desk: str) -> None:
+    """On a phone, with scripts (checked by axe) and without."""
     problems: list[str] = []
     with browser.new_context(viewport=SIZES[0]) as context:  # type: ignore[arg-type]
         page = context.new_page()
         page.on("console", lambda message: problems.append(message.text))
 
-        def look() -> None:
+        def check_page() -> None:
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), page.url
             problems.extend(f"{page.url}: {violation['id']}" for violation in Axe().run(page).response["violations"])
 
@@ -148,25 +148,25 @@ def test_a_second_factor_is_set_up_and_asked_for(browser: Browser, desk: str) ->
         page.click("text=Set it up")
         key = page.locator("[data-key]").inner_text().replace(" ", "")
         assert page.locator(".qr svg").bounding_box()["width"] >= 200  # type: ignore[index]
-        look()
+        check_page()
         app, now = pyotp.TOTP(key), int(time.time())
         page.fill("#code", app.at(now))
         page.click("text=Turn it on")
         expect(page.locator("[data-codes] li")).to_have_count(10)
-        look()
-        page.click("text=I have kept them")
+        check_page()
+        page.click("text=I have saved them")
     with browser.new_context(viewport=SIZES[0], java_script_enabled=False) as context:  # type: ignore[arg-type]
         page = context.new_page()
         sign_in(page, desk, "ben")
         expect(page.locator("h1")).to_have_text("Your second factor")
         page.fill("#code", app.at(now))
         page.click("button.primary")
-        expect(page.get_by_role("alert")).to_contain_text("used before")
+        expect(page.get_by_role("alert")).to_contain_text("already been used")
         page.fill("#code", app.at(now + 30))
         page.click("button.primary")
         expect(page.locator("h1")).to_have_text("Overview")
         page.goto(f"{desk}listeners")
-        expect(page.locator("h1")).to_have_text("Not open to you")
+        expect(page.locator("h1")).to_have_text("Not allowed")
     assert problems == []
 
 

@@ -84,7 +84,7 @@ def test_questions_are_answered_by_keyboard_alone(browser: Browser, site: str, s
         page.keyboard.press("Space")  # sure: 1
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
-        alert = page.get_by_role("alert").filter(has_text="Not every answer could be taken")
+        alert = page.get_by_role("alert").filter(has_text="Please check these answers")
         expect(alert).to_be_visible()
         assert page.evaluate("() => document.activeElement.matches('[data-focus]')"), "a screen reader begins there"
         expect(page.get_by_label("How many years?")).to_have_attribute("aria-invalid", "true")

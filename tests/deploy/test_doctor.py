@@ -1,4 +1,4 @@
-"""The doctor finds a sound deployment sound, and every fault that is put into one."""
+"""The doctor finds no error in a sound deployment, and finds every fault introduced into one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from server.audit import study_control
 from server.db import database
 from server.db.models import Listener
 from server.doctor.check import DoctorContext
-from server.doctor.database import _is_far
+from server.doctor.database import _is_public
 from server.doctor.run import CHECKS, run_checks
 from server.identity.arrival import Arrival
 from server.identity.vault import Vault, new_key, remember
@@ -51,16 +51,16 @@ def study(tmp_path: Path) -> Study:
 
 
 def found(study: Study, check: str, **environment: str) -> dict[str, str]:
-    """What one check finds: text -> state, mends included."""
+    """What one check finds: text and fix -> level."""
     environment = {"ROOTNOTE_SECRET": SECRET} | environment
-    case = DoctorContext(study, read_settings(study, environment, secret=False), environment)
+    deployment = DoctorContext(study, read_settings(study, environment, secret=False), environment)
     skip = set(CHECKS) - {check}
-    return {f"{finding.text} {finding.mend}": finding.state for _, finding in run_checks(case, skip)}
+    return {f"{finding.text} {finding.fix}": finding.level for _, finding in run_checks(deployment, skip)}
 
 
-def wrong(findings: dict[str, str], *words: str) -> bool:
-    """Whether something wrong was found that has these words."""
-    return any(state == "wrong" and all(word in text for word in words) for text, state in findings.items())
+def error(findings: dict[str, str], *words: str) -> bool:
+    """Whether an error was found that has these words."""
+    return any(level == "error" and all(word in text for word in words) for text, level in findings.items())
 
 
 # ------------------------------------------------------------------ a sound deployment
@@ -86,22 +86,23 @@ def test_a_sound_deployment(study: Study, roles: Roles, tmp_path: Path, monkeypa
         sick = CliRunner().invoke(rootnote.cli, ["server", "doctor", str(study.folder)])
         assert sick.exit_code == 1
         assert "backups   " in sick.output
-        assert "1 to mend before listeners come." in sick.output
+        assert "1 error to fix" in sick.output
         made = CliRunner().invoke(rootnote.cli, ["server", "backup", str(study.folder)])
         assert made.exit_code == 0, made.output
         done = CliRunner().invoke(rootnote.cli, ["server", "doctor", str(study.folder), "--json"])
     app.extensions["rootnote"].engine.dispose()
-    told = json.loads(done.output)
-    assert (done.exit_code, told["fit"]) == (0, True), done.output
-    assert {one["check"] for one in told["findings"]} == set(CHECKS)
-    good = " ".join(one["text"] for one in told["findings"] if one["state"] == "ok")
+    report = json.loads(done.output)
+    assert (done.exit_code, report["fit"]) == (0, True), done.output
+    assert {one["check"] for one in report["findings"]} == set(CHECKS)
+    assert set(report["findings"][0]) == {"check", "level", "text", "fix"}
+    good = " ".join(one["text"] for one in report["findings"] if one["level"] == "ok")
     for words in (
         "is ready",
         "headers arrive",
-        "certificate is good for",
+        "certificate is valid for",
         "neither drop, alter",
         "newest",
-        "stimuli are as",
+        "stimuli present",
     ):
         assert words in good
     assert SECRET not in done.output
@@ -113,9 +114,9 @@ def test_a_sound_deployment(study: Study, roles: Roles, tmp_path: Path, monkeypa
 
 def test_secrets(study: Study) -> None:
     assert found(study, "secrets") == {f"ROOTNOTE_SECRET has {len(SECRET)} characters. ": "ok"}
-    assert wrong(found(study, "secrets", ROOTNOTE_SECRET=""), "ROOTNOTE_SECRET is not set")
-    assert wrong(found(study, "secrets", ROOTNOTE_SECRET="abc" * 20), "can be guessed")
-    assert "look" in found(study, "secrets", ROOTNOTE_DESK_PASSWORD="a password").values()
+    assert error(found(study, "secrets", ROOTNOTE_SECRET=""), "ROOTNOTE_SECRET is not set")
+    assert error(found(study, "secrets", ROOTNOTE_SECRET="abc" * 20), "can be guessed")
+    assert "warning" in found(study, "secrets", ROOTNOTE_DESK_PASSWORD="a password").values()
 
 
 @pytest.mark.both_databases
@@ -123,32 +124,32 @@ def test_rights_and_the_log(site: Site, tmp_path: Path) -> None:
     url = {"ROOTNOTE_DATABASE_URL": site.database_url}
     walker = site.walker().consent("?worker=ann")
     walker.go("withdraw", confirm="yes")
-    assert any("(1 erasures)" in text for text in found(site.study, "rights", **url))
+    assert any("(1 erasure)" in text for text in found(site.study, "rights", **url))
     assert set(found(site.study, "log", **url).values()) == {"ok"}
     journal = tmp_path / "journal"
     journal.write_text("nonsense\nnonsense\n")
-    assert wrong(found(site.study, "rights", **url, ROOTNOTE_ERASURES=str(journal)), "Line 1 of the journal")
+    assert error(found(site.study, "rights", **url, ROOTNOTE_ERASURES=str(journal)), "Line 1 of the journal")
     engine = site.app.extensions["rootnote"].engine
     with database.writing(engine) as session, session.begin():
         study_control.close(session, "anna", "everybody was heard", datetime.now(UTC) - timedelta(days=31))
-    assert wrong(found(site.study, "rights", **url), "Who 1 people are was due", "rootnote server purge")
+    assert error(found(site.study, "rights", **url), "identities of 1 participant were due", "rootnote server purge")
     with database.writing(engine) as session, session.begin():
         session.execute(text("UPDATE log_head SET hash = 'x'"))
-    assert wrong(found(site.study, "log", **url), "The log is not as it was written", "audit --verify")
+    assert error(found(site.study, "log", **url), "The log has been changed", "audit --verify")
 
 
 def test_the_study_and_its_stimuli(study: Study) -> None:
-    assert "wrong" not in found(study, "study").values()
+    assert "error" not in found(study, "study").values()
     (study.folder / "consent.md").write_text("Ask [YOUR NAME].")
     (study.folder / "debrief.md").unlink()
-    assert wrong(found(study, "study"), "consent.md", "[YOUR NAME]")
-    assert wrong(found(study, "study"), "debrief.md is missing")
+    assert error(found(study, "study"), "consent.md", "[YOUR NAME]")
+    assert error(found(study, "study"), "debrief.md is missing")
     sound = next(study.stimuli.iterdir())
     sound.write_bytes(sound.read_bytes()[:-1])
-    assert wrong(found(study, "stimuli"), "spoilt", "rootnote study build")
+    assert error(found(study, "stimuli"), "damaged", "rootnote study build")
     toml = study.folder / "study.toml"
     toml.write_text(toml.read_text() + "[bins]\nhalf_width = 0.03\n")
-    assert wrong(found(load_study(study.folder), "study"), "stale")
+    assert error(found(load_study(study.folder), "study"), "stale")
 
 
 @pytest.mark.both_databases
@@ -159,40 +160,40 @@ def test_the_database(site: Site) -> None:
     if site.database_url.startswith("sqlite"):
         path = Path(str(make_url(site.database_url).database))
         path.chmod(0o644)
-        assert wrong(found(site.study, "role", **url), "chmod go=")
+        assert error(found(site.study, "role", **url), "chmod go=")
         path.chmod(0o600)
-        assert set(found(site.study, "role", **url).values()) == {"look"}
+        assert set(found(site.study, "role", **url).values()) == {"warning"}
     else:
-        assert wrong(role, "is a superuser", "may drop and alter tables", "roles.sql")
+        assert error(role, "is a superuser", "can drop and alter tables", "roles.sql")
     with site.app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(text("UPDATE study SET schedule = 'another'"))
-    assert wrong(found(site.study, "database", **url), "another schedule")
+    assert error(found(site.study, "database", **url), "another schedule")
     with site.app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    assert wrong(found(site.study, "database", **url), "rootnote server migrate")
+    assert error(found(site.study, "database", **url), "rootnote server migrate")
 
 
 def test_the_desk(site: Site) -> None:
     url = {"ROOTNOTE_DATABASE_URL": site.database_url}
     required = url | {"ROOTNOTE_DESK_SECOND_FACTOR": "required"}
 
-    def told(words: str, **environment: str) -> list[str]:
-        return [state for text, state in found(site.study, "desk", **environment).items() if words in text]
+    def levels(words: str, **environment: str) -> list[str]:
+        return [level for text, level in found(site.study, "desk", **environment).items() if words in text]
 
-    assert told("rootnote server user add", **url) == ["look"]
+    assert levels("rootnote server user add", **url) == ["warning"]
     add_researcher(site, "anna")
-    assert told("0 of 1", **url) == ["look"]
-    assert told("0 of 1", **required) == ["ok"]
+    assert levels("0 of 1", **url) == ["warning"]
+    assert levels("0 of 1", **required) == ["ok"]
     visit = Visit(site).signed_in("anna")
     visit.enrol()
     assert set(found(site.study, "desk", **url).values()) == {"ok"}
-    assert told("does not open 1 of 1", **url, ROOTNOTE_SECRET=SECRET[::-1]) == ["wrong"]
+    assert levels("does not decrypt 1 of 1", **url, ROOTNOTE_SECRET=SECRET[::-1]) == ["error"]
     with site.app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(text("UPDATE researchers SET role = 'monitor'"))
-    assert told("no owner", **url) == ["wrong"]
+    assert levels("no owner", **url) == ["error"]
     with site.app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    assert told("", **url) == ["unknown"]
+    assert levels("", **url) == ["unknown"]
 
 
 def test_identities(site: Site) -> None:
@@ -205,64 +206,64 @@ def test_identities(site: Site) -> None:
         remember(session, Vault([old]), listener, Arrival("A1WORKER"), site.clock.now)
     for keys in (old, f"{new},{old}"):
         assert set(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY=keys).values()) == {"ok"}
-    assert wrong(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY=new), "1 of 1", "cannot be paid")
-    assert wrong(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY="none"), "valid key")
+    assert error(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY=new), "1 of 1", "cannot be paid")
+    assert error(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY="none"), "valid key")
 
 
 def test_a_database_that_is_not_there_names_no_password(study: Study) -> None:
     away = found(study, "database", ROOTNOTE_DATABASE_URL="postgresql://anna:secret@127.0.0.1:9/study")
-    assert wrong(away, "cannot be reached", "127.0.0.1:9")
+    assert error(away, "cannot be reached", "127.0.0.1:9")
     assert "secret" not in str(away)
 
 
 def test_backups(study: Study, tmp_path: Path) -> None:
-    assert wrong(found(study, "backups"), "ROOTNOTE_BACKUPS names no folder")
+    assert error(found(study, "backups"), "ROOTNOTE_BACKUPS is not set")
     folder = tmp_path / "backups"
     folder.mkdir(mode=0o700)
-    assert wrong(found(study, "backups", ROOTNOTE_BACKUPS=str(folder)), "holds no backup")
+    assert error(found(study, "backups", ROOTNOTE_BACKUPS=str(folder)), "contains no backup")
     path = folder / "rootnote-20260301T020000Z.sqlite3"
     path.write_bytes(b"something")
     path.chmod(0o600)
-    assert set(found(study, "backups", ROOTNOTE_BACKUPS=str(folder)).values()) == {"ok", "look"}
+    assert set(found(study, "backups", ROOTNOTE_BACKUPS=str(folder)).values()) == {"ok", "warning"}
     os.utime(path, (time.time() - 80 * 3600,) * 2)
-    assert wrong(found(study, "backups", ROOTNOTE_BACKUPS=str(folder)), "is 3 days old", "daily")
+    assert error(found(study, "backups", ROOTNOTE_BACKUPS=str(folder)), "is 3 days old", "daily")
     os.utime(path)
     path.chmod(0o644)
-    assert wrong(found(study, "backups", ROOTNOTE_BACKUPS=str(folder)), "chmod -R go=")
-    assert set(found(study, "backups", ROOTNOTE_BACKUPS="provider").values()) == {"look"}
+    assert error(found(study, "backups", ROOTNOTE_BACKUPS=str(folder)), "chmod -R go=")
+    assert set(found(study, "backups", ROOTNOTE_BACKUPS="provider").values()) == {"warning"}
 
 
 def test_a_full_disk(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(study.folder)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=10 * 2**20))
-    assert wrong(found(study, "disk"), "make room")
+    assert error(found(study, "disk"), "make room")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(total=10 * 2**40, free=5 * 2**40))
     assert set(found(study, "disk").values()) == {"ok"}
 
 
-def test_the_clock_is_asked(study: Study) -> None:
-    assert set(found(study, "clock").values()) < {"ok", "look", "unknown"}
+def test_the_clock(study: Study) -> None:
+    assert set(found(study, "clock").values()) < {"ok", "warning", "unknown"}
 
 
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
         ({}, "ROOTNOTE_PUBLIC_URL is not set"),
-        ({"ROOTNOTE_PUBLIC_URL": "http://study.example.org"}, "no https"),
+        ({"ROOTNOTE_PUBLIC_URL": "http://study.example.org"}, "not https"),
         (
             {"ROOTNOTE_PUBLIC_URL": "https://127.0.0.1:9", "ROOTNOTE_TRUSTED_PROXIES": "1"},
             "cannot be reached from here",
         ),
-        ({"ROOTNOTE_PUBLIC_URL": "https://127.0.0.1:9"}, "limited as if they were one"),
+        ({"ROOTNOTE_PUBLIC_URL": "https://127.0.0.1:9"}, "share one rate limit"),
         ({"ROOTNOTE_PUBLIC_URL": "https://nowhere.invalid"}, "has no address"),
     ],
 )
-def test_addresses_that_are_none(study: Study, environment: dict[str, str], words: str) -> None:
-    assert wrong(found(study, "address", **environment), words)
+def test_invalid_addresses(study: Study, environment: dict[str, str], words: str) -> None:
+    assert error(found(study, "address", **environment), words)
 
 
 def test_what_a_proxy_does_to_pages(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A header removed, one doubled, a version told, /metrics opened, another server's page, a certificate run out."""
+    """A header removed or duplicated, a version revealed, /metrics open, a wrong page, an expiring certificate."""
     url = make_url(f"sqlite:///{tmp_path / 'answers.sqlite3'}")
     engine = database.connect(url)
     database.migrate(engine)
@@ -272,8 +273,8 @@ def test_what_a_proxy_does_to_pages(study: Study, tmp_path: Path, monkeypatch: p
 
     def proxy(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         def begin(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            kept = [(name, value) for name, value in headers if name != spoil.get("without")]
-            return start(spoil.get("status", status), kept + spoil.get("with", []), *rest)
+            passed_on = [(name, value) for name, value in headers if name != spoil.get("without")]
+            return start(spoil.get("status", status), passed_on + spoil.get("with", []), *rest)
 
         return app({**environ, "PATH_INFO": spoil.get(environ["PATH_INFO"], environ["PATH_INFO"])}, begin)
 
@@ -282,21 +283,21 @@ def test_what_a_proxy_does_to_pages(study: Study, tmp_path: Path, monkeypatch: p
     trusted.write_bytes(certificate.read_bytes() + soon.read_bytes())
     with serving(proxy, certificate) as address, serving(proxy, soon) as ending:
 
-        def look(address: str = address, **fault: Any) -> dict[str, str]:
+        def check(address: str = address, **fault: Any) -> dict[str, str]:
             spoil.clear()
             spoil.update(fault)
             return found(study, "address", ROOTNOTE_PUBLIC_URL=address, ROOTNOTE_TRUSTED_PROXIES="1")
 
-        assert wrong(look(), "certificate verify failed")
+        assert error(check(), "certificate verify failed")
         monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
-        assert "wrong" not in look().values()
-        assert wrong(look(without="Content-Security-Policy"), "Content-Security-Policy at /take", "deploy/Caddyfile")
-        assert wrong(look(without="Strict-Transport-Security"), "Strict-Transport-Security")
-        assert wrong(look(**{"with": [("X-Frame-Options", "SAMEORIGIN")]}), "X-Frame-Options at /take")
-        assert wrong(look(**{"/metrics": "/healthz"}), "/metrics answers")
-        assert wrong(look(**{"/readyz": "/take"}), "/readyz answers 200")
-        assert any("tells its version" in text for text in look(**{"with": [("Server", "nginx/1.22.1")]}))
-        assert wrong(look(ending), "good for 5 days")
+        assert "error" not in check().values()
+        assert error(check(without="Content-Security-Policy"), "Content-Security-Policy at /take", "deploy/Caddyfile")
+        assert error(check(without="Strict-Transport-Security"), "Strict-Transport-Security")
+        assert error(check(**{"with": [("X-Frame-Options", "SAMEORIGIN")]}), "X-Frame-Options at /take")
+        assert error(check(**{"/metrics": "/healthz"}), "/metrics can be read")
+        assert error(check(**{"/readyz": "/take"}), "/readyz answers 200")
+        assert any("reveals its version" in text for text in check(**{"with": [("Server", "nginx/1.22.1")]}))
+        assert error(check(ending), "valid for another 5 days")
     app.extensions["rootnote"].engine.dispose()
 
 
@@ -316,21 +317,21 @@ def test_a_bucket(study: Study, bucket: Bucket, monkeypatch: pytest.MonkeyPatch)
     here = {"ROOTNOTE_PUBLIC_URL": "https://study.example.org"}
     private = found(study, "stimuli", **here)
     assert set(private.values()) == {"ok"}
-    assert any("A signed address gives the sound" in text for text in private)
+    assert any("at its signed address" in text for text in private)
     for key in bucket.written():
         bucket.client.put_object_acl(Bucket=BUCKET, Key=key, ACL="public-read")
-    assert wrong(found(study, "stimuli", **here), "to everybody, unsigned")
+    assert error(found(study, "stimuli", **here), "without a signature")
     for key in bucket.written():
         bucket.client.delete_object(Bucket=BUCKET, Key=key)
-    assert wrong(found(study, "stimuli", **here), "lacks a stimulus", "rootnote study publish")
+    assert error(found(study, "stimuli", **here), "lacks a stimulus", "rootnote study publish")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    assert wrong(found(study, "stimuli", **here), "cannot be read", "Could not connect")
+    assert error(found(study, "stimuli", **here), "cannot be read", "Could not connect")
     write_stimuli(study)
-    assert wrong(found(study, "stimuli", **here), "stale", "rootnote study publish")
+    assert error(found(study, "stimuli", **here), "stale", "rootnote study publish")
 
 
 @pytest.mark.parametrize(
-    ("host", "query", "far"),
+    ("host", "query", "public"),
     [
         ("1.1.1.1", None, True),
         ("10.1.2.3", None, False),
@@ -340,5 +341,5 @@ def test_a_bucket(study: Study, bucket: Bucket, monkeypatch: pytest.MonkeyPatch)
         (None, None, False),
     ],
 )
-def test_where_a_database_must_be_reached_encrypted(host: str | None, query: str | None, far: bool) -> None:
-    assert _is_far(host, query) is far
+def test_when_the_connection_to_a_database_must_be_encrypted(host: str | None, query: str | None, public: bool) -> None:
+    assert _is_public(host, query) is public

@@ -56,7 +56,7 @@ def compose() -> dict[str, Any]:
     return loaded
 
 
-def test_every_variable_is_one_that_something_reads(compose: dict[str, Any]) -> None:
+def test_every_variable_is_read(compose: dict[str, Any]) -> None:
     documents = reference().environment() + (ROOT / "docs/deploy.md").read_text()
     for name in ("compose.yaml", "compose.env.example", "rootnote.env.example", "Dockerfile", "Caddyfile"):
         for variable in variables((DEPLOY / name).read_text()):
@@ -114,7 +114,7 @@ def test_mounted_and_copied_files_exist(compose: dict[str, Any]) -> None:
     assert set(re.findall(r'"(\w+)"', built[1])) | {"rootnote.py", "pyproject.toml", "README.md"} <= set(let_in)
 
 
-def test_commands_that_the_files_run_are_commands(compose: dict[str, Any]) -> None:
+def test_the_files_run_existing_commands(compose: dict[str, Any]) -> None:
     texts = [path.read_text() for path in [*SERVICES, DEPLOY / "compose.yaml", ROOT / "docs/deploy.md"]]
     named = {match for text in texts for match in re.findall(r"rootnote[, ]+(server|study)[, ]+([a-z]+)", text)}
     assert {("server", "migrate"), ("server", "backup"), ("server", "doctor")} <= named
@@ -126,7 +126,7 @@ def test_commands_that_the_files_run_are_commands(compose: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)
-def test_services_run_as_nobody_much(path: Path) -> None:
+def test_services_have_few_rights(path: Path) -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(path)
@@ -139,7 +139,7 @@ def test_services_run_as_nobody_much(path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
-def test_systemd_takes_the_units(tmp_path: Path) -> None:
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     for path in UNITS:
         # Rootnote itself is not installed where the test runs.
         (tmp_path / path.name).write_text(re.sub(r"=/opt/rootnote/bin/\S+", "=/bin/true", path.read_text()))
@@ -151,7 +151,7 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ proxies
 
 
-def test_proxies_write_no_addresses_and_believe_none(compose: dict[str, Any]) -> None:
+def test_proxies_log_and_trust_no_addresses(compose: dict[str, Any]) -> None:
     nginx, caddy = (DEPLOY / "nginx.conf").read_text(), (DEPLOY / "Caddyfile").read_text()
     for text in (nginx, caddy):
         assert text.count("{") == text.count("}")

@@ -1,4 +1,4 @@
-"""The role that serves listeners can run a whole study and can neither drop, alter, truncate nor create anything."""
+"""The server's database role can run a study, and can neither drop, alter, truncate nor create anything."""
 
 from __future__ import annotations
 

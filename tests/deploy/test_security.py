@@ -1,4 +1,4 @@
-"""docs/security.md is true: its tests exist, no item of the ASVS is forgotten, and the rest is shown here."""
+"""docs/security.md: its tests exist, no item of the ASVS is missing, and tests of items that no other file covers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROWS = re.findall(r"^\| ([\d.*, ]+) \|(.*)\|(.*)\|$", DOCUMENT, re.MULTILINE)
 
 
 def covered(item: str) -> list[str]:
-    """The rows' cells that speak of an item."""
+    """The cells of the table that cover an item."""
     cells = [name for names, _, _ in ROWS for name in names.split(", ")]
     chapters = {".".join(item.split(".")[:length]) + ".*" for length in (1, 2)}
     return [cell for cell in cells if cell == item or cell in chapters]
@@ -38,14 +38,14 @@ def covered(item: str) -> list[str]:
 
 @pytest.fixture
 def database_url(tmp_path: Path) -> str:
-    """SQLite alone: what is shown here has nothing to do with the database."""
+    """Only SQLite: these tests do not depend on the database."""
     return f"sqlite:///{tmp_path / 'answers.sqlite3'}"
 
 
 # ------------------------------------------------------------------ the document
 
 
-def test_every_item_is_spoken_of_once() -> None:
+def test_every_item_is_covered_once() -> None:
     assert len(ITEMS) == 253
     assert {item: covered(item) for item in ITEMS if len(covered(item)) != 1} == {}
     named = {cell for names, _, _ in ROWS for cell in names.split(", ") if not cell.endswith("*")}
@@ -53,7 +53,7 @@ def test_every_item_is_spoken_of_once() -> None:
 
 
 def test_every_item_has_a_test_or_a_reason() -> None:
-    policies = {"11.1.1", "14.1.1", "16.1.1"}  # they ask for a text, which stands in this document
+    policies = {"11.1.1", "14.1.1", "16.1.1"}  # they require a text, which is this document
     for names, how, test in ROWS:
         tested = "`" in test
         reasoned = "n/a" in how or "n/a" in test or "xception" in how
@@ -73,7 +73,7 @@ def test_every_test_that_is_named_exists() -> None:
 # ------------------------------------------------------------------ the browser, requests
 
 
-def test_no_other_site_may_read_or_ask_what_we_answer(site: Site) -> None:
+def test_other_sites_can_neither_read_nor_send(site: Site) -> None:
     client = Client(site.app)
     for path in ("/take", "/healthz", "/desk/sign-in", "/static/player.js"):
         reply = client.get(path, headers={"Origin": "https://evil.example"}, buffered=True)
@@ -82,7 +82,7 @@ def test_no_other_site_may_read_or_ask_what_we_answer(site: Site) -> None:
             assert client.open(path, method=method).status_code == 405
 
 
-def test_types_are_told_with_their_charset(site: Site) -> None:
+def test_types_come_with_their_charset(site: Site) -> None:
     client = Client(site.app)
     types = {
         "/take": "text/html; charset=utf-8",
@@ -97,7 +97,7 @@ def test_types_are_told_with_their_charset(site: Site) -> None:
 
 
 def test_scripts_write_no_foreign_html() -> None:
-    """Only a page of our own, fetched whole, is ever parsed; nothing is evaluated or written as HTML."""
+    """Scripts parse only pages of this server; they evaluate nothing and write no HTML."""
     scripts = sorted((ROOT / "server/static").glob("*.js"))
     assert len(scripts) >= 3
     for path in scripts:
@@ -113,7 +113,7 @@ def test_scripts_write_no_foreign_html() -> None:
 
 
 def test_requests_of_two_lengths_are_refused(site: Site, tmp_path: Path) -> None:
-    """What two servers in a row could take apart differently is answered by neither."""
+    """Requests that two servers in a row could split differently are refused (request smuggling)."""
     with real_server(site.study.folder, site.database_url, tmp_path / "log", workers=1) as server:
         for lengths in (
             b"Content-Length: 3\r\nContent-Length: 9\r\n",
@@ -129,9 +129,9 @@ def test_requests_of_two_lengths_are_refused(site: Site, tmp_path: Path) -> None
                 )
                 connection.shutdown(socket.SHUT_WR)
                 with connection.makefile("rb") as replies:
-                    told = replies.read()
-            assert told.startswith(b"HTTP/1.1 400"), (lengths, told[:80])
-            assert told.count(b"HTTP/1.1") == 1, lengths
+                    received = replies.read()
+            assert received.startswith(b"HTTP/1.1 400"), (lengths, received[:80])
+            assert received.count(b"HTTP/1.1") == 1, lengths
 
 
 def test_a_field_sent_twice_or_in_the_address_gains_nothing(site: Site) -> None:
@@ -161,14 +161,14 @@ def test_no_page_of_the_desk_opens_without_signing_in(site: Site) -> None:
     assert sorted(opened) == [("GET", "/desk/sign-in", 200), *forms]
 
 
-def test_every_page_of_the_desk_has_a_way_out(site: Site) -> None:
+def test_every_page_of_the_desk_has_a_sign_out(site: Site) -> None:
     add_researcher(site, "anna")
     visit = Visit(site).signed_in("anna")
     for path in ("", "listeners", "triplets", "agreement", "study", "log"):
         assert "/desk/sign-out" in visit.page(path), path
 
 
-def test_password_managers_are_welcome(site: Site) -> None:
+def test_password_managers_are_supported(site: Site) -> None:
     page = Client(site.app).get("/desk/sign-in").text
     assert re.search(r'<input[^>]*type="password"[^>]*autocomplete="current-password"', page)
     assert 'autocomplete="username"' in page
@@ -176,12 +176,12 @@ def test_password_managers_are_welcome(site: Site) -> None:
 
 
 @pytest.mark.parametrize("password", [" 密码 with spaces around ", "so long" + "y" * 1017])
-def test_passwords_are_taken_as_they_are_typed(password: str) -> None:
-    kept = users._hash("anna", password)
-    assert kept.startswith("$argon2id$v=19$m=65536,t=3,")
-    assert users.is_password(kept, password)
+def test_passwords_are_accepted_as_typed(password: str) -> None:
+    stored = users._hash("anna", password)
+    assert stored.startswith("$argon2id$v=19$m=65536,t=3,")
+    assert users.is_password(stored, password)
     for other in (password[:-1], password.upper(), password + "x", password.strip() + "  "):
-        assert other == password or not users.is_password(kept, other)
+        assert other == password or not users.is_password(stored, other)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_passwords_are_taken_as_they_are_typed(password: str) -> None:
         "aaaaaaaaaaaaaaa",
     ],
 )
-def test_passwords_that_are_guessed_first_are_refused(site: Site, password: str) -> None:
+def test_common_passwords_are_refused(site: Site, password: str) -> None:
     with database.writing(site.app.extensions["rootnote"].engine) as session:
         with pytest.raises(RootnoteError, match="easy to guess"):
             users.add(session, "anna.b", password, site.clock.now)
@@ -212,7 +212,7 @@ def test_signing_in_again_is_another_sign_in(site: Site) -> None:
     assert site.query("SELECT count(DISTINCT token_hash) FROM sign_ins") == [(2,)]
 
 
-def test_what_must_not_be_guessed_is_long_and_random() -> None:
+def test_tokens_are_long_and_random() -> None:
     tokens = {random_token() for _ in range(1000)}
     assert len(tokens) == 1000
     assert {len(token) for token in tokens} == {43}  # 256 bits in base64url
@@ -223,7 +223,7 @@ def test_what_must_not_be_guessed_is_long_and_random() -> None:
     assert len(addresses) == 1000
 
 
-def test_signed_texts_end_and_serve_one_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signed_texts_expire_and_serve_one_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
     signer, link = TokenSigner(SECRET), TokenSigner(SECRET).make_link()
     ticket = signer.new_ticket("consent")
     assert ticket is not None
@@ -246,7 +246,7 @@ def test_the_vault_opens_only_what_its_own_keys_sealed() -> None:
     assert Vault([old]).open(sealed[:-6] + "AAAA==") is None
     again = Vault([new, old]).reseal(sealed)
     assert Vault([new]).open(again) == arrival
-    with pytest.raises(RootnoteError, match="does not open"):
+    with pytest.raises(RootnoteError, match="ROOTNOTE_VAULT_KEY does not"):
         Vault([new]).reseal(sealed)
 
 
@@ -258,11 +258,9 @@ def test_no_weak_hash_is_used() -> None:
     weak = re.compile(r"\b(md5|sha1|SHA1|MD5|random\.random|random\.choice|random\.randint)\b(?!-)")
     for folder in ("server", "study"):
         for path in (ROOT / folder).rglob("*.py"):
-            if "rehearsal" in path.parts:
-                continue  # emulators of marketplaces, which nobody is served by
             if weak.search(ast.unparse(_without_docstrings(ast.parse(path.read_text())))):
                 found.add(path.relative_to(ROOT).as_posix())
-    assert found == {"server/accounts/totp.py"}, "authenticator apps know no other than HMAC-SHA-1"
+    assert found == {"server/accounts/totp.py"}, "authenticator apps support only HMAC-SHA-1 (pyotp computes it)"
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

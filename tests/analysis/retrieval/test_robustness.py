@@ -150,7 +150,7 @@ def test_a_process_that_dies_is_said_and_what_was_done_is_kept(corpus, tmp_path,
     monkeypatch.setattr(perturbing, "_do", _die)
     done = run(corpus, tmp_path, *names("gain"))
     assert isinstance(done.exception, RootnoteError)
-    assert "a process that perturbs clips died; run the same command again" in str(done.exception)
+    assert "worker process died; run the same command again" in str(done.exception)
     monkeypatch.undo()
     assert run(corpus, tmp_path, *names("gain")).exit_code == 0
 

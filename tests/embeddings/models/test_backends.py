@@ -245,7 +245,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     }.items():
         path = tmp_path / name
         path.write_bytes(content)
-        with pytest.raises(RootnoteError, match=rf"/{name} is not a checkpoint, or damaged") as caught:
+        with pytest.raises(RootnoteError, match=rf"/{name} is not a checkpoint, or it is damaged") as caught:
             read_checkpoint(path)
         assert "\n" not in str(caught.value)
     with pytest.raises(RootnoteError, match=r"nowhere\.pt is missing"):

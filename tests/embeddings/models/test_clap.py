@@ -223,7 +223,7 @@ def test_what_is_no_checkpoint_of_clap_is_refused(checkpoint: Path, tmp_path: Pa
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "other.pt")
     refused("holds no audio branch of HTSAT-tiny or -base", checkpoint=str(tmp_path / "other.pt"))
     (tmp_path / "torn.pt").write_bytes(checkpoint.read_bytes()[:100_000])
-    refused(r"torn\.pt is not a checkpoint, or damaged", checkpoint=str(tmp_path / "torn.pt"))
+    refused(r"torn\.pt is not a checkpoint, or it is damaged", checkpoint=str(tmp_path / "torn.pt"))
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     state.pop("module.audio_branch.norm.weight")
     torch.save(state, tmp_path / "less.pt")

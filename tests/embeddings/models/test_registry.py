@@ -39,7 +39,11 @@ def test_everything_keyed_by_embedder_is_in_the_registry() -> None:
 
 def test_the_table_of_models_lists_every_embedder() -> None:
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")]
-    (table,) = [text.partition("| name | what | hears |")[2] for text in texts if "| name | what | hears |" in text]
+    (table,) = [
+        text.partition("| name | what it measures | input |")[2]
+        for text in texts
+        if "| name | what it measures | input |" in text
+    ]
     rows = table.partition("\n\n")[0].splitlines()[2:]
     assert {match[1] for row in rows if (match := re.match(r"\| `(\w+)`", row))} == set(EMBEDDERS)
 

@@ -1,4 +1,4 @@
-"""The second factor at the desk: set up, asked for, used once, lost, required."""
+"""The second factor at the desk: setting up, signing in, use of a code, recovery, requirement."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def test_setting_it_up_and_signing_in(site: Site) -> None:
     wrong = visit.send("account/factor/confirm", at="account", sealed=sealed(offer.text), code="000000")
     assert wrong.status_code == 400
     assert key in wrong.text, "the same key is offered again"
-    assert site.query("SELECT factor FROM researchers") == [(None,)], "nothing is kept until a code came back"
+    assert site.query("SELECT factor FROM researchers") == [(None,)], "nothing is stored before a code has come back"
     app, recovery = visit.enrol()
     assert visit.open().status_code == 200
     assert other.open().status_code == 303, "other browsers are signed out"
     assert len(set(recovery)) == two_factor.RECOVERY_CODES
     site.clock.advance(1)
     asked = other.sign_in()
-    assert (asked.status_code, "Your second factor" in asked.text) == (200, True)
+    assert (asked.status_code, "authenticator app" in asked.text) == (200, True)
     assert other.open().status_code == 303, "the password alone opens nothing"
     assert Visit(site).send_code("000000").status_code == 401
     assert other.send_code(app.at(site.clock.now)).status_code == 303
@@ -65,7 +65,7 @@ def test_setting_it_up_and_signing_in(site: Site) -> None:
 
 
 @ON_SQLITE
-def test_codes_are_taken_as_people_write_them_and_clocks_differ(site: Site) -> None:
+def test_codes_are_accepted_as_typed_and_with_clock_drift(site: Site) -> None:
     app, recovery = Visit(site).signed_in().enrol()
     site.clock.advance(2)
     for minutes, status in ((-1.0, 401), (1.0, 401), (-0.5, 303)):
@@ -107,11 +107,11 @@ def test_recovery_codes_are_long_hashed_and_renewed(site: Site) -> None:
     visit = Visit(site).signed_in()
     _, old = visit.enrol()
     assert {len(base64.b32decode(code.replace("-", ""))) * 8 for code in old} == {120}
-    kept = site.query("SELECT recovery, factor FROM researchers")[0]
-    assert not [code for code in old if code in kept[0] or code.replace("-", "") in kept[0]]
+    stored = site.query("SELECT recovery, factor FROM researchers")[0]
+    assert not [code for code in old if code in stored[0] or code.replace("-", "") in stored[0]]
     assert Visit(site).send_code(old[0]).status_code == 303
     assert logged(site)[-1] == ("anna", "signed in", "by a recovery code, 9 left")
-    assert "9 of your recovery codes" in visit.page("account")
+    assert "9 unused recovery codes" in visit.page("account")
     page = visit.send("account/factor/recovery", at="account", password=PASSWORD).text
     new = re.findall(r"<li>([A-Z2-7-]{29})</li>", page)
     assert len(new) == 10
@@ -121,18 +121,18 @@ def test_recovery_codes_are_long_hashed_and_renewed(site: Site) -> None:
 
 
 @ON_SQLITE
-def test_the_key_is_kept_encrypted_and_is_nobody_elses(site: Site) -> None:
+def test_the_key_is_encrypted_and_bound_to_its_user(site: Site) -> None:
     visit = Visit(site).signed_in()
     app, _ = visit.enrol()
-    [(kept,)] = site.query("SELECT factor FROM researchers")
-    assert app.secret not in kept
-    assert two_factor.KeyCipher(SECRET, "factor").open(kept) == {"who": 1, "key": app.secret}
+    [(stored,)] = site.query("SELECT factor FROM researchers")
+    assert app.secret not in stored
+    assert two_factor.KeyCipher(SECRET, "factor").open(stored) == {"who": 1, "key": app.secret}
     for secret, purpose in ((SECRET[::-1], "factor"), (SECRET, "enrolment")):
-        assert two_factor.KeyCipher(secret, purpose).open(kept) is None
+        assert two_factor.KeyCipher(secret, purpose).open(stored) is None
     # Whoever may write to the database puts their own key into another's row: it opens nothing.
     add_researcher(site, "ben")
     with site.app.extensions["rootnote"].engine.begin() as connection:
-        connection.execute(text("UPDATE researchers SET factor = :factor WHERE name = 'ben'"), {"factor": kept})
+        connection.execute(text("UPDATE researchers SET factor = :factor WHERE name = 'ben'"), {"factor": stored})
     site.clock.advance(1)
     assert Visit(site).send_code(app.at(site.clock.now), "ben").status_code == 401
 
@@ -160,7 +160,7 @@ def test_wrong_codes_are_limited_and_counted_with_passwords(site: Site) -> None:
 
 
 @ON_SQLITE
-def test_the_second_step_is_the_same_browsers_and_soon(site: Site) -> None:
+def test_the_second_step_needs_the_same_browser_and_expires(site: Site) -> None:
     app, _ = Visit(site).signed_in().enrol()
     site.clock.advance(1)
     visit, other = Visit(site), Visit(site)
@@ -168,10 +168,10 @@ def test_the_second_step_is_the_same_browsers_and_soon(site: Site) -> None:
     for sender, token in ((other, sealed(page)), (visit, "x"), (visit, "é"), (visit, sealed(page)[:-4] + "AAA=")):
         reply = sender.send("sign-in/code", at="sign-in", sealed=token, code=app.at(site.clock.now))
         assert reply.status_code == 401
-        assert "begin again with your password" in reply.text
+        assert "start again with your password" in reply.text
     site.clock.advance(6)
     late = visit.send("sign-in/code", at="sign-in", sealed=sealed(page), code=app.at(site.clock.now))
-    assert "begin again with your password" in late.text
+    assert "start again with your password" in late.text
     # A password that was changed in between does not count any more.
     page = visit.sign_in().text
     with site.app.extensions["rootnote"].engine.begin() as connection:
@@ -181,7 +181,7 @@ def test_the_second_step_is_the_same_browsers_and_soon(site: Site) -> None:
 
 
 @ON_SQLITE
-def test_where_it_is_required_nothing_else_opens_before(make_site: Callable[..., Site]) -> None:
+def test_a_required_second_factor_comes_before_everything_else(make_site: Callable[..., Site]) -> None:
     site = make_site(settings={"factor_required": True})
     add_researcher(site)
     visit = Visit(site).signed_in()
@@ -195,7 +195,7 @@ def test_where_it_is_required_nothing_else_opens_before(make_site: Callable[...,
         elif "sign-out" not in path:
             fields = {"form": visit.form("account"), "password": PASSWORD}
             assert visit.client.post(path, data=fields).status_code == 403, path
-    assert "Nothing else opens" in visit.page("account")
+    assert "requires a second factor" in visit.page("account")
     assert "Listeners" not in visit.page("account")
     assert visit.send("account/factor/drop", at="account", password=PASSWORD).status_code == 403
     app, _ = visit.enrol()
@@ -207,7 +207,7 @@ def test_where_it_is_required_nothing_else_opens_before(make_site: Callable[...,
 
 
 @ON_SQLITE
-def test_an_offer_ends_and_is_its_own_researchers(site: Site) -> None:
+def test_an_offer_expires_and_belongs_to_one_user(site: Site) -> None:
     add_researcher(site, "ben")
     visit, other = Visit(site).signed_in(), Visit(site).signed_in("ben")
     page = visit.send("account/factor", at="account", password=PASSWORD).text
@@ -217,7 +217,7 @@ def test_an_offer_ends_and_is_its_own_researchers(site: Site) -> None:
         code = app.at(site.clock.now)
         refused = sender.send("account/factor/confirm", at="account", sealed=sealed(page), code=code)
         assert refused.status_code == 400
-        assert "begin again" in refused.text
+        assert "start again" in refused.text
     assert site.query("SELECT count(*) FROM researchers WHERE factor IS NOT NULL") == [(0,)]
     visit.enrol()
     # Set up already: a second offer changes nothing.

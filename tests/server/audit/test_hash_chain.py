@@ -1,4 +1,4 @@
-"""The log's chain: every edit, deletion and reordering is found, and only by who knows the secret can it be written."""
+"""The log's hash chain: every edit, deletion and reordering is found; only the secret allows writing."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def write(engine: Engine, number: int = ENTRIES) -> ChainEnd:
         return hash_chain.end(session)
 
 
-def faults(engine: Engine, *secrets: str, noted: ChainEnd | None = None) -> tuple[str, ...]:
+def faults(engine: Engine, *secrets: str, known_end: ChainEnd | None = None) -> tuple[str, ...]:
     with database.reading(engine) as session:
-        return hash_chain.verify(session, secrets or (SECRET,), noted).faults
+        return hash_chain.verify(session, secrets or (SECRET,), known_end).faults
 
 
 def unlock(engine: Engine) -> None:
-    """Take the triggers away, as somebody may who owns the tables."""
+    """Remove the triggers, as the owner of the tables can."""
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             for name in ("log_no_update", "log_no_delete"):
@@ -67,16 +67,16 @@ def unlock(engine: Engine) -> None:
             connection.execute(text("DROP TRIGGER log_no_change ON log"))
 
 
-def test_a_log_as_it_was_written_is_whole(engine: Engine) -> None:
+def test_an_unchanged_log_is_valid(engine: Engine) -> None:
     end = write(engine)
     with database.reading(engine) as session:
-        verdict = hash_chain.verify(session, [SECRET], end)
-    assert (verdict.faults, verdict.entries, verdict.end) == ((), ENTRIES + 1, end)  # the first tells that it began
+        result = hash_chain.verify(session, [SECRET], end)
+    assert (result.faults, result.entries, result.end) == ((), ENTRIES + 1, end)  # the first tells that it began
     assert end.number == ENTRIES + 1
 
 
 @pytest.mark.both_databases
-def test_those_who_write_at_once_follow_one_another(engine: Engine) -> None:
+def test_concurrent_writers_wait_for_each_other(engine: Engine) -> None:
     threads = [threading.Thread(target=write, args=(engine, 5)) for _ in range(6)]
     for thread in threads:
         thread.start()
@@ -116,16 +116,16 @@ def edit(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> No
 
 
 def edit_and_hash(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> None:
-    """Another value, with every hash made anew from there on: all that needs no secret."""
+    """Another value, with every later hash recomputed: all that needs no secret."""
     place = int(rng.integers(len(rows)))
     before, head = rows[place - 1].hash if place else "", ""
     for row in rows[place:]:
         who = "eve" if row is rows[place] else row.who
         at = row.at if isinstance(row.at, datetime) else datetime.fromisoformat(row.at).replace(tzinfo=UTC)
-        told = hash_chain.LogEntry(
+        changed = hash_chain.LogEntry(
             number=row.number, at=at, who=who, what=row.what, detail=row.detail, reason=row.reason
         )
-        before, head = hash_chain._hash(told, before, head), ""  # the seal of the head needs the secret
+        before, head = hash_chain._hash(changed, before, head), ""  # the seal of the head needs the secret
         new = {"who": who, "hash": before, "id": row.id}
         session.execute(text("UPDATE log SET who = :who, hash = :hash WHERE id = :id"), new)
     session.execute(text("UPDATE log_head SET hash = :hash"), {"hash": before})
@@ -139,7 +139,7 @@ def delete(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> 
 
 
 def cut_off(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> None:
-    """The end taken away, and the head set to what remains, with the seal of its last entry."""
+    """The end removed, and the head set to the last remaining entry, with that entry's seal."""
     keep = int(rng.integers(1, len(rows)))
     last = rows[keep - 1]
     session.execute(text("DELETE FROM log WHERE id > :id"), {"id": last.id})
@@ -148,7 +148,7 @@ def cut_off(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) ->
 
 
 def renumber(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> None:
-    """One row taken away, and the numbers after it closed up."""
+    """One row removed, and the later ones renumbered."""
     place = int(rng.integers(len(rows) - 1))
     session.execute(text("DELETE FROM log WHERE id = :id"), {"id": rows[place].id})
     for row in rows[place + 1 :]:
@@ -174,26 +174,26 @@ def swap_words(session: Session, rng: np.random.Generator, rows: list[Row[Any]])
 
 
 def insert(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> None:
-    """A row that nobody wrote, at the end, with a hash that is right and a seal of another secret."""
+    """A forged row at the end, with a correct hash and a seal made with another secret."""
     last, seals = rows[-1], ChainKeys(OTHER)
     entry = hash_chain.LogEntry(at=NOW, who="anna", what="signed in", detail="", reason="", number=last.number + 1)
     entry.hash = hash_chain._hash(entry, last.hash, "")
-    entry.seal, entry.key = seals.entry(entry.hash), str(rng.choice([seals.name, last.key]))
+    entry.seal, entry.key = seals.seal_entry(entry.hash), str(rng.choice([seals.name, last.key]))
     session.add(entry)
     session.flush()
     end = ChainEnd(last.number + 1, entry.hash)
-    new = {"n": end.number, "h": end.hash, "s": seals.head(end), "k": entry.key}
+    new = {"n": end.number, "h": end.hash, "s": seals.seal_head(end), "k": entry.key}
     session.execute(text("UPDATE log_head SET number = :n, hash = :h, seal = :s, key = :k"), new)
 
 
 def empty(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> None:
-    """All of it taken away, as if it had never begun; the study has been served."""
+    """The log emptied, as if it had never begun, although the study has been served."""
     session.execute(text("DELETE FROM log"))
     session.execute(text("UPDATE log_head SET number = 0, hash = '', seal = '', key = ''"))
 
 
 def unchain(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> None:
-    """A row edited, and the whole put back to the time before there was a chain."""
+    """A row edited, and the log set back to the time before the chain."""
     session.execute(text("DELETE FROM log WHERE number = 1"))
     session.execute(text("UPDATE log SET who = 'eve' WHERE id = :id"), {"id": _some(rng, rows[1:]).id})
     session.execute(text("UPDATE log SET number = NULL, hash = NULL, seal = NULL, key = NULL"))
@@ -221,8 +221,8 @@ def test_every_random_tampering_is_found(engine: Engine) -> None:
             way = WAYS[number % len(WAYS)]
             way(session, rng, rows)
             session.expire_all()
-            if number // len(WAYS) % 2:  # and then somebody writes, who knows nothing of it
-                with contextlib.suppress(IntegrityError):  # a number that is taken: the log can go on no more
+            if number // len(WAYS) % 2:  # then a genuine entry follows
+                with contextlib.suppress(IntegrityError):  # the number is taken: nothing can be added
                     study_control.write_log(session, "ben", "signed in", NOW + timedelta(days=500))
                     session.expire_all()
             if not hash_chain.verify(session, [SECRET]).faults:
@@ -232,18 +232,19 @@ def test_every_random_tampering_is_found(engine: Engine) -> None:
     assert faults(engine) == ()  # all was rolled back
 
 
-def test_an_old_end_put_back_with_its_head_is_found_by_one_that_was_noted(engine: Engine) -> None:
+def test_a_restored_old_end_is_found_by_a_recorded_one(engine: Engine) -> None:
     write(engine, 3)
     with engine.connect() as connection:
         head = connection.execute(text("SELECT * FROM log_head")).one()
-    noted = write(engine, 2)
+    recorded = write(engine, 2)
     unlock(engine)
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM log WHERE number > :n"), {"n": head.number})
         new = {"n": head.number, "h": head.hash, "s": head.seal}
         connection.execute(text("UPDATE log_head SET number = :n, hash = :h, seal = :s"), new)
     assert faults(engine) == ()  # the database alone cannot know
-    assert faults(engine, noted=noted) == ("Entry 6 is not the one that was noted.",)
+    assert len(faults(engine, known_end=recorded)) == 1
+    assert "Entry 6" in faults(engine, known_end=recorded)[0]
 
 
 def test_another_secret(engine: Engine) -> None:
@@ -278,15 +279,16 @@ def test_audit(study: Study) -> None:
     assert quick("server", "export", study.folder).exit_code == 0
     shown = quick("server", "audit", study.folder).output
     assert "exported responses" in shown
-    noted = shown.split("The log ends at ")[1].split(";")[0]
-    told = quick("server", "audit", "--verify", "--noted", noted, study.folder).output
-    assert told.startswith(f"All 2 entries are as they were written. The log ends at {noted}.\nIt was begun 20")
-    assert told.endswith("with 0 entries from before.\n")
+    recorded = shown.split("The log ends at ")[1].split(".")[0]
+    verified = quick("server", "audit", "--verify", "--noted", recorded, study.folder).output
+    assert "2 entries" in verified
+    assert recorded in verified
+    assert "0 entries without a seal" in verified
     manifest = json.loads((study.folder / "export.json").read_text())
-    assert noted in json.dumps(manifest)  # an export notes the end
-    assert json.loads(quick("server", "audit", "--json", study.folder).output)["end"] == noted
+    assert recorded in json.dumps(manifest)  # an export records the end
+    assert json.loads(quick("server", "audit", "--json", study.folder).output)["end"] == recorded
     refused = quick("server", "audit", "--noted", "7", study.folder)
-    assert "not NUMBER:HASH" in str(refused.exception)
+    assert "must be NUMBER:HASH" in str(refused.exception)
 
 
 def test_audit_of_a_log_that_was_changed(study: Study) -> None:
@@ -298,16 +300,16 @@ def test_audit_of_a_log_that_was_changed(study: Study) -> None:
     engine.dispose()
     found = quick("server", "audit", "--verify", study.folder)
     assert "Entry 2 was changed (2" in found.output
-    assert (found.exit_code, "not as it was written" in str(found.exception)) == (1, True)
+    assert (found.exit_code, "1 fault" in str(found.exception)) == (1, True)
     again = quick("server", "audit", "--verify", "--json", study.folder)
     assert len(json.loads(again.output)["faults"]) == 1
     assert again.exit_code == 1
 
 
-def test_an_export_notes_the_end_that_is_looked_for(study: Study) -> None:
+def test_verify_looks_for_the_end_in_the_export(study: Study) -> None:
     assert quick("server", "export", study.folder).exit_code == 0
     (study.folder / "rootnote.sqlite3").unlink()
     assert quick("server", "migrate", study.folder).exit_code == 0
-    found = quick("server", "audit", "--verify", study.folder)  # a log that is whole, and not the one of the export
-    assert found.output == "Entry 2 is not the one that was noted.\n"
+    found = quick("server", "audit", "--verify", study.folder)  # an intact log, but not that of the export
+    assert found.output.startswith("Entry 2 is not the one")
     assert found.exit_code == 1

@@ -268,12 +268,12 @@ def test_the_vault_key_is_rotated(make_mturk: MakeMTurk, monkeypatch: pytest.Mon
     monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
     monkeypatch.setenv("ROOTNOTE_DATABASE_URL", mturk.site.database_url)
     monkeypatch.setenv("ROOTNOTE_VAULT_KEY", f"{new},{KEY}")
-    assert "1 entries" in CliRunner().invoke(rootnote.cli, ["server", "vault", "rotate", folder]).output
+    assert "1 entry" in CliRunner().invoke(rootnote.cli, ["server", "vault", "rotate", folder]).output
     with mturk.context.reading() as session:
         listener = session.scalars(select(Listener)).one()
         found = recall(session, Vault([new]), listener)
         assert found is not None and found.worker == "A1"
-        with pytest.raises(RootnoteError, match="does not open"):
+        with pytest.raises(RootnoteError, match="ROOTNOTE_VAULT_KEY does not"):
             recall(session, Vault([KEY]), listener)
 
 

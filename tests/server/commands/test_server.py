@@ -40,8 +40,8 @@ def quick(*arguments: Any) -> Result:
 
 
 def _environment(extra: dict[str, str]) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ROOTNOTE_")}
-    return kept | {"ROOTNOTE_SECRET": SECRET} | extra
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ROOTNOTE_")}
+    return inherited | {"ROOTNOTE_SECRET": SECRET} | extra
 
 
 @pytest.fixture
@@ -181,10 +181,10 @@ def test_double_clicks_on_a_real_server(study: Study, serve: Callable[..., Servi
 
 
 def test_run_on_a_database_that_is_not_migrated(study: Study) -> None:
-    status, said = command("server", "run", study.folder)
+    status, output = command("server", "run", study.folder)
     assert status == 1
-    assert "rootnote server migrate" in said
-    assert "Traceback" not in said
+    assert "rootnote server migrate" in output
+    assert "Traceback" not in output
     assert not (study.folder / "rootnote.sqlite3").exists()
 
 
@@ -193,28 +193,28 @@ def test_run_on_a_port_in_use(study: Study) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        status, said = command("server", "run", study.folder, "--port", taken.getsockname()[1])
+        status, output = command("server", "run", study.folder, "--port", taken.getsockname()[1])
     assert status == 1
-    assert len(said.splitlines()) == 1
-    assert "--port" in said
+    assert len(output.splitlines()) == 1
+    assert "--port" in output
 
 
 @pytest.mark.parametrize("secret", ["", "too short"])
 def test_run_without_a_secret(study: Study, secret: str) -> None:
-    status, said = command("server", "run", study.folder, ROOTNOTE_SECRET=secret)
+    status, output = command("server", "run", study.folder, ROOTNOTE_SECRET=secret)
     assert status == 1
-    assert "openssl rand -hex 32" in said
-    assert len(said.splitlines()) == 1
+    assert "openssl rand -hex 32" in output
+    assert len(output.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     "url", ["postgresql://me:hunter2@127.0.0.1:1/none", "mysql://me:hunter2@host/x", "hunter2", "sqlite://"]
 )
-def test_databases_that_are_none(study: Study, url: str) -> None:
-    status, said = command("server", "run", study.folder, ROOTNOTE_DATABASE_URL=url)
+def test_invalid_database_urls(study: Study, url: str) -> None:
+    status, output = command("server", "run", study.folder, ROOTNOTE_DATABASE_URL=url)
     assert status == 1
-    assert len(said.splitlines()) == 1
-    assert "hunter2" not in said
+    assert len(output.splitlines()) == 1
+    assert "hunter2" not in output
 
 
 def message(result: Result) -> str:

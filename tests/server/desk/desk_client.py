@@ -1,4 +1,4 @@
-"""A researcher with a browser: signs in to the desk and sends its forms, as the page that shows them says."""
+"""A researcher's browser at the desk: signs in, opens pages and sends their forms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from server.accounts.roles import Role
 from server.db import database
 from tests.server.conftest import Site
 
-# For a test that has nothing to do with the database.
+# For tests that do not depend on the database.
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 PASSWORD = "correct horse battery"
 PAGES = ("", "listeners", "listeners?state=finished", "triplets", "questions", "agreement", "study", "log")
@@ -31,8 +31,8 @@ def cheapen_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make hashing cheap, for tests that sign in often."""
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     monkeypatch.setattr(users, "_hasher", cheap)
-    nobody = cheap.hash("nobody's")
-    monkeypatch.setattr(users, "_nobody", lambda: nobody)
+    dummy = cheap.hash("a random password")
+    monkeypatch.setattr(users, "_dummy_hash", lambda: dummy)
 
 
 class Visit:
@@ -55,7 +55,7 @@ class Visit:
         return found[1]
 
     def send(self, path: str, at: str | None = None, **fields: str) -> TestResponse:
-        """Send a form that stands on the page `at`."""
+        """Send a form of the page `at`."""
         form = {"form": self.form(path.partition("/")[0] if at is None else at)}
         return self.client.post(f"/desk/{path}", data={**form, **fields}, **self.options)
 
@@ -63,14 +63,14 @@ class Visit:
         return self.send("sign-in", name=name, password=password)
 
     def enrol(self, password: str = PASSWORD) -> tuple[pyotp.TOTP, list[str]]:
-        """Set up a second factor: the app that has its key, and the recovery codes."""
+        """Set up a second factor; returns the app with its key, and the recovery codes."""
         offer = self.send("account/factor", at="account", password=password)
         assert offer.status_code == 200, offer.text
         app = pyotp.TOTP(find(r"data-key>([A-Z2-7 ]+)<", offer.text).replace(" ", ""))
         fields = {"sealed": sealed(offer.text), "code": app.at(self.site.clock.now)}
-        done = self.send("account/factor/confirm", at="account", **fields)
-        assert done.status_code == 200, done.text
-        return app, re.findall(r"<li>([A-Z2-7-]{29})</li>", done.text)
+        confirmed = self.send("account/factor/confirm", at="account", **fields)
+        assert confirmed.status_code == 200, confirmed.text
+        return app, re.findall(r"<li>([A-Z2-7-]{29})</li>", confirmed.text)
 
     def send_code(self, code: str, name: str = "anna") -> TestResponse:
         """Sign in with the password, then a code."""
@@ -93,6 +93,6 @@ def sealed(page: str) -> str:
     return find(r'name="sealed" value="([^"]+)"', page)
 
 
-def seen(text: str) -> str:
-    """A page's words without its form tokens."""
+def visible(text: str) -> str:
+    """A page without its form tokens, which differ between browsers."""
     return html.unescape(re.sub(r'name="form" value="\w+"', "", text))

@@ -1,4 +1,4 @@
-"""A database half way: 60 of 90 listeners have finished, others are in, left, failed or ran out of time."""
+"""A half-finished study: 60 of 90 listeners have finished; others are listening, left, failed or ran out of time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from study.config import Study
 from study.prescreen.steps import draw_attempt
 from study.trial_plan import Plan, read_plan
 
-# how many listeners came to which end, in the order in which they came, mixed
+# state -> number of listeners; they arrive in random order
 ENDS = {
     AssignmentState.FINISHED: 60,
     AssignmentState.SCREENED_OUT: 7,
@@ -44,7 +44,7 @@ ARRIVED, TURNED_AWAY = 131, 9
 def fill(
     engine: Engine, study: Study, now: datetime, ends: Mapping[AssignmentState, int] | None = None, seed: int = 1
 ) -> None:
-    """Fill a migrated database whose places are there."""
+    """Fill a migrated database that has its places."""
     ends = ends or ENDS
     rng, plan = np.random.default_rng(seed), read_plan(study)
     states = [
@@ -62,7 +62,7 @@ def fill(
         day = {"day": now.date(), "shard": 0}
         session.add(ArrivalCount(shown="informed", number=ARRIVED - TURNED_AWAY, **day))
         session.add(ArrivalCount(shown="not_let_in", number=TURNED_AWAY, **day))
-        message = "The server is restarted tonight at 22:00 UTC; your answers are kept."
+        message = "The server restarts tonight at 22:00 UTC; your answers are saved."
         session.execute(update(StudyControl).values(message=message))
 
 

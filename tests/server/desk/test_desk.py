@@ -1,4 +1,4 @@
-"""The researcher's desk over HTTP: signing in, what it shows, what it keeps to itself, and steering the study."""
+"""The researcher's desk over HTTP: signing in, its pages, blinding, and control of the study."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from study.config import Study
 from tests.paper_study import make_study
 from tests.server.commands.test_server import command, quick
 from tests.server.conftest import SECRET, Site
-from tests.server.desk.desk_client import PAGES, PASSWORD, Visit, add_researcher, cheapen_argon2, seen
+from tests.server.desk.desk_client import PAGES, PASSWORD, Visit, add_researcher, cheapen_argon2, visible
 from tests.server.desk.half_finished import ENDS, fill
 from tests.server.small_study import make_study as make_small_study
 
@@ -60,7 +60,7 @@ def site(site: Site) -> Site:
     return site
 
 
-# ------------------------------------------------------------------ the door
+# ------------------------------------------------------------------ signing in
 
 
 def test_signing_in_and_out(site: Site) -> None:
@@ -77,11 +77,11 @@ def test_signing_in_and_out(site: Site) -> None:
     assert "Secure" not in cookies["rootnote-desk"]
     assert "Overview" in visit.page()
     other = Visit(site).signed_in()
-    kept = visit.client.get_cookie("rootnote-desk", path="/desk")
-    assert kept
+    cookie = visit.client.get_cookie("rootnote-desk", path="/desk")
+    assert cookie
     assert visit.send("sign-out", at="").status_code == 303
-    visit.client.set_cookie("rootnote-desk", kept.value, path="/desk")
-    assert visit.open().status_code == 303, "the server forgot the sign-in, not the browser alone"
+    visit.client.set_cookie("rootnote-desk", cookie.value, path="/desk")
+    assert visit.open().status_code == 303, "the server ended the sign-in, not only the browser"
     assert other.open().status_code == 200
     third = Visit(site).signed_in()
     assert other.send("sign-out-everywhere", at="study").status_code == 303
@@ -89,7 +89,7 @@ def test_signing_in_and_out(site: Site) -> None:
     assert "signed out everywhere" in Visit(site).signed_in().page("log")
 
 
-def test_by_https_the_cookie_is_secure(site: Site) -> None:
+def test_the_cookie_is_secure_over_https(site: Site) -> None:
     visit = Visit(site, base_url="https://study.example.org")
     cookie = visit.sign_in().headers["Set-Cookie"]
     assert cookie.startswith("__Secure-rootnote-desk=")
@@ -132,9 +132,9 @@ def test_guessing_is_limited_by_name_and_by_address(site: Site) -> None:
     assert guess("another").status_code == 429
     site.clock.advance(16)
     assert guess("anna", PASSWORD).status_code == 303
-    kept = site.query("SELECT * FROM attempts")
-    assert len(kept) == 2, "what is over is forgotten"
-    assert "127.0.0.1" not in str(kept)
+    counts = site.query("SELECT * FROM attempts")
+    assert len(counts) == 2, "expired counts are deleted"
+    assert "127.0.0.1" not in str(counts)
 
 
 @pytest.mark.both_databases
@@ -156,7 +156,7 @@ def test_guessing_at_once_gains_nothing(site: Site) -> None:
 
 @pytest.fixture(autouse=True)
 def _cheap_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashing made cheap; test_researchers_on_the_command_line has it as it is."""
+    """Make hashing cheap; test_users_on_the_command_line runs commands with the real cost."""
     cheapen_argon2(monkeypatch)
 
 
@@ -168,7 +168,7 @@ def test_an_unknown_name_costs_the_same_work(site: Site, monkeypatch: pytest.Mon
     replies = [visit.sign_in("anna", "wrong"), visit.sign_in("nobody", "wrong")]
     assert len(verified) == 2
     assert len({password_hash.split("$")[3] for password_hash, _ in verified}) == 1, "memory, passes and threads"
-    assert seen(replies[0].text).replace("anna", "") == seen(replies[1].text).replace("nobody", "")
+    assert visible(replies[0].text).replace("anna", "") == visible(replies[1].text).replace("nobody", "")
 
 
 def test_forms_of_other_sites_are_refused(site: Site) -> None:
@@ -198,7 +198,7 @@ def test_damaged_forms_and_addresses_break_nothing(site: Site) -> None:
 
     @settings(max_examples=60, deadline=None, database=None)
     @given(st.sampled_from(["listeners", "log", "triplets", ""]), HOSTILE, HOSTILE)
-    def look(path: str, name: str, value: str) -> None:
+    def open_pages(path: str, name: str, value: str) -> None:
         query = {"page": name, "state": value} if name else {"page": value}
         assert visit.client.get(f"/desk/{path}", query_string=encoded(query)).status_code < 500
         assert visit.client.get("/desk/listeners/" + quote(name, errors="replace")).status_code < 500
@@ -209,7 +209,7 @@ def test_damaged_forms_and_addresses_break_nothing(site: Site) -> None:
         fields = encoded({"reason": reason, "message": text, "confirm": text, "form": form, "name": reason})
         assert visit.client.post(f"/desk/{path}", data=fields).status_code < 500
 
-    look()
+    open_pages()
     send()
     stranger = Visit(site)
     form = stranger.form("sign-in")
@@ -225,19 +225,19 @@ def encoded(fields: dict[str, str]) -> dict[str, bytes | str]:
     return {name: value.encode("utf-8", "surrogatepass").decode("utf-8", "replace") for name, value in fields.items()}
 
 
-# ------------------------------------------------------------------ what it shows
+# ------------------------------------------------------------------ pages
 
 
 @pytest.mark.both_databases
 def test_the_overview_counts_what_is_there(half_way: Site) -> None:
-    page = re.sub(r"<[^>]+>", " ", seen(Visit(half_way).signed_in().page()))
+    page = re.sub(r"<[^>]+>", " ", visible(Visit(half_way).signed_in().page()))
     words = re.sub(r"\s+", " ", page)
     consented = sum(ENDS.values())
     finished = next(iter(ENDS.values()))
     assert f"Arrived 131 – Consented {consented} 63 %" in words
     assert f"Finished {finished} 81 %" in words
     assert "Failed the prescreen 7 8 %" in words
-    assert "Not let in 9 7 %" in words
+    assert "Turned away 9 7 %" in words
     assert "Places filled 60 of 90" in words
     assert "600 of 900" in words
     with Session(half_way.app.extensions["rootnote"].engine) as session:
@@ -248,7 +248,7 @@ def test_the_overview_counts_what_is_there(half_way: Site) -> None:
         assert f"{round(60 * value) // 60} min {round(60 * value) % 60:02d} s" in words
     hourly = [1.5 / (one / 60) for one in minutes]
     assert f"${np.median(hourly):.2f} an hour" in words
-    assert f"nine in ten have ${np.quantile(hourly, 0.1):.2f} or more" in words
+    assert f"90 % earn ${np.quantile(hourly, 0.1):.2f} or more" in words
     [(counted,)] = half_way.query(
         "SELECT count(*) FROM responses JOIN assignments a ON a.id = assignment_id WHERE state = 'finished'"
     )
@@ -261,7 +261,7 @@ def test_listeners_by_state_and_page(half_way: Site) -> None:
     pages = [visit.page(f"listeners?page={number}") for number in (1, 2, 3, 4, 99)]
     found = [name for page in pages[:4] for name in re.findall(r'/desk/listeners/(\w{16})"', page)]
     assert len(found) == len(set(found)) == sum(ENDS.values())
-    assert seen(pages[3]) == seen(pages[4])
+    assert visible(pages[3]) == visible(pages[4])
     for state, number in ENDS.items():
         shown = visit.page(f"listeners?state={state.value}")
         assert re.search(rf"{number} listeners?\b", shown)
@@ -286,7 +286,7 @@ def test_listeners_by_state_and_page(half_way: Site) -> None:
     assert "Traceback" not in visit.open("listeners/none").text
 
 
-def test_nothing_tells_agreement_before_the_end(half_way: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_reveals_agreement_before_the_end(half_way: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every choice is turned round: not one byte of the desk or of /metrics may change until the study is closed."""
     real, computed = agreement.agreement, []
     monkeypatch.setattr(agreement, "agreement", lambda *given: computed.append(given) or real(*given))
@@ -296,16 +296,16 @@ def test_nothing_tells_agreement_before_the_end(half_way: Site, monkeypatch: pyt
     )
     paths = [*PAGES, "listeners?page=2", "listeners?page=3", *(f"listeners/{name}" for name in pseudonyms[:12])]
 
-    def look() -> list[str]:
-        pages = [seen(visit.page(path)) for path in paths]
-        live = [seen(visit.open(path, **{"Rootnote-Live": "1"}).text) for path in PAGES]
+    def open_pages() -> list[str]:
+        pages = [visible(visit.page(path)) for path in paths]
+        live = [visible(visit.open(path, **{"Rootnote-Live": "1"}).text) for path in PAGES]
         return [*pages, *live, visit.client.get("/metrics", headers=BEARER).text]
 
-    before = look()
+    before = open_pages()
     flip = "UPDATE responses SET choice = CASE choice WHEN 'A' THEN 'B' ELSE 'A' END"
     with half_way.app.extensions["rootnote"].engine.begin() as connection:
         connection.execute(text(flip))
-    assert look() == before
+    assert open_pages() == before
     assert not computed
     assert visit.send("study/close", reason="all places are filled", confirm="yes").status_code == 303
     turned = visit.page("agreement")
@@ -331,7 +331,7 @@ def test_unblinding_early_asks_for_a_reason_and_is_logged(half_way: Site) -> Non
     for reason in ("", "because"):
         refused = visit.send("agreement", reason=reason)
         assert refused.status_code == 400
-        assert "Please write the reason" in refused.text
+        assert "reason of at least" in refused.text
     assert "Agreed" not in visit.page("agreement")
     assert visit.send("agreement", reason="Two listeners report silent clips <b>").status_code == 303
     assert "Agreed" in visit.page("agreement")
@@ -342,7 +342,7 @@ def test_unblinding_early_asks_for_a_reason_and_is_logged(half_way: Site) -> Non
 
 
 @pytest.mark.both_databases
-def test_the_log_can_only_grow(site: Site) -> None:
+def test_the_log_is_append_only(site: Site) -> None:
     visit = Visit(site).signed_in()
     engine = site.app.extensions["rootnote"].engine
     for change in ("UPDATE log SET reason = 'another'", "DELETE FROM log"):
@@ -351,7 +351,7 @@ def test_the_log_can_only_grow(site: Site) -> None:
     assert "signed in" in visit.page("log")
 
 
-# ------------------------------------------------------------------ steering
+# ------------------------------------------------------------------ control of the study
 
 
 def test_stopping_resuming_and_the_message(half_way: Site) -> None:
@@ -362,7 +362,7 @@ def test_stopping_resuming_and_the_message(half_way: Site) -> None:
     assert half_way.walker().open().step == "full"
     assert waiting.agree().step == "full"
     assert listener.reload().step == "prescreen", "who is in goes on"
-    assert visit.send("study/resume", reason="mended").status_code == 303
+    assert visit.send("study/resume", reason="fixed").status_code == 303
     assert visit.send("study/message", message="<i>Quiet</i> rooms, please").status_code == 303
     page = half_way.walker().open()
     assert page.step == "consent"
@@ -370,13 +370,13 @@ def test_stopping_resuming_and_the_message(half_way: Site) -> None:
     refused = visit.send("study/message", message="x" * 501)
     assert refused.status_code == 400
     assert "501 characters" in refused.text
-    log = seen(visit.page("log"))
-    for words in ("stopped recruiting", "resumed recruiting", "mended", "set the message"):
+    log = visible(visit.page("log"))
+    for words in ("stopped recruiting", "resumed recruiting", "fixed", "set the message"):
         assert words in log
     assert "<i>Quiet" not in visit.page("log")
 
 
-def test_closing_is_for_good(site: Site) -> None:
+def test_closing_is_permanent(site: Site) -> None:
     visit, listener = Visit(site).signed_in(), site.walker().consent()
     assert visit.send("study/close", reason="all places are filled").status_code == 400
     assert visit.send("study/close", reason="short", confirm="yes").status_code == 400
@@ -389,11 +389,11 @@ def test_closing_is_for_good(site: Site) -> None:
         fields = {"form": form, "reason": "to look once more", "confirm": "yes", "message": "open"}
         reply = visit.client.post(f"/desk/study/{path}", data=fields)
         assert reply.status_code == 400
-        assert "closed, and stays so" in reply.text
+        assert "The study is closed" in reply.text
     assert "It has ended" in site.walker().open().html
 
 
-def test_arrivals_are_counted_and_nobody_is_known_by_them(site: Site) -> None:
+def test_arrivals_are_counted_anonymously(site: Site) -> None:
     client = site.walker().client
     client.get("/take?worker=A1")
     client.get("/take")
@@ -408,7 +408,9 @@ def test_arrivals_are_counted_and_nobody_is_known_by_them(site: Site) -> None:
 @given(st.integers(1, 400), st.data())
 def test_wilson_against_statsmodels(n: int, data: st.DataObject) -> None:
     agreed = data.draw(st.integers(0, n))
-    assert agreement.wilson(agreed, n) == pytest.approx(proportion_confint(agreed, n, method="wilson"), abs=1e-12)
+    assert agreement.wilson_interval(agreed, n) == pytest.approx(
+        proportion_confint(agreed, n, method="wilson"), abs=1e-12
+    )
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.floats(0, 1))
@@ -416,35 +418,36 @@ def test_quantile_against_numpy(values: list[float], q: float) -> None:
     assert quantile(values, q) == pytest.approx(float(np.quantile(values, q)), rel=1e-9, abs=1e-9)
 
 
-def test_no_rate_of_nothing() -> None:
+def test_invalid_counts_have_no_interval() -> None:
     for agreed, n in ((0, 0), (2, 1), (-1, 3)):
-        with pytest.raises(ValueError, match="no rate"):
-            agreement.wilson(agreed, n)
+        with pytest.raises(ValueError, match="not a rate"):
+            agreement.wilson_interval(agreed, n)
 
 
-# ------------------------------------------------------------------ who may sign in
+# ------------------------------------------------------------------ the command line
 
 
-def test_researchers_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
     study = make_small_study(tmp_path / "study", listeners=1, trials=1)
     assert quick("server", "migrate", study.folder).exit_code == 0
     password = {"ROOTNOTE_DESK_PASSWORD": "a password of some length"}
-    status, said = command("server", "user", "add", "anna", study.folder, **password)
-    assert (status, said) == (0, "'anna' may sign in at /desk.\n")
+    status, output = command("server", "user", "add", "anna", study.folder, **password)
+    assert status == 0
+    assert "'anna'" in output
     for name, given_password, words in (
-        ("anna", password["ROOTNOTE_DESK_PASSWORD"], "there already"),
-        ("Anna B", password["ROOTNOTE_DESK_PASSWORD"], "small letters"),
+        ("anna", password["ROOTNOTE_DESK_PASSWORD"], "already exists"),
+        ("Anna B", password["ROOTNOTE_DESK_PASSWORD"], "lower-case letters"),
         ("ben", "short", "12 to 1024 characters"),
     ):
         refused = quick_with(given_password, "server", "user", "add", name, study.folder)
         assert refused.exit_code == 1
         assert words in str(refused.exception)
-    assert quick("server", "user", "list", study.folder).output == "anna  owner  password alone\n"
+    assert quick("server", "user", "list", study.folder).output == "anna  owner  password only\n"
     assert quick_with("another password of mine", "server", "user", "passwd", "anna", study.folder).exit_code == 0
     assert quick("server", "user", "remove", "anna", study.folder).exit_code == 0
     assert quick("server", "user", "list", study.folder).output == ""
-    assert "no researcher" in str(quick("server", "user", "remove", "anna", study.folder).exception)
+    assert "no user 'anna'" in str(quick("server", "user", "remove", "anna", study.folder).exception)
 
 
 def quick_with(password: str, *arguments: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -21,7 +21,6 @@ from server.irb.context import PacketContext, gather
 from server.irb.data_flow import boxes, draw, in_words
 from server.irb.html import header, render, sections
 from server.irb.summary import missing
-from server.privacy import data_inventory
 from study.config import Study, StudyConfig
 from study.marketplaces import MARKETPLACES, load_marketplace
 from tests.server.conftest import Site
@@ -62,34 +61,6 @@ def gathered(folder: Path, **options: Any) -> PacketContext:
 
 def recruited(folder: Path, kind: str, toml: str = "") -> PacketContext:
     return gathered(folder, toml=f'[recruiter]\nkind = "{kind}"\n{toml}')
-
-
-# ------------------------------------------------------------------ the data map
-
-
-def test_every_table_and_column_is_described_and_none_that_is_gone() -> None:
-    described = {f"{name}.{column}" for name, table in data_inventory.TABLES.items() for column in table.columns}
-    real = {f"{table.name}.{column.name}" for table in Base.metadata.tables.values() for column in table.columns}
-    assert real - described == set(), "describe these in server/privacy/data_inventory.py"
-    assert described - real == set(), "these are gone: take them out of server/privacy/data_inventory.py"
-
-
-def test_the_data_map_says_everything_of_everything(tmp_path: Path) -> None:
-    config = make_study(tmp_path).config
-    for name, table in data_inventory.TABLES.items():
-        assert table.what and table.seen and table.kept in get_args(data_inventory.Kept), name
-        for column, about in table.columns.items():
-            assert about.what and about.tells in get_args(data_inventory.Tells), f"{name}.{column}"
-    assert all(data_inventory.how_long(kept, config) for kept in get_args(data_inventory.Kept))
-
-
-def test_only_the_vault_holds_who_a_listener_is() -> None:
-    tables = data_inventory.TABLES.items()
-    named = {
-        (name, column) for name, table in tables for column, one in table.columns.items() if one.tells == "personal"
-    }
-    of_listeners = {(name, column) for name, column in named if data_inventory.TABLES[name].about == "listeners"}
-    assert of_listeners == {("vault", "sealed"), ("answers", "value")}
 
 
 # ------------------------------------------------------------------ the diagram
@@ -211,7 +182,7 @@ def run(study: Study, *more: str) -> BaseException | None:
 
 def test_the_group_study_lists_the_command_and_it_explains_itself() -> None:
     listed = CliRunner().invoke(rootnote.cli, ["study", "--help"]).output
-    assert re.search(r"^  irb +Make the packet for a review board", listed, re.MULTILINE)
+    assert re.search(r"^  irb +Make the packet", listed, re.MULTILINE)
     own = CliRunner().invoke(rootnote.cli, ["study", "irb", "--help"])
     assert own.exit_code == 0 and "packet.pdf" in own.output and "--out" in own.output
 

@@ -13,7 +13,7 @@ from server.db import database
 from server.export.responses import export
 from study.trial_plan import read_plan
 from tests.server.conftest import Site, Walker
-from tests.server.desk.desk_client import Visit, add_researcher, seen
+from tests.server.desk.desk_client import Visit, add_researcher, visible
 
 TOML = """
 [[questions]]
@@ -108,7 +108,7 @@ def test_answers_are_kept_exported_and_counted(make_site: Callable[..., Site], t
     assert first["q_remarks"] == "'=1+1"
     assert (second["q_years"], second["q_plays"], second["q_loud"], third["q_device"]) == ("7", "Piano", "", "")
     add_researcher(site)
-    page = re.sub(r"<svg.*?</svg>", "", seen(Visit(site).signed_in().page("questions")))
+    page = re.sub(r"<svg.*?</svg>", "", visible(Visit(site).signed_in().page("questions")))
     rows = {row[0]: row[1:] for row in re.findall(r'<tr><th scope="row">([^<]+)</th><td class="n">(\d+)</td>'
                                                   r'<td class="n">([^<]+)</td>', page)}  # fmt: skip
     assert rows["Headphones"] == ("2", "100 %") and rows["Piano"] == ("2", "100 %") and rows["Oud"] == ("1", "50 %")

@@ -1,4 +1,4 @@
-"""A listener's rights over HTTP and by command: erasure that lasts, what is disclosed, which consent was shown."""
+"""Listeners' rights over HTTP and by command: lasting erasure, disclosure, versions of the consent text."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.server.commands.test_server import quick
 from tests.server.conftest import SECRET, FakeClock, Site, Walker
 
 TELL_TALE = "a very particular remark"
-# Whatever hangs on a run, but for the books: told by the tables themselves, so that none is forgotten.
-BOOKS = {"places", "submissions", "payments"}
+# Every table that refers to a run, except payments: taken from the models, so that none is forgotten.
+PAYMENT_TABLES = {"places", "submissions", "payments"}
 ANSWERED = [
     mapper.class_
     for mapper in Base.registry.mappers
-    if "assignment_id" in mapper.columns and mapper.class_.__tablename__ not in BOOKS
+    if "assignment_id" in mapper.columns and mapper.class_.__tablename__ not in PAYMENT_TABLES
 ]
 
 
@@ -39,7 +39,7 @@ def engine_of(site: Site) -> Engine:
     return engine
 
 
-def kept(site: Site) -> dict[str, int]:
+def answer_counts(site: Site) -> dict[str, int]:
     """How many rows there are of everything that a listener answers."""
     with database.reading(engine_of(site)) as session:
         return {table.__tablename__: len(list(session.scalars(select(table)))) for table in ANSWERED}
@@ -58,7 +58,7 @@ def finished(site: Site) -> Walker:
     return walker.go("questions", q_device="Headphones or earbuds", q_music="None", q_remarks=TELL_TALE)
 
 
-def ask(site: Site, code: str, **fields: str) -> Any:
+def withdraw(site: Site, code: str, **fields: str) -> Any:
     return Client(site.app).post("/withdraw", data={"code": code, **fields})
 
 
@@ -68,11 +68,11 @@ def ask(site: Site, code: str, **fields: str) -> Any:
 def test_erasing_by_code_after_the_end(site: Site) -> None:
     walker = finished(site)
     code, other = walker.code, site.walker().begin().answer()
-    before = kept(site)
-    page = ask(site, f" {code[:5].lower()}-{code[5:]} ")  # as somebody types it
+    before = answer_counts(site)
+    page = withdraw(site, f" {code[:5].lower()}-{code[5:]} ")  # as somebody types it
     assert (page.status_code, "Erase my answers?" in page.text) == (200, True)
-    assert kept(site) == before  # it is asked twice
-    assert "Your answers are erased" in ask(site, code, confirm="yes").text
+    assert answer_counts(site) == before  # confirmation is required
+    assert "Your answers are erased" in withdraw(site, code, confirm="yes").text
     with database.reading(engine_of(site)) as session:
         left = session.scalars(select(Assignment).order_by(Assignment.id)).all()
         for table in ANSWERED:
@@ -83,22 +83,22 @@ def test_erasing_by_code_after_the_end(site: Site) -> None:
     gone = one(site)
     assert (gone.screened_at, gone.listening_at, gone.ended_at) == (None, None, None)
     assert gone.erased_at is not None
-    assert "Your answers are erased" in ask(site, code, confirm="yes").text  # again: nothing happens
+    assert "Your answers are erased" in withdraw(site, code, confirm="yes").text  # again: nothing happens
     assert "Your answers are erased" in walker.reload().html
     assert walker.code == code  # it is still what pays them
     assert other.reload().step == "trial"  # nobody else is touched
 
 
-def test_a_code_that_is_none(site: Site) -> None:
+def test_invalid_codes(site: Site) -> None:
     finished(site)
     for code in ("", "ABCDEFGHJK", "~" * 15, "x" * 4000, "' OR 1=1 --", "\0", "AB\0CDEFGHJ", "ÄÖÜ"):
-        page = ask(site, code, confirm="yes")
+        page = withdraw(site, code, confirm="yes")
         assert page.status_code == 400
         assert 'id="problem"' in page.text or not code
     assert one(site).erased_at is None
 
 
-def test_erasing_by_the_own_address(site: Site) -> None:
+def test_erasing_by_the_runs_address(site: Site) -> None:
     walker = site.walker().begin().answer()
     assert walker.client.get(f"{walker.address}/withdraw").status_code == 200
     assert walker.post("withdraw").location.endswith("/withdraw")  # without confirming: asked
@@ -106,7 +106,7 @@ def test_erasing_by_the_own_address(site: Site) -> None:
     walker.go("withdraw", confirm="yes")
     assert walker.step == "withdrawn"
     assert "Your answers are erased" in walker.html
-    assert not any(kept(site).values())
+    assert not any(answer_counts(site).values())
     with database.reading(engine_of(site)) as session:
         assert session.scalar(select(Place).where(Place.assignment_id.is_not(None))) is None  # the place is free
     assert walker.client.get(f"{walker.address}/withdraw").status_code == 303
@@ -121,7 +121,7 @@ def test_leaving_with_and_without_answers(make_site: Callable[..., Site]) -> Non
         rows = session.scalars(select(Assignment).order_by(Assignment.id)).all()
         assert [row.erased_at is None for row in rows] == [True, False]
         assert {row.state.value for row in rows} == {"withdrawn"}
-    assert kept(site)["responses"] == 1
+    assert answer_counts(site)["responses"] == 1
 
 
 def test_the_erased_do_not_come_back(site: Site) -> None:
@@ -131,7 +131,7 @@ def test_the_erased_do_not_come_back(site: Site) -> None:
     walker.go("withdraw", confirm="yes")
     for step, sent in (("trial", fields), ("instructions", {}), ("questions", {"q_device": "x"}), ("prescreen", {})):
         walker.post(step, **sent)
-    assert not any(kept(site).values())
+    assert not any(answer_counts(site).values())
 
 
 def test_an_answer_after_expiry_is_not_kept_of_the_erased(site: Site) -> None:
@@ -142,33 +142,33 @@ def test_an_answer_after_expiry_is_not_kept_of_the_erased(site: Site) -> None:
     for _ in range(2):
         site.walker().consent()  # both places are taken
     late.post("trial", **fields)
-    assert kept(site)["responses"] == 1
+    assert answer_counts(site)["responses"] == 1
     late.go("withdraw", confirm="yes")
     late.post("trial", **(fields | {"position": 2}))
-    assert kept(site)["responses"] == 0
+    assert answer_counts(site)["responses"] == 0
 
 
 def test_where_the_journal_cannot_be_written_nothing_is_erased(make_site: Callable[..., Site], tmp_path: Path) -> None:
     site = make_site(settings={"erasures": str(tmp_path / "journal.jsonl")})
     walker = finished(site)
-    before = kept(site)
+    before = answer_counts(site)
     (tmp_path / "journal.jsonl").mkdir()  # as a full or broken disk would
     reply = walker.post("withdraw", confirm="yes")
     assert (reply.status_code, "Something went wrong" in reply.text) == (500, True)
-    assert kept(site) == before
+    assert answer_counts(site) == before
     assert one(site).erased_at is None
 
 
 def test_a_full_disk_leaves_the_journal_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
-    journal.note("one", FakeClock().now)
+    journal.record("one", FakeClock().now)
     whole, write = journal.path.read_bytes(), os.write
     monkeypatch.setattr(os, "write", lambda number, line: write(number, line[:7]))  # there was room for seven bytes
     with pytest.raises(RootnoteError, match="No space left"):
-        journal.note("two", FakeClock().now)
+        journal.record("two", FakeClock().now)
     monkeypatch.undo()
     assert journal.path.read_bytes() == whole
-    journal.note("two", FakeClock().now)
+    journal.record("two", FakeClock().now)
     assert [pseudonym for pseudonym, _ in journal.read()] == ["one", "two"]
 
 
@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_the_journal_whole(tmp_path: Path, monkeypatch: pytes
 def test_two_confirm_at_once(site: Site) -> None:
     code = finished(site).code
     with ThreadPoolExecutor(6) as pool:
-        pages = list(pool.map(lambda _: ask(site, code, confirm="yes"), range(6)))
+        pages = list(pool.map(lambda _: withdraw(site, code, confirm="yes"), range(6)))
     assert {page.status_code for page in pages} == {200}
     assert len((site.study.folder / "erasures.jsonl").read_text().splitlines()) == 1
     assert site.query("SELECT count(*) FROM log WHERE what LIKE 'erased%'") == [(1,)]
@@ -191,7 +191,7 @@ def test_the_erased_stay_erased_when_a_backup_is_restored(site: Site, tmp_path: 
     walker, stays = finished(site), site.walker().begin().answer()
     url = engine_of(site).url
     saved = backup.backup(url, tmp_path / "backups", keep=3)
-    ask(site, walker.code, confirm="yes")
+    withdraw(site, walker.code, confirm="yes")
     engine_of(site).dispose()
     if url.drivername == "sqlite":
         for path in Path(str(url.database)).parent.glob(f"{Path(str(url.database)).name}*"):
@@ -202,7 +202,7 @@ def test_the_erased_stay_erased_when_a_backup_is_restored(site: Site, tmp_path: 
             connection.execute(text("CREATE SCHEMA public"))
         engine_of(site).dispose()
     backup.restore(url, saved)
-    assert kept(site)["answers"] > 0  # the backup knows nothing of it
+    assert answer_counts(site)["answers"] > 0  # the backup is older than the erasure
     engine_of(site).dispose()
     again = Site(site.study, create_app(site.study, Settings(url, SECRET), clock=site.clock), site.clock, str(url))
     with database.reading(engine_of(again)) as session:
@@ -237,13 +237,13 @@ def test_a_change_of_the_consent_text_opens_a_new_version(site: Site, monkeypatc
     engine_of(site).dispose()
     monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
     monkeypatch.setenv("ROOTNOTE_DATABASE_URL", url.render_as_string(hide_password=False))
-    told = json.loads(quick("server", "consents", "--json", site.study.folder).output)
-    assert [(one["number"], one["agreed"]) for one in told] == [(1, 1), (2, 1)]
+    data = json.loads(quick("server", "consents", "--json", site.study.folder).output)
+    assert [(one["number"], one["agreed"]) for one in data] == [(1, 1), (2, 1)]
     lines = quick("server", "consents", "--listeners", site.study.folder).output.splitlines()
-    assert sorted(line.split(",")[1] for line in lines[1:]) == sorted(one["hash"] for one in told)
-    text_now = quick("server", "consents", "--show", told[1]["hash"][:8], site.study.folder).output
+    assert sorted(line.split(",")[1] for line in lines[1:]) == sorted(one["hash"] for one in data)
+    text_now = quick("server", "consents", "--show", data[1]["hash"][:8], site.study.folder).output
     assert text_now == "# About this study\n\nThe second version.\n"
-    assert "0 versions begin" in str(quick("server", "consents", "--show", "zz", site.study.folder).exception)
+    assert "0 versions have" in str(quick("server", "consents", "--show", "zz", site.study.folder).exception)
     assert "version 2" in quick("server", "audit", site.study.folder).output
     assert first.reload().step == "prescreen"  # who agreed to the former text goes on
 
@@ -282,11 +282,12 @@ def test_erase(commanded: Site) -> None:
     assert "nobody took part" in str(quick("server", "erase", "NOBODYHERE", folder).exception)
     assert "Erase all answers" in quick("server", "erase", walker.code, folder).output  # asks, and gets no yes
     assert one(commanded).erased_at is None
-    said = quick("server", "erase", walker.code, folder, "--yes", "--reason", "wrote on 1 March")
-    assert said.output == f"The answers of assignment {one(commanded).pseudonym} are erased.\n"
-    assert not any(kept(commanded).values())
+    result = quick("server", "erase", walker.code, folder, "--yes", "--reason", "wrote on 1 March")
+    assert one(commanded).pseudonym in result.output
+    assert len(result.output.splitlines()) == 1, "nothing about an encrypted id"
+    assert not any(answer_counts(commanded).values())
     again = quick("server", "erase", one(commanded).pseudonym, folder, "--yes").output
-    assert "was erased on" in again
+    assert "already erased on" in again
     log = quick("server", "audit", folder).output
     assert "erased a listener's answers" in log
     assert "wrote on 1 March" in log
@@ -296,12 +297,12 @@ def test_erase(commanded: Site) -> None:
 def test_the_erased_are_in_no_export_and_are_counted(commanded: Site) -> None:
     walker, other = finished(commanded), finished(commanded)
     quick("server", "erase", walker.code, commanded.study.folder, "--yes")
-    told = json.loads(quick("server", "export", commanded.study.folder, "--json").output)
-    rows = Path(told["listeners"]).read_text().splitlines()
+    data = json.loads(quick("server", "export", commanded.study.folder, "--json").output)
+    rows = Path(data["listeners"]).read_text().splitlines()
     assert len(rows) == 2  # the header, and the other
-    assert told["completed"] == 1
-    assert '"erased": 1' in Path(told["manifest"]).read_text()
-    assert other.code not in Path(told["listeners"]).read_text()
+    assert data["completed"] == 1
+    assert '"erased": 1' in Path(data["manifest"]).read_text()
+    assert other.code not in Path(data["listeners"]).read_text()
 
 
 @pytest.mark.both_databases
@@ -309,20 +310,20 @@ def test_disclose(commanded: Site) -> None:
     walker = finished(commanded)
     finished(commanded)
     folder = commanded.study.folder
-    told = json.loads(quick("server", "disclose", walker.code, folder).output)
-    assert told["run"]["state"] == "finished"
-    assert len(told["responses"]) == 3
-    assert {answer["value"] for answer in told["answers"]} >= {TELL_TALE}
-    assert told["consent"]["text"].startswith("# About this study")
-    assert told["identity"] is None
-    hidden = json.dumps(told)
+    data = json.loads(quick("server", "disclose", walker.code, folder).output)
+    assert data["run"]["state"] == "finished"
+    assert len(data["responses"]) == 3
+    assert {answer["value"] for answer in data["answers"]} >= {TELL_TALE}
+    assert data["consent"]["text"].startswith("# About this study")
+    assert data["identity"] is None
+    hidden = json.dumps(data)
     for secret in ("high_side", "bin_high", "token_hash", "entry_hash"):
         assert secret not in hidden  # what would unblind, or open the run
     out = commanded.study.folder / "answer.json"
-    said = quick("server", "disclose", told["listener"], folder, "--out", out)
-    assert said.exit_code == 0
+    result = quick("server", "disclose", data["listener"], folder, "--out", out)
+    assert result.exit_code == 0
     assert out.stat().st_mode & 0o077 == 0
-    assert json.loads(out.read_text())["run"] == told["run"]
+    assert json.loads(out.read_text())["run"] == data["run"]
     assert quick("server", "audit", folder).output.count("disclosed a listener's data") == 2
 
 

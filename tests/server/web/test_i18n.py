@@ -356,9 +356,7 @@ def test_texts_are_required_in_each_language(tmp_path: Path) -> None:
     (study.folder / "debrief.md").write_text("Danke!")
     assert "Danke!" in read_study_texts(study)["de"].debrief
     (study.folder / "consent.en.md").unlink()
-    with pytest.raises(
-        RootnoteError, match=r"consent\.en\.md is missing or empty; write there what listeners are told"
-    ):
+    with pytest.raises(RootnoteError, match=r"consent\.en\.md is missing or empty"):
         read_study_texts(study)
 
 
