@@ -30,7 +30,11 @@ class StudyInfo(ConfigSection):
     seed: int = Field(default=1, ge=0)
     researcher: str = ""
     contact: str = ""
-    languages: list[str] = Field(default=["en"], min_length=1)  # the first is that of study.toml and consent.md
+    languages: list[str] = Field(
+        default=["en"],
+        min_length=1,
+        description="The languages of the pages; the first is that of study.toml and consent.md.",
+    )
 
     @model_validator(mode="after")
     def _known_languages(self) -> StudyInfo:
