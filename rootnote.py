@@ -20,7 +20,7 @@ GROUPS = {
 # Commands of a group that live in another package, since `study` must not import `server`.
 GUESTS = {
     "study": {
-        "irb": ("server.irb.cli:irb", "Make the packet for an ethics board: packet.html and packet.pdf."),
+        "irb": ("server.irb.cli:irb", "Make the packet for a review board: packet.html and packet.pdf."),
         "recruiters": ("server.commands.marketplaces:recruiters", "List where listeners can come from."),
     }
 }

@@ -21,9 +21,10 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import t as student
 
-from analysis.statistics.agreement import BIN_PAIRS, exact_binomial
+from analysis.statistics.agreement import exact_binomial
 from analysis.statistics.glmm import fit_mixed, marginal_rate
 from analysis.statistics.two_way import dependence_table, two_way_bootstrap
+from study.design.bin_pairs import BIN_PAIRS
 from study.design.schedule import assign_paper, assign_robust
 
 SDS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -20,7 +20,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-PAIRS = np.array([(1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)])
+from study.design.bin_pairs import BIN_PAIRS
+
+PAIRS = np.array(BIN_PAIRS)
 TRIALS = 50
 
 

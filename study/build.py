@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,27 +41,10 @@ from study.design.bins import (
     read_bins,
     write_bins,
 )
-from study.design.schedule import Triplet, make_schedule
-from study.design.triplets import draw_triplets, require_tracks, triplets_provenance, triplets_table
-from study.trial_plan import ROLES, PlannedTrial, schedule_provenance, stimuli_provenance
-
-BUILD = "rootnote study build"
-_COLUMNS: dict[str, pa.DataType] = {
-    "embedder": pa.string(),
-    "list": pa.int64(),
-    "position": pa.int64(),
-    "kind": pa.string(),
-    "triplet": pa.int64(),
-    "prompt": pa.int64(),
-    "bin_high": pa.int64(),
-    "bin_low": pa.int64(),
-    "clip_high": pa.int64(),
-    "clip_low": pa.int64(),
-    "similarity_high": pa.float64(),
-    "similarity_low": pa.float64(),
-    "high_side": pa.string(),
-}
-SCHEDULE_SCHEMA = pa.schema(_COLUMNS)
+from study.design.schedule import make_schedule
+from study.design.triplets import draw_triplets, require_tracks, triplets_provenance
+from study.trial_plan import BUILD, schedule_provenance, stimuli_provenance
+from study.trials import ROLES, PlannedTrial, Triplet, read_trials, read_triplets, schedule_table, triplets_table
 
 Progress = Callable[[str, int, int], None]
 
@@ -264,15 +246,17 @@ def _triplets(
     fresh = _is_fresh(lambda: read_table(study.triplets, "triplets", BUILD)[1], expected)
     if not fresh:
         tracks = table["track"].to_numpy()
-        rows: dict[str, list[dict[str, Any]]] = {}
+        triplets: list[Triplet] = []
         for name in bins:
             array = np.load(study.vectors(name), mmap_mode="r")
             fitted, _, _ = read_bins(study.bins(name))
             try:
-                rows[name] = draw_triplets(array, tracks, neighbours.of(name), fitted, config.design, config.study.seed)
+                triplets += draw_triplets(
+                    name, array, tracks, neighbours.of(name), fitted, config.design, config.study.seed, len(triplets)
+                )
             except RootnoteError as error:
                 raise DataError(f"{name}: {error}") from error
-        write_table(study.triplets, triplets_table(rows), expected)
+        write_table(study.triplets, triplets_table(triplets), expected)
     drawn, _ = read_table(study.triplets, "triplets", BUILD)
     prompts = drawn.group_by(["embedder", "prompt"]).aggregate([]).num_rows
     text = f"{counted(drawn.num_rows, 'triplet')} of {counted(prompts, 'prompt')}"
@@ -288,12 +272,9 @@ def _schedule(
     started = time.perf_counter()
     fresh = _is_fresh(lambda: read_table(study.schedule, "schedule", BUILD)[1], expected)
     if not fresh:
-        names = Triplet.__dataclass_fields__
-        parts = [Triplet(**{name: row[name] for name in names}) for row in triplets[1].to_pylist()]
-        trials = make_schedule(parts, config.design, config.study.seed)
-        write_table(study.schedule, pa.Table.from_pylist([vars(t) for t in trials], schema=SCHEDULE_SCHEMA), expected)
-    table, _ = read_table(study.schedule, "schedule", BUILD)
-    trials = [PlannedTrial(**row) for row in table.to_pylist()]
+        trials = make_schedule(read_triplets(triplets[1]), config.design, config.study.seed)
+        write_table(study.schedule, schedule_table(trials), expected)
+    trials = read_trials(read_table(study.schedule, "schedule", BUILD)[0])
     lists = len({trial.list for trial in trials})
     text = f"{counted(lists, 'listener')} × {counted(len(trials) // max(lists, 1), 'trial')}"
     reporter.stage("schedule", text, None if fresh else time.perf_counter() - started)

@@ -1,8 +1,8 @@
-"""An export's own account: export.json beside the files of an export, with their SHA-256.
+"""The manifest of an export: export.json, next to the exported files, with their SHA-256.
 
-The server writes it, the analysis reads it: a file whose hash differs was edited since.
-Conventions: hashes are hex; `arrived` counts not persons but how often the information was shown ("informed") or
-somebody was not let in ("not_let_in"); `withheld` are settings of study.toml, dotted, that a public release leaves out.
+The server writes it and the analysis reads it; a file with another hash was edited after the export.
+Conventions: hashes are hex; `arrived` counts page views, not people: of the information ("informed") or of the notice
+that no place is free ("not_let_in"); `withheld` are dotted settings of study.toml that a public release leaves out.
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ EXPORT = "rootnote server export"
 
 @dataclass(frozen=True)
 class ExportManifest:
-    """What was exported: the study, its schedule, its frozen plan ("" where there is none), files and their SHA-256.
+    """What was exported.
 
-    `erased`: listeners who had their answers erased, and are in no file; `log`: the end of the server's log then, as
-    `rootnote server audit --noted` takes it ("" in exports of before). `rehearsal`: the answers are of simulated
-    listeners.
+    Attributes:
+        study: name of the study.
+        schedule: fingerprint of the schedule.
+        plan: hash of the frozen plan, "" where there is none.
+        files: SHA-256 of each file, by name.
+        erased: number of listeners who erased their answers and are in no file.
+        log: the end of the server's log at the time, for `rootnote server audit --noted` ("" in older exports).
+        rehearsal: whether the listeners were simulated.
     """
 
     study: str
@@ -52,7 +57,7 @@ def write_manifest(
     withheld: Sequence[str] = (),
     rehearsal: bool = False,
 ) -> Path:
-    """Write export.json for files that lie in `folder`."""
+    """Write export.json for files in `folder`."""
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     content: dict[str, Any] = {"study": study, "arrived": dict(arrived), "erased": erased, "log": log}
     if withheld:
@@ -66,10 +71,10 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> ExportManifest | None:
-    """The account of the export in `folder`, None where there is none.
+    """The manifest of the export in `folder`, None where there is none.
 
     Raises:
-        RootnoteError: where it is damaged, or its own hash shows that it was edited.
+        RootnoteError: where it is damaged, or its hash shows that it was edited.
     """
     if not (folder / MANIFEST).is_file():
         return None
@@ -78,10 +83,10 @@ def read_manifest(folder: Path) -> ExportManifest | None:
     try:
         schedule, plan = made_from.pop("schedule"), made_from.pop("plan")
         arrived = {str(name): int(number) for name, number in provenance.settings["arrived"].items()}
-        told = provenance.settings
-        name, erased, log = str(told["study"]), int(told.get("erased", 0)), str(told.get("log", ""))
-        withheld = tuple(str(key) for key in told.get("withheld", ()))
-        rehearsal = bool(told.get("rehearsal", False))
+        settings = provenance.settings
+        name, erased, log = str(settings["study"]), int(settings.get("erased", 0)), str(settings.get("log", ""))
+        withheld = tuple(str(key) for key in settings.get("withheld", ()))
+        rehearsal = bool(settings.get("rehearsal", False))
         return ExportManifest(name, schedule, plan, made_from, arrived, erased, log, withheld, rehearsal)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RootnoteError(f"{folder / MANIFEST} lacks or misstates {error}; run `{EXPORT}`.") from error
+        raise RootnoteError(f"{folder / MANIFEST} is not complete ({error}); run `{EXPORT}`.") from error

@@ -1,47 +1,22 @@
-"""The plan of a study: what the web server and the rehearsal need of the design, and nothing heavy.
+"""The plan of a study: the part of the design that the web server and the rehearsal need, without heavy libraries.
 
-A plan is the schedule (every TrialList with its trials in order) with the rendered stimuli it refers to.
-It is read only if schedule, stimuli and the present study.toml belong together.
+A plan is the schedule (every TrialList with its trials in order) and the rendered stimuli. It can be read only if
+schedule, stimuli and the current study.toml belong together.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from embeddings.errors import RootnoteError
 from embeddings.provenance import Provenance, digest, read_json, read_table, require_fresh
 from study.config import Study, StudyConfig
+from study.trials import ROLES, PlannedTrial, read_trials, trial_lists
 
 BUILD = "rootnote study build"
 PUBLISH = "rootnote study publish"
-ROLES = ("x", "high", "low")
-
-
-@dataclass(frozen=True)
-class PlannedTrial:
-    """One trial of a TrialList; positions count from 1, clips are corpus rows."""
-
-    embedder: str
-    list: int
-    position: int
-    kind: Literal["scored", "catch", "repeat"]
-    triplet: int
-    prompt: int
-    bin_high: int
-    bin_low: int
-    clip_high: int
-    clip_low: int
-    similarity_high: float
-    similarity_low: float
-    high_side: Literal["A", "B"]
-
-    def stimulus_key(self, role: str) -> str:
-        """The stimulus of `role` ("x", "high" or "low"); a catch trial's copy of X is another rendering."""
-        if role == "high":
-            return f"{self.clip_high}/catch" if self.kind == "catch" else str(self.clip_high)
-        return str({"x": self.prompt, "low": self.clip_low}[role])
 
 
 @dataclass(frozen=True)
@@ -65,7 +40,7 @@ def read_plan(study: Study) -> Plan:
     """Read the schedule and the stimuli of a study.
 
     Raises:
-        RootnoteError: where a file is missing or spoilt, or belongs to another schedule, corpus or study.toml.
+        RootnoteError: where a file is missing or damaged, or belongs to another schedule, corpus or study.toml.
     """
     table, schedule = read_table(study.schedule, "schedule", BUILD)
     content, stimuli = read_json(study.stimuli_index, "stimuli", BUILD)
@@ -73,11 +48,7 @@ def read_plan(study: Study) -> Plan:
     if study.config.storage.stimuli:
         _, published = read_json(study.published, "published", PUBLISH)
         require_fresh(study.published, published, published_provenance(study.config, content), PUBLISH)
-    lists: dict[int, list[PlannedTrial]] = {}
-    for row in table.to_pylist():
-        lists.setdefault(row["list"], []).append(PlannedTrial(**row))
-    for trials in lists.values():
-        trials.sort(key=lambda trial: trial.position)
+    lists = trial_lists(read_trials(table))
     return Plan(schedule.fingerprint, lists, _stimuli(study, content, lists))
 
 
@@ -92,8 +63,8 @@ def _require_one_study(study: Study, schedule: Provenance, stimuli: Provenance) 
 def schedule_provenance(config: StudyConfig, triplets: str) -> Provenance:
     """The provenance of a schedule made now from the triplets of that fingerprint.
 
-    Its settings are also those of the stages before it, so that whoever has only the schedule, as the server has,
-    sees that study.toml was changed since the build.
+    Its settings include those of the stages before it, so that the server, which has only the schedule, detects a
+    study.toml that was changed after the build.
     """
     settings = {
         **{f"design.{key}": value for key, value in config.design.model_dump().items()},
@@ -107,7 +78,7 @@ def schedule_provenance(config: StudyConfig, triplets: str) -> Provenance:
 
 def stimuli_provenance(config: StudyConfig, schedule: str, corpus: str) -> Provenance:
     """The provenance of stimuli rendered now for that schedule from that corpus."""
-    # "size": files that were rendered before they were all of one size told too much.
+    # "size": files rendered by older versions differ in size, which reveals the bin.
     settings = {**config.stimuli.model_dump(), "clip_seconds": config.corpus.clip_seconds, "size": "equal"}
     return Provenance("stimuli", settings, {"schedule": schedule, "corpus": corpus})
 
@@ -115,13 +86,13 @@ def stimuli_provenance(config: StudyConfig, schedule: str, corpus: str) -> Prove
 def published_provenance(config: StudyConfig, index: dict[str, Any]) -> Provenance:
     """The provenance of the stimuli of that index (build/stimuli.json) in study.toml's bucket.
 
-    Rendering them again gives other names and bytes though nothing that shaped them has changed: hence the digest.
+    Rendering again gives other names and bytes even with the same settings, so it contains the index's digest.
     """
     return Provenance("published", {"storage.stimuli": config.storage.stimuli}, {"stimuli": digest(index["clips"])})
 
 
 def _stimuli(study: Study, content: dict[str, Any], lists: dict[int, list[PlannedTrial]]) -> dict[str, Stimulus]:
-    """The stimuli by key, every one that a trial needs present: as a file, or as published."""
+    """The stimuli by key; each one that a trial needs must exist as a file or be published."""
     stimuli = {key: Stimulus(study.stimuli / entry["file"], entry["sha256"]) for key, entry in content["clips"].items()}
     files = _present(study, stimuli)
     for trials in lists.values():
@@ -134,7 +105,7 @@ def _stimuli(study: Study, content: dict[str, Any], lists: dict[int, list[Planne
 
 
 def _present(study: Study, stimuli: dict[str, Stimulus]) -> set[str]:
-    """The names of the stimuli that are there; a host that has them in a bucket needs no folder of them."""
+    """The names of the available stimuli; with a bucket, the host needs no local files."""
     if study.config.storage.stimuli:
         return {stimulus.file.name for stimulus in stimuli.values()}
     return {path.name for path in study.stimuli.iterdir()} if study.stimuli.is_dir() else set()

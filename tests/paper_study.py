@@ -18,9 +18,10 @@ import soundfile
 
 from embeddings.provenance import Provenance, write_json, write_table
 from study.config import Study, load_study
-from study.design.schedule import Triplet, make_schedule
+from study.design.schedule import make_schedule
 from study.stimuli.render import fill_up_all
-from study.trial_plan import PlannedTrial, schedule_provenance, stimuli_provenance
+from study.trial_plan import schedule_provenance, stimuli_provenance
+from study.trials import PlannedTrial, Triplet
 
 SIMILARITIES = {1: 0.94, 2: 0.72, 3: 0.50, 4: 0.0}
 CLIPS_PER_PROMPT = 5  # the prompt, then its clip in each bin

@@ -152,7 +152,7 @@ def test_the_public_release_publishes_or_names_every_question(study: Study, tmp_
     assert done.returncode == 0, done.stderr
     assert "q_mood: bands of" in done.stdout
     reason = "its question type does not say how answers are published"
-    assert f"q_favourite: not told ({reason})" in done.stdout
+    assert f"q_favourite: not published ({reason})" in done.stdout
     assert reason in (tmp_path / "release" / "README.md").read_text(encoding="utf-8")
 
 

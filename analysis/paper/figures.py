@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from analysis.paper.reference import OwnValue, PublishedDistribution
 from analysis.presentation.figures import BAR, INK, SERIES, as_svg, styled
 from analysis.presentation.tables import one_line, percent
-from analysis.statistics.agreement import BIN_PAIRS, Table1
+from analysis.statistics.agreement import Table1
+from study.design.bin_pairs import BIN_PAIRS
 
 _PAPERS = ("D", "o", "s", "^")
 

@@ -14,10 +14,10 @@ from analysis.presentation.html import render
 from analysis.presentation.tables import percent as cell_percent
 from analysis.presentation.tables import write_interval
 from analysis.presentation.versions import versions
-from analysis.responses.simulated import SAID
+from analysis.responses.simulated import SIMULATED_NOTICE
 from analysis.retrieval.robustness.figure import draw
 from analysis.retrieval.robustness.perturbations import PERTURBATIONS
-from analysis.statistics.agreement import BIN_PAIRS
+from study.design.bin_pairs import BIN_PAIRS
 
 
 def to_html(own: reference.OwnResults) -> str:
@@ -28,7 +28,7 @@ def to_html(own: reference.OwnResults) -> str:
 def _values(own: reference.OwnResults) -> Mapping[str, Any]:
     return {
         "title": "Comparison with Exploring Musical Roots",
-        "simulated_notice": SAID if own.rehearsed else "",
+        "simulated_notice": SIMULATED_NOTICE if own.rehearsed else "",
         "table1": _table1(own) if own.table1 else None,
         "figure1": _figure1(own) if own.robustness is not None else None,
         "attribution": _attribution(own) if own.attribution else None,

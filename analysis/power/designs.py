@@ -13,7 +13,7 @@ from analysis.power.simulation import Assumptions, Layout, Power, layout_of, lay
 from embeddings.errors import RootnoteError
 from study.config import Study
 from study.config_sections import PAPER_PROMPTS, DesignConfig
-from study.design.schedule import PAIRS
+from study.design.bin_pairs import BIN_PAIRS
 from study.design.triplets import wanted_prompts
 from study.trial_plan import read_plan
 
@@ -60,7 +60,7 @@ def parse_effects(texts: Sequence[str]) -> tuple[float, ...]:
 
 def pair_names() -> list[str]:
     """The bin pairs as written on the command line: "1-2" to "3-4"."""
-    return [f"{high}-{low}" for high, low in PAIRS]
+    return [f"{high}-{low}" for high, low in BIN_PAIRS]
 
 
 def find_layout(study: Study, embedder: str | None) -> PlannedLayout:

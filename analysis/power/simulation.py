@@ -8,7 +8,7 @@ Three tests are simulated: the exact two-sided binomial test of each bin pair, t
 the pairs, and a two-way test that lets answers of one listener and answers on one prompt resemble each other (variance
 clustered on both: Cameron, Gelbach and Miller 2011, Journal of Business & Economic Statistics 29; t with the smaller
 number of clusters less one as degrees of freedom; it rejects nothing that the exact test does not).
-Conventions: rates, powers and widths lie in [0, 1]; pairs are in the order of study.design.schedule.PAIRS.
+Conventions: rates, powers and widths lie in [0, 1]; pairs are in the order of study.design.bin_pairs.BIN_PAIRS.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from analysis.statistics.multiple_testing import holm_rejections
 from embeddings.errors import ConfigError
 from embeddings.wording import counted
 from study.config_sections import DesignConfig
-from study.design.schedule import PAIRS, Cell, assign_paper, assign_robust
-from study.trial_plan import PlannedTrial
+from study.design.bin_pairs import BIN_PAIRS, pair_name
+from study.design.schedule import Cell, assign_paper, assign_robust
+from study.trials import PlannedTrial
 
 ALPHA = 0.05
 CHANCE = 0.5
@@ -119,7 +120,7 @@ def layout_of(trials: Iterable[PlannedTrial], embedder: str) -> Layout:
     scored = [trial for trial in trials if trial.kind == "scored" and trial.embedder == embedder]
     lists = np.unique([trial.list for trial in scored], return_inverse=True)[1]
     prompts = np.unique([trial.prompt for trial in scored], return_inverse=True)[1]
-    pairs = [PAIRS.index((trial.bin_high, trial.bin_low)) for trial in scored]
+    pairs = [BIN_PAIRS.index((trial.bin_high, trial.bin_low)) for trial in scored]
     return Layout(lists.astype(np.int64), prompts.astype(np.int64), np.array(pairs, np.int64))
 
 
@@ -178,7 +179,7 @@ def simulate(
     rng = np.random.default_rng([seed, 7])
     trials = _by_pair(layout)
     beta = logit_means(assumed.rates, float(np.hypot(assumed.listener_sd, assumed.prompt_sd)))
-    total = np.zeros((len(PAIRS), 6))
+    total = np.zeros((len(BIN_PAIRS), 6))
     left = simulations
     while left:
         size = min(left, max(BLOCK // len(layout.pair), 1))
@@ -191,9 +192,9 @@ def simulate(
         len(layout.pair) // layout.listeners,
         simulations,
         tuple(
-            PairPower(f"{high}-{low}", n, assumed.lapse / 2 + (1 - assumed.lapse) * rate, *shares)
+            PairPower(pair_name(high, low), n, assumed.lapse / 2 + (1 - assumed.lapse) * rate, *shares)
             for (high, low), rate, (n, *shares) in zip(
-                PAIRS, assumed.rates, (total / simulations).tolist(), strict=True
+                BIN_PAIRS, assumed.rates, (total / simulations).tolist(), strict=True
             )
         ),
     )
@@ -216,7 +217,7 @@ class _PairTrials:
 
 def _by_pair(layout: Layout) -> list[_PairTrials]:
     found = []
-    for pair in range(len(PAIRS)):
+    for pair in range(len(BIN_PAIRS)):
         rows = np.flatnonzero(layout.pair == pair)
         rows = rows[np.argsort(layout.listener[rows], kind="stable")]
         listener, prompt = layout.listener[rows], layout.prompt[rows]
@@ -241,8 +242,8 @@ def _simulate_block(
     listeners = assumed.listener_sd * rng.standard_normal((size, layout.listeners), np.float32)
     prompts = assumed.prompt_sd * rng.standard_normal((size, int(layout.prompt.max()) + 1), np.float32)
     there = rng.random((size, layout.listeners), np.float32) >= assumed.excluded if assumed.excluded else None
-    found = np.zeros((len(PAIRS), 6))
-    p_values = np.ones((size, len(PAIRS)))
+    found = np.zeros((len(BIN_PAIRS), 6))
+    p_values = np.ones((size, len(BIN_PAIRS)))
     for index, own in enumerate(trials):
         if not len(own.listener):
             continue

@@ -75,7 +75,7 @@ def _any(frame: pd.DataFrame, masks: list[Mask]) -> Mask:
 
 def _describe(name: str, plan: ExclusionPlan) -> str:
     if name in RULES:
-        return RULES[name].says(plan.thresholds)
+        return RULES[name].describe(plan.thresholds)
     return {NONE: "nothing excluded", PLAN: "used in every other table", ALL: "planned or not"}[name]
 
 

@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from analysis.presentation.tables import COLUMNS, ROWS, one_line, percent
-from analysis.responses.validate import BINS
-from analysis.statistics.agreement import BIN_PAIRS, CHANCE, Cell, EmbedderTable, Table1
+from analysis.statistics.agreement import CHANCE, Cell, EmbedderTable, Table1
 from analysis.statistics.bins import Bins
 from analysis.statistics.psychometric import Curve
 from analysis.statistics.two_way import Dependence
+from study.design.bin_pairs import BIN_PAIRS, BINS
 
 # A first run on a machine would otherwise say that it builds a cache of fonts.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)

@@ -20,10 +20,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from analysis.responses.validate import BINS
-from analysis.statistics.agreement import BIN_PAIRS, Cell, EmbedderTable, Table1
+from analysis.statistics.agreement import Cell, EmbedderTable, Table1
 from analysis.statistics.bins import Bins
 from analysis.statistics.comparison import ContrastRow
+from study.design.bin_pairs import BIN_PAIRS, BINS
 
 STAR_LEVELS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 LEGEND = "Differs from chance (50 %) after Holm's correction: * p < 0.05, ** p < 0.01, *** p < 0.001."

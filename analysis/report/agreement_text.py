@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from analysis.presentation.tables import one_line, percent
-from analysis.statistics.agreement import BIN_PAIRS, CHANCE, Cell, EmbedderTable
+from analysis.statistics.agreement import CHANCE, Cell, EmbedderTable
+from study.design.bin_pairs import BIN_PAIRS
 
 ALPHA = 0.05
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six")

@@ -79,7 +79,7 @@ def _show(report: Report, paths: Mapping[str, Path]) -> None:
 
     from analysis.presentation.tables import LEGEND, one_line, to_terminal
     from analysis.report.exclusions_text import describe_exclusions, describe_rules
-    from analysis.responses.simulated import SAID
+    from analysis.responses.simulated import SIMULATED_NOTICE
     from analysis.statistics.two_way import describe_dependence
 
     inputs = report.inputs
@@ -87,7 +87,7 @@ def _show(report: Report, paths: Mapping[str, Path]) -> None:
     for name, table in inputs.tables.items():
         console.print(to_terminal(table, inputs.bins.get(name)))
     lines = [LEGEND, describe_exclusions(inputs.responses)]
-    lines += [SAID] if inputs.responses.rehearsed else []
+    lines += [SIMULATED_NOTICE] if inputs.responses.rehearsed else []
     lines += describe_rules(inputs.responses, inputs.rules_source)
     lines += inputs.preregistration.in_words() if inputs.preregistration else []
     lines += [*inputs.notes, inputs.note]

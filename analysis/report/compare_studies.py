@@ -17,9 +17,10 @@ import pandas as pd
 
 from analysis.presentation.tables import as_data as table_data
 from analysis.responses.load import DEFAULT_PLAN, read_responses
-from analysis.statistics.agreement import BIN_PAIRS, Table1, paper_counts, table1, tabulate
+from analysis.statistics.agreement import Table1, paper_counts, table1, tabulate
 from analysis.statistics.comparison import Contrast, compare_counts, contrasts_as_data
 from embeddings.errors import RootnoteError
+from study.design.bin_pairs import BIN_PAIRS
 
 PAPER = "paper"
 COUNTS = ("embedder", "bin_high", "bin_low", "agreed", "n")

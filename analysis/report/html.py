@@ -14,7 +14,7 @@ from analysis.presentation.html import render
 from analysis.presentation.tables import one_line
 from analysis.presentation.versions import versions
 from analysis.report.section import Report, ReportSection
-from analysis.responses.simulated import SAID
+from analysis.responses.simulated import SIMULATED_NOTICE
 
 
 def to_html(report: Report, sections: Mapping[str, ReportSection]) -> str:
@@ -33,7 +33,7 @@ def to_html(report: Report, sections: Mapping[str, ReportSection]) -> str:
             "inputs": inputs,
             "responses": inputs.responses,
             "preregistration": inputs.preregistration,
-            "simulated_notice": SAID,
+            "simulated_notice": SIMULATED_NOTICE,
             "warnings": warnings,
             "sections": shown,
             "versions": versions(),

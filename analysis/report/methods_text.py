@@ -12,11 +12,11 @@ from analysis.presentation.formatting import count
 from analysis.presentation.tables import one_line, sidedness
 from analysis.presentation.versions import versions
 from analysis.responses.load import Responses
-from analysis.responses.validate import BINS
 from analysis.statistics.agreement import Table1
 from analysis.statistics.bins import Bins
 from analysis.statistics.psychometric import Curve
 from analysis.statistics.reliability import Reliability
+from study.design.bin_pairs import BINS
 
 if TYPE_CHECKING:
     from analysis.report.section import Report

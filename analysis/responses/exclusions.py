@@ -1,11 +1,11 @@
 """Exclusions: which responses do not count, by rules that are fixed before the study.
 
-A rule looks at all answers of a file and says which it leaves out; it looks at no other rule, so their order decides
-only to which of them a response is put down. `too_fast` and `not_heard` leave out single responses, `duplicate_person`
-all runs of a person but the first, the others a whole run (one listener's one assignment). No rule looks at whether a
-scored answer agreed; `straight_lining` and `one_side` do look at the side chosen.
-Conventions: a mask is bool [rows], true where a response is left out; where a value is blank, nothing is held against
-the listener. Only `scored` trials enter a table, whatever the rules.
+Each rule is applied to all responses of a file, independently of the other rules; their order decides only which of
+them is named as the reason. `too_fast` and `not_heard` leave out single responses, `duplicate_person` all runs of a
+person except the first, the others a whole run (one assignment of one listener). No rule depends on whether a scored
+response agreed; `straight_lining` and `one_side` depend on the side chosen.
+Conventions: a mask is bool [rows], true where a response is left out; a blank value never leads to an exclusion. Only
+`scored` trials enter a table, whatever the rules.
 """
 
 from __future__ import annotations
@@ -44,17 +44,20 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Rule:
-    """What a rule says, the columns it needs, what else keeps it from being applied, and which rows it leaves out."""
+    """A rule: its description, the columns it needs, and the rows it leaves out.
 
-    says: Callable[[Thresholds], str]
+    `obstacle` gives any other reason why it cannot be applied to a file, "" where there is none.
+    """
+
+    describe: Callable[[Thresholds], str]
     needs: tuple[str, ...]
     mask: Callable[[pd.DataFrame, Thresholds], Mask]
-    hindered: Callable[[pd.DataFrame], str] = lambda frame: ""
+    obstacle: Callable[[pd.DataFrame], str] = lambda frame: ""
 
 
 @dataclass(frozen=True)
 class Exclusion:
-    """What was left out and why: rows, and listeners of whom no row remained."""
+    """What one rule left out: rows, and listeners without any remaining row."""
 
     reason: str
     rows: int
@@ -64,7 +67,7 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Applied:
-    """The rows that remain (of every kind), what each rule left out, and the rules that could not be applied."""
+    """The remaining rows of every kind, what each rule left out, and why rules could not be applied."""
 
     kept: pd.DataFrame
     exclusions: tuple[Exclusion, ...]
@@ -79,21 +82,21 @@ def parse_rules(text: str) -> tuple[str, ...]:
     """Rules as named on the command line: separated by commas, or "none".
 
     Raises:
-        RootnoteError: where one is not known or named twice, with the nearest that is.
+        RootnoteError: where a rule is unknown or repeated, naming the most similar rule.
     """
     names = [] if text.strip() == "none" else [name.strip() for name in text.split(",")]
     for name in names:
         if name not in RULES:
             near = difflib.get_close_matches(name, RULES, n=1, cutoff=0.5)
-            meant = f"did you mean '{near[0]}'? " if near else ""
-            raise RootnoteError(f"there is no exclusion rule '{name}'; {meant}The rules are {', '.join(RULES)}.")
+            suggestion = f"did you mean '{near[0]}'? " if near else ""
+            raise RootnoteError(f"there is no exclusion rule '{name}'; {suggestion}The rules are {', '.join(RULES)}.")
     if len(set(names)) != len(names):
-        raise RootnoteError("an exclusion rule is named twice.")
+        raise RootnoteError("an exclusion rule is listed twice; list each rule once.")
     return tuple(names)
 
 
 def apply(frame: pd.DataFrame, plan: ExclusionPlan) -> Applied:
-    """Leave out what the plan's rules say; a rule whose columns are absent is not applied, and named."""
+    """Apply the plan's rules; a rule whose columns are missing is skipped and listed in `not_applied`."""
     masks = {name: found for name in plan.rules if (found := mask_of(frame, name, plan.thresholds)) is not None}
     not_applied = {name: why_not(frame, name) for name in plan.rules if name not in masks}
     remaining = _scored(frame)
@@ -103,7 +106,7 @@ def apply(frame: pd.DataFrame, plan: ExclusionPlan) -> Applied:
         exclusions.append(_count(frame, everyone, remaining, "catch and repeat trials", ""))
     for name, mask in masks.items():
         left = remaining & ~mask
-        exclusions.append(_count(frame, remaining, left, RULES[name].says(plan.thresholds), name))
+        exclusions.append(_count(frame, remaining, left, RULES[name].describe(plan.thresholds), name))
         remaining = left
     out = np.logical_or.reduce([np.zeros(len(frame), np.bool_), *masks.values()])
     return Applied(frame[~out].reset_index(drop=True), tuple(exclusions), not_applied)
@@ -119,7 +122,7 @@ def _listeners(frame: pd.DataFrame, rows: Mask) -> int:
 
 
 def only_scored(frame: pd.DataFrame) -> pd.DataFrame:
-    """The scored trials; all rows where the file knows no kinds."""
+    """The scored trials; all rows where the file has no column `kind`."""
     return frame[_scored(frame)].reset_index(drop=True)
 
 
@@ -128,20 +131,20 @@ def _scored(frame: pd.DataFrame) -> Mask:
 
 
 def mask_of(frame: pd.DataFrame, name: str, thresholds: Thresholds) -> Mask | None:
-    """The rows that a rule leaves out, or None where it cannot be applied (`why_not` says why)."""
+    """The rows that a rule leaves out, or None where it cannot be applied (see `why_not`)."""
     return None if why_not(frame, name) else RULES[name].mask(frame, thresholds)
 
 
 def why_not(frame: pd.DataFrame, name: str) -> str:
-    """What keeps a rule from being applied to these rows; empty where nothing does."""
+    """Why a rule cannot be applied to these rows; "" where it can."""
     missing = [column for column in RULES[name].needs if column not in frame]
     if missing:
         return f"the file lacks the column{'s' if len(missing) > 1 else ''} {' and '.join(missing)}"
-    return RULES[name].hindered(frame)
+    return RULES[name].obstacle(frame)
 
 
 def sensitivity_plans(plan: ExclusionPlan) -> list[tuple[str, tuple[str, ...]]]:
-    """The sets of rules that the ladder compares, by name: none, the plan's, each, all there are."""
+    """The sets of rules that the sensitivity analysis compares, by name: none, the plan's, each alone, all."""
     steps: list[tuple[str, tuple[str, ...]]] = [("none", ()), ("the plan's", plan.rules)]
     steps += [(name, (name,)) for name in (*plan.rules, *(name for name in RULES if name not in plan.rules))]
     return [*steps, ("every rule", tuple(RULES))]
@@ -157,7 +160,7 @@ def _codes(column: pd.Series[Any]) -> npt.NDArray[np.int64]:
 
 
 def runs(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """The run that each row belongs to, as a number from 0: study, listener and assignment, where these are known."""
+    """The run of each row, numbered from 0; a run is a study, listener and assignment, as far as the file has these."""
     code = np.zeros(len(frame), np.int64)
     for name in ("study", "listener", "assignment"):
         if name in frame:
@@ -167,7 +170,7 @@ def runs(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
 
 
 def _whole_runs(frame: pd.DataFrame, bad: npt.NDArray[np.int64]) -> Mask:
-    """All rows of the runs that are named."""
+    """All rows of these runs."""
     return np.asarray(np.isin(runs(frame), bad), np.bool_)
 
 
@@ -180,13 +183,13 @@ def _incomplete(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
 
 
 def _duplicate_person(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
-    """All runs of a listener but the one that began first."""
+    """All runs of a listener except the one that began first."""
     run, listener = runs(frame), _codes(frame["listener"])
     if len(np.unique(run)) == len(np.unique(listener)):
         return np.zeros(len(frame), np.bool_)
     when = frame["answered_at"].astype(str).to_numpy() if "answered_at" in frame else np.full(len(frame), "")
     if (when == "").any():
-        when = np.full(len(frame), "")  # the order of the file, where not every answer has a time
+        when = np.full(len(frame), "")  # without a time for every response, the order of the file decides
     order = np.lexsort((np.arange(len(frame)), when, listener))
     first = order[np.concatenate(([True], listener[order][1:] != listener[order][:-1]))]
     first_run = np.zeros(int(listener.max()) + 1, np.int64)
@@ -213,7 +216,7 @@ def _not_heard(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
 
 
 def _straight_lining(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
-    """Runs in which the same side was chosen in so many successive trials."""
+    """Runs in which the same side was chosen in `longest_run` or more successive trials."""
     run, side = runs(frame), _codes(frame["choice"])
     order = np.lexsort((_positions(frame), run))
     run, side = run[order], side[order]
@@ -250,9 +253,9 @@ RULES: dict[str, Rule] = {
     "failed_prescreen": _rule("failed_prescreen", ("passed_prescreen",), _failed_prescreen),
     "incomplete": _rule("incomplete", ("completed",), _incomplete),
     "duplicate_person": _rule("duplicate_person", ("assignment",), _duplicate_person),
-    "catch_missed": _rule("catch_missed", ("kind",), _catch_missed, hindered=_no_catch_trials),
+    "catch_missed": _rule("catch_missed", ("kind",), _catch_missed, obstacle=_no_catch_trials),
     "too_fast": _rule("too_fast", ("response_ms",), _too_fast),
     "not_heard": _rule("not_heard", ("plays_x", "plays_a", "plays_b"), _not_heard),
-    "straight_lining": _rule("straight_lining", ("choice", "position"), _straight_lining, hindered=_positions_unknown),
+    "straight_lining": _rule("straight_lining", ("choice", "position"), _straight_lining, obstacle=_positions_unknown),
     "one_side": _rule("one_side", ("choice",), _one_side),
 }

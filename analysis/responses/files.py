@@ -1,7 +1,7 @@
-"""Files of responses: the columns we use, as text, from a .csv or a .parquet file.
+"""Files of responses: the columns that the analysis uses, as text, from a .csv or a .parquet file.
 
-Needed columns: embedder, listener, prompt, bin_high, bin_low, agreed; `USED` are used where present; other columns
-are left alone. What the values must be is in analysis.responses.validate.
+study.columns says which columns the analysis needs and which it uses where present; all others are ignored.
+analysis.responses.validate checks the values.
 """
 
 from __future__ import annotations
@@ -18,18 +18,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from embeddings.errors import RootnoteError
+from embeddings.wording import counted
+from study.columns import RESPONSE_COLUMNS, columns_read
 
-NEEDED = ("embedder", "listener", "prompt", "bin_high", "bin_low", "agreed")
-USED = (
-    "study", "assignment", "trial", "position", "kind", "clip_high", "clip_low", "similarity_high",
-    "similarity_low", "high_side", "choice", "response_ms", "plays_x", "plays_a", "plays_b", "confidence",
-    "passed_prescreen", "completed", "answered_at",
-)  # fmt: skip
-# The rest of Rootnote's own export: known, and not needed here.
-KNOWN = (
-    *NEEDED, *USED, "seconds_x", "seconds_a", "seconds_b", "play_order", "focus_losses", "sample_rate",
-    "output_latency_ms", "agent_class",
-)  # fmt: skip
 MOST_BYTES = 2 << 30
 
 
@@ -40,17 +31,17 @@ def read_bytes(path: Path) -> bytes:
         RootnoteError: where there is none, it is empty, too large, or neither .csv nor .parquet.
     """
     if path.suffix.lower() not in (".csv", ".parquet"):
-        raise RootnoteError(f"{path} is neither .csv nor .parquet; give the file that the export wrote.")
+        raise RootnoteError(f"{path} is neither a .csv nor a .parquet file; name the file that the export wrote.")
     if path.is_dir():
-        raise RootnoteError(f"{path} is a folder; name the file of responses in it.")
+        raise RootnoteError(f"{path} is a directory; name the file of responses in it.")
     if not path.is_file():
         raise RootnoteError(
             f"{path} does not exist; write it with `rootnote server export STUDY`, or name another file."
         )
     if (size := path.stat().st_size) > MOST_BYTES:
         raise RootnoteError(
-            f"{path} has {size / 2**30:.1f} GiB, and the analysis holds at most {MOST_BYTES >> 30} GiB in memory; "
-            "split it by embedder or by study."
+            f"{path} has {size / 2**30:.1f} GiB, and the analysis reads at most {MOST_BYTES >> 30} GiB; split the file "
+            "by embedder or by study."
         )
     content = path.read_bytes()
     if not content:
@@ -59,36 +50,37 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text_columns(path: Path, content: bytes) -> tuple[pa.Table, list[str]]:
-    """The columns we use as text, and the names of those that nobody knows.
+    """The columns that the analysis uses, as text, and the names of unknown columns.
 
     Raises:
         RootnoteError: where a needed column is missing, or the file cannot be read.
     """
     names = _parquet_names(path, content) if path.suffix.lower() == ".parquet" else _csv_names(path, content)
     _require_columns(path, names)
-    used = [name for name in (*NEEDED, *USED) if name in names]
+    used = [name for name in columns_read("needed", "used") if name in names]
     reader = _read_parquet if path.suffix.lower() == ".parquet" else _read_csv
     table = reader(path, content, used)
     if table.num_rows == 0:
-        raise RootnoteError(f"{path} has no responses: only the names of the columns are there.")
-    return table, [name for name in names if name not in KNOWN]
+        raise RootnoteError(f"{path} has a header but no responses; export the responses again.")
+    return table, [name for name in names if name not in RESPONSE_COLUMNS]
 
 
 def _require_columns(path: Path, names: list[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1 and name in KNOWN})
+    repeated = sorted({name for name in names if names.count(name) > 1 and name in RESPONSE_COLUMNS})
     if repeated:
         raise RootnoteError(f"{path} has the column '{repeated[0]}' twice; remove one of them.")
-    missing = [name for name in NEEDED if name not in names]
+    needed = columns_read("needed")
+    missing = [name for name in needed if name not in names]
     if not missing:
         return
     listed = " and ".join(filter(None, [", ".join(f"'{m}'" for m in missing[:-1]), f"'{missing[-1]}'"]))
-    hint = "the analysis needs " + ", ".join(NEEDED)
+    hint = "the analysis needs " + ", ".join(needed)
     near = difflib.get_close_matches(missing[0], [n.strip().lower() for n in names], n=1, cutoff=0.75)
     if len(names) == 1 and re.search(r"[;\t]", names[0]):
-        hint = "it is separated by semicolons or tabs; save it with commas"
+        hint = "its values are separated by semicolons or tabs; save it with commas"
     elif near:
-        there = next(n for n in names if n.strip().lower() == near[0])
-        hint = f"is '{there}' meant? {hint[0].upper()}{hint[1:]}"
+        similar = next(n for n in names if n.strip().lower() == near[0])
+        hint = f"did you mean '{similar}'? {hint[0].upper()}{hint[1:]}"
     raise RootnoteError(f"{path} lacks the column{'s' if len(missing) > 1 else ''} {listed}; {hint}.")
 
 
@@ -101,14 +93,14 @@ def _csv_names(path: Path, content: bytes) -> list[str]:
     except UnicodeDecodeError:
         raise RootnoteError(f"{path} is not UTF-8 text; save it as CSV (UTF-8).") from None
     except pa.ArrowInvalid:
-        raise RootnoteError(f"{path} does not begin with the names of columns; export it again.") from None
+        raise RootnoteError(f"{path} doesn't begin with a row of column names; export the responses again.") from None
 
 
 def _read_csv(path: Path, content: bytes, columns: list[str]) -> pa.Table:
     convert = pacsv.ConvertOptions(
         column_types={name: pa.string() for name in columns}, include_columns=columns, strings_can_be_null=False
     )
-    # One thread: only then does a ragged row come with its number.
+    # With one thread, the error for a ragged row has its number.
     read = pacsv.ReadOptions(use_threads=False, block_size=16 << 20)
     parse = pacsv.ParseOptions(newlines_in_values=True)
     try:
@@ -120,10 +112,11 @@ def _read_csv(path: Path, content: bytes, columns: list[str]) -> pa.Table:
         ragged = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text)
         if ragged:
             row, expected, got = ragged.groups()
+            header = counted(int(expected), "column")
             raise RootnoteError(
-                f"{path}, row {row}: {got} values where there are {expected} columns; mend that row."
+                f"{path}, row {row} has {counted(int(got), 'value')}, but the header has {header}; fix that row."
             ) from error
-        raise RootnoteError(f"{path} is not a readable CSV file ({text.splitlines()[0]}).") from error
+        raise RootnoteError(f"{path} is not a readable CSV file ({text.splitlines()[0]}); export it again.") from error
 
 
 def _parquet_names(path: Path, content: bytes) -> list[str]:
@@ -143,6 +136,8 @@ def _read_parquet(path: Path, content: bytes, columns: list[str]) -> pa.Table:
         try:
             text: Any = table[name].cast(pa.string())
         except pa.ArrowException as error:
-            raise RootnoteError(f"{path}: the column '{name}' holds neither text nor numbers.") from error
+            raise RootnoteError(
+                f"{path}: the column '{name}' has neither text nor numbers; export the responses again."
+            ) from error
         texts[name] = pc.fill_null(text, "")
     return pa.table(texts)

@@ -1,12 +1,10 @@
-"""Responses: the answers of listeners, read from a file and checked before anything is computed.
+"""Responses of listeners, read from a file and checked before anything is computed.
 
-A file has one row per answered trial. Needed columns: embedder, listener, prompt, bin_high, bin_low, agreed.
-Used where present: study, assignment, trial, position, kind, clip_high, clip_low, similarity_high,
-similarity_low, high_side, choice, response_ms, plays_x, plays_a, plays_b, confidence, passed_prescreen, completed,
-answered_at. Other columns are left alone. What does not count is left out by the rules of
-analysis.responses.exclusions.
-Conventions: `bin_high` is the more similar bin (the smaller number, 1..4); rows are counted as a spreadsheet
-counts them (the header of a CSV is row 1), blank lines apart; a blank optional column counts as absent.
+A file has one row per answered trial. study.columns describes the columns: the analysis needs embedder, listener,
+prompt, bin_high, bin_low and agreed, and uses others where present. The rules of analysis.responses.exclusions leave
+out responses that do not count.
+Conventions: `bin_high` is the more similar bin (the smaller number, 1 to 4); rows are counted as in a spreadsheet (the
+header of a CSV is row 1), without blank lines; an optional column without any value counts as absent.
 """
 
 from __future__ import annotations
@@ -33,13 +31,14 @@ DEFAULT_PLAN = ExclusionPlan()
 
 @dataclass(frozen=True)
 class Responses:
-    """Checked responses and where they came from.
+    """Checked responses and their source.
 
-    `frame` holds the rows that count, one per scored trial, with at least the needed columns: embedder,
-    listener and prompt as text, bin_high, bin_low and agreed as integers, and where the file has them
-    similarity_high, similarity_low, response_ms, plays_* and confidence as floats (blank is NaN).
-    `kept` also has the catch and repeat trials of those who count, `everything` is all that was read;
-    `rehearsed` says that the listeners are simulated.
+    Attributes:
+        frame: the rows that count, one per scored trial. Identifiers are text, bins and truth values integers,
+            measurements floats (blank is NaN); of the optional columns only those that the file has.
+        kept: `frame` and the catch and repeat trials of the same listeners.
+        everything: all rows of the file.
+        rehearsed: whether the listeners are simulated.
     """
 
     path: Path
@@ -63,10 +62,10 @@ class Responses:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What should be said of the file."""
+        """Remarks about the file for the report."""
         if len(self.studies) < 2:
             return self.file_notes
-        return *self.file_notes, f"Answers of {len(self.studies)} studies are pooled: {', '.join(self.studies)}."
+        return *self.file_notes, f"Responses of {len(self.studies)} studies are pooled: {', '.join(self.studies)}."
 
     @property
     def listeners(self) -> int:
@@ -74,18 +73,18 @@ class Responses:
 
 
 def read_responses(path: Path, plan: ExclusionPlan = DEFAULT_PLAN) -> Responses:
-    """Read a .csv or .parquet file of responses, check it and keep the rows that count under the plan's rules.
+    """Read a .csv or .parquet file of responses, check it and apply the plan's exclusion rules.
 
     Raises:
-        RootnoteError: naming the file, the column and the row of the first thing that is wrong.
+        RootnoteError: naming file, column and row of the first wrong value.
     """
     content = read_bytes(path)
-    table, other = read_text_columns(path, content)
+    table, unknown = read_text_columns(path, content)
     frame = check(path, table, first_row=1 if path.suffix.lower() == ".parquet" else 2)
     notes = []
-    if other:
-        named = ", ".join(repr(name) for name in other[:6]) + (", …" if len(other) > 6 else "")
-        notes.append(f"Columns that Rootnote does not know were left alone: {named}.")
+    if unknown:
+        named = ", ".join(repr(name) for name in unknown[:6]) + (", …" if len(unknown) > 6 else "")
+        notes.append(f"Columns that Rootnote does not know were ignored: {named}.")
     checked = Responses(
         path=path,
         sha256=hashlib.sha256(content).hexdigest(),
@@ -106,10 +105,10 @@ def read_responses(path: Path, plan: ExclusionPlan = DEFAULT_PLAN) -> Responses:
 
 
 def under_rules(read: Responses, plan: ExclusionPlan) -> Responses:
-    """The same file under other rules.
+    """The same responses under other exclusion rules.
 
     Raises:
-        RootnoteError: where they leave nothing.
+        RootnoteError: where the rules leave no response.
     """
     applied = apply(read.everything, plan)
     scored = applied.scored
@@ -130,7 +129,7 @@ def under_rules(read: Responses, plan: ExclusionPlan) -> Responses:
 
 
 def _dates(frame: pd.DataFrame) -> tuple[str, str] | None:
-    """The days of the first and the last answer, where `answered_at` is in ISO 8601."""
+    """The days of the first and the last response, where `answered_at` is in ISO 8601."""
     if "answered_at" not in frame:
         return None
     days = sorted(
@@ -145,9 +144,9 @@ def describe(exclusions: tuple[Exclusion, ...]) -> list[Mapping[str, Any]]:
 
 
 def numbered(column: pd.Series[Any]) -> npt.NDArray[np.intp]:
-    """A number for each of a column's values, in the order of their texts: what is drawn by a seed is drawn by these.
+    """A number for each value of a column, in the order of the values' texts, for seeded draws.
 
-    So the same responses in another order of rows give the same resamples.
+    The same responses in another order of rows then give the same resamples.
     """
     coded = column.astype("category").cat.remove_unused_categories().cat
     rank = np.argsort(np.argsort(coded.categories.astype(str), kind="stable"))

@@ -1,13 +1,14 @@
-"""Checks of responses: every value is what its column allows, and no answer is there twice.
+"""Checks of responses: every value is one that study.columns allows, and no response occurs twice.
 
-Conventions: rows are counted as a spreadsheet counts them (the header of a CSV is row 1), blank lines apart; a blank
-optional column counts as absent; the first thing that is wrong is an error that names file, row and column.
+Conventions: rows are counted as in a spreadsheet (the header of a CSV is row 1), without blank lines; an optional
+column without any value counts as absent; the first wrong value is an error that names file, row and column.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, assert_never, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,56 +17,48 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embeddings.errors import RootnoteError
+from study.columns import RESPONSE_COLUMNS, AnyText, Check, Number, OneOf, columns_read
 
-KINDS = ("scored", "catch", "repeat")
-BINS = (1, 2, 3, 4)
-# How spreadsheets, pandas and R write what is missing, and what is true.
+# How spreadsheets, pandas and R write missing values and truth values.
 BLANK = frozenset({"", "NA", "N/A", "NaN", "nan", "None", "null"})
 TRUTH = {"true": 1.0, "false": 0.0}
 
 
 def check(path: Path, table: pa.Table, first_row: int) -> pd.DataFrame:
-    """Check every value; return the frame with whole numbers as numbers and all else as text.
+    """Check every value.
+
+    Returns:
+        A frame in which bins and truth values are integers, measurements are floats and the rest is categorical text.
 
     Raises:
         RootnoteError: naming the row and the column.
     """
     columns = _Columns(path, table, first_row)
-    frame: dict[str, Any] = {name: columns.text(name) for name in ("embedder", "listener", "prompt")}
-    frame |= {name: columns.whole(name, BINS, "a bin from 1 to 4") for name in ("bin_high", "bin_low")}
-    frame["agreed"] = columns.whole("agreed", (0, 1), "0 or 1")
-    for name in ("passed_prescreen", "completed"):
-        if columns.has(name):
-            frame[name] = columns.whole(name, (0, 1), "0 or 1")
-    for name, allowed in (("kind", KINDS), ("high_side", ("A", "B")), ("choice", ("A", "B"))):
-        if columns.has(name):
-            frame[name] = columns.one_of(name, allowed)
-    for name in ("similarity_high", "similarity_low", "response_ms", "plays_x", "plays_a", "plays_b", "confidence"):
-        if columns.has(name):
-            frame[name] = columns.number(name)
-    for name in ("study", "assignment", "trial", "position", "clip_high", "clip_low", "answered_at"):
-        if columns.has(name):
-            frame[name] = columns.text(name, blank_allowed=True)
-    made = pd.DataFrame(frame)
+    frame: dict[str, Any] = {}
+    for name in columns_read("needed", "used"):
+        needed = RESPONSE_COLUMNS[name].analysis == "needed"
+        if needed or columns.has_values(name):
+            frame[name] = columns.parse(name, RESPONSE_COLUMNS[name].check, needed)
+    checked = pd.DataFrame(frame)
     columns.refuse(
-        made["bin_high"] >= made["bin_low"],
+        checked["bin_high"] >= checked["bin_low"],
         lambda row: (
             f"bin_high is {row['bin_high']} and bin_low {row['bin_low']}; "
             "bin_high must be the smaller number (the more similar bin)"
         ),
-        made,
+        checked,
     )
-    if {"choice", "high_side"} <= set(made):
+    if {"choice", "high_side"} <= set(checked):
         columns.refuse(
-            (made["choice"].astype(str) == made["high_side"].astype(str)) != (made["agreed"] == 1),
+            (checked["choice"].astype(str) == checked["high_side"].astype(str)) != (checked["agreed"] == 1),
             lambda row: (
                 f"agreed is {row['agreed']}, but choice is {row['choice']} "
                 f"and high_side {row['high_side']}; one of the three is wrong"
             ),
-            made,
+            checked,
         )
-    _refuse_duplicates(columns, made)
-    return made
+    _refuse_duplicates(columns, checked)
+    return checked
 
 
 class _Columns:
@@ -73,14 +66,14 @@ class _Columns:
 
     def __init__(self, path: Path, table: pa.Table, first_row: int) -> None:
         self.path, self.first_row = path, first_row
-        # Few distinct values, many rows: each distinct value is looked at once.
+        # There are many rows but few distinct values, so each distinct value is checked once.
         self.coded = {
             name: pc.utf8_trim_whitespace(table[name]).combine_chunks().dictionary_encode()
             for name in table.column_names
         }
 
-    def has(self, name: str) -> bool:
-        """Whether the column is there and says anything."""
+    def has_values(self, name: str) -> bool:
+        """Whether the column is present and not blank."""
         return name in self.coded and any(value not in BLANK for value in self._distinct(name))
 
     def _distinct(self, name: str) -> list[str]:
@@ -90,7 +83,7 @@ class _Columns:
         codes: npt.NDArray[np.int64] = self.coded[name].indices.to_numpy(zero_copy_only=False).astype(np.int64)
         return codes
 
-    def _bad(self, name: str, good: npt.NDArray[np.bool_], must: str) -> None:
+    def _require(self, name: str, good: npt.NDArray[np.bool_], must: str) -> None:
         if good.all():
             return
         codes = self._codes(name)
@@ -99,25 +92,37 @@ class _Columns:
         shown = f"'{value[:40]}'" if value else "blank"
         raise RootnoteError(f"{self.path}, row {index + self.first_row}: {name} is {shown}; it must be {must}.")
 
+    def parse(self, name: str, check: Check, needed: bool) -> Any:
+        """The values of a column after its check; where they are needed, none may be blank."""
+        match check:
+            case AnyText():
+                return self.text(name, blank_allowed=not needed)
+            case Number():
+                return self.number(name)
+            case OneOf(allowed):
+                return self.one_of(name, allowed)
+        assert_never(check)
+
     def text(self, name: str, blank_allowed: bool = False) -> pd.Categorical:
-        """Texts; whatever stands for a missing one is ""."""
+        """Texts; a missing one is ""."""
         distinct = self._distinct(name)
         if not blank_allowed:
-            self._bad(name, np.array([value not in BLANK for value in distinct], bool), "given")
-        told = ["" if value in BLANK else value for value in distinct]
-        place = {value: number for number, value in enumerate(dict.fromkeys(told))}
-        codes = np.array([place[value] for value in told], np.int64)[self._codes(name)]
-        return cast("pd.Categorical", pd.Categorical.from_codes(codes, categories=pd.Index(list(place))))
+            self._require(name, np.array([value not in BLANK for value in distinct], bool), "given")
+        texts = ["" if value in BLANK else value for value in distinct]
+        code_of = {value: number for number, value in enumerate(dict.fromkeys(texts))}
+        codes = np.array([code_of[value] for value in texts], np.int64)[self._codes(name)]
+        return cast("pd.Categorical", pd.Categorical.from_codes(codes, categories=pd.Index(list(code_of))))
 
-    def one_of(self, name: str, allowed: tuple[str, ...]) -> pd.Categorical:
-        good = np.array([value in allowed for value in self._distinct(name)], bool)
-        self._bad(name, good, ", ".join(allowed[:-1]) + f" or {allowed[-1]}")
-        return self.text(name)
-
-    def whole(self, name: str, allowed: tuple[int, ...], must: str) -> npt.NDArray[np.int8]:
+    def one_of(self, name: str, allowed: tuple[str, ...] | tuple[int, ...]) -> pd.Categorical | npt.NDArray[np.int8]:
+        """One of a few texts, or of a few whole numbers; "true" and "false" stand for 1 and 0."""
+        distinct = self._distinct(name)
+        must = ", ".join(map(str, allowed[:-1])) + f" or {allowed[-1]}"
+        if isinstance(allowed[0], str):
+            self._require(name, np.array([value in allowed for value in distinct], bool), must)
+            return self.text(name)
         truth = TRUTH if allowed == (0, 1) else {}
-        parsed = [truth.get(value.lower(), _number(value)) for value in self._distinct(name)]
-        self._bad(name, np.array([value in allowed for value in parsed], bool), must)
+        parsed = [truth.get(value.lower(), _number(value)) for value in distinct]
+        self._require(name, np.array([value in allowed for value in parsed], bool), must)
         return np.array(parsed, float).astype(np.int8)[self._codes(name)]
 
     def number(self, name: str) -> npt.NDArray[np.float64]:
@@ -125,14 +130,14 @@ class _Columns:
         distinct = self._distinct(name)
         parsed = np.array([_number(value) for value in distinct], float)
         blank = np.array([value in BLANK for value in distinct], bool)
-        self._bad(name, np.isfinite(parsed) | blank, "a number")
+        self._require(name, np.isfinite(parsed) | blank, "a number")
         return parsed[self._codes(name)]
 
-    def refuse(self, wrong: pd.Series[bool], say: Any, frame: pd.DataFrame) -> None:
+    def refuse(self, wrong: pd.Series[bool], describe: Callable[[pd.Series[Any]], str], frame: pd.DataFrame) -> None:
         if wrong.any():
             index = int(np.argmax(wrong.to_numpy()))
             where = f"{self.path}, row {index + self.first_row}"
-            raise RootnoteError(f"{where}: {say(frame.iloc[index])}.")
+            raise RootnoteError(f"{where}: {describe(frame.iloc[index])}.")
 
 
 def _number(text: str) -> float:
@@ -143,10 +148,10 @@ def _number(text: str) -> float:
 
 
 def _refuse_duplicates(columns: _Columns, frame: pd.DataFrame) -> None:
-    """One answer must not count twice.
+    """Refuse a response that occurs twice.
 
-    Where rows have ids, the ids decide; where they have none, a listener cannot have answered the same
-    prompt and bins (and clips) twice, except in a repeat trial.
+    Rows with ids are compared by these. Without ids, a listener must not have answered the same prompt and bins (and
+    clips) twice, except in a repeat trial.
     """
     full = {name for name in frame if name not in _IDS or not (frame[name] == "").any()}
     who = ["listener", *sorted({"study", "assignment"} & full), "embedder"]
@@ -163,15 +168,15 @@ _IDS = ("study", "assignment", "trial", "position", "clip_high", "clip_low")
 
 
 def _refuse_equal(columns: _Columns, frame: pd.DataFrame, keys: list[str]) -> None:
-    again = frame.duplicated(subset=keys)
-    if not again.any():
+    repeated = frame.duplicated(subset=keys)
+    if not repeated.any():
         return
-    second = int(np.argmax(again.to_numpy()))
+    second = int(np.argmax(repeated.to_numpy()))
     values = frame[keys].iloc[second]
     same = (frame[keys] == values).all(axis=1)
     first = int(np.argmax(same.to_numpy()))
     named = ", ".join(f"{key} {str(values[key])[:40]}" for key in keys)
-    count = int(again.sum())
+    count = int(repeated.sum())
     more = f" ({count} such rows)" if count > 1 else ""
     raise RootnoteError(
         f"{columns.path}: rows {first + columns.first_row} and {second + columns.first_row} are the same response "

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from analysis.presentation.formatting import count
-from analysis.responses.validate import BINS
 from analysis.statistics.agreement import exact_binomial
 from analysis.statistics.bins import Bins
 from embeddings.errors import RootnoteError
+from study.design.bin_pairs import BINS
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Literal
 import pandas as pd
 from scipy.stats import binomtest
 
-from analysis.responses.validate import BINS
 from analysis.statistics.multiple_testing import benjamini_hochberg, holm
+from study.design.bin_pairs import BINS
 
 CHANCE = 0.5
 Alternative = Literal["two-sided", "greater", "less"]

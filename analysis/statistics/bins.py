@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.responses.validate import BINS
 from embeddings.errors import RootnoteError
 from embeddings.provenance import read_json
+from study.design.bin_pairs import BINS
 
 BUILD = "rootnote study build"
 # Similarities pass through float32 on their way.

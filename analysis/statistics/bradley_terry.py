@@ -24,7 +24,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
 from analysis.presentation.formatting import count
-from analysis.responses.validate import BINS
+from study.design.bin_pairs import BINS
 
 Floats = npt.NDArray[np.float64]
 PRIOR_SD = 3.0

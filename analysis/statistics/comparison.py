@@ -23,10 +23,10 @@ import pandas as pd
 from scipy import stats
 from scipy.stats import binomtest, fisher_exact
 
-from analysis.responses.validate import BINS
-from analysis.statistics.agreement import BIN_PAIRS, Cell, count_responses, exact_binomial, tabulate
+from analysis.statistics.agreement import Cell, count_responses, exact_binomial, tabulate
 from analysis.statistics.multiple_testing import holm
 from analysis.statistics.two_way import Z, difference_influence, two_way_variance
+from study.design.bin_pairs import BIN_PAIRS, BINS
 
 
 @dataclass(frozen=True)

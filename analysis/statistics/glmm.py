@@ -18,9 +18,9 @@ import pandas as pd
 from scipy import stats
 from scipy.special import expit
 
-from analysis.statistics.agreement import BIN_PAIRS
 from analysis.statistics.glmm_checks import MixedModelCheck, gee, variational
 from analysis.statistics.glmm_laplace import LARGEST, PRIOR_SD, CellCounts, LaplaceFit, collect, fit_laplace
+from study.design.bin_pairs import BIN_PAIRS
 
 # Above this a fit takes too long; a random part of the listeners is fitted instead.
 MOST_WORK = 1e8

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import linalg, optimize
 from scipy.special import expit, log_expit
 
-from analysis.statistics.agreement import BIN_PAIRS
+from study.design.bin_pairs import BIN_PAIRS
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]

@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from analysis.statistics.agreement import BIN_PAIRS, BinomialTest, exact_binomial
+from analysis.statistics.agreement import BinomialTest, exact_binomial
 from analysis.statistics.comparison import two_sample_exact
 from analysis.statistics.two_way import dependence, difference_influence, two_way_variance
+from study.design.bin_pairs import BIN_PAIRS
 
 Floats = npt.NDArray[np.float64]
 

@@ -22,9 +22,9 @@ from numpy.typing import ArrayLike
 from scipy import sparse, stats
 
 from analysis.responses.load import numbered
-from analysis.responses.validate import BINS
-from analysis.statistics.agreement import BIN_PAIRS, CHANCE, Alternative, exact_binomial
+from analysis.statistics.agreement import CHANCE, Alternative, exact_binomial
 from analysis.statistics.multiple_testing import holm
+from study.design.bin_pairs import BIN_PAIRS, BINS
 
 Ints = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float64]

@@ -12,10 +12,13 @@ import functools
 import importlib
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from embeddings.errors import ConfigError
 from embeddings.extras import missing_package
-from embeddings.models.base import Embedder, ModelOptions
+
+if TYPE_CHECKING:
+    from embeddings.models.base import Embedder, ModelOptions
 
 # name -> "module:function", called as load(options). Imported only when asked for.
 EMBEDDERS: dict[str, str] = {
@@ -50,6 +53,8 @@ def load_embedder(name: str, options: ModelOptions | None = None, *, ignore_unus
         CheckpointError: where the checkpoint is missing or not the right one.
         MissingPackageError: where a package that the embedder needs is not installed.
     """
+    from embeddings.models.base import ModelOptions  # imports numpy
+
     options = options or ModelOptions()
     if not is_embedder(name):
         raise ConfigError(f"there is no embedder '{name}'; the known ones are: {', '.join(embedder_names())}.")

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from server.db.models import Assignment
 from study.config import StudyConfig
 from study.stimuli.storage import LocalStorage, Storage
-from study.trial_plan import Plan, PlannedTrial
+from study.trial_plan import Plan
+from study.trials import PlannedTrial
 
 Clock = Callable[[], datetime]
 

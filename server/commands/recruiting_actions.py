@@ -15,6 +15,7 @@ import click
 from sqlalchemy import func, select
 
 from embeddings.errors import RootnoteError
+from embeddings.wording import counted
 from server.audit import study_control
 from server.audit.actor import current_actor
 from server.commands.common import opened
@@ -23,7 +24,7 @@ from server.db.models import Posting
 from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault, has_keys, read_vault
 from server.payments import ledger
-from server.payments.formatting import NO_LIMIT, dollars, plural
+from server.payments.formatting import NO_LIMIT, dollars
 from server.recruiting import approvals, direct_payments, launch, opening, payouts, postings, snapshot, sync, wage_floor
 from server.recruiting.context import RecruitingContext
 from server.recruiting.due import (
@@ -125,10 +126,12 @@ def _open(here: CommandContext, budget: int | None, dry_run: bool, yes: bool) ->
         click.echo("Nothing was opened (--dry-run).")
         return
     money = "REAL money" if here.live else "no real money"
-    question = f"Open {plural(cost.places, 'place')} for {dollars(cost.cost)} ({money}; budget {dollars(cost.budget)})?"
+    question = (
+        f"Open {counted(cost.places, 'place')} for {dollars(cost.cost)} ({money}; budget {dollars(cost.budget)})?"
+    )
     _confirm(yes, question)
     done = opening.open_places(context, plan.schedule_fingerprint, cost, live=here.live, report=click.echo)
-    click.echo(f"Opened {plural(done.ordered, 'place')}. Next: rootnote server status {here.study.folder}")
+    click.echo(f"Opened {counted(done.ordered, 'place')}. Next: rootnote server status {here.study.folder}")
 
 
 def _show_manual_opening(here: CommandContext) -> None:
@@ -144,7 +147,7 @@ def _show_manual_opening(here: CommandContext) -> None:
 def _show_cost(here: CommandContext, found: opening.OpeningCost) -> None:
     sandbox = "" if here.live else " (no real money)"
     name = here.recruiting.marketplace.capabilities.name
-    click.echo(f"{name}{sandbox}: {plural(found.places, 'place')} in {plural(found.postings, 'posting')}")
+    click.echo(f"{name}{sandbox}: {counted(found.places, 'place')} in {counted(found.postings, 'posting')}")
     click.echo(f"  {found.places} x ({dollars(found.reward)} + {dollars(found.fee)} fee) = {dollars(found.cost)}")
     if found.single is not None:
         click.echo(f"  a single posting of {found.places} would cost {dollars(found.single)}")
@@ -170,8 +173,8 @@ def sync_study(folder: Path, no_approve: bool, watch: bool, every: float, dry_ru
         with logged(here.recruiting, "synchronised"):
             done = sync.synchronize(here.recruiting, approve=not no_approve, report=click.echo)
         click.echo(
-            f"Approved {done.approved}, opened {plural(done.ordered, 'place')}, "
-            f"retried {plural(done.retried, 'payment')}."
+            f"Approved {done.approved}, opened {counted(done.ordered, 'place')}, "
+            f"retried {counted(done.retried, 'payment')}."
         )
         _show_open_questions(here)
 
@@ -187,11 +190,11 @@ def _show_sync(here: CommandContext) -> None:
         ordered = postings.affordable(session, context, missing) if postings.is_recruiting(session, context) else 0
         session.rollback()
     _show_due(due)
-    click.echo(f"Would open {plural(ordered, 'place')}: {dollars(ordered * (context.reward + context.fee))}.")
+    click.echo(f"Would open {counted(ordered, 'place')}: {dollars(ordered * (context.reward + context.fee))}.")
     with context.reading() as session:
         orders, payments = len(postings.unplaced(session)), len(ledger.pending(session))
     if orders or payments:
-        click.echo(f"Would check {plural(orders, 'order')} and {plural(payments, 'payment')} in unknown state.")
+        click.echo(f"Would check {counted(orders, 'order')} and {counted(payments, 'payment')} in unknown state.")
 
 
 def approve_work(
@@ -217,7 +220,7 @@ def approve_work(
         if dry_run or not chosen:
             return
         total = dollars(sum(one.cost for one in chosen))
-        _confirm(yes, f"Approve {plural(len(chosen), 'submission')} for {total}?")
+        _confirm(yes, f"Approve {counted(len(chosen), 'submission')} for {total}?")
         named = ", ".join(one.pseudonym for one in chosen) if pseudonyms else ""
         with logged(context, "approved anyway" if anyway else "approved", named):
             done = approvals.approve_listed(context, recorded, chosen)
@@ -251,7 +254,7 @@ def _pay_due(here: CommandContext, dry_run: bool, yes: bool) -> None:
     if dry_run or not due:
         return
     cost = sum(one.cost for one in due)
-    people = plural(len(due), "person", "people")
+    people = counted(len(due), "person", "people")
     if here.by_hand:
         payouts.require_room(here.recruiting, cost)
         for one in due:
@@ -261,7 +264,7 @@ def _pay_due(here: CommandContext, dry_run: bool, yes: bool) -> None:
         _confirm(yes, f"Pay {people} {dollars(cost)}?")
     with logged(here.recruiting, "paid"):
         paid, places = payouts.pay_all(here.recruiting, due, lambda line: click.echo(line, err=True))
-    click.echo(f"Paid {paid}." + (f" Opened {plural(places, 'place')} for payment only." if places else ""))
+    click.echo(f"Paid {paid}." + (f" Opened {counted(places, 'place')} for payment only." if places else ""))
 
 
 def _pay_bonus(here: CommandContext, pseudonym: str, amount: int | None, reason: str, dry_run: bool, yes: bool) -> None:
@@ -292,11 +295,11 @@ def _pay_to_floor(here: CommandContext, reason: str, dry_run: bool, yes: bool) -
         _confirm(yes, f"Pay {people} {dollars(cost)}, fees included?")
     with logged(context, "topped up to the hourly minimum", f"{floor} an hour", reason):
         paid = wage_floor.top_up_all(context, ready, reason)
-    click.echo(f"Topped up {plural(paid, 'person', 'people')} to {floor} an hour.")
+    click.echo(f"Topped up {counted(paid, 'person', 'people')} to {floor} an hour.")
 
 
 def _people(found: Sequence[object]) -> str:
-    return plural(len(found), "person", "people")
+    return counted(len(found), "person", "people")
 
 
 def _show_below_floor(found: Sequence[WageTopUp], floor: str) -> None:
@@ -321,7 +324,7 @@ def close_study(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None
             open_now = session.scalar(select(func.count()).select_from(Posting).where(Posting.closed_at.is_(None))) or 0
             committed, spent = ledger.committed(session), ledger.paid(session)
         click.echo(
-            f"{plural(open_now, 'open posting')}; paid so far {dollars(spent)}, in total at most {dollars(committed)}."
+            f"{counted(open_now, 'open posting')}; paid so far {dollars(spent)}, in total at most {dollars(committed)}."
         )
         if dry_run:
             return
@@ -386,7 +389,7 @@ def _show_due(due: Sequence[DuePayment]) -> None:
             click.echo(f"  {text}: {len(some)} x {_words(kind)}, {total} with fees")
     waiting = sum(one.method is PaymentMethod.WAIT for one in due)
     if waiting:
-        click.echo(f"  {plural(waiting, 'listener')} ended the study but may still submit")
+        click.echo(f"  {counted(waiting, 'listener')} ended the study but may still submit")
     if not due:
         click.echo("Nothing is due.")
 
@@ -429,5 +432,5 @@ def _sync_once(folder: Path, rehearsal: bool, approve: bool) -> bool:
         click.echo(f"{error} Trying again.", err=True)
         return False
     if any((done.approved, done.retried, done.ordered)):
-        click.echo(f"{time.strftime('%H:%M:%S')} approved {done.approved}, opened {plural(done.ordered, 'place')}")
+        click.echo(f"{time.strftime('%H:%M:%S')} approved {done.approved}, opened {counted(done.ordered, 'place')}")
     return over

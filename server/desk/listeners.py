@@ -24,7 +24,7 @@ from server.db.models import (
 )
 from server.desk.overview import is_graded, minutes_between
 from study.languages import LANGUAGES
-from study.trial_plan import PlannedTrial
+from study.trials import PlannedTrial
 
 PAGE_ROWS = 25
 

@@ -17,9 +17,8 @@ from sqlalchemy.orm import Session
 
 from server.assignments.experiment import Experiment
 from server.db.models import ACTIVE, COMPLETED, Assignment, AssignmentState, Place, Response
-from study.trial_plan import PlannedTrial
+from study.trials import PlannedTrial
 
-BIN_PAIRS = tuple((high, low) for high in (1, 2, 3) for low in range(high + 1, 5))
 TripletKey = tuple[str, int, int, int, int]  # embedder, bin_high, bin_low, triplet, prompt
 PairKey = tuple[str, int, int]  # embedder, bin_high, bin_low
 Matrix = dict[int, dict[tuple[int, int], "Progress"]]  # prompt -> bin pair -> progress

@@ -21,6 +21,7 @@ from server.desk import questions as desk_questions
 from server.desk.context import experiment, now, session
 from server.desk.guard import guard
 from server.desk.rendering import render
+from study.design.bin_pairs import BIN_PAIRS
 
 blueprint = Blueprint("desk", __name__, url_prefix="/desk")
 blueprint.before_request(guard)
@@ -72,9 +73,7 @@ def triplets() -> WebResponse:
     answers = progress.by_triplet(session(), experiment())
     matrices = progress.matrices(answers) if len(answers) <= MATRIX_LIMIT else {}
     distribution = progress.distribution(answers)
-    return render(
-        "triplets", total=len(answers), matrices=matrices, distribution=distribution, pairs=progress.BIN_PAIRS
-    )
+    return render("triplets", total=len(answers), matrices=matrices, distribution=distribution, pairs=BIN_PAIRS)
 
 
 @blueprint.get("/questions")

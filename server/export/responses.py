@@ -1,15 +1,15 @@
-"""Responses: what leaves the server for the analysis.
+"""The export: what leaves the server for the analysis.
 
-`responses` has one row per answered trial, in the columns of the public contract, under pseudonyms only;
-`listeners` has one row per assignment; export.json has the SHA-256 of every file, by which an edited one is told.
-Completion codes are in none of them, because a marketplace can join them to a person.
+`responses` has one row per answered trial, with the columns of study.columns; `listeners` has one row per assignment;
+export.json has the SHA-256 of every file, so that the analysis can detect an edited one. People appear under
+pseudonyms only. No file contains completion codes, because a marketplace can link them to a person.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,6 @@ from sqlalchemy.orm import Session
 
 from embeddings.provenance import Provenance, replacing, write_table
 from server.assignments.steps import effective_state
-from server.assignments.telemetry import TELEMETRY
 from server.audit import hash_chain
 from server.db.models import (
     COMPLETED,
@@ -34,56 +33,19 @@ from server.db.models import (
     PrescreenResult,
     Response,
 )
+from study.columns import LISTENER_COLUMNS, RESPONSE_COLUMNS, arrow_schema
 from study.config import Study
 from study.export_manifest import write_manifest
 from study.preregistration.document import read_frozen
 from study.prescreen.steps import graded_steps
 from study.questions.base import BaseQuestion
 from study.trial_plan import Plan
-
-COLUMN_TYPES: dict[str, pa.DataType] = {
-    "study": pa.string(),
-    "embedder": pa.string(),
-    "assignment": pa.string(),
-    "listener": pa.string(),
-    "trial": pa.string(),
-    "position": pa.int64(),
-    "kind": pa.string(),
-    "prompt": pa.int64(),
-    "bin_high": pa.int64(),
-    "bin_low": pa.int64(),
-    "clip_high": pa.int64(),
-    "clip_low": pa.int64(),
-    "similarity_high": pa.float64(),
-    "similarity_low": pa.float64(),
-    "high_side": pa.string(),
-    "choice": pa.string(),
-    "agreed": pa.int8(),
-    "response_ms": pa.int64(),
-    "plays_x": pa.int64(),
-    "plays_a": pa.int64(),
-    "plays_b": pa.int64(),
-    "passed_prescreen": pa.int8(),
-    "completed": pa.int8(),
-    "answered_at": pa.string(),
-    # The public contract ends here; what follows is telemetry.
-    "seconds_x": pa.float64(),
-    "seconds_a": pa.float64(),
-    "seconds_b": pa.float64(),
-    "play_order": pa.string(),
-    "focus_losses": pa.int64(),
-    "sample_rate": pa.int64(),
-    "output_latency_ms": pa.float64(),
-    "agent_class": pa.string(),
-    "confidence": pa.int64(),
-}
-SCHEMA = pa.schema(COLUMN_TYPES)
-COLUMNS = tuple(COLUMN_TYPES)
+from study.trials import PlannedTrial
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written, and how much."""
+    """The files that were written, and the numbers of responses and of completed runs."""
 
     csv: Path
     parquet: Path
@@ -97,15 +59,15 @@ def export(session: Session, study: Study, plan: Plan, folder: Path, *, rehearsa
     """Write responses.csv, responses.parquet, listeners.csv and export.json, each whole or not at all.
 
     Args:
-        rehearsal: whether the listeners were simulated, which export.json then says.
+        rehearsal: whether the listeners were simulated; recorded in export.json.
     """
     rows = list(response_rows(session, study, plan))
     people = listener_rows(session, study)
     paths = [folder / name for name in ("responses.csv", "responses.parquet", "listeners.csv")]
-    write_csv(paths[0], COLUMNS, rows)
+    write_csv(paths[0], tuple(RESPONSE_COLUMNS), rows)
     provenance = Provenance("responses", {"study": study.config.study.name}, {"schedule": plan.schedule_fingerprint})
-    write_table(paths[1], pa.Table.from_pylist(rows, schema=SCHEMA), provenance)
-    write_csv(paths[2], tuple(people[0]) if people else LISTENER_COLUMNS, people)
+    write_table(paths[1], pa.Table.from_pylist(rows, schema=arrow_schema(RESPONSE_COLUMNS)), provenance)
+    write_csv(paths[2], tuple(people[0]) if people else tuple(LISTENER_COLUMNS), people)
     completed = len({row["assignment"] for row in rows if row["completed"]})
     frozen = read_frozen(study.folder)
     manifest = write_manifest(
@@ -123,57 +85,57 @@ def export(session: Session, study: Study, plan: Plan, folder: Path, *, rehearsa
 
 
 def arrived(session: Session) -> dict[str, int]:
-    """How often somebody arrived, by what they were shown."""
+    """Number of arrivals, by the page that was shown."""
     counted = session.execute(select(ArrivalCount.shown, func.sum(ArrivalCount.number)).group_by(ArrivalCount.shown))
     return {shown: int(number) for shown, number in counted}
 
 
 def erased(session: Session) -> int:
-    """How many runs were erased: of them nothing is told."""
+    """Number of runs whose answers were erased; no file contains them."""
     return session.scalar(select(func.count()).select_from(Assignment).where(Assignment.erased_at.is_not(None))) or 0
 
 
+@dataclass(frozen=True)
+class ResponseContext:
+    """All that the columns of one response are taken from."""
+
+    study: Study
+    trial: PlannedTrial
+    response: Response
+    assignment: Assignment
+    passed_prescreen: bool
+
+
+# The columns of `responses` that are neither a field of the trial nor of the stored response.
+COMPUTED: dict[str, Callable[[ResponseContext], Any]] = {
+    "study": lambda row: row.study.config.study.name,
+    "assignment": lambda row: row.assignment.pseudonym,
+    "listener": lambda row: row.assignment.listener.pseudonym,
+    "trial": lambda row: f"{row.assignment.list_number}-{row.response.position}",
+    "agreed": lambda row: int(row.response.choice == row.trial.high_side),
+    "passed_prescreen": lambda row: int(row.passed_prescreen),
+    "completed": lambda row: int(row.assignment.state in COMPLETED),
+    "answered_at": lambda row: _iso(row.response.answered_at),
+}
+
+
 def response_rows(session: Session, study: Study, plan: Plan) -> Iterable[dict[str, Any]]:
-    """The rows of `responses`, in the order of lists and positions."""
+    """The rows of `responses`, in the order of lists and positions, with the columns of study.columns."""
     query = select(Response, Assignment).join(Assignment, Response.assignment_id == Assignment.id)
     ordered = query.order_by(Assignment.list_number, Assignment.id, Response.position)
-    # Somebody may go on who failed a step that is not required.
-    short = {assignment for (assignment, _), result in _screened(session).items() if not result.passed}
+    # A listener who failed a step that is not required may continue.
+    failed = {assignment for (assignment, _), result in _prescreen_results(session).items() if not result.passed}
     for response, assignment in session.execute(ordered):
         trial = plan.lists[assignment.list_number][response.position - 1]
-        yield {
-            "study": study.config.study.name,
-            "embedder": trial.embedder,
-            "assignment": assignment.pseudonym,
-            "listener": assignment.listener.pseudonym,
-            "trial": f"{assignment.list_number}-{response.position}",
-            "position": response.position,
-            "kind": trial.kind,
-            "prompt": trial.prompt,
-            "bin_high": trial.bin_high,
-            "bin_low": trial.bin_low,
-            "clip_high": trial.clip_high,
-            "clip_low": trial.clip_low,
-            "similarity_high": trial.similarity_high,
-            "similarity_low": trial.similarity_low,
-            "high_side": trial.high_side,
-            "choice": response.choice,
-            "agreed": int(response.choice == trial.high_side),
-            "response_ms": response.response_ms,
-            "plays_x": response.plays_x,
-            "plays_a": response.plays_a,
-            "plays_b": response.plays_b,
-            "passed_prescreen": int(assignment.screened_at is not None and assignment.id not in short),
-            "completed": int(assignment.state in COMPLETED),
-            "answered_at": _iso(response.answered_at),
-            **{name: getattr(response, name) for name in (*TELEMETRY, "confidence")},
-        }
+        passed = assignment.screened_at is not None and assignment.id not in failed
+        context = ResponseContext(study, trial, response, assignment, passed)
+        yield {name: _value(name, column.source, context) for name, column in RESPONSE_COLUMNS.items()}
 
 
-LISTENER_COLUMNS = (
-    "assignment", "listener", "list", "state", "prescreen", "attempts", "responses", "late_responses",
-    "duration_seconds", "consent_version", "language", "consented_at",
-)  # fmt: skip
+def _value(name: str, source: str, context: ResponseContext) -> Any:
+    if source == "computed":
+        return COMPUTED[name](context)
+    return getattr(context.trial if source == "trial" else context.response, name)
 
 
 def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
@@ -181,19 +143,19 @@ def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
     rows = []
     answers = _answers(session)
     counts = _counts(session)
-    held = set(session.scalars(select(Place.assignment_id).where(Place.assignment_id.is_not(None))))
+    places = set(session.scalars(select(Place.assignment_id).where(Place.assignment_id.is_not(None))))
     tried = select(PrescreenItem.assignment_id, func.max(PrescreenItem.attempt)).group_by(PrescreenItem.assignment_id)
     attempts = {row[0]: row[1] for row in session.execute(tried)}
-    screened = _screened(session)
-    kept = select(Assignment).where(Assignment.erased_at.is_(None))
-    for assignment in session.scalars(kept.order_by(Assignment.id)):
+    results = _prescreen_results(session)
+    not_erased = select(Assignment).where(Assignment.erased_at.is_(None))
+    for assignment in session.scalars(not_erased.order_by(Assignment.id)):
         count, late = counts.get(assignment.id, (0, 0))
         ended = assignment.ended_at
         row = {
             "assignment": assignment.pseudonym,
             "listener": assignment.listener.pseudonym,
             "list": assignment.list_number,
-            "state": effective_state(assignment, assignment.id in held).value,
+            "state": effective_state(assignment, assignment.id in places).value,
             "prescreen": _prescreen_outcome(assignment),
             "attempts": attempts.get(assignment.id, 0),
             "responses": count,
@@ -204,7 +166,7 @@ def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
             "consented_at": _iso(assignment.consented_at),
         }
         for step in graded_steps(study.config):
-            result = screened.get((assignment.id, step))
+            result = results.get((assignment.id, step))
             row[f"{step}_passed"] = None if result is None else int(result.passed)
             row[f"{step}_correct"] = None if result is None else result.correct
         given = answers.get(assignment.id, {})
@@ -218,8 +180,8 @@ def _prescreen_outcome(assignment: Assignment) -> str:
     return "failed" if assignment.state is AssignmentState.SCREENED_OUT else "open"
 
 
-def _screened(session: Session) -> dict[tuple[int, str], PrescreenResult]:
-    """What came of the last attempt at each step."""
+def _prescreen_results(session: Session) -> dict[tuple[int, str], PrescreenResult]:
+    """The result of the last attempt at each step, by assignment and step."""
     results = session.scalars(select(PrescreenResult).order_by(PrescreenResult.attempt))
     return {(result.assignment_id, result.kind): result for result in results}
 
@@ -248,7 +210,7 @@ def _exported(question: BaseQuestion, answer: str) -> str:
 
 
 def guarded(text: str) -> str:
-    """A listener's own words, made harmless to a spreadsheet that would run them as a formula."""
+    """A text that a spreadsheet does not run as a formula: what could be one gets an apostrophe in front."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
 
 

@@ -1,1 +1,1 @@
-"""The board packet: what a review board asks of a study, made from study.toml and the running code."""
+"""The packet for a review board: what a board asks about a study, from study.toml and the running software."""

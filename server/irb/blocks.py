@@ -1,4 +1,4 @@
-"""Blocks: what sections are made of. Text is plain and escaped where it is shown; markup is our own renderer's."""
+"""Blocks: the parts of a section. Text is escaped by the template; markup comes from our own renderers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Points:
 
 @dataclass(frozen=True)
 class BlockTable:
-    """A table: the first cell of each row heads it; `title` is its caption."""
+    """A table with row headers in its first column; `title` is its caption."""
 
     title: str
     head: Sequence[str]
@@ -42,13 +42,13 @@ class BlockTable:
 
     @property
     def short(self) -> bool:
-        """Whether it fits on a page and so is kept on one."""
+        """Whether the table fits on one page, so that it is not split."""
         return len(self.rows) <= SHORT
 
 
 @dataclass(frozen=True)
 class Prose:
-    """A text of the study's own, in its language."""
+    """A text of the study, in its language."""
 
     title: str
     markup: Markup

@@ -1,17 +1,18 @@
-"""Compensation: what is paid for which outcome, and what an hour comes to, as planned and as measured."""
+"""Compensation: the pay for each outcome, and the hourly wage as planned and as measured."""
 
 from __future__ import annotations
 
+from embeddings.wording import counted
 from server.irb.blocks import Block, BlockTable, Section, Text
 from server.irb.context import PacketContext
-from server.irb.formatting import count, minutes, money, pay
+from server.irb.formatting import minutes, money, pay
 from server.irb.timings import Measured
 from server.recruiting.marketplaces.registry import marketplace_class
 from study.config import StudyConfig
 from study.config_sections import PayConfig
 from study.prescreen.steps import graded_steps
 
-OF = {
+SOURCES = {
     "people": "Participants",
     "rehearsal": "Rehearsal (people who tried the study)",
     "simulation": "Rehearsal with simulated listeners",
@@ -19,15 +20,15 @@ OF = {
 
 
 def outcomes(config: StudyConfig) -> list[tuple[str, float]]:
-    """What is paid, by how a run ends."""
+    """The pay for each way in which a run can end."""
     paid: PayConfig = config.pay
-    checks = [("The listening check was not passed", paid.screened_out_usd)] if graded_steps(config) else []
+    checks = [("Listening check not passed", paid.screened_out_usd)] if graded_steps(config) else []
     return [
         ("Finished", paid.reward_usd),
         *checks,
-        ("Sound could not be used or played", paid.unheard_usd),
+        ("No sound on the device", paid.unheard_usd),
         ("Left before the end", paid.withdrawn_usd),
-        ("Away for so long that the place was lost", paid.expired_usd),
+        ("Away for too long (place expired)", paid.expired_usd),
     ]
 
 
@@ -37,23 +38,23 @@ def compensation(facts: PacketContext) -> Section:
     rows = [[how, pay(usd, config)] for how, usd in outcomes(config)]
     floor = config.pay.floor_usd_per_hour
     blocks: list[Block] = [
-        BlockTable("What is paid", ("How a run ends", "Pay"), rows),
-        Text(f"{marketplace_class(config).payment_note} Nobody's work is rejected by the software."),
+        BlockTable("Pay by outcome", ("Outcome", "Pay"), rows),
+        Text(f"{marketplace_class(config).payment_note} The software never rejects anyone's work."),
         Text(
             f"Planned: {money(check.reward_usd, config)} for {minutes(check.minutes)}, which is "
-            f"{money(check.hourly_usd, config)} an hour, {_beside(check.hourly_usd, floor)} the floor of "
-            f"{money(floor, config)} an hour that the study sets itself."
+            f"{money(check.hourly_usd, config)} per hour, {_versus_minimum(check.hourly_usd, floor)} the study's own "
+            f"minimum of {money(floor, config)} per hour."
         ),
         *_measured(facts),
         Text(
-            f"In all: {money(check.rewards_usd, config)} for {count(check.listeners, 'participant')} who finish, and "
-            f"about {money(check.screened_out_usd, config)} for others, before a marketplace's fees."
+            f"Total: {money(check.rewards_usd, config)} for {counted(check.listeners, 'participant')} who finish, and "
+            f"about {money(check.screened_out_usd, config)} for others, before marketplace fees."
         ),
     ]
     return Section("Compensation and time", blocks)
 
 
-def _beside(hourly: float, floor: float) -> str:
+def _versus_minimum(hourly: float, floor: float) -> str:
     return "at or above" if hourly >= floor else "BELOW"
 
 
@@ -62,17 +63,15 @@ def _measured(facts: PacketContext) -> list[Block]:
     simulated = sum(one.n for one in facts.measured if one.source == "simulation")
     blocks: list[Block] = []
     if timed:
-        head = ("Who", "Runs", "Median time", "90th percentile", "An hour at the median", "10th percentile of wages")
-        blocks.append(
-            BlockTable("Measured time and what an hour of it pays", head, [_row(one, facts) for one in timed])
-        )
+        head = ("Source", "Runs", "Median time", "90th percentile", "Median hourly wage", "10th percentile of wages")
+        blocks.append(BlockTable("Measured time and hourly wage", head, [_row(one, facts) for one in timed]))
     else:
-        blocks.append(Text("Time with people: not measured yet."))
+        blocks.append(Text("The time with people has not been measured yet."))
     if simulated:
         blocks.append(
             Text(
-                f"A rehearsal with {count(simulated, 'simulated listener')} went through every page; programs do not "
-                "wait for sounds to end, so it is no measure of time."
+                f"A rehearsal with {counted(simulated, 'simulated listener')} went through every page. Simulated "
+                "listeners do not wait for sounds to end, so it does not measure time."
             )
         )
     return blocks
@@ -80,5 +79,8 @@ def _measured(facts: PacketContext) -> list[Block]:
 
 def _row(one: Measured, facts: PacketContext) -> list[str]:
     config, floor = facts.config, facts.config.pay.floor_usd_per_hour
-    wages = [f"{money(usd, config)} ({_beside(usd, floor)} the floor)" for usd in (one.usd_at_median, one.usd_at_slow)]
-    return [OF[one.source], f"{one.n:,}", f"{one.median:.1f} minutes", f"{one.slow:.1f} minutes", *wages]
+    wages = [
+        f"{money(usd, config)} ({_versus_minimum(usd, floor)} the minimum)"
+        for usd in (one.usd_at_median, one.usd_at_slow)
+    ]
+    return [SOURCES[one.source], f"{one.n:,}", f"{one.median:.1f} minutes", f"{one.slow:.1f} minutes", *wages]

@@ -1,6 +1,6 @@
-"""The facts: all that the packet's sections are written from, taken from the study, the code and the databases.
+"""The facts of the packet, from the study, the code and the databases; the sections put them into words.
 
-Money is US dollars, durations are minutes. Nothing here is worded for the board; the sections do that.
+Amounts are in US dollars, durations in minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLIPS_OF_A_TRIAL = 3
 
 @dataclass(frozen=True)
 class Advert:
-    """What people are shown before they come: where, and (what it is, its words)."""
+    """What people see before they arrive: the place, and pairs of (part, text)."""
 
     where: str
     shown: tuple[tuple[str, str], ...]
@@ -34,13 +34,13 @@ class Advert:
 
 @dataclass(frozen=True)
 class PacketContext:
-    """What is known of a study when the packet is made."""
+    """All facts about a study when the packet is made."""
 
     study: Study
     plan: Plan
     check: StudyCheck
     pages: Mapping[str, StudyTexts]  # by language
-    texts: Mapping[str, str]  # consent texts as written, by language
+    texts: Mapping[str, str]  # consent texts as Markdown, by language
     hypotheses: str
     frozen: FrozenPlan | None
     advert: Advert
@@ -59,17 +59,17 @@ class PacketContext:
 
     @property
     def clips(self) -> int:
-        """Seconds that the clips of a run last, each heard once."""
+        """Total length of the clips of a run in seconds, each heard once."""
         return round(self.trials * CLIPS_OF_A_TRIAL * self.config.corpus.clip_seconds)
 
     @property
     def consent_hash(self) -> str:
-        """Of the consent text in the study's first language."""
+        """The hash of the consent text in the study's first language."""
         return self.pages[self.config.study.languages[0]].consent_version
 
 
 def gather(study: Study, environment: Mapping[str, str], now: datetime) -> PacketContext:
-    """Everything that the packet says.
+    """Collect the facts.
 
     Raises:
         RootnoteError: where the study is not built, a text is missing, or a database cannot be read.
@@ -92,7 +92,7 @@ def gather(study: Study, environment: Mapping[str, str], now: datetime) -> Packe
 
 
 def _advert(study: Study, environment: Mapping[str, str]) -> Advert:
-    """What the recruiter would show of an order for all the study's places; nothing is asked of a marketplace."""
+    """What the marketplace would show for all places of the study; this sends no request to it."""
     config = study.config
     recruiter = make_marketplace(study)
     places = config.design.listener_count * len(config.embedding.embedders)
@@ -103,7 +103,7 @@ def _advert(study: Study, environment: Mapping[str, str]) -> Advert:
 
 
 def _fingerprint(study: Study, plan: Plan) -> str:
-    """SHA-256 over the settings, the schedule and the texts: another one is another protocol."""
+    """SHA-256 over settings, schedule and texts; it changes with the protocol."""
     files = (study.text(name, code) for code in study.config.study.languages for name in TEXTS)
     return digest(
         {

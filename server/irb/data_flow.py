@@ -1,6 +1,6 @@
-"""The data-flow diagram: who sends what to whom, as SVG drawn from the study's settings.
+"""The data-flow diagram: who sends what to whom, as SVG from the study's settings.
 
-It prints in grey: what a box holds is said in words, and colour only repeats it. Units are pixels.
+It can be printed in grey: each box says in words what its colour means. Units are pixels.
 """
 
 from __future__ import annotations
@@ -9,25 +9,26 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from server.irb.templating import environment
 from server.recruiting.marketplaces.registry import marketplace_class
 from study.config import StudyConfig
 
 Kind = Literal["personal", "pseudonymous", "plain"]
 FILLS: dict[Kind, str] = {"personal": "#fbeecb", "pseudonymous": "#e3f0ee", "plain": "#ffffff"}
-SAYS: dict[Kind, str] = {
-    "personal": "holds what names a person",
+LABELS: dict[Kind, str] = {
+    "personal": "identifies persons",
     "pseudonymous": "pseudonyms only",
-    "plain": "nothing about a person",
+    "plain": "no personal data",
 }
 WIDTH, HEIGHT = 900, 500
-TITLE = "Where data of participants flow"
+TITLE = "Flow of participant data"
 
 
 @dataclass(frozen=True)
 class Box:
-    """A place where data are: its corner, size, name, and what is in it."""
+    """A place with data: its top left corner, size, name and content."""
 
     x: int
     y: int
@@ -37,10 +38,14 @@ class Box:
     width: int = 214
     height: int = 96
 
+    @property
+    def middle(self) -> int:
+        return self.x + self.width // 2
+
 
 @dataclass(frozen=True)
 class Arrow:
-    """What goes from one point to another, written around the point (x, y); `both`: something comes back."""
+    """A flow from one point to another, labelled around the point (x, y); `both`: in both directions."""
 
     start: tuple[int, int]
     end: tuple[int, int]
@@ -49,9 +54,18 @@ class Arrow:
     words: tuple[str, ...]
     both: bool = False
 
+    @property
+    def label_width(self) -> int:
+        """Width of the white rectangle behind the label, so that the line does not cross the words."""
+        return round(6.9 * max(map(len, self.words))) + 8
+
+    @property
+    def label_height(self) -> int:
+        return 17 * len(self.words) + 2
+
 
 def boxes(config: StudyConfig) -> dict[str, Box]:
-    """The places of this study, by name."""
+    """The places with data in this study, by name."""
     bucket = "a private bucket" if config.storage.stimuli else "a folder of the server"
     holds = ("holds the secret keys;", "stores nothing itself")
     found = {
@@ -73,7 +87,7 @@ def boxes(config: StudyConfig) -> dict[str, Box]:
 
 
 def arrows(config: StudyConfig) -> list[Arrow]:
-    """What goes where in this study."""
+    """The flows of this study."""
     found = [
         Arrow((234, 96), (345, 205), 262, 158, ("pages ⇄ answers, times,", "kind of browser"), both=True),
         Arrow((559, 205), (666, 110), 606, 142, ("answers,", "by pseudonym"), both=True),
@@ -97,73 +111,43 @@ def arrows(config: StudyConfig) -> list[Arrow]:
 
 
 def in_words(config: StudyConfig) -> list[str]:
-    """The diagram in sentences, for whoever cannot see it."""
+    """The diagram in sentences, for people who cannot see it."""
     market = marketplace_class(config).capabilities.name if config.recruiter.has_arrivals else ""
     straight = config.storage.stimuli and config.storage.delivery == "redirect"
     sentences = [
-        "The participant's browser gets pages from the web server, and sends answers, times and the kind of browser.",
-        "The browser fetches the clips from a private bucket, under random names and by addresses that soon end."
+        "The participant's browser loads pages from the web server and sends answers, times and the kind of browser.",
+        "The browser loads the clips from a private bucket, under random names and from addresses that soon expire."
         if straight
         else "The web server sends the clips under random names.",
-        "The web server writes answers and times into the database under a random pseudonym.",
-        "Researchers see progress at the desk and take exports, both by pseudonym.",
+        "The web server stores answers and times in the database under a random pseudonym.",
+        "Researchers see progress at the desk and export data, both by pseudonym.",
         "Backups are copies of the database on the host.",
     ]
     if market:
         sentences += [
             f"{market} sends the participant to the study, with the worker's id in the address.",
-            "The web server keeps that id encrypted in the vault, under a key that is not in the database.",
-            f"To pay, the researchers' commands open the vault and tell {market} whom to pay.",
+            "The web server stores that id in the vault, encrypted with a key that is not in the database.",
+            f"To pay, the researchers' commands open the vault and send {market} the ids of the workers to pay.",
         ]
     else:
-        sentences.append("The participant gives the completion code to the researchers, who pay by hand.")
+        sentences.append("The participant sends the completion code to the researchers, who pay manually.")
     return sentences
 
 
 def draw(config: StudyConfig) -> Markup:
-    """The diagram."""
-    parts = [_arrow(arrow) for arrow in arrows(config)]
-    parts += [_box(box) for box in boxes(config).values()]
-    parts += [_words(arrow) for arrow in arrows(config)]
-    return Markup(
-        '<svg viewBox="0 0 {0} {1}" role="img" aria-labelledby="flow-title flow-desc" xmlns="http://www.w3.org/2000/svg">'
-        '<title id="flow-title">{2}</title><desc id="flow-desc">{3}</desc>'
-        '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
-        'orient="auto-start-reverse"><path d="M0 0 10 5 0 10z" fill="#333"/></marker></defs>{4}</svg>'
-    ).format(WIDTH, HEIGHT, TITLE, " ".join(in_words(config)), Markup("").join(parts))
-
-
-def _box(box: Box) -> Markup:
-    middle = box.x + box.width // 2
-    lines = [_line(middle, box.y + 26, box.name, "bold 15px")]
-    lines += [_line(middle, box.y + 46 + 17 * number, text) for number, text in enumerate(box.lines)]
-    lines.append(_line(middle, box.y + box.height - 10, SAYS[box.kind], "italic 12px"))
-    dashes = Markup(' stroke-dasharray="6 4"') if box.kind == "personal" else ""
-    return Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="8" fill="{}" stroke="#333"{}/>{}').format(
-        box.x, box.y, box.width, box.height, FILLS[box.kind], dashes, Markup("").join(lines)
+    """The diagram as SVG."""
+    svg = (
+        environment()
+        .get_template("data_flow.svg")
+        .render(
+            width=WIDTH,
+            height=HEIGHT,
+            title=TITLE,
+            description=" ".join(in_words(config)),
+            boxes=boxes(config).values(),
+            arrows=arrows(config),
+            fills=FILLS,
+            labels=LABELS,
+        )
     )
-
-
-def _arrow(arrow: Arrow) -> Markup:
-    back = Markup(' marker-start="url(#tip)"') if arrow.both else ""
-    return Markup(
-        '<line x1="{}" y1="{}" x2="{}" y2="{}" stroke="#333" stroke-width="1.5" marker-end="url(#tip)"{}/>'
-    ).format(*arrow.start, *arrow.end, back)
-
-
-def _words(arrow: Arrow) -> Markup:
-    """The words on an arrow, on white so that the line does not run through them."""
-    wide = round(6.9 * max(map(len, arrow.words))) + 8
-    tall = 17 * len(arrow.words) + 2
-    ground = Markup('<rect x="{}" y="{}" width="{}" height="{}" fill="#fff"/>').format(
-        arrow.x - wide // 2, arrow.y - 14, wide, tall
-    )
-    return ground + Markup("").join(
-        _line(arrow.x, arrow.y + 17 * number, text, "13px") for number, text in enumerate(arrow.words)
-    )
-
-
-def _line(x: int, y: int, text: str, font: str = "13px") -> Markup:
-    return Markup('<text x="{}" y="{}" text-anchor="middle" style="font: {} sans-serif" fill="#111">{}</text>').format(
-        x, y, font, escape(text)
-    )
+    return Markup(svg)

@@ -1,4 +1,4 @@
-"""Keeping: where data flow, what is stored for how long, and how it is secured."""
+"""Data protection: where data flow, what is stored for how long, and how it is secured."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from study.config import StudyConfig
 
 
 def data_flow(facts: PacketContext) -> Section:
-    """The diagram, and the same in words."""
+    """The diagram, and the same in sentences."""
     config = facts.config
-    return Section("Data flow", [Drawing(draw(config)), Text("The same in words:"), Points(in_words(config))])
+    return Section("Data flow", [Drawing(draw(config)), Text("The diagram in words:"), Points(in_words(config))])
 
 
 def stored(facts: PacketContext) -> Section:
-    """Every table with every column, and what lies elsewhere."""
+    """Every table, and the data outside the database."""
     config = facts.config
     blocks: list[Block] = [
         Text(
-            "This list is complete: a test of the software compares it with the tables that the program makes. Every "
-            "column of them is in the appendix. The software calls participants listeners. All "
-            "tables lie in one database, on the host of the study."
+            "This list is complete: an automated test compares it with the tables that the program creates. The "
+            "appendix lists every column. The software calls participants listeners. All tables are in one database "
+            "on the study's host."
         ),
         BlockTable(
             "Tables of the database",
-            ("Table", "What it holds", "About", "Kept as", "Seen by"),
+            ("Table", "Content", "About", "Retention class", "Access"),
             [[name, table.content, table.subject, table.retention, table.readers] for name, table in TABLES.items()],
         ),
         BlockTable(
-            "How long",
-            ("Kept as", "What, and how long"),
+            "Retention",
+            ("Retention class", "Data and period"),
             [[retention, retention_period(retention, config)] for retention in get_args(Retention)],
         ),
         BlockTable(
             "Outside the database",
-            ("Where", "What", "Tells who", "Kept", "Seen by"),
+            ("Place", "Content", "Identifiability", "Retention", "Access"),
             [
                 [place.name, place.content, place.identifiability.description, place.retention, place.readers]
                 for place in storage_locations(config)
             ],
         ),
     ]
-    return Section("What is stored, where and for how long", blocks)
+    return Section("Stored data", blocks)
 
 
 def columns(facts: PacketContext) -> Section:
@@ -61,33 +61,36 @@ def columns(facts: PacketContext) -> Section:
     return Section(
         "Appendix: every column of the database",
         [
-            Text("“Identifies a person, or may” marks what identifies by itself, or may do so, like free text."),
-            BlockTable("Columns", ("Table and column", "What it holds", "Tells who"), rows, dense=True),
+            Text(
+                "“Identifies or can identify a person” marks data that identify a person directly, and free text, "
+                "which can."
+            ),
+            BlockTable("Columns", ("Table and column", "Content", "Identifiability"), rows, dense=True),
         ],
     )
 
 
 def security(facts: PacketContext) -> Section:
-    """What the code does; what the host does is for who runs it to say."""
+    """The measures in the software, and those that the host needs."""
     return Section(
         "Data security",
         [
-            Heading("What the software does"),
+            Heading("Measures in the software"),
             Points(_built_in(facts.config)),
-            Heading("What the place where it runs must do"),
+            Heading("Measures that the host needs"),
             Points(
                 [
-                    "Serve by https only (rootnote server doctor looks at certificate, headers and redirects).",
-                    "Keep the server's secret and the vault's key outside the database, readable by few.",
-                    f"Make backups and keep them as safe as the database (rootnote server backup keeps "
-                    f"{KEPT_BACKUPS}).",
-                    "Use the two database roles that come with it, so that the web server can neither drop nor alter "
+                    "Serve the study over HTTPS only (rootnote server doctor checks certificate, headers and "
+                    "redirects).",
+                    "Keep the server's secret and the vault key outside the database, and limit access to them.",
+                    f"Make backups and protect them like the database (rootnote server backup keeps {KEPT_BACKUPS}).",
+                    "Use the two database roles that Rootnote provides, so that the web server cannot drop or alter "
                     "tables.",
                 ]
             ),
             Text(
-                "docs/security.md has the threat model, and every item of OWASP ASVS 5.0, levels 1 and 2, with the "
-                "test that shows it or the reason why it is not met."
+                "docs/security.md contains the threat model and lists every item of OWASP ASVS 5.0, levels 1 and 2, "
+                "with the test that verifies it or the reason why it is not met."
             ),
         ],
     )
@@ -95,24 +98,24 @@ def security(facts: PacketContext) -> Section:
 
 def _built_in(config: StudyConfig) -> list[str]:
     points = [
-        "Everything is kept under random pseudonyms; the address of a participant's page is a random secret of 256 "
-        "bits, of which the database has only a hash.",
-        "No cookies for participants, nothing loaded from elsewhere, no network addresses in the database or logs, a "
-        "content security policy without exceptions.",
-        "Researchers sign in with a password (argon2id) and a second factor where it is set up or required; attempts "
-        "are limited. Each has a role: a monitor sees progress, and neither listeners nor results.",
-        "What researchers and commands do is written to a log that the database lets nobody change; each entry is "
-        "chained to the one before and sealed, so that any edit is found (rootnote server audit --verify).",
-        "Exports hold pseudonyms only, no completion codes, and carry hashes by which an edited file is told.",
+        "All data are stored under random pseudonyms. The address of a participant's page contains a random 256-bit "
+        "secret; the database stores only its hash.",
+        "Participants get no cookies. Pages load nothing from other sites, no IP addresses are stored in the database "
+        "or logs, and the content security policy has no exceptions.",
+        "Researchers sign in with a password (argon2id) and a second factor where it is set up or required. Sign-in "
+        "attempts are limited. Each researcher has a role: a monitor sees progress, but neither listeners nor results.",
+        "The actions of researchers and commands are recorded in a log that the database protects from changes. Each "
+        "entry is chained to the previous one and sealed, so any edit is detected (rootnote server audit --verify).",
+        "Exports contain pseudonyms and no completion codes, and include hashes that reveal an edited file.",
     ]
     if config.recruiter.has_arrivals:
         points.insert(
             1,
-            "Worker ids, which paying needs, lie in one table, encrypted (Fernet: AES-128-CBC with HMAC-SHA-256) under "
+            "Worker ids, which payments need, are in one table, encrypted (Fernet: AES-128-CBC with HMAC-SHA-256) with "
             "a key that is not in the database.",
         )
     if config.storage.stimuli:
         points.append(
-            f"The clips lie in a private bucket; the address of one works for {config.storage.seconds} seconds."
+            f"The clips are in a private bucket. The address of a clip is valid for {config.storage.seconds} seconds."
         )
     return points

@@ -1,15 +1,10 @@
-"""Words: numbers, money and lists as they stand in the packet's sentences."""
+"""Numbers, amounts and lists in the packet's sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from study.config import StudyConfig
-
-
-def count(number: int, noun: str) -> str:
-    """1 trial, 10 trials."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def listing(words: Sequence[str]) -> str:
@@ -23,7 +18,7 @@ def minutes(number: float) -> str:
 
 
 def pay(amount: float, config: StudyConfig) -> str:
-    """An amount that somebody is paid."""
+    """An amount that a participant is paid, or "nothing"."""
     return money(amount, config) if amount else "nothing"
 
 

@@ -1,11 +1,9 @@
-"""The page: the sections as one HTML document that needs no other file, on a screen and on paper."""
+"""The packet as one self-contained HTML document, for screen and print."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from server.irb.blocks import Section
 from server.irb.compensation import compensation
@@ -17,8 +15,9 @@ from server.irb.risks import risks, withdrawal
 from server.irb.screen_list import Picture
 from server.irb.screenshot_pages import screens
 from server.irb.summary import summary
+from server.irb.templating import environment
 
-SHORT = 12  # characters of a hash, where it only tells two packets apart
+SHORT = 12  # characters of a hash that distinguish two packets
 
 
 def sections(facts: PacketContext, pictures: Sequence[Picture]) -> list[Section]:
@@ -41,7 +40,7 @@ def sections(facts: PacketContext, pictures: Sequence[Picture]) -> list[Section]
 
 
 def header(facts: PacketContext) -> str:
-    """What stands above every page."""
+    """The header of every page."""
     return (
         f"{facts.config.study.name} · study {facts.fingerprint[:SHORT]} · consent {facts.consent_hash[:SHORT]} · "
         f"Rootnote {facts.version}"
@@ -49,19 +48,19 @@ def header(facts: PacketContext) -> str:
 
 
 def footer(facts: PacketContext) -> str:
-    """What stands below every page."""
-    return f"Board packet of {facts.made_at:%Y-%m-%d}, made by rootnote study irb; regenerate it, do not edit it"
+    """The footer of every page."""
+    return f"Board packet of {facts.made_at:%Y-%m-%d}, made with rootnote study irb. To change it, change the study."
 
 
 def render(facts: PacketContext, pictures: Sequence[Picture]) -> str:
     """The packet as HTML; the same facts and pictures give the same text."""
-    environment = Environment(
-        loader=PackageLoader("server.irb"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["data_uri"] = _data_uri
-    return environment.get_template("packet.html").render(
-        facts=facts, sections=sections(facts, pictures), header=header(facts), footer=footer(facts)
+    template = environment().get_template("packet.html")
+    return template.render(
+        facts=facts,
+        sections=sections(facts, pictures),
+        header=header(facts),
+        footer=footer(facts),
+        data_uri=_data_uri,
     )
 
 

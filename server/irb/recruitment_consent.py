@@ -1,4 +1,4 @@
-"""Recruitment and consent: what people read before they decide."""
+"""Recruitment and consent: what people read before they decide to take part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from study.languages import LANGUAGES
 
 
 def recruitment(facts: PacketContext) -> Section:
-    """The advertisement as the recruiter shows it."""
+    """The advertisement as the marketplace shows it."""
     rows = [[what, words] for what, words in facts.advert.shown]
     marketplace = marketplace_class(facts.config)
     title = marketplace.listing_title or f"As shown by {facts.advert.where}"
@@ -25,9 +25,9 @@ def consent(facts: PacketContext) -> Section:
     """The consent text in each language, with its version's hash."""
     blocks: list[Block] = [
         Text(
-            "Consent is given by a button below the text; the moment and the version (the SHA-256 of the text) are "
-            "kept with each run. Somebody who has the page open while the text changes is shown the new text first. "
-            "No signature and no name is asked for."
+            "People consent by pressing a button below the text. The time and the version of the text (its SHA-256) "
+            "are stored. If the text changes while a person has the page open, they see the new text before they can "
+            "consent. No signature or name is collected."
         )
     ]
     for code, pages in facts.pages.items():
@@ -46,16 +46,16 @@ def consent(facts: PacketContext) -> Section:
 
 
 def _lowered(markup: Markup) -> Markup:
-    """A text whose headings stand below the packet's own."""
-    # Raw HTML is off in these texts, so every tag is the renderer's.
+    """A text with its headings moved below those of the packet."""
+    # These texts cannot contain raw HTML, so every tag comes from the Markdown renderer.
     return Markup(re.sub(r"(</?h)([123])>", lambda found: f"{found[1]}{int(found[2]) + 3}>", markup))
 
 
 def _elements(facts: PacketContext) -> BlockTable:
-    """Which of the elements that consent needs each text seems to speak of."""
+    """Which required elements of consent were found in each text."""
     unsaid = {code: missing_elements(text, code) for code, text in facts.texts.items() if words_of(code)}
     rows = [
         [name, *("not found" if name in unsaid[code] else "found" for code in unsaid)] for name in ELEMENTS.values()
     ]
     head = ("Element", *(LANGUAGES[code].english for code in unsaid))
-    return BlockTable("What consent must speak of (45 CFR 46.116), as looked for by its usual words", head, rows)
+    return BlockTable("Required elements of consent (45 CFR 46.116), searched by keywords", head, rows)

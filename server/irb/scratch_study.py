@@ -1,8 +1,8 @@
-"""The real web study on a scratch database, steered to every state so that its pages can be pictured.
+"""The real web study on a temporary database, brought into every state so that pictures of its pages can be taken.
 
-It runs in a thread, on a port of its own, and is gone with its temporary folder; the study's databases are never
-touched. Listeners are brought on by the use-cases of server.assignments.lifecycle, on a clock that can be put
-forward: nothing is drawn or worded here, so a page is what a listener in that state would get.
+It runs in a thread on its own port and is deleted with its temporary folder; the study's databases are never touched.
+Listeners move through the use cases of server.assignments.lifecycle, on a clock that can be advanced. No page is
+written here, so each is what a listener in that state would see.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ from study.prescreen.registry import STEPS
 from study.prescreen.steps import stored_item
 
 WHO = "the board packet"
-WHY = "so that the page can be pictured"
+WHY = "to take a picture of the page"
 
 
 @dataclass
 class ScratchClock:
-    """The scratch study's clock: it stands still until it is put forward."""
+    """The scratch study's clock: it stands still until it is advanced."""
 
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -68,7 +68,7 @@ class ScratchClock:
 
 @dataclass(frozen=True)
 class ScratchStudy:
-    """The scratch study: where it is served, and its database."""
+    """The scratch study: its address and its app."""
 
     study: Study
     app: Flask
@@ -86,12 +86,12 @@ class ScratchStudy:
 
     # ------------------------------------------------------------------ arriving
 
-    def door(self, person: int, *, place: int = 1, preview: bool = False, **more: str) -> str:
-        """The address that a person comes by; `place` is a later one that they take at the marketplace."""
+    def entry_address(self, person: int, *, place: int = 1, preview: bool = False, **more: str) -> str:
+        """The address at which a person arrives; `place` counts the places they took at the marketplace."""
         query = marketplace_class(self.study.config).sample_query(person, place, preview=preview)
         return f"{self.address}/take?{urlencode(query | more)}"
 
-    # ------------------------------------------------------------------ bringing a listener on
+    # ------------------------------------------------------------------ moving a listener forward
 
     @contextlib.contextmanager
     def listener(self, token: str) -> Iterator[tuple[Session, Assignment]]:
@@ -100,8 +100,8 @@ class ScratchStudy:
             assert found is not None
             yield session, found
 
-    def speak(self, token: str, language: str) -> None:
-        """Show a listener's pages in a language."""
+    def set_language(self, token: str, language: str) -> None:
+        """Set the language of a listener's pages."""
         with self.listener(token) as (_, assignment):
             assignment.language = language
 
@@ -110,7 +110,7 @@ class ScratchStudy:
             return steps.current_step(session, self.experiment, assignment)
 
     def item(self, token: str) -> PrescreenItem | None:
-        """The item of the prescreen that is due, None where the prescreen is over."""
+        """The next item of the prescreen, None where the prescreen is over."""
         with self.listener(token) as (session, assignment):
             due = prescreen.due_items(session, assignment) if assignment.state is AssignmentState.CONSENTED else ()
             session.expunge_all()
@@ -157,19 +157,19 @@ class ScratchStudy:
         with self.listener(token) as (session, assignment):
             lifecycle.end_for_technical_reasons(session, self.experiment, assignment)
 
-    def hand_in(self, token: str) -> None:
-        """The marketplace says that the work was handed in."""
+    def submit(self, token: str) -> None:
+        """The marketplace reports that the work was submitted."""
         with self.listener(token) as (session, assignment):
             mine = update(MarketplaceSubmission).where(MarketplaceSubmission.assignment_id == assignment.id)
             session.execute(mine.values(status="submitted"))
 
     # ------------------------------------------------------------------ the study as a whole
 
-    def let_lease_run_out(self) -> None:
+    def expire_lease(self) -> None:
         self.clock.now += self.experiment.lease + timedelta(minutes=1)
 
     def fill_other_places(self) -> None:
-        """Every place that nobody holds is filled."""
+        """Fill every place that no active listener holds."""
         with self.writing() as session:
             session.execute(update(Place).where(Place.assignment_id.is_(None)).values(filled=True))
             held = select(Assignment.id).where(Assignment.state.in_(ACTIVE))
@@ -185,38 +185,38 @@ class ScratchStudy:
             study_control.close(session, WHO, WHY, self.clock.now)
 
     def break_down(self) -> None:
-        """Lose a table, so that the next page fails as on a server that is broken."""
+        """Drop a table, so that the next page fails as on a broken server."""
         with self.writing() as session:
             session.execute(text("DROP TABLE places"))
 
 
 @contextlib.contextmanager
-def _keeping_still() -> Iterator[None]:
-    """What the scratch study logs, as that it breaks down when it is made to, is shown to nobody."""
-    logger, nobody = logging.getLogger("server"), logging.NullHandler()
+def _without_logs() -> Iterator[None]:
+    """Hide what the scratch study logs, such as its intended failure."""
+    logger, handler = logging.getLogger("server"), logging.NullHandler()
     propagates, logger.propagate = logger.propagate, False
-    logger.addHandler(nobody)
+    logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(nobody)
+        logger.removeHandler(handler)
         logger.propagate = propagates
 
 
 class _Quiet(WSGIRequestHandler):
     def log(self, kind: str, message: str, *args: object) -> None:
-        """Nobody reads along."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
 def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
-    """Serve the study from a scratch database, in this process; its clips from build/stimuli, never from a bucket.
+    """Serve the study from a temporary database, in this process, with clips from build/stimuli and not from a bucket.
 
     Raises:
         RootnoteError: where the study is not built, its clips are not on this machine, or a text is missing.
     """
     here = dataclasses.replace(study, config=study.config.model_copy(update={"storage": StorageConfig()}))
-    with tempfile.TemporaryDirectory(prefix="rootnote-packet-") as folder, _keeping_still():
+    with tempfile.TemporaryDirectory(prefix="rootnote-packet-") as folder, _without_logs():
         url, clock = URL.create("sqlite", database=str(Path(folder) / "scratch.sqlite3")), ScratchClock()
         engine = database.connect(url)
         database.migrate(engine)
@@ -229,9 +229,9 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
-            house = ScratchStudy(here, app, f"http://127.0.0.1:{server.server_port}", clock)
-            _open_places(house)
-            yield house
+            scratch = ScratchStudy(here, app, f"http://127.0.0.1:{server.server_port}", clock)
+            _open_places(scratch)
+            yield scratch
         finally:
             server.shutdown()
             thread.join()
@@ -239,12 +239,12 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
             context_of(app).engine.dispose()
 
 
-def _open_places(house: ScratchStudy) -> None:
-    """Write down the task that marketplace workers come by."""
-    marketplace = marketplace_class(house.study.config)
+def _open_places(scratch: ScratchStudy) -> None:
+    """Store the posting through which marketplace workers arrive."""
+    marketplace = marketplace_class(scratch.study.config)
     if not marketplace.capabilities.has_arrivals:
         return
-    with house.writing() as session:
+    with scratch.writing() as session:
         session.add(
             Posting(
                 token="packet",  # noqa: S106 (a name)
@@ -252,6 +252,6 @@ def _open_places(house: ScratchStudy) -> None:
                 reward_cents=0,
                 fee_cents=0,
                 market_id=marketplace.sample_opening,
-                ordered_at=house.clock.now,
+                ordered_at=scratch.clock.now,
             )
         )

@@ -1,4 +1,4 @@
-"""Plates: the pictures of every screen, by language, with the address and the state of each."""
+"""The section with a picture of every screen, by language, with its state and address."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from study.languages import LANGUAGES
 
 
 def screens(pictures: Sequence[Picture]) -> Section:
-    """Every picture, numbered, and the words of the errors that have no picture."""
+    """Every picture, numbered, and the texts of error pages without a picture."""
     (laptop, _), (phone, _) = WINDOWS["laptop"], WINDOWS["phone"]
     blocks: list[Block] = [
         Text(
-            "Every page in every state, pictured from the running study: no drawing, no draft. At the left as on a "
-            f"laptop (a window {laptop} pixels wide, its empty margins cut off), at the right as on a telephone "
-            f"({phone} pixels). Listening checks and codes are drawn anew for everybody, so yours will have others. "
-            "“/a/…” is the participant's own secret address."
+            "Screenshots of every page in every state, taken from the running study: on the left on a laptop (a window "
+            f"{laptop} pixels wide, without its empty margins), on the right on a phone ({phone} pixels). Listening "
+            "checks and codes are random and differ between participants. “/a/…” is the participant's secret address."
         )
     ]
     number = 0
@@ -29,7 +28,7 @@ def screens(pictures: Sequence[Picture]) -> Section:
         for screen in dict.fromkeys(picture.screen for picture in own):
             number += 1
             both = [picture for picture in own if picture.screen == screen]
-            blocks.append(Plate(number, screen.title, f"Seen {screen.seen}. Address: {screen.route}", both))
+            blocks.append(Plate(number, screen.title, f"Shown {screen.shown}. Address: {screen.route}", both))
     rows = [[str(code), title, text] for code, (title, text) in ERRORS.items()]
-    blocks.append(BlockTable("The words of all error pages, in English", ("Code", "Heading", "Text"), rows))
-    return Section("What participants see", blocks)
+    blocks.append(BlockTable("Texts of all error pages in English", ("Code", "Heading", "Text"), rows))
+    return Section("Pages that participants see", blocks)

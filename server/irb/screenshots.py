@@ -1,6 +1,6 @@
-"""The camera: a headless Chromium, by Playwright, that pictures pages and prints the packet as PDF.
+"""Screenshots of pages and the PDF of the packet, by a headless Chromium under Playwright.
 
-Playwright and Pillow are wanted by this command alone, so they are imported when a camera is opened.
+Only this command needs Playwright and Pillow, so they are imported when a screenshooter is opened.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from embeddings.errors import RootnoteError
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-NEEDED = "the packet's pictures need Playwright and Pillow: pip install 'rootnote[packet]'."
+NEEDED = "the packet needs Playwright and Pillow; run `pip install 'rootnote[packet]'`."
 BROWSER = (
-    "the packet's pictures need a Chromium: install your system's (Debian: apt install chromium), name one in "
-    "ROOTNOTE_CHROMIUM, or run `python -m playwright install chromium`."
+    "the packet needs Chromium; install it (Debian: apt install chromium), set ROOTNOTE_CHROMIUM to its path, or run "
+    "`python -m playwright install chromium`."
 )
 KNOWN = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--disable-gpu", "--disable-background-networking", "--mute-audio", "--font-render-hinting=none")
 TIMEOUT_MS = 60_000.0
-COLOURS = 64  # pages have few, and text stays sharp: a third of a JPEG's size
+COLOURS = 64  # pages have few colours: sharp text at a third of the size of a JPEG
 
 Width = Literal["laptop", "phone"]
-# Width and height of the window; a page that is longer is pictured whole. No content is wider than `SHOWN`, so the
-# empty margins of a laptop's window are cut off.
+# Width and height of the window; a longer page is captured completely. No content is wider than `SHOWN`, so the empty
+# margins of a laptop's window are cut off.
 WINDOWS: dict[Width, tuple[int, int]] = {"laptop": (1280, 560), "phone": (390, 640)}
 SHOWN = 700
-# Where the last thing on a page ends, with a margin.
+# The bottom of the last element of a page, with a margin.
 BOTTOM = """() => {
   const parts = [...document.querySelectorAll("main > *, footer > *")].map((part) => part.getBoundingClientRect());
   const bottoms = parts.filter((part) => part.height > 1).map((part) => part.bottom + window.scrollY);
   return Math.min(Math.ceil(Math.max(...bottoms)) + 24, document.documentElement.scrollHeight);
 }"""
-# Every page is met as by somebody who comes anew: what the page before kept in the browser is gone.
+# Each page is opened as on a first visit, without anything that the page before stored in the browser.
 FORGET = "try { sessionStorage.clear(); localStorage.clear(); } catch (forbidden) {}"
 HEADER = (
     '<div style="font: 7pt sans-serif; color: #555; width: 100%; padding: 0 18mm; display: flex; '
@@ -53,13 +53,13 @@ PAGES = '<span class="pageNumber"></span> / <span class="totalPages"></span>'
 
 @dataclass
 class Screenshooter:
-    """An open browser with one page, which is steered from outside."""
+    """An open browser with one page, which the caller controls."""
 
     browser: Browser
     page: Page
 
     def shoot(self, width: Width) -> tuple[bytes, int, int]:
-        """The page as it is now, whole, in a window of that width: (PNG, its width, its height)."""
+        """A picture of the complete page in a window of that width: (PNG, width, height in pixels)."""
         across, down = WINDOWS[width]
         self.page.set_viewport_size({"width": across, "height": down})
         shown = min(across, SHOWN)
@@ -74,7 +74,7 @@ class Screenshooter:
         return _with_few_colours(taken), shown, tall
 
     def print(self, html: str, path: Path, header: str, footer: str) -> None:
-        """Print a document that needs no other file as a tagged PDF with bookmarks and page numbers."""
+        """Print a self-contained document as a tagged PDF with bookmarks and page numbers."""
         context = self.browser.new_context(java_script_enabled=False)
         page = context.new_page()
         page.set_content(html, wait_until="load", timeout=TIMEOUT_MS)
@@ -93,7 +93,7 @@ class Screenshooter:
 
 
 def _with_few_colours(png: bytes) -> bytes:
-    """The same picture from a palette: frequent colours stay exact, the shades at the edges of letters go to them."""
+    """The picture with a palette: frequent colours stay exact, the others become the nearest of these."""
     from PIL import Image
 
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
@@ -121,7 +121,7 @@ def open_screenshooter() -> Iterator[Screenshooter]:
         RootnoteError: where Playwright or a browser is missing, or the browser fails.
     """
     try:
-        import PIL  # noqa: F401 (so that it is missed now and not after minutes)
+        import PIL  # noqa: F401 (so that a missing package is reported at once)
         from playwright.sync_api import Error, sync_playwright
     except ModuleNotFoundError:
         raise RootnoteError(NEEDED) from None
@@ -138,5 +138,7 @@ def open_screenshooter() -> Iterator[Screenshooter]:
         try:
             yield Screenshooter(browser, context.new_page())
         except Error as error:
-            line = error.message.strip().splitlines()[0] if error.message.strip() else "it said nothing"
-            raise RootnoteError(f"the browser that takes the packet's pictures failed: {line}") from error
+            line = error.message.strip().splitlines()[0] if error.message.strip() else "no message"
+            raise RootnoteError(
+                f"Chromium failed while taking the pictures ({line}); run the command again."
+            ) from error

@@ -1,8 +1,8 @@
-"""Measured time: how long people took, from the study's database and the rehearsals' where there are any.
+"""Measured time: how long people took, from the databases of the study and of its rehearsal.
 
-Simulated listeners do not wait for a sound to end, so a rehearsal of theirs is no measure of time; it is told apart by
-being shorter than the clips alone. Time is that at work, and the hourly wage what was paid over it
-(server.payments.hourly_pay): at the median, and at the tenth percentile, which nine in ten reach.
+Simulated listeners do not wait for a sound to end, so their runs do not measure time; a rehearsal whose median is
+shorter than its clips is taken as simulated. Times are working times, and wages the pay per working hour
+(server.payments.hourly_pay): the median, and the tenth percentile, which nine in ten people reach.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLIPS_OF_A_TRIAL = 3
 
 @dataclass(frozen=True)
 class Measured:
-    """Minutes of `n` finished runs, and the hourly wages that the reward makes of them."""
+    """Minutes of `n` finished runs (median, 90th percentile) and their hourly wages (median, 10th percentile)."""
 
     source: Source
     n: int
@@ -37,10 +37,10 @@ class Measured:
 
 
 def measure(study: Study, plan: Plan, environment: Mapping[str, str]) -> tuple[Measured, ...]:
-    """What was measured of this schedule; empty where nothing was.
+    """The measurements for this schedule; empty where there are none.
 
     Raises:
-        RootnoteError: where a database is there and cannot be read.
+        RootnoteError: where a database exists but cannot be read.
     """
     found = (_measure(study, plan, environment, rehearsal) for rehearsal in (False, True))
     return tuple(one for one in found if one is not None)
@@ -53,12 +53,12 @@ def _measure(study: Study, plan: Plan, environment: Mapping[str, str], rehearsal
         return None
     engine = database.connect(url)
     try:
-        mend = f"rootnote server migrate {study.folder}" + (" --rehearsal" if rehearsal else "")
-        database.require_migrated(engine, mend)
+        fix = f"rootnote server migrate {study.folder}" + (" --rehearsal" if rehearsal else "")
+        database.require_migrated(engine, fix)
         with database.reading(engine) as session:
             record = session.get(StudyRecord, 1)
             if record is None or record.schedule != plan.schedule_fingerprint:
-                return None  # of another schedule: another study
+                return None  # the database of another schedule
             found = paid_work(session, study.config.pay)
     finally:
         engine.dispose()

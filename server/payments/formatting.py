@@ -13,8 +13,3 @@ def dollars(amount: int) -> str:
 def budget(amount: int) -> str:
     """A launch's budget; "no limit" where none was set."""
     return "no limit" if amount >= NO_LIMIT else dollars(amount)
-
-
-def plural(number: int, noun: str, nouns: str = "") -> str:
-    """1 place, 2 places; `nouns`: an irregular plural."""
-    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from server.db.enums import PaymentKind
 from server.privacy.data_inventory import Column, Identifiability, Table
+from study.columns import RESPONSE_COLUMNS
 
 PERSONAL, HASHED, NOBODY = Identifiability.PERSONAL, Identifiability.HASHED, Identifiability.NOBODY
 DESK = "researchers at the desk; the server's administrators"
@@ -140,22 +141,13 @@ TABLES: dict[str, Table] = {
             "id": ROW_ID,
             "assignment_id": ASSIGNMENT_ID,
             "position": Column("which trial"),
-            "choice": Column("A or B"),
-            "response_ms": Column("time to answer, in milliseconds"),
-            "plays_x": Column("how often X was played to the end"),
-            "plays_a": Column("how often A was played to the end"),
-            "plays_b": Column("how often B was played to the end"),
             "late": Column("whether the reservation had expired"),
             "answered_at": Column("when"),
-            "seconds_x": Column("seconds of X that were played"),
-            "seconds_a": Column("seconds of A that were played"),
-            "seconds_b": Column("seconds of B that were played"),
-            "play_order": Column("the order in which the clips were started"),
-            "focus_losses": Column("how often the listener left or hid the page"),
-            "sample_rate": Column("sample rate of the audio output"),
-            "output_latency_ms": Column("the browser's estimate of the audio output latency"),
-            "agent_class": Column("browser family and device type, such as firefox-desktop; not the full user agent"),
-            "confidence": Column("how sure the listener was, 1 to 5, if the study asks"),
+            **{
+                name: Column(column.meaning[0].lower() + column.meaning[1:])
+                for name, column in RESPONSE_COLUMNS.items()
+                if column.source == "response"
+            },
         },
     ),
     "answers": Table(

@@ -1,4 +1,4 @@
-"""`rootnote server anonymize`: the public release of a study, or nothing."""
+"""`rootnote server anonymize`: the public release of a study."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from server.public_release.bundle import ReleaseOptions
-    from server.public_release.documentation import ReleaseMetadata
+    from server.public_release.metadata import ReleaseMetadata
     from study.config import Study
     from study.trial_plan import Plan
 
 
 @click.command()
 @study_argument
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make; it must not exist.")
-@click.option("--licence", type=click.Choice([*LICENCES]), required=True, help="Under which the data are published.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder to write into; it must not exist yet."
+)
+@click.option("--licence", type=click.Choice([*LICENCES]), required=True, help="Licence of the data.")
 @click.option(
     "--author", "authors", multiple=True, required=True, metavar="NAME", help='"Family, Given[, ORCID]"; repeatable.'
 )
-@click.option("--title", default="", help="Of the data (default: the study's name).")
-@click.option("--k", default=5, show_default=True, type=click.IntRange(2, 1000), help="Listeners alike, at least.")
-@click.option("--leave-out", multiple=True, metavar="ID", help="A question that is not to be told; repeatable.")
-@click.option("--without-plan", is_flag=True, help="Leave out the frozen plan, which names contact and paths.")
-@click.option("--with-clips", is_flag=True, help="Tell which tracks the clips are from.")
-@click.option("--before-closing", metavar="REASON", default="", help="Publish though the study is not closed.")
-@click.option("--unchecked", is_flag=True, help="Do not make the report again (it needs rootnote[analysis]).")
+@click.option("--title", default="", help="Title of the data (default: from the study's name).")
+@click.option("--k", default=5, show_default=True, type=click.IntRange(2, 1000), help="Minimum k-anonymity group size.")
+@click.option("--leave-out", multiple=True, metavar="ID", help="Question whose answers to leave out; repeatable.")
+@click.option("--without-plan", is_flag=True, help="Leave out the frozen plan, which contains contact and paths.")
+@click.option("--with-clips", is_flag=True, help="Publish which tracks the clips are from.")
+@click.option("--before-closing", metavar="REASON", default="", help="Publish before the study is closed.")
+@click.option("--unchecked", is_flag=True, help="Skip the comparison of Table 1 (which needs rootnote[analysis]).")
 @rehearsal_option
 @json_option
 def anonymize(
@@ -58,31 +60,35 @@ def anonymize(
     rehearsal: bool,
     as_json: bool,
 ) -> None:
-    """Make the public release: data in which nobody can be found, with all that a stranger needs to use them.
+    """Write a public release: anonymous data with everything that a stranger needs to use them.
 
-    Names are drawn anew each time and kept nowhere; answers about people are coarsened until each is one of k alike.
+    Names are random and not stored anywhere. What listeners said about themselves is generalised until at least k of
+    them share each combination of values.
+
+    Example: rootnote server anonymize my-study --out my-release --licence CC-BY-4.0 --author "Lovelace, Ada"
     """
     from server.assignments.experiment import utc_now
     from server.public_release.bundle import ReleaseOptions, require_questions
-    from server.public_release.documentation import read_author
+    from server.public_release.metadata import read_author
 
     if out.exists():
-        raise RootnoteError(f"{out} exists already; name a folder that does not with --out.")
+        raise RootnoteError(f"--out: {out} already exists; name a new folder.")
     named = tuple(read_author(author) for author in authors)
     with opened(folder, rehearsal, secret=True) as (study, engine):
         require_questions(study, leave_out)
         closed = rehearsal or _require_publishable(engine, before_closing)
-        title = title.strip() or f"{study.config.study.name}: listeners' answers"
+        title = title.strip() or f"{study.config.study.name}: responses of listeners"
         made, with_plan = utc_now().date(), not without_plan
-        wanted = ReleaseOptions(title, named, licence, k, made, with_clips, rehearsal, closed, with_plan, leave_out)
-        story, sums = _release(study, engine, wanted, out, before_closing, check=not unchecked)
-    _tell(out, story, sums, as_json)
+        options = ReleaseOptions(title, named, licence, k, made, with_clips, rehearsal, closed, with_plan, leave_out)
+        metadata, sums = _release(study, engine, options, out, before_closing, check=not unchecked)
+    _report(out, metadata, sums, as_json)
 
 
 def _release(
-    study: Study, engine: Engine, wanted: ReleaseOptions, out: Path, reason: str, *, check: bool
+    study: Study, engine: Engine, options: ReleaseOptions, out: Path, reason: str, *, check: bool
 ) -> tuple[ReleaseMetadata, str]:
-    """Make the folder and note it in the log, both or neither: what it says of itself, and the hash of its hashes."""
+    """Write the folder and the log entry, both or neither; return the metadata and the SHA-256 of SHA256SUMS."""
+    from embeddings.wording import counted
     from server.assignments.experiment import utc_now
     from server.audit import study_control
     from server.audit.actor import current_actor
@@ -93,23 +99,24 @@ def _release(
 
     plan = read_plan(study)
     with database.reading(engine) as session:
-        gone = responses.erased(session)
-    with _in_the_making(out) as made:
-        story = _make(study, plan, engine, wanted, made, check=check)
-        sums = finish(made, story)
-        detail = f"{out.name}: {story.responses} answers, k = {story.k}, {story.licence}, SHA256SUMS {sums}"
+        erased_before = responses.erased(session)
+    with _unfinished(out) as folder:
+        metadata = _write(study, plan, engine, options, folder, check=check)
+        sums = finish(folder, metadata)
+        number = counted(metadata.responses, "response")
+        detail = f"{out.name}: {number}, k = {metadata.k}, {metadata.licence}, SHA256SUMS {sums}"
         with database.writing(engine) as session, session.begin():
-            if responses.erased(session) != gone:
-                raise RootnoteError("somebody had their answers erased meanwhile; make the release once more.")
+            if responses.erased(session) != erased_before:
+                raise RootnoteError("a listener erased their answers during the release; run the command again.")
             study_control.publish(
-                session, current_actor(), reason, utc_now(), detail=detail, rehearsal=wanted.rehearsal
+                session, current_actor(), reason, utc_now(), detail=detail, rehearsal=options.rehearsal
             )
-            made.rename(out)
-    return story, sums
+            folder.rename(out)
+    return metadata, sums
 
 
 def _require_publishable(engine: Engine, reason: str) -> bool:
-    """Whether the study is closed; where it is not, a reason must be given."""
+    """Whether the study is closed; if it is not, a reason is needed."""
     from server.audit import study_control
     from server.db import database
 
@@ -121,18 +128,18 @@ def _require_publishable(engine: Engine, reason: str) -> bool:
 
 
 @contextlib.contextmanager
-def _in_the_making(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to work in, which is renamed in the end; what fails leaves neither."""
-    made = out.parent / f".{out.name}-{secrets.token_hex(4)}"
+def _unfinished(out: Path) -> Iterator[Path]:
+    """A temporary folder next to `out`, which the caller renames to it; after an error neither exists."""
+    folder = out.parent / f".{out.name}-{secrets.token_hex(4)}"
     try:
-        made.mkdir(parents=True)
+        folder.mkdir(parents=True)
     except OSError as error:
         raise _not_written(out, error) from error
     try:
-        yield made
+        yield folder
     except BaseException as error:
-        # Renamed already and then not noted in the log: then it is not to be there either.
-        shutil.rmtree(made if made.exists() else out, ignore_errors=True)
+        # If the folder was renamed and the log entry then failed, `out` must not remain.
+        shutil.rmtree(folder if folder.exists() else out, ignore_errors=True)
         if isinstance(error, OSError):
             raise _not_written(out, error) from error
         raise
@@ -142,9 +149,10 @@ def _not_written(out: Path, error: OSError) -> RootnoteError:
     return RootnoteError(f"{out} cannot be written ({error.strerror or error}); nothing was published.")
 
 
-def _make(
-    study: Study, plan: Plan, engine: Engine, wanted: ReleaseOptions, made: Path, *, check: bool
+def _write(
+    study: Study, plan: Plan, engine: Engine, options: ReleaseOptions, folder: Path, *, check: bool
 ) -> ReleaseMetadata:
+    """Write the data and, with `check`, compare Table 1 with that of the study's own data."""
     from server.db import database
     from server.export import responses
     from server.public_release.bundle import write_bundle
@@ -154,39 +162,47 @@ def _make(
         scratch = Path(name)
         with database.snapshot(engine) as session:
             require_same_schedule(session, plan.schedule_fingerprint)
-            story = write_bundle(session, study, plan, wanted, made)
+            metadata = write_bundle(session, study, plan, options, folder)
             if check:
-                responses.export(session, study, plan, scratch / "own", rehearsal=wanted.rehearsal)
+                responses.export(session, study, plan, scratch / "own", rehearsal=options.rehearsal)
         if not check:
-            return story
-        report = require_same_table(made, scratch / "own", study.folder, scratch)
+            return metadata
+        report = require_same_table(folder, scratch / "own", study.folder, scratch)
         for table in TABLES:
-            shutil.copyfile(report / table, made / table)
-    return replace(story, checked=True)
+            shutil.copyfile(report / table, folder / table)
+    return replace(metadata, checked=True)
 
 
-def _tell(out: Path, story: ReleaseMetadata, sums: str, as_json: bool) -> None:
-    if story.turns_public:
+def _report(out: Path, metadata: ReleaseMetadata, sums: str, as_json: bool) -> None:
+    from embeddings.wording import counted
+
+    if metadata.turns_public:
         click.echo(
-            "Warning: this study hands its lists out in the order that its seed tells, as earlier versions did, so "
-            "whoever has build/schedule.parquet, or can make it again, can tell early listeners from late ones; "
-            "publish neither it nor the seed.",
+            "Warning: this study assigns its trial lists in the order of the seed, as earlier versions did. Anyone "
+            "who has or can rebuild build/schedule.parquet can tell early listeners from late ones, so publish "
+            "neither the schedule nor the seed.",
             err=True,
         )
     if as_json:
-        told = {one.column.name: {"level": one.level.label, "withheld": one.withheld} for one in story.published}
-        counts = {"responses": story.responses, "listeners": story.listeners, "k": story.k, "checked": story.checked}
-        click.echo(json.dumps({"path": str(out), "sha256sums": sums, **counts, "published": told}))
+        published = {
+            one.column.name: {"level": one.level.label, "withheld": one.withheld} for one in metadata.published
+        }
+        counts = {
+            "responses": metadata.responses,
+            "listeners": metadata.listeners,
+            "k": metadata.k,
+            "checked": metadata.checked,
+        }
+        click.echo(json.dumps({"path": str(out), "sha256sums": sums, **counts, "published": published}))
         return
-    click.echo(f"{out}: {story.responses:,} answers of {story.listeners:,} listeners under names made for it alone.")
-    for one in story.published:
+    responses, listeners = counted(metadata.responses, "response"), counted(metadata.listeners, "listener")
+    click.echo(f"Wrote {out}: {responses} of {listeners}, under random names.")
+    for one in metadata.published:
         click.echo(f"  {one.column.name}: {one.level.label}; {one.withheld:,} of {len(one.values):,} withheld")
-    for column, why in story.dropped.items():
-        click.echo(f"  {column}: not told ({why})")
-    if story.checked:
-        click.echo("The report was made again from it: Table 1 is equal in every digit.")
-    if story.plan:
-        click.echo(
-            "The frozen plan is published as registered, with the contact and paths in it (--without-plan: not)."
-        )
-    click.echo(f"Read {out / 'README.md'} as a stranger would before you publish it.")
+    for column, reason in metadata.dropped.items():
+        click.echo(f"  {column}: not published ({reason})")
+    if metadata.checked:
+        click.echo("Checked: every digit of Table 1 from this folder equals Table 1 from the study's own data.")
+    if metadata.plan:
+        click.echo("The frozen plan is included, with the contact and paths in it (--without-plan leaves it out).")
+    click.echo(f"Before you publish the folder, read {out / 'README.md'}.")

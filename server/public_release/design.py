@@ -1,7 +1,7 @@
-"""The design as it is published: study.toml without what is nobody's business, and without what would tell an order.
+"""The published design: study.toml without private settings and without what would reveal the order of listeners.
 
-Left out are who and where (contact, researcher), folders and buckets, and a marketplace account's ids; also the seed
-where the study's lists were handed out in the order that it tells, as they were before that order was secret.
+Withheld are names and contacts, folders and buckets, and ids of a marketplace account. The seed is withheld too where
+the trial lists were assigned in the order that it determines, as they were before that order was secret.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from study.marketplaces import private_settings
 from study.preregistration.exclusion_rules import ExclusionPlan, plan_of
 
 NOT_PUBLISHED = "not-published"
-# dotted key -> what stands in its place
+# dotted key -> the value that replaces it
 WITHHELD_KEYS: dict[str, Any] = {
     "study.researcher": "",
     "study.contact": "",
@@ -31,27 +31,27 @@ WITHHELD_KEYS: dict[str, Any] = {
     "corpus.duplicates": "",
     "storage.stimuli": "",
 }
-HEADER = "# The study as it was run{}. It can be read, but not run again from this file alone.\n"
+HEADER = "# The settings of the study{}. A study cannot be run from this file alone.\n"
 
 
 def turns_are_public(session: Session, config: StudyConfig) -> bool:
-    """Whether the order in which lists were handed out follows from the study's seed."""
+    """Whether the order in which lists were assigned follows from the study's seed."""
     turns = list(session.scalars(select(Place.turn).order_by(Place.list_number)))
     return len(turns) > 1 and turns == seeded_turns(config, len(turns))
 
 
 def published_design(study: Study, rules: ExclusionPlan, *, seed: bool) -> tuple[str, tuple[str, ...]]:
-    """study.toml as it is published, and the dotted keys of what is withheld in it.
+    """study.toml as it is published, and the dotted keys that are withheld in it.
 
     Args:
-        rules: the exclusions that hold, which a frozen plan may say.
+        rules: the exclusion rules that apply, which may come from a frozen plan.
         seed: whether the seed may be published.
     """
     data = study.config.model_dump(mode="json", exclude_none=True, exclude={"rehearsal"})
     if rules != plan_of(study.config):
         data["exclusions"] = _as_settings(rules)
     withheld = [
-        key for key, stand_in in {**WITHHELD_KEYS, **private_settings()}.items() if _replace(data, key, stand_in)
+        key for key, substitute in {**WITHHELD_KEYS, **private_settings()}.items() if _replace(data, key, substitute)
     ]
     for embedder in study.config.embedding.models:
         key = f"embedding.{embedder}.checkpoint"
@@ -61,27 +61,27 @@ def published_design(study: Study, rules: ExclusionPlan, *, seed: bool) -> tuple
     if not seed:
         del data["study"]["seed"]
         withheld.append("study.seed")
-    said = f"; withheld: {', '.join(withheld)}" if withheld else ""
-    return HEADER.format(said) + to_toml(data), tuple(withheld)
+    note = f"; withheld: {', '.join(withheld)}" if withheld else ""
+    return HEADER.format(note) + to_toml(data), tuple(withheld)
 
 
 def _as_settings(rules: ExclusionPlan) -> dict[str, Any]:
-    held = rules.thresholds
+    thresholds = rules.thresholds
     return {
         "rules": list(rules.rules),
-        "catch_misses_allowed": held.catch_misses_allowed,
-        "fastest_seconds": held.fastest_ms / 1000,
-        "longest_run": held.longest_run,
+        "catch_misses_allowed": thresholds.catch_misses_allowed,
+        "fastest_seconds": thresholds.fastest_ms / 1000,
+        "longest_run": thresholds.longest_run,
     }
 
 
-def _replace(data: dict[str, Any], dotted: str, stand_in: Any) -> bool:
-    """Put something in the place of a value; False where it stood there already."""
+def _replace(data: dict[str, Any], dotted: str, substitute: Any) -> bool:
+    """Replace a value by its substitute; False where it has that value already."""
     *sections, key = dotted.split(".")
     for section in sections:
         data = data[section]
-    changed = bool(data[key] != stand_in)
-    data[key] = stand_in
+    changed = bool(data[key] != substitute)
+    data[key] = substitute
     return changed
 
 
@@ -93,7 +93,7 @@ def _is_path(folder: Path, named: str) -> bool:
 
 
 def to_toml(data: Mapping[str, Any], table: str = "") -> str:
-    """Nested mappings, lists and plain values as TOML; what is empty and a mapping is left out."""
+    """Nested mappings, lists and plain values as TOML; an empty mapping is left out."""
     plain, parts = [], []
     for key, value in data.items():
         name = _key(key)
@@ -112,5 +112,5 @@ def _key(key: str) -> str:
 
 
 def _value(value: Any) -> str:
-    # A JSON string is a TOML string, but for DEL, which TOML wants escaped.
+    # A JSON string is a TOML string, except that TOML requires DEL to be escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,13 +1,14 @@
-"""k-anonymity: what is published about people is generalised until nobody is one of fewer than k alike.
+"""k-anonymity: values about people are generalised until at least k people share each combination of them.
 
 A table is k-anonymous when every row has the same values as at least k - 1 others in all its columns (Sweeney 2002,
-International Journal of Uncertainty, Fuzziness and Knowledge-Based Systems 10); "withheld" is a value like any other
-in that count, so who was withheld cannot be singled out either.
+International Journal of Uncertainty, Fuzziness and Knowledge-Based Systems 10). "withheld" counts as a value like any
+other, so people whose value is withheld cannot be singled out either.
 
-Columns are added one by one, so earlier ones keep more. Each is tried at every level, finest first: values that fewer
-than k share, of those who are alike so far, are withheld, and with them, where fewer than k would be withheld, the
-next rarest value. The level that tells most is taken: the one with the most bits left over all rows. A group of at
-least k is thus only ever split into groups of at least k, and none is where there are fewer than k people at all.
+Columns are added one by one, so earlier ones keep more detail. Each is tried at every level, finest first. Within
+each group of people who are equal so far, values that fewer than k share are withheld; if fewer than k people would
+then be withheld, so is the next rarest value. The level that keeps the most information (bits over all rows) is
+chosen. A group of at least k is therefore only split into groups of at least k. Nothing is published where there are
+fewer than k people.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from study.questions.generalise import WITHHELD, Level
 
 @dataclass(frozen=True)
 class QuasiIdentifier:
-    """Something that may tell people apart, with its levels from fine to coarse."""
+    """A column that can distinguish people, with its levels from fine to coarse."""
 
     name: str
     meaning: str
@@ -30,8 +31,8 @@ class QuasiIdentifier:
 
 
 @dataclass(frozen=True)
-class GeneralisedTable:
-    """A column as it is published: its values by row, at which level, and how many are withheld."""
+class GeneralisedColumn:
+    """A column as it is published: its values by row, at one level."""
 
     column: QuasiIdentifier
     level: Level
@@ -44,8 +45,8 @@ class GeneralisedTable:
 
 def anonymise(
     columns: Sequence[QuasiIdentifier], people: Sequence[Mapping[str, str]], k: int
-) -> list[GeneralisedTable]:
-    """The columns that can be published of these people, in the order given; those that tell nothing are left out.
+) -> list[GeneralisedColumn]:
+    """The columns that can be published about these people, in the given order, without those fully withheld.
 
     Args:
         people: a mapping from a column's name to the true value, for each person.
@@ -57,46 +58,40 @@ def anonymise(
         raise ValueError("k must be 2 at least")
     if len(people) < k:
         return []
-    found: list[GeneralisedTable] = []
-    alike = [0] * len(people)
+    found: list[GeneralisedColumn] = []
+    group_of = [0] * len(people)
     for column in columns:
         tried = [
-            _publish(column, level, [person[column.name] for person in people], alike, k) for level in column.levels
+            _publish(column, level, [person[column.name] for person in people], group_of, k) for level in column.levels
         ]
         best = max(tried, key=lambda one: (_bits(one.values), -one.withheld))  # of equals the first, which is finest
         if best.withheld == len(people):
             continue
         found.append(best)
-        alike = _numbered(list(zip(alike, best.values, strict=True)))
+        group_of = _numbered(list(zip(group_of, best.values, strict=True)))
     return found
 
 
-def smallest_group(published: Sequence[GeneralisedTable]) -> int:
-    """How many at least are alike in all columns; 0 where there are no columns."""
-    rows = Counter(zip(*(one.values for one in published), strict=True))
-    return min(rows.values(), default=0)
-
-
 def _publish(
-    column: QuasiIdentifier, level: Level, true: Sequence[str], alike: Sequence[int], k: int
-) -> GeneralisedTable:
+    column: QuasiIdentifier, level: Level, true: Sequence[str], group_of: Sequence[int], k: int
+) -> GeneralisedColumn:
     values = [level.coarsen(value) for value in true]
     groups: dict[int, list[int]] = defaultdict(list)
-    for row, group in enumerate(alike):
+    for row, group in enumerate(group_of):
         groups[group].append(row)
     for rows in groups.values():
         hidden = _to_withhold(Counter(values[row] for row in rows), k)
         for row in rows:
             if values[row] in hidden:
                 values[row] = WITHHELD
-    return GeneralisedTable(column, level, tuple(values))
+    return GeneralisedColumn(column, level, tuple(values))
 
 
 def _to_withhold(counts: Counter[str], k: int) -> set[str]:
-    """Values to be withheld among people who are alike so far, of whom there are at least k."""
+    """The values to withhold in one group of at least k people."""
     hidden = {value for value, number in counts.items() if number < k or value == WITHHELD}
     number = sum(counts[value] for value in hidden)
-    # The rarest first; ties by name, so that nothing depends on the order of the people.
+    # Rarest first, ties by name, so that the result does not depend on the order of the people.
     for value in sorted(counts, key=lambda value: (counts[value], value)):
         if not 0 < number < k:
             break
@@ -107,9 +102,11 @@ def _to_withhold(counts: Counter[str], k: int) -> set[str]:
 
 
 def _bits(values: Sequence[str]) -> float:
-    """What the values tell, in bits over all rows; a withheld one tells nothing."""
+    """The information in the values, in bits over all rows; a withheld value has none."""
     counts = Counter(value for value in values if value != WITHHELD)
-    return math.fsum(number * math.log2(len(values) / number) for number in counts.values())  # exact in any order
+    return math.fsum(
+        number * math.log2(len(values) / number) for number in counts.values()
+    )  # fsum is exact in any order
 
 
 def _numbered(keys: Sequence[tuple[int, str]]) -> list[int]:

@@ -1,40 +1,37 @@
-"""Rows: responses under new names, with times that tell no more than the rules of exclusion need.
+"""The published responses: new names for people and clips, and times no finer than the exclusion rules need.
 
-Listeners, assignments, trials and clips (prompts are clips) get random names that are made anew each time and kept
-nowhere. Rows are ordered by these names, so their order tells nothing. Answers themselves are as they were: whoever
-has the study's own responses can find each listener in them again.
+study.columns says how each column is published; a column without an entry there is refused.
 
-Left out: when an answer was given, and all telemetry but the number of plays. Coarser: `response_ms` is rounded down
-to tenths of a second, and up again where that would cross the rule `too_fast`; long times and many plays are cut.
+Listeners, assignments, trials and clips (prompts are clips) get random names. They are made for one release and not
+stored. Rows are sorted by these names, so their order says nothing about time. The choices are unchanged: anyone who
+has the study's own responses can find each listener in the release.
 """
 
 from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, assert_never
 
 import pyarrow as pa
 
+from embeddings.errors import RootnoteError
 from server.db.models import AssignmentState
-from server.export.responses import COLUMN_TYPES
-
-LEFT_OUT = (
-    "answered_at", "seconds_x", "seconds_a", "seconds_b", "play_order", "focus_losses", "sample_rate",
-    "output_latency_ms", "agent_class",
-)  # fmt: skip
-CLIPS = ("prompt", "clip_high", "clip_low")
-TYPES: dict[str, pa.DataType] = {
-    name: pa.string() if name in CLIPS else kind for name, kind in COLUMN_TYPES.items() if name not in LEFT_OUT
-}
-STEP_MS = 100
-LONGEST_MS = 300_000
-MOST_PLAYS = 5
+from study.columns import (
+    RESPONSE_COLUMNS,
+    AsIs,
+    Capped,
+    CoarseTime,
+    Renamed,
+    ResponseColumn,
+    Withheld,
+    arrow_type,
+)
 
 
 class Names:
-    """Random names for what has one, each made when it is first asked for."""
+    """Random names, each made on first use."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix, self._names, self._taken = prefix, dict[Hashable, str](), set[str]()
@@ -55,42 +52,92 @@ class Names:
 
 
 class Masks:
-    """The new names of one bundle."""
+    """The new names of one release."""
 
     def __init__(self) -> None:
         self.listeners, self.assignments, self.trials, self.clips = (Names(letter) for letter in "LATC")
 
 
+def published_columns() -> dict[str, ResponseColumn]:
+    """The columns of `responses` that a release contains."""
+    return {name: column for name, column in RESPONSE_COLUMNS.items() if not isinstance(column.publish, Withheld)}
+
+
+def published_type(name: str) -> pa.DataType:
+    """The Arrow type of a published column; random names are text."""
+    return pa.string() if isinstance(RESPONSE_COLUMNS[name].publish, Renamed) else arrow_type(name)
+
+
+def require_described(file: str, columns: Iterable[str], described: Iterable[str], registry: str) -> None:
+    """Refuse columns for which nobody decided how they are published.
+
+    Raises:
+        RootnoteError: naming the first such column and the entry to add.
+    """
+    if unknown := sorted({*columns} - {*described}):
+        raise RootnoteError(
+            f"{file} has the column '{unknown[0]}', and nothing says how it is published; add an entry with its "
+            f"`publish` to {registry} in study/columns.py."
+        )
+
+
 def publishable(
     rows: Iterable[Mapping[str, Any]], states: Mapping[str, str], rules: Iterable[str]
 ) -> list[Mapping[str, Any]]:
-    """The responses that are published: not those of listeners who withdrew, unless the rules count them."""
+    """The responses to publish: those of listeners who withdrew only where the exclusion rules count them."""
     if "incomplete" not in rules:
         return list(rows)
     return [row for row in rows if states[row["assignment"]] != AssignmentState.WITHDRAWN]
 
 
-def mask(rows: Iterable[Mapping[str, Any]], masks: Masks, fastest_ms: float) -> list[dict[str, Any]]:
-    """The rows as they are published, ordered by new name and position."""
+def mask(rows: Sequence[Mapping[str, Any]], masks: Masks, fastest_ms: float) -> list[dict[str, Any]]:
+    """The rows as they are published, sorted by new name and position.
+
+    Raises:
+        RootnoteError: where a column is not described in study.columns.
+    """
+    require_described("responses.csv", set().union(*rows), RESPONSE_COLUMNS, "RESPONSE_COLUMNS")
     masked = [
-        {name: row[name] for name in TYPES}
-        | {
-            "listener": masks.listeners[row["listener"]],
-            "assignment": masks.assignments[row["assignment"]],
-            "trial": masks.trials[row["assignment"], row["position"]],
-            **{name: masks.clips[row[name]] for name in CLIPS},
-            **{name: min(row[name], MOST_PLAYS) for name in ("plays_x", "plays_a", "plays_b")},
-            "response_ms": coarse_ms(row["response_ms"], fastest_ms),
+        {
+            name: _publish(row[name], column.publish, row, masks, fastest_ms)
+            for name, column in RESPONSE_COLUMNS.items()
+            if not isinstance(column.publish, Withheld)
         }
         for row in rows
     ]
     return sorted(masked, key=lambda row: (row["assignment"], row["position"]))
 
 
-def coarse_ms(true: int, fastest_ms: float) -> int:
-    """A time in tenths of a second, at most five minutes, on the same side of `fastest_ms` as before."""
+def _publish(
+    value: Any,
+    rule: AsIs | Renamed | Capped | CoarseTime,
+    row: Mapping[str, Any],
+    masks: Masks,
+    fastest_ms: float,
+) -> Any:
+    """A value as it is published."""
+    match rule:
+        case Renamed(what):
+            return _new_name(what, value, row, masks)
+        case AsIs():
+            return value
+        case Capped(most):
+            return None if value is None else min(value, most)
+        case CoarseTime():
+            return None if value is None else coarse_ms(value, fastest_ms, rule)
+    assert_never(rule)
+
+
+def _new_name(what: str, value: Hashable, row: Mapping[str, Any], masks: Masks) -> str:
+    if what == "trial":
+        return masks.trials[row["assignment"], row["position"]]
+    return {"listener": masks.listeners, "assignment": masks.assignments, "clip": masks.clips}[what][value]
+
+
+def coarse_ms(true: int, fastest_ms: float, rule: CoarseTime) -> int:
+    """A time in the rule's steps, at most its longest, on the same side of `fastest_ms` as before."""
     line = math.ceil(fastest_ms)
-    coarse = true // STEP_MS * STEP_MS
+    coarse = true // rule.step_ms * rule.step_ms
     if coarse < line <= true:
         return line
-    return min(coarse, max(LONGEST_MS, line))
+    return min(coarse, max(rule.longest_ms, line))

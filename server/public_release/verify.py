@@ -1,6 +1,6 @@
-"""The check: the report made again from a bundle alone, and its Table 1 held against that of the study's own data.
+"""The check of a release: Table 1 from the bundle alone must equal Table 1 from the study's own data.
 
-The server never imports the analysis; both reports are made by `rootnote analysis report` in processes of their own.
+The server never imports the analysis, so `rootnote analysis report` makes both reports in separate processes.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from embeddings.errors import RootnoteError
 
 TABLES = ("table1.csv", "table1.md")
-INSTEAD = "or give --unchecked and make the report where rootnote[analysis] is installed"
+UNCHECKED = "or skip the comparison with --unchecked"
 
 
 def require_same_table(bundle: Path, own: Path, study: Path, scratch: Path) -> Path:
-    """Make the report of the bundle and that of the study's own export in `own`; the folder of the bundle's report.
+    """Make the reports of the bundle and of the study's own export in `own`; return the folder of the first.
 
     Raises:
-        RootnoteError: where one cannot be made, Table 1 differs anywhere, or the file is not as export.json has it.
+        RootnoteError: where a report cannot be made, Table 1 differs, or the data don't match their export.json.
     """
     out = scratch / "report"
     running = [
@@ -36,11 +36,13 @@ def require_same_table(bundle: Path, own: Path, study: Path, scratch: Path) -> P
             process.communicate()
     if published["table1"] != true["table1"]:
         raise RootnoteError(
-            "Table 1 of the bundle is not that of the study's own data, so nothing was published; compare the rules of "
-            "exclusion in study.toml with those of the frozen plan."
+            "Table 1 of the bundle differs from Table 1 of the study's own data, so nothing was published; compare "
+            "the exclusion rules in study.toml with those of the frozen plan."
         )
     if not (published["plan"] or {}).get("as_exported"):
-        raise RootnoteError("the bundle's responses.csv is not as its export.json says, so nothing was published.")
+        raise RootnoteError(
+            "the bundle's responses.csv doesn't match its export.json, so nothing was published; run the command again."
+        )
     return out
 
 
@@ -50,10 +52,10 @@ def _begin(*words: str | Path) -> subprocess.Popen[str]:
 
 
 def _read(process: subprocess.Popen[str]) -> dict[str, Any]:
-    said, problem = process.communicate()
+    output, problem = process.communicate()
     if process.returncode:
-        lines = problem.strip().splitlines() or ["it said nothing"]
+        lines = problem.strip().splitlines() or ["it gave no reason"]
         reason = lines[-1].removeprefix("rootnote: ").removeprefix("Error: ").rstrip(".")
-        raise RootnoteError(f"the report could not be made again ({reason}); mend that, {INSTEAD}.")
-    found: dict[str, Any] = json.loads(said)
+        raise RootnoteError(f"the report cannot be made from the bundle ({reason}); fix this, {UNCHECKED}.")
+    found: dict[str, Any] = json.loads(output)
     return found

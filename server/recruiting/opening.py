@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
+from embeddings.wording import counted
 from server.assignments.experiment import Experiment
 from server.assignments.places import sync_places
 from server.audit import study_control
 from server.audit.actor import current_actor
 from server.payments import ledger
-from server.payments.formatting import NO_LIMIT, dollars, plural
+from server.payments.formatting import NO_LIMIT, dollars
 from server.recruiting import launch
 from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.payment_audit import logged
@@ -119,8 +120,9 @@ def require_affordable(found: OpeningCost) -> None:
     """
     if found.committed + found.cost > found.budget:
         raise RootnoteError(
-            f"{plural(found.places, 'place')} would bring the launch to {dollars(found.committed + found.cost)}, above "
-            f"its budget of {dollars(found.budget)}; raise it with --budget, or lower design.listeners in study.toml."
+            f"{counted(found.places, 'place')} would bring the launch to {dollars(found.committed + found.cost)}, "
+            f"above its budget of {dollars(found.budget)}; raise it with --budget, or lower design.listeners in "
+            "study.toml."
         )
     if found.balance is not None and found.balance < found.cost:
         raise RootnoteError(

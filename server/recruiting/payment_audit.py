@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 from sqlalchemy import func, select
 
+from embeddings.wording import counted
 from server.audit import study_control
 from server.audit.actor import current_actor
 from server.db.enums import PaymentState
 from server.db.models import Payment, Posting
-from server.payments.formatting import dollars, plural
+from server.payments.formatting import dollars
 from server.recruiting.context import RecruitingContext
 
 
@@ -24,8 +25,8 @@ def logged(context: RecruitingContext, what: str, detail: str = "", reason: str 
     finally:
         number, cents, places = (now - then for now, then in zip(_totals(context), before, strict=True))
         if number or places:
-            parts = [f"{plural(number, 'payment')} of {dollars(cents)} with fees"] * bool(number)
-            parts += [f"{plural(places, 'place')} ordered"] * bool(places) + [detail] * bool(detail)
+            parts = [f"{counted(number, 'payment')} of {dollars(cents)} with fees"] * bool(number)
+            parts += [f"{counted(places, 'place')} ordered"] * bool(places) + [detail] * bool(detail)
             with context.writing() as session:
                 study_control.write_log(
                     session, current_actor(), what, context.clock(), detail="; ".join(parts), reason=reason

@@ -30,7 +30,8 @@ from study.config_sections import RehearsalConfig
 from study.design.simulated_listener import p_agree
 from study.prescreen.registry import STEPS
 from study.questions.base import BaseQuestion
-from study.trial_plan import Plan, PlannedTrial
+from study.trial_plan import Plan
+from study.trials import PlannedTrial
 
 Outcome = Literal["finished", "screened_out", "withdrawn", "vanished", "expired", "full", "complete", "taken"]
 TIMEOUT = 60.0

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from server.simulation.run import RehearsalSummary
     from study.config import Study
 
-PAIRS = tuple(f"{high}-{low}" for high in (1, 2, 3) for low in range(high + 1, 5))
-
 
 def _launch(
     folder: Path, recruiter: str, model: ResponseModel, seed: int, at_once: int, patience: float, as_json: bool
@@ -138,9 +136,11 @@ def read_true_rates(text: str | None) -> Mapping[str, float]:
     Raises:
         RootnoteError: if it is not such a JSON object.
     """
+    from study.design.bin_pairs import BIN_PAIRS, pair_name
+
     try:
         rates = json.loads(text or "{}")
-        if not isinstance(rates, dict) or not rates.keys() <= set(PAIRS):
+        if not isinstance(rates, dict) or not rates.keys() <= {pair_name(*pair) for pair in BIN_PAIRS}:
             raise ValueError
         if not all(type(rate) in (int, float) and 0 <= rate <= 1 for rate in rates.values()):
             raise ValueError

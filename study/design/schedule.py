@@ -13,32 +13,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from embeddings.errors import ConfigError
 from embeddings.wording import counted
 from study.config_sections import DesignConfig
-from study.trial_plan import PlannedTrial
+from study.design.bin_pairs import BIN_PAIRS
+from study.trials import PlannedTrial, Triplet
 
-REPEAT_DISTANCE = 3  # a repeat comes at least this many positions after the original
-PAIRS = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
-
-
-@dataclass(frozen=True)
-class Triplet:
-    """A prompt with one clip from each of two bins; clips are corpus rows."""
-
-    triplet: int
-    embedder: str
-    prompt: int
-    bin_high: int
-    bin_low: int
-    clip_high: int
-    clip_low: int
-    similarity_high: float
-    similarity_low: float
+REPEAT_DISTANCE = 3  # least number of positions between a trial and its repeat
 
 
 Cell = tuple[int, int]  # (prompt number, pair number)
@@ -63,7 +48,7 @@ def _one_embedder(
     triplets: list[Triplet], design: DesignConfig, rng: np.random.Generator, first_list: int
 ) -> list[PlannedTrial]:
     prompts = list(dict.fromkeys(triplet.prompt for triplet in triplets))
-    by_cell = {(prompts.index(t.prompt), PAIRS.index((t.bin_high, t.bin_low))): t for t in triplets}
+    by_cell = {(prompts.index(t.prompt), BIN_PAIRS.index((t.bin_high, t.bin_low))): t for t in triplets}
     check_sizes(len(prompts), design)
     assign = assign_paper if design.kind == "paper" else assign_robust
     cells = assign(len(prompts), design.listener_count, design.scored_trials, rng)
@@ -93,12 +78,13 @@ def check_sizes(prompts: int, design: DesignConfig) -> None:
             f"{REPEAT_DISTANCE} positions later, so with design.trials = {trials} set it to {most} at most."
         )
     if design.kind == "robust":
-        if trials % len(PAIRS):
+        if trials % len(BIN_PAIRS):
             raise ConfigError(
-                f"study.toml: design.trials = {trials} is not a multiple of 6; the robust design has 6 bin pairs."
+                f"study.toml: design.trials = {trials} is not a multiple of the {len(BIN_PAIRS)} bin pairs; the robust "
+                f"design needs {trials // len(BIN_PAIRS) * len(BIN_PAIRS) or len(BIN_PAIRS)} or another multiple."
             )
         return
-    count = prompts * len(PAIRS)
+    count = prompts * len(BIN_PAIRS)
     if listeners * trials % count:
         step = count // np.gcd(count, trials)
         below, above = listeners // step * step, -(-listeners // step) * step
@@ -113,15 +99,15 @@ def assign_paper(prompts: int, listeners: int, trials: int, rng: np.random.Gener
     """Cells of each listener: distinct prompts, all pairs, every cell of prompts × pairs equally often.
 
     A block of prompts × 6 listeners is cyclic: listener (a, b) hears in slot j prompt a + offset_j and pair b + j,
-    so each slot covers every cell once. What is left over is filled greedily and repaired.
+    so each slot covers every cell once. Listeners beyond full blocks are matched by `_assign_rest`.
     """
-    names, pair_names = rng.permutation(prompts), rng.permutation(len(PAIRS))
-    block = prompts * len(PAIRS)
+    names, pair_names = rng.permutation(prompts), rng.permutation(len(BIN_PAIRS))
+    block = prompts * len(BIN_PAIRS)
     offsets = rng.permutation(prompts)[:trials]
     cyclic = [
-        [(int(names[(a + offsets[j]) % prompts]), int(pair_names[(b + j) % len(PAIRS)])) for j in range(trials)]
+        [(int(names[(a + offsets[j]) % prompts]), int(pair_names[(b + j) % len(BIN_PAIRS)])) for j in range(trials)]
         for a in range(prompts)
-        for b in range(len(PAIRS))
+        for b in range(len(BIN_PAIRS))
     ]
     cells = [list(row) for _ in range(listeners // block) for row in cyclic]
     if rest := listeners % block:
@@ -131,12 +117,12 @@ def assign_paper(prompts: int, listeners: int, trials: int, rng: np.random.Gener
 
 
 def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Generator) -> list[list[Cell]]:
-    """Fewer listeners than a cyclic block, every cell still equally often: matched listener by listener."""
+    """Cells of fewer listeners than a cyclic block, each still equally often, matched listener by listener."""
     from scipy.optimize import linear_sum_assignment
 
-    target = listeners * trials // (prompts * len(PAIRS))
+    target = listeners * trials // (prompts * len(BIN_PAIRS))
     for _ in range(200):
-        left = np.full((prompts, len(PAIRS)), target)
+        left = np.full((prompts, len(BIN_PAIRS)), target)
         cells: list[list[Cell]] = []
         for _ in range(listeners):
             pairs = _pairs_of(left.sum(axis=0), trials, rng)
@@ -153,7 +139,7 @@ def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Gener
             return cells
     raise ConfigError(
         f"study.toml: no schedule was found for design.listeners = {listeners}, design.trials = {trials} and "
-        f"{counted(prompts, 'prompt')}; any multiple of {prompts * len(PAIRS)} listeners has one."
+        f"{counted(prompts, 'prompt')}; any multiple of {prompts * len(BIN_PAIRS)} listeners has one."
     )
 
 
@@ -161,31 +147,31 @@ def _pairs_of(
     wanted: np.ndarray[tuple[int, ...], np.dtype[np.int64]], trials: int, rng: np.random.Generator
 ) -> list[int]:
     """The pairs of one listener: each equally often, give or take one; the most needed pairs get the extra trials."""
-    every, extra = divmod(trials, len(PAIRS))
-    order = sorted(range(len(PAIRS)), key=lambda pair: (-int(wanted[pair]), rng.random()))
-    return list(range(len(PAIRS))) * every + order[:extra]
+    every, extra = divmod(trials, len(BIN_PAIRS))
+    order = sorted(range(len(BIN_PAIRS)), key=lambda pair: (-int(wanted[pair]), rng.random()))
+    return list(range(len(BIN_PAIRS))) * every + order[:extra]
 
 
 def assign_robust(prompts: int, listeners: int, trials: int, rng: np.random.Generator) -> list[list[Cell]]:
     """Cells of each listener: distinct prompts, each pair equally often, cells used as evenly as possible.
 
-    Prompts go round the listeners. Then pairs colour the bipartite graph of listeners and prompts, each split into
-    vertices of at most six edges: every pair comes once at each vertex, so no prompt keeps to one pair.
+    Prompts are dealt to the listeners in turn. Then pairs colour the bipartite graph of listeners and prompts, each
+    split into vertices of at most six edges: every pair comes once at each vertex, so no prompt always has one pair.
     """
-    names, pair_names = rng.permutation(prompts), rng.permutation(len(PAIRS))
+    names, pair_names = rng.permutation(prompts), rng.permutation(len(BIN_PAIRS))
     chosen = [[int(names[(listener * trials + j) % prompts]) for j in range(trials)] for listener in range(listeners)]
     edges = [(listener, slot) for listener in range(listeners) for slot in range(trials)]
-    uses: dict[int, int] = defaultdict(int)
+    used: dict[int, int] = defaultdict(int)
     ends: dict[Cell, tuple[object, object]] = {}
     for index in rng.permutation(len(edges)):
         listener, slot = edges[index]
         prompt = chosen[listener][slot]
         ends[listener, slot] = (
-            ("listener", listener, slot // len(PAIRS)),
-            ("prompt", prompt, uses[prompt] // len(PAIRS)),
+            ("listener", listener, slot // len(BIN_PAIRS)),
+            ("prompt", prompt, used[prompt] // len(BIN_PAIRS)),
         )
-        uses[prompt] += 1
-    colours = _colour_edges(ends, len(PAIRS))
+        used[prompt] += 1
+    colours = _colour_edges(ends, len(BIN_PAIRS))
     return [
         [(prompt, int(pair_names[colours[listener, slot]])) for slot, prompt in enumerate(row)]
         for listener, row in enumerate(chosen)
@@ -231,13 +217,13 @@ def spread_positions(cells: list[list[Cell]], trials: int, rng: np.random.Genera
     these vertices with `trials` colours (König 1916) puts each position once at each vertex.
     """
     edges = [(listener, slot) for listener, row in enumerate(cells) for slot in range(len(row))]
-    uses: dict[int, int] = defaultdict(int)
+    used: dict[int, int] = defaultdict(int)
     right: dict[tuple[int, int], tuple[int, int]] = {}
     for index in rng.permutation(len(edges)):
         listener, slot = edges[index]
         pair = cells[listener][slot][1]
-        right[listener, slot] = (pair, uses[pair] // trials)
-        uses[pair] += 1
+        right[listener, slot] = (pair, used[pair] // trials)
+        used[pair] += 1
     colours = _colour_edges({edge: (("listener", edge[0]), ("pair", *right[edge])) for edge in right}, trials)
     names = rng.permutation(trials)
     return [[int(names[colours[listener, slot]]) for slot in range(len(row))] for listener, row in enumerate(cells)]
@@ -307,7 +293,7 @@ def _add_checks(
     trials = list(scored)
     for catch in _catch_trials(scored, triplets, design.catch_trials, rng):
         trials.insert(int(rng.integers(len(trials) + 1)), catch)
-    # Only trials that leave room for the distance are repeated.
+    # Only trials that leave room for the distance can be repeated.
     for index in rng.permutation(max(len(scored) - REPEAT_DISTANCE + 1, 0))[: design.repeat_trials]:
         original = scored[index]
         again = replace(original, kind="repeat", high_side="B" if original.high_side == "A" else "A")

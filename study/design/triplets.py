@@ -1,51 +1,31 @@
 """Triplets: a prompt X with two clips A and B from two different similarity bins.
 
 For each prompt one clip is drawn from each of the four bins; the six pairs of bins make its six triplets.
-Left out are exact duplicates (cosine ≥ 0.9999) and, unless `design.same_track` allows them, clips of the
+Exact duplicates (cosine ≥ 0.9999) are never drawn and, unless `design.same_track` allows it, neither are clips of the
 prompt's track or of the track of another clip drawn for it.
 Conventions: clips are corpus rows; ranks count from 1 among the prompt's neighbours, -1 outside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from embeddings.errors import DataError
 from embeddings.provenance import Provenance
 from embeddings.wording import counted
 from study.config import StudyConfig
 from study.config_sections import PAPER_PROMPTS, DesignConfig
+from study.design.bin_pairs import BIN_PAIRS, BINS
 from study.design.bins import PromptNeighbours, Rows, SimilarityBins
+from study.trials import Triplet
 
 DUPLICATE = 0.9999
 ATTEMPTS = 50
 BLOCK, DRAW, DRAWS = 65_536, 4096, 16
-BINS = (1, 2, 3, 4)
-
-_COLUMNS: dict[str, pa.DataType] = {
-    "triplet": pa.int64(),
-    "embedder": pa.string(),
-    "prompt": pa.int64(),
-    "bin_high": pa.int64(),
-    "bin_low": pa.int64(),
-    "clip_high": pa.int64(),
-    "clip_low": pa.int64(),
-    "similarity_high": pa.float64(),
-    "similarity_low": pa.float64(),
-    "rank_high": pa.int64(),
-    "rank_low": pa.int64(),
-    "track_prompt": pa.int64(),
-    "track_high": pa.int64(),
-    "track_low": pa.int64(),
-}
-SCHEMA = pa.schema(_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -71,7 +51,7 @@ def triplets_provenance(config: StudyConfig, bins: dict[str, str]) -> Provenance
 
 
 def wanted_prompts(design: DesignConfig) -> int:
-    """How many prompts the design asks for: 15 in `paper`, up to one per trial in `robust`."""
+    """The number of prompts in the design: 15 in `paper`, up to one per trial in `robust`."""
     if design.prompts is not None:
         return design.prompts
     return PAPER_PROMPTS if design.kind == "paper" else design.listener_count * design.scored_trials
@@ -92,14 +72,16 @@ def require_tracks(tracks: Rows, design: DesignConfig) -> None:
 
 
 def draw_triplets(
+    embedder: str,
     vectors: npt.NDArray[np.float32],
     tracks: Rows,
     found: PromptNeighbours,
     bins: SimilarityBins,
     design: DesignConfig,
     seed: int,
-) -> list[dict[str, Any]]:
-    """Draw the triplets, as rows without number and embedder.
+    first: int = 0,
+) -> list[Triplet]:
+    """Draw the triplets of one embedder, numbered from `first`.
 
     Args:
         vectors: float32 [clips, dim], unit rows.
@@ -112,27 +94,27 @@ def draw_triplets(
     wanted = wanted_prompts(design)
     kept = np.ones(len(vectors), np.bool_)
     kept[found.left_out] = False
-    rows: list[dict[str, Any]] = []
+    triplets: list[Triplet] = []
     eligible = 0
     for index in rng.permutation(len(found.prompts)):
         candidates = _draw_clips(int(index), vectors, tracks, kept, found, bins, design.same_track, rng)
         if candidates is None:
             continue
         eligible += 1
-        rows += _pairs(int(found.prompts[index]), candidates, tracks)
+        triplets += _pairs(first + len(triplets), embedder, int(found.prompts[index]), candidates, tracks)
         if eligible == wanted:
             break
     _require_prompts(eligible, wanted, len(found.prompts), design)
-    return rows
+    return triplets
 
 
-def _require_prompts(eligible: int, wanted: int, looked_at: int, design: DesignConfig) -> None:
-    # `robust` without a number takes all prompts; only the number of trials sets a minimum.
+def _require_prompts(eligible: int, wanted: int, candidates: int, design: DesignConfig) -> None:
+    # `robust` without design.prompts takes all prompts; only the number of trials sets a minimum.
     least = wanted if design.kind == "paper" or design.prompts is not None else design.scored_trials
     if eligible >= least:
         return
     raise DataError(
-        f"only {eligible:,} of {counted(looked_at, 'prompt')} have a clip "
+        f"only {eligible:,} of {counted(candidates, 'prompt')} have a clip "
         + ("" if design.same_track else "of another track ")
         + f"in each bin, and the design needs {least}; in study.toml lower design.prompts, raise bins.half_width, "
         + ("" if design.same_track else "set design.same_track = true, ")
@@ -201,7 +183,7 @@ def _random_bin(
 
 
 def _random_rows(count: int, rng: np.random.Generator) -> Iterator[Rows]:
-    """Rows to search for random clips: first samples of a large corpus, then all rows in blocks."""
+    """Blocks of rows to search for random clips: samples of a large corpus first, then all of its rows."""
     if count > BLOCK:
         for _ in range(DRAWS):
             yield np.unique(rng.integers(count, size=DRAW))
@@ -210,7 +192,7 @@ def _random_rows(count: int, rng: np.random.Generator) -> Iterator[Rows]:
 
 
 def _distinct(drawn: dict[int, Candidate], vectors: npt.NDArray[np.float32], tracks: Rows, same_track: bool) -> bool:
-    """No two clips of one track (unless allowed), and no two that are exact duplicates."""
+    """Whether no two clips are exact duplicates or, unless allowed, from the same track."""
     clips = [candidate.clip for candidate in drawn.values()]
     if len(set(clips)) < len(clips):
         return False
@@ -221,27 +203,23 @@ def _distinct(drawn: dict[int, Candidate], vectors: npt.NDArray[np.float32], tra
     return bool((among[np.triu_indices(len(clips), 1)] < DUPLICATE).all())
 
 
-def _pairs(prompt: int, drawn: dict[int, Candidate], tracks: Rows) -> list[dict[str, Any]]:
+def _pairs(first: int, embedder: str, prompt: int, drawn: dict[int, Candidate], tracks: Rows) -> list[Triplet]:
     return [
-        {
-            "prompt": prompt,
-            "bin_high": high,
-            "bin_low": low,
-            "clip_high": drawn[high].clip,
-            "clip_low": drawn[low].clip,
-            "similarity_high": drawn[high].similarity,
-            "similarity_low": drawn[low].similarity,
-            "rank_high": drawn[high].rank,
-            "rank_low": drawn[low].rank,
-            "track_prompt": int(tracks[prompt]),
-            "track_high": int(tracks[drawn[high].clip]),
-            "track_low": int(tracks[drawn[low].clip]),
-        }
-        for high, low in combinations(BINS, 2)
+        Triplet(
+            triplet=number,
+            embedder=embedder,
+            prompt=prompt,
+            bin_high=high,
+            bin_low=low,
+            clip_high=drawn[high].clip,
+            clip_low=drawn[low].clip,
+            similarity_high=drawn[high].similarity,
+            similarity_low=drawn[low].similarity,
+            rank_high=drawn[high].rank,
+            rank_low=drawn[low].rank,
+            track_prompt=int(tracks[prompt]),
+            track_high=int(tracks[drawn[high].clip]),
+            track_low=int(tracks[drawn[low].clip]),
+        )
+        for number, (high, low) in enumerate(BIN_PAIRS, start=first)
     ]
-
-
-def triplets_table(by_embedder: Mapping[str, Sequence[dict[str, Any]]]) -> pa.Table:
-    """All triplets of a study as a table, numbered from 0."""
-    rows = [{"embedder": name, **row} for name, own in by_embedder.items() for row in own]
-    return pa.Table.from_pylist([{"triplet": number, **row} for number, row in enumerate(rows)], schema=SCHEMA)

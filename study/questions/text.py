@@ -21,7 +21,7 @@ class TextQuestion(BaseQuestion):
     """Free text in a field of `lines` lines, at most `limit` characters."""
 
     description: ClassVar[str] = "free text"
-    unpublished: ClassVar[str] = "answered in words"
+    unpublished: ClassVar[str] = "free text"
 
     type: Literal["text"]
     lines: int = Field(default=3, ge=1, le=20, description="The height of the field.")

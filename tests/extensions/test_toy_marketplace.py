@@ -15,7 +15,7 @@ from embeddings.errors import RootnoteError
 from server.identity.vault import Vault, new_key
 from server.irb.context import gather
 from server.irb.html import render
-from server.privacy.data_inventory import storage_locations
+from server.privacy.storage_locations import storage_locations
 from server.public_release.design import published_design
 from study.config import load_study
 from study.marketplaces import MARKETPLACES

@@ -14,9 +14,9 @@ import soundfile
 
 from embeddings.provenance import Provenance, read_table, write_json, write_table
 from study.config import Study, load_study
+from study.design.bin_pairs import BIN_PAIRS
 from study.trial_plan import schedule_provenance, stimuli_provenance
 
-PAIRS = [(1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)]
 CLIPS = 24
 TOML = """\
 [study]
@@ -67,7 +67,7 @@ def write_schedule(study: Study, listeners: int, trials: int, catch: bool = Fals
 
 def _trial(rng: np.random.Generator, number: int, position: int, catch: bool) -> dict[str, Any]:
     prompt, high, low = (int(clip) for clip in rng.choice(CLIPS, 3, replace=False))
-    bin_high, bin_low = PAIRS[int(rng.integers(6))]
+    bin_high, bin_low = BIN_PAIRS[int(rng.integers(6))]
     return {
         "embedder": "logmel",
         "list": number,

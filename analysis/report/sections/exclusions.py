@@ -14,7 +14,7 @@ from analysis.presentation.tables import LEGEND
 from analysis.report.consort import ParticipantFlow, draw_participant_flow, participant_flow
 from analysis.report.exclusions_text import describe_exclusions, describe_rules
 from analysis.report.section import Report, ReportInputs, ReportSection
-from analysis.statistics.agreement import BIN_PAIRS
+from study.design.bin_pairs import BIN_PAIRS
 
 ALPHA = 0.05
 PRINTED_INK = "#1f2328"

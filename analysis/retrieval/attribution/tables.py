@@ -21,10 +21,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from analysis.responses.validate import BINS
 from analysis.retrieval.ranking import share
 from analysis.statistics.bins import Bins
 from embeddings.search.exact import Neighbours
+from study.design.bin_pairs import BINS
 
 Rows = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]

@@ -198,7 +198,7 @@ class Marketplace(ABC):
     form_origins: ClassVar[tuple[str, ...]] = ()  # sites that our pages post forms to
     simulator: ClassVar[str] = ""  # "module:function": a local marketplace and its workers, for rehearsals
 
-    # For the packet for an ethics board:
+    # For the packet for a review board:
     listing_title: ClassVar[str] = ""  # heads the words of `advert`; empty: "As shown by NAME"
     listing_note: ClassVar[str] = "The researchers post this on the marketplace."
     payment_note: ClassVar[str] = "The researchers pay by hand, against the completion code of each participant."

@@ -20,7 +20,8 @@ from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker, get_defaul
 
 from analysis.presentation.latex import _COMMANDS, escape, to_latex
 from analysis.presentation.tables import one_line
-from analysis.statistics.agreement import BIN_PAIRS, Table1, paper_counts, tabulate
+from analysis.statistics.agreement import Table1, paper_counts, tabulate
+from study.design.bin_pairs import BIN_PAIRS
 from tests.analysis.paper_bins import paper_bins
 
 NAMES = (

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from analysis.cli import cli
 from analysis.responses.simulated import is_simulated
-from analysis.statistics.agreement import BIN_PAIRS
+from study.design.bin_pairs import BIN_PAIRS
 from study.design.schedule import assign_paper
 from study.export_manifest import write_manifest
 
@@ -148,10 +148,10 @@ ODD: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
         lambda: one_embedder().assign(agreed=lambda f: (f["prompt"] < "p3") * 1)[[*NEEDED, "trial", "kind"]],
         "separate the answers",
     ),
-    "unknown columns": (lambda: one_embedder().assign(mood="good"), "does not know were left alone: &#39;mood&#39;"),
+    "unknown columns": (lambda: one_embedder().assign(mood="good"), "does not know were ignored: &#39;mood&#39;"),
     "mixed studies": (
         lambda: one_embedder().assign(study=lambda f: np.where(f["position"] < 5, "one", "two")),
-        "Answers of 2 studies are pooled: one, two",
+        "2 studies are pooled: one, two",
     ),
     "no similarity": (lambda: one_embedder().assign(similarity_high="", similarity_low=""), "order of the bins"),
 }  # fmt: skip

@@ -65,7 +65,7 @@ def rows_of(made: list[Any]) -> list[Row]:
 
 
 def plainly_left_out(rows: list[Row], rule: str) -> list[bool]:
-    """What a rule leaves out, said as one would say it."""
+    """The rows that a rule leaves out, by a direct implementation."""
     runs: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         runs[row["assignment"]].append(row)
@@ -150,7 +150,7 @@ def test_the_fastest_answer_follows_the_clip(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(toml)
     plan = plan_of(load_study(tmp_path).config)
     assert plan.thresholds.fastest_ms == 27_000
-    assert RULES["too_fast"].says(plan.thresholds) == "answered in less than 27 s"
+    assert RULES["too_fast"].describe(plan.thresholds) == "answered in less than 27 s"
 
 
 def test_rules_by_name() -> None:
@@ -278,7 +278,7 @@ def test_what_r_and_pandas_write_is_understood(tmp_path: Path) -> None:
 
 def test_folders_and_files_beyond_memory_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(RootnoteError, match=r"folder\.csv is a folder"):
+    with pytest.raises(RootnoteError, match=r"folder\.csv is a directory"):
         read_responses(tmp_path / "folder.csv")
     with (tmp_path / "huge.csv").open("wb") as file:
         file.truncate(3 << 30)

@@ -9,8 +9,8 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import binomtest, spearmanr
 
-from analysis.statistics.agreement import BIN_PAIRS
 from analysis.statistics.bradley_terry import bradley_terry, in_words, listeners_scale
+from study.design.bin_pairs import BIN_PAIRS
 from tests.scale import count
 
 

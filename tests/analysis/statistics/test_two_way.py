@@ -15,7 +15,7 @@ from scipy.special import expit
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.sandwich_covariance import cov_cluster_2groups
 
-from analysis.statistics.agreement import BIN_PAIRS, table1
+from analysis.statistics.agreement import table1
 from analysis.statistics.glmm import fit_mixed, marginal_rate
 from analysis.statistics.two_way import (
     correlation,
@@ -27,6 +27,7 @@ from analysis.statistics.two_way import (
     two_way_variance,
     wilson_t,
 )
+from study.design.bin_pairs import BIN_PAIRS
 from study.design.schedule import assign_paper
 
 SCHEDULE = np.array(assign_paper(15, 90, 10, np.random.default_rng(0)))

@@ -28,15 +28,15 @@ from tests.server.small_study import make_study
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SECTIONS = [
-    "The study in short", "Protocol", "Participants", "Recruitment", "Consent", "Compensation and time",
-    "Risks and benefits", "Withdrawal and participants' rights", "Data flow",
-    "What is stored, where and for how long", "Data security", "What participants see",
+    "The study in brief", "Protocol", "Participants", "Recruitment", "Consent", "Compensation and time",
+    "Risks and benefits", "Withdrawal and participants' rights", "Data flow", "Stored data", "Data security",
+    "Pages that participants see",
     "Appendix: every column of the database",
 ]  # fmt: skip
 
 
 def text_of(html: str) -> str:
-    """What a reader reads, on one line."""
+    """The visible text, on one line."""
 
     class Reader(HTMLParser):
         read: list[str] = []  # noqa: RUF012
@@ -68,7 +68,7 @@ def recruited(folder: Path, kind: str, toml: str = "") -> PacketContext:
 
 @pytest.mark.parametrize("kind", ["link", "mturk", "prolific"])
 @pytest.mark.parametrize("delivery", ["", "redirect", "proxy"])
-def test_the_diagram_is_whole_and_says_itself_in_words(kind: str, delivery: str) -> None:
+def test_the_diagram_is_complete_and_has_a_description(kind: str, delivery: str) -> None:
     storage = {"stimuli": "s3://bucket/clips", "delivery": delivery} if delivery else {}
     config = StudyConfig.model_validate(
         {"study": {"name": "A"}, "corpus": {"audio": "music"}, "recruiter": {"kind": kind}, "storage": storage}
@@ -89,7 +89,7 @@ def test_the_diagram_is_whole_and_says_itself_in_words(kind: str, delivery: str)
 # ------------------------------------------------------------------ the words
 
 
-def test_the_page_is_the_same_each_time_and_names_what_it_was_made_of(tmp_path: Path) -> None:
+def test_the_page_is_reproducible_and_shows_its_fingerprints(tmp_path: Path) -> None:
     facts = gathered(tmp_path)
     page = render(facts, [])
     assert render(gather(facts.study, {}, NOW), []) == page
@@ -102,7 +102,7 @@ def test_the_page_is_the_same_each_time_and_names_what_it_was_made_of(tmp_path: 
         assert all(f"{table.name}.{column.name}" in page for column in table.columns)
 
 
-def test_another_text_or_setting_is_another_protocol(tmp_path: Path) -> None:
+def test_another_text_or_setting_changes_the_fingerprint(tmp_path: Path) -> None:
     one = gathered(tmp_path)
     (tmp_path / "consent.md").write_text("# Another text\n")
     other = gather(one.study, {}, NOW)
@@ -110,32 +110,32 @@ def test_another_text_or_setting_is_another_protocol(tmp_path: Path) -> None:
     assert gathered(tmp_path / "paid", toml="[pay]\nreward_usd = 2.0\n").fingerprint != one.fingerprint
 
 
-def test_what_the_files_leave_open_is_named(tmp_path: Path) -> None:
+def test_what_is_missing_in_the_files_is_listed(tmp_path: Path) -> None:
     toml = "[pay]\nreward_usd = 0.75\nminutes = 4\nscreened_out_usd = 0.5\nwithdrawn_usd = 0.25\n"
     facts = gathered(tmp_path, toml=toml)
     (tmp_path / "consent.md").write_text("# A study\n\nThe [RESEARCHER] pays $0.75, or 0,50, by [CONTACT].\n")
     found = " ".join(missing(gather(facts.study, {}, NOW)))
     assert "study.researcher in study.toml is empty" in found and "study.contact" not in found
-    assert "[RESEARCHER] and [CONTACT] to be filled in" in found
-    assert "it does not name the pay of study.toml: $0.25 (left before the end)." in found
-    assert "the planned wage is below" in found
-    assert "no time with people was measured yet" in found and "has not been frozen yet" in found
+    assert "[RESEARCHER] and [CONTACT] must be filled in" in found
+    assert "it does not mention these amounts of study.toml: $0.25 (left before the end)." in found
+    assert "the planned hourly wage is below" in found
+    assert "not been measured with people" in found and "has not been frozen yet" in found
 
 
-def test_the_words_follow_from_the_settings(tmp_path: Path) -> None:
+def test_the_text_follows_from_the_settings(tmp_path: Path) -> None:
     plain = text_of(render(gathered(tmp_path / "a", toml="[prescreen]\nsteps = []\n"), []))
     assert "Listening check:" not in plain and "There is no deception" in plain
-    assert "Time with people: not measured yet." in plain
+    assert "has not been measured yet" in plain
     toml = '[prescreen]\nsteps = ["volume", "huggins"]\n[pay]\nwithdrawn_usd = 0.5\n[player]\nconfidence = true\n'
     rich = text_of(render(gathered(tmp_path / "b", toml=toml, catch=True), []))
-    assert "6 sounds, all to be right, 2 attempts" in rich and "how sure they are (1 to 5)" in rich
-    assert "Who leaves early is paid $0.50. Who cannot use sound at all" in rich
+    assert "6 sounds, all must be right, 2 attempts" in rich and "how sure they are (1 to 5)" in rich
+    assert "leave early are paid $0.50" in rich
 
 
-def test_what_is_posted_is_what_the_recruiter_shows(tmp_path: Path) -> None:
+def test_the_recruitment_text_is_what_the_marketplace_shows(tmp_path: Path) -> None:
     mturk = text_of(render(recruited(tmp_path / "m", "mturk", '[recruiter.mturk]\ntitle = "Hear & <see>"\n'), []))
     assert "Hear & <see>" in mturk and "Time allotted 60 minutes" in mturk and "at least 1,000 HITs approved" in mturk
-    assert "Worker ids, which paying needs, lie in one table" in mturk
+    assert "Worker ids, which payments need, are in one table" in mturk
     prolific = text_of(render(recruited(tmp_path / "p", "prolific", '[recruiter.prolific]\ncurrency = "GBP"\n'), []))
     assert "1.50 GBP" in prolific and "Finished £1.50" in prolific
     link = gather(make_study(tmp_path / "l"), {"ROOTNOTE_PUBLIC_URL": "https://study.example.org/"}, NOW)
@@ -167,8 +167,8 @@ def test_time_is_measured_where_people_took_part(make_site: Callable[..., Site],
     [measured] = facts.measured
     assert (measured.source, measured.n, measured.median, measured.slow) == ("people", 3, 3, pytest.approx(4.2))
     assert measured.usd_at_median == pytest.approx(30) and measured.usd_at_slow == pytest.approx(22)
-    told = text_of(render(facts, []))
-    assert "$30.00 (BELOW the floor)" in told and "not measured yet" not in told
+    words = text_of(render(facts, []))
+    assert "$30.00 (BELOW the minimum)" in words and "not been measured yet" not in words
     other = make_study(tmp_path / "other", listeners=1)
     assert gather(other, live, NOW).measured == (), "the database of another study"
 
@@ -180,7 +180,7 @@ def run(study: Study, *more: str) -> BaseException | None:
     return CliRunner().invoke(rootnote.cli, ["study", "irb", str(study.folder), *more]).exception
 
 
-def test_the_group_study_lists_the_command_and_it_explains_itself() -> None:
+def test_the_command_is_listed_and_has_help() -> None:
     listed = CliRunner().invoke(rootnote.cli, ["study", "--help"]).output
     assert re.search(r"^  irb +Make the packet", listed, re.MULTILINE)
     own = CliRunner().invoke(rootnote.cli, ["study", "irb", "--help"])
@@ -203,7 +203,9 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "pip install 'rootnote[packet]'" in str(run(make_study(tmp_path)))
 
 
-def test_a_missing_browser_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_browser_is_an_error_that_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ROOTNOTE_CHROMIUM", str(tmp_path / "nowhere"))
     problem = run(make_study(tmp_path / "study"))
     assert isinstance(problem, RootnoteError) and "ROOTNOTE_CHROMIUM" in str(problem)

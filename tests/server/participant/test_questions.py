@@ -114,5 +114,5 @@ def test_answers_are_kept_exported_and_counted(make_site: Callable[..., Site], t
     assert rows["Headphones"] == ("2", "100 %") and rows["Piano"] == ("2", "100 %") and rows["Oud"] == ("1", "50 %")
     assert rows["3 (Loud)"] == ("1", "100 %") and rows["1 (Silent)"] == ("0", "0 %")
     assert rows["18 to 29"][0] == "1" and rows["not said"][0] == "0"
-    assert "<dt>Median</dt><dd>2 years</dd>" in page and "<dt>Least</dt><dd>-3 years</dd>" in page
-    assert "text: 1 answered, 1 left it empty" in page and "=1+1" not in page
+    assert "<dt>Median</dt><dd>2 years</dd>" in page and "<dt>Minimum</dt><dd>-3 years</dd>" in page
+    assert "text: 1 answered, 1 skipped" in page and "=1+1" not in page

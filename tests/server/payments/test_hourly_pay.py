@@ -72,6 +72,7 @@ def test_one_command_tops_up_everyone_once(make_mturk: MakeMTurk, ask: Ask) -> N
     found = json.loads(ask(mturk, "status", "--json")[1])["wage"]
     assert found["floor"] == "$30.00"
     assert found["below_the_floor"].startswith("1 person, by $0.75")
+    assert "`rootnote server pay --to-floor`" in found["below_the_floor"]
     assert ask(mturk, "sync")[0] == 0
     before = mturk.cost
     shown = ask(mturk, "pay", "--to-floor", "--dry-run")[1]

@@ -1,4 +1,4 @@
-"""Whatever was answered, what is published of people is k-anonymous; counted by pandas, which knows nothing of how."""
+"""Whatever people answer, the published values are k-anonymous; pandas counts them independently."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from server.public_release.design import to_toml
-from server.public_release.k_anonymity import WITHHELD, GeneralisedTable, anonymise
+from server.public_release.k_anonymity import WITHHELD, GeneralisedColumn, anonymise
 from server.public_release.listeners import columns_of
 from server.public_release.responses import coarse_ms
+from study.columns import CoarseTime
 from study.config import StudyConfig
 from study.questionnaire import Question
 
@@ -31,6 +32,7 @@ QUESTIONS: list[dict[str, Any]] = [
 CONFIG = StudyConfig.model_validate(
     {"study": {"name": "S", "languages": ["en"]}, "corpus": CORPUS, "questions": QUESTIONS}
 )
+RULE = CoarseTime(step_ms=100, longest_ms=300_000)
 ANSWERS = {
     "q_age": st.sampled_from(["18 to 24", "25 to 34", "35 to 44", "65 or older", "not said", "", "Anna"]),
     "q_years": st.one_of(
@@ -48,7 +50,7 @@ ANSWERS = {
 PERSON = st.fixed_dictionaries(ANSWERS)
 
 
-def frame(published: list[GeneralisedTable]) -> pd.DataFrame:
+def frame(published: list[GeneralisedColumn]) -> pd.DataFrame:
     return pd.DataFrame({one.column.name: one.values for one in published})
 
 
@@ -58,17 +60,17 @@ def test_what_is_published_is_k_anonymous(people: list[dict[str, str]], k: int) 
     published = anonymise(columns_of(CONFIG, people), people, k)
     if not published:
         return
-    told = frame(published)
-    assert len(told) == len(people) and "q_remarks" not in told
-    assert told.groupby(list(told), dropna=False).size().min() >= k
-    assert not {"Anna", "an answer to an earlier question"} & set(told.to_numpy().ravel())
-    for number in range(1, len(published) + 1):  # whoever knows only some of it finds no fewer
-        assert told.groupby(list(told)[:number]).size().min() >= k
+    published_values = frame(published)
+    assert len(published_values) == len(people) and "q_remarks" not in published_values
+    assert published_values.groupby(list(published_values), dropna=False).size().min() >= k
+    assert not {"Anna", "an answer to an earlier question"} & set(published_values.to_numpy().ravel())
+    for number in range(1, len(published) + 1):  # knowing only some columns finds no fewer
+        assert published_values.groupby(list(published_values)[:number]).size().min() >= k
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(PERSON, min_size=5, max_size=40), st.randoms(use_true_random=False))
-def test_nothing_depends_on_the_order_of_the_people(people: list[dict[str, str]], random: Any) -> None:
+def test_the_result_does_not_depend_on_the_order_of_the_people(people: list[dict[str, str]], random: Any) -> None:
     columns = columns_of(CONFIG, people)
     shuffled = random.sample(people, len(people))
     one, other = (frame(anonymise(columns, crowd, 5)) for crowd in (people, shuffled))
@@ -78,8 +80,8 @@ def test_nothing_depends_on_the_order_of_the_people(people: list[dict[str, str]]
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(PERSON, min_size=5, max_size=40))
-def test_what_is_told_is_true(people: list[dict[str, str]]) -> None:
-    """A number lies in its band, a band of age in the wider one, an option is the one chosen."""
+def test_published_values_are_true(people: list[dict[str, str]]) -> None:
+    """A number is in its range, an age band in the wider one, an option is the one chosen."""
     for one in anonymise(columns_of(CONFIG, people), people, 3):
         for value, person in zip(one.values, people, strict=True):
             true = person[one.column.name]
@@ -97,7 +99,7 @@ def test_what_is_told_is_true(people: list[dict[str, str]]) -> None:
                 assert value == true
 
 
-def test_few_people_tell_nothing_and_k_of_one_is_none() -> None:
+def test_too_few_people_publish_nothing_and_k_is_two_at_least() -> None:
     person = dict.fromkeys(ANSWERS, "")
     assert anonymise(columns_of(CONFIG, [person]), [person] * 4, 5) == []
     with pytest.raises(ValueError, match="2 at least"):
@@ -105,7 +107,7 @@ def test_few_people_tell_nothing_and_k_of_one_is_none() -> None:
 
 
 def test_a_rare_value_takes_the_next_rarest_with_it() -> None:
-    """One alone is not withheld alone: then "withheld" would say who it is."""
+    """A single rare value is not withheld alone, because "withheld" would then identify the person."""
     people = [{"q_home": home} for home in ["=here"] * 12 + ["there"] * 6 + [""]]
     config = CONFIG.model_copy(update={"questions": [TypeAdapter(Question).validate_python(QUESTIONS[3])]})
     [home, *_] = anonymise(columns_of(config, people)[:1], people, 5)
@@ -114,9 +116,9 @@ def test_a_rare_value_takes_the_next_rarest_with_it() -> None:
 
 @given(st.integers(0, 10**7), st.integers(0, 10**7), st.floats(0, 3_600_000))
 def test_a_coarser_time_stays_on_its_side_of_the_rule(one: int, other: int, fastest: float) -> None:
-    coarse = coarse_ms(one, fastest)
+    coarse = coarse_ms(one, fastest, RULE)
     assert (coarse < fastest) == (one < fastest)
-    assert coarse <= coarse_ms(max(one, other), fastest)
+    assert coarse <= coarse_ms(max(one, other), fastest, RULE)
 
 
 @settings(max_examples=50, deadline=None)

@@ -12,7 +12,7 @@ from embeddings.errors import RootnoteError
 from server.db.models import Payment
 from server.payments import ledger
 from server.payments.ledger import OverBudgetError
-from server.privacy.erasure import forget_the_erased
+from server.privacy.erasure import delete_erased_identities
 from server.recruiting import direct_payments, launch, sync
 from server.recruiting import due as due_payments
 from server.recruiting.exclusive import exclusive
@@ -395,7 +395,7 @@ def test_a_consent_page_sent_again_after_erasing_stores_no_identity_again(make_m
     mturk.wait(5)
     mturk.sync()
     with mturk.context.writing() as session:
-        assert forget_the_erased(session, mturk.context.config.pay) == 1
+        assert delete_erased_identities(session, mturk.context.config.pay) == 1
     walker.page = page
     walker.agree()  # the same form once more, from a second tab
     assert mturk.site.query("SELECT * FROM vault") == []

@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 
 from embeddings.errors import RootnoteError
 from study.config_sections import DesignConfig
-from study.design.schedule import PAIRS, Triplet, make_schedule
-from study.trial_plan import PlannedTrial
+from study.design.bin_pairs import BIN_PAIRS
+from study.design.schedule import make_schedule
+from study.trials import PlannedTrial, Triplet
 
 
 def triplets(prompts: int, embedder: str = "one", first: int = 0) -> list[Triplet]:
     return [
         Triplet(first + p * 6 + c, embedder, p, high, low, 1000 + p * 10 + high, 1000 + p * 10 + low, 0.9, 0.5)
         for p in range(prompts)
-        for c, (high, low) in enumerate(PAIRS)
+        for c, (high, low) in enumerate(BIN_PAIRS)
     ]
 
 
@@ -38,7 +39,7 @@ def require_balance(trials: list[PlannedTrial], design: DesignConfig) -> None:
             own = [t for t in trials if tuple(getattr(t, n) for n in names) == number]
             assert abs(sum(t.high_side == "A" for t in own) * 2 - len(own)) <= len(own) % 2
     at_position = Counter((t.bin_high, t.bin_low, t.position) for t in trials)
-    for pair in PAIRS:
+    for pair in BIN_PAIRS:
         spread = [at_position[(*pair, position)] for position in range(1, per_list + 1)]
         assert max(spread) - min(spread) <= 1
     for number in {t.list for t in trials}:
@@ -88,7 +89,7 @@ def test_robust_uses_prompts_as_evenly_as_can_be(prompts: int, listeners: int, p
     # No prompt keeps to one pair: it meets as many as it is used, and each about as often.
     cells = Counter((t.prompt, t.bin_high, t.bin_low) for t in trials)
     for prompt, times in Counter(t.prompt for t in trials).items():
-        own = [cells[prompt, *pair] for pair in PAIRS]
+        own = [cells[prompt, *pair] for pair in BIN_PAIRS]
         assert sum(count > 0 for count in own) == min(times, 6)
         assert max(own) - min(own) <= 1
 

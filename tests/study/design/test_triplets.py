@@ -32,27 +32,27 @@ def test_every_rule_holds(seed: int, same_track: bool) -> None:
     found = find_neighbours(vectors, config, seed)
     bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.03)
     design = DesignConfig(prompts=6, trials=6, same_track=same_track)
-    rows = draw_triplets(vectors, tracks, found, bins, design, seed)
-    assert rows == draw_triplets(vectors, tracks, found, bins, design, seed)
+    rows = draw_triplets("one", vectors, tracks, found, bins, design, seed)
+    assert rows == draw_triplets("one", vectors, tracks, found, bins, design, seed)
     assert len(rows) == 36
-    assert len({row["prompt"] for row in rows}) == 6
+    assert len({row.prompt for row in rows}) == 6
     for row in rows:
-        x, high, low = row["prompt"], row["clip_high"], row["clip_low"]
+        x, high, low = row.prompt, row.clip_high, row.clip_low
         for clip, number, similarity in (
-            (high, row["bin_high"], row["similarity_high"]),
-            (low, row["bin_low"], row["similarity_low"]),
+            (high, row.bin_high, row.similarity_high),
+            (low, row.bin_low, row.similarity_low),
         ):
             exact = float(vectors[x].astype(np.float64) @ vectors[clip].astype(np.float64))
             assert similarity == pytest.approx(exact, abs=1e-5)
             assert abs(exact - bins.centres[number]) <= 0.03 + 1e-5
-        assert row["bin_high"] < row["bin_low"]
+        assert row.bin_high < row.bin_low
         for one, other in combinations((x, high, low), 2):
             assert one != other
             assert float(vectors[one] @ vectors[other]) < 0.9999
             assert same_track or tracks[one] != tracks[other]
-        if row["rank_high"] > 0:
+        if row.rank_high > 0:
             place = list(found.prompts).index(x)
-            assert found.neighbours.rows[place, row["rank_high"] - 1] == high
+            assert found.neighbours.rows[place, row.rank_high - 1] == high
 
 
 @pytest.mark.slow
@@ -72,10 +72,10 @@ def test_what_is_left_out_is_as_if_it_were_not_there(seed: int, count: int) -> N
     bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.06)
     design = DesignConfig(prompts=1, trials=1, same_track=True)
     try:
-        rows = draw_triplets(vectors, tracks, found, bins, design, seed)
+        rows = draw_triplets("one", vectors, tracks, found, bins, design, seed)
     except RootnoteError:
         return
-    assert not {row[clip] for row in rows for clip in ("prompt", "clip_high", "clip_low")} & set(left_out.tolist())
+    assert not {clip for row in rows for clip in (row.prompt, row.clip_high, row.clip_low)} & set(left_out.tolist())
 
 
 def test_random_clips_come_from_all_over_a_large_corpus() -> None:
@@ -86,8 +86,8 @@ def test_random_clips_come_from_all_over_a_large_corpus() -> None:
     tracks = np.arange(count)
     found = find_neighbours(vectors, BinsConfig(neighbours=200, prompts=40), 1)
     bins = SimilarityBins(mu=0.9, sigma=0.03, random_mean=0.0, half_width=0.014)
-    rows = draw_triplets(vectors, tracks, found, bins, DesignConfig(prompts=20, trials=6), 1)
-    drawn = {row["clip_low"] for row in rows if row["bin_low"] == 4}
+    rows = draw_triplets("one", vectors, tracks, found, bins, DesignConfig(prompts=20, trials=6), 1)
+    drawn = {row.clip_low for row in rows if row.bin_low == 4}
     assert 4 <= sum(row < BLOCK for row in drawn) <= 16
 
 
@@ -96,7 +96,7 @@ def test_too_few_prompts_says_how_many_there_are() -> None:
     found = find_neighbours(vectors, BinsConfig(neighbours=120), 1)
     bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.03)
     with pytest.raises(RootnoteError, match=r"only \d+ of 600 prompts .* needs 601"):
-        draw_triplets(vectors, tracks, found, bins, DesignConfig(prompts=601), 1)
+        draw_triplets("one", vectors, tracks, found, bins, DesignConfig(prompts=601), 1)
 
 
 def test_one_track_only_leaves_nothing_to_compare() -> None:
@@ -104,7 +104,7 @@ def test_one_track_only_leaves_nothing_to_compare() -> None:
     found = find_neighbours(vectors, BinsConfig(neighbours=120), 1)
     bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.03)
     with pytest.raises(RootnoteError, match=r"only 0 of 600 .* of another track .*same_track = true"):
-        draw_triplets(vectors, np.zeros(600, np.int64), found, bins, DesignConfig(), 1)
+        draw_triplets("one", vectors, np.zeros(600, np.int64), found, bins, DesignConfig(), 1)
 
 
 def test_fewer_than_five_tracks_are_refused_unless_allowed() -> None:
