@@ -341,10 +341,8 @@ def _variables(model: Any) -> dict[str, str]:
 
 def columns() -> str:
     """The columns of responses and listeners.csv, from their schema."""
-    try:
-        from study.columns import LISTENER_COLUMNS, RESPONSE_COLUMNS
-    except ModuleNotFoundError:
-        return ""
+    from study.columns import LISTENER_COLUMNS, RESPONSE_COLUMNS
+
     needed = {"needed": "needed", "used": "used where present", "ignored": "–"}
     lines = [
         "## Columns of responses\n",

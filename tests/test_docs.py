@@ -18,6 +18,7 @@ import yaml
 
 from embeddings.version import VERSION
 from rootnote import cli
+from study.columns import LISTENER_COLUMNS, RESPONSE_COLUMNS
 from tests.reference_pages import reference
 
 ROOT = Path(__file__).parent.parent
@@ -158,10 +159,9 @@ def test_the_page_of_variables_has_those_that_the_code_reads() -> None:
     assert {name for name in documented if name.startswith("ROOTNOTE_")} == read
 
 
-def test_the_files_page_has_the_columns_where_there_is_a_schema() -> None:
-    columns = pytest.importorskip("study.columns")
+def test_the_files_page_has_the_columns_of_the_schema() -> None:
     text = reference().on_page_markdown((ROOT / "docs/reference/files.md").read_text(encoding="utf-8"))
-    for name in (*columns.RESPONSE_COLUMNS, *columns.LISTENER_COLUMNS):
+    for name in (*RESPONSE_COLUMNS, *LISTENER_COLUMNS):
         assert f"| `{name}` |" in text
 
 
@@ -175,10 +175,7 @@ def test_files_that_a_page_names_exist(path: Path) -> None:
         r"`((?:embeddings|study|server|analysis|migrations|tests|docs|scripts)/[^`\s]*)`", path.read_text()
     )
     concrete = [name for name in found if not re.search(r"NAME|CODE|<", name)]
-    later = (
-        set() if (ROOT / "study/columns.py").exists() else {"study/columns.py", "tests/server/export/test_columns.py"}
-    )
-    assert [name for name in concrete if name not in later and not (ROOT / name).exists()] == []
+    assert [name for name in concrete if not (ROOT / name).exists()] == []
 
 
 def test_the_versions_agree() -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-columns = pytest.importorskip("study.columns")
-
-from server.db import database  # noqa: E402
-from server.export import responses  # noqa: E402
-from server.public_release.responses import Masks, mask  # noqa: E402
-from study.trial_plan import read_plan  # noqa: E402
-from tests.server.conftest import Site, clock, database_url, make_site, postgres, site  # noqa: E402
+from server.db import database
+from server.export import responses
+from server.public_release.responses import Masks, mask
+from study import columns
+from study.trial_plan import read_plan
+from tests.extensions.total_plays import TOTAL_PLAYS, total_plays
+from tests.server.conftest import Site, clock, database_url, make_site, postgres, site
 
 __all__ = ["clock", "database_url", "make_site", "postgres", "site"]  # fixtures
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -24,8 +24,6 @@ def test_the_column_is_exported_and_published_as_its_entry_says(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from tests.extensions.total_plays import TOTAL_PLAYS, total_plays
-
     monkeypatch.setitem(columns.RESPONSE_COLUMNS, "total_plays", TOTAL_PLAYS)
     monkeypatch.setitem(responses.COMPUTED, "total_plays", total_plays)
     site.walker().take_part()
