@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from study.columns import COUNT, Capped, ResponseColumn
-
 from server.export.responses import ResponseContext
+from study.columns import COUNT, Capped, ResponseColumn
 
 # In study.columns.RESPONSE_COLUMNS: "total_plays": TOTAL_PLAYS.
 TOTAL_PLAYS = ResponseColumn(
