@@ -12,18 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from itertools import combinations
 from typing import Literal
 
 import pandas as pd
 from scipy.stats import binomtest
 
 from analysis.statistics.multiple_testing import benjamini_hochberg, holm
-from study.design.bin_pairs import BINS
+from study.design.bin_pairs import BIN_PAIRS, BINS
 
 CHANCE = 0.5
 Alternative = Literal["two-sided", "greater", "less"]
-BIN_PAIRS: tuple[tuple[int, int], ...] = tuple(combinations(BINS, 2))
 
 
 @dataclass(frozen=True)
