@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.retrieval.attribution.tables import paper_table2, paper_table3
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from analysis.statistics.agreement import Table1, paper_counts, tabulate
 from embeddings.errors import RootnoteError
 
