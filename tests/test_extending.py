@@ -6,6 +6,7 @@ study uses all of them; it is built and rehearsed once.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import json
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
+from flask import Flask
 from sqlalchemy import make_url
 
 from analysis.report.registry import SECTIONS
@@ -29,9 +31,11 @@ from server.app import create_app
 from server.assignments.experiment import Experiment, utc_now
 from server.db import database
 from server.desk import overview, questions
+from server.identity.vault import Vault, new_key
 from server.irb.context import gather
 from server.irb.html import render
 from server.settings import Settings
+from server.simulation.launch import as_recruited_by
 from study import registry
 from study.columns import RESPONSE_COLUMNS
 from study.config import Study, load_study
@@ -82,12 +86,17 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     forget()
 
 
-def forget() -> None:
+def look_again() -> None:
     """Let this process look for entry points again."""
     importlib.invalidate_caches()
     registry._entry_points.cache_clear()
     registry._installed.cache_clear()
     embedders._installed.cache_clear()
+
+
+def forget() -> None:
+    """Let this process look for entry points again, and load what they name again."""
+    look_again()
     for each in REGISTRIES:
         each._loaded.clear()
     for name in [name for name in sys.modules if name.partition(".")[0] in MODULES]:
@@ -147,19 +156,19 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_commands_list_the_names(package: Path) -> None:
+def test_the_commands_and_study_toml_list_the_names(study: Study) -> None:
     assert "A toy marketplace" in run("study", "recruiters").stdout
     assert "bit-depth" in run("analysis", "robustness", "--list").stdout
-    assert "brightness" in refusal(
-        "embeddings", "embed", "--corpus", package / "no.parquet", "--embedder", "nothing", "--out", package / "v.npy"
-    )
+    toml = (study.folder / "study.toml").read_text(encoding="utf-8")
+    (names,) = [line for line in toml.splitlines() if line.startswith("embedders")]
+    assert "one or more of" in names and "brightness;" in names
 
 
 def test_the_study_is_built_on_the_embedder(study: Study) -> None:
     vectors, provenance = read_vectors(study.vectors("brightness"))
     assert provenance.settings["embedder"] == "brightness"
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
-    assert {trial.embedder for trials in read_plan(study).lists for trial in trials} == {"brightness"}
+    assert {trial.embedder for trials in read_plan(study).lists.values() for trial in trials} == {"brightness"}
 
 
 def test_the_export_has_the_step_the_answers_and_the_column(exported: Path) -> None:
@@ -183,7 +192,7 @@ def test_the_desk_shows_the_step_and_the_answers(study: Study, experiment: Exper
 
 
 def release(study: Study, out: Path) -> tuple[str | Path, ...]:
-    words = ("--licence", "CC0-1.0", "--author", "Lovelace, Ada", "--k", "2", "--rehearsal")
+    words = ("--licence", "CC0-1.0", "--author", "Lovelace, Ada", "--k", "2", "--unchecked", "--rehearsal")
     return ("server", "anonymize", study.folder, "--out", out, *words)
 
 
@@ -212,12 +221,12 @@ def test_a_column_that_does_not_say_how_it_is_published_is_refused(
         'YAWNS = ResponseColumn("int64", "Number of yawns", source="yawns:count", analysis="ignored")\n'
     )
     monkeypatch.syspath_prepend(tmp_path)
-    forget()
+    look_again()
     try:
         sentence = refusal(*release(study, tmp_path / "release"))
     finally:
         monkeypatch.undo()
-        forget()
+        look_again()
     assert "'yawns' of rootnote.response_columns" in sentence and "publish" in sentence
     assert not (tmp_path / "release").exists()
 
@@ -251,19 +260,32 @@ def test_the_packet_describes_the_marketplace_the_step_the_questions_and_the_lan
     assert "Toy Panel" in page
 
 
-def test_pages_are_in_the_language_and_in_english_where_it_has_no_translation(study: Study, tmp_path: Path) -> None:
-    url = make_url(f"sqlite:///{tmp_path / 'empty.sqlite3'}")
+@contextlib.contextmanager
+def serving(study: Study, folder: Path) -> Iterator[Flask]:
+    """The web application on an empty database."""
+    url = make_url(f"sqlite:///{folder / 'empty.sqlite3'}")
     engine = database.connect(url)
     database.migrate(engine)
     engine.dispose()
-    app = create_app(study, Settings(url, SECRET))
-    page = app.test_client().get("/take?lang=fr").text
-    assert '<html lang="fr" dir="ltr">' in page and "Bonjour." in page
-    assert "Français" in page and "Accessibility" in page
-    with app.test_request_context("/take?lang=fr"):
-        words = app.jinja_env.from_string('{{ _("Which noise is the loudest?") }}|{{ _("Third noise") }}').render()
-    assert words == "Quel bruit est le plus fort ?|Third noise"
+    app = create_app(study, Settings(url, SECRET, vault=Vault([new_key()])))
+    yield app
     app.extensions["rootnote"].engine.dispose()
+
+
+def test_the_marketplace_may_frame_the_pages(study: Study, tmp_path: Path) -> None:
+    with serving(study, tmp_path) as app:
+        policy = app.test_client().get("/healthz").headers["Content-Security-Policy"]
+    assert "frame-ancestors https://toy.example.org" in policy
+
+
+def test_pages_are_in_the_language_and_in_english_where_it_has_no_translation(study: Study, tmp_path: Path) -> None:
+    with as_recruited_by(study, "link") as by_link, serving(by_link, tmp_path) as app:
+        page = app.test_client().get("/take?lang=fr").text
+        assert '<html lang="fr" dir="ltr">' in page and "Bonjour." in page
+        assert "Français" in page and "Accessibility" in page
+        with app.test_request_context("/take?lang=fr"):
+            words = app.jinja_env.from_string('{{ _("Which noise is the loudest?") }}|{{ _("Third noise") }}').render()
+    assert words == "Quel bruit est le plus fort ?|Third noise"
 
 
 def test_what_a_simulated_listener_cannot_answer_is_one_sentence(
