@@ -46,6 +46,7 @@ from study.questionnaire import QUESTION_TYPES
 from study.stimuli.storage import open_storage
 from study.trial_plan import read_plan
 from tests.commands import refusal, run
+from tests.reference_pages import reference
 from tests.study.test_build import edit, write_music
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("extending")]
@@ -162,6 +163,12 @@ def test_the_commands_and_study_toml_list_the_names(study: Study) -> None:
     toml = (study.folder / "study.toml").read_text(encoding="utf-8")
     (names,) = [line for line in toml.splitlines() if line.startswith("embedders")]
     assert "one or more of" in names and "brightness;" in names
+
+
+def test_the_reference_pages_list_the_names(package: Path) -> None:
+    page, files = reference().study_toml(), reference().columns()
+    assert 'type = "slider"' in page and "recruiter.toy" in page and "prescreen.loudest" in page
+    assert "| `total_plays` |" in files
 
 
 def test_the_study_is_built_on_the_embedder(study: Study) -> None:
