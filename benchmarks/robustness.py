@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from analysis.retrieval.corpora import open_corpora
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from analysis.retrieval.robustness.run import RobustnessPlan, run
 from analysis.retrieval.robustness.workers import AT_ONCE, Task, in_order, processes
 from embeddings.threads import cores

@@ -88,7 +88,9 @@ def cut_command(
 
 @cli.command("embed")
 @click.option("--corpus", "corpus", required=True, type=FILE, help="The table of clips that `cut` wrote.")
-@click.option("--embedder", "name", required=True, help=f"One of: {', '.join(EMBEDDERS)}.")
+@click.option(
+    "--embedder", "name", required=True, help=f"One of: {', '.join(EMBEDDERS)}, or one of an installed package."
+)
 @click.option(
     "--checkpoint", help="The model's weights, for models that need them: a file (for clap also a Hugging Face id)."
 )

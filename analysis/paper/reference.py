@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.retrieval.attribution.tables import paper_table2, paper_table3
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from analysis.statistics.agreement import Table1, paper_counts, tabulate
 from embeddings.errors import RootnoteError
 
@@ -106,7 +106,8 @@ def _table1(content: Mapping[str, Any]) -> Table1:
 
 def _cells(content: Mapping[str, Any]) -> pd.DataFrame:
     frame = pd.DataFrame(content["cells"])
-    frame = frame[[PERTURBATIONS[name].in_paper for name in frame["perturbation"]]]
+    paper = {name for name, one in PERTURBATIONS.items() if one.in_paper}
+    frame = frame[frame["perturbation"].isin(paper)]
     if frame.empty:
         raise RootnoteError("robustness.json has none of the paper's perturbations; run robustness with --paper.")
     return frame.reset_index(drop=True)

@@ -64,7 +64,8 @@ class Plot:
 class ReportSection:
     """One section of the report; a subclass overrides what it has.
 
-    `template` is a file in `analysis/templates`. It gets `result`, `report`, `inputs` and what `values` returns.
+    `template` is a file in `analysis/templates`, or in the folder `templates` next to the module of a section that
+    another package adds. It gets `result`, `report`, `inputs` and what `values` returns.
     """
 
     template: ClassVar[str]

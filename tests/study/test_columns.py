@@ -22,6 +22,8 @@ TRIAL = PlannedTrial("one", 0, 1, "scored", 0, 1, 1, 4, 2, 3, 0.9, 0.1, "A")
 def test_a_column_must_say_how_it_is_published() -> None:
     with pytest.raises(TypeError, match="publish"):
         ResponseColumn("string", "Mood", source="response", analysis="used")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="nothing says how the column is published"):
+        ResponseColumn("string", "Mood", source="response", analysis="used", publish=None)  # type: ignore[arg-type]
 
 
 def test_the_analysis_needs_what_its_documentation_says() -> None:

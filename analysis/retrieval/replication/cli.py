@@ -64,7 +64,7 @@ class ReplicationOptions(CorpusOptions):
     "embedder_names",
     multiple=True,
     metavar="NAME",
-    type=ChoiceOf("embeddings.models.registry:EMBEDDERS"),
+    type=ChoiceOf("embeddings.models.registry:embedder_names"),
     help="With --training: embedder for the index; repeatable; default: logmel and melspec.",
 )
 @click.option("--out", "folder", type=FOLDER, required=True, help="Folder for tables and page.")

@@ -19,7 +19,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.presentation.figures import BAR, INK, as_svg, styled
 from analysis.retrieval.ranking import KS
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS, Perturbation
+from analysis.retrieval.robustness.perturbations import Perturbation
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 
 # Okabe and Ito's colours; the markers differ too.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")

@@ -1,7 +1,8 @@
 """Perturbations: what may befall a recording between the corpus and the ear, by kind and level.
 
 The first six are those of the paper (Section 5.1, Figure 1) on the authors' grids; the others are changes that
-recordings meet today. A perturbation is one function of its material and a level, and one line in `PERTURBATIONS`.
+recordings meet today. A perturbation is a function of its material and a level, a `Perturbation` that describes
+it, and one line in `analysis.retrieval.robustness.registry`.
 Conventions: mono float32 with full scale at ±1; the level's unit is stated; randomness comes from the `rng` given;
 the result has the clip's length unless the kind changes it (`stretch`, as the authors left it), and is never
 clipped: embedders take what is beyond full scale as it is, files written for listening do not.
@@ -180,29 +181,31 @@ def late(material: PerturbationInput, level: float, rng: np.random.Generator) ->
 
 _SHARES = tuple(float(share) for share in range(5, 100, 5))
 
-_ALL = (
-    Perturbation("pitch", "Pitch shift", "semitones", (-12, -9, -6, -3, -1, 1, 3, 6, 9, 12), pitch, in_paper=True),
-    Perturbation("stretch", "Time stretch", "× tempo", (0.8, 0.9, 0.95, 0.99, 1.01, 1.05, 1.1, 1.2), stretch,
-                 in_paper=True),
-    Perturbation("noise", "White noise", "dB", (-30, -24, -18, -12, -6, 0, 6, 12, 18, 24, 30), noise, in_paper=True),
-    Perturbation("mashup", "Mash-up within the corpus", "% of the target", _SHARES, mash_up, "corpus", True),
-    Perturbation("mashup-outside", "Mash-up with other music", "% of the target", _SHARES, mash_up, "outside", True),
-    Perturbation("mashup-generation", "Mash-up of prompt and generation", "% of the prompt", _SHARES, mash_up,
-                 "generation", True),
-    Perturbation("mp3", "MP3", "kbit/s", (32, 64, 96, 128), functools.partial(codec, "mp3")),
-    Perturbation("opus", "Opus", "kbit/s", (16, 32, 64, 96, 128), functools.partial(codec, "opus")),
-    Perturbation("resynthesis", "Resynthesis of the mel spectrogram", "bands", (32, 64, 128, 256), resynthesis,
-                 log_scale=True),
-    Perturbation("lowpass", "Low pass", "Hz", (500, 1000, 2000, 4000, 8000), low_pass, log_scale=True),
-    Perturbation("highpass", "High pass", "Hz", (100, 250, 500, 1000, 2000), high_pass, log_scale=True),
-    Perturbation("reverb", "Reverberation", "% wet", (10, 25, 50, 75), reverb),
-    Perturbation("gain", "Gain", "dB", (-24, -12, -6, 6, 12), gain),
-    Perturbation("compression", "Dynamic compression", ": 1", (2, 4, 8, 20), compression, log_scale=True),
-    Perturbation("speed", "Speed (tempo and pitch)", "%", (-10, -5, -2, -1, 1, 2, 5, 10), speed),
-    Perturbation("late", "Clip begins late", "s", (0.1, 0.3, 0.5, 0.7, 1.0, 1.5), late),
-    Perturbation("mix", "Mixed with another clip", "dB", (-24, -18, -12, -6, 0, 6), mix, "corpus"),
-)  # fmt: skip
-PERTURBATIONS: dict[str, Perturbation] = {one.name: one for one in _ALL}
+PITCH = Perturbation("pitch", "Pitch shift", "semitones", (-12, -9, -6, -3, -1, 1, 3, 6, 9, 12), pitch, in_paper=True)
+STRETCH = Perturbation(
+    "stretch", "Time stretch", "× tempo", (0.8, 0.9, 0.95, 0.99, 1.01, 1.05, 1.1, 1.2), stretch, in_paper=True
+)
+NOISE = Perturbation("noise", "White noise", "dB", (-30, -24, -18, -12, -6, 0, 6, 12, 18, 24, 30), noise, in_paper=True)
+MASHUP = Perturbation("mashup", "Mash-up within the corpus", "% of the target", _SHARES, mash_up, "corpus", True)
+MASHUP_OUTSIDE = Perturbation(
+    "mashup-outside", "Mash-up with other music", "% of the target", _SHARES, mash_up, "outside", True
+)
+MASHUP_GENERATION = Perturbation(
+    "mashup-generation", "Mash-up of prompt and generation", "% of the prompt", _SHARES, mash_up, "generation", True
+)
+MP3 = Perturbation("mp3", "MP3", "kbit/s", (32, 64, 96, 128), functools.partial(codec, "mp3"))
+OPUS = Perturbation("opus", "Opus", "kbit/s", (16, 32, 64, 96, 128), functools.partial(codec, "opus"))
+RESYNTHESIS = Perturbation(
+    "resynthesis", "Resynthesis of the mel spectrogram", "bands", (32, 64, 128, 256), resynthesis, log_scale=True
+)
+LOWPASS = Perturbation("lowpass", "Low pass", "Hz", (500, 1000, 2000, 4000, 8000), low_pass, log_scale=True)
+HIGHPASS = Perturbation("highpass", "High pass", "Hz", (100, 250, 500, 1000, 2000), high_pass, log_scale=True)
+REVERB = Perturbation("reverb", "Reverberation", "% wet", (10, 25, 50, 75), reverb)
+GAIN = Perturbation("gain", "Gain", "dB", (-24, -12, -6, 6, 12), gain)
+COMPRESSION = Perturbation("compression", "Dynamic compression", ": 1", (2, 4, 8, 20), compression, log_scale=True)
+SPEED = Perturbation("speed", "Speed (tempo and pitch)", "%", (-10, -5, -2, -1, 1, 2, 5, 10), speed)
+LATE = Perturbation("late", "Clip begins late", "s", (0.1, 0.3, 0.5, 0.7, 1.0, 1.5), late)
+MIX = Perturbation("mix", "Mixed with another clip", "dB", (-24, -18, -12, -6, 0, 6), mix, "corpus")
 
 
 def rng_for(seed: int, name: str, level: float, target: int) -> np.random.Generator:

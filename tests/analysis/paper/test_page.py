@@ -11,7 +11,7 @@ from click.testing import Result
 
 from analysis.paper.reference import claims, compare, table2, table3
 from analysis.presentation.tables import to_json
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from analysis.statistics.agreement import paper_counts, tabulate
 from embeddings.errors import RootnoteError
 from tests.analysis.retrieval.corpus import call

@@ -116,7 +116,7 @@ class MedianTime(ReportSection):
 
 
 def test_a_section_is_one_class_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.SECTIONS, "median_time", f"{__name__}:MedianTime")
+    monkeypatch.setitem(registry.SECTIONS.built_in, "median_time", f"{__name__}:MedianTime")
     frame = answers()
     assert run(frame, tmp_path).exit_code == 0
     median = float(frame[(frame["kind"] == "scored") & (frame["passed_prescreen"] == 1)]["response_ms"].median())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from analysis.retrieval.robustness.perturbations import AHEAD_SECONDS, PERTURBATIONS, PerturbationInput, rng_for
+from analysis.retrieval.robustness.perturbations import AHEAD_SECONDS, PerturbationInput, rng_for
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 
 RATE = 44_100
 LENGTH = 3 * RATE
@@ -51,6 +52,7 @@ def lag(samples: np.ndarray, of: np.ndarray) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PERTURBATIONS)
 def test_every_level_gives_finite_sound_that_is_the_same_again_and_leaves_the_clip_alone(name):
+    assert PERTURBATIONS[name].name == name
     before = MATERIAL.clip.copy()
     for level in PERTURBATIONS[name].levels[:: max(1, len(PERTURBATIONS[name].levels) // 3)]:
         result = changed(name, level)

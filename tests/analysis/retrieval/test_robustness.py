@@ -17,7 +17,7 @@ from click.testing import Result
 from analysis.retrieval.ranking import ranks
 from analysis.retrieval.robustness import run as robustness
 from analysis.retrieval.robustness import workers as perturbing
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from embeddings.audio.corpus import read_corpus
 from embeddings.errors import RootnoteError
 from tests.analysis.retrieval.corpus import call, make_corpus
