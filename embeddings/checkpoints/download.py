@@ -34,7 +34,7 @@ _AGAIN = "run the same command again to continue"
 
 @dataclass(frozen=True)
 class _Kept:
-    """What an earlier attempt left: `length` of `total` bytes of the version with this `validator`."""
+    """The state of a part file: `length` of `total` bytes of the version with this `validator`."""
 
     address: str
     validator: str | None = None
@@ -74,13 +74,13 @@ def download(
 
     Args:
         size: the expected length, if known.
-        attempts: how many in a row may fail without fetching another mebibyte.
+        attempts: how many attempts in a row may fail without fetching another mebibyte.
         wait: seconds before the second attempt; doubled for each further one, up to 30 seconds.
         timeout: seconds without data after which a connection counts as broken.
 
     Raises:
-        RootnoteError: where the server has no such file, states another length, or the disk is full; and after the
-            last attempt, with the bytes so far kept in `part`.
+        RootnoteError: if the server has no such file or states another length, if the disk is full, or after the
+            last attempt failed; the bytes fetched so far stay in `part`.
     """
     check_address(address)
     failures, furthest = 0, _length(part)
@@ -120,7 +120,7 @@ def _client(address: str, timeout: float) -> httpx.Client:
         follow_redirects=True,
         timeout=timeout,
         event_hooks={"request": [check]},
-        # Compressed on the way, lengths and ranges would be those of other bytes.
+        # With compression in transit, lengths and ranges would not be those of the file.
         headers={"Accept-Encoding": "identity", "User-Agent": "rootnote"},
     )
 
@@ -164,7 +164,7 @@ def _check_status(response: httpx.Response, address: str) -> None:
 
 
 def _begin(response: httpx.Response, address: str) -> _Kept:
-    """What is known of a file that is sent from its first byte."""
+    """The state at the start of a file that is sent from its first byte."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise ResourceError(f"{address} cannot be fetched: the server sent it compressed, which was not accepted.")
     stated = response.headers.get("Content-Length", "")
@@ -172,7 +172,7 @@ def _begin(response: httpx.Response, address: str) -> _Kept:
 
 
 def _resume(response: httpx.Response, kept: _Kept, part: Path) -> _Kept:
-    """Check that the response continues the part file and is of the same version."""
+    """Check that the response continues the part file with the same version."""
     begin = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     fits = begin is not None and int(begin[1]) == kept.length and kept.length > 0
     same_length = kept.total is None or _stated_total(response) in (None, kept.total)
@@ -252,7 +252,7 @@ def _write_notes(part: Path, now: _Kept) -> None:
 
 
 def _read_notes(part: Path, address: str) -> _Kept:
-    """What can be resumed; nothing if the record is missing, damaged, or of another address."""
+    """The part file that can be resumed; empty if its record is missing, damaged, or for another address."""
     try:
         noted = json.loads(_notes(part).read_text(encoding="utf-8"))
         kept = _Kept(noted["address"], noted["validator"], noted["total"], _length(part))

@@ -27,7 +27,7 @@ from embeddings.provenance import replacing
 
 @dataclass(frozen=True)
 class Fetched:
-    """A checkpoint in its place. `already_there`: nothing was fetched now."""
+    """A fetched checkpoint. `already_there`: the file existed, so nothing was fetched."""
 
     name: str
     path: Path
@@ -39,7 +39,7 @@ class Fetched:
 
     @property
     def next_command(self) -> str:
-        """The command that uses it."""
+        """A command that uses the checkpoint."""
         embedder = CHECKPOINTS[self.name].embedder
         return (
             f"rootnote embeddings embed --corpus corpus.parquet --embedder {embedder} "
@@ -65,7 +65,7 @@ def fetch(
         attempts, wait, timeout: as for `download`.
 
     Raises:
-        RootnoteError: where the name is not known, the file cannot be fetched, or it is not the published one.
+        RootnoteError: if the name is not known, the file cannot be fetched, or it is not the published one.
     """
     checkpoint = named(name)
     path = (to or cache_folder()) / checkpoint.file
@@ -101,7 +101,7 @@ def cached(sha256: str) -> Path | None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes away from the same file."""
+    """Lock the file against other processes."""
     lock = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def _verify(found: Path, path: Path, checkpoint: Checkpoint) -> str:
     """The SHA-256 of `found`, which is `path` or will become it.
 
     Raises:
-        CheckpointError: where it is not the published one or, if none is published, that of the first fetch.
+        CheckpointError: if it differs from the published one or, if none is published, from that of the first fetch.
     """
     with found.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -172,7 +172,7 @@ def _note(path: Path, checkpoint: Checkpoint, address: str | None, digest: str) 
 
 
 def _noted(path: Path) -> dict[str, Any]:
-    """What was recorded when the file was fetched; empty if nothing was."""
+    """The record written when the file was fetched; empty if there is none."""
     try:
         noted = json.loads(_notes(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
