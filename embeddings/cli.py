@@ -279,7 +279,9 @@ def duplicates_command(
     help="From the start of one clip of AUDIO to the start of the next; default: the clip length.",
 )
 @click.option("--approximate", is_flag=True, help="Use a FAISS index; it is built once and stored with the vectors.")
-@click.option("--store", help="Search in a Milvus store, such as milvus:http://localhost:19530. The result is the same.")
+@click.option(
+    "--store", help="Search in a Milvus store, such as milvus:http://localhost:19530. The result is the same."
+)
 @_AS_JSON
 def search_command(
     audio: Path,

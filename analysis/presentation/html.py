@@ -53,9 +53,9 @@ def environment() -> Environment:
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """The text that `template` makes of `values`.
+    """Render `template` with `values`.
 
     Raises:
-        jinja2.UndefinedError: if the template needs a value that is not there.
+        jinja2.UndefinedError: if the template needs a value that is missing.
     """
     return environment().get_template(template).render(values)

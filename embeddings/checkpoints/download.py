@@ -23,7 +23,7 @@ import httpx
 
 from embeddings.errors import CheckpointError, ConfigError, ResourceError
 
-Progress = Callable[[int, int], None]  # bytes done, of how many
+Progress = Callable[[int, int], None]  # bytes done, total
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _LARGEST = 20 << 30  # for a file of unknown length
@@ -50,7 +50,7 @@ def check_address(address: str) -> None:
     """Check that an address uses https or is on this machine.
 
     Raises:
-        ConfigError: naming the address, where it does not.
+        ConfigError: naming the address, if it does not.
     """
     try:
         url = httpx.URL(address)

@@ -252,7 +252,7 @@ def test_a_collection_that_is_not_ours_is_refused(own: str) -> None:
         index = client.prepare_index_params()
         index.add_index("vector", index_type="FLAT", metric_type="L2")
         client.create_collection(name, schema=schema, index_params=index)
-    with pytest.raises(RootnoteError, match=rf"^the collection {name} of Milvus at .*own\.db does not hold these"):
+    with pytest.raises(RootnoteError, match=rf"^the collection {name} of Milvus at .*own\.db does not contain these"):
         nearest_in(own, OURS, vectors, vectors[:2], 3)
 
 
@@ -261,7 +261,7 @@ def test_rows_that_are_not_the_files_are_noticed(store: str) -> None:
     put_vectors(store, vectors, OURS)
     spoilt = vectors.copy()
     spoilt[1001] = unit(spoilt[1001:1002] + 0.01)[0]
-    with pytest.raises(RootnoteError, match="does not hold these vectors"):
+    with pytest.raises(RootnoteError, match="does not contain these vectors"):
         nearest_in(store, OURS, spoilt, spoilt[1001:1002], 5)
 
 
