@@ -114,7 +114,7 @@ def test_a_killed_run_loses_at_most_one_batch_and_ends_the_same(
     assert sorted(path.name for path in out.parent.iterdir()) == sorted(path.name for path in whole.parent.iterdir())
 
 
-def test_another_model_does_not_go_on_where_this_one_stopped(music: Path, tmp_path: Path) -> None:
+def test_another_model_does_not_continue_this_part(music: Path, tmp_path: Path) -> None:
     class Stops(Plain):
         def embed(self, batch: Vectors) -> Vectors:
             if self.batches == 2:
@@ -149,7 +149,7 @@ def test_a_damaged_part_is_started_again(music: Path, tmp_path: Path, spoil: byt
     assert embedder.batches == -(-CLIPS // BATCH) - (spoil is None)
 
 
-def test_half_precision_takes_half_the_room(music: Path, tmp_path: Path) -> None:
+def test_half_precision_needs_half_the_space(music: Path, tmp_path: Path) -> None:
     single, half = (embed(music, Plain(), tmp_path / f"{dtype}.npy", dtype=dtype) for dtype in pipeline.DTYPES)
     assert half.stat().st_size - 128 == (single.stat().st_size - 128) / 2
     vectors, _ = read_vectors(half)
@@ -181,7 +181,7 @@ def test_a_value_that_is_not_finite_is_traced_to_its_clip(music: Path, tmp_path:
         embed(music, Spoilt(), tmp_path / "v.npy")
 
 
-def test_a_disk_without_room_is_refused_before_the_work(
+def test_a_full_disk_is_refused_before_the_work(
     music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -219,14 +219,14 @@ def test_a_write_that_fails_midway_keeps_the_batches_before_it(music: Path, tmp_
     assert (tmp_path / "v.json").exists()
 
 
-def test_a_second_process_is_kept_out(music: Path, tmp_path: Path) -> None:
+def test_a_second_process_is_refused(music: Path, tmp_path: Path) -> None:
     table, provenance = read_corpus(music / "corpus.parquet")
     run = pipeline.EmbeddingRun.of(table, provenance, Plain(), tmp_path / "v.npy", "float32")
     with run.locked(), pytest.raises(RootnoteError, match="being written by another process"):
         embed(music, Plain(), tmp_path / "v.npy")
 
 
-def test_a_file_that_vanishes_midway_is_named_and_what_was_done_is_kept(tmp_path: Path) -> None:
+def test_a_file_that_disappears_midway_is_named_and_finished_rows_are_kept(tmp_path: Path) -> None:
     for track in range(8):
         write(tmp_path / "music" / f"{track}.wav", melody(12.5, track))
     write_corpus(tmp_path / "corpus.parquet", cut(tmp_path / "music"))

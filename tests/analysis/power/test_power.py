@@ -34,7 +34,7 @@ def test_without_variances_power_is_the_binomials(rate: float) -> None:
         assert pair.exact == pytest.approx(exact_power(150, rate), abs=0.01)
 
 
-def test_lapses_dilute_and_exclusions_take_away() -> None:
+def test_lapses_lower_the_rate_and_exclusions_lower_n() -> None:
     layout = layout_of_design(DesignConfig(listeners=24, trials=6, prompts=8), 8, seed=3)
     assumed = Assumptions((0.8,) * 6, 0, 0, lapse=0.2)
     found = simulate(layout, assumed, seed=2, simulations=20_000)
@@ -49,14 +49,14 @@ def test_lapses_dilute_and_exclusions_take_away() -> None:
 
 
 @pytest.mark.parametrize("sd", [0.0, 0.7, 2.0])
-def test_the_asked_rate_is_the_mean_over_people(sd: float) -> None:
+def test_the_assumed_rate_is_the_mean_over_listeners(sd: float) -> None:
     beta = logit_means([0.5, 0.6, 0.95], sd)
     drawn = sd * np.random.default_rng(1).standard_normal(400_000)
     means = [float((1 / (1 + np.exp(-(b + drawn)))).mean()) for b in beta]
     assert means == pytest.approx([0.5, 0.6, 0.95], abs=0.002)
 
 
-def test_where_people_and_prompts_differ_only_the_two_way_test_keeps_its_level() -> None:
+def test_with_random_effects_only_the_two_way_test_keeps_its_level() -> None:
     layout = layout_of_design(DesignConfig(), 15, seed=1)
     null = simulate(layout, Assumptions((0.5,) * 6, 1.0, 1.0, 0), seed=1, simulations=4000)
     exact = np.mean([pair.exact for pair in null.pairs])

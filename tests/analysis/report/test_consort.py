@@ -64,7 +64,7 @@ def adds_up(flow: ParticipantFlow) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(people=st.lists(person, max_size=12))
-def test_each_stage_is_the_one_before_less_those_who_left(
+def test_each_stage_is_the_previous_one_minus_those_who_left(
     tmp_path_factory: pytest.TempPathFactory, people: list[tuple[str, bool, int]]
 ) -> None:
     folder = tmp_path_factory.mktemp("flow")
@@ -86,7 +86,7 @@ def read(tmp_path: Path) -> Responses:
     return read_responses(make_files(tmp_path, [("finished", False, 0), ("withdrawn", True, 1)], arrived=9), RULES)
 
 
-def test_the_figure_is_xml_that_says_the_numbers(read: Responses) -> None:
+def test_the_figure_is_xml_with_the_numbers(read: Responses) -> None:
     flow = participant_flow(read)
     drawn = ET.fromstring(draw_participant_flow(flow))
     texts = [text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
@@ -109,7 +109,7 @@ def test_the_figure_is_xml_that_says_the_numbers(read: Responses) -> None:
         (b"", None),
     ],
 )
-def test_a_listeners_file_that_does_not_belong_is_said(read: Responses, content: bytes, words: str | None) -> None:
+def test_a_listeners_file_of_another_export_is_reported(read: Responses, content: bytes, words: str | None) -> None:
     (read.path.parent / "listeners.csv").write_bytes(content)
     flow = participant_flow(read)
     assert flow.stages[0].name == "Listeners in the file"
@@ -117,7 +117,7 @@ def test_a_listeners_file_that_does_not_belong_is_said(read: Responses, content:
     assert [words in note for note in flow.notes] == [True] if words else flow.notes == ()
 
 
-def test_arrivals_of_an_edited_file_are_not_believed(read: Responses) -> None:
+def test_arrivals_of_an_edited_file_are_ignored(read: Responses) -> None:
     read.path.write_text(read.path.read_text().replace(",9000\n", ",9001\n", 1))
     assert participant_flow(read_responses(read.path, RULES)).stages[0].name == "Consented"
 

@@ -159,7 +159,7 @@ ODD: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ODD)
-def test_odd_responses_are_reported_in_words(tmp_path: Path, kind: str, recwarn: pytest.WarningsRecorder) -> None:
+def test_unusual_responses_give_a_report(tmp_path: Path, kind: str, recwarn: pytest.WarningsRecorder) -> None:
     make, words = ODD[kind]
     result = run(make(), tmp_path)
     assert result.exit_code == 0, (result.output, result.exception)
@@ -174,7 +174,7 @@ def test_odd_responses_are_reported_in_words(tmp_path: Path, kind: str, recwarn:
             assert 0 <= cell["ci_low"] < cell["ci_high"] <= 1
 
 
-def test_a_rehearsal_is_called_one_everywhere(out: Path, tmp_path: Path) -> None:
+def test_a_rehearsal_is_marked_in_every_file(out: Path, tmp_path: Path) -> None:
     responses = tmp_path / "responses.csv"
     frame = pd.DataFrame(LONE, columns=NEEDED)
     frame.to_csv(responses, index=False)
@@ -194,7 +194,7 @@ def test_a_rehearsal_is_called_one_everywhere(out: Path, tmp_path: Path) -> None
     assert json.loads((out / "numbers.json").read_text(encoding="utf-8"))["rehearsed"] is False
 
 
-def test_an_export_into_the_folder_of_rehearsals_is_one(tmp_path: Path) -> None:
+def test_an_export_in_the_rehearsal_folder_counts_as_a_rehearsal(tmp_path: Path) -> None:
     (tmp_path / "rehearsal").mkdir()
     assert not is_simulated(tmp_path / "rehearsal" / "responses.csv")
     (tmp_path / "study.toml").touch()
@@ -214,7 +214,7 @@ def test_an_export_into_the_folder_of_rehearsals_is_one(tmp_path: Path) -> None:
         ("other.csv", "a,b\n1,2\n", "lacks the column"),
     ],
 )
-def test_a_study_that_cannot_be_put_beside_is_refused(
+def test_a_study_that_cannot_be_compared_is_refused(
     tmp_path: Path, name: str, content: str | None, words: str
 ) -> None:
     if content is not None:
@@ -226,7 +226,7 @@ def test_a_study_that_cannot_be_put_beside_is_refused(
 
 
 @pytest.mark.slow
-def test_reports_own_table_can_be_put_beside_another(out: Path, tmp_path: Path) -> None:
+def test_a_reports_own_table_can_be_compared(out: Path, tmp_path: Path) -> None:
     result = run(one_embedder(), tmp_path, "--compare", str(out / "table1.csv"))
     assert result.exit_code == 0, result.output
     numbers = json.loads((tmp_path / "out" / "numbers.json").read_text(encoding="utf-8"))

@@ -79,7 +79,7 @@ def test_a_column_of_a_parquet_file(tmp_path: Path) -> None:
     assert len(table(tmp_path / "out" / "agreement_by_agent_class.csv")) == 2
 
 
-def test_a_column_that_is_nowhere_is_an_error_that_names_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_column_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
     frame = answers()
     done = run(frame, tmp_path, "--by", "q_age")
     assert isinstance(done.exception, RootnoteError)

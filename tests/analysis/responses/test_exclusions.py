@@ -213,7 +213,7 @@ def report(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     return run
 
 
-def test_the_ladder_shows_none_each_and_all(tmp_path: Path) -> None:
+def test_the_sensitivity_analysis_shows_none_each_and_all(tmp_path: Path) -> None:
     read = read_responses(write(tmp_path / "r.csv", study_rows()), ExclusionPlan(("one_side", "too_fast")))
     assert (len(read.frame), read.listeners) == (80, 10)
     rungs = {rung.name: rung for rung in sensitivity_analysis(read)}
@@ -256,7 +256,7 @@ def test_the_command_takes_the_rules_of_the_study_nearby(tmp_path: Path, report:
     assert not (tmp_path / "x").exists()
 
 
-def test_a_study_of_another_name_nearby_does_not_hold(tmp_path: Path, report: Callable[..., Done]) -> None:
+def test_a_nearby_study_with_another_name_is_not_used(tmp_path: Path, report: Callable[..., Done]) -> None:
     toml = '[study]\nname = "Other"\n[corpus]\naudio = "m"\n[exclusions]\nrules = ["one_side"]\n'
     (tmp_path / "study.toml").write_text(toml)
     responses = write(tmp_path / "responses.csv", study_rows())
@@ -267,7 +267,7 @@ def test_a_study_of_another_name_nearby_does_not_hold(tmp_path: Path, report: Ca
     assert named["responses"] == 88
 
 
-def test_what_r_and_pandas_write_is_understood(tmp_path: Path) -> None:
+def test_missing_values_of_r_and_pandas_are_read(tmp_path: Path) -> None:
     rows = [row | {"response_ms": "NA" if i % 2 else 9000, "agreed": bool(row["agreed"]), "completed": "TRUE"}
             for i, row in enumerate(study_rows())]  # fmt: skip
     read = read_responses(write(tmp_path / "r.csv", rows), ExclusionPlan(("too_fast", "incomplete")))
@@ -286,7 +286,7 @@ def test_folders_and_files_beyond_memory_are_refused(tmp_path: Path) -> None:
         read_responses(tmp_path / "huge.csv")
 
 
-def test_rules_that_leave_nothing_are_said(tmp_path: Path, report: Callable[..., Done]) -> None:
+def test_rules_that_leave_no_response_are_an_error(tmp_path: Path, report: Callable[..., Done]) -> None:
     rows = [row | {"response_ms": 100} for row in study_rows()]
     done = report(write(tmp_path / "r.csv", rows), "--out", tmp_path / "out", "--rules", "too_fast")
     assert done.returncode == 1

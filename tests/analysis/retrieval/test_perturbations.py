@@ -165,12 +165,12 @@ def test_resynthesis_keeps_the_spectrum_and_loses_the_phase():
     assert abs(np.corrcoef(result, MATERIAL.clip)[0, 1]) < 0.9
 
 
-def test_randomness_is_the_targets_own():
+def test_each_target_has_its_own_random_numbers():
     one, again, other = (rng_for(0, "noise", 0, target).standard_normal(4) for target in (1, 1, 2))
     assert (one == again).all()
     assert (one != other).all()
 
 
 def test_a_mixture_without_another_clip_is_an_error():
-    with pytest.raises(ValueError, match="none was given"):
+    with pytest.raises(ValueError, match="only one was given"):
         changed("mix", 0, PerturbationInput(MATERIAL.clip, SOUND, RATE))

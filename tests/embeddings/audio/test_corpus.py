@@ -71,7 +71,7 @@ def test_hop_and_length_are_settings(tmp_path: Path) -> None:
     assert run_cut(tmp_path / "music", out, "--clip-seconds", "2")["clips"] == 2
 
 
-def test_bad_files_are_named_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_bad_files_are_listed_and_the_others_are_cut(tmp_path: Path) -> None:
     audio = tmp_path / "music"
     write(audio / "good.ogg", melody(6.2))
     (audio / "empty.mp3").touch()

@@ -82,7 +82,7 @@ def test_windows_equal_slices(sizes: list[int], length: int, hop: int) -> None:
         ("playlist.mp3", b"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nother.wav\n", "not an audio file"),
     ],
 )
-def test_what_is_no_music_is_refused_with_a_reason(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+def test_files_without_audio_are_refused_with_a_reason(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
     write(tmp_path / "other.wav", melody(4))
     with pytest.raises(AudioError, match=reason):

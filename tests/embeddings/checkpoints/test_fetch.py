@@ -204,7 +204,7 @@ def test_the_list_names_licence_address_and_size_of_each() -> None:
     assert "there is no checkpoint 'clapp'; the known ones are: clap, clap-music" in str(unknown.exception)
 
 
-def test_a_connection_that_breaks_is_taken_up_where_it_broke(server: Server, tmp_path: Path) -> None:
+def test_a_broken_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.moves = [sends(WEIGHTS, upto=1_000_000), answers(503), sends(WEIGHTS, upto=500_000), sends(WEIGHTS)]
     seen: list[int] = []
     done = run_fetch(server, tmp_path, progress=lambda now, total: seen.append(now))
@@ -217,7 +217,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(server: Server, tmp
     assert visible(tmp_path) == ["toy.pt", "toy.pt.json"]
 
 
-def test_a_second_run_goes_on_where_the_first_gave_up(server: Server, tmp_path: Path) -> None:
+def test_a_second_run_resumes_where_the_first_failed(server: Server, tmp_path: Path) -> None:
     server.moves = [sends(WEIGHTS, upto=1_200_000), sends(WEIGHTS, upto=0)]
     with pytest.raises(RootnoteError, match=r"in 4 attempts \(.*\); 1,200,000 bytes are kept; run the same command"):
         run_fetch(server, tmp_path)
@@ -227,7 +227,7 @@ def test_a_second_run_goes_on_where_the_first_gave_up(server: Server, tmp_path: 
     assert server.asked[-1] == ("/models/toy.pt", "bytes=1200000-", '"one"')
 
 
-def test_a_part_that_is_whole_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+def test_a_complete_part_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
     server.moves = [sends(WEIGHTS, upto=1_200_000), answers(404)]
     with pytest.raises(RootnoteError):
         run_fetch(server, tmp_path)
@@ -249,14 +249,14 @@ def test_a_part_that_is_whole_is_not_fetched_again(server: Server, tmp_path: Pat
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )
-def test_it_starts_again_where_resuming_cannot_be_trusted(
+def test_it_starts_again_if_resuming_is_not_safe(
     server: Server, tmp_path: Path, second: Move, why: str
 ) -> None:
     server.moves = [sends(OTHER, upto=1_000_000), second, sends(WEIGHTS, etag='"two"')]
     assert run_fetch(server, tmp_path).path.read_bytes() == WEIGHTS, why
 
 
-def test_without_a_strong_validator_nothing_is_taken_up(server: Server, tmp_path: Path) -> None:
+def test_without_a_strong_validator_nothing_is_resumed(server: Server, tmp_path: Path) -> None:
     server.moves = [sends(OTHER, upto=1_000_000, etag='W/"one"'), sends(WEIGHTS)]
     assert run_fetch(server, tmp_path).path.read_bytes() == WEIGHTS
     assert [asked for _, asked, _ in server.asked] == [None, None]
@@ -285,7 +285,7 @@ def test_without_a_strong_validator_nothing_is_taken_up(server: Server, tmp_path
         ),
     ],
 )
-def test_what_is_not_the_published_file_is_refused_and_leaves_nothing(
+def test_a_file_other_than_the_published_one_is_refused_and_deleted(
     server: Server, tmp_path: Path, move: Move, complaint: str
 ) -> None:
     server.moves = [move]
@@ -294,20 +294,20 @@ def test_what_is_not_the_published_file_is_refused_and_leaves_nothing(
     assert visible(tmp_path) == []
 
 
-def test_an_unstated_length_is_met_or_tried_again(server: Server, tmp_path: Path) -> None:
+def test_a_file_of_unknown_length_is_complete_or_retried(server: Server, tmp_path: Path) -> None:
     server.moves = [chunks(WEIGHTS[:1000], whole=False), chunks(WEIGHTS[:1000]), chunks(WEIGHTS)]
     assert run_fetch(server, tmp_path).path.read_bytes() == WEIGHTS
     assert len(server.asked) == 3
 
 
-def test_a_length_stated_too_long_of_an_unpinned_file_is_never_met(server: Server, tmp_path: Path) -> None:
+def test_an_unpinned_file_shorter_than_stated_is_refused(server: Server, tmp_path: Path) -> None:
     server.moves = [sends(WEIGHTS, stated=4_000_000)]
     with pytest.raises(RootnoteError, match="in 4 attempts"):
         run_fetch(server, tmp_path, "toy-unpinned")
     assert not (tmp_path / "toy-unpinned.pt").exists()
 
 
-def test_a_server_that_falls_silent_is_given_up(server: Server, tmp_path: Path) -> None:
+def test_a_stalled_server_times_out(server: Server, tmp_path: Path) -> None:
     server.moves = [stalls]
     with pytest.raises(RootnoteError, match=r"in 2 attempts \(timed out\)"):
         run_fetch(server, tmp_path, "toy-unpinned", attempts=2, timeout=0.1)
@@ -326,7 +326,7 @@ def test_a_mirror_must_speak_https_or_be_this_machine(server: Server, tmp_path: 
     assert visible(tmp_path) == []
 
 
-def test_an_unpinned_file_is_held_to_its_first_version(server: Server, tmp_path: Path) -> None:
+def test_an_unpinned_file_must_equal_its_first_version(server: Server, tmp_path: Path) -> None:
     first = run_fetch(server, tmp_path, "toy-unpinned")
     assert (first.pinned, first.sha256) == (False, sha256(WEIGHTS))
     assert run_fetch(server, tmp_path, "toy-unpinned").already_there
@@ -343,7 +343,7 @@ def test_an_unpinned_file_is_held_to_its_first_version(server: Server, tmp_path:
     assert run_fetch(server, tmp_path, "toy-unpinned").sha256 == sha256(OTHER)
 
 
-def test_an_unpinned_zip_must_be_one(server: Server, tmp_path: Path) -> None:
+def test_an_unpinned_zip_file_must_be_a_zip(server: Server, tmp_path: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("clmr_checkpoint_10000.pt", WEIGHTS)
@@ -358,7 +358,7 @@ def test_an_unpinned_zip_must_be_one(server: Server, tmp_path: Path) -> None:
     assert done.path.read_bytes() == packed.getvalue()
 
 
-def test_a_file_that_was_tampered_with_is_not_taken_for_there(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_was_tampered_with_is_refused(server: Server, tmp_path: Path) -> None:
     for name in ("toy", "toy-unpinned"):
         path = run_fetch(server, tmp_path, name).path
         path.write_bytes(OTHER)
@@ -367,7 +367,7 @@ def test_a_file_that_was_tampered_with_is_not_taken_for_there(server: Server, tm
         assert path.read_bytes() == OTHER
 
 
-def test_a_file_put_there_by_hand_is_taken(server: Server, tmp_path: Path) -> None:
+def test_a_file_placed_by_hand_is_used(server: Server, tmp_path: Path) -> None:
     for name in ("toy", "toy-unpinned"):
         (tmp_path / f"{name}.pt").write_bytes(WEIGHTS)
         assert run_fetch(server, tmp_path, name).already_there
@@ -433,7 +433,7 @@ def test_a_folder_that_cannot_be_written_is_named(server: Server, tmp_path: Path
         run_fetch(server, tmp_path / "file" / "folder")
 
 
-def test_spoilt_notes_of_a_part_are_no_hindrance(server: Server, tmp_path: Path) -> None:
+def test_a_damaged_record_of_a_part_is_ignored(server: Server, tmp_path: Path) -> None:
     for notes in ("{", "[]", json.dumps({"address": 1, "validator": 2, "total": "x"})):
         (tmp_path / "toy.pt.part").write_bytes(OTHER[:1000])
         (tmp_path / "toy.pt.part.json").write_text(notes)
@@ -443,7 +443,7 @@ def test_spoilt_notes_of_a_part_are_no_hindrance(server: Server, tmp_path: Path)
     assert {asked for _, asked, _ in server.asked} == {None}
 
 
-def test_published_digests_are_whole() -> None:
+def test_published_digests_are_complete() -> None:
     assert {name for name, one in CHECKPOINTS.items() if one.sha256 is None} <= {"clmr", "toy-unpinned"}
     for checkpoint in CHECKPOINTS.values():
         assert checkpoint.sha256 is None or len(bytes.fromhex(checkpoint.sha256)) == 32

@@ -160,7 +160,7 @@ def test_openvino_gives_the_same(clap: Clap, checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_clip_is_embedded_alike_alone_and_in_a_batch(clap: Clap) -> None:
+def test_a_clip_has_the_same_vector_alone_and_in_a_batch(clap: Clap) -> None:
     clips = sounds(3, 6)
     alone = np.concatenate([clap.embed(clip[None]) for clip in clips])
     together = clap.embed(clips)
@@ -177,7 +177,7 @@ def test_a_long_clip_is_the_mean_of_its_pieces(clap: Clap) -> None:
     assert clap.embed(clip).tobytes() == clap.embed(clip).tobytes(), "nothing is drawn at random"
 
 
-def test_how_clips_are_cut_and_filled() -> None:
+def test_long_clips_are_cut_and_short_clips_are_padded() -> None:
     second = SAMPLE_RATE
     assert pieces(3 * second) == [(0, 3 * second)]
     assert pieces(second // 2) == [(0, second // 2)]
@@ -197,7 +197,7 @@ def test_a_hugging_face_folder(clap: Clap, tiny: ClapAudioModelWithProjection, t
     clips = sounds(3, 2)
     assert load(ModelOptions(str(tmp_path), backend="torch")).embed(clips) == pytest.approx(clap.embed(clips), abs=1e-6)
     for file, change, complaint in (
-        ("preprocessor_config.json", {"frequency_min": 0}, r"wants frequency_min = 0, and clap's spectrogram has 50\."),
+        ("preprocessor_config.json", {"frequency_min": 0}, r"needs frequency_min = 0, but clap's spectrogram has 50\."),
         ("config.json", {"enable_fusion": True}, "fused CLAP, whose vectors depend on the batch"),
         ("config.json", {"model_type": "bert"}, "does not hold a CLAP model"),
     ):
@@ -212,7 +212,7 @@ def test_a_hugging_face_folder(clap: Clap, tiny: ClapAudioModelWithProjection, t
 
 
 @pytest.mark.slow
-def test_what_is_no_checkpoint_of_clap_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_other_files_than_clap_checkpoints_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     def refused(complaint: str, **options: Any) -> None:
         with pytest.raises(RootnoteError, match=complaint):
             load(ModelOptions(**options))
@@ -221,7 +221,7 @@ def test_what_is_no_checkpoint_of_clap_is_refused(checkpoint: Path, tmp_path: Pa
     refused("clap takes no windows", checkpoint=str(checkpoint), windows="mean")
     refused("the checkpoint .*none.pt is missing", checkpoint=str(tmp_path / "none.pt"))
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "other.pt")
-    refused("holds no audio branch of HTSAT-tiny or -base", checkpoint=str(tmp_path / "other.pt"))
+    refused("has no audio branch of HTSAT-tiny or -base", checkpoint=str(tmp_path / "other.pt"))
     (tmp_path / "torn.pt").write_bytes(checkpoint.read_bytes()[:100_000])
     refused(r"torn\.pt is not a checkpoint, or it is damaged", checkpoint=str(tmp_path / "torn.pt"))
     state = torch.load(checkpoint, weights_only=True)["state_dict"]

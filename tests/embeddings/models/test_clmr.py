@@ -226,7 +226,7 @@ def test_openvino_finds_the_same_neighbours(saved: Callable[[str], Path]) -> Non
     assert made[1].runtime()["backend"] == "openvino"
 
 
-def test_the_first_window_is_all_that_is_heard(saved: Callable[[str], Path]) -> None:
+def test_only_the_first_window_is_used(saved: Callable[[str], Path]) -> None:
     made = embedder(saved("plain"))
     clips = sounds(2)
     changed = clips.copy()
@@ -235,7 +235,7 @@ def test_the_first_window_is_all_that_is_heard(saved: Callable[[str], Path]) -> 
     assert made.settings()["windows"] == "first"
 
 
-def test_the_mean_of_windows_is_of_the_first_and_the_last(saved: Callable[[str], Path]) -> None:
+def test_the_mean_uses_the_first_and_last_windows(saved: Callable[[str], Path]) -> None:
     first, mean = embedder(saved("plain")), embedder(saved("plain"), "mean")
     clips = sounds(3)
     expected = (unit(first.embed(clips)) + unit(first.embed(clips[:, -WINDOW:]))) / 2
@@ -271,9 +271,9 @@ def refusal(content: Any, path: Path) -> str:
 
 def test_other_checkpoints_are_refused_by_name(weights: Weights, tmp_path: Path) -> None:
     other = {"spec_bn.weight": torch.ones(1), "layers.0.conv.weight": torch.ones(204, 1, 67, 7)}
-    assert "is not a checkpoint of clmr: it holds no encoder" in refusal(other, tmp_path / "musicnn.pth")
-    assert "it holds no encoder" in refusal([1, 2], tmp_path / "list.pt")
-    assert "it holds no encoder" in refusal({"pytorch-lightning_version": "1.0"}, tmp_path / "bare.ckpt")
+    assert "is not a checkpoint of clmr: it has no encoder" in refusal(other, tmp_path / "musicnn.pth")
+    assert "it has no encoder" in refusal([1, 2], tmp_path / "list.pt")
+    assert "it has no encoder" in refusal({"pytorch-lightning_version": "1.0"}, tmp_path / "bare.ckpt")
     lacking = plain(weights)
     del lacking["encoder.sequential.3.0.weight"]
     assert "it lacks 'sequential.3.0.weight'" in refusal(lacking, tmp_path / "lacking.pt")
@@ -285,10 +285,10 @@ def test_other_checkpoints_are_refused_by_name(weights: Weights, tmp_path: Path)
     assert "not finite" in refusal(spoilt, tmp_path / "spoilt.pt")
 
 
-def test_options_that_say_nothing_to_it_are_refused(saved: Callable[[str], Path]) -> None:
+def test_options_without_a_meaning_are_refused(saved: Callable[[str], Path]) -> None:
     with pytest.raises(RootnoteError, match=r"rootnote embeddings fetch clmr.*--checkpoint PATH"):
         load_embedder("clmr")
-    with pytest.raises(RootnoteError, match="clmr knows no windows 'last'; choose 'first' or 'mean'"):
+    with pytest.raises(RootnoteError, match="clmr has no windows 'last'; choose 'first' or 'mean'"):
         embedder(saved("plain"), "last")
 
 

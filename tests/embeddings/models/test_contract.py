@@ -49,7 +49,7 @@ def run_embed(folder: Path, out: Path, *options: str, embedder: str = "logmel") 
 
 
 @pytest.mark.parametrize("name", sorted(EMBEDDERS))
-def test_every_embedder_keeps_its_promises(name: str) -> None:
+def test_every_embedder_meets_the_contract(name: str) -> None:
     try:
         embedder = load_embedder(name)
     except RootnoteError as error:
@@ -118,7 +118,7 @@ def test_wrong_embedders_are_refused(
 
 
 @pytest.mark.parametrize("change", ["gone", "changed", "spoilt"])
-def test_audio_that_is_gone_or_changed_is_named(tmp_path: Path, change: str) -> None:
+def test_missing_or_changed_audio_is_named(tmp_path: Path, change: str) -> None:
     for name in "ab":
         write(tmp_path / "music" / f"{name}.wav", melody(7))
     write_corpus(tmp_path / "corpus.parquet", cut(tmp_path / "music"))

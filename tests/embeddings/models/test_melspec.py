@@ -54,6 +54,6 @@ def test_silence_and_other_lengths_are_embedded(corpus):
 
 
 @pytest.mark.parametrize("options", [ModelOptions("x.pt"), ModelOptions(windows="mean"), ModelOptions(backend="torch")])
-def test_options_it_has_no_use_for_are_refused(options):
+def test_unsupported_options_are_refused(options):
     with pytest.raises(RootnoteError, match="melspec"):
         load_embedder("melspec", options)

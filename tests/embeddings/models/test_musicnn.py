@@ -211,7 +211,7 @@ def test_silence_has_a_vector(checkpoint: Path) -> None:
     assert np.isfinite(embedder(checkpoint).embed(np.zeros((1, WINDOW), np.float32))).all()
 
 
-def test_settings_hold_the_checkpoint(checkpoint: Path) -> None:
+def test_settings_contain_the_checkpoint(checkpoint: Path) -> None:
     made = embedder(checkpoint)
     assert made.settings()["checkpoint"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert made.runtime()["precision"] == "fp32"
@@ -241,7 +241,7 @@ def test_other_checkpoints_are_refused_by_name(weights: Weights, tmp_path: Path)
     assert "not finite" in refusal(spoilt, tmp_path / "spoilt.pt")
 
 
-def test_options_that_say_nothing_to_it_are_refused(checkpoint: Path) -> None:
+def test_options_without_a_meaning_are_refused(checkpoint: Path) -> None:
     with pytest.raises(RootnoteError, match=r"rootnote embeddings fetch musicnn.*--checkpoint PATH"):
         load_embedder("musicnn")
     with pytest.raises(RootnoteError, match="musicnn takes no windows; leave it out"):

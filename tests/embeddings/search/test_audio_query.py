@@ -81,7 +81,7 @@ def collage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(path, np.concatenate([*parts, melody(13, 2)[: 2 * RATE]]))
 
 
-def test_a_collage_is_taken_apart_into_tracks_and_places(music: Path, collage: Path) -> None:
+def test_the_tracks_and_positions_in_a_collage_are_found(music: Path, collage: Path) -> None:
     found = found_by(music, collage, "--top", 3)
     assert (found["clips"], found["silent_clips"], found["embedder"], found["exact"]) == (2, 1, "logmel", True)
     first, second, third = found["tracks"]
@@ -99,7 +99,7 @@ def test_a_collage_is_taken_apart_into_tracks_and_places(music: Path, collage: P
     assert (first["artist"], second["artist"]) == ("Anna", "Anna")
 
 
-def test_the_table_names_tracks_as_they_are_written(music: Path, collage: Path) -> None:
+def test_the_table_shows_track_names_unchanged(music: Path, collage: Path) -> None:
     said = run_search(music, collage).stdout
     assert "2 clips of" in said
     assert "(1 silent left out)" in said
@@ -115,7 +115,7 @@ def test_clips_may_overlap_and_be_of_any_format(music: Path, collage: Path, tmp_
     assert {(match["query_start_s"], match["track_start_s"]) for match in best["matches"]} == {(0, 0), (3, 3)}
 
 
-def test_a_clip_of_just_the_length_counts(music: Path, tmp_path: Path) -> None:
+def test_a_clip_of_exactly_the_length_counts(music: Path, tmp_path: Path) -> None:
     exact = write(tmp_path / "exact.wav", melody(13, 4)[: 3 * RATE])
     assert found_by(music, exact)["tracks"][0]["path"] == "04.wav"
     short = write(tmp_path / "short.wav", melody(2.9, 4))
@@ -196,7 +196,7 @@ class Toy(LogMel):
         return self._settings
 
 
-def test_what_the_vectors_were_made_with_is_required(
+def test_the_settings_of_the_vectors_are_required(
     music: Path, collage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(EMBEDDERS, "toy", f"{__name__}:Toy")
@@ -269,7 +269,7 @@ MADE = Provenance("vectors", {"embedder": "none"}, {"corpus": "one"})
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_scores_are_exact_and_recall_is_what_it_says(tmp_path: Path, kind: Kind, dtype: str) -> None:
+def test_scores_are_exact_and_the_stated_recall_is_correct(tmp_path: Path, kind: Kind, dtype: str) -> None:
     vectors = clustered(2500).astype(dtype)
     index = open_index(tmp_path / "v.npy", vectors, MADE, kind=kind)
     queries = clustered(2600)[2500:]
@@ -295,7 +295,7 @@ def test_scores_are_exact_and_recall_is_what_it_says(tmp_path: Path, kind: Kind,
     assert index.recall[10] >= 0.95
 
 
-def test_lists_that_hold_too_few_are_made_up_for(tmp_path: Path) -> None:
+def test_too_few_rows_in_the_searched_lists_are_completed(tmp_path: Path) -> None:
     vectors = clustered(4000)
     index = replace(open_index(tmp_path / "v.npy", vectors, MADE, kind="ivf"), effort=1)
     exact, found = nearest(vectors, vectors[:50], 500), index.nearest(vectors[:50], 500)
@@ -304,7 +304,7 @@ def test_lists_that_hold_too_few_are_made_up_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["bytes", "truncated", "gone", "notes", "notes gone", "other vectors", "hostile"])
-def test_an_index_that_is_not_ours_is_built_again(tmp_path: Path, spoil: str) -> None:
+def test_a_stale_or_damaged_index_is_built_again(tmp_path: Path, spoil: str) -> None:
     path, vectors, provenance = tmp_path / "v.npy", clustered(300), MADE
     assert open_index(path, vectors, provenance).built_now
     assert not open_index(path, vectors, provenance).built_now
@@ -342,14 +342,14 @@ def test_tiny_corpora_have_an_index_too(tmp_path: Path, count: int, kind: Kind) 
     assert index.nearest(vectors, 1).rows[:, 0].tolist() == list(range(count))
 
 
-def test_an_index_of_bad_vectors_or_in_a_bad_place_is_one_sentence(tmp_path: Path) -> None:
+def test_errors_of_building_an_index_are_one_sentence(tmp_path: Path) -> None:
     vectors = clustered(50)
     vectors[7, 3] = np.nan
     with pytest.raises(RootnoteError, match="not finite"):
         open_index(tmp_path / "v.npy", vectors, MADE)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(RootnoteError, match=r"v\.hnsw\.faiss cannot be written .*; make room, or leave --approximate"):
+    with pytest.raises(RootnoteError, match=r"v\.hnsw\.faiss cannot be written .*; free some space, or leave --approximate"):
         open_index(tmp_path / "file" / "v.npy", clustered(50), MADE)
 
 

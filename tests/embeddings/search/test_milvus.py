@@ -107,7 +107,7 @@ def test_vectors_of_half_precision_too(store: str, tmp_path: Path) -> None:
     same(nearest_in(store, OURS, mapped, clustered(1, 5), 20), nearest(half.astype(np.float32), clustered(1, 5), 20))
 
 
-def test_every_row_can_be_asked_for(store: str) -> None:
+def test_k_can_be_all_rows(store: str) -> None:
     vectors = clustered(2, 40)
     same(nearest_in(store, OURS, vectors, vectors[:3], 40), nearest(vectors, vectors[:3], 40))
 
@@ -119,14 +119,14 @@ def duplicated() -> npt.NDArray[np.float32]:
     return vectors
 
 
-def test_equal_scores_at_the_last_place_are_told_apart_by_their_rows(store: str) -> None:
+def test_ties_at_the_last_place_are_broken_by_row(store: str) -> None:
     vectors = duplicated()
     found = nearest_in(store, OURS, vectors, vectors[4:7], 30)
     assert found.rows[1].tolist() == [5, *range(100, 129)]
     assert found.scores.tobytes() == nearest(vectors, vectors[4:7], 30).scores.tobytes()
 
 
-def test_more_equal_scores_than_milvus_gives_are_settled_by_the_file(
+def test_more_ties_than_milvus_returns_are_resolved_from_the_file(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
@@ -145,7 +145,7 @@ def test_more_equal_scores_than_milvus_gives_are_settled_by_the_file(
     assert (vectors[found.rows[0]] == vectors[5]).all() and len(set(found.rows[0].tolist())) == 30
 
 
-def test_filling_goes_on_where_it_was_broken_off(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_filling_continues_where_it_stopped(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clustered()
     with pytest.raises(KeyboardInterrupt):
         put_vectors(own, vectors, OURS, progress=Steps(stop_after=3))
@@ -167,7 +167,7 @@ def test_filling_goes_on_where_it_was_broken_off(own: str, monkeypatch: pytest.M
     same(nearest_in(own, OURS, vectors, vectors[:5], 20), nearest(vectors, vectors[:5], 20))
 
 
-def test_a_store_that_goes_away_midway_keeps_what_was_copied(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_disappears_midway_keeps_copied_rows(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(milvus_store, "_CALL_SECONDS", 2)
     vectors = clustered()
 
@@ -214,7 +214,7 @@ def test_nothing_is_lost_when_filling_is_killed(tmp_path: Path) -> None:
     assert again.seen[0] == 2 * BLOCK
 
 
-def test_a_half_filled_collection_with_a_gap_is_started_again(own: str) -> None:
+def test_a_partial_collection_with_a_gap_is_refilled(own: str) -> None:
     vectors = clustered()
     with pytest.raises(KeyboardInterrupt):
         put_vectors(own, vectors, OURS, progress=Steps(stop_after=3))
@@ -228,7 +228,7 @@ def test_a_half_filled_collection_with_a_gap_is_started_again(own: str) -> None:
     same(nearest_in(own, OURS, vectors, vectors[8:14], 20), nearest(vectors, vectors[8:14], 20))
 
 
-def test_other_vectors_have_a_collection_of_their_own(own: str) -> None:
+def test_other_vectors_get_another_collection(own: str) -> None:
     vectors, other = clustered(), clustered(9)
     put_vectors(own, vectors, OURS)
     newer = Provenance("vectors", {"embedder": "test"}, {"corpus": "two"})
@@ -240,7 +240,7 @@ def test_other_vectors_have_a_collection_of_their_own(own: str) -> None:
     same(nearest_in(own, OURS, vectors, vectors[:5], 20), nearest(vectors, vectors[:5], 20))
 
 
-def test_a_collection_that_is_not_ours_is_refused(own: str) -> None:
+def test_a_collection_with_another_schema_is_refused(own: str) -> None:
     vectors = clustered()
     put_vectors(own, vectors, OURS)
     with looking_into(own) as client:
@@ -256,7 +256,7 @@ def test_a_collection_that_is_not_ours_is_refused(own: str) -> None:
         nearest_in(own, OURS, vectors, vectors[:2], 3)
 
 
-def test_rows_that_are_not_the_files_are_noticed(store: str) -> None:
+def test_rows_that_differ_from_the_file_are_detected(store: str) -> None:
     vectors = clustered(4)
     put_vectors(store, vectors, OURS)
     spoilt = vectors.copy()
@@ -299,7 +299,7 @@ def test_a_store_that_does_not_answer_is_named_without_its_password() -> None:
     assert "--store" in str(caught.value)
 
 
-def test_a_listener_that_is_no_milvus_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_other_than_milvus_fails_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(milvus_store, "_CONNECT_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
@@ -309,7 +309,7 @@ def test_a_listener_that_is_no_milvus_is_given_up_soon(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("store", ["vectors.db", "milvus:vectors.sqlite", "milvus:http://", "faiss:vectors.db"])
-def test_a_store_that_is_none_is_refused(store: str) -> None:
+def test_an_invalid_store_is_refused(store: str) -> None:
     with pytest.raises(RootnoteError, match=r"give milvus:FILE\.db or milvus:http://HOST:PORT\.$"):
         put_vectors(store, clustered(), OURS)
 
