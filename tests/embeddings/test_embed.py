@@ -181,9 +181,7 @@ def test_a_value_that_is_not_finite_is_traced_to_its_clip(music: Path, tmp_path:
         embed(music, Spoilt(), tmp_path / "v.npy")
 
 
-def test_a_full_disk_is_refused_before_the_work(
-    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_refused_before_the_work(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
     embedder = Plain()

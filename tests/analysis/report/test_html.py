@@ -214,9 +214,7 @@ def test_an_export_in_the_rehearsal_folder_counts_as_a_rehearsal(tmp_path: Path)
         ("other.csv", "a,b\n1,2\n", "lacks the column"),
     ],
 )
-def test_a_study_that_cannot_be_compared_is_refused(
-    tmp_path: Path, name: str, content: str | None, words: str
-) -> None:
+def test_a_study_that_cannot_be_compared_is_refused(tmp_path: Path, name: str, content: str | None, words: str) -> None:
     if content is not None:
         (tmp_path / name).write_text(content, encoding="utf-8")
     result = run(one_embedder(), tmp_path, "--compare", str(tmp_path / name))

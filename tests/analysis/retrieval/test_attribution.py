@@ -240,9 +240,7 @@ def run(corpus: Path, generated: Path, out: Path, *options: object):
     return call("analysis", "attribution", generated, *given, *options)
 
 
-def test_an_excerpt_is_located_and_the_prompts_seconds_are_excluded(
-    corpus, generated, tmp_path
-):
+def test_an_excerpt_is_located_and_the_prompts_seconds_are_excluded(corpus, generated, tmp_path):
     out = tmp_path / "out"
     done = run(corpus, generated, out, "--threshold", "0.9", "--by", "genre", "--examples", "2")
     assert done.exit_code == 0, (done.output, done.exception)

@@ -249,9 +249,7 @@ def test_a_complete_part_is_not_fetched_again(server: Server, tmp_path: Path) ->
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )
-def test_it_starts_again_if_resuming_is_not_safe(
-    server: Server, tmp_path: Path, second: Move, why: str
-) -> None:
+def test_it_starts_again_if_resuming_is_not_safe(server: Server, tmp_path: Path, second: Move, why: str) -> None:
     server.moves = [sends(OTHER, upto=1_000_000), second, sends(WEIGHTS, etag='"two"')]
     assert run_fetch(server, tmp_path).path.read_bytes() == WEIGHTS, why
 

@@ -198,7 +198,9 @@ def test_a_file_that_would_run_code_is_refused_without_running_it(new: bool, tmp
     assert mark.exists()
 
 
-def test_objects_that_a_trainer_saved_with_the_weights_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_that_a_trainer_saved_with_the_weights_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as only_here:
         made = trainer_objects(only_here)
         content = {

@@ -349,7 +349,9 @@ def test_errors_of_building_an_index_are_one_sentence(tmp_path: Path) -> None:
         open_index(tmp_path / "v.npy", vectors, MADE)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(RootnoteError, match=r"v\.hnsw\.faiss cannot be written .*; free some space, or leave --approximate"):
+    with pytest.raises(
+        RootnoteError, match=r"v\.hnsw\.faiss cannot be written .*; free some space, or leave --approximate"
+    ):
         open_index(tmp_path / "file" / "v.npy", clustered(50), MADE)
 
 

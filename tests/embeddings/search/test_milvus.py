@@ -126,9 +126,7 @@ def test_ties_at_the_last_place_are_broken_by_row(store: str) -> None:
     assert found.scores.tobytes() == nearest(vectors, vectors[4:7], 30).scores.tobytes()
 
 
-def test_more_ties_than_milvus_returns_are_resolved_from_the_file(
-    store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_ties_than_milvus_returns_are_resolved_from_the_file(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     propose = milvus_store.Collection.propose
 

@@ -110,7 +110,9 @@ def test_neither_ear_alone_has_the_pitch() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations([1, 2, 3]), level=st.floats(-40, -10), seed=seeds)
-def test_antiphase_is_equally_loud_in_each_ear_and_cancels_when_mixed(order: list[int], level: float, seed: int) -> None:
+def test_antiphase_is_equally_loud_in_each_ear_and_cancels_when_mixed(
+    order: list[int], level: float, seed: int
+) -> None:
     item = AntiphaseItem(order[0], order[1], level, seed)
     for number, sound in enumerate(intervals(item), start=1):
         expected = level - (6 if number == item.soft else 0)

@@ -215,9 +215,7 @@ def test_boto3_is_not_imported_for_a_folder(study: Study) -> None:
     subprocess.run([sys.executable, "-c", program, str(study.folder)], check=True, timeout=60)
 
 
-def test_the_hosts_policy_allows_reading_only(
-    bucket: Bucket, study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hosts_policy_allows_reading_only(bucket: Bucket, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """The policy as docs/deploy.md gives it, for the credentials of the web host."""
     publish(study)
     document = (Path(__file__).parents[3] / "docs/deploy.md").read_text("utf-8")
