@@ -1,4 +1,4 @@
-"""The demo: its music, and the whole job through the public commands."""
+"""The demo: its music, and a complete run through the public commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embedding a corpus: nothing finished is lost, whatever breaks off, and the file is the same in the end."""
+"""Embedding a corpus: finished batches survive interruptions, and the final file is the same."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Spectrum:
 
 
 class Plain(Spectrum):
-    """The same without a fit."""
+    """The same without fitting."""
 
     dim = 20
 

@@ -1,4 +1,4 @@
-"""Artefacts: provenance travels with the file, staleness is named, nothing is left half-written."""
+"""Artefacts: provenance is stored in the file, stale files are named, and no file is half-written."""
 
 from __future__ import annotations
 

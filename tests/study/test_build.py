@@ -26,13 +26,13 @@ RATE = 22_050
 
 
 def process(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """A process of its own, as a person starts it."""
+    """Run the command in a separate process, like a user."""
     command = [sys.executable, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def write_music(folder: Path, tracks: int, seconds: float = 24, seed: int = 1) -> None:
-    """Tracks of tones over noise that lie more or less far apart, in graded steps."""
+    """Write tracks of tones over noise with graded similarities."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * RATE)) / RATE
@@ -62,7 +62,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small(study: Path) -> None:
-    """Sizes that a small corpus meets."""
+    """Set sizes that a small corpus can provide."""
     edit(study, 'kind = "paper" ', 'kind = "paper"\nprompts = 6\nlisteners = 6\ntrials = 6 ')
     edit(study, "half_width = 0.02", "half_width = 0.03")
 
@@ -76,7 +76,7 @@ def edit(study: Path, old: str, new: str) -> None:
 
 @pytest.fixture
 def study(built: Path, tmp_path: Path) -> Path:
-    """A copy of the built study that a test may spoil."""
+    """A copy of the built study that a test may change."""
     shutil.copytree(built.parent, tmp_path / "copy", copy_function=shutil.copy2)
     return tmp_path / "copy" / "study"
 

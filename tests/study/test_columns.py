@@ -1,4 +1,4 @@
-"""The columns of the study's tables are described once, and every table follows from it."""
+"""The columns of the study's tables are defined once, and every table uses this definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rootnote analysis beside`: the paper's tables and Figure 1 with ours in one page."""
+"""`rootnote analysis beside`: the paper's tables and Figure 1 and your results on one page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.analysis.retrieval.corpus import call
 
 
 def cells() -> list[dict[str, object]]:
-    """Two embedders on the paper's grids, "near" found within every range that the paper gives, "far" nowhere."""
+    """Two embedders at the paper's levels: "near" is found in every range that the paper gives, "far" never."""
     rows = []
     for one in (one for one in PERTURBATIONS.values() if one.in_paper and one.name != "mashup-outside"):
         ranges = [claim for claim in claims() if claim.perturbation == one.name]

@@ -20,13 +20,13 @@ from tests.paper_study import make_study
 
 
 def exact_power(n: int, rate: float) -> float:
-    """Of the two-sided exact binomial test at 5 %, from scipy alone."""
+    """The power of the two-sided exact binomial test at 5 %, from scipy alone."""
     rejected = [k for k in range(n + 1) if binomtest(k, n, 0.5).pvalue < 0.05]
     return float(binom.pmf(rejected, n, rate).sum())
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.617, 0.7])
-def test_without_variances_power_is_the_binomials(rate: float) -> None:
+def test_without_variances_power_is_that_of_the_binomial_test(rate: float) -> None:
     layout = layout_of_design(DesignConfig(), 15, seed=3)
     found = simulate(layout, Assumptions((rate,) * 6, 0, 0, 0), seed=1, simulations=40_000)
     for pair in found.pairs:
@@ -69,7 +69,7 @@ def test_with_random_effects_only_the_two_way_test_keeps_its_level() -> None:
     assert np.mean([pair.exact for pair in kept.pairs]) == pytest.approx(0.042, abs=0.01)
 
 
-def test_resized_lists_are_the_schedules_own() -> None:
+def test_resized_lists_are_those_of_the_schedule() -> None:
     layout = layout_of_design(DesignConfig(), 15, seed=1)
     for number in (1, 40, 90, 200):
         other = layout.resized(number)
@@ -109,7 +109,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def power(monkeypatch: pytest.MonkeyPatch, study: Path) -> Callable[..., str]:
-    """What `rootnote analysis power` prints in the folder of the study."""
+    """The output of `rootnote analysis power` in the folder of the study."""
     monkeypatch.chdir(study.parent)
 
     def run(*args: str) -> str:
@@ -152,7 +152,7 @@ def test_before_the_build_the_design_is_simulated(power: Callable[..., str], tmp
         (("--simulations", "1000000", "--listeners", "5000"), "lower --simulations"),
     ],
 )
-def test_a_wrong_question_is_one_sentence(power: Callable[..., str], args: tuple[str, ...], words: str) -> None:
+def test_a_wrong_option_is_one_sentence(power: Callable[..., str], args: tuple[str, ...], words: str) -> None:
     with pytest.raises(RootnoteError, match=re.escape(words)):
         power("my-study", *args)
 

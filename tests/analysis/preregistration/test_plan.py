@@ -1,4 +1,4 @@
-"""Freezing a plan, and what every later report says of it and of the file it was given."""
+"""Freezing a plan, and what later reports say about the plan and the file of responses."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def study(built: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
+    """A copy that a test may change."""
     shutil.copytree(built, tmp_path / "my-study")
     return tmp_path / "my-study"
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The result of a command."""
 
     returncode: int
     stdout: str
@@ -152,7 +152,7 @@ def test_only_a_built_study_can_be_frozen(study: Path, run: Callable[..., Done])
 
 
 def answer(folder: Path, **changes: Any) -> Path:
-    """An export of everybody's answers, all to the planned number."""
+    """An export with the planned number of answers from every listener."""
     plan = read_plan(load_study(folder))
     rows = [
         {
@@ -176,7 +176,7 @@ def answer(folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture
 def report(run: Callable[..., Done], tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """What a report says of the plan; its page is at tmp_path/out."""
+    """What a report says about the plan; its page is at tmp_path/out."""
 
     def command(responses: Path, *args: str) -> dict[str, Any]:
         done = run("analysis", "report", responses, "--out", tmp_path / "out", "--json", *args)

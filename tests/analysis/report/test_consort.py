@@ -1,4 +1,4 @@
-"""The flow of participants adds up, from whatever files there are."""
+"""The participant flow adds up, whatever files are available."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def make_files(folder: Path, people: list[tuple[str, bool, int]], arrived: int = 0) -> Path:
-    """Responses of those who came so far (four trials, a catch trial), listeners.csv and export.json."""
+    """Responses of those who started the trials (four trials, a catch trial), listeners.csv and export.json."""
     rows, listed = [], []
     for number, (state, attentive, fast) in enumerate([("finished", True, 0), *people]):
         passed = state not in ("screened_out", "consented", "technical")
@@ -52,7 +52,7 @@ def make_files(folder: Path, people: list[tuple[str, bool, int]], arrived: int =
 
 
 def number_of(text: str) -> int:
-    """The listeners in "3 and 14 responses"; a line of responses alone has none."""
+    """The number of listeners in "3 and 14 responses"; 0 in a line with responses only."""
     first = text.split(" and ")[0]
     return 0 if "response" in first else int(first.replace(",", ""))
 

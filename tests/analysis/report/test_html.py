@@ -1,4 +1,4 @@
-"""The report: everything in it, from responses that hold everything and from such as hold next to nothing."""
+"""The report: every part, from responses with all columns and from responses with almost none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from study.export_manifest import write_manifest
 
 
 def full(seed: int = 3) -> pd.DataFrame:
-    """Two embedders, the paper's schedule, with catches, a repeat, sides, times and people who failed the prescreen."""
+    """Two embedders, the paper's schedule, catch and repeat trials, sides, times, and some failed prescreens."""
     rng = np.random.default_rng(seed)
     rows = []
     for embedder, centres in (("CLAP", (0.95, 0.88, 0.81, 0.51)), ("CLMR", (0.87, 0.78, 0.69, 0.15))):

@@ -24,7 +24,7 @@ DEVICES = ("headphones", "loudspeakers", "")
 
 
 def answers() -> pd.DataFrame:
-    """Forty listeners; the odd ones used a telephone."""
+    """Forty listeners; those with odd numbers used a phone."""
     frame = one_embedder()
     frame = frame[frame["assignment"].isin([f"CLAP{number}" for number in range(40)])]
     odd = frame["assignment"].str.removeprefix("CLAP").astype(int) % 2 == 1
@@ -98,7 +98,7 @@ def test_without_the_option_nothing_is_added(tmp_path: Path) -> None:
 
 
 class MedianTime(ReportSection):
-    """A section as someone would add one."""
+    """An example of a section that a user might add."""
 
     template = "methods.html.j2"
 

@@ -1,4 +1,4 @@
-"""Rules of exclusion against a plain reading of each, one listener at a time; and through the command."""
+"""Exclusion rules compared with a direct implementation of each, and through the command."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ run = st.tuples(
 
 
 def rows_of(made: list[Any]) -> list[Row]:
-    """Runs as rows of a file: an assignment each, positions from 1, a minute when it was begun."""
+    """Runs as rows of a file: one assignment each, positions from 1, and a start time."""
     rows: list[Row] = []
     for number, (listener, answers, screened, done, minute) in enumerate(made):
         for position, one in enumerate(answers, start=1):
@@ -100,7 +100,7 @@ def plainly_left_out(rows: list[Row], rule: str) -> list[bool]:
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(made=st.lists(run, min_size=1, max_size=6), order=st.randoms(use_true_random=False))
-def test_each_rule_and_all_together_equal_a_plain_reading(made: list[Any], order: Any) -> None:
+def test_each_rule_and_all_together_equal_a_direct_implementation(made: list[Any], order: Any) -> None:
     rows = rows_of(made)
     order.shuffle(rows)
     frame = pd.DataFrame(rows)
@@ -124,7 +124,7 @@ def test_each_rule_and_all_together_equal_a_plain_reading(made: list[Any], order
         "listener"].nunique()  # fmt: skip
 
 
-def test_study_toml_and_the_analysis_know_the_same_rules() -> None:
+def test_study_toml_and_the_analysis_have_the_same_rules() -> None:
     assert tuple(RULES) == EXCLUSION_RULES
 
 
@@ -173,7 +173,7 @@ def write(path: Path, rows: list[Row]) -> Path:
 
 
 def study_rows() -> list[Row]:
-    """Ten good listeners of eight scored trials, one always on side A, one who answers at once."""
+    """Ten good listeners with eight scored trials, one who always chooses side A, one who answers immediately."""
     rows = []
     for person in range(12):
         for position in range(1, 9):
@@ -192,7 +192,7 @@ def study_rows() -> list[Row]:
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The result of a command."""
 
     returncode: int
     stdout: str
@@ -276,7 +276,7 @@ def test_missing_values_of_r_and_pandas_are_read(tmp_path: Path) -> None:
     assert read.frame["agreed"].sum() == sum(row["agreed"] for row in study_rows())
 
 
-def test_folders_and_files_beyond_memory_are_refused(tmp_path: Path) -> None:
+def test_folders_and_too_large_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(RootnoteError, match=r"folder\.csv is a directory"):
         read_responses(tmp_path / "folder.csv")
@@ -293,7 +293,7 @@ def test_rules_that_leave_no_response_are_an_error(tmp_path: Path, report: Calla
     assert "no response left to analyse (answered in less than 8.1 s: 96)" in done.stderr
 
 
-def test_the_documentation_runs(
+def test_the_code_in_the_documentation_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (Path(__file__).parents[3] / "docs" / "analysis.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What is refused, in one sentence, with nothing written."""
+"""Invalid responses are refused in one sentence, and nothing is written."""
 
 from __future__ import annotations
 

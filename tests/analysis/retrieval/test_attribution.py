@@ -1,4 +1,4 @@
-"""Tables 2 and 3 and influence from planted similarities, by hand; and the command on pieces of the corpus itself."""
+"""Tables 2 and 3 and influence from constructed similarities, computed by hand; and the command on real pieces."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TRACKS = np.repeat(np.arange(3), 2)
 
 
 def planted() -> Attributed:
-    """Two generations of two clips and one of one, whose similarities with six clips were written down."""
+    """Two generations with two clips and one with one clip, with given similarities to six clips."""
     scores = np.array(
         [
             [0.95, 0.10, 0.90, 0.20, 0.00, 0.30],  # generation 0
@@ -218,7 +218,7 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def generated(corpus: Path, tmp_path: Path) -> Path:
-    """Three generations: an excerpt of track 3 after a prompt of track 0; something else; one that is broken."""
+    """Three generations: an excerpt of track 3 after a prompt from track 0; other music; a damaged file."""
     folder = tmp_path / "generated"
     prompt, other = (soundfile.read(corpus / "music" / f"{number}.flac")[0] for number in (0, 3))
     rate = 44_100

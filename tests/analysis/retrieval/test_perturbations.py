@@ -1,4 +1,4 @@
-"""Each perturbation does to a sound what its name says, and nothing else."""
+"""Each perturbation changes a sound as its name says, and in no other way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def tone(hertz: float, samples: int = LENGTH) -> np.ndarray:
 
 
 def music(seed: int, samples: int = LENGTH + int(AHEAD_SECONDS * RATE)) -> np.ndarray:
-    """Noise of a falling spectrum, in bursts: something with an onset to align by."""
+    """Bursts of noise with a falling spectrum, whose onsets allow alignment."""
     rng = np.random.default_rng(seed)
     sound = scipy.signal.lfilter([1], [1, -0.97], rng.standard_normal(samples))
     bursts = np.repeat(rng.uniform(0.1, 1, samples // 4410 + 1), 4410)[:samples]
@@ -43,7 +43,7 @@ def peak_hertz(samples: np.ndarray) -> float:
 
 
 def lag(samples: np.ndarray, of: np.ndarray) -> int:
-    """By how many samples `samples` is later than `of`."""
+    """The delay of `samples` relative to `of`, in samples."""
     product = scipy.signal.correlate(samples, of, mode="full", method="fft")
     return int(product.argmax()) - (len(of) - 1)
 

@@ -117,7 +117,7 @@ def test_a_hit_is_a_rank_of_at_most_k():
 
 
 def test_the_checkpoint_in_study_toml_is_used(weights, tmp_path, monkeypatch):  # noqa: F811
-    """study.toml names weights beside it; the vectors were made with them, and no --checkpoint is given."""
+    """study.toml names weights in its folder; the vectors were made with them, and no --checkpoint is given."""
     make_corpus(tmp_path, tracks=2, seconds=4)
     made = call("study", "init", tmp_path / "study", "--audio", tmp_path / "music")
     assert made.exit_code == 0, made.output

@@ -1,4 +1,4 @@
-"""Scores against their formulas in float64, the line that is drawn, and copies found through the command."""
+"""Scores compared with their formulas in float64, the threshold, and copies found through the command."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_point_on_the_roc_is_the_best_allowed(rows, allowed):
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory) -> Path:
-    """Sixteen tracks to train on, and pieces of which half copy five seconds of one, in mp3."""
+    """Sixteen training tracks, and pieces in mp3, half of which copy five seconds of a track."""
     folder = make_corpus(tmp_path_factory.mktemp("replication"), tracks=16, seconds=18.2)
     for embedder in ("melspec",):
         options = ("--corpus", folder / "corpus.parquet", "--embedder", embedder, "--out", folder / f"{embedder}.npy")
@@ -203,7 +203,7 @@ def test_a_folder_of_training_music_is_indexed_once(music, tmp_path):
         (("--bins", "nowhere.json"), "nowhere.json is missing"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(music, tmp_path, options, sentence):
+def test_errors_are_one_sentence(music, tmp_path, options, sentence):
     result = run(music, tmp_path / "out", "--null", "10", *options)
     assert isinstance(result.exception, RootnoteError), result.output
     assert sentence in str(result.exception)

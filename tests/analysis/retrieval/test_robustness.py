@@ -1,4 +1,4 @@
-"""`rootnote analysis robustness` through the command line: found clips, resuming, and what cannot be done."""
+"""`rootnote analysis robustness` through the command line: found clips, resuming, and errors."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _die(task: object) -> None:
         (("--generations", "nowhere.csv"), "nowhere.csv cannot be read"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(corpus, tmp_path, options, sentence):
+def test_errors_are_one_sentence(corpus, tmp_path, options, sentence):
     done = run(corpus, tmp_path, *options)
     assert isinstance(done.exception, RootnoteError), done.output
     assert sentence in str(done.exception)

@@ -92,7 +92,7 @@ def test_totals_are_tested_without_correction() -> None:
 
 
 def shared_answers() -> pd.DataFrame:
-    """40 listeners, one answer each to a triplet that both embedders know; the second sees every tenth reversed."""
+    """40 listeners, one answer each to a triplet of both embedders; every tenth triplet is reversed for the second."""
     rows = []
     for i in range(40):
         clips, chosen = (f"a{i}", f"b{i}"), int(i % 4 > 0)

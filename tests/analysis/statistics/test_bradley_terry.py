@@ -1,4 +1,4 @@
-"""The listeners' scale: against an independent optimiser, scipy's correlation, and scores that were put in."""
+"""The listeners' scale compared with an independent optimiser, scipy's correlation, and known true scores."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_too_few_answers_are_reported() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("pairs", "bins"), [(BIN_PAIRS, 4), ([(1, 2), (1, 3), (2, 3)], 3), ([(1, 2), (2, 3)], 3)])
 def test_chance_is_rejected_as_often_as_it_should_be(pairs: list[tuple[int, int]], bins: int) -> None:
-    """Prompts of which three bins were heard have other correlations by chance than those of four."""
+    """Prompts with answers on three bins have another null distribution of the correlation than those with four."""
     rng = np.random.default_rng(bins)
     frame = answers([0, 0, 0, 0], prompts=8, each=5)
     heard = [f"{high}-{low}" for high, low in pairs]

@@ -1,4 +1,4 @@
-"""The psychometric curve: against a global optimiser, against simulated truth, and where the data give out."""
+"""The psychometric curve compared with a global optimiser and simulated truth, and with too little data."""
 
 from __future__ import annotations
 

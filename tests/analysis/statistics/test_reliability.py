@@ -1,4 +1,4 @@
-"""Reliability and bias: against published worked examples, libraries, and effects that were put in."""
+"""Reliability and bias compared with published examples, libraries, and simulated effects."""
 
 from __future__ import annotations
 

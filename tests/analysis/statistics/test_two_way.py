@@ -1,4 +1,4 @@
-"""Dependence: against independent computations, against simulated truth, and where the data give out."""
+"""Dependence compared with independent computations and simulated truth, and with too little data."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_interval_is_wilsons_with_another_quantile() -> None:
 
 
 def test_independent_answers_have_their_number_as_effective_n() -> None:
-    """Where nothing is shared the variance is that of the rate, so the interval is Wilson's but for t."""
+    """If no answers share a listener or prompt, the interval is Wilson's with a quantile of t."""
     rng = np.random.default_rng(3)
     frame = pd.DataFrame({"agreed": rng.integers(0, 2, 400), "listener": range(400), "prompt": range(400)})
     cell = dependence(frame)
@@ -86,7 +86,7 @@ def test_independent_answers_have_their_number_as_effective_n() -> None:
 
 
 def test_copies_do_not_increase_the_effective_n() -> None:
-    """Ten listeners who all answer alike on each of 30 prompts are worth 30 answers."""
+    """Ten listeners who give identical answers on 30 prompts have an effective n of 30."""
     rng = np.random.default_rng(4)
     answers = rng.integers(0, 2, 30)
     frame = pd.DataFrame(
@@ -297,7 +297,7 @@ def test_whatever_matrix_is_singular(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_sided_is_one_sided_throughout() -> None:
-    """What a star in Table 1 says and what is said of it below it are the same test."""
+    """The stars of Table 1 and the sentences below it come from the same test."""
     ones = [{"embedder": "m", "listener": f"l{i}", "prompt": f"p{i}", "bin_high": 1, "bin_low": 2} for i in range(100)]
     for agreed, words in ((59, "more agreement than chance after Holm’s correction; this"), (35, "no more agreement")):
         frame = pd.DataFrame(ones).assign(agreed=(np.arange(100) < agreed).astype(int))

@@ -1,4 +1,4 @@
-"""`rootnote embeddings cut`: whole clips of all usable files, in a definite order, and bad input by name."""
+"""`rootnote embeddings cut`: whole clips of all usable files in a fixed order, and errors that name bad input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding: every format, exact positions, and files that are not what they say."""
+"""Decoding: every format, exact positions, and files with a wrong or damaged content."""
 
 from __future__ import annotations
 

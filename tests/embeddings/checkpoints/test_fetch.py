@@ -1,4 +1,4 @@
-"""`rootnote embeddings fetch` against a server that breaks off, lies and changes its mind."""
+"""`rootnote embeddings fetch` with a server that breaks connections, states wrong lengths and changes its files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Move = Callable[[Any], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Makes the server's next move; the last one is made again and again."""
+    """Makes the server's next move; the last move is repeated."""
 
     protocol_version = "HTTP/1.1"
     server: Server
@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """`moves` are what it does with each request in turn; `asked` is what it was asked."""
+    """`moves` are its responses to each request in turn; `asked` has the requests."""
 
     daemon_threads = True
 
@@ -56,7 +56,7 @@ class Server(ThreadingHTTPServer):
         self.base = f"http://127.0.0.1:{self.server_port}/models"
 
     def handle_error(self, *_: object) -> None:
-        """A client that hangs up is part of the play."""
+        """Ignore clients that hang up, which the tests expect."""
 
 
 def sends(
@@ -105,7 +105,7 @@ def answers(code: int, **headers: str) -> Move:
 
 
 def from_the_start(handler: Handler) -> None:
-    """Call the whole file a part of it."""
+    """Send the whole file with the status of a partial response."""
     handler.send_response(206)
     handler.send_header("Content-Range", f"bytes 0-{len(WEIGHTS) - 1}/{len(WEIGHTS)}")
     handler.send_header("Content-Length", str(len(WEIGHTS)))

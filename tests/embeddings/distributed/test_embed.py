@@ -1,4 +1,4 @@
-"""A cluster writes the file that one machine writes, to the byte, whatever dies on the way."""
+"""A cluster writes the same bytes as one machine, even if workers or the driver die."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def dies_once(log: Path, name: str, options: ModelOptions) -> Spectrum:
 
 
 def _is_second_track(batch: Vectors) -> bool:
-    """A melody of its own loudness, see `music`."""
+    """The second track has another loudness, see `music`."""
     return bool((np.abs(batch).max(axis=1) > 0.9).any())
 
 
@@ -319,7 +319,7 @@ def test_a_killed_driver_loses_no_finished_shard(
 
 
 def kept(folder: Path) -> int:
-    """Finished shards: those that are merged, and those that wait."""
+    """The finished shards: merged ones and waiting ones."""
     merged = sum(max(0, path.stat().st_size - 128) // (SHARD * ROW) for path in folder.glob("v.*.part"))
     return merged + len(list(folder.glob("v.*.shards/0*.rows")))
 

@@ -1,4 +1,4 @@
-"""Backends give what the module gives, whatever the batch; checkpoint files are read and never run."""
+"""Backends give the same result as the module, whatever the batch; checkpoint files are read but never executed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def network() -> nn.Module:
 
 
 class Front(nn.Module):
-    """Loses everything unless it is done in float32."""
+    """A front end whose result is lost unless it runs in float32."""
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
         return (samples[:, None, None] - 1000) * 1000
@@ -93,7 +93,7 @@ def test_a_backend_records_its_settings() -> None:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
-    """What a machine has, to be changed by the test."""
+    """The features of the machine, which a test can change."""
     has = {"cuda": False, "openvino": True, "bf16": True}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has["cuda"])
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: has["openvino"] or None)

@@ -1,4 +1,4 @@
-"""CLAP: LAION's checkpoints, heard as LAION's code hears them."""
+"""CLAP: LAION's checkpoints give the same vectors as LAION's code."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def network(seed: int = 0, **config: Any) -> ClapAudioModelWithProjection:
 
 
 def laion_state(made: ClapAudioModelWithProjection, prefix: str = "module.") -> dict[str, torch.Tensor]:
-    """The state dict as LAION's trainer saves it: its own names, qkv in one, a text branch beside it."""
+    """The state dict as saved by LAION's trainer: its own names, qkv in one tensor, with a text branch."""
     found: dict[str, torch.Tensor] = {}
     state = made.state_dict()
     for name, tensor in state.items():
@@ -94,7 +94,7 @@ def clap(checkpoint: Path) -> Clap:
 
 
 def sounds(seconds: float, count: int, seed: int = 0) -> Vectors:
-    """Melodies and noises by turns."""
+    """Melodies and noises in turn."""
     rng = np.random.default_rng(seed)
     size = round(seconds * SAMPLE_RATE)
     noise = [rng.uniform(-1.2, 1.2, size).astype(np.float32) * rng.uniform(0.01, 1) for _ in range(count // 2)]
@@ -126,7 +126,7 @@ def test_equal_to_transformers_own(clap: Clap, tiny: ClapAudioModelWithProjectio
     ("model", "config"), [("HTSAT-tiny", {}), pytest.param("HTSAT-base", BASE, marks=pytest.mark.soak)]
 )
 def test_equal_to_the_published_package(model: str, config: dict[str, Any], tmp_path: Path) -> None:
-    """laion_clap 1.1.7's own `get_audio_embedding_from_data`, kept in a file that golden/make_laion_clap.py makes."""
+    """Compare with laion_clap 1.1.7's `get_audio_embedding_from_data`, stored by golden/make_laion_clap.py."""
     theirs = np.load(GOLDEN)[model]
     state = laion_state(ClapAudioModelWithProjection(ClapAudioConfig(**config)))
     for name, tensor in state.items():

@@ -1,4 +1,4 @@
-"""CLMR against a plain rebuild of the published layers in float64, in every published form of the weights.
+"""CLMR compared with a plain reimplementation of the published layers in float64, for every form of the weights.
 
 The weights are random, with statistics taken from music so that no layer saturates.
 """
@@ -101,7 +101,7 @@ def version_1(weights: Weights) -> dict[str, Any]:
 
 
 def lightning(weights: Weights) -> dict[str, Any]:
-    """A trainer's checkpoint: weights of the whole model beside everything else it keeps."""
+    """A trainer's checkpoint: weights of the whole model with everything else that it stores."""
     callback = sys.modules["pytorch_lightning.callbacks"].ModelCheckpoint
     return {
         "epoch": 10_000,
@@ -153,7 +153,7 @@ def cosines(ours: Vectors, theirs: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def reference(weights: Weights, clips: Vectors) -> npt.NDArray[np.float64]:
-    """The published layers in float64, in which no processor's way of adding shows."""
+    """The published layers in float64, which does not show differences in the order of summation."""
     exact = {name: tensor.double() for name, tensor in weights.items()}
     with torch.inference_mode():
         parts = [published_layers(exact, torch.from_numpy(clip[None, :WINDOW]).double()) for clip in clips]
@@ -168,7 +168,7 @@ ROUNDING = 4 * 11 * np.sqrt(3 * 512) * 2.0**-24
 
 
 def distances(ours: Vectors, theirs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Of each vector from the true one, in lengths of the true one."""
+    """The relative distance of each vector from the true one."""
     found: npt.NDArray[Any] = np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
     return found
 

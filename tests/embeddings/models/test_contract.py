@@ -1,4 +1,4 @@
-"""Every embedder's promises, `rootnote embeddings embed`, and what logmel must hear and not hear."""
+"""The contract of embedders, `rootnote embeddings embed`, and what logmel must and must not detect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MusiCNN against a plain rebuild of the published layers.
+"""MusiCNN compared with a plain reimplementation of the published layers.
 
 The weights are random, with statistics taken from music so that no layer saturates, in the older torch format that the
 public checkpoints have.

@@ -1,4 +1,4 @@
-"""The registry of embedders: one list, entry points of other packages, and what a missing library says."""
+"""The registry of embedders: one list, entry points of other packages, and the error for a missing library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rootnote embeddings search`: the tracks and places that audio resembles, exactly, or nearly with a kept index."""
+"""`rootnote embeddings search`: the tracks and positions that audio resembles, exact or with a stored index."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def collage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three seconds of track 2, three of track 7, three of silence and a rest of track 2."""
+    """Three seconds of track 2, three of track 7, three of silence, and the rest of track 2."""
     parts = [melody(13, 2)[3 * RATE : 6 * RATE], melody(13, 7)[9 * RATE : 12 * RATE], np.zeros(3 * RATE, np.float32)]
     path = tmp_path_factory.mktemp("query") / "collage.wav"
     return write(path, np.concatenate([*parts, melody(13, 2)[: 2 * RATE]]))

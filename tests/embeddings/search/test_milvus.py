@@ -1,6 +1,6 @@
-"""A Milvus store gives the neighbours that the file gives, to the byte, or says in a sentence why it cannot.
+"""A Milvus store gives the same bytes as a search of the file, or a one-sentence error.
 
-The store is the embedded one, spoken to by the same client as a cluster.
+The store is the embedded one, which uses the same client as a cluster.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def looking_into(store: str) -> Iterator[MilvusClient]:
 
 
 class Steps:
-    """A progress that notes what it is told, and may stop the work."""
+    """A progress function that records its calls and can stop the work."""
 
     def __init__(self, stop_after: int = 1 << 60) -> None:
         self.seen: list[int] = []
@@ -113,7 +113,7 @@ def test_k_can_be_all_rows(store: str) -> None:
 
 
 def duplicated() -> npt.NDArray[np.float32]:
-    """Rows 100 to 1,699 are row 5: nearest to it are 1,601 equal ones."""
+    """Rows 100 to 1,699 are copies of row 5, so 1,601 rows tie as nearest to it."""
     vectors = clustered(3)
     vectors[100:1700] = vectors[5]
     return vectors
@@ -278,7 +278,7 @@ def test_a_value_that_is_not_finite_is_not_copied(own: str) -> None:
         (0, "at least 1"),
     ],
 )
-def test_what_cannot_be_answered_is_refused(k: int, sentence: str) -> None:
+def test_invalid_queries_are_refused(k: int, sentence: str) -> None:
     vectors = clustered()
     with pytest.raises(RootnoteError, match=sentence):
         nearest_in("milvus:http://127.0.0.1:9", OURS, vectors, vectors[:2], k)

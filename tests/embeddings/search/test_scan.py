@@ -1,4 +1,4 @@
-"""The fused scan: the exact best rows, in both forms, on data that is easy and on data that is meant to break it."""
+"""The fused scan: the exact best rows, in both forms, on easy and on adversarial data."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_value_that_is_not_finite_is_named(form: Form, value: float) -> None:
 @pytest.mark.parametrize("kind", sorted(DATA))
 @pytest.mark.parametrize("k", [1, 300, 12_000])
 def test_the_torch_scan_finds_the_same(kind: str, k: int) -> None:
-    """What runs on a GPU, run on the processor."""
+    """The GPU's scan, run on the CPU."""
     vectors = DATA[kind]()
     queries = vectors[[0, 17, 29_999]]
     scores, rows = scan_on("cpu", vectors, queries, k)

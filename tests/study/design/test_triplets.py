@@ -1,4 +1,4 @@
-"""Triplets: every rule holds on corpora with tracks and duplicates."""
+"""Triplets: every rule is satisfied on corpora with tracks and duplicates."""
 
 from __future__ import annotations
 

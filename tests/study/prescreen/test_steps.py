@@ -1,4 +1,4 @@
-"""The prescreen's steps, on their rendered sounds as a browser gets them."""
+"""The prescreen's steps, tested on the rendered sounds that a browser gets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DEFAULT = config()
 
 
 def intervals(item: HugginsItem | AntiphaseItem) -> np.ndarray:
-    """The three intervals in their middle, [interval, sample, channel]: found by the silences between them."""
+    """The middles of the three intervals, [interval, sample, channel], located by the silences between them."""
     sound = item.render()
     loud = np.abs(sound).max(axis=1) > 0
     begins = np.flatnonzero(loud & ~np.concatenate([np.zeros(2000, bool), loud])[: len(loud)])
@@ -95,7 +95,7 @@ def _power(sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.slow
 def test_neither_ear_alone_has_the_pitch() -> None:
-    """Over many noises the power around 600 Hz in one ear is the same with the pitch and without."""
+    """Averaged over many noises, the power around 600 Hz in one ear is the same with and without the pitch."""
     rng = np.random.default_rng(11)
     powers: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(40):
@@ -182,7 +182,7 @@ def shares_right(step: str, hearing: Hearing, items: int, seed: int = 1) -> floa
 
 
 def passing(step: str, p: float) -> float:
-    """The rate of passing of somebody who answers each item rightly with probability p: the exact binomial."""
+    """The exact probability of passing if each item is answered correctly with probability p."""
     own = step_config(DEFAULT, step)
     once = stats.binom.sf(own.needed - 1, own.items, p)
     return float(1 - (1 - once) ** own.attempts)

@@ -1,4 +1,4 @@
-"""Stimuli: measured on the rendered files, by instruments of the tests' own."""
+"""Stimuli: measured on the rendered files with independent implementations."""
 
 from __future__ import annotations
 

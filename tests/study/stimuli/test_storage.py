@@ -1,4 +1,4 @@
-"""Stimuli in a bucket: uploaded once, whole and under names that say nothing; refusals in one sentence."""
+"""Stimuli in a bucket: uploaded once, complete and under random names; errors are one sentence."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_rendered_files_are_uploaded_under_random_names(bucket: Bucket, study: S
 
 
 def test_the_order_of_uploading_is_random(bucket: Bucket, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 tells when an object was written: that must not follow the corpus, where one album's clips are neighbours."""
+    """S3 reveals when an object was written; this must not follow the corpus, where clips of an album are adjacent."""
     order: list[str] = []
     monkeypatch.setattr(S3Storage, "holds", lambda self, stimulus: bool(order.append(self.key(stimulus))) or True)
     publish(study)
