@@ -43,16 +43,16 @@ def main() -> None:
         queries = near(centres, given.generations, rng)
         tracks = np.arange(given.clips) // 60
         nearest(vectors[:BLOCK], queries[:100], 10)  # so that numba compiles before the measurement
-        ours, product = [], []
+        own, product = [], []
         some = given.product_clips or given.clips
         with Memory() as memory:
             for _ in range(given.rounds):
-                ours.append(timed(lambda: attribute(vectors, queries, tracks)))
+                own.append(timed(lambda: attribute(vectors, queries, tracks)))
                 memory.stop()
                 product.append(timed(lambda: multiply(vectors[:some], queries)))
     print(f"{given.generations:,} generations, {given.clips:,} clips, {given.dim} dimensions")
     for index, clock in enumerate(("wall clock", "CPU")):
-        tables, alone = (statistics.median(one[index] for one in times) for times in (ours, product))
+        tables, alone = (statistics.median(one[index] for one in times) for times in (own, product))
         alone *= given.clips / some
         print(f"Tables 2 and 3: {tables:.1f} s {clock}; the product alone: {alone:.1f} s; {tables / alone:.2f} x")
     print(f"memory of the whole process, without pages of the mapped file: {memory.most / 2**20:.0f} MiB")

@@ -43,8 +43,8 @@ def main() -> None:
     levels = sum(len(one.levels) for one in chosen)
     print(f"{given.targets} targets x {levels} levels, {opened.subjects[0].name}, {cores()} cores")
     for index, clock in enumerate(("wall clock", "CPU")):
-        ours, peer = (statistics.median(one[index] for one in times) for times in (whole, alone))
-        print(f"end to end {ours:.1f} s {clock}; perturbing alone {peer:.1f} s: {peer / ours:.0%}")
+        own, peer = (statistics.median(one[index] for one in times) for times in (whole, alone))
+        print(f"end to end {own:.1f} s {clock}; perturbing alone {peer:.1f} s: {peer / own:.0%}")
 
 
 def now() -> tuple[float, float]:

@@ -148,7 +148,7 @@ def response_times(frame: pd.DataFrame) -> ResponseTimes | None:
 
 
 def prescreen_effect(everything: pd.DataFrame) -> PrescreenEffect | None:
-    """Agreement in scored trials by prescreen result (Fisher's test); None if no one who failed answered any."""
+    """Agreement in scored trials by prescreen result (Fisher's test); None if nobody continued after failing it."""
     if "passed_prescreen" not in everything:
         return None
     rows = everything[everything["kind"] == "scored"] if "kind" in everything else everything

@@ -158,7 +158,9 @@ def _with_one(plain: Dependence, y: Floats, listener: Ints, prompt: Ints) -> Dep
     groups = prompt if alone == "listener" else listener
     other, count = ("prompts", plain.prompts) if alone == "listener" else ("listeners", plain.listeners)
     if count == 1:
-        return replace(plain, fallback="There is one listener and one prompt, so nothing can be said about others.")
+        return replace(
+            plain, fallback="There is one listener and one prompt, so the result does not generalise to others."
+        )
     note = f"There is only one {alone}: the interval is about other {other}, not about other {alone}s."
     if plain.agreed in (0, plain.n):
         cautious = _unanimous(plain, count)

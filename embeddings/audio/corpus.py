@@ -237,7 +237,7 @@ def _read_metadata(path: Path | None, known: Sequence[str]) -> dict[str, Tags]:
     for number, row in enumerate(rows, start=2):
         name = (row["path"] or "").strip().removeprefix("./")
         if name not in files or name in described:
-            problem = "occurs twice" if name in described else "is not an audio file of the audio folder"
+            problem = "occurs twice" if name in described else "is not an audio file in the folder"
             raise DataError(f"{path}, row {number}: path '{name}' {problem}; correct or remove the row.")
         described[name] = Tags(**{tag: (row.get(tag) or "").strip() or None for tag in TAG_NAMES})
     return described

@@ -104,7 +104,7 @@ def download(
 def discard(part: Path) -> None:
     """Remove a part file and its record."""
     part.unlink(missing_ok=True)
-    _notes(part).unlink(missing_ok=True)
+    _record_path(part).unlink(missing_ok=True)
 
 
 def _client(address: str, timeout: float) -> httpx.Client:
@@ -242,20 +242,20 @@ def _length(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _notes(part: Path) -> Path:
+def _record_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
 def _write_notes(part: Path, now: _Kept) -> None:
     with _disk_errors(part):
-        _notes(part).write_text(json.dumps(asdict(now)), encoding="utf-8")
+        _record_path(part).write_text(json.dumps(asdict(now)), encoding="utf-8")
 
 
 def _read_notes(part: Path, address: str) -> _Kept:
     """The part file that can be resumed; empty if its record is missing, damaged, or for another address."""
     try:
-        noted = json.loads(_notes(part).read_text(encoding="utf-8"))
-        kept = _Kept(noted["address"], noted["validator"], noted["total"], _length(part))
+        record = json.loads(_record_path(part).read_text(encoding="utf-8"))
+        kept = _Kept(record["address"], record["validator"], record["total"], _length(part))
         usable = kept.address == address and (kept.total is None or kept.length <= kept.total)
     except (OSError, ValueError, KeyError, TypeError):
         return _Kept(address)

@@ -245,7 +245,7 @@ def _from_folder(folder: Path) -> tuple[nn.Module, str]:
 def _require_front_end(folder: Path) -> None:
     """Refuse a model that was trained on a spectrogram different from LAION's."""
     stated = _read_json(folder / "preprocessor_config.json")
-    ours = {
+    own = {
         "sampling_rate": SAMPLE_RATE,
         "fft_window_size": _FFT,
         "hop_length": _HOP,
@@ -253,7 +253,7 @@ def _require_front_end(folder: Path) -> None:
         "frequency_min": _LOWEST_HZ,
         "frequency_max": _HIGHEST_HZ,
     }
-    for name, value in ours.items():
+    for name, value in own.items():
         if name in stated and stated[name] != value:
             raise CheckpointError(f"{folder} needs {name} = {stated[name]}, but clap's spectrogram has {value:g}.")
 

@@ -29,7 +29,7 @@ from embeddings.search.milvus_store import Collection, opened
 
 LARGEST_K = 16_384  # the most neighbours that Milvus returns
 _UNION_ROWS, _QUERIES = 65_536, 256  # candidates that are scored again, and queries that are sent, at a time
-_NORM = 1.001  # the longest row: unit norm, but for the rounding of float16
+_NORM = 1.001  # the longest row: unit norm with rounding to float16
 
 
 def put_vectors(

@@ -82,10 +82,10 @@ def test_the_whole_demo_and_a_second_run(tmp_path: Path, demo_music: Path) -> No
     (folder / MARK).write_text('{"seed": 1}')  # as when the demo was interrupted after it had made the music
     for file in demo_music.iterdir():
         (folder / "music" / file.name).hardlink_to(file)
-    said = rootnote("demo", "--dir", str(folder)).stdout
-    assert "simulated" in said and "Bin 1" in said and "$ rootnote study build" in said
+    output = rootnote("demo", "--dir", str(folder)).stdout
+    assert "simulated" in output and "Bin 1" in output and "$ rootnote study build" in output
     report = folder / "rehearsal" / "report"
-    assert str(report / "report.html") in said.replace("\n", "")
+    assert str(report / "report.html") in output.replace("\n", "")
     pairs = json.loads((report / "table1.json").read_text())["logmel"]["pairs"]
     assert {pair: cell["n"] for pair, cell in pairs.items()} == dict.fromkeys(
         ("1-2", "1-3", "1-4", "2-3", "2-4", "3-4"), 150

@@ -155,8 +155,8 @@ def test_half_precision_needs_half_the_space(music: Path, tmp_path: Path) -> Non
     vectors, _ = read_vectors(half)
     assert vectors.dtype == np.float16
     assert np.asarray(vectors, np.float32) == pytest.approx(np.load(single), abs=1e-3)
-    noted = json.loads(half.with_suffix(".json").read_text())
-    assert noted["dtype"] == "float16" and noted["runtime"] == {"backend": "numpy"}
+    record = json.loads(half.with_suffix(".json").read_text())
+    assert record["dtype"] == "float16" and record["runtime"] == {"backend": "numpy"}
 
 
 def test_any_range_of_rows_is_the_same_as_in_the_whole(music: Path, tmp_path: Path) -> None:
@@ -238,8 +238,8 @@ def test_a_file_that_disappears_midway_is_named_and_finished_rows_are_kept(tmp_p
     with pytest.raises(RootnoteError, match=r"7\.wav cannot be decoded: no such file or directory"):
         embed(tmp_path, Removes(), out, workers=1)
     write(tmp_path / "music" / "7.wav", melody(12.5, 7))
-    noted = tmp_path / "corpus.parquet"
-    status = json.loads(read_corpus(noted)[0].schema.metadata[b"audio_files"])[7]
+    record = tmp_path / "corpus.parquet"
+    status = json.loads(read_corpus(record)[0].schema.metadata[b"audio_files"])[7]
     os.utime(tmp_path / "music" / "7.wav", ns=(status[2], status[2]))
     again = Plain()
     embed(tmp_path, again, out)

@@ -106,10 +106,10 @@ def test_tables_2_and_3_start_with_the_papers_rows() -> None:
     assert [(row.name, row.paper) for row in table2(found())] == [
         ("CLAP", True), ("CLMR", True), ("near", False), ("bare", False),
     ]  # fmt: skip
-    paper, ours = table3(found())
+    paper, own = table3(found())
     assert paper.thresholds == [0.875, 0.895, 0.915, 0.935, 0.955]
     assert [round(100 * share, 2) for share in paper.shares[1]] == [32.01, 19.29, 9.24, 3.17, 0.89]
-    assert (ours.thresholds, ours.shares[1], ours.intervals[0]) == ([0.8, 0.82], [0.4, 0.2], (0.2, 0.7))
+    assert (own.thresholds, own.shares[1], own.intervals[0]) == ([0.8, 0.82], [0.4, 0.2], (0.2, 0.7))
 
 
 def test_files_that_cannot_be_compared_are_refused(given: Path) -> None:

@@ -137,10 +137,10 @@ def test_the_command_simulates_the_schedule_that_will_run(power: Callable[..., s
 
 def test_before_the_build_the_design_is_simulated(power: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text('[study]\nname = "T"\n[corpus]\naudio = "m"\n[design]\nkind = "robust"\n')
-    said = power(str(tmp_path), "--simulations", "200", "--prompts", "300")
-    assert "The study is not built: a schedule over 900 prompts is assumed." in said
-    assert max(len(line) for line in said.splitlines()) <= 80
-    assert "…" not in said
+    text = power(str(tmp_path), "--simulations", "200", "--prompts", "300")
+    assert "The study is not built: a schedule over 900 prompts is assumed." in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text
 
 
 @pytest.mark.parametrize(

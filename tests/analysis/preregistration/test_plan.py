@@ -199,8 +199,8 @@ def test_a_report_that_follows_the_plan_says_so_and_prints_the_hash(
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert frozen in page
     assert "The analysis follows the frozen plan." in page
-    said = " ".join(run("analysis", "report", study / "responses.csv", "--out", tmp_path / "out").stdout.split())
-    assert frozen in said
+    output = " ".join(run("analysis", "report", study / "responses.csv", "--out", tmp_path / "out").stdout.split())
+    assert frozen in output
 
 
 def freeze_and(study: Path, run: Callable[..., Done]) -> Path:

@@ -143,7 +143,7 @@ ODD: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
     ),
     "one prompt": (lambda: one_embedder().query("prompt == 'p1'"), "only one prompt"),
     "empty cells": (lambda: one_embedder().query("bin_low == 2"), "There are no responses for bin pairs"),
-    "one answer": (lambda: one_embedder().query("assignment == 'CLAP1'").head(1), "nothing can be said about others"),
+    "one answer": (lambda: one_embedder().query("assignment == 'CLAP1'").head(1), "does not generalise about others"),
     "separable": (
         lambda: one_embedder().assign(agreed=lambda f: (f["prompt"] < "p3") * 1)[[*NEEDED, "trial", "kind"]],
         "separate the answers",
@@ -181,14 +181,14 @@ def test_a_rehearsal_is_marked_in_every_file(out: Path, tmp_path: Path) -> None:
     write_manifest(tmp_path, "S", "", "", [responses], {}, rehearsal=True)
     result = run(frame, tmp_path)
     assert result.exit_code == 0, result.output
-    said = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*.*")}
+    text = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*.*")}
     assert "the listeners are simulated" in result.output
-    assert "Simulated listeners.</strong> These responses come from a rehearsal" in said["report.html"]
-    assert "3 simulated listeners heard a prompt" in said["report.html"]
+    assert "Simulated listeners.</strong> These responses come from a rehearsal" in text["report.html"]
+    assert "3 simulated listeners heard a prompt" in text["report.html"]
     for name in ("table1.tex", "table1.md"):
-        assert "The listeners were simulated" in said[name]
-    assert json.loads(said["table1.json"])["m"]["rehearsed"] is True
-    assert json.loads(said["numbers.json"])["rehearsed"] is True
+        assert "The listeners were simulated" in text[name]
+    assert json.loads(text["table1.json"])["m"]["rehearsed"] is True
+    assert json.loads(text["numbers.json"])["rehearsed"] is True
     for path in out.glob("*.*"):
         assert "imulated" not in path.read_text(encoding="utf-8"), path
     assert json.loads((out / "numbers.json").read_text(encoding="utf-8"))["rehearsed"] is False

@@ -46,8 +46,8 @@ def test_scores_are_their_formulas(seed, parts, left_out):
     ordered = -np.sort(-exact, axis=1)
     distance = np.sqrt(2 - 2 * ordered[:, :9])
     width = 8 // parts
-    ours, theirs = queries.reshape(5, parts, width), vectors[kept].reshape(-1, parts, width)
-    products = np.einsum("qiw,rjw->qrij", ours.astype(float), theirs.astype(float))
+    own, reference = queries.reshape(5, parts, width), vectors[kept].reshape(-1, parts, width)
+    products = np.einsum("qiw,rjw->qrij", own.astype(float), reference.astype(float))
     expected = {
         "cosine": ordered[:, 0],
         "bias": ordered[:, 0] - 0.7 * ordered[:, :6].mean(axis=1),
@@ -165,7 +165,7 @@ def test_a_share_by_the_size_of_the_corpus(music, done, tmp_path):
     result = run(music, tmp_path, "--null", "20", "--compare", done / "replication.json", "--examples", "0")
     assert result.exit_code == 0, (result.output, result.exception)
     assert "By the size of the training corpus" in (tmp_path / "replication.html").read_text()
-    # Twenty pieces cannot draw a line at 1 %: nothing is flagged, and it is said.
+    # Twenty pieces cannot set a threshold for 1 %: nothing is flagged, and the page says so.
     assert "∞" in result.output
     assert json.loads((tmp_path / "replication.json").read_text())["verdicts"]["near-identical"] == 0
 

@@ -215,13 +215,13 @@ def test_no_interval_is_missing_or_infinite(kind: str) -> None:
         assert 0 <= pair.ci_low <= pair.marginal <= pair.ci_high <= 1
         assert math.isfinite(pair.error)
     assert all(0 <= low <= high <= 1 for low, high in boot.values())
-    said = " ".join([*(cell.fallback for cell in table), *model.notes])
+    output = " ".join([*(cell.fallback for cell in table), *model.notes])
     expected = {
         "all agree": "answers are the same", "one listener": "one listener", "one prompt": "one prompt",
         "separated by listener": "separate", "separated by prompt": "separate", "one pair perfect": "bins 1–4",
-        "one of each but two agree": "nothing can be said",
+        "one of each but two agree": "does not generalise",
     }  # fmt: skip
-    assert expected.get(kind, "") in said
+    assert expected.get(kind, "") in output
 
 
 def test_perfect_agreement_counts_as_one_answer_per_prompt() -> None:

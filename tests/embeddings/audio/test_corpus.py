@@ -135,7 +135,7 @@ def test_metadata_csv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "error_message"),
     [
         ("file,title\na.wav,A\n", "no column 'path'"),
         ("path,title\nb.wav,A\n", r"row 2: path 'b\.wav' is not"),
@@ -143,10 +143,10 @@ def test_metadata_csv(tmp_path: Path) -> None:
         ("", "no column 'path'"),
     ],
 )
-def test_a_wrong_metadata_csv_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+def test_a_wrong_metadata_csv_is_refused(tmp_path: Path, text: str, error_message: str) -> None:
     write(tmp_path / "music" / "a.wav", melody(3))
     (tmp_path / "data.csv").write_text(text)
-    with pytest.raises(RootnoteError, match=complaint):
+    with pytest.raises(RootnoteError, match=error_message):
         cut(tmp_path / "music", metadata=tmp_path / "data.csv")
     with pytest.raises(RootnoteError, match=r"nothing\.csv cannot be read"):
         cut(tmp_path / "music", metadata=tmp_path / "nothing.csv")

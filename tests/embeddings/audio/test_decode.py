@@ -26,8 +26,8 @@ def test_every_format_decodes_to_the_same_music(tmp_path: Path, suffix: str) -> 
     assert abs(len(decoded) - len(music)) < 0.1 * rate
     # The coders may delay by some samples: compare magnitude spectra.
     size = min(len(decoded), len(music))
-    ours, theirs = (np.abs(np.fft.rfft(x[:size])) for x in (decoded, music))
-    assert np.corrcoef(ours, theirs)[0, 1] > 0.9
+    own, reference = (np.abs(np.fft.rfft(x[:size])) for x in (decoded, music))
+    assert np.corrcoef(own, reference)[0, 1] > 0.9
 
 
 def test_channels_are_averaged_and_24_bit_is_read(tmp_path: Path) -> None:

@@ -176,8 +176,8 @@ def test_the_command_fetches_once_and_says_what_to_do_next(
     first = run_command("toy")
     assert first.exit_code == 0, first.output
     assert path.read_bytes() == WEIGHTS
-    for said in (f"Fetched: {path}", "CC0-1.0 (toy)", sha256(WEIGHTS), f"--checkpoint '{path}'", "--embedder clmr"):
-        assert said in first.stdout
+    for text in (f"Fetched: {path}", "CC0-1.0 (toy)", sha256(WEIGHTS), f"--checkpoint '{path}'", "--embedder clmr"):
+        assert text in first.stdout
     assert "Fetching toy: 3 of 3" in first.stderr
     assert server.asked == [("/models/toy.pt", None, None)]
     again = json.loads(run_command("toy", "--json").stdout)
@@ -192,12 +192,12 @@ def test_the_command_fetches_once_and_says_what_to_do_next(
 
 
 def test_the_list_names_licence_address_and_size_of_each() -> None:
-    said = run_command("--list").stdout
+    text = run_command("--list").stdout
     for checkpoint in CHECKPOINTS.values():
         assert checkpoint.address.startswith("https://")
-        assert checkpoint.address in said
-        assert checkpoint.licence in said
-    assert "1,863.6 MB" in said
+        assert checkpoint.address in text
+        assert checkpoint.licence in text
+    assert "1,863.6 MB" in text
     assert run_command().exit_code == 2
     unknown = run_command("clapp")
     assert isinstance(unknown.exception, RootnoteError)
@@ -242,7 +242,7 @@ def test_a_complete_part_is_not_fetched_again(server: Server, tmp_path: Path) ->
     ("second", "why"),
     [
         (sends(WEIGHTS, ranges=False), "Range is ignored"),
-        (sends(WEIGHTS, etag='"two"'), "another version, said by a full answer"),
+        (sends(WEIGHTS, etag='"two"'), "another version, sent in full"),
         (sends(WEIGHTS, etag='"two"', if_range=False), "another version, If-Range ignored"),
         (answers(416, Content_Range="bytes */7"), "416"),
         (from_the_start, "another range than asked"),
@@ -261,7 +261,7 @@ def test_without_a_strong_validator_nothing_is_resumed(server: Server, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("move", "complaint"),
+    ("move", "error_message"),
     [
         (sends(OTHER), "was deleted: its SHA-256 is not the published one"),
         (sends(WEIGHTS, stated=2_000_000), "has 2,000,000 bytes, but the published file has 3,000,000"),
@@ -284,10 +284,10 @@ def test_without_a_strong_validator_nothing_is_resumed(server: Server, tmp_path:
     ],
 )
 def test_a_file_other_than_the_published_one_is_refused_and_deleted(
-    server: Server, tmp_path: Path, move: Move, complaint: str
+    server: Server, tmp_path: Path, move: Move, error_message: str
 ) -> None:
     server.moves = [move]
-    with pytest.raises(RootnoteError, match=complaint):
+    with pytest.raises(RootnoteError, match=error_message):
         run_fetch(server, tmp_path)
     assert visible(tmp_path) == []
 

@@ -87,8 +87,8 @@ def test_openvino_runs_without_telemetry(network: nn.Module) -> None:
 
 
 def test_a_backend_records_its_settings() -> None:
-    noted = Backend("torch", "fp32", CPU).settings()
-    assert noted == {"backend": "torch", "precision": "fp32", "torch": torch.__version__}
+    record = Backend("torch", "fp32", CPU).settings()
+    assert record == {"backend": "torch", "precision": "fp32", "torch": torch.__version__}
 
 
 @pytest.fixture

@@ -114,10 +114,10 @@ def by_transformers(made: ClapAudioModelWithProjection, clips: Vectors) -> Vecto
 @pytest.mark.parametrize(("seconds", "count"), [(3.0, 6), (10.0, 2), (6.9, 2), (5.0, 2), (1.0, 2)])
 def test_equal_to_transformers_own(clap: Clap, tiny: ClapAudioModelWithProjection, seconds: float, count: int) -> None:
     clips = sounds(seconds, count)
-    ours, theirs = unit(clap.embed(clips)), by_transformers(tiny, clips)
-    assert (ours * theirs).sum(axis=1).min() >= 0.99999
+    own, reference = unit(clap.embed(clips)), by_transformers(tiny, clips)
+    assert (own * reference).sum(axis=1).min() >= 0.99999
     if count > 2:
-        alike = theirs @ theirs.T
+        alike = reference @ reference.T
         assert alike[~np.eye(count, dtype=bool)].min() < 0.999, "vectors that do not differ would prove nothing"
 
 
@@ -127,7 +127,7 @@ def test_equal_to_transformers_own(clap: Clap, tiny: ClapAudioModelWithProjectio
 )
 def test_equal_to_the_published_package(model: str, config: dict[str, Any], tmp_path: Path) -> None:
     """Compare with laion_clap 1.1.7's `get_audio_embedding_from_data`, stored by golden/make_laion_clap.py."""
-    theirs = np.load(GOLDEN)[model]
+    reference = np.load(GOLDEN)[model]
     state = laion_state(ClapAudioModelWithProjection(ClapAudioConfig(**config)))
     for name, tensor in state.items():
         value = weight(name.removeprefix("module."), tuple(tensor.shape))
@@ -135,10 +135,10 @@ def test_equal_to_the_published_package(model: str, config: dict[str, Any], tmp_
             state[name] = torch.from_numpy(value)
     torch.save({"state_dict": state}, tmp_path / "laion.pt")
     clap = load(ModelOptions(str(tmp_path / "laion.pt"), backend="torch"))
-    ours = unit(np.concatenate([clap.embed(clip[None]) for clip in clips()]))
-    alike = theirs @ theirs.T
-    assert alike[~np.eye(len(theirs), dtype=bool)].max() < 0.99, "vectors that do not differ would prove nothing"
-    assert (ours * theirs).sum(axis=1).min() >= 0.99999
+    own = unit(np.concatenate([clap.embed(clip[None]) for clip in clips()]))
+    alike = reference @ reference.T
+    assert alike[~np.eye(len(reference), dtype=bool)].max() < 0.99, "vectors that do not differ would prove nothing"
+    assert (own * reference).sum(axis=1).min() >= 0.99999
 
 
 @pytest.mark.slow
@@ -146,8 +146,8 @@ def test_the_larger_network_is_recognised(tmp_path: Path) -> None:
     made = network(**BASE)
     torch.save(laion_state(made, prefix=""), tmp_path / "music.pt")
     clips = sounds(3, 2)
-    ours = unit(load(ModelOptions(str(tmp_path / "music.pt"), backend="torch")).embed(clips))
-    assert (ours * by_transformers(made, clips)).sum(axis=1).min() >= 0.99999
+    own = unit(load(ModelOptions(str(tmp_path / "music.pt"), backend="torch")).embed(clips))
+    assert (own * by_transformers(made, clips)).sum(axis=1).min() >= 0.99999
 
 
 @pytest.mark.slow
@@ -196,14 +196,14 @@ def test_a_hugging_face_folder(clap: Clap, tiny: ClapAudioModelWithProjection, t
     ClapFeatureExtractor(truncation="rand_trunc", frequency_min=50).save_pretrained(tmp_path)
     clips = sounds(3, 2)
     assert load(ModelOptions(str(tmp_path), backend="torch")).embed(clips) == pytest.approx(clap.embed(clips), abs=1e-6)
-    for file, change, complaint in (
+    for file, change, error_message in (
         ("preprocessor_config.json", {"frequency_min": 0}, r"needs frequency_min = 0, but clap's spectrogram has 50\."),
         ("config.json", {"enable_fusion": True}, "fused CLAP, whose vectors depend on the batch"),
         ("config.json", {"model_type": "bert"}, "does not hold a CLAP model"),
     ):
         before = (tmp_path / file).read_text()
         (tmp_path / file).write_text(json.dumps({**json.loads(before), **change}))
-        with pytest.raises(RootnoteError, match=complaint):
+        with pytest.raises(RootnoteError, match=error_message):
             load(ModelOptions(str(tmp_path)))
         (tmp_path / file).write_text(before)
     (tmp_path / "preprocessor_config.json").unlink()
@@ -213,8 +213,8 @@ def test_a_hugging_face_folder(clap: Clap, tiny: ClapAudioModelWithProjection, t
 
 @pytest.mark.slow
 def test_other_files_than_clap_checkpoints_are_refused(checkpoint: Path, tmp_path: Path) -> None:
-    def refused(complaint: str, **options: Any) -> None:
-        with pytest.raises(RootnoteError, match=complaint):
+    def refused(error_message: str, **options: Any) -> None:
+        with pytest.raises(RootnoteError, match=error_message):
             load(ModelOptions(**options))
 
     refused("clap needs its weights: run `rootnote embeddings fetch clap`")

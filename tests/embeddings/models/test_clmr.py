@@ -147,8 +147,8 @@ def embedder(path: Path, windows: str | None = None, backend: str = "torch") -> 
     return made
 
 
-def cosines(ours: Vectors, theirs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    found: npt.NDArray[Any] = np.sum(unit(ours) * unit(theirs), axis=1)
+def cosines(own: Vectors, theirs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    found: npt.NDArray[Any] = np.sum(unit(own) * unit(theirs), axis=1)
     return found
 
 
@@ -167,9 +167,9 @@ BACKENDS = ["torch", *(["openvino"] if importlib.util.find_spec("openvino") else
 ROUNDING = 4 * 11 * np.sqrt(3 * 512) * 2.0**-24
 
 
-def distances(ours: Vectors, theirs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def distances(own: Vectors, theirs: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The relative distance of each vector from the true one."""
-    found: npt.NDArray[Any] = np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
+    found: npt.NDArray[Any] = np.linalg.norm(own - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
     return found
 
 
@@ -281,8 +281,8 @@ def test_other_checkpoints_are_refused_by_name(weights: Weights, tmp_path: Path)
     assert "it has another shape of 'sequential.5.0.bias'" in refusal(narrow, tmp_path / "narrow.pt")
     deeper = {**plain(weights), "encoder.sequential.11.0.bias": torch.ones(17)}
     assert "it has also 'sequential.11.0.bias'" in refusal(deeper, tmp_path / "deeper.pt")
-    spoilt = {**plain(weights), "encoder.sequential.5.0.bias": torch.full((256,), float("inf"))}
-    assert "not finite" in refusal(spoilt, tmp_path / "spoilt.pt")
+    damaged = {**plain(weights), "encoder.sequential.5.0.bias": torch.full((256,), float("inf"))}
+    assert "not finite" in refusal(damaged, tmp_path / "spoilt.pt")
 
 
 def test_options_without_a_meaning_are_refused(saved: Callable[[str], Path]) -> None:

@@ -103,17 +103,17 @@ def test_a_large_corpus_is_fitted_on_a_sample_of_its_tracks(
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize(("embedder", "options", "complaint"), [
+@pytest.mark.parametrize(("embedder", "options", "error_message"), [
     ("logmell", [], "there is no embedder 'logmell'; the known ones are: "),
     ("logmel", ["--checkpoint", "x.pt"], "takes no checkpoint"),
 ])  # fmt: skip
 def test_wrong_embedders_are_refused(
-    music: Path, tmp_path: Path, embedder: str, options: list[str], complaint: str
+    music: Path, tmp_path: Path, embedder: str, options: list[str], error_message: str
 ) -> None:
     done = run_embed(music, tmp_path / "v.npy", *options, embedder=embedder)
     assert done.exit_code != 0
     assert isinstance(done.exception, RootnoteError)
-    assert complaint in str(done.exception)
+    assert error_message in str(done.exception)
     assert list(tmp_path.iterdir()) == []
 
 

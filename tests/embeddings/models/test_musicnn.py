@@ -137,8 +137,8 @@ def embedder(path: Path, backend: str = "torch") -> Musicnn:
     return made
 
 
-def cosines(ours: Vectors, theirs: Vectors) -> Vectors:
-    return np.sum(unit(ours) * unit(theirs), axis=1)
+def cosines(ours: Vectors, reference: Vectors) -> Vectors:
+    return np.sum(unit(ours) * unit(reference), axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -237,8 +237,8 @@ def test_other_checkpoints_are_refused_by_name(weights: Weights, tmp_path: Path)
     assert "is not a checkpoint of musicnn" in refusal(torch.ones(3), tmp_path / "tensor.pt")
     wide = {**weights, "layer2.conv.weight": torch.ones(64, 64, 9)}
     assert "it has another shape of 'layer2.conv.weight'" in refusal(wide, tmp_path / "wide.pt")
-    spoilt = {**weights, "bn.running_var": torch.full((200,), float("nan"))}
-    assert "not finite" in refusal(spoilt, tmp_path / "spoilt.pt")
+    damaged = {**weights, "bn.running_var": torch.full((200,), float("nan"))}
+    assert "not finite" in refusal(damaged, tmp_path / "spoilt.pt")
 
 
 def test_options_without_a_meaning_are_refused(checkpoint: Path) -> None:

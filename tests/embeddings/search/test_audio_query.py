@@ -50,7 +50,7 @@ def found_by(folder: Path, audio: Path, *options: object) -> dict[str, Any]:
     return found
 
 
-def complaint(done: Result) -> str:
+def error_message(done: Result) -> str:
     assert isinstance(done.exception, RootnoteError), done.output
     return str(done.exception)
 
@@ -100,11 +100,11 @@ def test_the_tracks_and_positions_in_a_collage_are_found(music: Path, collage: P
 
 
 def test_the_table_shows_track_names_unchanged(music: Path, collage: Path) -> None:
-    said = run_search(music, collage).stdout
-    assert "2 clips of" in said
-    assert "(1 silent left out)" in said
+    shown = run_search(music, collage).stdout
+    assert "2 clips of" in shown
+    assert "(1 silent left out)" in shown
     for text in ("[bold]05[/].wav", "Anna – Piece 7", "0:00–0:03", "0:09–0:12", "1.0000"):
-        assert text in said
+        assert text in shown
 
 
 def test_clips_may_overlap_and_be_of_any_format(music: Path, collage: Path, tmp_path: Path) -> None:
@@ -119,12 +119,12 @@ def test_a_clip_of_exactly_the_length_counts(music: Path, tmp_path: Path) -> Non
     exact = write(tmp_path / "exact.wav", melody(13, 4)[: 3 * RATE])
     assert found_by(music, exact)["tracks"][0]["path"] == "04.wav"
     short = write(tmp_path / "short.wav", melody(2.9, 4))
-    assert "short.wav is shorter than a clip of the corpus (3 s)" in complaint(run_search(music, short))
+    assert "short.wav is shorter than a clip of the corpus (3 s)" in error_message(run_search(music, short))
     silent = write(tmp_path / "silent.wav", np.zeros(4 * RATE, np.float32))
-    assert "silent.wav is silent (below -60 dBFS)" in complaint(run_search(music, silent))
+    assert "silent.wav is silent (below -60 dBFS)" in error_message(run_search(music, silent))
     (tmp_path / "text.wav").write_text("no music")
-    assert "text.wav cannot be decoded" in complaint(run_search(music, tmp_path / "text.wav"))
-    assert "none.wav cannot be decoded: no such file" in complaint(run_search(music, tmp_path / "none.wav"))
+    assert "text.wav cannot be decoded" in error_message(run_search(music, tmp_path / "text.wav"))
+    assert "none.wav cannot be decoded: no such file" in error_message(run_search(music, tmp_path / "none.wav"))
 
 
 def test_vectors_in_float16_find_the_same(music: Path, collage: Path, tmp_path: Path) -> None:
@@ -208,11 +208,11 @@ def test_the_settings_of_the_vectors_are_required(
     made = ("--embedder", "toy", "--checkpoint", one, "--windows", "mean", "--out", tmp_path / "v.npy")
     assert run("embed", "--corpus", tmp_path / "corpus.parquet", *made).exit_code == 0
     assert found_by(tmp_path, collage, "--checkpoint", one)["tracks"][0]["similarity"] > 0.999
-    said = complaint(run_search(tmp_path, collage, "--checkpoint", other))
-    assert f"made with another checkpoint of toy (SHA-256 {hashlib.sha256(b'one').hexdigest()[:16]}…); give" in said
-    said = complaint(run_search(tmp_path, collage, "--checkpoint", one, "--windows", "first"))
-    assert "made with other settings of toy (windows)" in said
-    assert "toy needs --checkpoint" in complaint(run_search(tmp_path, collage))
+    text = error_message(run_search(tmp_path, collage, "--checkpoint", other))
+    assert f"made with another checkpoint of toy (SHA-256 {hashlib.sha256(b'one').hexdigest()[:16]}…); give" in text
+    text = error_message(run_search(tmp_path, collage, "--checkpoint", one, "--windows", "first"))
+    assert "made with other settings of toy (windows)" in text
+    assert "toy needs --checkpoint" in error_message(run_search(tmp_path, collage))
     # One in the cache with the right digest is taken by itself.
     digest = hashlib.sha256(b"one").hexdigest()
     monkeypatch.setitem(CHECKPOINTS, "toy", Checkpoint("", "toy", "toy.pt", "https://example.org", "", sha256=digest))
@@ -224,8 +224,8 @@ def test_the_settings_of_the_vectors_are_required(
 def test_vectors_of_another_corpus_or_model_are_refused(music: Path, collage: Path, tmp_path: Path) -> None:
     shutil.copytree(music, tmp_path / "other")
     write_corpus(tmp_path / "other" / "corpus.parquet", cut(music / "music", CutSettings(hop_seconds=2)))
-    said = complaint(run_search(tmp_path / "other", collage))
-    assert "v.npy is stale (corpus changed since); run `rootnote embeddings embed`" in said
+    text = error_message(run_search(tmp_path / "other", collage))
+    assert "v.npy is stale (corpus changed since); run `rootnote embeddings embed`" in text
     _, corpus = read_corpus(music / "corpus.parquet")
     _, provenance = read_vectors(music / "v.npy")
     later = replace(provenance, settings={**provenance.settings, "version": 0})
@@ -285,13 +285,13 @@ def test_scores_are_exact_and_the_stated_recall_is_correct(tmp_path: Path, kind:
     own = vectors[rows].astype(np.float32) @ vectors.T.astype(np.float32)
     own[np.arange(1000), rows] = -np.inf
     got = index.nearest(vectors[rows].astype(np.float32), 101)
-    for k, noted in index.recall.items():
+    for k, stated in index.recall.items():
         least = -np.sort(-own, axis=1)[:, k - 1 : k]
         hits = [
             np.count_nonzero((scores >= low - 1e-6) & (found != row))
             for scores, found, row, low in zip(got.scores, got.rows, rows, least, strict=True)
         ]
-        assert np.minimum(hits, k).mean() / k == pytest.approx(noted, abs=0.002)
+        assert np.minimum(hits, k).mean() / k == pytest.approx(stated, abs=0.002)
     assert index.recall[10] >= 0.95
 
 
@@ -322,8 +322,8 @@ def test_a_stale_or_damaged_index_is_built_again(tmp_path: Path, spoil: str) -> 
         notes.unlink()
     elif spoil == "hostile":  # notes that vouch for bytes that faiss cannot read
         file.write_bytes(b"IxMp" + bytes(60))
-        noted = json.loads(notes.read_text())
-        notes.write_text(json.dumps({**noted, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}))
+        record = json.loads(notes.read_text())
+        notes.write_text(json.dumps({**record, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}))
     else:
         provenance = replace(provenance, made_from={"corpus": "two"})
     again = open_index(path, vectors, provenance)

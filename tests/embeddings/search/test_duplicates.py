@@ -87,9 +87,9 @@ def test_copies_are_grouped_and_all_but_the_first_are_left_out(music: Path, tmp_
 
 
 def test_the_summary_counts_and_names(music: Path) -> None:
-    said = run_duplicates(music, "--vectors", music / "v.npy").stdout
-    assert "5 groups of duplicates with 8 copies (6 with the same samples, 2 near-ident" in said
-    assert "copy.wav at 3 s: different 1.wav at 3 s (exact), lossless.flac at 3 s (exact)" in said
+    text = run_duplicates(music, "--vectors", music / "v.npy").stdout
+    assert "5 groups of duplicates with 8 copies (6 with the same samples, 2 near-ident" in text
+    assert "copy.wav at 3 s: different 1.wav at 3 s (exact), lossless.flac at 3 s (exact)" in text
     summary = json.loads(run_duplicates(music, "--json").stdout)
     assert (summary["groups"], summary["exact"], summary["near"]) == (3, 6, 0)
     assert [row["path"] for row in summary["duplicates"]][:3] == ["copy.wav", "different 1.wav", "lossless.flac"]
@@ -225,7 +225,7 @@ def test_overlapping_clips_are_hashed_from_their_start(tmp_path: Path) -> None:
 
 
 def test_bad_input_is_named(music: Path, tmp_path: Path) -> None:
-    def complaint(*options: object) -> str:
+    def error_message(*options: object) -> str:
         done = run_duplicates(music, *options)
         assert isinstance(done.exception, RootnoteError), done.output
         return str(done.exception)
@@ -235,12 +235,12 @@ def test_bad_input_is_named(music: Path, tmp_path: Path) -> None:
         shutil.copy(music / name, tmp_path / name)
     vectors[0, 3] = np.nan
     np.save(tmp_path / "v.npy", vectors)
-    assert "v.npy has a value that is not finite in row 0" in complaint("--vectors", tmp_path / "v.npy")
-    assert "missing; run `rootnote embeddings embed`" in complaint("--vectors", tmp_path / "none.npy")
-    assert "must end in .csv or .json" in complaint("--out", tmp_path / "found.txt")
+    assert "v.npy has a value that is not finite in row 0" in error_message("--vectors", tmp_path / "v.npy")
+    assert "missing; run `rootnote embeddings embed`" in error_message("--vectors", tmp_path / "none.npy")
+    assert "must end in .csv or .json" in error_message("--out", tmp_path / "found.txt")
     moved = tmp_path / "moved"
     moved.mkdir()
-    assert "is missing since the corpus was cut" in complaint("--audio", moved)
+    assert "is missing since the corpus was cut" in error_message("--audio", moved)
     other = tmp_path / "other"
     write(other / "music" / "a.wav", melody(7))
     write_corpus(other / "corpus.parquet", cut(other / "music"))

@@ -74,10 +74,10 @@ def test_invalid_queries_are_refused() -> None:
         nearest(vectors, vectors[:2], 1, exclude=[0, 5])
     with pytest.raises(RootnoteError, match="different dimensions"):
         nearest(vectors, vectors[:2, :3], 1)
-    spoilt = vectors.copy()
-    spoilt[3, 1] = np.nan
+    damaged = vectors.copy()
+    damaged[3, 1] = np.nan
     with pytest.raises(RootnoteError, match="not finite"):
-        nearest(spoilt, vectors[:2], 1)
+        nearest(damaged, vectors[:2], 1)
     with pytest.raises(RootnoteError, match="query"):
-        nearest(vectors, spoilt, 1)
+        nearest(vectors, damaged, 1)
     assert nearest(vectors, vectors[:0], 3).rows.shape == (0, 3)

@@ -45,7 +45,7 @@ def _two_values() -> Vectors:
 
 
 def _sorted_by_score() -> Vectors:
-    # The best rows come last: a bound that follows what was seen is raised again and again.
+    # The best rows come last, so a bound that follows the rows found so far is raised repeatedly.
     angles = np.linspace(np.pi, 0, COUNT)
     rows = np.zeros((COUNT, DIM), np.float32)
     rows[:, 0], rows[:, 1] = np.cos(angles), np.sin(angles)

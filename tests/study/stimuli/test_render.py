@@ -104,8 +104,8 @@ def test_padding_keeps_the_sound_and_removes_traces(seed: int, loudness: float, 
     assert len(filled) == size
     assert np.array_equal(decode(filled), decode(flac))
     info = flac[: len(b"fLaC") + 4 + 34]
-    told = [index for index, (one, other) in enumerate(zip(filled, info, strict=False)) if one != other]
-    assert set(told) <= {4, *range(12, 18), *range(26, 42)}
+    output = [index for index, (one, other) in enumerate(zip(filled, info, strict=False)) if one != other]
+    assert set(output) <= {4, *range(12, 18), *range(26, 42)}
     assert not any(filled[12:18]), "sizes of frames"
     assert not any(filled[26:42]), "checksum of the samples"
     assert fill_up(filled, size + 4).startswith(filled[:4]), "once more is harmless"

@@ -99,15 +99,15 @@ def test_an_interrupted_upload_continues(bucket: Bucket, study: Study) -> None:
 def test_other_bytes_in_the_bucket_are_found_and_replaced(bucket: Bucket, study: Study) -> None:
     publish(study)
     storage, plan = S3Storage(study.config), read_plan(study)
-    spoilt, plain = list(plan.stimuli.values())[:2]
-    bucket.client.put_object(Bucket=BUCKET, Key=storage.key(spoilt), Body=b"noise", ChecksumAlgorithm="SHA256")
+    damaged, plain = list(plan.stimuli.values())[:2]
+    bucket.client.put_object(Bucket=BUCKET, Key=storage.key(damaged), Body=b"noise", ChecksumAlgorithm="SHA256")
     # As a store that keeps no checksums has it: it is read.
     bucket.client.put_object(Bucket=BUCKET, Key=storage.key(plain), Body=plain.file.read_bytes())
-    assert (storage.holds(spoilt), storage.holds(plain)) == (False, True)
+    assert (storage.holds(damaged), storage.holds(plain)) == (False, True)
     with pytest.raises(RootnoteError, match="differs from build/stimuli"):
-        storage.read(spoilt)
+        storage.read(damaged)
     assert publish(study).written == 1
-    assert storage.read(spoilt) == spoilt.file.read_bytes()
+    assert storage.read(damaged) == damaged.file.read_bytes()
 
 
 def test_a_host_with_a_bucket_needs_no_folder_of_stimuli(bucket: Bucket, study: Study) -> None:
