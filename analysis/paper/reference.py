@@ -1,8 +1,8 @@
 """The paper's findings and your own: Table 1, the shapes of Figure 1, Tables 2 and 3.
 
-Own results are read from the output of the commands: `table1.json` of `report`, `robustness.json`, `attribution.json`.
+Your results are read from the output of the commands: `table1.json` of `report`, `robustness.json`, `attribution.json`.
 The paper prints Figure 1 without numbers; `reference/paper_figure1.csv` has what its text says about each curve: the
-levels over which an embedder consistently returned the target.
+levels at which an embedder consistently returned the target.
 Conventions: rates in [0, 1]; steps of Table 3 count from the centre of bin 1, 0.02 each.
 """
 

@@ -58,12 +58,12 @@ def environment(*folders: Path) -> Environment:
 
 
 def render(template: str, values: Mapping[str, Any], folders: Sequence[Path] = ()) -> str:
-    """The text that `template` makes of `values`.
+    """Render `template` with `values`.
 
     Args:
         folders: further folders of templates.
 
     Raises:
-        jinja2.UndefinedError: if the template needs a value that is not there.
+        jinja2.UndefinedError: if the template needs a value that is missing.
     """
     return environment(*folders).get_template(template).render(values)

@@ -1,4 +1,4 @@
-"""The columns of the study's tables are described once, and every table follows from it."""
+"""The columns of the study's tables are defined once, and every table uses this definition."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_design_table_has_the_types_of_the_columns() -> None:
     assert [str(field.type) for field in schema] == ["string", "int64", "int8", "double"]
 
 
-def test_tables_of_version_0_1_are_read_and_would_be_written_alike() -> None:
+def test_tables_of_version_0_1_are_read_and_written_unchanged() -> None:
     """The files were built with version 0.1.0."""
     table, provenance = read_table(VERSION_0_1 / "triplets.parquet", "triplets", "")
     triplets = read_triplets(table)

@@ -1,4 +1,4 @@
-"""Registries: built-in entries, and what is said about an entry that cannot be loaded."""
+"""Registries: built-in entries, and the error for an entry that cannot be loaded."""
 
 from __future__ import annotations
 

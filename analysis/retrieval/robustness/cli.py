@@ -1,4 +1,4 @@
-"""`rootnote analysis robustness`: is a clip still found after it was changed?"""
+"""`rootnote analysis robustness`: is a clip still found after it was perturbed?"""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def run_robustness(options: RobustnessOptions) -> None:
     if options.folder is None:
         raise click.UsageError("Missing option '--out'.")
     if options.paper and options.names:
-        raise click.UsageError("--paper and --perturbation exclude each other.")
+        raise click.UsageError("give either --paper or --perturbation, not both.")
     opened = options.open()
     chosen = [
         one

@@ -29,7 +29,7 @@ _LINES: dict[int, Any] = {1: "-", 5: (0, (5, 2)), 10: (0, (1, 1.5))}
 _ACROSS = 3
 
 
-Span = tuple[float, float, str]  # from a level to a level, and whose
+Span = tuple[float, float, str]  # lowest level, highest level, label
 
 
 def draw(
@@ -42,7 +42,7 @@ def draw(
     """The panels of `robustness.summarise`'s table as SVG; with `track`, hits of the target's track.
 
     Args:
-        spans: ranges of levels to be shaded, by perturbation; a second one is bounded by dotted lines.
+        spans: ranges of levels to shade, by perturbation; a second range is bounded by dotted lines.
     """
     names = list(summary["perturbation"].unique())
     embedders = list(summary["embedder"].unique())
