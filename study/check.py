@@ -1,4 +1,4 @@
-"""What a study asks of listeners, what it costs, and what to think about before it starts."""
+"""What a study asks of listeners, what it costs, and what to consider before it starts."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def load_study(folder: Path) -> Study:
     """Read `folder`/study.toml.
 
     Raises:
-        ConfigError: where the folder or file is missing, is not TOML, or has a wrong key or value.
+        ConfigError: if the folder or file is missing, is not TOML, or has a wrong key or value.
     """
     path = folder / "study.toml"
     if not path.is_file():

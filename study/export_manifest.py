@@ -71,10 +71,10 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> ExportManifest | None:
-    """The manifest of the export in `folder`, None where there is none.
+    """The manifest of the export in `folder`, None if there is none.
 
     Raises:
-        RootnoteError: where it is damaged, or its hash shows that it was edited.
+        RootnoteError: if it is damaged, or its hash shows that it was edited.
     """
     if not (folder / MANIFEST).is_file():
         return None

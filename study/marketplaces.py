@@ -27,7 +27,7 @@ def load_marketplace(kind: str) -> Any:
     """The class of a marketplace (server.recruiting.marketplaces.base.Marketplace).
 
     Raises:
-        RootnoteError: where there is none of this name.
+        RootnoteError: if there is none of this name.
     """
     if kind not in MARKETPLACES:
         raise RootnoteError(f"there is no marketplace '{kind}'; choose one of {', '.join(MARKETPLACES)}.")

@@ -58,7 +58,7 @@ def add(session: Session, name: str, password: str, now: datetime, role: Role | 
     """Add a user; without a role, the first becomes an owner and the others researchers.
 
     Raises:
-        RootnoteError: if the name or the password is not allowed, the name is taken, or the first is not to be an
+        RootnoteError: if the name or the password is not allowed, the name is taken, or the first user would not be an
             owner.
     """
     if not NAME.fullmatch(name):

@@ -1,4 +1,4 @@
-"""What the use cases of an assignment need apart from the database, and the errors by which they refuse a step."""
+"""What the use cases of an assignment need apart from the database, and the errors that they raise."""
 
 from __future__ import annotations
 

@@ -352,7 +352,7 @@ def _read_cents(amount: str | None) -> int | None:
     """An amount as typed, in cents.
 
     Raises:
-        RootnoteError: where it is not a whole number of cents.
+        RootnoteError: if it is not a whole number of cents.
     """
     if amount is None:
         return None

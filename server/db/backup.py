@@ -33,7 +33,7 @@ def backup(url: URL, folder: Path, keep: int, now: datetime | None = None) -> Pa
     """Write a backup of `url` into `folder` and delete the oldest ones beyond `keep`; its path.
 
     Raises:
-        RootnoteError: where the database cannot be read, pg_dump is missing or too old, or the folder is full.
+        RootnoteError: if the database cannot be read, pg_dump is missing or too old, or the folder is full.
     """
     if str(folder) == BY_PROVIDER:
         raise RootnoteError("ROOTNOTE_BACKUPS says that the provider makes the backups; choose a folder with --to.")
@@ -61,13 +61,13 @@ def restore(url: URL, path: Path) -> None:
     """Fill the empty database `url` from a backup.
 
     Raises:
-        RootnoteError: where the file is not a backup, is of another kind of database, or `url` is not empty.
+        RootnoteError: if the file is not a backup, is of another kind of database, or `url` is not empty.
     """
     if not path.is_file():
         raise RootnoteError(f"{path} does not exist.")
     if path.suffix != SUFFIXES[url.drivername]:
         raise RootnoteError(
-            f"{path} is not a backup of such a database as {display_url(url)}; choose one that ends in "
+            f"{path} is not a backup of a database like {display_url(url)}; choose one that ends in "
             f"{SUFFIXES[url.drivername]}, or set ROOTNOTE_DATABASE_URL."
         )
     if url.drivername == "sqlite":

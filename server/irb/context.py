@@ -72,7 +72,7 @@ def gather(study: Study, environment: Mapping[str, str], now: datetime) -> Packe
     """Collect the facts.
 
     Raises:
-        RootnoteError: where the study is not built, a text is missing, or a database cannot be read.
+        RootnoteError: if the study is not built, a text is missing, or a database cannot be read.
     """
     plan = read_plan(study)
     languages = study.config.study.languages

@@ -110,7 +110,7 @@ class ScratchStudy:
             return steps.current_step(session, self.experiment, assignment)
 
     def item(self, token: str) -> PrescreenItem | None:
-        """The next item of the prescreen, None where the prescreen is over."""
+        """The next item of the prescreen, None if the prescreen is over."""
         with self.listener(token) as (session, assignment):
             due = prescreen.due_items(session, assignment) if assignment.state is AssignmentState.CONSENTED else ()
             session.expunge_all()
@@ -213,7 +213,7 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
     """Serve the study from a temporary database, in this process, with clips from build/stimuli and not from a bucket.
 
     Raises:
-        RootnoteError: where the study is not built, its clips are not on this machine, or a text is missing.
+        RootnoteError: if the study is not built, its clips are not on this machine, or a text is missing.
     """
     here = dataclasses.replace(study, config=study.config.model_copy(update={"storage": StorageConfig()}))
     with tempfile.TemporaryDirectory(prefix="rootnote-packet-") as folder, _without_logs():

@@ -83,7 +83,7 @@ class Visit:
             yield session
 
     def release_connection(self) -> None:
-        """End the request's reading, so that it does not hold a second connection, or one while it waits."""
+        """Close the reading session, so that the request does not hold a second connection, or one while it waits."""
         self.session.commit()
 
 

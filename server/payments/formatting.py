@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-NO_LIMIT = 10**9  # cents; a budget of this much was never set
+NO_LIMIT = 10**9  # cents; a larger budget means that none was set
 
 
 def dollars(amount: int) -> str:

@@ -183,10 +183,10 @@ def pay_directly(
 
 
 def record_manual_payments(context: RecruitingContext, payments: Iterable[tuple[int, PaymentKind, int, str]]) -> int:
-    """Record, all or none, what was paid by hand: assignment, kind, cents, reason. Returns how many were new.
+    """Record payments that were made by hand, all or none: assignment, kind, cents, reason. Returns how many were new.
 
     Raises:
-        OverBudgetError: where the launch's budget does not allow it.
+        OverBudgetError: if the launch's budget does not allow it.
     """
     new = 0
     with context.writing() as session:

@@ -45,7 +45,7 @@ class MarketplaceEntry:
         """Who arrives; changes nothing.
 
         Raises:
-            StepRefusedError: where the marketplace gives no such address for a posting of this study.
+            StepRefusedError: if the marketplace gives no such address for a posting of this study.
         """
         try:
             arrival = self.marketplace.arrive(query)
@@ -63,7 +63,7 @@ class MarketplaceEntry:
         return self.signer.ticket_for_worker(consent, arrival.worker)
 
     def read_sealed(self, sealed: str, ticket: ConsentTicket) -> Arrival | None:
-        """The arrival that a form carries; None where it is not this ticket's."""
+        """The arrival that a form carries; None if it is not this ticket's."""
         arrival = self.vault.open(sealed)
         if arrival is None or arrival.worker is None or self.ticket_for(ticket.consent, arrival) != ticket:
             return None
@@ -98,7 +98,8 @@ class MarketplaceEntry:
         vaults.remember(session, self.vault, assignment.listener, arrival, now)
 
     def return_link(self, session: Session, assignment: Assignment) -> ReturnLink:
-        """How a listener whose assignment has ended returns; empty where they have, or are paid in another way."""
+        """How a listener whose assignment has ended returns; empty if they have returned already, or are paid in
+        another way."""
         if assignment.state in (AssignmentState.SUBMITTED, AssignmentState.APPROVED, AssignmentState.PAID):
             return ReturnLink()
         arrival = vaults.recall(session, self.vault, assignment.listener)
@@ -111,7 +112,7 @@ class MarketplaceEntry:
         return self.marketplace.hand_back(arrival, outcome, assignment.completion_code)
 
     def return_link_when_owed(self, arrival: Arrival) -> ReturnLink:
-        """How a listener returns who took a place that exists to pay them."""
+        """How a listener who took a place that was made to pay them returns."""
         return self.marketplace.hand_back(arrival, "finished", "OWED")
 
     def _key(self, arrival: Arrival) -> str:

@@ -32,11 +32,11 @@ class OpeningCost:
         places: how many places are missing.
         postings: how many postings they need.
         reward, fee: of one place.
-        single: the cost of all places in one posting, where that is dearer (else None).
-        screen_out: the cost of a listener who fails the prescreen, where that is not paid separately (else 0).
+        single: the cost of all places in one posting, if that is more expensive (else None).
+        screen_out: the cost of a listener who fails the prescreen, if that is not paid separately (else 0).
         committed: the most that the launch costs without these places.
         budget: the most that the launch may cost.
-        balance: of the account; None where it is not known.
+        balance: of the account; None if it is not known.
     """
 
     places: int
@@ -58,7 +58,7 @@ def require_openable(context: RecruitingContext) -> None:
     """Refuse to open a study that was changed since its launch, or whose pay the marketplace cannot make.
 
     Raises:
-        RootnoteError: with what is wrong.
+        RootnoteError: naming the problem.
     """
     with context.reading() as session:
         if (found := ledger.launch(session)) is not None:

@@ -1,8 +1,8 @@
 """Places at the marketplace: ordering, replacing those that are missing, closing.
 
-A posting is recorded with its token before it is ordered, so that a program that dies in between finds the order by
-its token and never places it twice. Every step is a transaction of its own. Only one of these programs runs for a
-study at a time (server.recruiting.exclusive).
+A posting is recorded with its token before it is ordered, so that after a crash the order is found by its token and
+never placed twice. Every step is a transaction of its own. Only one of these programs runs for a study at a time
+(server.recruiting.exclusive).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from server.recruiting.marketplaces.base import MarketplaceError, PostingOrder, 
 
 @dataclass(frozen=True)
 class PlaceSupply:
-    """Places of the study that no one has filled, and the places for them at the marketplace."""
+    """Places of the study that nobody has filled, and the places for them at the marketplace."""
 
     unfilled: int
     free: int
@@ -119,7 +119,7 @@ def order_places(context: RecruitingContext, places: int) -> None:
 
 
 def record_manual_posting(context: RecruitingContext) -> None:
-    """Record the posting that the researcher makes by hand, unless one is open: workers who arrive are then known."""
+    """Record the posting that the researcher makes by hand, unless one is open: arriving workers are then known."""
     with context.reading() as session:
         is_open = session.scalar(select(Posting.id).where(Posting.closed_at.is_(None)).limit(1)) is not None
         places = session.scalar(select(func.count()).select_from(Place).where(~Place.filled)) or 0
@@ -131,7 +131,7 @@ def place_order(context: RecruitingContext, number: int) -> None:
     """Place the order of a recorded posting; an order that was placed before is found by its token.
 
     Raises:
-        UnknownWorkerError: where it was for one worker, whom the marketplace does not know; nothing is owed then.
+        UnknownWorkerError: if it was for one worker, who is unknown to the marketplace; nothing is owed then.
     """
     with context.reading() as session:
         order = _order(session, context, session.get_one(Posting, number))

@@ -15,7 +15,7 @@ def require_reachable(settings: Settings) -> None:
     """Refuse an address at which a marketplace's workers cannot reach the server.
 
     Raises:
-        RootnoteError: with what is wrong with it.
+        RootnoteError: naming the problem.
     """
     import httpx
 

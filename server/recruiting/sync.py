@@ -1,4 +1,4 @@
-"""Bring the marketplace and our records together: one pass of `rootnote server sync`.
+"""Synchronise our records with the marketplace: one pass of `rootnote server sync`.
 
 Work that the database shows complete is approved. A submission that is not complete here is left to a person; nothing
 is rejected automatically.
@@ -24,7 +24,7 @@ from server.recruiting.snapshot import MarketplaceSnapshot, record_snapshot
 
 
 def _is_to_close(context: RecruitingContext) -> bool:
-    """Whether no new listener is wanted: closed by a person, or every place is filled."""
+    """Whether no new listener is needed: the launch was closed, or every place is filled."""
     with context.reading() as session:
         launch = ledger.launch(session)
         unfilled = session.scalar(select(Place.id).where(~Place.filled).limit(1))
@@ -41,7 +41,7 @@ class SyncResult:
 
 
 def synchronize(context: RecruitingContext, *, approve: bool = True, report: Report = print) -> SyncResult:
-    """Fetch the marketplace's state, exclude who took part, approve complete work, order missing places."""
+    """Fetch the marketplace's state, exclude earlier participants, approve complete work, order missing places."""
     reconcile_postings(context)
     if _is_to_close(context):
         close_postings(context)

@@ -40,7 +40,7 @@ MAX_PAGES = 2000  # a study has far fewer; more means that the same pages come a
 
 
 class BotError(Exception):
-    """The web study did not behave as a listener can expect; the message says at which step."""
+    """The web study did not behave as expected; the message names the step."""
 
 
 class _MissingSoundError(BotError):
@@ -62,7 +62,7 @@ class ResponseModel:
         return p_agree(trial.similarity_high - trial.similarity_low, self.config)
 
     def agrees(self, trial: PlannedTrial, rng: np.random.Generator) -> bool:
-        """Draw one answer; takes exactly one number from `rng`."""
+        """Draw one answer; consumes exactly one number from `rng`."""
         return bool(rng.random() < self.p_agree(trial))
 
 
@@ -236,7 +236,7 @@ class SimulatedListener:
         return self._send(page.form("/take"))
 
     def _answer_prescreen(self, page: ParsedPage) -> ParsedPage:
-        """Answer by what is heard; a listener who is to fail gives another answer."""
+        """Answer by what is heard; a listener chosen to fail gives another answer."""
         kind, form = page.attributes.get("data-kind", ""), page.form("/prescreen")
         [address] = page.sounds.values()
         if kind not in STEPS:

@@ -1,4 +1,4 @@
-"""A local Mechanical Turk: an emulator with state that boto3 and browsers talk to over the wire.
+"""A local Mechanical Turk: a stateful emulator that boto3 and browsers use over HTTP.
 
     with FakeMTurk(balance="1000.00") as market:
         client = boto3.client("mturk", region_name="us-east-1", endpoint_url=market.url, …)  # any credentials
@@ -64,7 +64,7 @@ class FakeMTurk(FakeMarketplace):
         """Let a worker accept a HIT by its id, or any of a HIT type or group.
 
         Raises:
-            FakeMTurkError: where there is none for them.
+            FakeMTurkError: if there is none for them.
         """
         with self.acting():
             return self._accepted(self.state.accept(self.state.worker(worker_id), name))
@@ -78,14 +78,14 @@ class FakeMTurk(FakeMarketplace):
         """Submit as the question's form does.
 
         Raises:
-            FakeMTurkError: where no worker holds the assignment.
+            FakeMTurkError: if no worker holds the assignment.
         """
         with self.acting():
             answer = turk_site.write_answer(list(fields.items()) or [("done", "yes")])
             self.state.submit(self._place(assignment_id), answer)
 
     def return_(self, assignment_id: str) -> None:
-        """Give an assignment back."""
+        """Return an assignment."""
         with self.acting():
             self.state.give_back(self._place(assignment_id))
 

@@ -88,7 +88,7 @@ def rehearse_launch(
     """Rehearse the launch of a study on a marketplace; a `guest` takes the first place, before the workers.
 
     Raises:
-        RootnoteError: where anything fails, or the sums differ.
+        RootnoteError: if anything fails, or the sums differ.
     """
     with contextlib.ExitStack() as stack:
         study = stack.enter_context(as_recruited_by(load_study(folder), kind))
@@ -193,7 +193,7 @@ class LaunchRehearsal:
         """Run a command of `rootnote server`; returns its output.
 
         Raises:
-            RootnoteError: where it failed, with its message.
+            RootnoteError: if it failed, with its message.
         """
         self.say(f"$ rootnote server {' '.join(words)} STUDY --rehearsal")
         ran = CliRunner().invoke(cli, self._words(*words), env=self._overlay())

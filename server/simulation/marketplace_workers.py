@@ -98,7 +98,7 @@ def send_workers(pool: WorkerPool, at_once: int, watch: Callable[[], bool]) -> N
     """Send workers until `watch` says that the launch is over.
 
     Raises:
-        RootnoteError: where the study or the marketplace did not behave, or no place was offered for too long.
+        RootnoteError: if the study or the marketplace did not behave, or no place was offered for too long.
     """
     threads = [threading.Thread(target=_work, args=(pool,), daemon=True) for _ in range(at_once)]
     for thread in threads:
@@ -183,7 +183,7 @@ def _visit(pool: WorkerPool, turn: int, visit: WorkerVisit, offer: str) -> Worke
 
 
 def _take(pool: WorkerPool, worker: str, offer: str) -> HeldSubmission | None:
-    """Take a place; None where another worker was faster, or the marketplace allows no second place."""
+    """Take a place; None if another worker was faster, or the marketplace allows no second place."""
     try:
         return pool.client.take(worker, offer)
     except RefusedError:
@@ -210,7 +210,7 @@ def _look(address: str) -> ParsedPage:
 
 
 def _agree(address: str) -> bool:
-    """Read the consent page, agree and stop; False where there was no place."""
+    """Read the consent page, agree and stop; False if there was no place."""
     form = next((form for form in _look(address).forms if form.action.endswith("/take")), None)
     if form is None:
         return False

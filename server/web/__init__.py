@@ -1,1 +1,1 @@
-"""What every page shares: headers, languages, limits, the request queue, logs."""
+"""What all pages share: headers, languages, limits, the request queue, logs."""

@@ -48,7 +48,7 @@ def read_study_texts(study: Study) -> dict[str, StudyTexts]:
     """Read and render consent.md, and instructions.md and debrief.md where there are any, in the study's languages.
 
     Raises:
-        RootnoteError: where consent.md is missing or empty, a text is there in one language and not in another, or a
+        RootnoteError: if consent.md is missing or empty, a text exists in one language but not in another, or a
             file is not UTF-8.
     """
     consent = _read(study, "consent", None)

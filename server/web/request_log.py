@@ -32,7 +32,7 @@ def install(app: Flask) -> None:
 
 
 def request_fields(status: int) -> dict[str, object]:
-    """The fields of a log record about the present request."""
+    """The fields of a log record about the current request."""
     return {
         "route": request.endpoint,
         "method": request.method if request.method in METHODS else "other",  # never text that the client made up

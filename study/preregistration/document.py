@@ -43,10 +43,10 @@ class FrozenPlan:
 
 
 def read_frozen(folder: Path) -> FrozenPlan | None:
-    """The frozen plan of a study folder, None where there is none.
+    """The frozen plan of a study folder, None if there is none.
 
     Raises:
-        ArtefactError: where the file exists but is not a plan.
+        ArtefactError: if the file exists but is not a plan.
     """
     path = folder / JSON
     if not path.is_file():

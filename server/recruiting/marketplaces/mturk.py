@@ -161,7 +161,7 @@ class MTurkMarketplace(Marketplace):
         return self._find(order, kind) or self._create(order, kind)
 
     def _find(self, order: PostingOrder, kind: str) -> str:
-        """The HIT that this order has become, or ""."""
+        """The HIT that was created for this order, or ""."""
         for hit in self._pages("list_hits_for_qualification_type", "HITs", QualificationTypeId=kind):
             launch, _, token = str(hit.get("RequesterAnnotation", "")).removeprefix("rootnote ").partition(" ")
             if (launch, token) == (order.launch, order.token):
@@ -237,7 +237,7 @@ class MTurkMarketplace(Marketplace):
         return [one | {"ActionsGuarded": "DiscoverPreviewAndAccept"} for one in wanted]
 
     def _kind(self, name: str) -> str:
-        """The id of a qualification type of ours; it is created if necessary."""
+        """The id of one of our qualification types; it is created if necessary."""
         if name in self._qualification_types:
             return self._qualification_types[name]
         try:

@@ -163,7 +163,7 @@ class ProlificMarketplace(Marketplace):
         """The study that an order belongs to; of two drafts (a request that arrived twice) the older.
 
         Raises:
-            MarketplaceError: where another database has launched this study.
+            MarketplaceError: if another database has launched this study.
         """
         wanted, study = self._name(order), order.launch.rpartition("-")[0]
         found = None
@@ -235,7 +235,7 @@ class ProlificMarketplace(Marketplace):
         try:
             self._api.post(f"/studies/{study}/transition/", {"action": "PUBLISH"}, retry=True)
         except ProlificApiError:
-            # Asked again after no answer, it may have been published the first time.
+            # After a request without an answer, it may already be published.
             if self._status(study) not in RUNNING:
                 raise
 
@@ -250,7 +250,7 @@ class ProlificMarketplace(Marketplace):
 
     def _submission(self, reported: Mapping[str, Any], opening: str) -> ReportedSubmission:
         at = reported.get("completed_at") or reported.get("started_at")
-        # An unknown status counts as held: nothing is paid for it, and no one is recruited in its place.
+        # An unknown status counts as held: nothing is paid for it, and nobody is recruited in its place.
         status = STATUSES.get(reported["status"], SubmissionStatus.HELD)
         return ReportedSubmission(
             reported["id"], _participant(reported), opening, status, datetime.fromisoformat(at) if at else None
@@ -266,7 +266,7 @@ class ProlificMarketplace(Marketplace):
                 raise
 
     def exclude(self, worker: str, launch: str) -> None:
-        """Prolific allows no one into the same study twice."""
+        """Prolific admits nobody to the same study twice."""
 
     # ------------------------------------------------------------------ pay
 
@@ -290,8 +290,8 @@ class ProlificMarketplace(Marketplace):
         """Pay: a screen-out as a Prolific screen-out while the submission is open, everything else as a bonus.
 
         Raises:
-            ForeignSubmissionError: where the submission belongs to another participant.
-            MarketplaceError: where a person has approved it, which paid what this payment was for.
+            ForeignSubmissionError: if the submission belongs to another participant.
+            MarketplaceError: if a person has approved it, which paid what this payment was for.
         """
         if self.has_paid(payment):
             return

@@ -1,6 +1,6 @@
 """Faults of the local marketplaces: which calls go wrong, and how.
 
-A fault strikes the n-th call of an operation, or any call by a seeded plan:
+A fault affects the n-th call of an operation, or any call according to a seeded plan:
 
 - ``throttle``: refused for coming too fast; ``fail``: 500, nothing done;
 - ``fail_after``: 500 although the work was done;

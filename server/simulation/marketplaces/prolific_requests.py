@@ -1,4 +1,4 @@
-"""What Prolific's interface takes: one model for each request, strict, so that an unknown field is refused.
+"""The requests of Prolific's API: one model for each, strict, so that an unknown field is refused.
 
 Rewards are whole cents; bonuses and screen-out payments are decimals of the account's currency, as the real ones are.
 """

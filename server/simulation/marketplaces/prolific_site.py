@@ -1,10 +1,10 @@
 """Prolific as participants see it: what is offered, the way into a study and the way back.
 
-Who someone is, the site knows from a cookie of its own (`/signin?participant=…` sets it), as the real site does. Pages:
+The site recognises a participant by its own cookie (`/signin?participant=…` sets it), as the real site does. Pages:
 
 - GET /signin, /studies: signing in; the studies with a place for this participant;
 - POST /studies/STUDY/reserve, /submissions/SUBMISSION/return: what the buttons do;
-- GET /submissions/SUBMISSION/open: to the study's own address, with the three ids in it, at top level;
+- GET /submissions/SUBMISSION/open: redirects to the study's own address with the three ids, at top level;
 - GET /submissions/complete?cc=CODE: where the study sends its listeners at the end.
 """
 

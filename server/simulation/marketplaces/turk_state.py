@@ -1,8 +1,8 @@
 """Mechanical Turk's rules: what happens to HITs, assignments, qualifications and money.
 
-Times come from the market's clock; nothing here knows of the wire. What the requester's documentation leaves open is
-decided so: the cost of every assignment that may still be paid is held back from the balance, and freed when the HIT
-expires with the place still free; a fee is rounded to the cent, half up, and is at least one cent.
+Times come from the market's clock; nothing here depends on HTTP. Where the requester's documentation is silent, the
+emulator assumes: the cost of every assignment that may still be paid is reserved from the balance, and released when
+the HIT expires with the place still free; a fee is rounded to the cent, half up, and is at least one cent.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def external_url(question: str) -> str:
     """The address in an ExternalQuestion.
 
     Raises:
-        FakeMTurkError: where the question is not valid, is too long, or its address is not https (or on this machine).
+        FakeMTurkError: if the question is not valid, is too long, or its address is not https (or on this machine).
     """
     if len(question.encode()) > QUESTION_BYTES:
         raise FakeMTurkError("ParameterValidationError", f"Question must not be longer than {QUESTION_BYTES} bytes.")
@@ -89,7 +89,7 @@ def external_url(question: str) -> str:
 
 
 class FakeMTurkState(Account):
-    """One requester's account and all that hangs on it."""
+    """One requester's account with its HITs, qualifications and money."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class FakeMTurkState(Account):
     # ------------------------------------------------------------------ tokens
 
     def spend_token(self, operation: str, token: str | None, life: timedelta | None = TOKEN_LIFE) -> str | None:
-        """What a token has already made, or None where it is new or forgotten."""
+        """What was already created with a token; None if the token is new or forgotten."""
         made = self.tokens.get((operation, token or ""))
         if made is None or (life is not None and self.now() - made[0] > life):
             return None
@@ -345,13 +345,13 @@ class FakeMTurkState(Account):
         return self.workers[id_]
 
     def has_worked(self, worker: str) -> bool:
-        """Whether work of this worker was approved or rejected, so that we may write to them."""
+        """Whether work of this worker was approved or rejected, which allows messages to them."""
         return any(place.worker == worker and place.status in ("Approved", "Rejected") for place in self.all_places())
 
     # ------------------------------------------------------------------ workers
 
     def offers(self, worker: FakeWorker) -> Iterable[Hit]:
-        """The HITs that this worker could accept now, were they qualified, oldest first."""
+        """The HITs that this worker could accept now if they were qualified, oldest first."""
         now = self.now()
         for hit in self.hits.values():
             own = any(place.worker == worker.id and place.status != "free" for place in hit.places)
@@ -362,7 +362,7 @@ class FakeMTurkState(Account):
         """Accept a HIT by its own id, or any of a HIT type or group.
 
         Raises:
-            FakeMTurkError: where there is none for this worker.
+            FakeMTurkError: if there is none for this worker.
         """
         for hit in self.offers(worker):
             if name in (hit.id, hit.type.id, hit.type.group):
@@ -401,7 +401,7 @@ class FakeMTurkState(Account):
         return self.places.values()
 
     def tick(self) -> None:
-        """Abandon what was held too long, approve what was left unjudged, dispose of what is old."""
+        """Abandon assignments held too long, approve undecided ones, and delete old HITs."""
         now = self.now()
         for place in self.all_places():
             if place.status == "pending" and place.deadline is not None and place.deadline <= now:
