@@ -111,7 +111,7 @@ def _variable(name: str, default: Any, description: str, **constraints: Any) -> 
 class ServerEnvironment(BaseSettings):
     """The environment variables of a server; an empty one counts as unset.
 
-    The text of `json_schema_extra["expected"]` completes "is '…', not …" where a value is refused.
+    The text of `json_schema_extra["expected"]` completes "is '…', not …" if a value is refused.
     """
 
     model_config = SettingsConfigDict(env_ignore_empty=True, case_sensitive=True, extra="ignore", frozen=True)

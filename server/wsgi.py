@@ -28,7 +28,7 @@ def make(rehearsal: bool = False) -> Flask:
     """Make the application of the study in ROOTNOTE_STUDY; it logs JSON lines to stderr.
 
     Raises:
-        SystemExit: with one sentence, where the study, the environment or the database is not ready to serve.
+        SystemExit: with one sentence, if the study, the environment or the database is not ready to serve.
     """
     try:
         study = load_study(Path(os.environ.get("ROOTNOTE_STUDY", ".")))

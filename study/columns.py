@@ -123,7 +123,7 @@ class ResponseColumn(TableColumn):
 
     Attributes:
         source: where the export finds the value: the planned trial, the stored response, or a function of the export.
-        analysis: whether the analysis needs the column, uses it where present, or ignores it.
+        analysis: whether the analysis needs the column, uses it if present, or ignores it.
         check: the values that the analysis accepts; a blank is accepted where the column is not needed.
     """
 
@@ -259,7 +259,7 @@ RESPONSE_COLUMNS: dict[str, ResponseColumn] = {
     "answered_at": ResponseColumn(
         "string", "Time of the answer, in UTC (ISO 8601)", source="computed", analysis="used", publish=_TIME
     ),
-    # The public contract ends here; what follows is telemetry, blank where the browser did not report it.
+    # The public contract ends here; what follows is telemetry, blank if the browser did not report it.
     **{
         f"seconds_{clip.lower()}": _telemetry("double", f"Seconds of {clip} that were played", _TELEMETRY, "s")
         for clip in "XAB"

@@ -36,7 +36,7 @@ class StudyInfo(ConfigSection):
     def _known_languages(self) -> StudyInfo:
         unknown = [language for language in self.languages if language not in LANGUAGES]
         if unknown:
-            raise ValueError(f"there are no pages in '{unknown[0]}', only in {', '.join(LANGUAGES)}")
+            raise ValueError(f"'{unknown[0]}' is not a language of the pages; choose from {', '.join(LANGUAGES)}")
         if len(set(self.languages)) != len(self.languages):
             raise ValueError("languages must be distinct")
         return self

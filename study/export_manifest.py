@@ -27,7 +27,7 @@ class ExportManifest:
     Attributes:
         study: name of the study.
         schedule: fingerprint of the schedule.
-        plan: hash of the frozen plan, "" where there is none.
+        plan: hash of the frozen plan, "" if there is none.
         files: SHA-256 of each file, by name.
         erased: number of listeners who erased their answers and are in no file.
         log: the end of the server's log at the time, for `rootnote server audit --noted` ("" in older exports).

@@ -20,10 +20,10 @@ class Language:
     """A language, its script and its numbers.
 
     Attributes:
-        name: what speakers of the language call it.
+        name: its name in the language itself.
         english: what the review board reads.
         direction: of the script.
-        decimal: what stands before the tenths of a number.
+        decimal: the decimal separator.
         folder: where a language of another package has its `locale` and `texts`.
     """
 

@@ -77,7 +77,7 @@ class RecruiterConfig(ConfigSection):
 
     @property
     def settings(self) -> Any:
-        """The section of the marketplace in use, by its own model; an empty one where it has no settings."""
+        """The section of the marketplace in use, by its own model; an empty one if it has no settings."""
         found = (self.model_extra or {}).get(self.kind)
         return load_marketplace(self.kind).Settings() if found is None else found
 

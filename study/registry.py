@@ -1,7 +1,7 @@
-"""Registries: things that studies choose by name, loaded when they are first used.
+"""Registries: components that studies choose by name, loaded when they are first used.
 
-A built-in thing is one line: its name and the "module:attribute" where it is found. Another installed package adds
-things of its own through an entry point of the registry's group, for example in its pyproject.toml:
+A built-in component is one line: its name and the "module:attribute" where it is found. Another installed package adds
+its own components through an entry point of the registry's group, for example in its pyproject.toml:
 
     [project.entry-points."rootnote.questions"]
     slider = "my_package.slider:SliderQuestion"
@@ -24,7 +24,7 @@ Entry = TypeVar("Entry")
 
 
 class Registry(Mapping[str, Entry], Generic[Entry]):
-    """Names and what they stand for: built-in lines first, then the entry points of `group`."""
+    """Names and their references: built-in lines first, then the entry points of `group`."""
 
     def __init__(self, group: str, built_in: Mapping[str, str]) -> None:
         self.group = group

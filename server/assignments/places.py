@@ -31,7 +31,7 @@ class Availability(enum.Enum):
 
 
 def sync_places(session: Session, experiment: Experiment) -> None:
-    """Create a place for every trial list, where the database has none yet.
+    """Create a place for every trial list, if the database has none yet.
 
     Raises:
         RootnoteError: if the database already holds the places of another schedule.

@@ -28,7 +28,7 @@ every_option = click.option(
 def open_(
     folder: Path, live: bool, budget: str | None, watch: bool, every: float, dry_run: bool, yes: bool, rehearsal: bool
 ) -> None:
-    """Open the study's places at the marketplace, or the missing ones.
+    """Open all places of the study at the marketplace, or those that are missing.
 
     Example: rootnote server open my-study --budget 200 --live
     """
@@ -54,12 +54,12 @@ def sync_(folder: Path, no_approve: bool, watch: bool, every: float, dry_run: bo
 @click.command()
 @study_argument
 @click.argument("pseudonyms", nargs=-1)
-@click.option("--anyway", is_flag=True, help="Approve the named assignments although they are not complete here.")
+@click.option("--anyway", is_flag=True, help="Approve the named assignments even if they are incomplete.")
 @dry_run_option
 @yes_option
 @rehearsal_option
 def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bool, yes: bool, rehearsal: bool) -> None:
-    """Approve complete work; only that of the named assignments, if any are named."""
+    """Approve complete work: all of it, or that of the named assignments."""
     if anyway and not pseudonyms:
         raise click.UsageError("--anyway needs the pseudonyms of assignments.")
     from server.commands import recruiting_actions

@@ -25,7 +25,7 @@ from server.db import database
 from server.db.urls import display_url
 
 SUFFIXES = {"postgresql+psycopg": ".dump", "sqlite": ".sqlite3"}
-BY_PROVIDER = "provider"  # the value of ROOTNOTE_BACKUPS where the database's provider makes the backups
+BY_PROVIDER = "provider"  # the value of ROOTNOTE_BACKUPS if the database's provider makes the backups
 STAMP = "%Y%m%dT%H%M%SZ"
 
 
@@ -67,8 +67,8 @@ def restore(url: URL, path: Path) -> None:
         raise RootnoteError(f"{path} does not exist.")
     if path.suffix != SUFFIXES[url.drivername]:
         raise RootnoteError(
-            f"{path} is not a backup of a database like {display_url(url)}; choose one that ends in "
-            f"{SUFFIXES[url.drivername]}, or set ROOTNOTE_DATABASE_URL."
+            f"{path} cannot be restored into {display_url(url)}; choose a backup that ends in "
+            f"{SUFFIXES[url.drivername]}, or name another database in ROOTNOTE_DATABASE_URL."
         )
     if url.drivername == "sqlite":
         _restore_sqlite(path, Path(str(url.database)))
@@ -146,8 +146,8 @@ def _restore_sqlite(path: Path, target: Path) -> None:
     siblings = [target.with_name(f"{target.name}{ending}") for ending in ("", "-wal", "-shm", "-journal")]
     if found := [path.name for path in siblings if path.exists()]:
         raise RootnoteError(
-            f"{' and '.join(found)} in {target.parent}: a database already exists there; move all its files away "
-            "together, or name another one in ROOTNOTE_DATABASE_URL."
+            f"{target.parent} already contains a database ({', '.join(found)}); move all these files away together, or "
+            "name another database in ROOTNOTE_DATABASE_URL."
         )
     with replacing(target) as temporary:
         shutil.copyfile(path, temporary)

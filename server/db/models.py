@@ -397,7 +397,7 @@ class Posting(Base):
 
 
 class MarketplaceSubmission(Base):
-    """One worker's submission at the marketplace; `assignment_id` is null where it belongs to no known listener.
+    """One worker's submission at the marketplace; `assignment_id` is null if it belongs to no known listener.
 
     `key` is the keyed hash of worker and submission: the same submission's id may come again with another worker.
     """

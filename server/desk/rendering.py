@@ -31,7 +31,7 @@ def render(page: str, status: int = 200, *, tab: str = "", **values: object) -> 
 
     Args:
         page: the template's name.
-        tab: the name of the tab to highlight, where it is not the page's own.
+        tab: the name of the tab to highlight, if it is not the page's own.
     """
     control = study_control.control(context.session())
     html = render_template(f"desk/{page}.html", page=page, tab=tab or page, control=control, **_user(), **values)

@@ -134,8 +134,8 @@ class ScratchStudy:
             taken = round(4000 * self.experiment.config.corpus.clip_seconds)
             sure = 3 if self.experiment.config.player.confidence else None
             for position in range(1, len(self.experiment.trials(assignment)) + 1):
-                mine = (ClipDelivery.assignment_id == assignment.id, ClipDelivery.position == position)
-                for serving in session.scalars(select(ClipDelivery.id).where(*mine)):
+                of_trial = (ClipDelivery.assignment_id == assignment.id, ClipDelivery.position == position)
+                for serving in session.scalars(select(ClipDelivery.id).where(*of_trial)):
                     audio.mark_fetched(session, self.experiment, serving)
                 session.expire_all()
                 given = TrialAnswer(position, "A", taken, 1, 1, 1, sure)
@@ -160,8 +160,8 @@ class ScratchStudy:
     def submit(self, token: str) -> None:
         """The marketplace reports that the work was submitted."""
         with self.listener(token) as (session, assignment):
-            mine = update(MarketplaceSubmission).where(MarketplaceSubmission.assignment_id == assignment.id)
-            session.execute(mine.values(status="submitted"))
+            submission = update(MarketplaceSubmission).where(MarketplaceSubmission.assignment_id == assignment.id)
+            session.execute(submission.values(status="submitted"))
 
     # ------------------------------------------------------------------ the study as a whole
 

@@ -98,7 +98,7 @@ def _by_name(session: Session, query: Any) -> dict[str, int]:
 
 
 def shown_codes(session: Session, pay: PayConfig) -> Iterator[tuple[str, str, float]]:
-    """(code, outcome, US dollars) of every ended assignment; without pseudonyms, so that nothing can be linked to it."""
+    """(code, outcome, US dollars) of every ended assignment; without pseudonyms, so that nothing can be linked."""
     ended = select(Assignment).where(Assignment.state.not_in(ACTIVE)).order_by(Assignment.completion_code)
     for assignment in session.scalars(ended):
         yield assignment.completion_code, assignment.state.value, _due(assignment.state, pay)

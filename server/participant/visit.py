@@ -58,7 +58,7 @@ class Visit:
         return self.context.now()
 
     def assignment(self, token: str, *, lock: bool = False) -> Assignment:
-        """The assignment at a listener's address, whose language the page takes; a 404 page where there is none."""
+        """The assignment at a listener's address, whose language the page takes; a 404 page if there is none."""
         found = lifecycle.find(self.session, token, lock=lock) if len(token) <= TOKEN_LIMIT else None
         if found is None:
             abort(404)

@@ -120,7 +120,7 @@ def record_pending(
     opening: Posting | None = None,
     reason: str = "",
 ) -> Payment:
-    """Record a payment before it is made; returns the existing one of this assignment and kind where there is one.
+    """Record a payment before it is made; returns the existing one of this assignment and kind, if there is one.
 
     Raises:
         OverBudgetError: if the launch's budget does not allow it.

@@ -1,6 +1,6 @@
 """The bundle: every file of a public release, written into one folder.
 
-A bundle contains responses.csv and .parquet, listeners.csv, the dictionary, study.toml, the bins, the frozen plan where
+A bundle contains responses.csv and .parquet, listeners.csv, the dictionary, study.toml, the bins, the frozen plan if
 there is one, licence, citation, export.json (with which a report checks that the data are unchanged), README.md and,
 last, SHA256SUMS of all files. The random names are not stored anywhere else.
 """

@@ -54,7 +54,7 @@ class ReleaseMetadata:
         dropped: columns of listeners.csv that are not published, with the reason.
         withheld_settings: dotted keys of study.toml that are not published.
         withdrawn_responses: number of responses that are left out because their listener withdrew.
-        plan: hash of the published frozen plan, "" where there is none.
+        plan: hash of the published frozen plan, "" if there is none.
         turns_public: whether the order in which trial lists were assigned follows from the seed.
         closed: whether the study was closed.
         rehearsal: whether the listeners were simulated.

@@ -84,7 +84,7 @@ def require_described(file: str, columns: Iterable[str], described: Iterable[str
 def publishable(
     rows: Iterable[Mapping[str, Any]], states: Mapping[str, str], rules: Iterable[str]
 ) -> list[Mapping[str, Any]]:
-    """The responses to publish: those of listeners who withdrew only where the exclusion rules count them."""
+    """The responses to publish: those of listeners who withdrew only if the exclusion rules count them."""
     if "incomplete" not in rules:
         return list(rows)
     return [row for row in rows if states[row["assignment"]] != AssignmentState.WITHDRAWN]

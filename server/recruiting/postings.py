@@ -42,7 +42,7 @@ def supply(session: Session, postings: Mapping[str, PostingStatus]) -> PlaceSupp
     owed = set(session.scalars(select(Posting.market_id).where(Posting.owed_to.is_not(None))))
     counted = {id_: status for id_, status in postings.items() if id_ not in owed}
     held = sum(status.held for status in counted.values())
-    # A listener whose run ended but who has not submitted holds a place there, and none of ours is waiting for it.
+    # A listener whose run ended but who has not submitted holds a place there; no place of the study waits for it.
     ended = (
         select(func.count())
         .select_from(MarketplaceSubmission)
@@ -58,7 +58,7 @@ def supply(session: Session, postings: Mapping[str, PostingStatus]) -> PlaceSupp
 
 
 def batches(missing: int, most: int | None) -> list[int]:
-    """Sizes of the postings for this many places, where one posting has at most `most` places."""
+    """Sizes of the postings for this many places, if one posting has at most `most` places."""
     if most is None:
         return [missing] if missing else []
     return [most] * (missing // most) + ([missing % most] if missing % most else [])

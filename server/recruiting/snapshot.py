@@ -117,7 +117,7 @@ def _record_posting(
 def _submission_row(
     session: Session, context: RecruitingContext, submission: ReportedSubmission
 ) -> MarketplaceSubmission:
-    """Our row of a submission; a new one where the worker never came to us."""
+    """Our row of a submission; a new one if the worker never reached our server."""
     key = submission_key(context, submission)
     row = session.scalar(select(MarketplaceSubmission).where(MarketplaceSubmission.key == key))
     if row is not None:

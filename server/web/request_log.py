@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as WebResponse
 from server.web.request_queue import WAITED
 
 METHODS = ("GET", "HEAD", "POST", "OPTIONS")
-QUIET = ("static", "health.healthz", "health.readyz", "health.metrics")  # logged only where they fail
+QUIET = ("static", "health.healthz", "health.readyz", "health.metrics")  # logged only if they fail
 log = logging.getLogger(__name__)
 
 

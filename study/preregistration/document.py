@@ -68,7 +68,7 @@ def read_frozen(folder: Path) -> FrozenPlan | None:
 def differences(former: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
     """The keys, dotted, in which two plans differ, apart from the time of freezing.
 
-    A setting that the former plan lacks is no difference where it has its default, because later versions have more
+    A setting that the former plan lacks is no difference if it has its default, because later versions have more
     settings. A missing setting equals an empty one (null).
     """
     one, other = ({**_flat(each, ""), "frozen_at": "", "amends": ""} for each in (former, plan))

@@ -342,7 +342,7 @@ class MTurkMarketplace(Marketplace):
         return int(Decimal(self._ask("get_account_balance")["AvailableBalance"]) * 100)
 
     def fee(self, cents: int, places: int = 1) -> int:
-        """20 % of it, or 40 % where a HIT has ten assignments or more; rounded half up, at least one cent."""
+        """20 % of it, or 40 % if a HIT has ten assignments or more; rounded half up, at least one cent."""
         percent = 20 if places <= BATCH else 40
         return max((cents * percent + 50) // 100, 1) if cents else 0
 

@@ -329,7 +329,7 @@ class ProlificMarketplace(Marketplace):
         except ProlificApiError as refused:
             if refused.status != 404:
                 raise
-            self._status(submission.opening)  # this is refused too where the token is the problem
+            self._status(submission.opening)  # this is refused too if the token is the problem
             raise ForeignSubmissionError(f"Prolific knows no submission {submission.id}.") from refused
         if _participant(reported) != submission.worker:
             raise ForeignSubmissionError(f"on Prolific the submission {submission.id} belongs to another participant.")

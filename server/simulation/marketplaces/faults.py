@@ -6,7 +6,7 @@ A fault affects the n-th call of an operation, or any call according to a seeded
 - ``fail_after``: 500 although the work was done;
 - ``timeout_before``, ``timeout_after``: the connection is held for `hang_seconds`, then cut with no reply, before or
   after the work;
-- ``twice``: the request arrives twice, as a proxy may send it again; the first reply is the one that is seen;
+- ``twice``: the request arrives twice, as a proxy may send it again; the client sees the first reply;
 - any other word is a refusal by that code, such as ``UnrecognizedClientException``.
 """
 

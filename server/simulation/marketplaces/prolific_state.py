@@ -147,7 +147,7 @@ class FakeProlificState(Account):
             raise FakeProlificError("Validation error", detail, code=140200)
 
     def screen_out(self, study: FakeStudy, given: ScreenOut) -> None:
-        """End submissions with a payment; refused where it would pay less than the least hourly wage."""
+        """End submissions with a payment; refused if it would pay less than the minimum hourly wage."""
         if not study.given.is_custom_screening:
             raise FakeProlificError("Validation error", "The study was not created with is_custom_screening.")
         chosen = [self.submission(id_) for id_ in dict.fromkeys(given.submission_ids)]

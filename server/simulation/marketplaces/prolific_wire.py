@@ -43,7 +43,7 @@ def refuse_path(request: HttpRequest, token: str) -> HttpReply | None:
 
 
 def operation_of(request: HttpRequest) -> tuple[str, dict[str, str]]:
-    """The operation that a request asks for, and the ids in its path; "" where there is none."""
+    """The operation that a request asks for, and the ids in its path; "" if there is none."""
     for (method, pattern), (name, _, _) in ROUTES.items():
         found = re.fullmatch(API + pattern, request.path)
         if found and method == request.method:

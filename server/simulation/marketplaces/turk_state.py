@@ -143,7 +143,7 @@ class FakeMTurkState(Account):
     # ------------------------------------------------------------------ HITs
 
     def create_type(self, given: dict[str, Any]) -> HitType:
-        """The HIT type of these values: an earlier one where they are the same."""
+        """The HIT type of these values: the existing one if they are the same."""
         check_limits(given)
         requirements = tuple(given.get("QualificationRequirements", ()))
         if len(requirements) > 10:
