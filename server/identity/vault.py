@@ -105,7 +105,7 @@ def _read_file(name: str) -> str:
 # ------------------------------------------------------------------ in the database
 
 
-def remember(session: Session, vault: Vault, listener: Listener, arrival: Arrival, now: datetime) -> None:
+def store_identity(session: Session, vault: Vault, listener: Listener, arrival: Arrival, now: datetime) -> None:
     """Store a listener's identity, and where they arrived last."""
     sealed, key = vault.seal(arrival), {"pseudonym": listener.pseudonym}
     row = find_or_add(session, VaultEntry, key, {"sealed": sealed, "changed_at": now}, lock=True)
@@ -113,7 +113,7 @@ def remember(session: Session, vault: Vault, listener: Listener, arrival: Arriva
     session.flush()
 
 
-def recall(session: Session, vault: Vault, listener: Listener) -> Arrival | None:
+def load_identity(session: Session, vault: Vault, listener: Listener) -> Arrival | None:
     """A listener's identity; None if none is stored.
 
     Raises:

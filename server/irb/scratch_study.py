@@ -215,7 +215,7 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
     Raises:
         RootnoteError: if the study is not built, its clips are not on this machine, or a text is missing.
     """
-    here = dataclasses.replace(study, config=study.config.model_copy(update={"storage": StorageConfig()}))
+    local_study = dataclasses.replace(study, config=study.config.model_copy(update={"storage": StorageConfig()}))
     with tempfile.TemporaryDirectory(prefix="rootnote-packet-") as folder, _without_logs():
         url, clock = URL.create("sqlite", database=str(Path(folder) / "scratch.sqlite3")), ScratchClock()
         engine = database.connect(url)
@@ -224,12 +224,12 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
         vault = None if not study.config.recruiter.has_arrivals else Vault([new_key()])
         journal = str(Path(folder) / "erasures.jsonl")  # not the study's own
         settings = Settings(url, secrets.token_hex(32), requests_per_second=0, vault=vault, erasures=journal)
-        app = create_app(here, settings, clock=clock)
+        app = create_app(local_study, settings, clock=clock)
         server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
-            scratch = ScratchStudy(here, app, f"http://127.0.0.1:{server.server_port}", clock)
+            scratch = ScratchStudy(local_study, app, f"http://127.0.0.1:{server.server_port}", clock)
             _open_places(scratch)
             yield scratch
         finally:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from server.db.enums import LIVE, PaymentKind, PaymentState, SubmissionStatus
 from server.db.models import Assignment, MarketplaceSubmission, Payment, Posting
-from server.identity.vault import recall
+from server.identity.vault import load_identity
 from server.payments import ledger
 from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.due import DuePayment, is_in_progress
@@ -129,7 +129,7 @@ def _submission_at_marketplace(
     if payment.assignment_id is None:
         return None
     assignment = session.get_one(Assignment, payment.assignment_id)
-    who = recall(session, context.vault, assignment.listener)
+    who = load_identity(session, context.vault, assignment.listener)
     row = session.get(MarketplaceSubmission, payment.submission_id) if payment.submission_id else None
     if who is None or who.worker is None:
         raise MarketplaceError(f"the identity of listener {assignment.listener.pseudonym} is no longer stored.")

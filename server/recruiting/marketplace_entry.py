@@ -95,25 +95,25 @@ class MarketplaceEntry:
         row.assignment_id, row.seen_at = assignment.id, now
         if row.status not in SUBMITTED:
             row.status = SubmissionStatus.HELD
-        vaults.remember(session, self.vault, assignment.listener, arrival, now)
+        vaults.store_identity(session, self.vault, assignment.listener, arrival, now)
 
     def return_link(self, session: Session, assignment: Assignment) -> ReturnLink:
         """How a listener whose assignment has ended returns; empty if they have returned already, or are paid in
         another way."""
         if assignment.state in (AssignmentState.SUBMITTED, AssignmentState.APPROVED, AssignmentState.PAID):
             return ReturnLink()
-        arrival = vaults.recall(session, self.vault, assignment.listener)
+        arrival = vaults.load_identity(session, self.vault, assignment.listener)
         amount = ledger.due(assignment.state, self.pay)[1]
         if arrival is None or (
             not self.marketplace.capabilities.pays_unsubmitted and amount < cents(self.pay.reward_usd)
         ):
             return ReturnLink()
         outcome = ledger.outcome(assignment.state, self.pay)
-        return self.marketplace.hand_back(arrival, outcome, assignment.completion_code)
+        return self.marketplace.make_return_link(arrival, outcome, assignment.completion_code)
 
     def return_link_when_owed(self, arrival: Arrival) -> ReturnLink:
         """How a listener who took a place that was made to pay them returns."""
-        return self.marketplace.hand_back(arrival, "finished", "OWED")
+        return self.marketplace.make_return_link(arrival, "finished", "OWED")
 
     def _key(self, arrival: Arrival) -> str:
         assert arrival.worker is not None

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from server.audit import study_control
 from server.db.enums import PaymentState, SubmissionStatus
 from server.db.models import ACTIVE, Assignment, MarketplaceSubmission, Payment, Place, Posting
-from server.identity.vault import recall
+from server.identity.vault import load_identity
 from server.payments import ledger
 from server.payments.formatting import dollars
 from server.recruiting.context import RecruitingContext, Report
@@ -77,7 +77,7 @@ def is_recruiting(session: Session, context: RecruitingContext) -> bool:
     return launch is not None and launch.closed_at is None and opens and study_control.control(session).recruiting
 
 
-def top_up(context: RecruitingContext, postings: Mapping[str, PostingStatus], report: Report) -> int:
+def order_missing_places(context: RecruitingContext, postings: Mapping[str, PostingStatus], report: Report) -> int:
     """Order the missing places, as far as the budget allows; returns how many were ordered."""
     with context.reading() as session:
         if not is_recruiting(session, context):
@@ -99,7 +99,7 @@ def top_up(context: RecruitingContext, postings: Mapping[str, PostingStatus], re
 def order_places(context: RecruitingContext, places: int) -> None:
     """Order one posting: recorded, ordered, recorded again.
 
-    Where the researcher pays by hand, a place has no price in the books: each payment counts when it is recorded.
+    Where the researcher pays by hand, a place has no price in the ledger: each payment counts when it is recorded.
     """
     by_hand = context.marketplace.capabilities.pays_by_hand
     reward, fee = (0, 0) if by_hand else (context.reward, context.fee)
@@ -161,7 +161,7 @@ def _order(session: Session, context: RecruitingContext, posting: Posting) -> Po
     minutes, url, only_for = context.config.pay.minutes, context.url, ""
     if posting.owed_to is not None:
         assignment = session.get_one(Assignment, posting.owed_to)
-        who = recall(session, context.vault, assignment.listener)
+        who = load_identity(session, context.vault, assignment.listener)
         if who is None or who.worker is None:
             raise MarketplaceError(f"the identity of listener {assignment.listener.pseudonym} is no longer stored.")
         only_for, url = who.worker, f"{context.url}?owed=1"

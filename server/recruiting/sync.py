@@ -13,13 +13,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server.db.models import Assignment, MarketplaceSubmission, Place, Posting
-from server.identity.vault import recall
+from server.identity.vault import load_identity
 from server.payments import ledger
 from server.recruiting.approvals import approve_complete
 from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.direct_payments import reconcile_direct_payments
 from server.recruiting.marketplaces.base import UnknownWorkerError
-from server.recruiting.postings import close_postings, place_order, top_up, unplaced
+from server.recruiting.postings import close_postings, order_missing_places, place_order, unplaced
 from server.recruiting.snapshot import MarketplaceSnapshot, record_snapshot
 
 
@@ -49,7 +49,7 @@ def synchronize(context: RecruitingContext, *, approve: bool = True, report: Rep
     exclude_all(context, snapshot)
     retried = reconcile_direct_payments(context, report)
     approved = approve_complete(context, snapshot) if approve else 0
-    ordered = top_up(context, snapshot.postings, report)
+    ordered = order_missing_places(context, snapshot.postings, report)
     return SyncResult(approved, retried, ordered)
 
 
@@ -93,5 +93,5 @@ def _worker_of(
     if assignment is None:
         return None
     with context.reading() as session:
-        who = recall(session, context.vault, session.get_one(Assignment, assignment).listener)
+        who = load_identity(session, context.vault, session.get_one(Assignment, assignment).listener)
     return who.worker if who else None

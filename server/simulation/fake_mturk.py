@@ -52,7 +52,7 @@ class FakeMTurk(FakeMarketplace):
     def __init__(self, balance: str = "1000.00", clock: Callable[[], datetime] | None = None, seed: int = 0) -> None:
         super().__init__(clock, seed)
         self.state = FakeMTurkState(Decimal(balance), self.now, self.new_id, self.pay)
-        self.state.tell = self.tell
+        self.state.emit = self.emit
         self.workers = People(self.state.workers, FakeWorker)
 
     def new_id(self, prefix: str) -> str:
@@ -87,12 +87,12 @@ class FakeMTurk(FakeMarketplace):
     def return_(self, assignment_id: str) -> None:
         """Return an assignment."""
         with self.acting():
-            self.state.give_back(self._place(assignment_id))
+            self.state.return_place(self._place(assignment_id))
 
     def abandon(self, assignment_id: str) -> None:
         """Let an assignment's time run out, without moving the clock."""
         with self.acting():
-            self.state.give_back(self._place(assignment_id), "AssignmentAbandoned")
+            self.state.return_place(self._place(assignment_id), "AssignmentAbandoned")
 
     def _place(self, assignment_id: str) -> HitAssignment:
         return self.state.places[assignment_id]

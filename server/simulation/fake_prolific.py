@@ -65,7 +65,7 @@ class FakeProlific(FakeMarketplace):
         self.token = token
         tariff = FeeSchedule(fee_rate, tax_rate)
         self.state = FakeProlificState(Decimal(balance), tariff, self.now, self.new_id, self.pay)
-        self.state.tell = self.tell
+        self.state.emit = self.emit
         self.participants = People(self.state.participants, FakeParticipant)
 
     def new_id(self, prefix: str) -> str:
@@ -105,7 +105,7 @@ class FakeProlific(FakeMarketplace):
     def return_(self, submission_id: str) -> None:
         """Return a submission."""
         with self.acting():
-            self.state.give_back(self.state.submission(submission_id))
+            self.state.return_place(self.state.submission(submission_id))
 
     def abandon(self, submission_id: str) -> None:
         """Let a submission's time run out, without moving the clock."""

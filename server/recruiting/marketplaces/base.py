@@ -189,8 +189,9 @@ class MarketplaceConfig(ConfigSection):
 class Marketplace(ABC):
     """The interface of every marketplace.
 
-    Making one needs no network and no credentials: the web server has one to read arrivals and to send listeners
-    back. All methods but `arrive`, `hand_back` and `advert` may raise MarketplaceError. Repeating a call is harmless.
+    Making one needs no network and no credentials: the web server has one to read arrivals and to send listeners back.
+    All methods except `arrive`, `make_return_link` and `advert` may raise MarketplaceError. Repeating a call is
+    harmless.
     """
 
     capabilities: Capabilities
@@ -224,7 +225,7 @@ class Marketplace(ABC):
         """
 
     @abstractmethod
-    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
+    def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         """How a listener returns after a run with this outcome; `code` is their completion code."""
 
     @abstractmethod
@@ -297,7 +298,7 @@ class ManualMarketplace(Marketplace):
     def for_study(cls, study: Study, *, live: bool, endpoint: str) -> Self:
         return cls()
 
-    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
+    def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         return ReturnLink()
 
     def open(self, order: PostingOrder) -> str:

@@ -144,7 +144,7 @@ class MTurkMarketplace(Marketplace):
             raise ArrivalError(DAMAGED)
         return f"{parts.scheme}://{parts.netloc}"
 
-    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
+    def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         if not arrival.back:
             return ReturnLink()
         fields = {"assignmentId": arrival.submission, "code": code, "outcome": outcome}

@@ -126,7 +126,7 @@ class ProlificMarketplace(Marketplace):
             )
         return Arrival(worker, submission, opening)
 
-    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
+    def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         """Listeners who left return their submission there themselves; all others come back with a code."""
         site = self._endpoint.replace("127.0.0.1", "localhost") if self._endpoint else SITE
         if outcome == "left":

@@ -26,7 +26,7 @@ class Account:
     ) -> None:
         self.deposit, self.now, self.new_id, self._pay_out = deposit, now, new_id, pay
         self.spent = Decimal("0.00")
-        self.tell: Callable[[str, dict[str, Any]], None] = lambda event, body: None
+        self.emit: Callable[[str, dict[str, Any]], None] = lambda event, body: None
 
     @property
     def on_hold(self) -> Decimal:

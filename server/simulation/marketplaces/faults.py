@@ -35,14 +35,14 @@ class Faults:
 
     def next(self, operation: str) -> str:
         """How this call goes wrong, or ""; counts it for what was planned."""
-        struck, waiting = "", []
+        fault, waiting = "", []
         for name, nth, how in self._planned:
             counted = nth - (name in (operation, "*"))
-            if counted == 0 and not struck and counted < nth:
-                struck = how
+            if counted == 0 and not fault and counted < nth:
+                fault = how
             else:
                 waiting.append((name, max(counted, 1), how))
         self._planned = waiting
-        if not struck and self._rng is not None and self._rng.random() < self._rate:
-            struck = str(self._rng.choice(self._hows))
-        return struck or self.always
+        if not fault and self._rng is not None and self._rng.random() < self._rate:
+            fault = str(self._rng.choice(self._hows))
+        return fault or self.always

@@ -183,7 +183,7 @@ class FakeMarketplace:
         with contextlib.suppress(httpx.HTTPError):
             httpx.post(to, json=dict(one.body), headers={"X-Event-ID": one.id}, timeout=10)
 
-    def tell(self, event: str, body: Mapping[str, Any]) -> None:
+    def emit(self, event: str, body: Mapping[str, Any]) -> None:
         self.notifications.append(Notification(self.new_id("N"), event, body, self.now()))
 
     def pay(self, entry: LedgerLine) -> None:

@@ -118,7 +118,7 @@ class FakeProlificState(Account):
             study.published = self.now()
         study.status = after  # type: ignore[assignment]
         study.settle_status()
-        self.tell("study.status.change", {"resource_id": study.id, "status": study.status})
+        self.emit("study.status.change", {"resource_id": study.id, "status": study.status})
 
     def delete(self, study: FakeStudy) -> None:
         if study.status != "UNPUBLISHED":
@@ -294,7 +294,7 @@ class FakeProlificState(Account):
             self._set(one, "SCREENED OUT")
             self._pay("screen-out", Decimal(reward) / 100, one)
 
-    def give_back(self, one: FakeSubmission) -> None:
+    def return_place(self, one: FakeSubmission) -> None:
         """Return a submission, before or after it was completed."""
         self._require(one, *OPEN, "AWAITING REVIEW")
         self._set(one, "RETURNED")
@@ -308,7 +308,7 @@ class FakeProlificState(Account):
         one.status = status
         one.study.settle_status()
         body = {"resource_id": one.id, "status": status, "participant_id": one.participant, "study_id": one.study.id}
-        self.tell("submission.status.change", body)
+        self.emit("submission.status.change", body)
 
     # ------------------------------------------------------------------ time
 

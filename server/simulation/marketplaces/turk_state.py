@@ -182,7 +182,7 @@ class FakeMTurkState(Account):
         self.hits[hit.id] = hit
         self._add_places(hit, number)
         self.keep_token("CreateHIT", token, hit.id)
-        self.tell("HITCreated", {"HITId": hit.id, "HITTypeId": kind.id})
+        self.emit("HITCreated", {"HITId": hit.id, "HITTypeId": kind.id})
         return hit
 
     def _add_places(self, hit: Hit, number: int) -> None:
@@ -206,7 +206,7 @@ class FakeMTurkState(Account):
             self.require(hit.unit_cost() * number)
         self._add_places(hit, number)
         self.keep_token("Extend", token, token or "")
-        self.tell("HITExtended", {"HITId": hit.id, "HITTypeId": hit.type.id})
+        self.emit("HITExtended", {"HITId": hit.id, "HITTypeId": hit.type.id})
 
     def expire(self, hit: Hit, at: datetime) -> None:
         """Move a HIT's end; the same end twice within a day is refused, as the real service does (Dallinger#3109)."""
@@ -220,7 +220,7 @@ class FakeMTurkState(Account):
         hit.expires = max(min(at, now + timedelta(days=365)), hit.created) if at > now else min(hit.expires, now)
         self.keep_token("Expire", token, token)
         if at <= now:
-            self.tell("HITExpired", {"HITId": hit.id, "HITTypeId": hit.type.id})
+            self.emit("HITExpired", {"HITId": hit.id, "HITTypeId": hit.type.id})
 
     def delete(self, hit: Hit) -> None:
         self._require_there(hit)
@@ -240,7 +240,7 @@ class FakeMTurkState(Account):
 
     def _dispose(self, hit: Hit) -> None:
         hit.disposed = True
-        self.tell("HITDisposed", {"HITId": hit.id, "HITTypeId": hit.type.id})
+        self.emit("HITDisposed", {"HITId": hit.id, "HITTypeId": hit.type.id})
 
     def _require_there(self, hit: Hit) -> None:
         if hit.disposed:
@@ -281,7 +281,7 @@ class FakeMTurkState(Account):
         place.status, place.judged, place.feedback = status, self.now(), feedback or place.feedback
         if status == "Approved":
             self._pay("reward", place.hit.type.reward, place)
-        self._tell_of(f"Assignment{status}", place)
+        self._emit_assignment_event(f"Assignment{status}", place)
 
     def send_bonus(self, given: dict[str, Any]) -> None:
         token = given.get("UniqueRequestToken")
@@ -373,7 +373,7 @@ class FakeMTurkState(Account):
                 place = hit.place_for(worker.id)
                 assert place is not None
                 place.status, place.worker, place.accepted = "pending", worker.id, self.now()
-                self._tell_of("AssignmentAccepted", place)
+                self._emit_assignment_event("AssignmentAccepted", place)
                 return place
         raise FakeMTurkError("NoMoreWorkableHITsInGroupException", "There are no more of these HITs for this worker.")
 
@@ -381,19 +381,19 @@ class FakeMTurkState(Account):
         if place.status != "pending":
             raise FakeMTurkError("InvalidAssignmentState", "This assignment is not held by a worker.")
         place.status, place.submitted, place.answer = "Submitted", self.now(), answer
-        self._tell_of("AssignmentSubmitted", place)
+        self._emit_assignment_event("AssignmentSubmitted", place)
         if place.hit.status(self.now()) == "Reviewable":
-            self.tell("HITReviewable", {"HITId": place.hit.id, "HITTypeId": place.hit.type.id})
+            self.emit("HITReviewable", {"HITId": place.hit.id, "HITTypeId": place.hit.type.id})
 
-    def give_back(self, place: HitAssignment, event: str = "AssignmentReturned") -> None:
+    def return_place(self, place: HitAssignment, event: str = "AssignmentReturned") -> None:
         if place.status != "pending":
             raise FakeMTurkError("InvalidAssignmentState", "This assignment is not held by a worker.")
-        self._tell_of(event, place)
+        self._emit_assignment_event(event, place)
         place.hit.returned[place.worker] = place.id
         place.free()
 
-    def _tell_of(self, event: str, place: HitAssignment) -> None:
-        self.tell(event, {"AssignmentId": place.id, "HITId": place.hit.id, "HITTypeId": place.hit.type.id})
+    def _emit_assignment_event(self, event: str, place: HitAssignment) -> None:
+        self.emit(event, {"AssignmentId": place.id, "HITId": place.hit.id, "HITTypeId": place.hit.type.id})
 
     # ------------------------------------------------------------------ time
 
@@ -405,7 +405,7 @@ class FakeMTurkState(Account):
         now = self.now()
         for place in self.all_places():
             if place.status == "pending" and place.deadline is not None and place.deadline <= now:
-                self.give_back(place, "AssignmentAbandoned")
+                self.return_place(place, "AssignmentAbandoned")
             if place.status == "Submitted" and place.auto_approval is not None and place.auto_approval <= now:
                 self._settle(place, "Approved", None)
         for hit in self.hits.values():
