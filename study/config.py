@@ -82,7 +82,7 @@ class StudyConfig(ConfigSection):
                 "give them a lower limit"
             )
         for question, language in missing_translations(self.questions, self.study.languages):
-            raise ValueError(f"question '{question}' needs [questions.translations.{language}], its words there")
+            raise ValueError(f"question '{question}' has no translation; add [questions.translations.{language}]")
         return self
 
 

@@ -44,7 +44,7 @@ class Experiment:
 
 
 class StepRefusedError(Exception):
-    """What a listener sent is not accepted; the message is one sentence for the listener."""
+    """A listener's request is refused; the message is one sentence for the listener."""
 
 
 class AlreadyTakenPartError(StepRefusedError):

@@ -5,7 +5,7 @@ which it was added. Its seal is an HMAC of the hash under a key derived from ROO
 database alone is not enough to forge either. The head (one row) holds the last number and hash under a seal of its own
 kind, so that a truncated log is detected, even after new entries have been added.
 
-The first entry of the chain covers the entries from before the chain, by their number and hash. Whoever owns the
+The first entry of the chain covers the entries from before the chain, by their number and hash. The owner of the
 database can restore an earlier state as a whole: an old end with its head, or the time before the chain. Only an end
 that was recorded elsewhere reveals that: `server audit` prints it, and every export contains it.
 """

@@ -125,8 +125,8 @@ def _find(session: Any, settings: Settings, person: str, worker: bool) -> Assign
 def purge(folder: Path, at_once: bool, reason: str, yes: bool, rehearsal: bool) -> None:
     """Delete the identities of listeners, if they are due.
 
-    They are due privacy.identity_days after the last payment or the closing of the study. The server deletes them by
-    itself; use --now to delete them earlier.
+    They are due when privacy.identity_days have passed since the last payment or the closing of the study. The server
+    deletes them automatically; use --now to delete them earlier.
     """
     from server.assignments.experiment import utc_now
     from server.audit.actor import current_actor

@@ -18,7 +18,7 @@ every_option = click.option(
 
 @click.command(name="open")
 @study_argument
-@click.option("--live", is_flag=True, help="Spend real money (default: the sandbox, where there is one).")
+@click.option("--live", is_flag=True, help="Spend real money (default: the sandbox, if there is one).")
 @click.option("--budget", metavar="USD", help="Maximum cost of the launch, fees included.")
 @watch_option
 @every_option
@@ -71,7 +71,7 @@ def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bo
 @study_argument
 @click.option("--bonus", nargs=2, metavar="ASSIGNMENT USD", help="Pay a bonus to one assignment, by pseudonym.")
 @click.option("--to-floor", is_flag=True, help="Top up everyone who finished to the hourly minimum of study.toml.")
-@click.option("--reason", default="", help="What the listener reads with a bonus.")
+@click.option("--reason", default="", help="Message that the listener reads with a bonus.")
 @dry_run_option
 @yes_option
 @rehearsal_option

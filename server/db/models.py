@@ -154,7 +154,7 @@ class PrescreenItem(Base):
 
 
 class PrescreenResult(Base):
-    """The result of an attempt at a prescreen step, by the thresholds of that time; added once the attempt is over."""
+    """The result of an attempt at a prescreen step, by the thresholds at that time; added once the attempt is over."""
 
     __tablename__ = "prescreen_results"
     __table_args__ = (UniqueConstraint("assignment_id", "kind", "attempt"),)

@@ -18,7 +18,7 @@ from server.recruiting.marketplaces.registry import make_marketplace
 from server.web.markdown import StudyTexts, read_study_texts
 from study.check import TEXTS, StudyCheck, check_study
 from study.config import Study, StudyConfig, cents
-from study.preregistration.document import APART, HYPOTHESES, FrozenPlan, read_frozen, text_of
+from study.preregistration.document import EXCLUDED_SECTIONS, HYPOTHESES, FrozenPlan, read_frozen, text_of
 from study.trial_plan import Plan, read_plan
 
 CLIPS_OF_A_TRIAL = 3
@@ -107,7 +107,7 @@ def _fingerprint(study: Study, plan: Plan) -> str:
     files = (study.text(name, code) for code in study.config.study.languages for name in TEXTS)
     return digest(
         {
-            "settings": study.config.model_dump(mode="json", exclude=set(APART)),
+            "settings": study.config.model_dump(mode="json", exclude=set(EXCLUDED_SECTIONS)),
             "schedule": plan.schedule_fingerprint,
             "texts": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()},
         }

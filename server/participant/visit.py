@@ -1,4 +1,4 @@
-"""A visit: one request of a listener, as every view of the participants' pages receives it."""
+"""A visit: one request of a listener, the first argument of every view of the participants' pages."""
 
 from __future__ import annotations
 

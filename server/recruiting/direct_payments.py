@@ -72,7 +72,7 @@ def _retry_payment(context: RecruitingContext, number: int) -> bool:
 
 
 def _was_approved_instead(context: RecruitingContext, number: int) -> bool:
-    """Whether a person approved the submission that this payment failed for; the row then becomes that payment."""
+    """Whether a person approved the submission for which this payment failed; the row then becomes that payment."""
     with context.writing() as session:
         payment = session.get_one(Payment, number)
         approved = session.scalar(

@@ -275,7 +275,7 @@ class SimulatedListener:
         return following
 
     def _hear(self, slots: list[str], sounds: Mapping[str, bytes]) -> dict[str, str]:
-        """What a browser sends about playing each clip to its end, some of them twice, and then thinking."""
+        """What a browser reports after playing each clip to its end, some of them twice, and a pause for thought."""
         again = [slot for slot in slots if self._rng.random() < 0.3]
         order = [*slots, *again]
         seconds = {slot: order.count(slot) * _seconds(sounds[slot]) for slot in slots}

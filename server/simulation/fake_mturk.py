@@ -11,9 +11,9 @@
         market.ledger(), market.balance, market.on_hold   # every cent
         market.calls, market.deliver(), market.messages   # calls, notifications, letters to workers
 
-Every request and every answer is checked against botocore's own service model. Rules: marketplaces/turk_state.py;
-pages for workers at `market.worker_url`: marketplaces/turk_site.py. A worker gets the same assignment id again after a
-return, and a returned id may go to another worker. Anything else is answered `UnknownOperationException`.
+Every request and every answer is checked against botocore's own service model. Rules: marketplaces/turk_state.py; pages
+for workers at `market.worker_url`: marketplaces/turk_site.py. A worker gets the same assignment id again after a
+return, and a returned id may go to another worker. Everything else is answered `UnknownOperationException`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Simulated workers of a marketplace: they preview, take a place, take the study, submit or return the place.
 
-Each of these happens once in twenty workers: one `fails` the prescreen; one `vanishes` or leaves midway; one `retakes`
-a place after returning one; one `returns` a place for good; one `forgets` to submit until the time runs out; one
-`submits_early`, before finishing; one `never_opens` the study and submits; one submits `twice`. All others take the
-study to the end, except those who fail or leave by study.toml's rates.
+In every twenty workers, each of these happens once: one `fails` the prescreen; one `vanishes` or leaves midway; one
+`retakes` a place after returning one; one `returns` a place for good; one `forgets` to submit until the time runs out;
+one `submits_early`, before finishing; one `never_opens` the study and submits; one submits `twice`. All others take the
+study to the end, except those who fail or leave at the rates of study.toml.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NO_PLACE = ("full", "complete", "too_late")
 
 @dataclass
 class WorkerVisit:
-    """What one worker did and what came of it."""
+    """What one worker did, and the result."""
 
     worker: str
     deviation: Deviation

@@ -177,7 +177,7 @@ class Player {
   }
 }
 
-/* The players of a page, of which one plays at a time; `switching` is "restart" or "position". */
+/* The players of a page, one of which plays at a time; `switching` is "restart" or "position". */
 class Deck {
   constructor(players, switching, changed) {
     this.players = players;

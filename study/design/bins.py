@@ -49,7 +49,7 @@ class SimilarityBins:
         return {1: self.mu + 2 * self.sigma, 2: self.mu + self.sigma, 3: self.mu, 4: self.random_mean}
 
     def holds(self, number: int, similarity: Floats) -> npt.NDArray[np.bool_]:
-        """Where a similarity lies in bin `number`; same shape as `similarity`."""
+        """Whether each similarity is in bin `number`; same shape as `similarity`."""
         return np.asarray(np.abs(similarity - self.centres[number]) <= self.half_width)
 
 

@@ -24,7 +24,7 @@ from study.config import Study
 from study.design.bins import read_bins
 from study.design.triplets import triplets_provenance
 from study.preregistration.document import (
-    APART,
+    EXCLUDED_SECTIONS,
     HYPOTHESES,
     JSON,
     MARKDOWN,
@@ -74,7 +74,7 @@ def describe(study: Study, alternative: str = "two-sided") -> dict[str, Any]:
         "answers": {name: _answers(plan, name) for name in config.embedding.embedders},
         "exclusions": plan_of(config).as_data(),
         "tests": TESTS | {"alternative": alternative},
-        "settings": config.model_dump(mode="json", exclude=set(APART)),
+        "settings": config.model_dump(mode="json", exclude=set(EXCLUDED_SECTIONS)),
         "fingerprints": {
             "corpus": corpus_made.fingerprint,
             **fingerprints,

@@ -25,7 +25,7 @@ TESTS: dict[str, Any] = {
     "interval": "Clopper-Pearson, 95 %",
 }
 # Settings that cannot change what listeners hear or answer, or what is computed.
-APART = ("rehearsal",)
+EXCLUDED_SECTIONS = ("rehearsal",)
 
 
 @dataclass(frozen=True)

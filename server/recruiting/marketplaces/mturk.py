@@ -37,7 +37,7 @@ from server.recruiting.marketplaces.base import (
     ReturnLink,
     UnknownWorkerError,
 )
-from server.recruiting.marketplaces.mturk_client import OURS, MTurkApiError, ask, connect, pages
+from server.recruiting.marketplaces.mturk_client import ACCOUNT_ERRORS, MTurkApiError, ask, connect, pages
 from server.web.loopback import is_loopback
 from study.languages import mark
 
@@ -277,7 +277,7 @@ class MTurkMarketplace(Marketplace):
                 SendNotification=notify,
             )
         except MTurkApiError as error:
-            if error.code in OURS:
+            if error.code in ACCOUNT_ERRORS:
                 raise
             raise UnknownWorkerError(
                 "Mechanical Turk knows no worker with the id that a listener arrived with."

@@ -14,7 +14,7 @@ ENDPOINTS = {
     False: "https://mturk-requester-sandbox.us-east-1.amazonaws.com",
 }
 PREFIX = "AWS.MechanicalTurk."
-WORDS = {
+ERROR_TEXTS = {
     "UnrecognizedClientException": "AWS does not know these credentials; check AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY.",
     "InvalidClientTokenId": "AWS does not know these credentials; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
@@ -26,14 +26,14 @@ WORDS = {
     "RequestExpired": "this machine's clock is wrong, so AWS refuses its signatures; set the clock.",
 }
 # Refusals that are not about a worker.
-OURS = (
-    *WORDS,
+ACCOUNT_ERRORS = (
+    *ERROR_TEXTS,
     "InvalidSignatureException",
     "SignatureDoesNotMatch",
     "AccountSuspended",
     "QualificationTypeDoesNotExist",
 )
-LINK = "the AWS account is not linked to a Mechanical Turk requester account; link it at https://requester.mturk.com/developer."
+UNLINKED_ACCOUNT = "the AWS account is not linked to a Mechanical Turk requester account; link it at https://requester.mturk.com/developer."
 
 
 class MTurkApiError(MarketplaceError):
@@ -128,8 +128,8 @@ def _refusal(response: dict[str, Any]) -> MarketplaceError:
         return UnknownOutcomeError(
             "Mechanical Turk had an internal error; run `rootnote server sync` to see what was done."
         )
-    if code in WORDS:
-        return MTurkApiError(code, WORDS[code])
+    if code in ERROR_TEXTS:
+        return MTurkApiError(code, ERROR_TEXTS[code])
     if kind in ("InvalidSignatureException", "SignatureDoesNotMatch"):
         return MTurkApiError(kind, _signature(message))
     if "suspend" in f"{code} {message}".lower():
@@ -137,13 +137,13 @@ def _refusal(response: dict[str, Any]) -> MarketplaceError:
             "AccountSuspended", "the Mechanical Turk account is suspended; write to Mechanical Turk's support."
         )
     if "linked" in message:
-        return MTurkApiError(code, LINK)
+        return MTurkApiError(code, UNLINKED_ACCOUNT)
     return MTurkApiError(code, f"Mechanical Turk refused ({code}): {message}")
 
 
 def _signature(message: str) -> str:
     if "expired" in message or "not yet current" in message:
-        return WORDS["RequestExpired"]
+        return ERROR_TEXTS["RequestExpired"]
     if "scope" in message:
         return f"Mechanical Turk is only in {REGION}, and the credentials are for another region."
     return "AWS does not accept the signature; check AWS_SECRET_ACCESS_KEY."

@@ -94,7 +94,7 @@ class ProlificMarketplace(Marketplace):
     Settings = ProlificConfig
     frame_origins = (SITE,)
     simulator = "server.simulation.marketplace_client:local_prolific"
-    listing_note = "This is what Prolific shows to the people whom its filters let see the study, word for word."
+    listing_note = "Prolific shows this text, word for word, to everyone who passes its filters."
     payment_note = "Payment is made by Prolific: the submission is approved by what the study's database shows."
     sample_opening = "a" * 24
 

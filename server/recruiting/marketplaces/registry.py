@@ -39,7 +39,7 @@ def make_marketplace(study: Study, *, live: bool = False, endpoint: str = "") ->
 
 
 def origins_of(config: StudyConfig) -> MarketplaceOrigins:
-    """The sites of a study's marketplace that may frame its pages and get its forms."""
+    """The sites of a study's marketplace that may frame its pages and receive its forms."""
     found = marketplace_class(config)
     return MarketplaceOrigins(found.frame_origins, found.form_origins)
 
