@@ -173,7 +173,7 @@ def sync_study(folder: Path, no_approve: bool, watch: bool, every: float, dry_ru
         with logged(command.recruiting, "synchronised"):
             done = sync.synchronize(command.recruiting, approve=not no_approve, report=click.echo)
         click.echo(
-            f"Approved {done.approved}, opened {counted(done.ordered, 'place')}, "
+            f"Approved {counted(done.approved, 'submission')}, opened {counted(done.ordered, 'place')}, "
             f"retried {counted(done.retried, 'payment')}."
         )
         _show_open_questions(command)
@@ -224,7 +224,7 @@ def approve_work(
         named = ", ".join(one.pseudonym for one in chosen) if pseudonyms else ""
         with logged(context, "approved anyway" if anyway else "approved", named):
             done = approvals.approve_listed(context, recorded, chosen)
-        click.echo(f"Approved {done}.")
+        click.echo(f"Approved {counted(done, 'submission')}.")
 
 
 # ------------------------------------------------------------------ pay
@@ -338,7 +338,7 @@ def close_study(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None
             )
         with logged(context, "synchronised"):
             done = sync.synchronize(context, report=click.echo)
-        click.echo(f"Recruiting has stopped. Approved {done.approved}; all answers are kept.")
+        click.echo(f"Recruiting has stopped. Approved {counted(done.approved, 'submission')}; all answers are kept.")
         _show_open_questions(command)
 
 
@@ -433,6 +433,11 @@ def _sync_once(folder: Path, rehearsal: bool, approve: bool) -> bool:
     except MarketplaceError as error:
         click.echo(f"{error} Trying again.", err=True)
         return False
-    if any((done.approved, done.retried, done.ordered)):
-        click.echo(f"{time.strftime('%H:%M:%S')} approved {done.approved}, opened {counted(done.ordered, 'place')}")
+    parts = (
+        ("approved", done.approved, "submission"),
+        ("opened", done.ordered, "place"),
+        ("retried", done.retried, "payment"),
+    )
+    if changed := [f"{verb} {counted(number, noun)}" for verb, number, noun in parts if number]:
+        click.echo(f"{time.strftime('%H:%M:%S')} {', '.join(changed)}")
     return over

@@ -88,7 +88,7 @@ def test_from_open_to_close(make_mturk: MakeMTurk, ask: Ask) -> None:
     assert "approve: 10 x reward, $18.00 with fees" in ask(mturk, "sync", "--dry-run")[1]
     assert "ApproveAssignment" not in made(mturk)
     name = mturk.site.query("SELECT pseudonym FROM assignments ORDER BY id")[0][0]
-    assert "Approved 1." in ask(mturk, "approve", name, "--yes")[1]
+    assert "Approved 1 submission." in ask(mturk, "approve", name, "--yes")[1]
     assert "Approved 9" in ask(mturk, "sync")[1]
     counted = json.loads(ask(mturk, "status", "--json")[1])
     assert counted["money"]["paid"] == "$18.00"
