@@ -51,7 +51,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class BuildReporter:
-    """Where the build reports: `line` takes a finished line, `progress` takes (stage, done, total)."""
+    """The output of the build: `line` takes a finished line, `progress` takes (stage, done, total)."""
 
     line: Callable[[str], None]
     progress: Progress

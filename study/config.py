@@ -126,7 +126,7 @@ class Study:
         return self.build / "published.json"
 
     def text(self, name: str, language: str) -> Path:
-        """Where a text is in a language: consent.md in the study's first, consent.de.md in another."""
+        """The path of a text in a language: consent.md in the study's first, consent.de.md in another."""
         return self.folder / text_name(name, language, self.config.study.languages[0])
 
     def vectors(self, embedder: str) -> Path:

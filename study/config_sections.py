@@ -24,7 +24,7 @@ PAPER_PROMPTS = 15
 
 
 class StudyInfo(ConfigSection):
-    """Who and what the study is."""
+    """The study's name, people and languages."""
 
     name: str = Field(min_length=1, max_length=80)
     seed: int = Field(default=1, ge=0)
@@ -43,7 +43,7 @@ class StudyInfo(ConfigSection):
 
 
 class CorpusConfig(ConfigSection):
-    """Where the music is and how it is cut into clips."""
+    """The location of the music, and how it is cut into clips."""
 
     audio: str
     metadata: str = ""  # a CSV with a `path` column; empty: tags, or metadata.csv in the audio folder
@@ -138,7 +138,7 @@ class StimuliConfig(ConfigSection):
 
 
 class StorageConfig(ConfigSection):
-    """Where listeners get the stimuli from: build/stimuli (empty) or an S3 bucket."""
+    """The source of the stimuli for listeners: build/stimuli (empty) or an S3 bucket."""
 
     stimuli: str = ""
     delivery: Literal["redirect", "proxy"] = "redirect"
@@ -188,7 +188,7 @@ class PlayerConfig(ConfigSection):
 
 
 class PayConfig(ConfigSection):
-    """What listeners are paid, by outcome; `budget_usd` is the most that a launch may cost, fees included.
+    """The pay of listeners, by outcome; `budget_usd` is the most that a launch may cost, fees included.
 
     `without_sound_usd` is for those who consented and cannot use sound at all; None: the reward.
     """

@@ -22,7 +22,7 @@ EXPORT = "rootnote server export"
 
 @dataclass(frozen=True)
 class ExportManifest:
-    """What was exported.
+    """The manifest of an export.
 
     Attributes:
         study: name of the study.

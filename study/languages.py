@@ -35,12 +35,12 @@ class Language:
 
     @property
     def locale(self) -> Path | None:
-        """Where the catalogue is; None: with the built-in ones."""
+        """The folder of the catalogue; None: with the built-in ones."""
         return self.folder / "locale" if self.folder else None
 
     @property
     def texts(self) -> Path | None:
-        """Where the texts are that a study starts from; None: with the built-in ones."""
+        """The folder of the texts that a study starts from; None: with the built-in ones."""
         return self.folder / "texts" if self.folder else None
 
 

@@ -10,7 +10,7 @@ import enum
 
 
 class Role(enum.StrEnum):
-    """What a user may do at the desk, from the least to the most."""
+    """The rights of a user at the desk, from the fewest to the most."""
 
     MONITOR = "monitor"
     RESEARCHER = "researcher"

@@ -1,4 +1,4 @@
-"""What the use cases of an assignment need apart from the database, and the errors that they raise."""
+"""The context of the use cases of an assignment, apart from the database, and their errors."""
 
 from __future__ import annotations
 

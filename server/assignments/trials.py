@@ -24,7 +24,7 @@ INSERT_DELIVERIES = queries.insert_deliveries(SLOTS)
 
 @dataclass(frozen=True)
 class TrialAnswer:
-    """What a listener sends for one trial; plays count complete plays, `confidence` is 1 to 5."""
+    """A listener's answer to one trial; plays count complete plays, `confidence` is 1 to 5."""
 
     position: int
     choice: str

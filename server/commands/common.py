@@ -1,4 +1,4 @@
-"""What several commands of `rootnote server` share: their options, and opening a study's database."""
+"""Shared parts of the commands of `rootnote server`: their options, and opening a study's database."""
 
 from __future__ import annotations
 

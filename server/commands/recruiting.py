@@ -1,4 +1,4 @@
-"""`rootnote server` open, sync, approve, pay and close: their options. What they do is in recruiting_actions."""
+"""`rootnote server` open, sync, approve, pay and close: their options. The actions are in recruiting_actions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `rootnote server` open, sync, approve, pay and close do: show, ask for confirmation, call server.recruiting."""
+"""The actions of `rootnote server` open, sync, approve, pay and close: show, confirm, call server.recruiting."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from study.trial_plan import read_plan
 
 @dataclass(frozen=True)
 class CommandContext:
-    """What a command needs: the recruiting context, the study, its settings, and whether real money is spent."""
+    """The context of a command: the recruiting context, the study, its settings, and whether real money is spent."""
 
     recruiting: RecruitingContext
     study: Study

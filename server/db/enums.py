@@ -29,7 +29,7 @@ class PaymentState(enum.StrEnum):
 
 
 class PaymentKind(enum.StrEnum):
-    """What a payment is for."""
+    """The purpose of a payment."""
 
     REWARD = "reward"  # finished
     SCREEN_OUT = "screen_out"  # failed the prescreen, or could not hear

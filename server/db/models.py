@@ -438,7 +438,7 @@ class Payment(Base):
 
 
 class VaultEntry(Base):
-    """Who a listener is at the marketplace, encrypted by server.identity.vault: the only record of a worker's id."""
+    """A listener's identity at the marketplace, encrypted by the vault: the only record of a worker's id."""
 
     __tablename__ = "vault"
 

@@ -46,7 +46,7 @@ def render_forbidden() -> WebResponse:
 
 
 def _user() -> dict[str, object]:
-    """What every page of a signed-in user needs."""
+    """The values that every page of a signed-in user needs."""
     return {
         "researcher": auth.current_user(),
         "form": auth.form_token(),

@@ -80,7 +80,7 @@ class TokenSigner:
         return self._keyed("worker", worker)
 
     def hidden_code(self, code: str) -> str:
-        """What replaces a completion code once identities are deleted: 60 bits of its keyed hash."""
+        """The replacement of a completion code once identities are deleted: 60 bits of its keyed hash."""
         return f"~{self._keyed('code', code)[:15]}"
 
     def submission_key(self, worker: str, submission: str) -> str:

@@ -26,7 +26,7 @@ CLIPS_OF_A_TRIAL = 3
 
 @dataclass(frozen=True)
 class Advert:
-    """What people see before they arrive: the place, and pairs of (part, text)."""
+    """The advertisement that people see before they arrive: the place, and pairs of (part, text)."""
 
     where: str
     shown: tuple[tuple[str, str], ...]
@@ -92,7 +92,7 @@ def gather(study: Study, environment: Mapping[str, str], now: datetime) -> Packe
 
 
 def _advert(study: Study, environment: Mapping[str, str]) -> Advert:
-    """What the marketplace would show for all places of the study; this sends no request to it."""
+    """The advertisement that the marketplace would show for all places; no request is sent."""
     config = study.config
     recruiter = make_marketplace(study)
     places = config.design.listener_count * len(config.embedding.embedders)

@@ -28,7 +28,7 @@ from study.trial_plan import Plan
 
 @dataclass(frozen=True)
 class HealthChecks:
-    """What one server is checked against: its database, the expected migration, and the plan of trials."""
+    """The health of one server, checked against its database, the expected migration, and the plan of trials."""
 
     engine: Engine
     revision: str

@@ -86,7 +86,7 @@ def _arrive_again(
 
 
 def _first_page(visit: Visit, ticket: ConsentTicket, arrival: Arrival | None = None) -> str:
-    """What a person sees who has no assignment yet; the arrival is counted."""
+    """The page for a person without an assignment; the arrival is counted."""
     unavailable = _unavailable_page(visit)
     page = unavailable or _consent_page(visit, ticket, arrival)
     if not _is_prefetch():

@@ -171,7 +171,7 @@ def leave(visit: Visit, token: str) -> WebResponse:
 @blueprint.get("/a/<token>/technical")
 @pass_visit
 def technical(visit: Visit, token: str) -> str | WebResponse:
-    """What a listener who cannot hear the sounds can do."""
+    """The options of a listener who cannot hear the sounds."""
     assignment = visit.assignment(token)
     if assignment.state in steps.ENDED:
         return _to_page(token)

@@ -47,7 +47,7 @@ def outcome(state: AssignmentState, pay: PayConfig) -> RunOutcome:
 
 
 def due(state: AssignmentState, pay: PayConfig) -> tuple[PaymentKind, int]:
-    """What is owed for a run in this state: the kind and the cents."""
+    """The amount owed for a run in this state: the kind and the cents."""
     if state in COMPLETED:
         return PaymentKind.REWARD, cents(pay.reward_usd)
     if state is AssignmentState.TECHNICAL:
@@ -66,7 +66,7 @@ def settles(state: AssignmentState, pay: PayConfig) -> tuple[PaymentKind, ...]:
 
 
 def owed(assignment: Assignment, recorded: Iterable[Payment], pay: PayConfig) -> tuple[PaymentKind, int] | None:
-    """What is still owed after the recorded payments; None if that is nothing."""
+    """The amount still owed after the recorded payments; None if nothing is owed."""
     kind, amount = due(assignment.state, pay)
     kinds = settles(assignment.state, pay)
     return None if amount == 0 or any(_covers(one, kinds, amount) for one in recorded) else (kind, amount)
@@ -177,7 +177,7 @@ def launch(session: Session, *, lock: bool = False) -> Launch | None:
 
 
 def paid(session: Session) -> int:
-    """What was paid so far, in cents, fees included."""
+    """The sum paid so far, in cents, fees included."""
     return _sum(session, Payment.state == PaymentState.PAID)
 
 
@@ -191,7 +191,7 @@ def committed(session: Session) -> int:
 
 
 def remaining_budget(session: Session) -> int:
-    """What may still be ordered or paid within the budget, in cents."""
+    """The amount that may still be ordered or paid within the budget, in cents."""
     found = launch(session)
     return 0 if found is None else max(found.budget_cents - committed(session), 0)
 

@@ -1,4 +1,4 @@
-"""Where data about people are stored, or pass through, outside the database."""
+"""The places outside the database where data about people are stored or pass through."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def read_author(text: str) -> Author:
 
 @dataclass(frozen=True)
 class ReleaseMetadata:
-    """What a bundle says about itself.
+    """The description of a bundle.
 
     Attributes:
         k: each combination of published personal values is shared by at least this many listeners.

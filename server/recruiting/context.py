@@ -1,4 +1,4 @@
-"""What recruiting and paying need: the database, the marketplace, the keys."""
+"""The context of recruiting and paying: the database, the marketplace, the keys."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class MarketplaceEntry:
     pay: PayConfig
 
     def read_arrival(self, session: Session, query: Mapping[str, str]) -> Arrival:
-        """Who arrives; changes nothing.
+        """The person who arrives; changes nothing.
 
         Raises:
             StepRefusedError: if the marketplace gives no such address for a posting of this study.

@@ -26,7 +26,7 @@ from study.trial_plan import Plan
 
 @dataclass(frozen=True)
 class OpeningCost:
-    """What opening the missing places costs, in cents.
+    """The cost of opening the missing places, in cents.
 
     Attributes:
         places: how many places are missing.
@@ -85,7 +85,7 @@ def open_by_hand(context: RecruitingContext, schedule: str, *, live: bool, budge
 def estimate_cost(
     context: RecruitingContext, budget: int | None, balance: int | None, *, dry_run: bool = False
 ) -> OpeningCost:
-    """What opening the missing places costs; the marketplace is asked for the state of those that are open."""
+    """The cost of opening the missing places; the state of the open ones is fetched from the marketplace."""
     with context.reading() as session:
         launched = ledger.launch(session) is not None
     if launched and not dry_run:

@@ -30,7 +30,7 @@ class Bonus:
 
 
 def payable(context: RecruitingContext) -> tuple[list[DuePayment], dict[int, str]]:
-    """What `pay` pays now, and the completion codes of those listeners by assignment."""
+    """The payments that `pay` makes now, and the completion codes of those listeners by assignment."""
     with context.reading() as session:
         due = [one for one in all_due(session, context) if one.method in PAYABLE]
         codes = {one.assignment: session.get_one(Assignment, one.assignment).completion_code for one in due}

@@ -1,4 +1,4 @@
-"""What the marketplace reports about postings and submissions, and updating our records from it."""
+"""Snapshots: the marketplace's postings and submissions, and updating our records from them."""
 
 from __future__ import annotations
 

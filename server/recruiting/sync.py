@@ -33,7 +33,7 @@ def _is_to_close(context: RecruitingContext) -> bool:
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What one pass did: submissions approved, payments in unknown state retried, places ordered."""
+    """The result of one pass: submissions approved, payments in unknown state retried, places ordered."""
 
     approved: int
     retried: int

@@ -73,7 +73,7 @@ def answer_stream(seed: int, index: int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class BehaviourProfile:
-    """What a listener does apart from answering; drawn once, before it arrives."""
+    """The behaviour of a listener apart from answering; drawn once, before it arrives."""
 
     fails_prescreen: bool
     gives_up_at: int | None  # position of the trial that it does not answer
@@ -275,7 +275,7 @@ class SimulatedListener:
         return following
 
     def _hear(self, slots: list[str], sounds: Mapping[str, bytes]) -> dict[str, str]:
-        """What a browser reports after playing each clip to its end, some of them twice, and a pause for thought."""
+        """The telemetry of a browser that plays each clip to its end, some of them twice, then pauses to think."""
         again = [slot for slot in slots if self._rng.random() < 0.3]
         order = [*slots, *again]
         seconds = {slot: order.count(slot) * _seconds(sounds[slot]) for slot in slots}

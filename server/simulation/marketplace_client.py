@@ -30,7 +30,7 @@ class HeldSubmission:
 
 
 class MarketplaceClient(Protocol):
-    """What workers do at a marketplace."""
+    """The actions of workers at a marketplace."""
 
     @property
     def market(self) -> FakeMarketplace: ...
@@ -39,7 +39,7 @@ class MarketplaceClient(Protocol):
         """A new worker, qualified for the study; their id."""
 
     def offer(self, worker: str) -> str | None:
-        """What this worker is offered now, or None."""
+        """The offer to this worker now, or None."""
 
     def preview(self, offer: str) -> str | None:
         """The study's address before a place is taken; None if the marketplace shows none."""

@@ -48,7 +48,7 @@ NO_PLACE = ("full", "complete", "too_late")
 
 @dataclass
 class WorkerVisit:
-    """What one worker did, and the result."""
+    """The actions of one worker, and the result."""
 
     worker: str
     deviation: Deviation
@@ -60,7 +60,7 @@ class WorkerVisit:
 
 @dataclass
 class WorkerPool:
-    """What the workers' threads share, under one lock."""
+    """The state that the workers' threads share, under one lock."""
 
     client: MarketplaceClient
     stimuli: StimulusLookup

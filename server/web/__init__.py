@@ -1,1 +1,1 @@
-"""What all pages share: headers, languages, limits, the request queue, logs."""
+"""The shared parts of all pages: headers, languages, limits, the request queue, logs."""

@@ -43,7 +43,7 @@ class Translation(BaseModel):
 
 
 class BaseQuestion(BaseModel):
-    """What all questions have in common. `text` and the options are in the study's first language.
+    """The common part of all questions. `text` and the options are in the study's first language.
 
     A subclass adds `type: Literal["<its name>"]`, its settings, and the method `_accept`. The other members have
     defaults that suit a question with neither options nor numbers.

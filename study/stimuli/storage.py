@@ -51,7 +51,7 @@ REASONS = {
 
 
 class Storage(Protocol):
-    """Where the server gets stimuli from."""
+    """The source of the server's stimuli."""
 
     origin: str | None  # scheme and host that browsers fetch sounds from, unless it is the server itself
 

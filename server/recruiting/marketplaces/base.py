@@ -218,7 +218,7 @@ class Marketplace(ABC):
 
     @abstractmethod
     def arrive(self, query: Mapping[str, str]) -> Arrival:
-        """Who arrives with these parameters, and whether it is a preview.
+        """The arrival with these parameters, and whether it is a preview.
 
         Raises:
             ArrivalError: with one sentence for the listener.
@@ -230,7 +230,7 @@ class Marketplace(ABC):
 
     @abstractmethod
     def advert(self, order: PostingOrder) -> tuple[tuple[str, str], ...]:
-        """What workers see of this order before they take a place: (label, text). Needs no network."""
+        """The advertisement that workers see before they take a place: (label, text). Needs no network."""
 
     @abstractmethod
     def open(self, order: PostingOrder) -> str:

@@ -59,7 +59,7 @@ DAMAGED = mark("This address is not complete; please open the HIT once more on M
 
 
 class MTurkConfig(MarketplaceConfig):
-    """What workers of Mechanical Turk see, and who may take part: by default as in the paper."""
+    """The text that workers of Mechanical Turk see, and who may take part; by default as in the paper."""
 
     title: str = Field(
         default="Listen to short clips of music: which two sound more alike?", min_length=1, max_length=128
@@ -193,7 +193,7 @@ class MTurkMarketplace(Marketplace):
         return str(hit["HIT"]["HITId"])
 
     def _shown(self, order: PostingOrder) -> dict[str, Any]:
-        """What a HIT type shows to workers."""
+        """The text and limits that a HIT type shows to workers."""
         config = self._config
         return {
             "Title": f"Payment: {config.title}"[:128] if order.only_for else config.title,

@@ -59,7 +59,7 @@ RUNNING = ("ACTIVE", "PAUSED", "AWAITING REVIEW", "PUBLISHING", "SCHEDULED")
 
 
 class ProlificConfig(MarketplaceConfig):
-    """What people on Prolific see, who may take part, and which account pays.
+    """The text that people on Prolific see, who may take part, and which account pays.
 
     `countries` and `languages` are Prolific's choice ids ("1" is the United States, "0" the United Kingdom; "19" is
     English). `fee` is the account's: a third of what is paid (academic), or 42.8 % (corporate); `tax_percent` is on it.
@@ -205,7 +205,7 @@ class ProlificMarketplace(Marketplace):
         return self._api.post("/studies/", given | ({"project": config.project} if config.project else {}))
 
     def _shown(self, order: PostingOrder) -> dict[str, Any]:
-        """What a study shows to people on Prolific."""
+        """The text and limits that a study shows to people on Prolific."""
         config, minutes = self._config, max(1, round(order.minutes))
         return {
             "name": config.title,
@@ -341,7 +341,7 @@ class ProlificMarketplace(Marketplace):
     # ------------------------------------------------------------------ the account
 
     def account(self) -> int | None:
-        """What the workspace may spend; its currency and fees must be those of study.toml."""
+        """The balance of the workspace; its currency and fees must be those of study.toml."""
         balance = self._api.get(f"/workspaces/{self._workspace()}/balance/")
         currency = str(balance.get("currency_code", ""))
         if currency != self._config.currency:

@@ -1,4 +1,5 @@
-"""What the local marketplaces share: a server on this machine, a clock, faults, a log of calls, notifications, people.
+"""The shared parts of the local marketplaces: a server on this machine, a clock, faults, a log of calls, notifications,
+people.
 
 Tests and other programs on this machine may also ask over HTTP: POST /_market/fail {"operation", "nth", "how"}
 (server.simulation.marketplaces.faults), /_market/advance {"seconds"}, /_market/workers {...}; GET /_market/calls,
@@ -103,7 +104,7 @@ class FakeMarketplace:
 
     @property
     def worker_url(self) -> str:
-        """Where workers are: another site than 127.0.0.1, as a browser counts sites."""
+        """The address for workers: for a browser, another site than 127.0.0.1."""
         return f"http://localhost:{self.port}"
 
     def now(self) -> datetime:
@@ -118,7 +119,7 @@ class FakeMarketplace:
 
     @property
     def balance(self) -> Decimal:
-        """What is left to spend, in US dollars."""
+        """The balance, in US dollars."""
         with self.acting():
             return self.state.available
 

@@ -40,7 +40,7 @@ class _Request(BaseModel):
 
 
 class Action(_Request):
-    """What happens when a code is used."""
+    """The action when a code is used."""
 
     action: Literal["AUTOMATICALLY_APPROVE", "MANUALLY_REVIEW", "REQUEST_RETURN", "FIXED_SCREEN_OUT_PAYMENT"]
     return_reason: str | None = Field(default=None, max_length=200)

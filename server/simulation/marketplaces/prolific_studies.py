@@ -44,7 +44,7 @@ class FakeProlificError(RefusedError):
 
 @dataclass(frozen=True)
 class FeeSchedule:
-    """What Prolific charges on a payment."""
+    """Prolific's charges on a payment."""
 
     fee_rate: Fraction = FEE_RATE
     tax_rate: Fraction = Fraction(0)

@@ -29,7 +29,7 @@ class FakeMTurkError(RefusedError):
 
 @dataclass(frozen=True)
 class HitType:
-    """What HITs have in common; `group` is what workers see them under."""
+    """The properties that HITs share; `group` is the group in which workers see them."""
 
     id: str
     group: str
@@ -116,7 +116,7 @@ class Hit:
         return "Unassignable" if self.count("pending") else "Reviewable"
 
     def unit_cost(self) -> Decimal:
-        """What one assignment costs: reward and fee."""
+        """The cost of one assignment: reward and fee."""
         return self.type.reward + fee(self.type.reward, len(self.places))
 
     def on_hold(self, now: datetime) -> Decimal:
