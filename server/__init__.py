@@ -1,1 +1,1 @@
-"""What a listener and a researcher meet: the web study, its database, its rehearsal."""
+"""The web study: its pages, database, recruiting, payments and rehearsal."""

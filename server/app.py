@@ -51,7 +51,7 @@ from study.stimuli.storage import open_storage
 from study.trial_plan import read_plan
 
 MAX_REQUEST_BYTES = 64 * 1024
-BYTES_PER_CHARACTER = 12  # of a form, at most
+BYTES_PER_CHARACTER = 12  # as a form sends it, at most
 HOUSEKEEPING_SECONDS = 3600
 ASSETS = ("rootnote.css", "player.js", "rootnote.js", "desk.css", "desk.js")
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     """Make the application for one study; the database must be migrated.
 
     Raises:
-        RootnoteError: where artefacts are missing or stale, consent.md is missing, or the database is not
+        RootnoteError: if artefacts are missing or stale, consent.md is missing, or the database is not
             migrated or belongs to another schedule.
     """
     context = _make_context(study, settings, clock)
@@ -109,7 +109,7 @@ def _make_context(study: Study, settings: Settings, clock: Clock) -> AppContext:
 
 
 def _marketplace_entry(study: Study, settings: Settings, signer: TokenSigner) -> MarketplaceEntry | None:
-    """Who receives people from a marketplace; None where listeners come by plain links."""
+    """The entry point for people from a marketplace; None if listeners come by plain links."""
     if not study.config.recruiter.has_arrivals:
         return None
     if settings.vault is None:
@@ -119,7 +119,7 @@ def _marketplace_entry(study: Study, settings: Settings, signer: TokenSigner) ->
 
 
 def _prepare_database(context: AppContext) -> None:
-    """Create what a new database lacks, and repeat the erasures of the journal."""
+    """Create the rows that a new database lacks, and repeat the erasures of the journal."""
     now = context.now()
     with database.writing(context.engine) as session, session.begin():
         sync_places(session, context.experiment)
@@ -230,4 +230,4 @@ def _purge_hourly(app: Flask, context: AppContext) -> None:
         try:
             retention.purge_automatically(context.engine, experiment.config, context.signer, experiment.clock)
         except SQLAlchemyError as error:
-            log.warning("identities were not checked", exc_info=error)  # the next hour tries again
+            log.warning("identities were not checked", exc_info=error)  # retried in the next hour

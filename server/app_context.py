@@ -23,10 +23,10 @@ EXTENSION = "rootnote"  # the key of `app.extensions`
 
 @dataclass(frozen=True)
 class AppContext:
-    """What one application serves its study with.
+    """Everything that one application needs to serve its study.
 
     `revision`: the migration the database is at; `texts`: by language; `volume_wav`: the sound that listeners set
-    their volume with; `marketplace_entry`: None where listeners come by plain links.
+    their volume with; `marketplace_entry`: None if listeners come by plain links.
     """
 
     engine: Engine
@@ -58,5 +58,5 @@ def context_of(app: Flask) -> AppContext:
 
 
 def current_context() -> AppContext:
-    """The context of the application that handles the present request."""
+    """The context of the application that handles the current request."""
     return context_of(current_app)

@@ -1,4 +1,4 @@
-"""Error pages: what a person sees where a request fails, on the study's pages and at the desk."""
+"""Error pages: what a person sees when a request fails, on the study's pages and at the desk."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Settings: what the server takes from environment variables, never from study.toml.
 
 `ServerEnvironment` lists the variables with their meaning; `RehearsalEnvironment` is the same for a rehearsal, which
-has a database of its own, so that simulated listeners never meet the real one. `read_settings` checks them and returns
+has a database of its own, so that simulated listeners never touch the real one. `read_settings` checks them and returns
 `Settings`. The key of the vault (ROOTNOTE_VAULT_KEY) is read by `server.identity.vault`.
 """
 
@@ -100,7 +100,7 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     return value
 
 
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]  # it may hold a password
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]  # it may contain a password
 
 
 def _variable(name: str, default: Any, description: str, **constraints: Any) -> Any:
@@ -111,7 +111,7 @@ def _variable(name: str, default: Any, description: str, **constraints: Any) -> 
 class ServerEnvironment(BaseSettings):
     """The environment variables of a server; an empty one counts as unset.
 
-    The text of `json_schema_extra["expected"]` completes "is '…', not …" where a value is refused.
+    The text of `json_schema_extra["expected"]` completes "is '…', not …" if a value is refused.
     """
 
     model_config = SettingsConfigDict(env_ignore_empty=True, case_sensitive=True, extra="ignore", frozen=True)
@@ -256,7 +256,7 @@ def read_settings(
         secret: whether ROOTNOTE_SECRET is needed; without it there is no vault either.
 
     Raises:
-        RootnoteError: where the secret is needed and missing or too short, or a variable has a value that cannot be
+        RootnoteError: if the secret is needed and missing or too short, or a variable has a value that cannot be
             used.
     """
     found = (RehearsalEnvironment if rehearsal else ServerEnvironment).read(environment)

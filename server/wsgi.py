@@ -19,8 +19,8 @@ from server.settings import read_settings
 from server.web import logs
 from study.config import load_study
 
-# Seconds for which a computing thread keeps the others waiting. An answer takes its turn several times, once after each
-# statement of the database, so Python's default of 5 ms would add up.
+# Seconds after which a running thread lets others run. An answer waits for its turn several times, once after each
+# database statement, so Python's default of 5 ms would add up.
 SWITCH_SECONDS = 0.001
 
 
@@ -28,7 +28,7 @@ def make(rehearsal: bool = False) -> Flask:
     """Make the application of the study in ROOTNOTE_STUDY; it logs JSON lines to stderr.
 
     Raises:
-        SystemExit: with one sentence, where the study, the environment or the database is not ready to serve.
+        SystemExit: with one sentence, if the study, the environment or the database is not ready to serve.
     """
     try:
         study = load_study(Path(os.environ.get("ROOTNOTE_STUDY", ".")))

@@ -51,7 +51,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class BuildReporter:
-    """Where the build reports: `line` takes a finished line, `progress` takes (stage, done, total)."""
+    """The output of the build: `line` takes a finished line, `progress` takes (stage, done, total)."""
 
     line: Callable[[str], None]
     progress: Progress
@@ -65,7 +65,7 @@ def build(study: Study, reporter: BuildReporter) -> None:
     """Bring every artefact of a study up to date.
 
     Raises:
-        RootnoteError: where a stage fails; what was finished before it is kept.
+        RootnoteError: if a stage fails; what was finished before it is kept.
     """
     if not study.audio.is_dir():
         raise ConfigError(f"{study.audio} is not a directory; set corpus.audio in {study.folder / 'study.toml'}.")
@@ -326,7 +326,7 @@ def _whole_stimuli(study: Study) -> Provenance:
     """The provenance of the stimuli, after a check that every file is as it was rendered.
 
     Raises:
-        ArtefactError: where the index or a file is missing or damaged.
+        ArtefactError: if the index or a file is missing or damaged.
     """
     content, provenance = read_json(study.stimuli_index, "stimuli", BUILD)
     for entry in content["clips"].values():

@@ -1,4 +1,4 @@
-"""What a study asks of listeners, what it costs, and what to think about before it starts."""
+"""A check of a study: the effort of listeners, the cost, and warnings before it starts."""
 
 from __future__ import annotations
 

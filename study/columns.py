@@ -1,7 +1,7 @@
 """The columns of the study's tables: one entry for each, from which files, checks and descriptions follow.
 
-The build takes the types of triplets.parquet and schedule.parquet from here, the export its columns, the public
-release what it publishes and says of them, the board packet its descriptions, and the analysis what it reads and how
+The build takes the types of triplets.parquet and schedule.parquet from here, the export its columns, the public release
+what it publishes and how it describes them, the board packet its descriptions, and the analysis what it reads and how
 it checks the values.
 
 To add a column of `responses`, add an entry to RESPONSE_COLUMNS. It must say how the column is published. The value

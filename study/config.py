@@ -82,7 +82,7 @@ class StudyConfig(ConfigSection):
                 "give them a lower limit"
             )
         for question, language in missing_translations(self.questions, self.study.languages):
-            raise ValueError(f"question '{question}' needs [questions.translations.{language}], its words there")
+            raise ValueError(f"question '{question}' has no translation; add [questions.translations.{language}]")
         return self
 
 
@@ -126,7 +126,7 @@ class Study:
         return self.build / "published.json"
 
     def text(self, name: str, language: str) -> Path:
-        """Where a text is in a language: consent.md in the study's first, consent.de.md in another."""
+        """The path of a text in a language: consent.md in the study's first, consent.de.md in another."""
         return self.folder / text_name(name, language, self.config.study.languages[0])
 
     def vectors(self, embedder: str) -> Path:
@@ -145,7 +145,7 @@ def load_study(folder: Path) -> Study:
     """Read `folder`/study.toml.
 
     Raises:
-        ConfigError: where the folder or file is missing, is not TOML, or has a wrong key or value.
+        ConfigError: if the folder or file is missing, is not TOML, or has a wrong key or value.
     """
     path = folder / "study.toml"
     if not path.is_file():

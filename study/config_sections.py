@@ -24,7 +24,7 @@ PAPER_PROMPTS = 15
 
 
 class StudyInfo(ConfigSection):
-    """Who and what the study is."""
+    """The study's name, people and languages."""
 
     name: str = Field(min_length=1, max_length=80, description="The name of the study, in exports, reports and links.")
     seed: int = Field(default=1, ge=0)
@@ -40,14 +40,14 @@ class StudyInfo(ConfigSection):
     def _known_languages(self) -> StudyInfo:
         unknown = [language for language in self.languages if language not in LANGUAGES]
         if unknown:
-            raise ValueError(f"there are no pages in '{unknown[0]}', only in {', '.join(LANGUAGES)}")
+            raise ValueError(f"'{unknown[0]}' is not a language of the pages; choose from {', '.join(LANGUAGES)}")
         if len(set(self.languages)) != len(self.languages):
             raise ValueError("languages must be distinct")
         return self
 
 
 class CorpusConfig(ConfigSection):
-    """Where the music is and how it is cut into clips."""
+    """The location of the music, and how it is cut into clips."""
 
     audio: str = Field(description="The folder with the music, relative to the study folder.")
     metadata: str = ""  # a CSV with a `path` column; empty: tags, or metadata.csv in the audio folder
@@ -160,7 +160,7 @@ class StimuliConfig(ConfigSection):
 
 
 class StorageConfig(ConfigSection):
-    """Where listeners get the stimuli from: build/stimuli (empty) or an S3 bucket."""
+    """The source of the stimuli for listeners: build/stimuli (empty) or an S3 bucket."""
 
     stimuli: str = ""
     delivery: Literal["redirect", "proxy"] = Field(
@@ -219,7 +219,7 @@ class PlayerConfig(ConfigSection):
 
 
 class PayConfig(ConfigSection):
-    """What listeners are paid, by outcome; `budget_usd` is the most that a launch may cost, fees included.
+    """The pay of listeners, by outcome; `budget_usd` is the most that a launch may cost, fees included.
 
     `without_sound_usd` is for those who consented and cannot use sound at all; None: the reward.
     """

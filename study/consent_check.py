@@ -44,7 +44,7 @@ def words_of(language: str) -> dict[str, str] | None:
 
 
 def missing_elements(text: str, language: str) -> list[str]:
-    """What a consent text does not mention, in the order of ELEMENTS; nothing if the language has no words."""
+    """The elements that a consent text does not mention, in the order of ELEMENTS; none without a word list."""
     words = words_of(language)
     if words is None:
         return []

@@ -22,12 +22,12 @@ EXPORT = "rootnote server export"
 
 @dataclass(frozen=True)
 class ExportManifest:
-    """What was exported.
+    """The manifest of an export.
 
     Attributes:
         study: name of the study.
         schedule: fingerprint of the schedule.
-        plan: hash of the frozen plan, "" where there is none.
+        plan: hash of the frozen plan, "" if there is none.
         files: SHA-256 of each file, by name.
         erased: number of listeners who erased their answers and are in no file.
         log: the end of the server's log at the time, for `rootnote server audit --noted` ("" in older exports).
@@ -71,10 +71,10 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> ExportManifest | None:
-    """The manifest of the export in `folder`, None where there is none.
+    """The manifest of the export in `folder`, None if there is none.
 
     Raises:
-        RootnoteError: where it is damaged, or its hash shows that it was edited.
+        RootnoteError: if it is damaged, or its hash shows that it was edited.
     """
     if not (folder / MANIFEST).is_file():
         return None

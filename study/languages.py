@@ -20,10 +20,10 @@ class Language:
     """A language, its script and its numbers.
 
     Attributes:
-        name: what speakers of the language call it.
+        name: its name in the language itself.
         english: what the review board reads.
         direction: of the script.
-        decimal: what stands before the tenths of a number.
+        decimal: the decimal separator.
         folder: where a language of another package has its `locale` and `texts`.
     """
 
@@ -35,12 +35,12 @@ class Language:
 
     @property
     def locale(self) -> Path | None:
-        """Where the catalogue is; None: with the built-in ones."""
+        """The folder of the catalogue; None: with the built-in ones."""
         return self.folder / "locale" if self.folder else None
 
     @property
     def texts(self) -> Path | None:
-        """Where the texts are that a study starts from; None: with the built-in ones."""
+        """The folder of the texts that a study starts from; None: with the built-in ones."""
         return self.folder / "texts" if self.folder else None
 
 

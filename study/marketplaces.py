@@ -30,7 +30,7 @@ def load_marketplace(kind: str) -> Any:
     """The class of a marketplace (server.recruiting.marketplaces.base.Marketplace).
 
     Raises:
-        RootnoteError: where there is none of this name.
+        RootnoteError: if there is none of this name.
     """
     if kind not in MARKETPLACES:
         raise RootnoteError(f"there is no marketplace '{kind}'; choose one of {', '.join(MARKETPLACES)}.")
@@ -79,7 +79,7 @@ class RecruiterConfig(ConfigSection):
 
     @property
     def settings(self) -> Any:
-        """The section of the marketplace in use, by its own model; an empty one where it has no settings."""
+        """The section of the marketplace in use, by its own model; an empty one if it has no settings."""
         found = (self.model_extra or {}).get(self.kind)
         return load_marketplace(self.kind).Settings() if found is None else found
 

@@ -1,7 +1,7 @@
-"""Registries: things that studies choose by name, loaded when they are first used.
+"""Registries: components that studies choose by name, loaded when they are first used.
 
-A built-in thing is one line: its name and the "module:attribute" where it is found (or the thing itself, if it is
-plain data). Another installed package adds things of its own through an entry point of the registry's group, for
+A built-in component is one line: its name and its "module:attribute" (or the component itself, if it is
+plain data). Another installed package adds its own components through an entry point of the registry's group, for
 example in its pyproject.toml:
 
     [project.entry-points."rootnote.questions"]
@@ -25,7 +25,7 @@ Entry = TypeVar("Entry")
 
 
 class Registry(Mapping[str, Entry], Generic[Entry]):
-    """Names and what they stand for: built-in lines first, then the entry points of `group`."""
+    """Names and their references: built-in lines first, then the entry points of `group`."""
 
     def __init__(self, group: str, built_in: Mapping[str, str] | Mapping[str, Entry]) -> None:
         self.group = group

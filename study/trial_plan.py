@@ -40,7 +40,7 @@ def read_plan(study: Study) -> Plan:
     """Read the schedule and the stimuli of a study.
 
     Raises:
-        RootnoteError: where a file is missing or damaged, or belongs to another schedule, corpus or study.toml.
+        RootnoteError: if a file is missing or damaged, or belongs to another schedule, corpus or study.toml.
     """
     table, schedule = read_table(study.schedule, "schedule", BUILD)
     content, stimuli = read_json(study.stimuli_index, "stimuli", BUILD)

@@ -20,7 +20,7 @@ ROLES = ("x", "high", "low")
 class Triplet:
     """A prompt with one clip from each of two bins.
 
-    Ranks count from 1 among the prompt's neighbours, and are -1 outside them; `track_*` is -1 where it is not known.
+    Ranks count from 1 among the prompt's neighbours, and are -1 outside them; `track_*` is -1 if it is unknown.
     """
 
     triplet: int

@@ -25,7 +25,15 @@ from embeddings.provenance import Provenance
 from embeddings.version import VERSION
 from study.config import Study
 from study.export_manifest import MANIFEST, ExportManifest, read_manifest
-from study.preregistration.document import APART, JSON, MARKDOWN, TESTS, FrozenPlan, differences, read_frozen
+from study.preregistration.document import (
+    EXCLUDED_SECTIONS,
+    JSON,
+    MARKDOWN,
+    TESTS,
+    FrozenPlan,
+    differences,
+    read_frozen,
+)
 from study.preregistration.exclusion_rules import ExclusionPlan, plan_of
 
 ALPHA = 0.05
@@ -161,7 +169,7 @@ def _changed_settings(study: Study | None, plan: Mapping[str, Any], withheld: Se
     """Settings that differ from the plan; settings withheld from a public release cannot be compared."""
     if study is None:
         return []
-    now = study.config.model_dump(mode="json", exclude=set(APART))
+    now = study.config.model_dump(mode="json", exclude=set(EXCLUDED_SECTIONS))
     hidden = {f"settings.{key}" for key in withheld}
     changed = [key for key in differences({"settings": plan["settings"]}, {"settings": now}) if key not in hidden]
     if not changed:

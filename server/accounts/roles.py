@@ -1,6 +1,6 @@
-"""Roles at the desk, and the least role that each page and form needs.
+"""Roles at the desk, and the minimum role that each page and form needs.
 
-`ACCESS` is the one table of permissions: endpoint -> least role. An endpoint that is missing from it is refused to
+`ACCESS` is the one table of permissions: endpoint -> minimum role. An endpoint that is missing from it is refused to
 everyone.
 """
 
@@ -10,7 +10,7 @@ import enum
 
 
 class Role(enum.StrEnum):
-    """What a user may do at the desk, from the least to the most."""
+    """The rights of a user at the desk, from the fewest to the most."""
 
     MONITOR = "monitor"
     RESEARCHER = "researcher"
@@ -68,7 +68,7 @@ ACCESS: dict[str, Role | None] = {
     "users.remove": Role.OWNER,
 }
 
-# What is open to a user who has not yet set up the second factor that this server requires.
+# Endpoints that are open to a user who has not yet set up the second factor that this server requires.
 BEFORE_TWO_FACTOR = frozenset(
     {
         "account.account",

@@ -50,7 +50,7 @@ class KeyCipher:
         return self._fernet.encrypt_at_time(json.dumps(content).encode(), int(now.timestamp())).decode()
 
     def open(self, sealed: str, now: datetime | None = None, seconds: int = 0) -> dict[str, Any] | None:
-        """The sealed content; None if it is not ours or, where `now` is given, older than `seconds`."""
+        """The sealed content; None if it was not sealed here or, if `now` is given, older than `seconds`."""
         try:
             token = sealed.encode()
             text = (

@@ -58,7 +58,7 @@ def add(session: Session, name: str, password: str, now: datetime, role: Role | 
     """Add a user; without a role, the first becomes an owner and the others researchers.
 
     Raises:
-        RootnoteError: if the name or the password is not allowed, the name is taken, or the first is not to be an
+        RootnoteError: if the name or the password is not allowed, the name is taken, or the first user would not be an
             owner.
     """
     if not NAME.fullmatch(name):
@@ -110,7 +110,7 @@ def change_role(session: Session, name: str, role: Role) -> None:
 
 
 def _require_another_owner(session: Session, leaving: Researcher) -> None:
-    # Locked in one order: of two owners who remove each other at the same time, the second waits and is refused.
+    # Locked in a fixed order: if two owners remove each other at the same time, the second waits and is refused.
     owners = select(Researcher.id).where(Researcher.role == Role.OWNER).order_by(Researcher.id).with_for_update()
     if set(session.scalars(owners)) == {leaving.id}:
         raise RootnoteError(f"'{leaving.name}' is the last owner; make another user an owner first.")

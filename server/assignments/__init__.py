@@ -1,1 +1,1 @@
-"""What happens to an assignment, from consent to the completion code."""
+"""The life of an assignment, from consent to the completion code."""

@@ -1,4 +1,4 @@
-"""Audio: the sound behind a random name, while it is due.
+"""Audio: find the sound behind a random name while it is due.
 
 As in server.assignments.lifecycle, functions take a Session first, know nothing about the web and never commit.
 """
@@ -22,7 +22,7 @@ from study.trial_plan import Stimulus
 class DueSound:
     """A sound that is due: `wav`, generated here, or a `stimulus` of the storage.
 
-    `undelivered`: the ClipDelivery to be marked once the sound was sent to its end; None where it already is.
+    `undelivered`: the ClipDelivery to mark once the whole sound was sent; None if it is already marked.
     """
 
     wav: bytes = b""
@@ -31,7 +31,7 @@ class DueSound:
 
 
 def find_sound(session: Session, experiment: Experiment, name: str) -> DueSound | None:
-    """The sound behind a random name, where it is due now or next; None for any other."""
+    """The sound behind a random name, if it is due now or next; otherwise None."""
     return _trial_sound(session, experiment, name) or _prescreen_sound(session, name)
 
 
@@ -59,5 +59,5 @@ def _prescreen_sound(session: Session, name: str) -> DueSound | None:
 
 
 def mark_fetched(session: Session, experiment: Experiment, delivery: int) -> None:
-    """Record that a clip was sent to its end."""
+    """Record that a clip was sent completely."""
     queries.run(session, queries.MARK_FETCHED, delivery=delivery, at=experiment.clock())

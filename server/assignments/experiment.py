@@ -1,4 +1,4 @@
-"""What the use cases of an assignment need apart from the database, and the errors by which they refuse a step."""
+"""The context of the use cases of an assignment, apart from the database, and their errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Experiment:
 
 
 class StepRefusedError(Exception):
-    """What a listener sent is not accepted; the message is one sentence for the listener."""
+    """A listener's request is refused; the message is one sentence for the listener."""
 
 
 class AlreadyTakenPartError(StepRefusedError):

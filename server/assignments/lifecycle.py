@@ -2,7 +2,7 @@
 
 Every use case takes a Session first, knows nothing about the web and never commits: the request does, once. Changes
 lock the assignment's row (PostgreSQL) or the database (SQLite), so simultaneous clicks are handled one after the other.
-An assignment ends by expiry only once its place has gone to another listener; an answer that arrives then is kept and
+An assignment expires only once its place has gone to another listener; an answer that arrives after that is kept and
 marked `late`.
 """
 
@@ -32,8 +32,8 @@ def consent(
     """Create the assignment of a person who consented and reserve a place; the same ticket gives the same assignment.
 
     Raises:
-        AlreadyTakenPartError: where this person has an assignment by another ticket.
-        NoPlaceError: where no place is free; nothing is stored then.
+        AlreadyTakenPartError: if this person has an assignment from another ticket.
+        NoPlaceError: if no place is free; nothing is stored then.
     """
     try:
         with session.begin_nested():
@@ -76,7 +76,7 @@ def _create_assignment(
 
 
 def find(session: Session, token: str, *, lock: bool = False) -> Assignment | None:
-    """The assignment at a listener's address; `lock` where it is about to change."""
+    """The assignment at a listener's address; `lock` if it is about to change."""
     query = queries.FIND_AND_LOCK if lock else queries.FIND
     return session.scalar(query, {"hash": sha256(token)})
 
@@ -90,7 +90,7 @@ def answer_prescreen(session: Session, experiment: Experiment, assignment: Assig
     """Record the answer to one prescreen item; after the last one, continue or end.
 
     Raises:
-        StepRefusedError: where the item is not this listener's.
+        StepRefusedError: if the item is not this listener's.
     """
     if not may_proceed(session, experiment, assignment, "prescreen"):
         return
@@ -147,7 +147,7 @@ def _end_early(session: Session, experiment: Experiment, assignment: Assignment,
 
 
 def return_place(session: Session, now: datetime, assignment: Assignment) -> None:
-    """Record that a listener returned their place at the marketplace; it is released, their answers stay."""
+    """Record that a listener returned their place at the marketplace; the place is released, the answers stay."""
     if assignment.state in ACTIVE:
         release_place(session, assignment)
         assignment.state, assignment.ended_at = AssignmentState.RETURNED, now
@@ -173,9 +173,9 @@ def _was_paid_for_leaving(session: Session, experiment: Experiment, assignment: 
 
 
 def rejoin(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
-    """Let a listener continue who returned or lost their place and came again; False where it is taken.
+    """Let a listener who returned or lost their place continue; False if the place is taken.
 
-    A listener who was paid for the part they did cannot continue: they would be paid twice for it.
+    A listener who was paid for a part cannot continue: that part would be paid twice.
     """
     if assignment.state in ACTIVE and has_place(session, assignment):
         return True

@@ -31,10 +31,10 @@ class Availability(enum.Enum):
 
 
 def sync_places(session: Session, experiment: Experiment) -> None:
-    """Create a place for every trial list, where the database has none yet.
+    """Create a place for every trial list, if the database has none yet.
 
     Raises:
-        RootnoteError: where the database already holds the places of another schedule.
+        RootnoteError: if the database already holds the places of another schedule.
     """
     plan = experiment.plan
     if not _create_study_record(session, experiment):
@@ -57,9 +57,10 @@ def seeded_turns(config: StudyConfig, number: int) -> list[int]:
 
 
 def _secret_turns(number: int) -> list[int]:
-    """Turns that no published seed reveals, by list: published answers show their list, which would tell who came when.
+    """Turns in a secret random order, by list.
 
-    They are shuffled also so that, with several embedders, none is heard by the first listeners only.
+    Published answers show their list, which would otherwise reveal who came when. Shuffling also ensures that, with
+    several embedders, none is heard only by the first listeners.
     """
     turns = list(range(number))
     secrets.SystemRandom().shuffle(turns)
@@ -67,7 +68,7 @@ def _secret_turns(number: int) -> list[int]:
 
 
 def _create_study_record(session: Session, experiment: Experiment) -> bool:
-    """Insert the study's row; False where it exists. Of servers that start at once, one inserts and the rest wait."""
+    """Insert the study's row; False if it exists. If several servers start, one inserts and the others wait."""
     row = insert(session, StudyRecord).values(
         id=1,
         name=experiment.config.study.name,
@@ -91,7 +92,7 @@ def claimable(experiment: Experiment, place: type[Place] = Place) -> Any:
 
 
 def claim_place(session: Session, experiment: Experiment, assignment: Assignment) -> int | None:
-    """Reserve a place, never-held ones first, in one statement; its list number, or None where none is free."""
+    """Reserve a place, never-held ones first, in one statement; returns its list number, None if none is free."""
     free = aliased(Place)
     chosen = (
         select(free.id)
@@ -111,7 +112,7 @@ def claim_place(session: Session, experiment: Experiment, assignment: Assignment
 
 
 def renew_lease(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
-    """Renew the lease; False where the place has gone to another listener."""
+    """Renew the lease; False if the place has gone to another listener."""
     until = experiment.clock() + experiment.lease
     return queries.run(session, queries.RENEW_LEASE, assignment=assignment.id, until=until).rowcount == 1
 
@@ -128,7 +129,7 @@ def lease_values(experiment: Experiment, assignment: Assignment) -> dict[str, An
 
 
 def affected_rows(session: Session, statement: Any) -> int:
-    """Run an UPDATE or DELETE; how many rows it changed."""
+    """Run an UPDATE or DELETE; returns how many rows it changed."""
     result = session.execute(statement.execution_options(synchronize_session=False))
     return cast("CursorResult[Any]", result).rowcount
 

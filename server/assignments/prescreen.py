@@ -58,7 +58,7 @@ def current_item(session: Session, assignment: Assignment) -> PrescreenItem:
 
 
 def due_items(session: Session, assignment: Assignment) -> Sequence[PrescreenItem]:
-    """The items of the current attempt that are not answered yet, in their order."""
+    """The unanswered items of the current attempt, in order."""
     query = select(PrescreenItem).where(PrescreenItem.assignment_id == assignment.id, PrescreenItem.answer.is_(None))
     return session.scalars(query.order_by(PrescreenItem.item)).all()
 

@@ -37,7 +37,7 @@ def current_step(session: Session, experiment: Experiment, assignment: Assignmen
 
 
 def due_step(experiment: Experiment, assignment: Assignment, answered: int) -> Step:
-    """The step of an active assignment with so many trials answered."""
+    """The step of an active assignment with this many answered trials."""
     if assignment.state is AssignmentState.CONSENTED:
         return "prescreen"
     if assignment.state is AssignmentState.SCREENED:
@@ -50,10 +50,10 @@ def answered_trials(session: Session, assignment: Assignment) -> int:
 
 
 def may_proceed(session: Session, experiment: Experiment, assignment: Assignment, step: Step) -> bool:
-    """Whether `step` is due now; False where it is done or the assignment has ended.
+    """Whether `step` is due now; False if it is done or the assignment has ended.
 
     Raises:
-        StepRefusedError: where an earlier step is still due.
+        StepRefusedError: if an earlier step is still due.
     """
     if assignment.state in ENDED or assignment.erased_at is not None:
         return False

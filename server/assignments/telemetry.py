@@ -1,10 +1,10 @@
 """Telemetry: what a browser reports with the answer to a trial, and whether it is plausible.
 
-Conventions: `seconds_x`, `seconds_a` and `seconds_b` are seconds of a clip that were rendered, in whole and in parts;
-`play_order` has a letter for every time a clip was started (XABA); `focus_losses` counts how often the page was left or
-hidden; `output_latency_ms` is the browser's own estimate. A missing or impossible value is None; only damaged seconds
-are refused, because they decide whether the clips were heard. Of the browser, the family and the size are stored
-("firefox-desktop"), never its user agent string.
+Conventions: `seconds_x`, `seconds_a` and `seconds_b` are the rendered seconds of a clip, complete and partial plays
+together; `play_order` has a letter for every time a clip was started (XABA); `focus_losses` counts how often the page
+was left or hidden; `output_latency_ms` is the browser's own estimate. A missing or impossible value is None; only
+invalid seconds are refused, because they decide whether the clips were heard. Only the browser's family and size are
+stored ("firefox-desktop"), never its user agent string.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_SECONDS = 7 * 24 * 3600.0
 MAX_FOCUS_LOSSES = 10_000
 TOLERANCE = 0.9
 PLAY_ORDER = re.compile(r"[XAB]{1,256}")
-# In this order, because most browsers also name their ancestors.
+# In this order, because most browsers also name the browsers they derive from.
 FAMILIES = (
     ("edge", re.compile(r"\bEdg(e|A|iOS)?/")),
     ("opera", re.compile(r"\bOPR/|\bOpera\b")),
@@ -51,7 +51,7 @@ def read_telemetry(form: Mapping[str, str], user_agent: str) -> Telemetry:
     """Read the fields of a form and the browser's user agent string.
 
     Raises:
-        ValueError: where the seconds heard of a clip are not a number of seconds.
+        ValueError: if the seconds heard of a clip are not a number of seconds.
     """
     order = form.get("play_order", "")
     losses = _number(form.get("focus_losses"), 0, MAX_FOCUS_LOSSES)

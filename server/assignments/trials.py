@@ -17,14 +17,14 @@ from server.identity.tokens import random_token
 
 SLOTS = ("X", "A", "B")
 AHEAD = 1  # trials whose clips may be fetched before they are due
-# By state: of how many trials, from the current one on, the clips may be fetched.
+# By state: the number of trials, from the current one on, whose clips may be fetched.
 REACH = {AssignmentState.SCREENED: AHEAD, AssignmentState.LISTENING: 1 + AHEAD}
 INSERT_DELIVERIES = queries.insert_deliveries(SLOTS)
 
 
 @dataclass(frozen=True)
 class TrialAnswer:
-    """What a listener sends for one trial; plays count complete plays, `confidence` is 1 to 5."""
+    """A listener's answer to one trial; plays count complete plays, `confidence` is 1 to 5."""
 
     position: int
     choice: str
@@ -61,7 +61,7 @@ def serve_clips(session: Session, assignment: Assignment, positions: Iterable[in
 
 @dataclass(frozen=True)
 class ServedClip:
-    """One clip of a trial as it is served to a listener, under a random name; `heard`: it was sent to its end."""
+    """One clip of a trial as it is served to a listener, under a random name; `heard`: it was sent completely."""
 
     sound: str
     heard: bool
@@ -75,7 +75,7 @@ class ServedTrials:
     served: Mapping[int, Mapping[str, ServedClip]]  # by position, then by slot (X, A, B)
 
     def of(self, position: int) -> Mapping[str, ServedClip]:
-        """The clips of a trial by slot; empty where it is not served."""
+        """The clips of a trial by slot; empty if it is not served."""
         return self.served.get(position, {})
 
     def missing(self, until: int, trials: int) -> range:
@@ -97,7 +97,7 @@ def answer_trial(session: Session, experiment: Experiment, assignment: Assignmen
     """Record the answer to the current trial and serve the next one; an answered trial is left unchanged.
 
     Raises:
-        StepRefusedError: where the trial comes later or its clips were not all heard.
+        StepRefusedError: if the trial comes later or its clips were not all heard.
     """
     late = assignment.state is AssignmentState.EXPIRED
     if (assignment.state in ENDED and not late) or assignment.erased_at is not None:

@@ -1,4 +1,4 @@
-"""Who runs a command, as the audit log names them."""
+"""The person who runs a command, as named in the audit log."""
 
 from __future__ import annotations
 

@@ -3,11 +3,11 @@
 An entry's hash is the SHA-256 of its number, time, author and texts, the previous hash, and the seal of the head to
 which it was added. Its seal is an HMAC of the hash under a key derived from ROOTNOTE_SECRET, so write access to the
 database alone is not enough to forge either. The head (one row) holds the last number and hash under a seal of its own
-kind, so that entries cut off at the end are missed, even after new ones have been added.
+kind, so that a truncated log is detected, even after new entries have been added.
 
-The first entry of the chain binds the entries from before there was a chain, by their number and hash. Whoever owns
-the database can restore an earlier state as a whole: an old end with its head, or the time before the chain. Only an
-end that was recorded elsewhere reveals that: `server audit` prints it, and every export contains it.
+The first entry of the chain covers the entries from before the chain, by their number and hash. The owner of the
+database can restore an earlier state as a whole: an old end with its head, or the time before the chain. Only an end
+that was recorded elsewhere reveals that: `server audit` prints it, and every export contains it.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ SHARDS = 16
 
 
 class ControlRefusedError(Exception):
-    """What a researcher asked for cannot be done; the message is one sentence that says why, or what to change."""
+    """A researcher's request is refused; the message is one sentence that says why, or what to change."""
 
 
 def control(session: Session, *, lock: bool = False) -> StudyControl:

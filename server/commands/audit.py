@@ -35,6 +35,7 @@ def audit(folder: Path, rehearsal: bool, verify: bool, noted: str | None, everyt
     """Show the log of what researchers and commands did, or --verify that it is unchanged.
 
     Without --noted, --verify looks for the end of the log in export.json, if the study's folder contains one.
+
     Example: rootnote server audit my-study --verify --noted "$(cat noted.txt)"
     """
     from sqlalchemy import select
@@ -100,8 +101,9 @@ def _print_verification(result: hash_chain.Verification, as_json: bool) -> None:
     if not as_json:
         click.echo(f"The log is unchanged ({counted(result.entries, 'entry', 'entries')}). It ends at {result.end}.")
         if result.began:
-            earlier = counted(result.unsealed, "entry", "entries")
-            click.echo(f"The chain began at {result.began:%Y-%m-%d %H:%M} UTC, after {earlier} without a seal.")
+            unsealed = counted(result.unsealed, "unsealed entry", "unsealed entries")
+            earlier = f", after {unsealed}" if result.unsealed else ""
+            click.echo(f"The chain began at {result.began:%Y-%m-%d %H:%M} UTC{earlier}.")
 
 
 @click.command(name="consents")
@@ -125,10 +127,8 @@ def consents_(folder: Path, rehearsal: bool, listeners: bool, show: str | None, 
     if show:
         texts = [one.text for one in found if one.hash.startswith(show)]
         if len(texts) != 1:
-            raise RootnoteError(
-                f"{counted(len(texts), 'version has', 'versions have')} a hash that begins with '{show}'; "
-                "`rootnote server consents` lists all."
-            )
+            number = counted(len(texts), "version has", "versions have") if texts else "no version has"
+            raise RootnoteError(f"{number} a hash that begins with '{show}'; `rootnote server consents` lists all.")
         click.echo(texts[0], nl=False)
         return
     if listeners:

@@ -34,7 +34,9 @@ KEPT_BACKUPS = 30
 def backup(folder: Path, to: Path, keep: int, as_json: bool) -> None:
     """Back up the whole database into one verified file, while listeners continue.
 
-    PostgreSQL needs its client program pg_dump. Example: rootnote server backup my-study --to /var/backups/rootnote
+    PostgreSQL needs its client program pg_dump.
+
+    Example: rootnote server backup my-study --to /var/backups/rootnote
     """
     from server.db.backup import backup as write_backup
     from server.db.urls import display_url
@@ -63,6 +65,7 @@ def restore(file: Path, folder: Path, erasures: Path | None) -> None:
 
     ROOTNOTE_DATABASE_URL names the database; one that is not empty is refused. Stop the server first. Erasures that are
     newer than the backup are repeated when the server starts, from the journal of erasures.
+
     Example: rootnote server restore /var/backups/rootnote/rootnote-20260301T020000Z.dump my-study
     """
     from server.db.backup import restore as read_backup

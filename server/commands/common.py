@@ -1,4 +1,4 @@
-"""What several commands of `rootnote server` share: their options, and opening a study's database."""
+"""Shared parts of the commands of `rootnote server`: their options, and opening a study's database."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def opened(folder: Path, rehearsal: bool, *, secret: bool = False) -> Iterator[t
             are then replayed first, in case the database was restored from a backup.
 
     Raises:
-        RootnoteError: where a setting is missing or the database is not migrated.
+        RootnoteError: if a setting is missing or the database is not migrated.
     """
     from server.db import database
     from server.settings import read_settings
@@ -69,7 +69,7 @@ def opened(folder: Path, rehearsal: bool, *, secret: bool = False) -> Iterator[t
 
 
 def require_same_schedule(session: Any, fingerprint: str) -> None:
-    """Raise RootnoteError where the database belongs to another schedule than the study folder."""
+    """Raise RootnoteError if the database belongs to another schedule than the study folder."""
     from server.db.models import StudyRecord
 
     record = session.get(StudyRecord, 1)

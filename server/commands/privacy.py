@@ -34,7 +34,9 @@ def erase(person: str, folder: Path, worker: bool, reason: str, yes: bool, rehea
 
     The listener is still paid.
 
-    PERSON is a completion code or a pseudonym. Example: rootnote server erase 7KQ2M9XW4P my-study
+    PERSON is a completion code or a pseudonym.
+
+    Example: rootnote server erase 7KQ2M9XW4P my-study
     """
     from server.assignments.experiment import utc_now
     from server.audit.actor import current_actor
@@ -71,9 +73,11 @@ def erase(person: str, folder: Path, worker: bool, reason: str, yes: bool, rehea
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write (default: print it).")
 @rehearsal_option
 def disclose(person: str, folder: Path, worker: bool, out: Path | None, rehearsal: bool) -> None:
-    """Write everything that is stored about one person, as JSON for them.
+    """Write everything that is stored about one person, as JSON to send to them.
 
-    PERSON is a completion code or a pseudonym. Example: rootnote server disclose 7KQ2M9XW4P my-study --out answer.json
+    PERSON is a completion code or a pseudonym.
+
+    Example: rootnote server disclose 7KQ2M9XW4P my-study --out answer.json
     """
     from embeddings.provenance import replacing
     from server.assignments.experiment import utc_now
@@ -108,7 +112,7 @@ def _find(session: Any, settings: Settings, person: str, worker: bool) -> Assign
     found = subject_access.find(session, TokenSigner(settings.secret), person, worker=worker)
     if found is None:
         kind = "worker id" if worker else "completion code or pseudonym"
-        raise RootnoteError(f"nobody took part with the {kind} '{person}'.")
+        raise RootnoteError(f"no listener has the {kind} '{person}'.")
     return found
 
 
@@ -121,8 +125,8 @@ def _find(session: Any, settings: Settings, person: str, worker: bool) -> Assign
 def purge(folder: Path, at_once: bool, reason: str, yes: bool, rehearsal: bool) -> None:
     """Delete the identities of listeners, if they are due.
 
-    They are due privacy.identity_days after the last payment or the closing of the study. The server deletes them by
-    itself; use --now to delete them earlier.
+    They are due when privacy.identity_days have passed since the last payment or the closing of the study. The server
+    deletes them automatically; use --now to delete them earlier.
     """
     from server.assignments.experiment import utc_now
     from server.audit.actor import current_actor

@@ -1,4 +1,4 @@
-"""`rootnote server` open, sync, approve, pay and close: their options. What they do is in recruiting_actions."""
+"""`rootnote server` open, sync, approve, pay and close: their options. The actions are in recruiting_actions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ every_option = click.option(
 
 @click.command(name="open")
 @study_argument
-@click.option("--live", is_flag=True, help="Spend real money (default: the sandbox, where there is one).")
+@click.option("--live", is_flag=True, help="Spend real money (default: the sandbox, if there is one).")
 @click.option("--budget", metavar="USD", help="Maximum cost of the launch, fees included.")
 @watch_option
 @every_option
@@ -28,7 +28,7 @@ every_option = click.option(
 def open_(
     folder: Path, live: bool, budget: str | None, watch: bool, every: float, dry_run: bool, yes: bool, rehearsal: bool
 ) -> None:
-    """Open the study's places at the marketplace, or the missing ones.
+    """Open all places of the study at the marketplace, or those that are missing.
 
     Example: rootnote server open my-study --budget 200 --live
     """
@@ -54,12 +54,12 @@ def sync_(folder: Path, no_approve: bool, watch: bool, every: float, dry_run: bo
 @click.command()
 @study_argument
 @click.argument("pseudonyms", nargs=-1)
-@click.option("--anyway", is_flag=True, help="Approve the named assignments although they are not complete here.")
+@click.option("--anyway", is_flag=True, help="Approve the named assignments even if they are incomplete.")
 @dry_run_option
 @yes_option
 @rehearsal_option
 def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bool, yes: bool, rehearsal: bool) -> None:
-    """Approve complete work; only that of the named assignments, if any are named."""
+    """Approve complete work: all of it, or that of the named assignments."""
     if anyway and not pseudonyms:
         raise click.UsageError("--anyway needs the pseudonyms of assignments.")
     from server.commands import recruiting_actions
@@ -71,7 +71,7 @@ def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bo
 @study_argument
 @click.option("--bonus", nargs=2, metavar="ASSIGNMENT USD", help="Pay a bonus to one assignment, by pseudonym.")
 @click.option("--to-floor", is_flag=True, help="Top up everyone who finished to the hourly minimum of study.toml.")
-@click.option("--reason", default="", help="What the listener reads with a bonus.")
+@click.option("--reason", default="", help="Message that the listener reads with a bonus.")
 @dry_run_option
 @yes_option
 @rehearsal_option

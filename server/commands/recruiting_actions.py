@@ -1,4 +1,4 @@
-"""What `rootnote server` open, sync, approve, pay and close do: show, ask for confirmation, call server.recruiting."""
+"""The actions of `rootnote server` open, sync, approve, pay and close: show, confirm, call server.recruiting."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from study.trial_plan import read_plan
 
 @dataclass(frozen=True)
 class CommandContext:
-    """What a command needs: the recruiting context, the study, its settings, and whether real money is spent."""
+    """The context of a command: the recruiting context, the study, its settings, and whether real money is spent."""
 
     recruiting: RecruitingContext
     study: Study
@@ -63,7 +63,7 @@ class CommandContext:
 
 @contextlib.contextmanager
 def open_context(folder: Path, rehearsal: bool, live: bool | None = None) -> Iterator[CommandContext]:
-    """Lock the study's books and connect to the marketplace; `live` None: as the study was launched."""
+    """Lock the study's ledger and connect to the marketplace; `live` None: as the study was launched."""
     with opened(folder, rehearsal, secret=True) as (study, engine), exclusive(engine):
         settings = read_settings(study, os.environ, rehearsal=rehearsal)
         with database.reading(engine) as session:
@@ -98,45 +98,45 @@ def open_study(
     folder: Path, live: bool, budget: str | None, watch: bool, every: float, dry_run: bool, yes: bool, rehearsal: bool
 ) -> None:
     """Open the study's places, or the missing ones."""
-    with open_context(folder, rehearsal, live) as here:
-        _open(here, _read_cents(budget), dry_run, yes)
+    with open_context(folder, rehearsal, live) as command:
+        _open(command, _read_cents(budget), dry_run, yes)
     if watch and not dry_run:
         _watch(folder, rehearsal, every)
 
 
-def _open(here: CommandContext, budget: int | None, dry_run: bool, yes: bool) -> None:
-    context, marketplace = here.recruiting, here.recruiting.marketplace.capabilities
+def _open(command: CommandContext, budget: int | None, dry_run: bool, yes: bool) -> None:
+    context, marketplace = command.recruiting, command.recruiting.marketplace.capabilities
     opening.require_openable(context)
     balance = context.marketplace.account()
     if not marketplace.opens_by_hand:
-        require_reachable(here.settings)
-    plan = read_plan(here.study)
-    opening.prepare_places(context, plan, rehearsal=here.settings.rehearsal)
+        require_reachable(command.settings)
+    plan = read_plan(command.study)
+    opening.prepare_places(context, plan, rehearsal=command.settings.rehearsal)
     if marketplace.opens_by_hand:
         if dry_run:
             click.echo("Nothing was opened (--dry-run).")
             return
-        opening.open_by_hand(context, plan.schedule_fingerprint, live=here.live, budget=budget)
-        _show_manual_opening(here)
+        opening.open_by_hand(context, plan.schedule_fingerprint, live=command.live, budget=budget)
+        _show_manual_opening(command)
         return
     cost = opening.estimate_cost(context, budget, balance, dry_run=dry_run)
-    _show_cost(here, cost)
+    _show_cost(command, cost)
     opening.require_affordable(cost)
     if dry_run:
         click.echo("Nothing was opened (--dry-run).")
         return
-    money = "REAL money" if here.live else "no real money"
+    money = "REAL money" if command.live else "no real money"
     question = (
         f"Open {counted(cost.places, 'place')} for {dollars(cost.cost)} ({money}; budget {dollars(cost.budget)})?"
     )
     _confirm(yes, question)
-    done = opening.open_places(context, plan.schedule_fingerprint, cost, live=here.live, report=click.echo)
-    click.echo(f"Opened {counted(done.ordered, 'place')}. Next: rootnote server status {here.study.folder}")
+    done = opening.open_places(context, plan.schedule_fingerprint, cost, live=command.live, report=click.echo)
+    click.echo(f"Opened {counted(done.ordered, 'place')}. Next: rootnote server status {command.study.folder}")
 
 
-def _show_manual_opening(here: CommandContext) -> None:
-    marketplace = here.recruiting.marketplace.capabilities
-    address = here.recruiting.url if here.settings.public_url else "<your server>/take"
+def _show_manual_opening(command: CommandContext) -> None:
+    marketplace = command.recruiting.marketplace.capabilities
+    address = command.recruiting.url if command.settings.public_url else "<your server>/take"
     if marketplace.has_arrivals:
         click.echo(f"Post the study on {marketplace.name} yourself, with this address: {address}")
     else:
@@ -144,9 +144,9 @@ def _show_manual_opening(here: CommandContext) -> None:
     click.echo("You pay those who finish yourself; `rootnote server pay` keeps the list.")
 
 
-def _show_cost(here: CommandContext, found: opening.OpeningCost) -> None:
-    sandbox = "" if here.live else " (no real money)"
-    name = here.recruiting.marketplace.capabilities.name
+def _show_cost(command: CommandContext, found: opening.OpeningCost) -> None:
+    sandbox = "" if command.live else " (no real money)"
+    name = command.recruiting.marketplace.capabilities.name
     click.echo(f"{name}{sandbox}: {counted(found.places, 'place')} in {counted(found.postings, 'posting')}")
     click.echo(f"  {found.places} x ({dollars(found.reward)} + {dollars(found.fee)} fee) = {dollars(found.cost)}")
     if found.single is not None:
@@ -165,23 +165,23 @@ def sync_study(folder: Path, no_approve: bool, watch: bool, every: float, dry_ru
     if watch and not dry_run:
         _watch(folder, rehearsal, every, approve=not no_approve)
         return
-    with open_context(folder, rehearsal) as here:
-        _require_launched(here)
+    with open_context(folder, rehearsal) as command:
+        _require_launched(command)
         if dry_run:
-            _show_sync(here)
+            _show_sync(command)
             return
-        with logged(here.recruiting, "synchronised"):
-            done = sync.synchronize(here.recruiting, approve=not no_approve, report=click.echo)
+        with logged(command.recruiting, "synchronised"):
+            done = sync.synchronize(command.recruiting, approve=not no_approve, report=click.echo)
         click.echo(
-            f"Approved {done.approved}, opened {counted(done.ordered, 'place')}, "
+            f"Approved {counted(done.approved, 'submission')}, opened {counted(done.ordered, 'place')}, "
             f"retried {counted(done.retried, 'payment')}."
         )
-        _show_open_questions(here)
+        _show_open_questions(command)
 
 
-def _show_sync(here: CommandContext) -> None:
+def _show_sync(command: CommandContext) -> None:
     """Show what `sync` and `pay` would do; the database is left as it is."""
-    context = here.recruiting
+    context = command.recruiting
     reported = snapshot.fetch_snapshot(context).postings
     with database.writing(context.engine) as session:
         snapshot.record_submissions(session, context, reported, context.clock())
@@ -201,9 +201,9 @@ def approve_work(
     folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bool, yes: bool, rehearsal: bool
 ) -> None:
     """Approve complete work, or that of the named assignments."""
-    with open_context(folder, rehearsal) as here:
-        context = here.recruiting
-        _require_launched(here)
+    with open_context(folder, rehearsal) as command:
+        context = command.recruiting
+        _require_launched(command)
         recorded = snapshot.record_snapshot(context)
         with context.reading() as session:
             due = approvable_by_override(session, context) if anyway else all_due(session, context)
@@ -224,7 +224,7 @@ def approve_work(
         named = ", ".join(one.pseudonym for one in chosen) if pseudonyms else ""
         with logged(context, "approved anyway" if anyway else "approved", named):
             done = approvals.approve_listed(context, recorded, chosen)
-        click.echo(f"Approved {done}.")
+        click.echo(f"Approved {counted(done, 'submission')}.")
 
 
 # ------------------------------------------------------------------ pay
@@ -234,59 +234,61 @@ def pay_listeners(
     folder: Path, bonus: tuple[str, str] | None, to_floor: bool, reason: str, dry_run: bool, yes: bool, rehearsal: bool
 ) -> None:
     """Send outstanding payments, a bonus, or top-ups to the hourly minimum."""
-    with open_context(folder, rehearsal) as here:
-        if not here.by_hand:
-            _require_launched(here)
-            snapshot.record_snapshot(here.recruiting)
+    with open_context(folder, rehearsal) as command:
+        if not command.by_hand:
+            _require_launched(command)
+            snapshot.record_snapshot(command.recruiting)
         if not dry_run:
-            direct_payments.reconcile_direct_payments(here.recruiting, click.echo)
+            direct_payments.reconcile_direct_payments(command.recruiting, click.echo)
         if bonus:
-            _pay_bonus(here, bonus[0], _read_cents(bonus[1]), reason, dry_run, yes)
+            _pay_bonus(command, bonus[0], _read_cents(bonus[1]), reason, dry_run, yes)
         elif to_floor:
-            _pay_to_floor(here, reason, dry_run, yes)
+            _pay_to_floor(command, reason, dry_run, yes)
         else:
-            _pay_due(here, dry_run, yes)
+            _pay_due(command, dry_run, yes)
 
 
-def _pay_due(here: CommandContext, dry_run: bool, yes: bool) -> None:
-    due, codes = payouts.payable(here.recruiting)
+def _pay_due(command: CommandContext, dry_run: bool, yes: bool) -> None:
+    due, codes = payouts.payable(command.recruiting)
     _show_due(due)
     if dry_run or not due:
         return
     cost = sum(one.cost for one in due)
     people = counted(len(due), "person", "people")
-    if here.by_hand:
-        payouts.require_room(here.recruiting, cost)
+    if command.by_hand:
+        payouts.require_room(command.recruiting, cost)
         for one in due:
             click.echo(f"  {codes[one.assignment]}  {dollars(one.cents)}  {_words(one.kind)}")
         _confirm(yes, f"Have you paid {people} {dollars(cost)}? Rootnote then records the payments")
     else:
         _confirm(yes, f"Pay {people} {dollars(cost)}?")
-    with logged(here.recruiting, "paid"):
-        paid, places = payouts.pay_all(here.recruiting, due, lambda line: click.echo(line, err=True))
+    with logged(command.recruiting, "paid"):
+        paid, places = payouts.pay_all(command.recruiting, due, lambda line: click.echo(line, err=True))
     click.echo(f"Paid {paid}." + (f" Opened {counted(places, 'place')} for payment only." if places else ""))
 
 
-def _pay_bonus(here: CommandContext, pseudonym: str, amount: int | None, reason: str, dry_run: bool, yes: bool) -> None:
-    bonus = payouts.find_bonus(here.recruiting, pseudonym, amount, reason)
+def _pay_bonus(
+    command: CommandContext, pseudonym: str, amount: int | None, reason: str, dry_run: bool, yes: bool
+) -> None:
+    bonus = payouts.find_bonus(command.recruiting, pseudonym, amount, reason)
     click.echo(f"Bonus for {pseudonym}: {dollars(bonus.cents)} + {dollars(bonus.fee)} fee.")
     if dry_run:
         return
     _confirm(yes, f"Pay {dollars(bonus.cents + bonus.fee)}?")
-    with logged(here.recruiting, "paid a bonus", pseudonym, reason):
-        payouts.pay_bonus(here.recruiting, bonus)
+    with logged(command.recruiting, "paid a bonus", pseudonym, reason):
+        payouts.pay_bonus(command.recruiting, bonus)
     click.echo("Paid 1.")
 
 
-def _pay_to_floor(here: CommandContext, reason: str, dry_run: bool, yes: bool) -> None:
-    context, floor = here.recruiting, dollars(cents(here.recruiting.config.pay.floor_usd_per_hour))
+def _pay_to_floor(command: CommandContext, reason: str, dry_run: bool, yes: bool) -> None:
+    context, floor = command.recruiting, dollars(cents(command.recruiting.config.pay.floor_usd_per_hour))
     found = wage_floor.below_floor(context)
     _show_below_floor(found, floor)
     ready = [one for one in found if one.ready]
     if dry_run or not ready:
         return
     cost, people = sum(one.cents + context.marketplace.fee(one.cents) for one in ready), _people(ready)
-    if here.by_hand:
+    if command.by_hand:
         payouts.require_room(context, sum(one.cents for one in ready))
         for one in ready:
             click.echo(f"  {one.code}  {dollars(one.cents)}")
@@ -317,9 +319,9 @@ def _show_below_floor(found: Sequence[WageTopUp], floor: str) -> None:
 
 def close_study(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None:
     """Stop recruiting."""
-    with open_context(folder, rehearsal) as here:
-        context = here.recruiting
-        _require_launched(here)
+    with open_context(folder, rehearsal) as command:
+        context = command.recruiting
+        _require_launched(command)
         with context.reading() as session:
             open_now = session.scalar(select(func.count()).select_from(Posting).where(Posting.closed_at.is_(None))) or 0
             committed, spent = ledger.committed(session), ledger.paid(session)
@@ -336,8 +338,8 @@ def close_study(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None
             )
         with logged(context, "synchronised"):
             done = sync.synchronize(context, report=click.echo)
-        click.echo(f"Recruiting has stopped. Approved {done.approved}; all answers are kept.")
-        _show_open_questions(here)
+        click.echo(f"Recruiting has stopped. Approved {counted(done.approved, 'submission')}; all answers are kept.")
+        _show_open_questions(command)
 
 
 # ------------------------------------------------------------------ words
@@ -352,7 +354,7 @@ def _read_cents(amount: str | None) -> int | None:
     """An amount as typed, in cents.
 
     Raises:
-        RootnoteError: where it is not a whole number of cents.
+        RootnoteError: if it is not a whole number of cents.
     """
     if amount is None:
         return None
@@ -365,9 +367,9 @@ def _read_cents(amount: str | None) -> int | None:
     return int(value)
 
 
-def _require_launched(here: CommandContext) -> None:
-    with here.recruiting.reading() as session:
-        launch.require_launched(session, here.recruiting)
+def _require_launched(command: CommandContext) -> None:
+    with command.recruiting.reading() as session:
+        launch.require_launched(session, command.recruiting)
 
 
 def _words(kind: str) -> str:
@@ -394,13 +396,13 @@ def _show_due(due: Sequence[DuePayment]) -> None:
         click.echo("Nothing is due.")
 
 
-def _show_open_questions(here: CommandContext) -> None:
-    with here.recruiting.reading() as session:
+def _show_open_questions(command: CommandContext) -> None:
+    with command.recruiting.reading() as session:
         payable = (PaymentMethod.DIRECT, PaymentMethod.PLACE)
-        due = [one for one in all_due(session, here.recruiting) if one.method in payable]
+        due = [one for one in all_due(session, command.recruiting) if one.method in payable]
         unclear = [
             (row.opening, assignment.pseudonym if assignment else "")
-            for row, assignment in needs_manual_review(session, here.recruiting)
+            for row, assignment in needs_manual_review(session, command.recruiting)
         ]
     if due:
         verb = "is" if len(due) == 1 else "are"
@@ -422,15 +424,20 @@ def _watch(folder: Path, rehearsal: bool, every: float, *, approve: bool = True)
 
 def _sync_once(folder: Path, rehearsal: bool, approve: bool) -> bool:
     try:
-        with open_context(folder, rehearsal) as here:
-            _require_launched(here)
-            with logged(here.recruiting, "synchronised"):
-                done = sync.synchronize(here.recruiting, approve=approve, report=click.echo)
-            with here.recruiting.reading() as session:
+        with open_context(folder, rehearsal) as command:
+            _require_launched(command)
+            with logged(command.recruiting, "synchronised"):
+                done = sync.synchronize(command.recruiting, approve=approve, report=click.echo)
+            with command.recruiting.reading() as session:
                 over = sync.is_over(session)
     except MarketplaceError as error:
         click.echo(f"{error} Trying again.", err=True)
         return False
-    if any((done.approved, done.retried, done.ordered)):
-        click.echo(f"{time.strftime('%H:%M:%S')} approved {done.approved}, opened {counted(done.ordered, 'place')}")
+    parts = (
+        ("approved", done.approved, "submission"),
+        ("opened", done.ordered, "place"),
+        ("retried", done.retried, "payment"),
+    )
+    if changed := [f"{verb} {counted(number, noun)}" for verb, number, noun in parts if number]:
+        click.echo(f"{time.strftime('%H:%M:%S')} {', '.join(changed)}")
     return over

@@ -1,4 +1,4 @@
-"""`rootnote server status`: how far a study has come."""
+"""`rootnote server status`: the progress of a study."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 def status(folder: Path, rehearsal: bool, watch: bool, as_json: bool) -> None:
     """Show how many listeners are at each stage, how many places are left, and what was paid.
 
-    Everything comes from the database; no marketplace is contacted. Example: rootnote server status my-study
+    Everything comes from the database; no marketplace is contacted.
+
+    Example: rootnote server status my-study
     """
     from rich.console import Console
     from rich.live import Live

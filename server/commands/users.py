@@ -31,7 +31,9 @@ def user() -> None:
 def add(name: str, folder: Path, role: str | None, rehearsal: bool) -> None:
     """Add a user.
 
-    Asks for the password, unless ROOTNOTE_DESK_PASSWORD is set. Example: rootnote server user add anna my-study
+    Asks for the password, unless ROOTNOTE_DESK_PASSWORD is set.
+
+    Example: rootnote server user add anna my-study
     """
     from server.accounts import users
     from server.accounts.roles import Role
@@ -129,9 +131,12 @@ def list_(folder: Path, rehearsal: bool) -> None:
     from server.db.models import Researcher
 
     with opened(folder, rehearsal) as (_, engine), database.reading(engine) as session:
-        for researcher in session.scalars(select(Researcher).order_by(Researcher.name)):
+        researchers = session.scalars(select(Researcher).order_by(Researcher.name)).all()
+        for researcher in researchers:
             factor = "second factor" if researcher.factor else "password only"
             click.echo(f"{researcher.name}  {researcher.role}  {factor}")
+    if not researchers:
+        click.echo("There are no users yet; add one with `rootnote server user add NAME`.", err=True)
 
 
 def _password() -> str:

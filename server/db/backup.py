@@ -25,7 +25,7 @@ from server.db import database
 from server.db.urls import display_url
 
 SUFFIXES = {"postgresql+psycopg": ".dump", "sqlite": ".sqlite3"}
-BY_PROVIDER = "provider"  # the value of ROOTNOTE_BACKUPS where the database's provider makes the backups
+BY_PROVIDER = "provider"  # the value of ROOTNOTE_BACKUPS if the database's provider makes the backups
 STAMP = "%Y%m%dT%H%M%SZ"
 
 
@@ -33,7 +33,7 @@ def backup(url: URL, folder: Path, keep: int, now: datetime | None = None) -> Pa
     """Write a backup of `url` into `folder` and delete the oldest ones beyond `keep`; its path.
 
     Raises:
-        RootnoteError: where the database cannot be read, pg_dump is missing or too old, or the folder is full.
+        RootnoteError: if the database cannot be read, pg_dump is missing or too old, or the folder is full.
     """
     if str(folder) == BY_PROVIDER:
         raise RootnoteError("ROOTNOTE_BACKUPS says that the provider makes the backups; choose a folder with --to.")
@@ -61,14 +61,14 @@ def restore(url: URL, path: Path) -> None:
     """Fill the empty database `url` from a backup.
 
     Raises:
-        RootnoteError: where the file is not a backup, is of another kind of database, or `url` is not empty.
+        RootnoteError: if the file is not a backup, is of another kind of database, or `url` is not empty.
     """
     if not path.is_file():
         raise RootnoteError(f"{path} does not exist.")
     if path.suffix != SUFFIXES[url.drivername]:
         raise RootnoteError(
-            f"{path} is not a backup of such a database as {display_url(url)}; choose one that ends in "
-            f"{SUFFIXES[url.drivername]}, or set ROOTNOTE_DATABASE_URL."
+            f"{path} cannot be restored into {display_url(url)}; choose a backup that ends in "
+            f"{SUFFIXES[url.drivername]}, or name another database in ROOTNOTE_DATABASE_URL."
         )
     if url.drivername == "sqlite":
         _restore_sqlite(path, Path(str(url.database)))
@@ -146,8 +146,8 @@ def _restore_sqlite(path: Path, target: Path) -> None:
     siblings = [target.with_name(f"{target.name}{ending}") for ending in ("", "-wal", "-shm", "-journal")]
     if found := [path.name for path in siblings if path.exists()]:
         raise RootnoteError(
-            f"{' and '.join(found)} in {target.parent}: a database already exists there; move all its files away "
-            "together, or name another one in ROOTNOTE_DATABASE_URL."
+            f"{target.parent} already contains a database ({', '.join(found)}); move all these files away together, or "
+            "name another database in ROOTNOTE_DATABASE_URL."
         )
     with replacing(target) as temporary:
         shutil.copyfile(path, temporary)

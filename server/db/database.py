@@ -40,7 +40,7 @@ LOG_SECRET_OPTION = "rootnote_secret"  # noqa: S105 (the execution option that h
 def connect(url: URL, secret: str = "") -> Engine:
     """An engine for `url`; nothing is opened yet. Writing to the audit log needs the secret."""
     sqlite = url.drivername == "sqlite"
-    # `_begin` sends the BEGIN that is needed: the drivers open no transaction by themselves.
+    # `_begin` sends the BEGIN that is needed: the drivers do not open transactions by themselves.
     arguments = {"timeout": BUSY_MS / 1000} if sqlite else {"connect_timeout": 5, "autocommit": True}
     engine = create_engine(
         url,
@@ -74,7 +74,7 @@ def _begin(connection: Connection) -> None:
 
 
 def _check_connections(engine: Engine) -> None:
-    """Hand out no connection that PostgreSQL has closed; where one is, discard all of the same age."""
+    """Never hand out a connection that PostgreSQL has closed; if one was, discard all others of the same age."""
 
     @event.listens_for(engine, "checkin")
     def remember_time(connection: Any, record: Any) -> None:
@@ -107,7 +107,7 @@ def reading(engine: Engine) -> Session:
 
 @contextlib.contextmanager
 def snapshot(engine: Engine) -> Iterator[Session]:
-    """A session that reads the database as it is at one moment, however long it takes."""
+    """A session that reads one snapshot of the database, however long that takes."""
     with Session(engine) as session:
         if engine.dialect.name == "postgresql":
             session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
@@ -125,7 +125,7 @@ def writing_once(engine: Engine) -> Session:
 
 
 def migrate(engine: Engine) -> str:
-    """Migrate the database to the present models; its new revision."""
+    """Migrate the database to the current models; its new revision."""
     check_reachable(engine)
     with engine.execution_options(writes=True).begin() as connection:
         command.upgrade(_alembic(connection), "head")
@@ -167,7 +167,7 @@ def check_reachable(engine: Engine) -> None:
         with engine.connect() as connection:
             connection.exec_driver_sql("SELECT 1")
     except (OperationalError, DBAPIError) as error:
-        # The driver's message may hold the address with its password: only its type is repeated.
+        # The driver's message may contain the address with its password: only its type is repeated.
         raise RootnoteError(
             f"the database {display_url(engine.url)} cannot be reached ({type(error.orig).__name__}); "
             "check that it runs and that the address, user and password are right."
@@ -175,7 +175,7 @@ def check_reachable(engine: Engine) -> None:
 
 
 def check_migrations() -> None:
-    """Raise RootnoteError where the migrations and the models differ (tried on a scratch SQLite)."""
+    """Raise RootnoteError if the migrations and the models differ (tried on a scratch SQLite)."""
     with tempfile.TemporaryDirectory() as folder:
         engine = connect(URL.create("sqlite", database=str(Path(folder) / "scratch.sqlite3")))
         migrate(engine)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import enum
 from typing import Literal
 
-RunOutcome = Literal["finished", "screened_out", "left"]  # of a run, as the marketplace is informed
+RunOutcome = Literal["finished", "screened_out", "left"]  # of a run, as it is reported to the marketplace
 
 
 class SubmissionStatus(enum.StrEnum):
-    """What has become of a place that a worker took at a marketplace."""
+    """The state of a place that a worker took at a marketplace."""
 
     HELD = "held"
     SUBMITTED = "submitted"
@@ -21,7 +21,7 @@ class SubmissionStatus(enum.StrEnum):
 
 
 class PaymentState(enum.StrEnum):
-    """`PENDING` before the marketplace is asked, `PAID` after, `VOID` where nothing is owed any more."""
+    """`PENDING` before the marketplace is asked, `PAID` after, `VOID` if nothing is owed any more."""
 
     PENDING = "pending"
     PAID = "paid"
@@ -29,7 +29,7 @@ class PaymentState(enum.StrEnum):
 
 
 class PaymentKind(enum.StrEnum):
-    """What a payment is for."""
+    """The purpose of a payment."""
 
     REWARD = "reward"  # finished
     SCREEN_OUT = "screen_out"  # failed the prescreen, or could not hear
@@ -39,4 +39,4 @@ class PaymentKind(enum.StrEnum):
     PAID_AGAIN = "paid_again"  # the marketplace paid for a submission that a direct payment had paid for already
 
 
-LIVE = (SubmissionStatus.HELD, SubmissionStatus.SUBMITTED)  # the place is held, or the work is to be reviewed
+LIVE = (SubmissionStatus.HELD, SubmissionStatus.SUBMITTED)  # the place is held, or the work awaits review

@@ -1,8 +1,8 @@
 """Models: the tables of one study's database.
 
-Uniqueness lives here, as constraints: one row per listener, place, answered position and one-time entry.
-Times are UTC. Nothing identifies a person: a worker's id is kept only as an HMAC under the server's secret, and
-the token in a listener's address only as its SHA-256, so that a leaked database holds no working link.
+Uniqueness is enforced here by constraints: one row per listener, place, answered position and one-time entry. Times are
+UTC. Nothing identifies a person: a worker's id is kept only as an HMAC under the server's secret, and the token in a
+listener's address only as its SHA-256, so that a leaked database holds no working link.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from study.languages import SOURCE
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A time in UTC that comes back aware on every database (SQLite forgets the zone)."""
+    """A time in UTC that is read as timezone-aware from every database (SQLite does not store the zone)."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -36,12 +36,12 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def _stored(states: type[enum.StrEnum], length: int) -> Enum:
-    """An enum as a column of text that holds its values."""
+    """An enum, stored as text."""
     return Enum(states, native_enum=False, length=length, values_callable=lambda found: [one.value for one in found])
 
 
 class Base(DeclarativeBase):
-    """The base of all tables; constraints have names, so that a migration can speak of them."""
+    """The base of all tables; constraints have names, so that migrations can refer to them."""
 
     metadata = MetaData(
         naming_convention={
@@ -100,7 +100,7 @@ class Listener(Base):
 
 
 class Assignment(Base):
-    """One listener's one run."""
+    """One listener's run."""
 
     __tablename__ = "assignments"
 
@@ -154,7 +154,7 @@ class PrescreenItem(Base):
 
 
 class PrescreenResult(Base):
-    """The result of an attempt at a prescreen step, by the thresholds of that time; added once the attempt is over."""
+    """The result of an attempt at a prescreen step, by the thresholds at that time; added once the attempt is over."""
 
     __tablename__ = "prescreen_results"
     __table_args__ = (UniqueConstraint("assignment_id", "kind", "attempt"),)
@@ -170,7 +170,7 @@ class PrescreenResult(Base):
 
 
 class ClipDelivery(Base):
-    """One clip as served to one listener in one trial, under a random name; `fetched_at`: it was sent to its end."""
+    """One clip as served to one listener in one trial, under a random name; `fetched_at`: when all was sent."""
 
     __tablename__ = "servings"
     __table_args__ = (UniqueConstraint("assignment_id", "position", "slot"),)
@@ -186,8 +186,8 @@ class ClipDelivery(Base):
 class Response(Base):
     """The answer to one trial; `late`: given after the place had gone to another listener.
 
-    What follows `answered_at` is telemetry (server.assignments.telemetry), null where the browser sent nothing, and
-    how sure the listener was (1 to 5), null where that was not asked.
+    What follows `answered_at` is telemetry (server.assignments.telemetry), null if the browser sent nothing, and how
+    sure the listener was (1 to 5), null if that was not asked.
     """
 
     __tablename__ = "responses"
@@ -299,7 +299,7 @@ class Researcher(Base):
 
 
 class SignIn(Base):
-    """A browser in which a researcher is signed in; its cookie is kept as a SHA-256 only."""
+    """A browser in which a researcher is signed in; only the SHA-256 of its cookie is stored."""
 
     __tablename__ = "sign_ins"
 
@@ -323,7 +323,7 @@ class SignInAttempts(Base):
 
 
 class LogEntry(Base):
-    """What a researcher, a command or the server did, and why. Rows are only added: a trigger refuses all else.
+    """What a researcher, a command or the server did, and why. Rows are only added: a trigger refuses everything else.
 
     `number`, `hash`, `seal` and `key` chain the rows (server.audit.hash_chain); null in rows from before there was a
     chain.
@@ -376,9 +376,10 @@ class Launch(Base):
 
 
 class Posting(Base):
-    """Places ordered at the marketplace; written before they are, and `market_id` (a HIT, a study) after.
+    """Places ordered at the marketplace.
 
-    `owed_to`: a single place for one listener, to be paid by. `settled_at`: nothing more can happen there.
+    The row is written before the order, and `market_id` (a HIT, a study) after it. `owed_to`: the listener for whose
+    payment a single place was made. `settled_at`: when nothing more could change there.
     """
 
     __tablename__ = "openings"
@@ -396,7 +397,7 @@ class Posting(Base):
 
 
 class MarketplaceSubmission(Base):
-    """One worker's submission at the marketplace; `assignment_id` is null where it belongs to no known listener.
+    """One worker's submission at the marketplace; `assignment_id` is null if it belongs to no known listener.
 
     `key` is the keyed hash of worker and submission: the same submission's id may come again with another worker.
     """
@@ -415,7 +416,7 @@ class MarketplaceSubmission(Base):
 class Payment(Base):
     """Money for a listener: written `pending` before the marketplace is asked, and `paid` after.
 
-    `void`: a person decided against it at the marketplace. One row an assignment and kind; null `assignment_id`: the
+    `void`: a person decided against it at the marketplace. One row per assignment and kind; null `assignment_id`: the
     marketplace paid for a submission that belongs to no assignment.
     """
 
@@ -437,7 +438,7 @@ class Payment(Base):
 
 
 class VaultEntry(Base):
-    """Who a listener is at the marketplace, encrypted by server.identity.vault: the only record of a worker's id."""
+    """A listener's identity at the marketplace, encrypted by the vault: the only record of a worker's id."""
 
     __tablename__ = "vault"
 

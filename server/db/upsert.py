@@ -1,4 +1,4 @@
-"""Upserts: INSERT … ON CONFLICT on SQLite and PostgreSQL, and creating a row once though two try at once."""
+"""Upserts: INSERT … ON CONFLICT on SQLite and PostgreSQL, and creating a row exactly once under concurrency."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def insert(session: Session, model: type[Base]) -> Any:
 def find_or_add(
     session: Session, model: type[Model], key: dict[str, Any], values: dict[str, Any], *, lock: bool = False
 ) -> Model:
-    """The row with a unique key, created with `values` where there is none; `lock` where it is about to change.
+    """The row with a unique key, created with `values` if there is none; `lock` if it is about to change.
 
-    Where two create it at once, the second waits for the first and gets the same row.
+    If two create it at the same time, the second waits for the first and gets the same row.
     """
     query = select(model).filter_by(**key)
     if lock:

@@ -13,8 +13,8 @@ def parse_database_url(text: str) -> URL:
     """Read a PostgreSQL or SQLite address.
 
     Raises:
-        ValueError: where it is neither; the message completes "the environment variable NAME …" and never repeats
-            the address, which may hold a password.
+        ValueError: if it is neither; the message completes "the environment variable NAME …" and never repeats the
+            address, which may contain a password.
     """
     try:
         url = make_url(text)

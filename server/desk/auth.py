@@ -2,7 +2,7 @@
 
 The cookie is sent to /desk only, is invisible to scripts and is not sent with another site's links or forms
 (SameSite=Strict); over https it is Secure. Every form carries a token derived from the cookie, which no other site can
-make. On the sign-in page, before there is a sign-in, a cookie of its own takes that place.
+make. On the sign-in page, before there is a sign-in, a separate cookie serves this purpose.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def sign_in_page(html: str, status: int) -> WebResponse:
 
 
 def begin_sign_in(token: str) -> WebResponse:
-    """Set the cookie of a new sign-in and lead to the overview."""
+    """Set the cookie of a new sign-in and redirect to the overview."""
     response = redirect(url_for("desk.overview"), 303)
     set_sign_in(response, token)
     _delete_cookie(response, "form")
@@ -137,7 +137,7 @@ def set_sign_in(response: WebResponse, token: str) -> None:
 
 
 def end_sign_in() -> WebResponse:
-    """Delete the cookie and lead to the sign-in page."""
+    """Delete the cookie and redirect to the sign-in page."""
     response = redirect(url_for("account.sign_in"), 303)
     _delete_cookie(response, "desk")
     return response

@@ -1,4 +1,4 @@
-"""What the desk's pages take from the application and from the request."""
+"""The parts of the application and of the request that the desk's pages need."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from server.desk import auth, rendering
 
 
 def guard() -> WebResponse | None:
-    """Let signed-in users open what their role allows; lead everyone else to the sign-in page.
+    """Let signed-in users open what their role allows; redirect everyone else to the sign-in page.
 
     Each blueprint calls it before a request. None: the page may be opened.
     """

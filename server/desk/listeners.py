@@ -212,7 +212,7 @@ def _trial(experiment: Experiment, assignment: Assignment, response: Response) -
 
 
 def _browser(language: str, responses: list[Response]) -> list[tuple[str, str]]:
-    """What the browser reported, each value once."""
+    """The values that the browser reported, each once."""
     reported = {
         "Language": [LANGUAGES[language].name if language in LANGUAGES else language],
         "Browser": [response.agent_class or "" for response in responses],

@@ -31,7 +31,7 @@ def render(page: str, status: int = 200, *, tab: str = "", **values: object) -> 
 
     Args:
         page: the template's name.
-        tab: the name of the tab to highlight, where it is not the page's own.
+        tab: the name of the tab to highlight, if it is not the page's own.
     """
     control = study_control.control(context.session())
     html = render_template(f"desk/{page}.html", page=page, tab=tab or page, control=control, **_user(), **values)
@@ -46,7 +46,7 @@ def render_forbidden() -> WebResponse:
 
 
 def _user() -> dict[str, object]:
-    """What every page of a signed-in user needs."""
+    """The values that every page of a signed-in user needs."""
     return {
         "researcher": auth.current_user(),
         "form": auth.form_token(),

@@ -119,7 +119,7 @@ def _sign_in(session: Session, user: Researcher, detail: str, moment: datetime) 
 
 
 def _password_proof(user: Researcher) -> dict[str, str]:
-    """What was right in the first step, and must be unchanged in the second."""
+    """The facts checked in the first step, which must be unchanged in the second."""
     return {"name": user.name, "hash": sha256(user.password_hash), "browser": auth.form_token()}
 
 

@@ -1,7 +1,7 @@
 """The desk's pages for owners: who may sign in, with which role and second factor.
 
-Users are added on the host (`rootnote server user add`), because that needs a first password. Nobody changes their own
-account here, so that an owner remains. Every change asks for the owner's own password.
+Users are added on the host (`rootnote server user add`), because that needs a first password. Users cannot change their
+own account here, so that an owner always remains. Every change asks for the owner's own password.
 """
 
 from __future__ import annotations

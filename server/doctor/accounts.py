@@ -41,10 +41,10 @@ def check_desk(deployment: DoctorContext) -> Iterator[Finding]:
         yield Finding(
             "error", text, "set the secret that the study started with, or run `rootnote server user reset-factor`"
         )
-    summary = f"Second factors at the desk: {len(enrolled)} of {counted(len(users), 'user')}"
+    summary = f"Users of the desk with a second factor: {len(enrolled)} of {len(users)}"
     if deployment.settings.factor_required:
-        yield Finding("ok", f"{summary}; it is required, so the others must set theirs up before they can do anything.")
+        yield Finding("ok", f"{summary}; it is required, so the others must set theirs up first.")
     elif len(enrolled) == len(users):
         yield Finding("ok", f"{summary}.")
     else:
-        yield Finding("warning", f"{summary}; it is optional.", "set ROOTNOTE_DESK_SECOND_FACTOR=required")
+        yield Finding("warning", f"{summary}. It is optional.", "set ROOTNOTE_DESK_SECOND_FACTOR=required")

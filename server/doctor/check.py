@@ -1,4 +1,4 @@
-"""What a check receives, and what it finds.
+"""The input of a check, and its findings.
 
 A finding is `ok`; a `warning`, for a person to judge; an `error`, which must be fixed before listeners come; or
 `unknown`, if this machine cannot tell.
@@ -24,7 +24,7 @@ Level = Literal["ok", "warning", "error", "unknown"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found, as one sentence, and how to fix it ("" if there is nothing to do)."""
+    """The finding of a check, as one sentence, and how to fix it ("" if there is nothing to do)."""
 
     level: Level
     text: str

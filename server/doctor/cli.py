@@ -25,7 +25,9 @@ def doctor(folder: Path, skip: tuple[str, ...], as_json: bool) -> None:
     """Check whether this deployment is ready for listeners, and say how to fix what is not.
 
     Run it on the host, with the server's environment. It changes nothing, and exits with status 1 if it finds an
-    error. Example: rootnote server doctor my-study
+    error.
+
+    Example: rootnote server doctor my-study
     """
     from server.doctor.check import DoctorContext, Finding
     from server.doctor.run import run_checks

@@ -114,7 +114,7 @@ def _list(words: list[str]) -> str:
 
 
 def _is_public(host: str | None, query: Any) -> bool:
-    """Whether the database is reached over a public network: not by a socket or a private address."""
+    """Whether the database is reached over a public network, not through a socket or a private address."""
     name = host or (query if isinstance(query, str) else "")
     if not name or name.startswith("/"):
         return False

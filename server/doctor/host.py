@@ -58,7 +58,7 @@ def check_backups(deployment: DoctorContext) -> Iterator[Finding]:
         return
     fix = f"run `rootnote server backup {deployment.folder} --to FOLDER` daily (deploy/systemd has the timer)"
     if not setting:
-        yield Finding("error", "ROOTNOTE_BACKUPS is not set, so backups have no folder.", fix)
+        yield Finding("error", "ROOTNOTE_BACKUPS is not set, so the folder for backups is unknown.", fix)
         return
     folder = Path(setting)
     suffix = SUFFIXES[deployment.settings.database.drivername]

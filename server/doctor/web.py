@@ -130,7 +130,7 @@ def _plain_http(host: str) -> Iterator[Finding]:
 
 
 def check_stimuli(deployment: DoctorContext) -> Iterator[Finding]:
-    """Every stimulus is present and unchanged; a bucket serves them to listeners and to nobody else."""
+    """Every stimulus is present and unchanged; a bucket serves them to listeners only."""
     if not deployment.study.config.storage.stimuli:
         yield from _local_stimuli(deployment)
         return

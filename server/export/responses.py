@@ -55,7 +55,7 @@ class ExportResult:
 
 
 def export(session: Session, study: Study, plan: Plan, folder: Path, *, rehearsal: bool = False) -> ExportResult:
-    """Write responses.csv, responses.parquet, listeners.csv and export.json, each whole or not at all.
+    """Write responses.csv, responses.parquet, listeners.csv and export.json, each atomically.
 
     Args:
         rehearsal: whether the listeners were simulated; recorded in export.json.
@@ -188,12 +188,12 @@ def _exported(question: BaseQuestion, answer: str) -> str:
 
 
 def guarded(text: str) -> str:
-    """A text that a spreadsheet does not run as a formula: what could be one gets an apostrophe in front."""
+    """A text that a spreadsheet does not run as a formula: a possible formula gets a leading apostrophe."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    """Write a table as CSV, whole or not at all."""
+    """Write a table as CSV, atomically."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Arrival:
     """Who arrives, as the address claims; nothing vouches for it.
 
-    `worker`, `submission` and `opening` are the marketplace's ids; `preview`: the person only looks at the task;
+    `worker`, `submission` and `opening` are the marketplace's ids; `preview`: the person only previews the task;
     `back`: the address that takes them back to the marketplace.
     """
 

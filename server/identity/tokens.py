@@ -50,7 +50,7 @@ class TokenSigner:
         self._links = URLSafeSerializer(secret, salt="rootnote.link", signer_kwargs=keywords)
 
     def new_ticket(self, consent: str, worker: str | None = None, link: str | None = None) -> ConsentTicket | None:
-        """A new ticket, or that of a personal link; None where the link was not signed here."""
+        """A new ticket, or that of a personal link; None if the link was not signed here."""
         if link:
             number = self._unsign_link(link)
             return ConsentTicket(number, consent, self._keyed("link", number)) if number else None
@@ -61,7 +61,7 @@ class TokenSigner:
         return signed if isinstance(signed, str) else signed.decode()
 
     def read_ticket(self, signed: str) -> ConsentTicket | None:
-        """The ticket of a form; None where it was not signed here or is more than a day old."""
+        """The ticket of a form; None if it was not signed here or is more than a day old."""
         try:
             (number, consent, worker_hash), made = self._tickets.loads(signed, return_timestamp=True)
         except (BadData, ValueError, TypeError):
@@ -80,7 +80,7 @@ class TokenSigner:
         return self._keyed("worker", worker)
 
     def hidden_code(self, code: str) -> str:
-        """What replaces a completion code once identities are deleted: 60 bits of its keyed hash."""
+        """The replacement of a completion code once identities are deleted: 60 bits of its keyed hash."""
         return f"~{self._keyed('code', code)[:15]}"
 
     def submission_key(self, worker: str, submission: str) -> str:

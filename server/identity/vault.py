@@ -2,7 +2,7 @@
 
 Paying needs a worker's id, so it is stored here, in one table, under a key that is not in the database. Each entry is a
 Fernet token (AES-128-CBC with HMAC-SHA-256), so that a changed one is detected. ROOTNOTE_VAULT_KEY, or the file that
-ROOTNOTE_VAULT_KEY_FILE names, holds one or more keys, separated by commas or white space: the first encrypts, all
+ROOTNOTE_VAULT_KEY_FILE names, contains one or more keys, separated by commas or white space: the first encrypts, all
 decrypt. To change the key, put the new one first, run `rootnote server vault rotate`, and remove the old one.
 """
 
@@ -30,7 +30,7 @@ NEEDED = (
     "`rootnote server vault new-key` and keep it for the whole study."
 )
 WRONG = (
-    "the environment variable ROOTNOTE_VAULT_KEY does not open the identities in the database; set the key that the "
+    "the environment variable ROOTNOTE_VAULT_KEY does not decrypt the identities in the database; set the key that the "
     "study was started with."
 )
 
@@ -39,7 +39,7 @@ class Vault:
     """Encrypts and decrypts identities; needs the keys, no database."""
 
     def __init__(self, keys: list[str]) -> None:
-        """Raises RootnoteError where there is no key, or an invalid one."""
+        """Raises RootnoteError if there is no key or an invalid one."""
         if not keys:
             raise RootnoteError(NEEDED)
         try:
@@ -53,7 +53,7 @@ class Vault:
         return self._fernet.encrypt(json.dumps(asdict(arrival)).encode()).decode()
 
     def open(self, sealed: str) -> Arrival | None:
-        """The sealed arrival; None where these keys did not seal it, or it was changed since."""
+        """The sealed arrival; None if these keys did not seal it, or it was changed since."""
         try:
             return Arrival(**json.loads(self._fernet.decrypt(sealed.encode())))
         except (InvalidToken, ValueError, TypeError):
@@ -63,7 +63,7 @@ class Vault:
         """The same arrival, sealed with the first key.
 
         Raises:
-            RootnoteError: where none of the keys opens it.
+            RootnoteError: if none of the keys opens it.
         """
         try:
             return self._fernet.rotate(sealed.encode()).decode()
@@ -83,7 +83,7 @@ def read_vault(environment: Mapping[str, str], *, rehearsal_secret: str = "") ->
     """The vault of the environment's keys; in a rehearsal without keys, of one derived from its secret.
 
     Raises:
-        RootnoteError: where there is no key, or an invalid one.
+        RootnoteError: if there is no key, or an invalid one.
     """
     text = environment.get("ROOTNOTE_VAULT_KEY", "") or _read_file(environment.get("ROOTNOTE_VAULT_KEY_FILE", ""))
     keys = text.replace(",", " ").split()
@@ -105,7 +105,7 @@ def _read_file(name: str) -> str:
 # ------------------------------------------------------------------ in the database
 
 
-def remember(session: Session, vault: Vault, listener: Listener, arrival: Arrival, now: datetime) -> None:
+def store_identity(session: Session, vault: Vault, listener: Listener, arrival: Arrival, now: datetime) -> None:
     """Store a listener's identity, and where they arrived last."""
     sealed, key = vault.seal(arrival), {"pseudonym": listener.pseudonym}
     row = find_or_add(session, VaultEntry, key, {"sealed": sealed, "changed_at": now}, lock=True)
@@ -113,11 +113,11 @@ def remember(session: Session, vault: Vault, listener: Listener, arrival: Arriva
     session.flush()
 
 
-def recall(session: Session, vault: Vault, listener: Listener) -> Arrival | None:
-    """A listener's identity; None where none is stored.
+def load_identity(session: Session, vault: Vault, listener: Listener) -> Arrival | None:
+    """A listener's identity; None if none is stored.
 
     Raises:
-        RootnoteError: where the vault's keys do not open it.
+        RootnoteError: if the vault's keys do not open it.
     """
     row = session.get(VaultEntry, listener.pseudonym)
     if row is None:
@@ -129,10 +129,10 @@ def recall(session: Session, vault: Vault, listener: Listener) -> Arrival | None
 
 
 def rotate(session: Session, vault: Vault, now: datetime) -> int:
-    """Seal every entry again with the first key; how many there were.
+    """Seal every entry again with the first key; returns the number of entries.
 
     Raises:
-        RootnoteError: where none of the keys opens an entry; nothing is changed then.
+        RootnoteError: if none of the keys opens an entry; nothing is changed then.
     """
     rows = list(session.scalars(select(VaultEntry).with_for_update()))
     for row in rows:

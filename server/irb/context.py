@@ -18,7 +18,7 @@ from server.recruiting.marketplaces.registry import make_marketplace
 from server.web.markdown import StudyTexts, read_study_texts
 from study.check import TEXTS, StudyCheck, check_study
 from study.config import Study, StudyConfig, cents
-from study.preregistration.document import APART, HYPOTHESES, FrozenPlan, read_frozen, text_of
+from study.preregistration.document import EXCLUDED_SECTIONS, HYPOTHESES, FrozenPlan, read_frozen, text_of
 from study.trial_plan import Plan, read_plan
 
 CLIPS_OF_A_TRIAL = 3
@@ -26,7 +26,7 @@ CLIPS_OF_A_TRIAL = 3
 
 @dataclass(frozen=True)
 class Advert:
-    """What people see before they arrive: the place, and pairs of (part, text)."""
+    """The advertisement that people see before they arrive: the place, and pairs of (part, text)."""
 
     where: str
     shown: tuple[tuple[str, str], ...]
@@ -72,7 +72,7 @@ def gather(study: Study, environment: Mapping[str, str], now: datetime) -> Packe
     """Collect the facts.
 
     Raises:
-        RootnoteError: where the study is not built, a text is missing, or a database cannot be read.
+        RootnoteError: if the study is not built, a text is missing, or a database cannot be read.
     """
     plan = read_plan(study)
     languages = study.config.study.languages
@@ -92,7 +92,7 @@ def gather(study: Study, environment: Mapping[str, str], now: datetime) -> Packe
 
 
 def _advert(study: Study, environment: Mapping[str, str]) -> Advert:
-    """What the marketplace would show for all places of the study; this sends no request to it."""
+    """The advertisement that the marketplace would show for all places; no request is sent."""
     config = study.config
     recruiter = make_marketplace(study)
     places = config.design.listener_count * len(config.embedding.embedders)
@@ -107,7 +107,7 @@ def _fingerprint(study: Study, plan: Plan) -> str:
     files = (study.text(name, code) for code in study.config.study.languages for name in TEXTS)
     return digest(
         {
-            "settings": study.config.model_dump(mode="json", exclude=set(APART)),
+            "settings": study.config.model_dump(mode="json", exclude=set(EXCLUDED_SECTIONS)),
             "schedule": plan.schedule_fingerprint,
             "texts": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()},
         }

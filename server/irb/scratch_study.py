@@ -110,7 +110,7 @@ class ScratchStudy:
             return steps.current_step(session, self.experiment, assignment)
 
     def item(self, token: str) -> PrescreenItem | None:
-        """The next item of the prescreen, None where the prescreen is over."""
+        """The next item of the prescreen, None if the prescreen is over."""
         with self.listener(token) as (session, assignment):
             due = prescreen.due_items(session, assignment) if assignment.state is AssignmentState.CONSENTED else ()
             session.expunge_all()
@@ -134,8 +134,8 @@ class ScratchStudy:
             taken = round(4000 * self.experiment.config.corpus.clip_seconds)
             sure = 3 if self.experiment.config.player.confidence else None
             for position in range(1, len(self.experiment.trials(assignment)) + 1):
-                mine = (ClipDelivery.assignment_id == assignment.id, ClipDelivery.position == position)
-                for serving in session.scalars(select(ClipDelivery.id).where(*mine)):
+                of_trial = (ClipDelivery.assignment_id == assignment.id, ClipDelivery.position == position)
+                for serving in session.scalars(select(ClipDelivery.id).where(*of_trial)):
                     audio.mark_fetched(session, self.experiment, serving)
                 session.expire_all()
                 given = TrialAnswer(position, "A", taken, 1, 1, 1, sure)
@@ -160,8 +160,8 @@ class ScratchStudy:
     def submit(self, token: str) -> None:
         """The marketplace reports that the work was submitted."""
         with self.listener(token) as (session, assignment):
-            mine = update(MarketplaceSubmission).where(MarketplaceSubmission.assignment_id == assignment.id)
-            session.execute(mine.values(status="submitted"))
+            submission = update(MarketplaceSubmission).where(MarketplaceSubmission.assignment_id == assignment.id)
+            session.execute(submission.values(status="submitted"))
 
     # ------------------------------------------------------------------ the study as a whole
 
@@ -213,9 +213,9 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
     """Serve the study from a temporary database, in this process, with clips from build/stimuli and not from a bucket.
 
     Raises:
-        RootnoteError: where the study is not built, its clips are not on this machine, or a text is missing.
+        RootnoteError: if the study is not built, its clips are not on this machine, or a text is missing.
     """
-    here = dataclasses.replace(study, config=study.config.model_copy(update={"storage": StorageConfig()}))
+    local_study = dataclasses.replace(study, config=study.config.model_copy(update={"storage": StorageConfig()}))
     with tempfile.TemporaryDirectory(prefix="rootnote-packet-") as folder, _without_logs():
         url, clock = URL.create("sqlite", database=str(Path(folder) / "scratch.sqlite3")), ScratchClock()
         engine = database.connect(url)
@@ -224,12 +224,12 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
         vault = None if not study.config.recruiter.has_arrivals else Vault([new_key()])
         journal = str(Path(folder) / "erasures.jsonl")  # not the study's own
         settings = Settings(url, secrets.token_hex(32), requests_per_second=0, vault=vault, erasures=journal)
-        app = create_app(here, settings, clock=clock)
+        app = create_app(local_study, settings, clock=clock)
         server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
-            scratch = ScratchStudy(here, app, f"http://127.0.0.1:{server.server_port}", clock)
+            scratch = ScratchStudy(local_study, app, f"http://127.0.0.1:{server.server_port}", clock)
             _open_places(scratch)
             yield scratch
         finally:

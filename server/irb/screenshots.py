@@ -118,7 +118,7 @@ def open_screenshooter() -> Iterator[Screenshooter]:
     """Start the browser.
 
     Raises:
-        RootnoteError: where Playwright or a browser is missing, or the browser fails.
+        RootnoteError: if Playwright or a browser is missing, or the browser fails.
     """
     try:
         import PIL  # noqa: F401 (so that a missing package is reported at once)

@@ -61,7 +61,7 @@ def _identifying(facts: PacketContext) -> str:
 
 
 def missing(facts: PacketContext) -> list[str]:
-    """What is missing in the study's files, each in a sentence."""
+    """The gaps in the study's files, one sentence each."""
     config, info = facts.config, facts.config.study
     found = []
     if not info.researcher:
@@ -80,7 +80,7 @@ def missing(facts: PacketContext) -> list[str]:
 
 
 def _missing_in(text: str, code: str, facts: PacketContext) -> list[str]:
-    """What is missing in a consent text."""
+    """The gaps in a consent text."""
     found, language = [], LANGUAGES[code].english
     if left := list(dict.fromkeys(PLACEHOLDER.findall(text))):
         found.append(f"Consent ({language}): {listing(left)} must be filled in.")

@@ -37,10 +37,10 @@ class Measured:
 
 
 def measure(study: Study, plan: Plan, environment: Mapping[str, str]) -> tuple[Measured, ...]:
-    """The measurements for this schedule; empty where there are none.
+    """The measurements for this schedule; empty if there are none.
 
     Raises:
-        RootnoteError: where a database exists but cannot be read.
+        RootnoteError: if a database exists but cannot be read.
     """
     found = (_measure(study, plan, environment, rehearsal) for rehearsal in (False, True))
     return tuple(one for one in found if one is not None)

@@ -1,7 +1,7 @@
-"""Health: /healthz (the process answers), /readyz (it can serve this study), /metrics (how far the study is).
+"""Health: /healthz (the process answers), /readyz (it can serve this study), /metrics (the study's progress).
 
-Everything in /metrics is counted in the database when it is asked for, so that it is right whichever process answers,
-and none of it reveals what listeners chose. Without ROOTNOTE_METRICS_TOKEN there is no /metrics.
+Everything in /metrics is counted in the database at the time of the request, so that every process gives the same
+numbers. None of it reveals what listeners chose. Without ROOTNOTE_METRICS_TOKEN there is no /metrics.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from study.trial_plan import Plan
 
 @dataclass(frozen=True)
 class HealthChecks:
-    """What one server is checked against: its database, the expected migration, and the plan of trials."""
+    """The health of one server, checked against its database, the expected migration, and the plan of trials."""
 
     engine: Engine
     revision: str
@@ -36,7 +36,7 @@ class HealthChecks:
     metrics_token: str = field(default="", repr=False)
 
     def find_problem(self) -> str | None:
-        """Why this server cannot serve its study; None where it can."""
+        """Why this server cannot serve its study; None if it can."""
         try:
             with reading(self.engine) as session:
                 revision = session.scalar(text("SELECT version_num FROM alembic_version"))
@@ -50,7 +50,7 @@ class HealthChecks:
         return None
 
     def is_authorized(self, authorization: str) -> bool:
-        """Whether a request's Authorization header holds the metrics token."""
+        """Whether a request's Authorization header contains the metrics token."""
         given = authorization.removeprefix("Bearer ")
         return bool(self.metrics_token) and hmac.compare_digest(given.encode(), self.metrics_token.encode())
 
@@ -68,7 +68,7 @@ def make_blueprint(checks: HealthChecks) -> Blueprint:
 
     @blueprint.get("/healthz")
     def healthz() -> WebResponse:
-        return WebResponse("ok\n", mimetype="text/plain")  # asks nothing of the database
+        return WebResponse("ok\n", mimetype="text/plain")  # does not query the database
 
     @blueprint.get("/readyz")
     def readyz() -> WebResponse:

@@ -43,7 +43,7 @@ def count(session: Session) -> dict[str, Any]:
 
 
 def money(session: Session, pay: PayConfig) -> dict[str, Any]:
-    """The launch at the marketplace: submissions and US dollars; empty where the study is not launched."""
+    """The launch at the marketplace: submissions and US dollars; empty if the study is not launched."""
     launch = ledger.launch(session)
     if launch is None:
         return {}
@@ -98,7 +98,7 @@ def _by_name(session: Session, query: Any) -> dict[str, int]:
 
 
 def shown_codes(session: Session, pay: PayConfig) -> Iterator[tuple[str, str, float]]:
-    """(code, outcome, US dollars) of every ended assignment; without pseudonyms, so that nothing joins to it."""
+    """(code, outcome, US dollars) of every ended assignment; without pseudonyms, so that nothing can be linked."""
     ended = select(Assignment).where(Assignment.state.not_in(ACTIVE)).order_by(Assignment.completion_code)
     for assignment in session.scalars(ended):
         yield assignment.completion_code, assignment.state.value, _due(assignment.state, pay)

@@ -86,7 +86,7 @@ def _arrive_again(
 
 
 def _first_page(visit: Visit, ticket: ConsentTicket, arrival: Arrival | None = None) -> str:
-    """What a person sees who has no assignment yet; the arrival is counted."""
+    """The page for a person without an assignment; the arrival is counted."""
     unavailable = _unavailable_page(visit)
     page = unavailable or _consent_page(visit, ticket, arrival)
     if not _is_prefetch():
@@ -104,12 +104,12 @@ def _count_arrival(visit: Visit, shown: str) -> None:
 
 
 def _is_prefetch() -> bool:
-    """Whether the browser fetches the page ahead, or asks for its headers only."""
+    """Whether the browser prefetches the page, or requests only its headers."""
     return request.method != "GET" or "prefetch" in request.headers.get("Sec-Purpose", "")
 
 
 def _unavailable_page(visit: Visit) -> str | None:
-    """The page for a person for whom there is no place now; None where there is one."""
+    """The page that is shown when no place is free; None if there is one."""
     control = study_control.control(visit.session)
     if not control.recruiting:
         return render_template("full.html", step="full", complete=control.closed_at is not None, paused=True)
@@ -145,7 +145,7 @@ def _language_choices(visit: Visit) -> dict[str, str]:
 @blueprint.post("/take")
 @pass_visit
 def consent(visit: Visit) -> WebResponse | str | tuple[str, int]:
-    """The listener consents: make the assignment, once for one ticket."""
+    """Record the listener's consent and create the assignment, once per ticket."""
     i18n.use(request.form.get("lang"))
     ticket = visit.signer.read_ticket(request.form.get("entry", ""))
     if ticket is None:

@@ -50,7 +50,7 @@ def _send(data: bytes, mimetype: str) -> WebResponse:
 
 
 def _is_sent_to_end(response: WebResponse) -> bool:
-    """Whether a reply holds the sound's last byte; a redirect to a bucket counts, since its reply is not seen here."""
+    """Whether a reply contains the sound's last byte; a redirect to a bucket counts, because nothing reports it."""
     if response.status_code in (200, 303):
         return True
     content_range = response.content_range

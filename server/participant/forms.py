@@ -21,7 +21,7 @@ def read_prescreen_answer(form: Mapping[str, str]) -> ItemAnswer:
     """Read the answer to one prescreen item.
 
     Raises:
-        StepRefusedError: where the item is unknown or the answer is missing or out of range.
+        StepRefusedError: if the item is unknown or the answer is missing or out of range.
     """
     kind, attempt, item = [*form.get("item", "").split("-"), "", ""][:3]
     unknown = mark("That sound is not one of yours.")
@@ -36,7 +36,7 @@ def read_trial_answer(form: Mapping[str, str], user_agent: str, *, confidence: b
     """Read the answer to one trial; `confidence`: whether the study asks how sure the listener is.
 
     Raises:
-        StepRefusedError: where nothing is chosen or a field is damaged.
+        StepRefusedError: if nothing is chosen or a field is damaged.
     """
     if form.get("choice") not in ("A", "B"):
         raise StepRefusedError("Please choose A or B.")
@@ -59,7 +59,7 @@ def whole_number(raw: str | None, least: int, most: int, problem: str) -> int:
     """A whole number within bounds.
 
     Raises:
-        StepRefusedError: with `problem`, where it is none.
+        StepRefusedError: with `problem`, if it is not one.
     """
     text = (raw or "").strip()
     if not (text.isascii() and text.isdigit() and len(text) <= 12 and least <= int(text) <= most):

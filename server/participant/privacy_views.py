@@ -103,7 +103,7 @@ def _is_published(visit: Visit) -> bool:
 @blueprint.get("/consent")
 @pass_visit
 def consent_now(visit: Visit) -> WebResponse:
-    """The present consent text."""
+    """The current consent text."""
     version = visit.texts.consent_version
     return redirect(url_for("privacy.consent_text", digest=version, lang=i18n.present()), 303)
 

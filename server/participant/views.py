@@ -80,7 +80,7 @@ def _trial_values(visit: Visit, assignment: Assignment) -> dict[str, object]:
 
 
 def _audio_addresses(served: trials.ServedTrials, position: int) -> list[str]:
-    """Where the clips X, A and B of a trial are fetched; empty where it is not served yet."""
+    """The addresses of the clips X, A and B of a trial; empty if it is not served yet."""
     clips = served.of(position)
     return [url_for("participant.audio", name=clips[slot].sound) for slot in trials.SLOTS if clips]
 
@@ -171,7 +171,7 @@ def leave(visit: Visit, token: str) -> WebResponse:
 @blueprint.get("/a/<token>/technical")
 @pass_visit
 def technical(visit: Visit, token: str) -> str | WebResponse:
-    """What a listener who hears nothing can do."""
+    """The options of a listener who cannot hear the sounds."""
     assignment = visit.assignment(token)
     if assignment.state in steps.ENDED:
         return _to_page(token)

@@ -1,4 +1,4 @@
-"""A visit: one request of a listener, as every view of the participants' pages receives it."""
+"""A visit: one request of a listener, the first argument of every view of the participants' pages."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Visit:
         return self.context.now()
 
     def assignment(self, token: str, *, lock: bool = False) -> Assignment:
-        """The assignment at a listener's address, whose language the page takes; a 404 page where there is none."""
+        """The assignment at a listener's address, whose language the page takes; a 404 page if there is none."""
         found = lifecycle.find(self.session, token, lock=lock) if len(token) <= TOKEN_LIMIT else None
         if found is None:
             abort(404)
@@ -83,7 +83,7 @@ class Visit:
             yield session
 
     def release_connection(self) -> None:
-        """End the request's reading, so that it does not hold a second connection, or one while it waits."""
+        """Close the reading session, so that the request does not hold a second connection, or one while it waits."""
         self.session.commit()
 
 

@@ -1,1 +1,1 @@
-"""The ledger of payments and the hourly pay they come to."""
+"""The ledger of payments, and the hourly pay."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-NO_LIMIT = 10**9  # cents; a budget of this much was never set
+NO_LIMIT = 10**9  # cents; recorded when no budget was set
 
 
 def dollars(amount: int) -> str:
@@ -11,5 +11,5 @@ def dollars(amount: int) -> str:
 
 
 def budget(amount: int) -> str:
-    """A launch's budget; "no limit" where none was set."""
+    """A launch's budget; "no limit" if none was set."""
     return "no limit" if amount >= NO_LIMIT else dollars(amount)

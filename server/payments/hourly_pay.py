@@ -1,4 +1,4 @@
-"""Hourly pay: how long listeners worked, what they earned an hour, and what is missing to the hourly minimum.
+"""Hourly pay: how long listeners worked, what they earned per hour, and the shortfall from the hourly minimum.
 
 Working time runs from consent to the end, by the times at which something was sent. A pause between two of them counts
 as five minutes at most, so that an hour away does not count as an hour of work.
@@ -40,7 +40,7 @@ class PaidWork:
         return self.cents / 100 / (self.minutes / 60) if self.minutes > 0 else math.inf
 
     def short(self, floor: float) -> int:
-        """What is missing to the hourly minimum `floor` (US dollars), in cents."""
+        """The shortfall from the hourly minimum `floor` (US dollars), in cents."""
         return max(math.ceil(round(floor * 100 * self.minutes / 60 - self.cents, 6)), 0)
 
 

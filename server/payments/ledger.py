@@ -1,7 +1,7 @@
 """The ledger: every intended payment, by assignment and kind, and the committed cost of a launch.
 
-A payment is recorded as pending before the marketplace is asked and as paid after, so whatever breaks in between
-leaves a row that says what to ask about. The kinds are in server.db.enums. Money is whole cents.
+A payment is recorded as pending before the marketplace is asked and as paid after, so an interruption leaves a row that
+says what to check. The kinds are in server.db.enums. Money is whole cents.
 
 The committed cost can only be too high, never too low: every place of a posting that may still be taken or paid
 counts in full, with its fee, and so does every other payment.
@@ -47,7 +47,7 @@ def outcome(state: AssignmentState, pay: PayConfig) -> RunOutcome:
 
 
 def due(state: AssignmentState, pay: PayConfig) -> tuple[PaymentKind, int]:
-    """What a listener is owed whose run is in this state: the kind and the cents."""
+    """The amount owed for a run in this state: the kind and the cents."""
     if state in COMPLETED:
         return PaymentKind.REWARD, cents(pay.reward_usd)
     if state is AssignmentState.TECHNICAL:
@@ -66,7 +66,7 @@ def settles(state: AssignmentState, pay: PayConfig) -> tuple[PaymentKind, ...]:
 
 
 def owed(assignment: Assignment, recorded: Iterable[Payment], pay: PayConfig) -> tuple[PaymentKind, int] | None:
-    """What a listener is still owed after their recorded payments; None where that is nothing."""
+    """The amount still owed after the recorded payments; None if nothing is owed."""
     kind, amount = due(assignment.state, pay)
     kinds = settles(assignment.state, pay)
     return None if amount == 0 or any(_covers(one, kinds, amount) for one in recorded) else (kind, amount)
@@ -75,7 +75,7 @@ def owed(assignment: Assignment, recorded: Iterable[Payment], pay: PayConfig) ->
 def _covers(payment: Payment, kinds: Collection[PaymentKind], amount: int) -> bool:
     """Whether this payment leaves nothing due: it is of these kinds, or the reward of a place.
 
-    A listener who was approved before they finished, and goes on to the end, has had the reward.
+    A listener who was approved early and then finishes has already had the reward.
     """
     whole = payment.opening_id is not None and payment.state != PaymentState.VOID and payment.cents >= amount
     return payment.kind in kinds or whole
@@ -120,10 +120,10 @@ def record_pending(
     opening: Posting | None = None,
     reason: str = "",
 ) -> Payment:
-    """Record a payment before it is made; returns the existing one of this assignment and kind where there is one.
+    """Record a payment before it is made; returns the existing one of this assignment and kind, if there is one.
 
     Raises:
-        OverBudgetError: where the launch's budget does not allow it.
+        OverBudgetError: if the launch's budget does not allow it.
     """
     earlier = find(session, assignment, kind) if assignment is not None else None
     if earlier is not None:
@@ -177,7 +177,7 @@ def launch(session: Session, *, lock: bool = False) -> Launch | None:
 
 
 def paid(session: Session) -> int:
-    """What was paid so far, in cents, fees included."""
+    """The sum paid so far, in cents, fees included."""
     return _sum(session, Payment.state == PaymentState.PAID)
 
 
@@ -191,7 +191,7 @@ def committed(session: Session) -> int:
 
 
 def remaining_budget(session: Session) -> int:
-    """What may still be ordered or paid within the budget, in cents."""
+    """The amount that may still be ordered or paid within the budget, in cents."""
     found = launch(session)
     return 0 if found is None else max(found.budget_cents - committed(session), 0)
 

@@ -18,12 +18,12 @@ Retention = Literal["identity", "answers", "payments", "desk", "study"]
 
 
 class Identifiability(enum.StrEnum):
-    """How far a value identifies a person."""
+    """How strongly a value identifies a person."""
 
     PERSONAL = "personal"
     HASHED = "hashed"
     PSEUDONYMOUS = "pseudonymous"
-    NOBODY = "nobody"
+    NOT_PERSONAL = "not_personal"
 
     @property
     def description(self) -> str:
@@ -32,13 +32,13 @@ class Identifiability(enum.StrEnum):
             "personal": "identifies a person, or may",
             "hashed": "hash: recognises a value, cannot be reversed",
             "pseudonymous": "pseudonymous",
-            "nobody": "not about a person",
+            "not_personal": "not about a person",
         }[self.value]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its content, and how far that identifies a person."""
+    """One column: its content, and how strongly that identifies a person."""
 
     content: str
     identifiability: Identifiability = Identifiability.PSEUDONYMOUS
@@ -46,7 +46,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: its content, whom it is about, how long it is kept and who can read it."""
+    """One table: its content, its subject, how long it is kept and who can read it."""
 
     content: str
     subject: Subject
@@ -56,7 +56,7 @@ class Table:
 
 
 def retention_period(retention: Retention, config: StudyConfig) -> str:
-    """What belongs to a retention class in this study, and how long it is kept."""
+    """The data of a retention class in this study, and how long they are kept."""
     indefinitely = "until the researchers delete the database"
     return {
         "identity": "who participants are at the marketplace, and every hash derived from that: deleted by the server "

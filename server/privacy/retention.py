@@ -75,7 +75,7 @@ def count_unpaid(session: Session, config: StudyConfig) -> int:
 
 
 def _waiting_for(session: Session, config: StudyConfig, now: datetime) -> str:
-    """What must happen before identities are due; "" if nothing."""
+    """The condition that is missing before identities are due; "" if none is."""
     if reason := blocking_reason(session, now):
         return reason
     number = count_unpaid(session, config)

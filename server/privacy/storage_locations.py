@@ -1,4 +1,4 @@
-"""Where data about people are stored, or pass through, outside the database."""
+"""The places outside the database where data about people are stored or pass through."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ADMINISTRATORS = "the server's administrators"
 
 @dataclass(frozen=True)
 class StorageLocation:
-    """One place outside the database: its content, how far that identifies a person, how long, and for whom."""
+    """One place outside the database: its content, how strongly that identifies a person, how long, and its readers."""
 
     name: str
     content: str
@@ -35,7 +35,7 @@ LOCATIONS: tuple[StorageLocation, ...] = (
         "The server's log",
         "Time, route, status and duration of each request, and the type and location of errors; no network address, "
         "page address, worker id, pseudonym, browser or answer.",
-        Identifiability.NOBODY,
+        Identifiability.NOT_PERSONAL,
         "as long as the host keeps its logs",
         ADMINISTRATORS,
     ),

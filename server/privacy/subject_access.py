@@ -114,7 +114,7 @@ def _identity(session: Session, vault: Vault | None, assignment: Assignment) -> 
         return None
     if vault is None:
         return {"sealed": "an identifier is stored encrypted; set ROOTNOTE_VAULT_KEY to read it"}
-    found = identity_vault.recall(session, vault, assignment.listener)
+    found = identity_vault.load_identity(session, vault, assignment.listener)
     return {"worker": found.worker, "submission": found.submission, "opening": found.opening} if found else None
 
 

@@ -10,10 +10,10 @@ from server.db.enums import PaymentKind
 from server.privacy.data_inventory import Column, Identifiability, Table
 from study.columns import RESPONSE_COLUMNS
 
-PERSONAL, HASHED, NOBODY = Identifiability.PERSONAL, Identifiability.HASHED, Identifiability.NOBODY
+PERSONAL, HASHED, NOT_PERSONAL = Identifiability.PERSONAL, Identifiability.HASHED, Identifiability.NOT_PERSONAL
 DESK = "researchers at the desk; the server's administrators"
 ADMINISTRATORS = "the server's administrators"
-ROW_ID = Column("row number", NOBODY)
+ROW_ID = Column("row number", NOT_PERSONAL)
 ASSIGNMENT_ID = Column("which run it belongs to")
 
 
@@ -30,9 +30,9 @@ TABLES: dict[str, Table] = {
         ADMINISTRATORS,
         {
             "id": ROW_ID,
-            "name": Column("the study's name", NOBODY),
-            "schedule": Column("fingerprint of the schedule", NOBODY),
-            "created_at": Column("when the database was created", NOBODY),
+            "name": Column("the study's name", NOT_PERSONAL),
+            "schedule": Column("fingerprint of the schedule", NOT_PERSONAL),
+            "created_at": Column("when the database was created", NOT_PERSONAL),
         },
     ),
     "listeners": Table(
@@ -78,8 +78,8 @@ TABLES: dict[str, Table] = {
         DESK,
         {
             "id": ROW_ID,
-            "list_number": Column("which list of trials", NOBODY),
-            "turn": Column("the order in which lists are assigned", NOBODY),
+            "list_number": Column("which list of trials", NOT_PERSONAL),
+            "turn": Column("the order in which lists are assigned", NOT_PERSONAL),
             "assignment_id": Column("who holds the place"),
             "expires_at": Column("when the reservation expires"),
             "filled": Column("whether its listener completed the study"),
@@ -170,11 +170,11 @@ TABLES: dict[str, Table] = {
         DESK,
         {
             "id": ROW_ID,
-            "recruiting": Column("whether new listeners are accepted", NOBODY),
-            "message": Column("the message", NOBODY),
-            "closed_at": Column("when the study was closed", NOBODY),
-            "purged": Column("for how many people the identity was deleted", NOBODY),
-            "purged_at": Column("when identities were last deleted", NOBODY),
+            "recruiting": Column("whether new listeners are accepted", NOT_PERSONAL),
+            "message": Column("the message", NOT_PERSONAL),
+            "closed_at": Column("when the study was closed", NOT_PERSONAL),
+            "purged": Column("for how many people the identity was deleted", NOT_PERSONAL),
+            "purged_at": Column("when identities were last deleted", NOT_PERSONAL),
         },
     ),
     "consent_texts": Table(
@@ -183,11 +183,11 @@ TABLES: dict[str, Table] = {
         "study",
         "everyone, at /consent",
         {
-            "hash": Column("its version, the SHA-256 of the text", NOBODY),
-            "language": Column("its language", NOBODY),
-            "number": Column("version number within that language", NOBODY),
-            "text": Column("the text", NOBODY),
-            "since": Column("when it was first shown", NOBODY),
+            "hash": Column("its version, the SHA-256 of the text", NOT_PERSONAL),
+            "language": Column("its language", NOT_PERSONAL),
+            "number": Column("version number within that language", NOT_PERSONAL),
+            "text": Column("the text", NOT_PERSONAL),
+            "since": Column("when it was first shown", NOT_PERSONAL),
         },
     ),
     "arrivals": Table(
@@ -196,10 +196,10 @@ TABLES: dict[str, Table] = {
         "study",
         DESK,
         {
-            "day": Column("the day", NOBODY),
-            "shown": Column("what was shown: the study information, or that no place is free", NOBODY),
-            "shard": Column("one of several counters that are added up", NOBODY),
-            "number": Column("how often", NOBODY),
+            "day": Column("the day", NOT_PERSONAL),
+            "shown": Column("what was shown: the study information, or that no place is free", NOT_PERSONAL),
+            "shard": Column("one of several counters that are added up", NOT_PERSONAL),
+            "number": Column("how often", NOT_PERSONAL),
         },
     ),
     "researchers": Table(
@@ -255,10 +255,10 @@ TABLES: dict[str, Table] = {
             "what": Column("the action"),
             "detail": Column("details of the action", PERSONAL),
             "reason": Column("the reason, in their own words", PERSONAL),
-            "number": Column("number of the entry in the hash chain", NOBODY),
-            "hash": Column("hash of this entry and the previous one", NOBODY),
-            "seal": Column("keyed hash that reveals edits", NOBODY),
-            "key": Column("identifies the secret that sealed it (a hash)", NOBODY),
+            "number": Column("number of the entry in the hash chain", NOT_PERSONAL),
+            "hash": Column("hash of this entry and the previous one", NOT_PERSONAL),
+            "seal": Column("keyed hash that reveals edits", NOT_PERSONAL),
+            "key": Column("identifies the secret that sealed it (a hash)", NOT_PERSONAL),
         },
     ),
     "log_head": Table(
@@ -268,10 +268,10 @@ TABLES: dict[str, Table] = {
         ADMINISTRATORS,
         {
             "id": ROW_ID,
-            "number": Column("the number of the last entry", NOBODY),
-            "hash": Column("hash of the last entry", NOBODY),
-            "seal": Column("keyed hash that reveals a truncated log", NOBODY),
-            "key": Column("identifies the secret that sealed it (a hash)", NOBODY),
+            "number": Column("the number of the last entry", NOT_PERSONAL),
+            "hash": Column("hash of the last entry", NOT_PERSONAL),
+            "seal": Column("keyed hash that reveals a truncated log", NOT_PERSONAL),
+            "key": Column("identifies the secret that sealed it (a hash)", NOT_PERSONAL),
         },
     ),
     "launch": Table(
@@ -281,12 +281,12 @@ TABLES: dict[str, Table] = {
         ADMINISTRATORS,
         {
             "id": ROW_ID,
-            "name": Column("name of the launch", NOBODY),
-            "live": Column("whether real money is paid", NOBODY),
-            "terms": Column("the pay and recruiting settings of study.toml", NOBODY),
-            "budget_cents": Column("the maximum cost", NOBODY),
-            "began_at": Column("when it started", NOBODY),
-            "closed_at": Column("when it was closed", NOBODY),
+            "name": Column("name of the launch", NOT_PERSONAL),
+            "live": Column("whether real money is paid", NOT_PERSONAL),
+            "terms": Column("the pay and recruiting settings of study.toml", NOT_PERSONAL),
+            "budget_cents": Column("the maximum cost", NOT_PERSONAL),
+            "began_at": Column("when it started", NOT_PERSONAL),
+            "closed_at": Column("when it was closed", NOT_PERSONAL),
         },
     ),
     "openings": Table(
@@ -296,15 +296,15 @@ TABLES: dict[str, Table] = {
         ADMINISTRATORS,
         {
             "id": ROW_ID,
-            "token": Column("random token of the order", NOBODY),
-            "places": Column("how many", NOBODY),
-            "reward_cents": Column("reward per place", NOBODY),
-            "fee_cents": Column("the marketplace's fee per place", NOBODY),
+            "token": Column("random token of the order", NOT_PERSONAL),
+            "places": Column("how many", NOT_PERSONAL),
+            "reward_cents": Column("reward per place", NOT_PERSONAL),
+            "fee_cents": Column("the marketplace's fee per place", NOT_PERSONAL),
             "owed_to": Column("whose payment the posting is for, if it was made for one person"),
-            "market_id": Column("the marketplace's id of the task", NOBODY),
-            "ordered_at": Column("when", NOBODY),
-            "closed_at": Column("when no place was left", NOBODY),
-            "settled_at": Column("when nothing more could change there", NOBODY),
+            "market_id": Column("the marketplace's id of the task", NOT_PERSONAL),
+            "ordered_at": Column("when", NOT_PERSONAL),
+            "closed_at": Column("when no place was left", NOT_PERSONAL),
+            "settled_at": Column("when nothing more could change there", NOT_PERSONAL),
         },
     ),
     "submissions": Table(
@@ -316,7 +316,7 @@ TABLES: dict[str, Table] = {
             "id": ROW_ID,
             "key": Column("keyed hash of worker and submission", HASHED),
             "assignment_id": ASSIGNMENT_ID,
-            "opening": Column("the marketplace's id of the task", NOBODY),
+            "opening": Column("the marketplace's id of the task", NOT_PERSONAL),
             "status": Column("held, submitted, approved, returned …"),
             "seen_at": Column("when this status was last fetched"),
             "excluded": Column("whether the worker was excluded from further postings at the marketplace"),
@@ -329,13 +329,13 @@ TABLES: dict[str, Table] = {
         ADMINISTRATORS,
         {
             "id": ROW_ID,
-            "token": Column("random token of the payment", NOBODY),
+            "token": Column("random token of the payment", NOT_PERSONAL),
             "assignment_id": ASSIGNMENT_ID,
             "submission_id": Column("the submission it pays"),
-            "opening_id": Column("the posting whose reward it is", NOBODY),
+            "opening_id": Column("the posting whose reward it is", NOT_PERSONAL),
             "kind": Column(f"one of: {_payment_kinds()}"),
             "cents": Column("amount"),
-            "fee_cents": Column("the marketplace's fee", NOBODY),
+            "fee_cents": Column("the marketplace's fee", NOT_PERSONAL),
             "state": Column("pending, paid or void"),
             "reason": Column("the message that the listener sees with a bonus"),
             "intended_at": Column("when it was recorded"),

@@ -1,7 +1,7 @@
 """The bundle: every file of a public release, written into one folder.
 
-A bundle contains responses.csv and .parquet, listeners.csv, the dictionary, study.toml, the bins, the frozen plan where
-there is one, licence, citation, export.json (from which a report knows that the data are unchanged), README.md and,
+A bundle contains responses.csv and .parquet, listeners.csv, the dictionary, study.toml, the bins, the frozen plan if
+there is one, licence, citation, export.json (with which a report checks that the data are unchanged), README.md and,
 last, SHA256SUMS of all files. The random names are not stored anywhere else.
 """
 
@@ -96,7 +96,7 @@ def write_bundle(session: Session, study: Study, plan: Plan, options: ReleaseOpt
     """Write the data, the dictionary, the design and the plan; `finish` adds the remaining files.
 
     Raises:
-        RootnoteError: where there is no response to publish, nothing says how a column is published, or the frozen
+        RootnoteError: if there is no response to publish, nothing says how a column is published, or the frozen
             plan cannot be read.
     """
     rows, people = list(response_rows(session, study, plan)), listener_rows(session, study)

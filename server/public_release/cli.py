@@ -60,7 +60,7 @@ def anonymize(
     rehearsal: bool,
     as_json: bool,
 ) -> None:
-    """Write a public release: anonymous data with everything that a stranger needs to use them.
+    """Write a public release: anonymous data with everything that others need to use them.
 
     Names are random and not stored anywhere. What listeners said about themselves is generalised until at least k of
     them share each combination of values.

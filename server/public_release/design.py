@@ -76,7 +76,7 @@ def _as_settings(rules: ExclusionPlan) -> dict[str, Any]:
 
 
 def _replace(data: dict[str, Any], dotted: str, substitute: Any) -> bool:
-    """Replace a value by its substitute; False where it has that value already."""
+    """Replace a value by its substitute; False if it has that value already."""
     *sections, key = dotted.split(".")
     for section in sections:
         data = data[section]

@@ -29,7 +29,7 @@ Entry = dict[str, Any]
 
 
 def dictionary(published: Sequence[GeneralisedColumn], tables: Mapping[str, Sequence[str]]) -> dict[str, list[Entry]]:
-    """What each column of each table means; `tables` are the columns by file."""
+    """The meaning of each column of each table; `tables` are the columns by file."""
     generalised = {one.column.name: _entry_of(one) for one in published}
     describe = {
         "responses.csv": _response_entry,

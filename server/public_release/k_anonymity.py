@@ -52,10 +52,10 @@ def anonymise(
         people: a mapping from a column's name to the true value, for each person.
 
     Raises:
-        ValueError: where k is below 2.
+        ValueError: if k is below 2.
     """
     if k < 2:
-        raise ValueError("k must be 2 at least")
+        raise ValueError("k must be at least 2")
     if len(people) < k:
         return []
     found: list[GeneralisedColumn] = []

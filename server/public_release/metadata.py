@@ -30,7 +30,7 @@ def read_author(text: str) -> Author:
     """An author as written on the command line: "Family, Given", "Family, Given, ORCID", or a group's name.
 
     Raises:
-        RootnoteError: where the text has another form, or the ORCID iD is not valid.
+        RootnoteError: if the text has another form, or the ORCID iD is not valid.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(parts) or len(parts) > 3 or not all(letter.isprintable() for letter in text):
@@ -44,17 +44,17 @@ def read_author(text: str) -> Author:
 
 @dataclass(frozen=True)
 class ReleaseMetadata:
-    """What a bundle says about itself.
+    """The description of a bundle.
 
     Attributes:
-        k: each combination of published personal values is shared by at least so many listeners.
+        k: each combination of published personal values is shared by at least this many listeners.
         listeners: listeners with at least one published response.
         states: number of runs by outcome.
-        months: first and last month of the responses (YYYY-MM), None where there are none.
+        months: first and last month of the responses (YYYY-MM), None if there are none.
         dropped: columns of listeners.csv that are not published, with the reason.
         withheld_settings: dotted keys of study.toml that are not published.
         withdrawn_responses: number of responses that are left out because their listener withdrew.
-        plan: hash of the published frozen plan, "" where there is none.
+        plan: hash of the published frozen plan, "" if there is none.
         turns_public: whether the order in which trial lists were assigned follows from the seed.
         closed: whether the study was closed.
         rehearsal: whether the listeners were simulated.

@@ -69,7 +69,7 @@ def published_type(name: str) -> pa.DataType:
 
 
 def require_described(file: str, columns: Iterable[str], described: Iterable[str], registry: str) -> None:
-    """Refuse columns for which nobody decided how they are published.
+    """Refuse columns that have no publication rule.
 
     Raises:
         RootnoteError: naming the first such column and the entry to add.
@@ -84,7 +84,7 @@ def require_described(file: str, columns: Iterable[str], described: Iterable[str
 def publishable(
     rows: Iterable[Mapping[str, Any]], states: Mapping[str, str], rules: Iterable[str]
 ) -> list[Mapping[str, Any]]:
-    """The responses to publish: those of listeners who withdrew only where the exclusion rules count them."""
+    """The responses to publish: those of listeners who withdrew only if the exclusion rules count them."""
     if "incomplete" not in rules:
         return list(rows)
     return [row for row in rows if states[row["assignment"]] != AssignmentState.WITHDRAWN]
@@ -94,7 +94,7 @@ def mask(rows: Sequence[Mapping[str, Any]], masks: Masks, fastest_ms: float) -> 
     """The rows as they are published, sorted by new name and position.
 
     Raises:
-        RootnoteError: where a column is not described in study.columns.
+        RootnoteError: if a column is not described in study.columns.
     """
     require_described("responses.csv", set().union(*rows), RESPONSE_COLUMNS, "RESPONSE_COLUMNS")
     masked = [

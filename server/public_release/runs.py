@@ -15,7 +15,7 @@ from study.prescreen.steps import graded_steps
 
 
 def require_listener_columns(config: StudyConfig, people: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse columns of listeners.csv for which nobody decided how they are published.
+    """Refuse columns of listeners.csv that have no publication rule.
 
     Raises:
         RootnoteError: naming the first such column and the entry to add.

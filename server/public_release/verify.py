@@ -21,7 +21,7 @@ def require_same_table(bundle: Path, own: Path, study: Path, scratch: Path) -> P
     """Make the reports of the bundle and of the study's own export in `own`; return the folder of the first.
 
     Raises:
-        RootnoteError: where a report cannot be made, Table 1 differs, or the data don't match their export.json.
+        RootnoteError: if a report cannot be made, Table 1 differs, or the data don't match their export.json.
     """
     out = scratch / "report"
     running = [

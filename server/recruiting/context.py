@@ -1,4 +1,4 @@
-"""What recruiting and paying need: the database, the marketplace, the keys."""
+"""The context of recruiting and paying: the database, the marketplace, the keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MARGIN = timedelta(minutes=1)  # a marketplace may not yet count a worker who ar
 
 @dataclass(frozen=True)
 class RecruitingContext:
-    """What every use case of recruiting gets.
+    """The context of every use case of recruiting.
 
     `url`: where listeners arrive, …/take. `margin`: how long a marketplace may take to count a worker who arrived.
     """

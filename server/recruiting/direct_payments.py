@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from server.db.enums import LIVE, PaymentKind, PaymentState, SubmissionStatus
 from server.db.models import Assignment, MarketplaceSubmission, Payment, Posting
-from server.identity.vault import recall
+from server.identity.vault import load_identity
 from server.payments import ledger
 from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.due import DuePayment, is_in_progress
@@ -72,7 +72,7 @@ def _retry_payment(context: RecruitingContext, number: int) -> bool:
 
 
 def _was_approved_instead(context: RecruitingContext, number: int) -> bool:
-    """Whether a person approved the submission that this payment failed for; the row then becomes that payment."""
+    """Whether a person approved the submission for which this payment failed; the row then becomes that payment."""
     with context.writing() as session:
         payment = session.get_one(Payment, number)
         approved = session.scalar(
@@ -129,7 +129,7 @@ def _submission_at_marketplace(
     if payment.assignment_id is None:
         return None
     assignment = session.get_one(Assignment, payment.assignment_id)
-    who = recall(session, context.vault, assignment.listener)
+    who = load_identity(session, context.vault, assignment.listener)
     row = session.get(MarketplaceSubmission, payment.submission_id) if payment.submission_id else None
     if who is None or who.worker is None:
         raise MarketplaceError(f"the identity of listener {assignment.listener.pseudonym} is no longer stored.")
@@ -183,10 +183,10 @@ def pay_directly(
 
 
 def record_manual_payments(context: RecruitingContext, payments: Iterable[tuple[int, PaymentKind, int, str]]) -> int:
-    """Record, all or none, what was paid by hand: assignment, kind, cents, reason. Returns how many were new.
+    """Record payments that were made by hand, all or none: assignment, kind, cents, reason. Returns how many were new.
 
     Raises:
-        OverBudgetError: where the launch's budget does not allow it.
+        OverBudgetError: if the launch's budget does not allow it.
     """
     new = 0
     with context.writing() as session:

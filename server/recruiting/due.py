@@ -1,4 +1,4 @@
-"""What is owed and not yet paid, and what needs a person's decision."""
+"""Amounts that are owed and not yet paid, and submissions that need a person's decision."""
 
 from __future__ import annotations
 

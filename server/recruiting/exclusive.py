@@ -22,7 +22,7 @@ def exclusive(engine: Engine) -> Iterator[None]:
     """Hold the study's lock; a program that dies releases it.
 
     Raises:
-        RootnoteError: where another program holds it.
+        RootnoteError: if another program holds it.
     """
     if engine.dialect.name == "sqlite":
         with Path(f"{engine.url.database}.lock").open("w") as file:

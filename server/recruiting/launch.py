@@ -28,7 +28,7 @@ def begin(session: Session, context: RecruitingContext, schedule: str, *, live: 
     """Record the launch, or raise the budget of the existing one.
 
     Raises:
-        RootnoteError: where the existing launch differs from this one.
+        RootnoteError: if the existing launch differs from this one.
     """
     found = ledger.launch(session, lock=True)
     if study_control.control(session).purged_at is not None:
@@ -62,7 +62,7 @@ def require_launched(session: Session, context: RecruitingContext) -> Launch:
     """The running launch.
 
     Raises:
-        RootnoteError: where there is none, or study.toml was changed since.
+        RootnoteError: if there is none, or study.toml was changed since.
     """
     found = ledger.launch(session)
     if found is None:
@@ -72,7 +72,7 @@ def require_launched(session: Session, context: RecruitingContext) -> Launch:
 
 
 def require_unchanged(launch: Launch, config: StudyConfig) -> None:
-    """Refuse a study.toml with another pay or marketplace than at the launch.
+    """Refuse a study.toml whose pay or marketplace differs from the launch.
 
     Raises:
         RootnoteError: naming the first key that differs.
@@ -107,7 +107,7 @@ def require_payable(context: RecruitingContext) -> None:
 
 
 def stop(context: RecruitingContext, who: str) -> None:
-    """Decide to close: no new listener is admitted, and `sync` closes what is open, however often it takes."""
+    """Close the launch: no new listener is admitted, and `sync` closes open postings, retrying as needed."""
     with context.writing() as session:
         launch = ledger.launch(session, lock=True)
         if launch is not None and launch.closed_at is None:

@@ -42,10 +42,10 @@ class MarketplaceEntry:
     pay: PayConfig
 
     def read_arrival(self, session: Session, query: Mapping[str, str]) -> Arrival:
-        """Who arrives; changes nothing.
+        """The person who arrives; changes nothing.
 
         Raises:
-            StepRefusedError: where the marketplace gives no such address for a posting of this study.
+            StepRefusedError: if the marketplace gives no such address for a posting of this study.
         """
         try:
             arrival = self.marketplace.arrive(query)
@@ -63,7 +63,7 @@ class MarketplaceEntry:
         return self.signer.ticket_for_worker(consent, arrival.worker)
 
     def read_sealed(self, sealed: str, ticket: ConsentTicket) -> Arrival | None:
-        """The arrival that a form carries; None where it is not this ticket's."""
+        """The arrival that a form carries; None if it is not this ticket's."""
         arrival = self.vault.open(sealed)
         if arrival is None or arrival.worker is None or self.ticket_for(ticket.consent, arrival) != ticket:
             return None
@@ -95,24 +95,25 @@ class MarketplaceEntry:
         row.assignment_id, row.seen_at = assignment.id, now
         if row.status not in SUBMITTED:
             row.status = SubmissionStatus.HELD
-        vaults.remember(session, self.vault, assignment.listener, arrival, now)
+        vaults.store_identity(session, self.vault, assignment.listener, arrival, now)
 
     def return_link(self, session: Session, assignment: Assignment) -> ReturnLink:
-        """How a listener whose assignment has ended returns; empty where they have, or are paid in another way."""
+        """How a listener whose assignment has ended returns; empty if they have returned already, or are paid in
+        another way."""
         if assignment.state in (AssignmentState.SUBMITTED, AssignmentState.APPROVED, AssignmentState.PAID):
             return ReturnLink()
-        arrival = vaults.recall(session, self.vault, assignment.listener)
+        arrival = vaults.load_identity(session, self.vault, assignment.listener)
         amount = ledger.due(assignment.state, self.pay)[1]
         if arrival is None or (
             not self.marketplace.capabilities.pays_unsubmitted and amount < cents(self.pay.reward_usd)
         ):
             return ReturnLink()
         outcome = ledger.outcome(assignment.state, self.pay)
-        return self.marketplace.hand_back(arrival, outcome, assignment.completion_code)
+        return self.marketplace.make_return_link(arrival, outcome, assignment.completion_code)
 
     def return_link_when_owed(self, arrival: Arrival) -> ReturnLink:
-        """How a listener returns who took a place that exists to pay them."""
-        return self.marketplace.hand_back(arrival, "finished", "OWED")
+        """How a listener who took a place that was made to pay them returns."""
+        return self.marketplace.make_return_link(arrival, "finished", "OWED")
 
     def _key(self, arrival: Arrival) -> str:
         assert arrival.worker is not None

@@ -26,17 +26,17 @@ from study.trial_plan import Plan
 
 @dataclass(frozen=True)
 class OpeningCost:
-    """What opening the missing places costs, in cents.
+    """The cost of opening the missing places, in cents.
 
     Attributes:
         places: how many places are missing.
         postings: how many postings they need.
         reward, fee: of one place.
-        single: the cost of all places in one posting, where that is dearer (else None).
-        screen_out: the cost of a listener who fails the prescreen, where that is not paid separately (else 0).
+        single: the cost of all places in one posting, if that is more expensive (else None).
+        screen_out: the cost of a listener who fails the prescreen, if that is not paid separately (else 0).
         committed: the most that the launch costs without these places.
         budget: the most that the launch may cost.
-        balance: of the account; None where it is not known.
+        balance: of the account; None if it is not known.
     """
 
     places: int
@@ -58,7 +58,7 @@ def require_openable(context: RecruitingContext) -> None:
     """Refuse to open a study that was changed since its launch, or whose pay the marketplace cannot make.
 
     Raises:
-        RootnoteError: with what is wrong.
+        RootnoteError: naming the problem.
     """
     with context.reading() as session:
         if (found := ledger.launch(session)) is not None:
@@ -85,7 +85,7 @@ def open_by_hand(context: RecruitingContext, schedule: str, *, live: bool, budge
 def estimate_cost(
     context: RecruitingContext, budget: int | None, balance: int | None, *, dry_run: bool = False
 ) -> OpeningCost:
-    """What opening the missing places costs; the marketplace is asked for the state of those that are open."""
+    """The cost of opening the missing places; the state of the open ones is fetched from the marketplace."""
     with context.reading() as session:
         launched = ledger.launch(session) is not None
     if launched and not dry_run:

@@ -1,4 +1,4 @@
-"""Payments in the audit log: what a command ordered and paid, also where it stopped midway."""
+"""Payments in the audit log: what a command ordered and paid, even if it stopped midway."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Bonus:
 
 
 def payable(context: RecruitingContext) -> tuple[list[DuePayment], dict[int, str]]:
-    """What `pay` pays now, and the completion codes of those listeners by assignment."""
+    """The payments that `pay` makes now, and the completion codes of those listeners by assignment."""
     with context.reading() as session:
         due = [one for one in all_due(session, context) if one.method in PAYABLE]
         codes = {one.assignment: session.get_one(Assignment, one.assignment).completion_code for one in due}
@@ -41,7 +41,7 @@ def require_room(context: RecruitingContext, amount: int) -> None:
     """Check the budget before the researcher pays by hand: the payment is recorded only afterwards.
 
     Raises:
-        OverBudgetError: where the budget does not allow it.
+        OverBudgetError: if the budget does not allow it.
     """
     with context.writing() as session:
         ledger.require_budget(session, amount)
@@ -72,7 +72,7 @@ def find_bonus(context: RecruitingContext, pseudonym: str, amount: int | None, r
     """The bonus for an assignment.
 
     Raises:
-        RootnoteError: where it cannot be paid.
+        RootnoteError: if it cannot be paid.
     """
     if not amount or not reason.strip():
         raise RootnoteError("a bonus needs an amount above 0 and a --reason, which the listener reads.")

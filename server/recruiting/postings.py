@@ -1,8 +1,8 @@
 """Places at the marketplace: ordering, replacing those that are missing, closing.
 
-A posting is recorded with its token before it is ordered, so that a program that dies in between finds the order by
-its token and never places it twice. Every step is a transaction of its own. Only one of these programs runs for a
-study at a time (server.recruiting.exclusive).
+A posting is recorded with its token before it is ordered, so that after a crash the order is found by its token and
+never placed twice. Every step is a transaction of its own. Only one of these programs runs for a study at a time
+(server.recruiting.exclusive).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from server.audit import study_control
 from server.db.enums import PaymentState, SubmissionStatus
 from server.db.models import ACTIVE, Assignment, MarketplaceSubmission, Payment, Place, Posting
-from server.identity.vault import recall
+from server.identity.vault import load_identity
 from server.payments import ledger
 from server.payments.formatting import dollars
 from server.recruiting.context import RecruitingContext, Report
@@ -25,7 +25,7 @@ from server.recruiting.marketplaces.base import MarketplaceError, PostingOrder, 
 
 @dataclass(frozen=True)
 class PlaceSupply:
-    """Places of the study that no one has filled, and the places for them at the marketplace."""
+    """Places of the study that nobody has filled, and the places for them at the marketplace."""
 
     unfilled: int
     free: int
@@ -42,7 +42,7 @@ def supply(session: Session, postings: Mapping[str, PostingStatus]) -> PlaceSupp
     owed = set(session.scalars(select(Posting.market_id).where(Posting.owed_to.is_not(None))))
     counted = {id_: status for id_, status in postings.items() if id_ not in owed}
     held = sum(status.held for status in counted.values())
-    # A listener whose run ended but who has not submitted holds a place there, and none of ours is waiting for it.
+    # A listener whose run ended but who has not submitted holds a place there; no place of the study waits for it.
     ended = (
         select(func.count())
         .select_from(MarketplaceSubmission)
@@ -58,7 +58,7 @@ def supply(session: Session, postings: Mapping[str, PostingStatus]) -> PlaceSupp
 
 
 def batches(missing: int, most: int | None) -> list[int]:
-    """Sizes of the postings for this many places, where one posting has at most `most` places."""
+    """Sizes of the postings for this many places, if one posting has at most `most` places."""
     if most is None:
         return [missing] if missing else []
     return [most] * (missing // most) + ([missing % most] if missing % most else [])
@@ -77,7 +77,7 @@ def is_recruiting(session: Session, context: RecruitingContext) -> bool:
     return launch is not None and launch.closed_at is None and opens and study_control.control(session).recruiting
 
 
-def top_up(context: RecruitingContext, postings: Mapping[str, PostingStatus], report: Report) -> int:
+def order_missing_places(context: RecruitingContext, postings: Mapping[str, PostingStatus], report: Report) -> int:
     """Order the missing places, as far as the budget allows; returns how many were ordered."""
     with context.reading() as session:
         if not is_recruiting(session, context):
@@ -99,7 +99,7 @@ def top_up(context: RecruitingContext, postings: Mapping[str, PostingStatus], re
 def order_places(context: RecruitingContext, places: int) -> None:
     """Order one posting: recorded, ordered, recorded again.
 
-    Where the researcher pays by hand, a place has no price in the books: each payment counts when it is recorded.
+    Where the researcher pays by hand, a place has no price in the ledger: each payment counts when it is recorded.
     """
     by_hand = context.marketplace.capabilities.pays_by_hand
     reward, fee = (0, 0) if by_hand else (context.reward, context.fee)
@@ -119,7 +119,7 @@ def order_places(context: RecruitingContext, places: int) -> None:
 
 
 def record_manual_posting(context: RecruitingContext) -> None:
-    """Record the posting that the researcher makes by hand, unless one is open: workers who arrive are then known."""
+    """Record the posting that the researcher makes by hand, unless one is open: arriving workers are then known."""
     with context.reading() as session:
         is_open = session.scalar(select(Posting.id).where(Posting.closed_at.is_(None)).limit(1)) is not None
         places = session.scalar(select(func.count()).select_from(Place).where(~Place.filled)) or 0
@@ -131,7 +131,7 @@ def place_order(context: RecruitingContext, number: int) -> None:
     """Place the order of a recorded posting; an order that was placed before is found by its token.
 
     Raises:
-        UnknownWorkerError: where it was for one worker, whom the marketplace does not know; nothing is owed then.
+        UnknownWorkerError: if it was for one worker, who is unknown to the marketplace; nothing is owed then.
     """
     with context.reading() as session:
         order = _order(session, context, session.get_one(Posting, number))
@@ -161,7 +161,7 @@ def _order(session: Session, context: RecruitingContext, posting: Posting) -> Po
     minutes, url, only_for = context.config.pay.minutes, context.url, ""
     if posting.owed_to is not None:
         assignment = session.get_one(Assignment, posting.owed_to)
-        who = recall(session, context.vault, assignment.listener)
+        who = load_identity(session, context.vault, assignment.listener)
         if who is None or who.worker is None:
             raise MarketplaceError(f"the identity of listener {assignment.listener.pseudonym} is no longer stored.")
         only_for, url = who.worker, f"{context.url}?owed=1"

@@ -12,10 +12,10 @@ from server.web.loopback import is_loopback
 
 
 def require_reachable(settings: Settings) -> None:
-    """Refuse an address at which a marketplace's workers cannot reach the server.
+    """Refuse an address that a marketplace's workers cannot reach.
 
     Raises:
-        RootnoteError: with what is wrong with it.
+        RootnoteError: naming the problem.
     """
     import httpx
 

@@ -1,4 +1,4 @@
-"""What the marketplace reports about postings and submissions, and how our records follow it."""
+"""Snapshots: the marketplace's postings and submissions, and updating our records from them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def record_submissions(
 
 
 def _release_ended(session: Session) -> None:
-    """Where the marketplace reports nothing: a place is given back when its listener's run ends without a finish."""
+    """For a marketplace that reports nothing: release a place when its listener's run ends without finishing."""
     ended = select(Assignment.id).where(Assignment.state.not_in([*ACTIVE, *COMPLETED]))
     held = select(MarketplaceSubmission).where(MarketplaceSubmission.status == SubmissionStatus.HELD)
     for row in session.scalars(held.where(MarketplaceSubmission.assignment_id.in_(ended))):
@@ -80,7 +80,7 @@ def _release_ended(session: Session) -> None:
 
 
 def _time_out_stale(session: Session, context: RecruitingContext, reported: set[str], began: datetime) -> None:
-    """Time out submissions to postings that were settled when the worker came, by a page left open, or again."""
+    """Time out submissions whose posting was already settled when the worker arrived (from an old page, or again)."""
     over = select(Posting.market_id).where(Posting.settled_at.is_not(None), Posting.market_id.not_in(reported))
     held = select(MarketplaceSubmission).where(
         MarketplaceSubmission.status == SubmissionStatus.HELD, MarketplaceSubmission.opening.in_(over)
@@ -117,7 +117,7 @@ def _record_posting(
 def _submission_row(
     session: Session, context: RecruitingContext, submission: ReportedSubmission
 ) -> MarketplaceSubmission:
-    """Our row of a submission; a new one where the worker never came to us."""
+    """Our row of a submission; a new one if the worker never reached our server."""
     key = submission_key(context, submission)
     row = session.scalar(select(MarketplaceSubmission).where(MarketplaceSubmission.key == key))
     if row is not None:
@@ -140,7 +140,7 @@ def _submission_row(
 def _status_of_vanished(
     context: RecruitingContext, row: MarketplaceSubmission, status: PostingStatus, began: datetime
 ) -> SubmissionStatus | None:
-    """What became of a held place, where the marketplace does not report who holds one."""
+    """The state of a held place, for a marketplace that does not report who holds one."""
     if status.held == 0:
         return SubmissionStatus.RETURNED
     minutes = context.marketplace.capabilities.hold_minutes
@@ -199,7 +199,7 @@ def _record_decision(session: Session, context: RecruitingContext, row: Marketpl
 def _record_external_payment(
     session: Session, context: RecruitingContext, row: MarketplaceSubmission, posting: Posting
 ) -> Payment:
-    """Record an approval that was not ours: the marketplace's own after its delay, or a person's."""
+    """Record an approval that Rootnote did not send: automatic after the marketplace's delay, or by a person."""
     assignment = session.get(Assignment, row.assignment_id) if row.assignment_id else None
     kind = ledger.due(assignment.state, context.config.pay)[0] if assignment else PaymentKind.REWARD
     kinds = ledger.settles(assignment.state, context.config.pay) if assignment else ()

@@ -1,4 +1,4 @@
-"""Bring the marketplace and our records together: one pass of `rootnote server sync`.
+"""Synchronise our records with the marketplace: one pass of `rootnote server sync`.
 
 Work that the database shows complete is approved. A submission that is not complete here is left to a person; nothing
 is rejected automatically.
@@ -13,18 +13,18 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server.db.models import Assignment, MarketplaceSubmission, Place, Posting
-from server.identity.vault import recall
+from server.identity.vault import load_identity
 from server.payments import ledger
 from server.recruiting.approvals import approve_complete
 from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.direct_payments import reconcile_direct_payments
 from server.recruiting.marketplaces.base import UnknownWorkerError
-from server.recruiting.postings import close_postings, place_order, top_up, unplaced
+from server.recruiting.postings import close_postings, order_missing_places, place_order, unplaced
 from server.recruiting.snapshot import MarketplaceSnapshot, record_snapshot
 
 
 def _is_to_close(context: RecruitingContext) -> bool:
-    """Whether no new listener is wanted: closed by a person, or every place is filled."""
+    """Whether no new listener is needed: the launch was closed, or every place is filled."""
     with context.reading() as session:
         launch = ledger.launch(session)
         unfilled = session.scalar(select(Place.id).where(~Place.filled).limit(1))
@@ -33,7 +33,7 @@ def _is_to_close(context: RecruitingContext) -> bool:
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What one pass did: submissions approved, payments in unknown state retried, places ordered."""
+    """The result of one pass: submissions approved, payments in unknown state retried, places ordered."""
 
     approved: int
     retried: int
@@ -41,7 +41,7 @@ class SyncResult:
 
 
 def synchronize(context: RecruitingContext, *, approve: bool = True, report: Report = print) -> SyncResult:
-    """Fetch the marketplace's state, exclude who took part, approve complete work, order missing places."""
+    """Fetch the marketplace's state, exclude earlier participants, approve complete work, order missing places."""
     reconcile_postings(context)
     if _is_to_close(context):
         close_postings(context)
@@ -49,7 +49,7 @@ def synchronize(context: RecruitingContext, *, approve: bool = True, report: Rep
     exclude_all(context, snapshot)
     retried = reconcile_direct_payments(context, report)
     approved = approve_complete(context, snapshot) if approve else 0
-    ordered = top_up(context, snapshot.postings, report)
+    ordered = order_missing_places(context, snapshot.postings, report)
     return SyncResult(approved, retried, ordered)
 
 
@@ -93,5 +93,5 @@ def _worker_of(
     if assignment is None:
         return None
     with context.reading() as session:
-        who = recall(session, context.vault, session.get_one(Assignment, assignment).listener)
+        who = load_identity(session, context.vault, session.get_one(Assignment, assignment).listener)
     return who.worker if who else None

@@ -1,7 +1,7 @@
 """Top-ups to the hourly minimum: a payment for each listener who earned less, once.
 
-The amount follows from the time at work (server.payments.hourly_pay) and from what was paid, bonuses included. A
-top-up is a payment of its own kind, recorded before it is made, so that a second command pays no one twice.
+The amount follows from the time at work (server.payments.hourly_pay) and from what was paid, bonuses included. A top-up
+is a payment of its own kind, recorded before it is made, so that a second command pays nobody twice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REASON = "The study took you longer than planned; this raises your pay to our mi
 
 @dataclass(frozen=True)
 class WageTopUp:
-    """What one listener earned less than the hourly minimum; `ready`: they submitted, so a bonus reaches them."""
+    """How much less than the hourly minimum one listener earned; `ready`: they submitted, so a bonus reaches them."""
 
     assignment: int
     pseudonym: str
@@ -62,7 +62,7 @@ def top_up_all(context: RecruitingContext, found: Sequence[WageTopUp], reason: s
 
 
 def _pay_top_up(context: RecruitingContext, one: WageTopUp, reason: str) -> bool:
-    """Pay one, unless their submission belongs to another worker; the others are paid all the same."""
+    """Pay one, unless their submission belongs to another worker; the others are still paid."""
     with contextlib.suppress(ForeignSubmissionError):
         return direct_payments.pay_directly(
             context, one.assignment, PaymentKind.LIFT, one.cents, reason, one.submission

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 
 def repeat_until_complete(once: Callable[[], bool], every: float) -> bool:
-    """Call `once` every `every` seconds until it returns True; False where Ctrl-C or SIGTERM stopped it."""
+    """Call `once` every `every` seconds until it returns True; False if Ctrl-C or SIGTERM stopped it."""
     with contextlib.suppress(KeyboardInterrupt), _interrupt_on_sigterm():
         while not once():
             time.sleep(every)

@@ -1,1 +1,1 @@
-"""Rehearsal: simulated listeners take the real study over HTTP, in a database of their own."""
+"""Rehearsal: simulated listeners take the real study over HTTP, in a separate database."""

@@ -40,7 +40,7 @@ MAX_PAGES = 2000  # a study has far fewer; more means that the same pages come a
 
 
 class BotError(Exception):
-    """The web study did not behave as a listener can expect; the message says at which step."""
+    """The web study did not behave as expected; the message names the step."""
 
 
 class _MissingSoundError(BotError):
@@ -62,7 +62,7 @@ class ResponseModel:
         return p_agree(trial.similarity_high - trial.similarity_low, self.config)
 
     def agrees(self, trial: PlannedTrial, rng: np.random.Generator) -> bool:
-        """Draw one answer; takes exactly one number from `rng`."""
+        """Draw one answer; consumes exactly one number from `rng`."""
         return bool(rng.random() < self.p_agree(trial))
 
 
@@ -73,7 +73,7 @@ def answer_stream(seed: int, index: int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class BehaviourProfile:
-    """What a listener does apart from answering; drawn once, before it arrives."""
+    """The behaviour of a listener apart from answering; drawn once, before it arrives."""
 
     fails_prescreen: bool
     gives_up_at: int | None  # position of the trial that it does not answer
@@ -236,7 +236,7 @@ class SimulatedListener:
         return self._send(page.form("/take"))
 
     def _answer_prescreen(self, page: ParsedPage) -> ParsedPage:
-        """Answer by what is heard; a listener who is to fail gives another answer."""
+        """Answer by what is heard; a listener chosen to fail gives another answer."""
         kind, form = page.attributes.get("data-kind", ""), page.form("/prescreen")
         [address] = page.sounds.values()
         if kind not in STEPS:
@@ -275,7 +275,7 @@ class SimulatedListener:
         return following
 
     def _hear(self, slots: list[str], sounds: Mapping[str, bytes]) -> dict[str, str]:
-        """What a browser sends about playing each clip to its end, some of them twice, and then thinking."""
+        """The telemetry of a browser that plays each clip to its end, some of them twice, then pauses to think."""
         again = [slot for slot in slots if self._rng.random() < 0.3]
         order = [*slots, *again]
         seconds = {slot: order.count(slot) * _seconds(sounds[slot]) for slot in slots}

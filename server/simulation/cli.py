@@ -1,4 +1,4 @@
-"""`rootnote server rehearse`: simulated listeners take the study on a server and a database of their own."""
+"""`rootnote server rehearse`: simulated listeners take the study on their own server and database."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def rehearse(
     as_json: bool,
     **rates: float | None,
 ) -> None:
-    """Let simulated listeners take the real web study, in a database of their own."""
+    """Let simulated listeners take the real web study, in a separate database."""
     from rich.console import Console
 
     from server.simulation.bots import ResponseModel, StimulusLookup
@@ -154,7 +154,7 @@ def read_true_rates(text: str | None) -> Mapping[str, float]:
 
 @contextlib.contextmanager
 def _progress(console: Console, wanted: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, elsewhere a line for every tenth; yields a function of the number of finished listeners."""
+    """A progress bar on a terminal, otherwise a line for every tenth; yields a function of the number finished."""
     if not console.is_terminal:
         printed = [0]
 

@@ -1,4 +1,4 @@
-"""A local Mechanical Turk: an emulator with state that boto3 and browsers talk to over the wire.
+"""A local Mechanical Turk: a stateful emulator that boto3 and browsers use over HTTP.
 
     with FakeMTurk(balance="1000.00") as market:
         client = boto3.client("mturk", region_name="us-east-1", endpoint_url=market.url, …)  # any credentials
@@ -11,9 +11,9 @@
         market.ledger(), market.balance, market.on_hold   # every cent
         market.calls, market.deliver(), market.messages   # calls, notifications, letters to workers
 
-Every request and every answer is checked against botocore's own service model. Rules: marketplaces/turk_state.py;
-pages for workers at `market.worker_url`: marketplaces/turk_site.py. A worker gets the same assignment id again after a
-return, and a returned id may go to another worker. Anything else is answered `UnknownOperationException`.
+Every request and every answer is checked against botocore's own service model. Rules: marketplaces/turk_state.py; pages
+for workers at `market.worker_url`: marketplaces/turk_site.py. A worker gets the same assignment id again after a
+return, and a returned id may go to another worker. Everything else is answered `UnknownOperationException`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class FakeMTurk(FakeMarketplace):
     def __init__(self, balance: str = "1000.00", clock: Callable[[], datetime] | None = None, seed: int = 0) -> None:
         super().__init__(clock, seed)
         self.state = FakeMTurkState(Decimal(balance), self.now, self.new_id, self.pay)
-        self.state.tell = self.tell
+        self.state.emit = self.emit
         self.workers = People(self.state.workers, FakeWorker)
 
     def new_id(self, prefix: str) -> str:
@@ -64,7 +64,7 @@ class FakeMTurk(FakeMarketplace):
         """Let a worker accept a HIT by its id, or any of a HIT type or group.
 
         Raises:
-            FakeMTurkError: where there is none for them.
+            FakeMTurkError: if there is none for them.
         """
         with self.acting():
             return self._accepted(self.state.accept(self.state.worker(worker_id), name))
@@ -78,21 +78,21 @@ class FakeMTurk(FakeMarketplace):
         """Submit as the question's form does.
 
         Raises:
-            FakeMTurkError: where no worker holds the assignment.
+            FakeMTurkError: if no worker holds the assignment.
         """
         with self.acting():
             answer = turk_site.write_answer(list(fields.items()) or [("done", "yes")])
             self.state.submit(self._place(assignment_id), answer)
 
     def return_(self, assignment_id: str) -> None:
-        """Give an assignment back."""
+        """Return an assignment."""
         with self.acting():
-            self.state.give_back(self._place(assignment_id))
+            self.state.return_place(self._place(assignment_id))
 
     def abandon(self, assignment_id: str) -> None:
         """Let an assignment's time run out, without moving the clock."""
         with self.acting():
-            self.state.give_back(self._place(assignment_id), "AssignmentAbandoned")
+            self.state.return_place(self._place(assignment_id), "AssignmentAbandoned")
 
     def _place(self, assignment_id: str) -> HitAssignment:
         return self.state.places[assignment_id]

@@ -1,4 +1,4 @@
-"""A local Prolific: an emulator with state that our client and browsers talk to over the wire.
+"""A local Prolific: a stateful emulator that our client and browsers use over HTTP.
 
     with FakeProlific(balance="1000.00") as market:
         # the interface is at market.url + "/api/v1", the token market.token
@@ -65,7 +65,7 @@ class FakeProlific(FakeMarketplace):
         self.token = token
         tariff = FeeSchedule(fee_rate, tax_rate)
         self.state = FakeProlificState(Decimal(balance), tariff, self.now, self.new_id, self.pay)
-        self.state.tell = self.tell
+        self.state.emit = self.emit
         self.participants = People(self.state.participants, FakeParticipant)
 
     def new_id(self, prefix: str) -> str:
@@ -78,7 +78,7 @@ class FakeProlific(FakeMarketplace):
         """Let someone take a place, without opening the study.
 
         Raises:
-            FakeProlificError: where there is none for them.
+            FakeProlificError: if there is none for them.
         """
         with self.acting():
             return self._taken(self.state.reserve(self.state.participant(participant_id), study_id))
@@ -97,15 +97,15 @@ class FakeProlific(FakeMarketplace):
         """Come back with a completion code.
 
         Raises:
-            FakeProlificError: where the submission is not under way.
+            FakeProlificError: if the submission is not under way.
         """
         with self.acting():
             self.state.complete(self.state.submission(submission_id), code)
 
     def return_(self, submission_id: str) -> None:
-        """Give a submission back."""
+        """Return a submission."""
         with self.acting():
-            self.state.give_back(self.state.submission(submission_id))
+            self.state.return_place(self.state.submission(submission_id))
 
     def abandon(self, submission_id: str) -> None:
         """Let a submission's time run out, without moving the clock."""

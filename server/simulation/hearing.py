@@ -25,7 +25,7 @@ class Hearing:
     only: int | None = None
 
     def hear(self, data: bytes) -> tuple[Heard, int]:
-        """What reaches the ears, [samples, 2] (left, right), and the sample rate."""
+        """The sound that reaches the ears, [samples, 2] (left, right), and the sample rate."""
         samples, rate = soundfile.read(io.BytesIO(data), dtype="float64", always_2d=True)
         left, right = samples[:, 0], samples[:, -1]
         if self.only is not None:

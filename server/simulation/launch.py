@@ -76,7 +76,7 @@ class LaunchOutcome:
     """The result of a launch: workers by outcome, our ledger, the costs shown first, the marketplace's ledger."""
 
     workers: dict[str, int]
-    books: tuple[MoneyTotals, ...]
+    payments: tuple[MoneyTotals, ...]
     shown: int
     ledger: int
     on_hold: int = field(default=0)
@@ -88,11 +88,11 @@ def rehearse_launch(
     """Rehearse the launch of a study on a marketplace; a `guest` takes the first place, before the workers.
 
     Raises:
-        RootnoteError: where anything fails, or the sums differ.
+        RootnoteError: if anything fails, or the sums differ.
     """
     with contextlib.ExitStack() as stack:
         study = stack.enter_context(as_recruited_by(load_study(folder), kind))
-        stack.enter_context(_naming(study, folder))
+        stack.enter_context(_name_study_in_errors(study, folder))
         workers = local_marketplace(kind, DEPOSIT)
         market = stack.enter_context(workers.market)
         environment = _environment(study, folder, market)
@@ -108,13 +108,13 @@ def rehearse_launch(
         _launch(researcher, pool, wanted.at_once, guest)
         outcome = _sum_up(study, kind, researcher, market, pool)
     if not quiet:
-        _tell(outcome, kind)
+        _print_outcome(outcome, kind)
     _require_equal(outcome)
     return outcome
 
 
 @contextlib.contextmanager
-def _naming(study: Study, folder: Path) -> Iterator[None]:
+def _name_study_in_errors(study: Study, folder: Path) -> Iterator[None]:
     """Name the study's own folder in errors, not the temporary one."""
     try:
         yield
@@ -193,9 +193,9 @@ class LaunchRehearsal:
         """Run a command of `rootnote server`; returns its output.
 
         Raises:
-            RootnoteError: where it failed, with its message.
+            RootnoteError: if it failed, with its message.
         """
-        self.say(f"$ rootnote server {' '.join(words)} STUDY --rehearsal")
+        self.echo(f"$ rootnote server {' '.join(words)} STUDY --rehearsal")
         ran = CliRunner().invoke(cli, self._words(*words), env=self._overlay())
         if isinstance(ran.exception, RootnoteError):
             raise RootnoteError(f"`rootnote server {words[0]}` failed: {ran.exception}") from ran.exception
@@ -203,28 +203,28 @@ class LaunchRehearsal:
             raise ran.exception
         self.output.setdefault(words[0], []).extend(ran.stdout.splitlines())
         for line in ran.stdout.rstrip().splitlines():
-            self.say(f"  {line}")
+            self.echo(f"  {line}")
         return ran.stdout
 
     def report(self) -> None:
         """Make Table 1, if the analysis is installed."""
         responses = self.folder / "rehearsal" / "responses.csv"
         if importlib.util.find_spec("pandas") is None:
-            self.say(f"Next, where rootnote[analysis] is installed: rootnote analysis report {responses}")
+            self.echo(f"Next, where rootnote[analysis] is installed: rootnote analysis report {responses}")
             return
         words = ["analysis", "report", str(responses), "--out", str(responses.parent / "report")]
-        self.say(f"$ rootnote {' '.join(words)}")
+        self.echo(f"$ rootnote {' '.join(words)}")
         command = [sys.executable, "-m", "rootnote", *words]
         ran = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         if ran.returncode:
             raise RootnoteError(f"the report failed: {ran.stderr.strip().removeprefix('rootnote: ')}")
         for line in ran.stdout.rstrip().splitlines():
-            self.say(f"  {line}")
+            self.echo(f"  {line}")
 
     @contextlib.contextmanager
     def watching(self, *words: str) -> Iterator[subprocess.Popen[str]]:
         """Run a command that keeps running; its output is shown as it comes, and it ends with this block."""
-        self.say(f"$ rootnote server {' '.join(words)} STUDY --rehearsal")
+        self.echo(f"$ rootnote server {' '.join(words)} STUDY --rehearsal")
         with tempfile.TemporaryFile("w+") as errors:
             command = [sys.executable, "-m", "rootnote", "server", *self._words(*words)]
             child = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -248,7 +248,7 @@ class LaunchRehearsal:
         stdout: IO[str] | None = child.stdout
         assert stdout is not None
         for line in _lines(stdout):
-            self.say(f"  {line}")
+            self.echo(f"  {line}")
 
     def _words(self, *words: str) -> list[str]:
         name, *options = words
@@ -258,7 +258,7 @@ class LaunchRehearsal:
         """Changes that make this process's environment the rehearsal's, for one command."""
         return dict.fromkeys(os.environ.keys() - self.environment.keys()) | self.environment
 
-    def say(self, line: str) -> None:
+    def echo(self, line: str) -> None:
         if not self._quiet:
             click.echo(line.replace(str(self.study.folder), "STUDY").replace(str(self.folder), "STUDY"))
 
@@ -290,7 +290,7 @@ def _launch(researcher: LaunchRehearsal, pool: WorkerPool, at_once: int, guest: 
         researcher.type("approve", pseudonym, "--anyway", "--yes")
     for visit in pool.visits:
         if visit.outcome == "never_opened" and visit.held:
-            researcher.say(f"(the researcher rejects the submission of {visit.worker}, who never took the study)")
+            researcher.echo(f"(the researcher rejects the submission of {visit.worker}, who never took the study)")
             pool.client.reject(visit.held)
     researcher.type("pay", "--yes")
     if collect_owed(pool):
@@ -315,25 +315,25 @@ def _sum_up(study: Study, kind: str, researcher: LaunchRehearsal, market: Any, p
     by_place = places.where(Posting.owed_to.is_(None))
     with database.reading(engine) as session:
         rows = session.execute(totals.where(Payment.state == "paid").group_by(Payment.kind).order_by(Payment.kind))
-        books = tuple(MoneyTotals(str(kind_), int(n), int(paid), int(fees)) for kind_, n, paid, fees in rows)
+        payments = tuple(MoneyTotals(str(kind_), int(n), int(paid), int(fees)) for kind_, n, paid, fees in rows)
         approved = session.scalar(by_place.where(Payment.state == "paid")) or 0
     engine.dispose()
     shown = approved * researcher.unit() + researcher.asked_for()
     ledger = sum((entry.amount for entry in market.ledger()), start=market.balance * 0)
-    return LaunchOutcome(dict(pool.outcomes()), books, shown, int(ledger * 100), int(market.on_hold * 100))
+    return LaunchOutcome(dict(pool.outcomes()), payments, shown, int(ledger * 100), int(market.on_hold * 100))
 
 
-def _tell(outcome: LaunchOutcome, kind: str) -> None:
+def _print_outcome(outcome: LaunchOutcome, kind: str) -> None:
     click.echo("")
     counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in sorted(outcome.workers.items()))
     click.echo(f"Workers: {counts}.")
     table = Table(title="Payments", title_justify="left", box=None, pad_edge=False)
     for name in ("", "people", "paid", "fees", "total"):
         table.add_column(name, justify="left" if not name else "right")
-    for row in outcome.books:
+    for row in outcome.payments:
         sums = (dollars(row.paid), dollars(row.fees), dollars(row.paid + row.fees))
         table.add_row(row.kind.replace("_", " "), str(row.number), *sums)
-    total = sum(row.paid + row.fees for row in outcome.books)
+    total = sum(row.paid + row.fees for row in outcome.payments)
     table.add_row("our ledger", "", "", "", dollars(total), style="bold")
     table.add_row("shown beforehand", "", "", "", dollars(outcome.shown), style="bold")
     table.add_row(f"ledger of {load_marketplace(kind).capabilities.name}", "", "", "", dollars(outcome.ledger))
@@ -342,10 +342,10 @@ def _tell(outcome: LaunchOutcome, kind: str) -> None:
 
 
 def _require_equal(outcome: LaunchOutcome) -> None:
-    books = sum(row.paid + row.fees for row in outcome.books)
-    if not books == outcome.shown == outcome.ledger:
+    payments = sum(row.paid + row.fees for row in outcome.payments)
+    if not payments == outcome.shown == outcome.ledger:
         raise RootnoteError(
-            f"the sums differ: our ledger {dollars(books)}, shown beforehand {dollars(outcome.shown)}, the "
+            f"the sums differ: our ledger {dollars(payments)}, shown beforehand {dollars(outcome.shown)}, the "
             f"marketplace's ledger {dollars(outcome.ledger)}."
         )
     if outcome.on_hold:

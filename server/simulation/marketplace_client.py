@@ -30,7 +30,7 @@ class HeldSubmission:
 
 
 class MarketplaceClient(Protocol):
-    """What workers do at a marketplace."""
+    """The actions of workers at a marketplace."""
 
     @property
     def market(self) -> FakeMarketplace: ...
@@ -39,10 +39,10 @@ class MarketplaceClient(Protocol):
         """A new worker, qualified for the study; their id."""
 
     def offer(self, worker: str) -> str | None:
-        """What this worker is offered now, or None."""
+        """The offer to this worker now, or None."""
 
     def preview(self, offer: str) -> str | None:
-        """The study's address before a place is taken; None where the marketplace shows none."""
+        """The study's address before a place is taken; None if the marketplace shows none."""
 
     def take(self, worker: str, offer: str) -> HeldSubmission:
         """Take a place."""
@@ -151,7 +151,7 @@ def local_marketplace(kind: str, balance: str) -> MarketplaceClient:
     """The local marketplace of a kind, by its workers' side; it is not open yet.
 
     Raises:
-        RootnoteError: where there is no such marketplace, or no local one for it.
+        RootnoteError: if there is no such marketplace, or no local one for it.
     """
     module, _, function = load_marketplace(kind).simulator.partition(":")
     if not module:

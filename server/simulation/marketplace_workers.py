@@ -1,9 +1,9 @@
 """Simulated workers of a marketplace: they preview, take a place, take the study, submit or return the place.
 
-Each of these happens once in twenty workers: one `fails` the prescreen; one `vanishes` or leaves midway; one `retakes`
-a place after returning one; one `returns` a place for good; one `forgets` to submit until the time runs out; one
-`submits_early`, before finishing; one `never_opens` the study and submits; one submits `twice`. All others take the
-study to the end, except those who fail or leave by study.toml's rates.
+In every twenty workers, each of these happens once: one `fails` the prescreen; one `vanishes` or leaves midway; one
+`retakes` a place after returning one; one `returns` a place for good; one `forgets` to submit until the time runs out;
+one `submits_early`, before finishing; one `never_opens` the study and submits; one submits `twice`. All others take the
+study to the end, except those who fail or leave at the rates of study.toml.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from server.simulation.marketplace_client import HeldSubmission, MarketplaceClie
 from server.simulation.marketplaces.account import RefusedError
 from server.simulation.page_parser import ParsedPage, read_page
 
-Trick = Literal["", "fails", "vanishes", "retakes", "returns", "forgets", "submits_early", "twice", "never_opens"]
-TRICKS: dict[int, Trick] = {
+Deviation = Literal["", "fails", "vanishes", "retakes", "returns", "forgets", "submits_early", "twice", "never_opens"]
+DEVIATIONS: dict[int, Deviation] = {
     1: "fails",
     2: "retakes",
     3: "forgets",
@@ -34,7 +34,7 @@ TRICKS: dict[int, Trick] = {
     7: "twice",
     8: "never_opens",
 }
-SURELY: dict[Trick, dict[str, float]] = {
+OVERRIDES: dict[Deviation, dict[str, float]] = {
     "fails": {"fail_prescreen": 1.0, "abandon": 0.0},
     "vanishes": {"fail_prescreen": 0.0, "abandon": 1.0},
     "forgets": {"fail_prescreen": 0.0, "abandon": 0.0},
@@ -48,10 +48,10 @@ NO_PLACE = ("full", "complete", "too_late")
 
 @dataclass
 class WorkerVisit:
-    """What one worker did and what came of it."""
+    """The actions of one worker, and the result."""
 
     worker: str
-    trick: Trick
+    deviation: Deviation
     outcome: str = ""
     previewed: bool = False
     submitted: int = 0
@@ -60,7 +60,7 @@ class WorkerVisit:
 
 @dataclass
 class WorkerPool:
-    """What the workers' threads share, under one lock."""
+    """The state that the workers' threads share, under one lock."""
 
     client: MarketplaceClient
     stimuli: StimulusLookup
@@ -98,7 +98,7 @@ def send_workers(pool: WorkerPool, at_once: int, watch: Callable[[], bool]) -> N
     """Send workers until `watch` says that the launch is over.
 
     Raises:
-        RootnoteError: where the study or the marketplace did not behave, or no place was offered for too long.
+        RootnoteError: if the study or the marketplace did not behave, or no place was offered for too long.
     """
     threads = [threading.Thread(target=_work, args=(pool,), daemon=True) for _ in range(at_once)]
     for thread in threads:
@@ -110,10 +110,10 @@ def send_workers(pool: WorkerPool, at_once: int, watch: Callable[[], bool]) -> N
         pool.over.set()
         for thread in threads:
             thread.join()
-    _raise_kindly(pool.error)
+    _raise_readable(pool.error)
 
 
-def _raise_kindly(error: BaseException | None) -> None:
+def _raise_readable(error: BaseException | None) -> None:
     if isinstance(error, BotError | LookupError | RefusedError):
         raise RootnoteError(f"the rehearsal found a fault: {error}.") from error
     if isinstance(error, httpx.HTTPError):
@@ -126,7 +126,7 @@ def _work(pool: WorkerPool) -> None:
     try:
         while not pool.over.is_set():
             worker, turn = pool.enrol()
-            visit = WorkerVisit(worker, TRICKS.get(turn % EVERY, ""))
+            visit = WorkerVisit(worker, DEVIATIONS.get(turn % EVERY, ""))
             offer = _wait_for_offer(pool, worker)
             if offer is None:
                 return
@@ -156,17 +156,17 @@ def _visit(pool: WorkerPool, turn: int, visit: WorkerVisit, offer: str) -> Worke
     if held is None:
         visit.outcome = "too_late"
         return visit
-    if visit.trick == "returns":
-        _look(held.url)
+    if visit.deviation == "returns":
+        _fetch_page(held.url)
         client.return_place(held)
         visit.outcome = "returned"
         return visit
-    if visit.trick in ("submits_early", "never_opens"):
-        came = visit.trick == "submits_early" and _agree(held.url)
+    if visit.deviation in ("submits_early", "never_opens"):
+        came = visit.deviation == "submits_early" and _agree(held.url)
         visit.submitted += client.submit(visit.worker, held, None)
         visit.outcome, visit.held = "submitted_early" if came else "never_opened", held
         return visit
-    if visit.trick == "retakes":
+    if visit.deviation == "retakes":
         _agree(held.url)
         client.return_place(held)
         again = _take(pool, visit.worker, client.offer(visit.worker) or offer)
@@ -174,16 +174,16 @@ def _visit(pool: WorkerPool, turn: int, visit: WorkerVisit, offer: str) -> Worke
             visit.outcome = "returned"
             return visit
         held = again
-    surely = SURELY.get(visit.trick, {})
-    model = ResponseModel(pool.model.config.model_copy(update=surely), pool.model.true_rates)
+    overrides = OVERRIDES.get(visit.deviation, {})
+    model = ResponseModel(pool.model.config.model_copy(update=overrides), pool.model.true_rates)
     listener = SimulatedListener("", turn, pool.seed, pool.stimuli, model, start_url=held.url)
     visit.outcome = listener.take_study().outcome
-    _go_back(client, visit, held, listener.page)
+    _end_visit(client, visit, held, listener.page)
     return visit
 
 
 def _take(pool: WorkerPool, worker: str, offer: str) -> HeldSubmission | None:
-    """Take a place; None where another worker was faster, or the marketplace allows no second place."""
+    """Take a place; None if another worker was faster, or the marketplace allows no second place."""
     try:
         return pool.client.take(worker, offer)
     except RefusedError:
@@ -194,7 +194,7 @@ def _preview(client: MarketplaceClient, offer: str) -> bool:
     address = client.preview(offer)
     if address is None:
         return False
-    page = _look(address)
+    page = _fetch_page(address)
     if page.step not in ("preview", "full"):
         raise BotError(f"a preview shows the page '{page.step}'")
     if page.forms:
@@ -202,7 +202,7 @@ def _preview(client: MarketplaceClient, offer: str) -> bool:
     return True
 
 
-def _look(address: str) -> ParsedPage:
+def _fetch_page(address: str) -> ParsedPage:
     reply = httpx.get(address, timeout=TIMEOUT, follow_redirects=True)
     if reply.status_code != 200:
         raise BotError(f"the study's page answered with status {reply.status_code}")
@@ -210,8 +210,8 @@ def _look(address: str) -> ParsedPage:
 
 
 def _agree(address: str) -> bool:
-    """Read the consent page, agree and stop; False where there was no place."""
-    form = next((form for form in _look(address).forms if form.action.endswith("/take")), None)
+    """Read the consent page, agree and stop; False if there was no place."""
+    form = next((form for form in _fetch_page(address).forms if form.action.endswith("/take")), None)
     if form is None:
         return False
     to = str(httpx.URL(address).join(form.action))
@@ -219,14 +219,14 @@ def _agree(address: str) -> bool:
     return read_page(reply.text).step != "full"
 
 
-def _go_back(client: MarketplaceClient, visit: WorkerVisit, held: HeldSubmission, page: ParsedPage) -> None:
+def _end_visit(client: MarketplaceClient, visit: WorkerVisit, held: HeldSubmission, page: ParsedPage) -> None:
     """End a visit at the marketplace."""
-    if visit.outcome == "vanished" or (visit.outcome == "finished" and visit.trick == "forgets"):
+    if visit.outcome == "vanished" or (visit.outcome == "finished" and visit.deviation == "forgets"):
         client.time_out(held)
     elif page.back is None or visit.outcome in ("withdrawn", "expired"):
         client.return_place(held)
     else:
-        for _ in range(1 + (visit.trick == "twice")):
+        for _ in range(1 + (visit.deviation == "twice")):
             visit.submitted += client.submit(visit.worker, held, page.back)
         if not visit.submitted:
             raise BotError(f"the marketplace did not accept the submission of worker {visit.worker}")
@@ -240,7 +240,7 @@ def collect_owed(pool: WorkerPool) -> int:
         if offer is None:
             continue
         held = pool.client.take(visit.worker, offer)
-        page = _look(held.url)
+        page = _fetch_page(held.url)
         if page.step != "owed" or page.back is None:
             raise BotError(f"a place made for a payment shows the page '{page.step}'")
         visit.submitted += pool.client.submit(visit.worker, held, page.back)

@@ -1,4 +1,4 @@
-"""Many simulated listeners: several at a time, until enough have finished or the study is complete.
+"""Running many simulated listeners, several at a time, until enough have finished or the study is complete.
 
 A listener who fails, leaves or vanishes frees a place for another. If all places are held, the others wait until the
 reservations of those who vanished expire.
@@ -22,7 +22,7 @@ RETRY_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class ListenerMix:
-    """Who takes part: how many must finish, how many at a time, and how long to wait for a place."""
+    """The rehearsal's size: how many must finish, how many at a time, and how long to wait for a place."""
 
     url: str
     listeners: int

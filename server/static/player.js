@@ -32,7 +32,7 @@ const speaker = {
     this.out = context.createAnalyser();
     this.out.connect(context.destination);
   },
-  /* The present level, 0 to 1 over 60 dB. */
+  /* The current level, 0 to 1 over 60 dB. */
   level() {
     const samples = new Float32Array(this.out.fftSize);
     this.out.getFloatTimeDomainData(samples);
@@ -118,7 +118,7 @@ class Player {
     this.clip = clip;
     this.address = address;
     this.sound = null;
-    this.run = null; // the present playback: {source, gain, when, from}
+    this.run = null; // the current playback: {source, gain, when, from}
     this.plays = 0;
     this.seconds = 0;
     this.spans = [];
@@ -177,7 +177,7 @@ class Player {
   }
 }
 
-/* The players of a page, of which one plays at a time; `switching` is "restart" or "position". */
+/* The players of a page, one of which plays at a time; `switching` is "restart" or "position". */
 class Deck {
   constructor(players, switching, changed) {
     this.players = players;
@@ -204,7 +204,7 @@ class Deck {
     if (this.wanted === player) this.switchTo(player);
   }
 
-  /* Start `player` on a sample, at its beginning or (switching "position") at the position of the present sound. */
+  /* Start `player` on a sample, at its beginning or (switching "position") at the position of the current sound. */
   switchTo(player) {
     const { currentTime, sampleRate } = speaker.context;
     const frame = Math.ceil((currentTime + AHEAD) * sampleRate);

@@ -1,1 +1,1 @@
-"""What every page shares: headers, languages, limits, the request queue, logs."""
+"""The shared parts of all pages: headers, languages, limits, the request queue, logs."""

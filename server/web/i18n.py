@@ -58,7 +58,7 @@ def use(requested: str | None) -> None:
 
 
 def _preferred(offered: Sequence[str]) -> str:
-    """The first language that the browser asks for (Austrian German counts as German), else the study's first."""
+    """The first language that the browser requests (Austrian German counts as German), else the study's first."""
     accepted = [tag.lower() for tag, quality in request.accept_languages if quality > 0]
     matching = (code for tag in accepted for code in offered if code in (tag, tag.partition("-")[0]))
     return next(matching, offered[0])

@@ -45,10 +45,10 @@ class StudyTexts:
 
 
 def read_study_texts(study: Study) -> dict[str, StudyTexts]:
-    """Read and render consent.md, and instructions.md and debrief.md where there are any, in the study's languages.
+    """Read and render consent.md, and instructions.md and debrief.md if they exist, in the study's languages.
 
     Raises:
-        RootnoteError: where consent.md is missing or empty, a text is there in one language and not in another, or a
+        RootnoteError: if consent.md is missing or empty, a text exists in one language but not in another, or a
             file is not UTF-8.
     """
     consent = _read(study, "consent", None)
@@ -66,7 +66,7 @@ def read_study_texts(study: Study) -> dict[str, StudyTexts]:
 
 
 def _read(study: Study, name: str, default: str | None) -> dict[str, str]:
-    """A text in each of the study's languages; `default` where there is no such file."""
+    """A text in each of the study's languages; `default` if there is no such file."""
     files = {language: study.text(name, language) for language in study.config.study.languages}
     texts = {language: _read_file(path) for language, path in files.items()}
     if default is not None and not any(texts.values()):

@@ -1,6 +1,6 @@
 """Rate limits: how many requests one address may send, and how many may go to one listener's pages or to one sound.
 
-Each key has a token bucket that refills at a steady rate; where it is empty, the reply is 429 with the seconds to wait.
+Each key has a token bucket that refills at a steady rate; if it is empty, the reply is 429 with the seconds to wait.
 The buckets live in the process: several processes together admit at most the limit times their number. The sizes are
 chosen for 500 listeners who arrive at once through one shared address: each sends some thirty requests in the first
 minute, then one every three seconds. Addresses are held as keyed hashes for as long as the process runs, and never
@@ -42,7 +42,7 @@ class Limit:
         self._lock = threading.Lock()
 
     def take(self, key: str) -> float:
-        """Take one request from the bucket of `key`: 0 where there is one, else the seconds to wait."""
+        """Take one request from the bucket of `key`: 0 if there is one, else the seconds to wait."""
         now = self._clock()
         with self._lock:
             bucket = self._buckets.setdefault(key, _Bucket(self._burst, now))
@@ -66,7 +66,7 @@ class Limits:
         self._tokens = Limit(TOKEN_PER_SECOND, TOKEN_BURST, clock)
 
     def wait(self, address: str | None, token: str | None) -> float:
-        """The seconds that a request must wait; 0 where it is admitted."""
+        """The seconds that a request must wait; 0 if it is admitted."""
         seconds = self._addresses.take(self._hash(network(address))) if self._addresses is not None else 0.0
         if not seconds and token:
             seconds = self._tokens.take(self._hash(token))

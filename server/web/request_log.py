@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as WebResponse
 from server.web.request_queue import WAITED
 
 METHODS = ("GET", "HEAD", "POST", "OPTIONS")
-QUIET = ("static", "health.healthz", "health.readyz", "health.metrics")  # logged only where they fail
+QUIET = ("static", "health.healthz", "health.readyz", "health.metrics")  # logged only if they fail
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +32,7 @@ def install(app: Flask) -> None:
 
 
 def request_fields(status: int) -> dict[str, object]:
-    """The fields of a log record about the present request."""
+    """The fields of a log record about the current request."""
     return {
         "route": request.endpoint,
         "method": request.method if request.method in METHODS else "other",  # never text that the client made up

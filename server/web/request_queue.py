@@ -46,7 +46,7 @@ class Rank(enum.IntEnum):
 
 
 def rank_of(method: str, path: str) -> Rank | None:
-    """The rank of a request; None where it does not wait at all."""
+    """The rank of a request; None if it does not wait at all."""
     if path in UNQUEUED:
         return None
     if method == "POST" and path.startswith("/a/"):
@@ -91,7 +91,7 @@ class RequestQueue:
 
     @contextmanager
     def admitted(self, rank: Rank) -> Iterator[float]:
-        """Wait for a slot and yield how long that took; the slot is released whatever happens within."""
+        """Wait for a slot and yield how long that took; the slot is always released, even after an error."""
         waiting = _WaitingRequest(self._clock())
         with self._lock:
             self._queues[rank].append(waiting)
@@ -115,7 +115,7 @@ class RequestQueue:
             chosen.turn.set()
 
     def _next(self, now: float) -> deque[_WaitingRequest] | None:
-        """The queue whose first request is admitted now; None where none is."""
+        """The queue whose first request is admitted now; None if none is."""
         queues = {rank: queue for rank, queue in self._queues.items() if queue}
         busy = sum(now - since < self._stuck for since in self._working.values())
         if not queues or busy >= self._slots or len(self._working) >= MAX_AT_WORK:

@@ -1,4 +1,4 @@
-"""Security headers: what every reply makes the browser forbid.
+"""Security headers: what every reply forbids the browser to do.
 
 No page contains inline scripts or styles, and none loads anything from elsewhere. Only the marketplace in use may frame
 the study's pages; nothing may frame the desk. HSTS is sent where listeners come by https.
@@ -22,7 +22,7 @@ FIXED = {
 
 @dataclass(frozen=True)
 class MarketplaceOrigins:
-    """The sites of a marketplace: those that show our pages in a frame, those that we post forms to."""
+    """The sites of a marketplace: those that show our pages in a frame, and those to which our pages post forms."""
 
     frames: tuple[str, ...] = ()
     forms: tuple[str, ...] = ()

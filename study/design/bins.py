@@ -49,7 +49,7 @@ class SimilarityBins:
         return {1: self.mu + 2 * self.sigma, 2: self.mu + self.sigma, 3: self.mu, 4: self.random_mean}
 
     def holds(self, number: int, similarity: Floats) -> npt.NDArray[np.bool_]:
-        """Where a similarity lies in bin `number`; same shape as `similarity`."""
+        """Whether each similarity is in bin `number`; same shape as `similarity`."""
         return np.asarray(np.abs(similarity - self.centres[number]) <= self.half_width)
 
 
@@ -75,7 +75,7 @@ def find_neighbours(vectors: Floats, config: BinsConfig, seed: int, left_out: Ro
         left_out: rows that the study leaves out, ascending.
 
     Raises:
-        DataError: where the corpus has fewer than three clips that are not left out.
+        DataError: if the corpus has fewer than three clips that are not left out.
     """
     clips = len(vectors) - len(left_out)
     if clips < 3:
@@ -127,7 +127,7 @@ def fit_bins(scores: Floats, random: Floats, half_width: float) -> SimilarityBin
         random: cosines of random pairs of clips, any shape.
 
     Raises:
-        DataError: where bins overlap, bin 1 reaches beyond 1, or a bin is empty, with the setting to change.
+        DataError: if bins overlap, bin 1 reaches beyond 1, or a bin is empty, with the setting to change.
     """
     pooled = np.asarray(scores, np.float64).ravel()
     bins = SimilarityBins(float(pooled.mean()), float(pooled.std()), float(np.mean(random)), half_width)

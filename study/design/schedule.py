@@ -33,7 +33,7 @@ def make_schedule(triplets: Sequence[Triplet], design: DesignConfig, seed: int) 
     """All TrialLists for the triplets; each embedder has its own full set.
 
     Raises:
-        ConfigError: where the sizes in [design] cannot be met, naming the number to change.
+        ConfigError: if the sizes in [design] cannot be met, naming the number to change.
     """
     trials: list[PlannedTrial] = []
     embedders = list(dict.fromkeys(triplet.embedder for triplet in triplets))
@@ -146,7 +146,7 @@ def _assign_rest(prompts: int, listeners: int, trials: int, rng: np.random.Gener
 def _pairs_of(
     wanted: np.ndarray[tuple[int, ...], np.dtype[np.int64]], trials: int, rng: np.random.Generator
 ) -> list[int]:
-    """The pairs of one listener: each equally often, give or take one; the most needed pairs get the extra trials."""
+    """The pairs of one listener: each equally often, to within one; the most needed pairs get the extra trials."""
     every, extra = divmod(trials, len(BIN_PAIRS))
     order = sorted(range(len(BIN_PAIRS)), key=lambda pair: (-int(wanted[pair]), rng.random()))
     return list(range(len(BIN_PAIRS))) * every + order[:extra]
@@ -179,7 +179,7 @@ def assign_robust(prompts: int, listeners: int, trials: int, rng: np.random.Gene
 
 
 def balance_sides(cells: list[list[Cell]], rng: np.random.Generator) -> list[list[bool]]:
-    """True where the more similar clip is A: half of each listener's and of each triplet's trials.
+    """True if the more similar clip is A: half of each listener's and of each triplet's trials.
 
     Trials are edges between listeners and triplets. Pairing up the edges at every vertex links each edge to at
     most one other at either end; the links form paths and even cycles, along which sides alternate.

@@ -61,7 +61,7 @@ def require_tracks(tracks: Rows, design: DesignConfig) -> None:
     """Check that the corpus has enough tracks for a prompt and four clips of different tracks.
 
     Raises:
-        DataError: where it has fewer than five tracks and `design.same_track` is false.
+        DataError: if it has fewer than five tracks and `design.same_track` is false.
     """
     count, least = len(np.unique(tracks)), 1 + len(BINS)
     if not design.same_track and count < least:
@@ -88,7 +88,7 @@ def draw_triplets(
         tracks: int64 [clips], the track of each clip.
 
     Raises:
-        DataError: where too few prompts have a clip in each bin.
+        DataError: if too few prompts have a clip in each bin.
     """
     rng = np.random.default_rng([seed, 3])
     wanted = wanted_prompts(design)

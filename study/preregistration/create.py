@@ -24,7 +24,7 @@ from study.config import Study
 from study.design.bins import read_bins
 from study.design.triplets import triplets_provenance
 from study.preregistration.document import (
-    APART,
+    EXCLUDED_SECTIONS,
     HYPOTHESES,
     JSON,
     MARKDOWN,
@@ -45,7 +45,7 @@ def describe(study: Study, alternative: str = "two-sided") -> dict[str, Any]:
     """The plan of a built study, without the moment of freezing.
 
     Raises:
-        RootnoteError: where the study is not built, or an artefact is not of the present study.toml.
+        RootnoteError: if the study is not built, or an artefact is not of the present study.toml.
     """
     plan = read_plan(study)
     config = study.config
@@ -74,7 +74,7 @@ def describe(study: Study, alternative: str = "two-sided") -> dict[str, Any]:
         "answers": {name: _answers(plan, name) for name in config.embedding.embedders},
         "exclusions": plan_of(config).as_data(),
         "tests": TESTS | {"alternative": alternative},
-        "settings": config.model_dump(mode="json", exclude=set(APART)),
+        "settings": config.model_dump(mode="json", exclude=set(EXCLUDED_SECTIONS)),
         "fingerprints": {
             "corpus": corpus_made.fingerprint,
             **fingerprints,
@@ -112,7 +112,7 @@ def freeze(study: Study, now: datetime, alternative: str = "two-sided", amend: s
         amend: the reason for replacing a frozen plan; the former plan is kept under its hash.
 
     Raises:
-        RootnoteError: where the study is not built, or another plan is frozen and no reason is given.
+        RootnoteError: if the study is not built, or another plan is frozen and no reason is given.
     """
     plan = describe(study, alternative)
     former = read_frozen(study.folder)

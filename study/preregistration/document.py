@@ -25,7 +25,7 @@ TESTS: dict[str, Any] = {
     "interval": "Clopper-Pearson, 95 %",
 }
 # Settings that cannot change what listeners hear or answer, or what is computed.
-APART = ("rehearsal",)
+EXCLUDED_SECTIONS = ("rehearsal",)
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class FrozenPlan:
 
 
 def read_frozen(folder: Path) -> FrozenPlan | None:
-    """The frozen plan of a study folder, None where there is none.
+    """The frozen plan of a study folder, None if there is none.
 
     Raises:
-        ArtefactError: where the file exists but is not a plan.
+        ArtefactError: if the file exists but is not a plan.
     """
     path = folder / JSON
     if not path.is_file():
@@ -68,7 +68,7 @@ def read_frozen(folder: Path) -> FrozenPlan | None:
 def differences(former: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
     """The keys, dotted, in which two plans differ, apart from the time of freezing.
 
-    A setting that the former plan lacks is no difference where it has its default, because later versions have more
+    A setting that the former plan lacks is no difference if it has its default, because later versions have more
     settings. A missing setting equals an empty one (null).
     """
     one, other = ({**_flat(each, ""), "frozen_at": "", "amends": ""} for each in (former, plan))

@@ -94,14 +94,14 @@ def _read_section(step: str, model: type[StepConfig], data: Any) -> StepConfig:
 
 
 def _error_type(error: ErrorDetails) -> str | PydanticCustomError:
-    """The type of an error, with its message where pydantic could not make it again."""
+    """The type of an error, with its message if pydantic cannot create it again."""
     if error["type"] in ("extra_forbidden", "missing"):
         return error["type"]
     return PydanticCustomError("prescreen_section", "{message}", {"message": error["msg"]})
 
 
 def _from_former_keys(data: dict[str, Any]) -> dict[str, Any]:
-    """Accept `kind`, and the settings of the tones without a section, from the time when there was one step."""
+    """Accept the older form: `kind`, and settings of the tones outside a section."""
     if "kind" in data:
         kind = data.pop("kind")
         if kind not in ("tones", "none"):

@@ -1,10 +1,10 @@
-"""Huggins pitch: three noises, in one of them a faint tone that only two ears together can hear.
+"""Huggins pitch: three noises, one of which contains a faint tone that is audible only with both ears.
 
-The noise of the target is shifted by 180 degrees between 564 and 636 Hz in the right ear; the other two are the same
-in both. Either ear alone gets plain noise, so the tone is there over headphones only; where both channels mix, as
-from loudspeakers, the band cancels instead, which leaves a dip of 72 Hz and no tone.
-Source: Milne et al. (2020), An online headphone screening test based on dichotic pitch, Behavior Research Methods 53
-(600 Hz, ±6 %, 1 s, six trials, all must be right, two attempts).
+The noise of the target is shifted by 180 degrees between 564 and 636 Hz in the right ear; the other two are the same in
+both. Each ear alone gets plain noise, so the tone is audible only over headphones; where both channels mix, as from
+loudspeakers, the band cancels instead, which leaves a dip of 72 Hz and no tone. Source: Milne et al. (2020), An online
+headphone screening test based on dichotic pitch, Behavior Research Methods 53 (600 Hz, ±6 %, 1 s, six trials, all must
+be right, two attempts).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ CENTRE_HZ = 600.0
 WIDTH = 0.06  # of the centre, to either side
 RAMP_SECONDS = 0.03
 LOUDEST_DBFS = -18.0  # noise peaks at four to five times its RMS
-# A simulated listener compares the two ears no better than to this share of what they hear, and so guesses at a pitch
-# far below it.
+# The precision with which a simulated listener compares the two ears, as a share of the level: a pitch far below it is
+# guessed.
 BINAURAL_FLOOR = 0.1
 PITCH_BAND = (540.0, 660.0)  # Hz; in which a pitch around 600 Hz is heard
 
@@ -54,7 +54,7 @@ class HugginsItem(Item):
 
     title: ClassVar[str] = "Huggins pitch"
     summary: ClassVar[str] = (
-        "chooses which of three noises has a faint tone in it, which is heard over headphones only (Milne et al. 2020)."
+        "chooses which of three noises contains a faint tone that is audible only over headphones (Milne et al. 2020)."
     )
     field: ClassVar[AnswerField] = CHOICE_OF_INTERVAL
     settings: ClassVar[type[StepConfig] | None] = HugginsConfig

@@ -36,7 +36,7 @@ class AgeBandQuestion(BaseQuestion):
     @model_validator(mode="after")
     def _has_rising_ages(self) -> Self:
         if self.ages != sorted(set(self.ages)):
-            raise ValueError(f"question '{self.id}': ages must rise")
+            raise ValueError(f"question '{self.id}': ages must be in ascending order")
         return self
 
     @property

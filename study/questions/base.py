@@ -1,4 +1,4 @@
-"""The base of all question types: what a listener is asked after the trials, and which answers are accepted.
+"""The base of all question types: questions after the trials, and the answers that they accept.
 
 A question type is a subclass of `BaseQuestion` in a file of its own, a line in `study.questionnaire.QUESTION_TYPES`,
 and a template of its name in server/templates/questions. Its attributes and methods state everything that pages, the
@@ -43,7 +43,7 @@ class Translation(BaseModel):
 
 
 class BaseQuestion(BaseModel):
-    """What all questions have in common. `text` and the options are in the study's first language.
+    """The common part of all questions. `text` and the options are in the study's first language.
 
     A subclass adds `type: Literal["<its name>"]`, its settings, and the method `_accept`. The other members have
     defaults that suit a question with neither options nor numbers.

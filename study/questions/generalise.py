@@ -50,7 +50,7 @@ def number_levels(given: Sequence[str], whole: bool) -> tuple[Level, ...]:
 
 
 def span(first: int, last: int) -> str:
-    """A range of whole numbers, or the number where there is one."""
+    """A range of whole numbers, or the number if there is only one."""
     return f"{first} to {last}" if last > first else str(first)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TEXT_LIMIT = 2000
-ANSWERING_RATE = 0.2  # of simulated listeners, where no answer is required
+ANSWERING_RATE = 0.2  # of simulated listeners, if no answer is required
 
 
 class TextQuestion(BaseQuestion):

@@ -1,4 +1,4 @@
-"""FLAC files that reveal nothing but their sound: all of one size, with no facts about their compression.
+"""FLAC files that reveal nothing but their sound: all of one size, without compression statistics.
 
 The compressed size depends on the sound. Of two clips, the one more similar to X is usually closer to X in size, and a
 catch trial's copy of X differs by a few bytes: someone who watches the transfer, or Content-Length, could answer
@@ -27,10 +27,10 @@ def fill_up(flac: bytes, size: int) -> bytes:
     """The same sound in a file of exactly `size` bytes.
 
     Raises:
-        ValueError: where this is not a FLAC file, or `size` leaves too little or too much room.
+        ValueError: if this is not a FLAC file, or `size` leaves too little or too much room.
     """
     if len(flac) < INFO_END or not flac.startswith(MARKER) or flac[4] & ~LAST:
-        raise ValueError("this is no FLAC file")
+        raise ValueError("this is not a FLAC file")
     room = size - len(flac) - SPARE
     if not 0 <= room <= MOST:
         raise ValueError(f"{len(flac)} bytes cannot be filled up to {size}")

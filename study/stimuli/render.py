@@ -41,7 +41,7 @@ BLOCK_SECONDS = 0.4
 
 @dataclass(frozen=True)
 class ClipSource:
-    """Where a clip is cut from."""
+    """The place in a track from which a clip is cut."""
 
     row: int
     path: Path

@@ -51,7 +51,7 @@ REASONS = {
 
 
 class Storage(Protocol):
-    """Where the server gets stimuli from."""
+    """The source of the server's stimuli."""
 
     origin: str | None  # scheme and host that browsers fetch sounds from, unless it is the server itself
 
@@ -78,8 +78,8 @@ class S3Storage:
     """A bucket of S3 or of a compatible service.
 
     Raises:
-        MissingPackageError: where boto3 is missing.
-        ResourceError: where credentials are missing; the bucket is not contacted yet.
+        MissingPackageError: if boto3 is missing.
+        ResourceError: if credentials are missing; the bucket is not contacted yet.
     """
 
     def __init__(self, config: StudyConfig) -> None:
@@ -104,8 +104,8 @@ class S3Storage:
         """The bytes, from memory if they were read before.
 
         Raises:
-            ArtefactError: where the bucket lacks them or has others.
-            ResourceError: where the bucket cannot be read.
+            ArtefactError: if the bucket lacks them or has different ones.
+            ResourceError: if the bucket cannot be read.
         """
         key = self.key(stimulus)
         with self._lock:
@@ -119,7 +119,7 @@ class S3Storage:
         return data
 
     def holds(self, stimulus: Stimulus) -> bool:
-        """Whether the bucket has exactly these bytes, by its checksum or, if it has none, by reading them."""
+        """Whether the bucket has exactly these bytes, by its checksum or, without one, by reading them."""
         key = self.key(stimulus)
         try:
             with self._explained("be read"):
@@ -135,8 +135,8 @@ class S3Storage:
         """Write the stimulus; the bucket checks what it gets against the checksum.
 
         Raises:
-            ArtefactError: where the local file is missing or damaged.
-            ResourceError: where the bucket refuses or damages it.
+            ArtefactError: if the local file is missing or damaged.
+            ResourceError: if the bucket refuses or damages it.
         """
         data = stimulus.file.read_bytes() if stimulus.file.is_file() else b""
         if hashlib.sha256(data).hexdigest() != stimulus.sha256:
@@ -151,7 +151,7 @@ class S3Storage:
                 ChecksumAlgorithm="SHA256",
                 ChecksumSHA256=_base64(stimulus.sha256),
             )
-        # S3 refuses what differs from its checksum and returns the checksum; other services are asked for it.
+        # S3 refuses bytes that differ from the checksum, and returns it; other services are asked for it.
         if reply.get("ChecksumSHA256") != _base64(stimulus.sha256) and not self.holds(stimulus):
             raise ResourceError(f"{self.url} does not return what was written to it; run `{PUBLISH}` again.")
 
@@ -231,8 +231,8 @@ def open_storage(study: Study) -> Storage:
     """The storage that study.toml names.
 
     Raises:
-        MissingPackageError: where it is a bucket and boto3 is missing.
-        ResourceError: where credentials are missing.
+        MissingPackageError: if it is a bucket and boto3 is missing.
+        ResourceError: if credentials are missing.
     """
     return S3Storage(study.config) if study.config.storage.stimuli else LocalStorage()
 
@@ -249,9 +249,9 @@ def publish(study: Study, done: Callable[[int, int], None] = lambda count, of: N
     """Upload what the bucket lacks, so that a second run continues an interrupted one.
 
     Raises:
-        ConfigError: where study.toml names no bucket.
-        ArtefactError: where the build is not complete.
-        ResourceError: where the bucket refuses.
+        ConfigError: if study.toml names no bucket.
+        ArtefactError: if the build is not complete.
+        ResourceError: if the bucket refuses.
     """
     if not study.config.storage.stimuli:
         example = "s3://bucket/folder"

@@ -86,7 +86,7 @@ def launch(study: Study, kind: str, guest: Callable[[MarketplaceClient], Workers
         seed=1, model=ResponseModel(RehearsalConfig(fail_prescreen=0, abandon=0)), at_once=4, patience=60
     )
     outcome = rehearse_launch(study.folder, kind, wanted, guest=guest)
-    assert outcome.ledger == outcome.shown == sum(row.paid + row.fees for row in outcome.books) > 0
+    assert outcome.ledger == outcome.shown == sum(row.paid + row.fees for row in outcome.payments) > 0
     assert outcome.on_hold == 0
     assert outcome.workers["finished"] >= 6
     return outcome
@@ -141,7 +141,7 @@ def test_a_launch_on_mechanical_turk_in_a_frame_without_third_party_cookies(
         return WorkersVisit(worker, "", "finished", previewed=True, submitted=1)
 
     outcome = launch(study, "mturk", guest)
-    assert {row.kind for row in outcome.books} >= {"reward", "screen_out"}
+    assert {row.kind for row in outcome.payments} >= {"reward", "screen_out"}
     require_table1(study)
     assert "6 x ($1.50 + $0.30 fee) = $10.80" in capsys.readouterr().out
 
@@ -176,7 +176,7 @@ def test_a_launch_on_prolific_with_its_completion_link(
         return WorkersVisit(person, "", "finished", submitted=1)
 
     outcome = launch(study, "prolific", guest)
-    assert {row.kind for row in outcome.books} >= {"reward", "screen_out"}
+    assert {row.kind for row in outcome.payments} >= {"reward", "screen_out"}
     require_table1(study)
     assert "6 x ($1.50 + $0.50 fee) = $12.00" in capsys.readouterr().out
 

@@ -24,7 +24,7 @@ from server.doctor.check import DoctorContext
 from server.doctor.database import _is_public
 from server.doctor.run import CHECKS, run_checks
 from server.identity.arrival import Arrival
-from server.identity.vault import Vault, new_key, remember
+from server.identity.vault import Vault, new_key, store_identity
 from server.settings import Settings, read_settings
 from study.config import Study, load_study
 from study.stimuli.storage import publish
@@ -203,7 +203,7 @@ def test_identities(site: Site) -> None:
     site.walker().consent()
     with database.writing(site.app.extensions["rootnote"].engine) as session, session.begin():
         listener = session.scalars(select(Listener)).one()
-        remember(session, Vault([old]), listener, Arrival("A1WORKER"), site.clock.now)
+        store_identity(session, Vault([old]), listener, Arrival("A1WORKER"), site.clock.now)
     for keys in (old, f"{new},{old}"):
         assert set(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY=keys).values()) == {"ok"}
     assert error(found(site.study, "identities", **url, ROOTNOTE_VAULT_KEY=new), "1 of 1", "cannot be paid")

@@ -141,7 +141,7 @@ def test_a_form_is_checked_question_by_question() -> None:
         ("scale", {"options": ["a", "b", "c"]}, "the ends of its scale"),
         ("scale", {"points": 12}, "11"),
         ("number", {"least": 3, "most": 3}, "above least"),
-        ("age_band", {"ages": [20, 18]}, "must rise"),
+        ("age_band", {"ages": [20, 18]}, "ascending order"),
         ("text", {"options": ["a", "b"]}, "Extra inputs"),
     ],
 )

@@ -1,15 +1,16 @@
 """The interface of a marketplace: where listeners come from, and how they are paid there.
 
 A marketplace is Mechanical Turk, Prolific or a plain link; one class each, named in study.marketplaces. The server
-keeps the books; a marketplace only does what it is asked to do and reports what it sees. What the rest of Rootnote
-needs to know about a marketplace is an attribute or method of its class.
+keeps the ledger; a marketplace only carries out requests and reports its state. What the rest of Rootnote needs to know
+about a marketplace is an attribute or method of its class.
 
-Conventions: money is whole cents of the marketplace's currency; ids are the marketplace's own strings; tokens are
-ours, at most 64 characters, and the same token never opens or pays twice. A **posting** is what a marketplace calls a
-HIT or a study: places that workers may take. A **submission** is one worker's taking of a place, from accepting it
-on. A **direct payment** is money that is not paid by approving a submission.
+Conventions: money is whole cents of the marketplace's currency; ids are the marketplace's own strings; tokens are made
+by the server, at most 64 characters, and the same token never opens or pays twice. A **posting** is what a marketplace
+calls a HIT or a study: places that workers may take. A **submission** is one worker's place, from the moment they
+accept it. A **direct payment** is money that is not paid by approving a submission.
 
-Nothing here rejects work or blocks a worker: that endangers a person's account, so a person decides it, elsewhere.
+Nothing here rejects work or blocks a worker: that can cost workers their account, so a researcher decides it, on the
+marketplace's own pages.
 
     MarketplaceError            one plain sentence that says what is wrong and how to fix it
     ├── ArrivalError            for the listener: this address cannot be right
@@ -38,7 +39,7 @@ TOKEN_LENGTH = 64
 
 
 class MarketplaceError(RootnoteError):
-    """A marketplace could not do what it was asked to do."""
+    """A marketplace could not carry out a request."""
 
 
 class ArrivalError(MarketplaceError):
@@ -65,13 +66,13 @@ class Capabilities:
         name: the display name.
         has_arrivals: workers arrive with the marketplace's ids in the address, so the vault stores who they are.
         opens_by_hand: the researcher posts the study there; Rootnote only records the posting.
-        pays_by_hand: the researcher pays outside Rootnote; Rootnote keeps the list and the books.
+        pays_by_hand: the researcher pays outside Rootnote; Rootnote keeps the list and the ledger.
         lists_submissions: the marketplace reports submissions and their status.
         has_preview: workers can see a page of the study before they take a place.
         batch: the most places of one posting (None: no limit).
         pays_unsubmitted: a direct payment reaches workers who did not submit.
         screens_out_separately: workers who are screened out get a direct payment, not an approval.
-        settle_minutes: how long a payment may take to show; sooner, asking whether it was made proves nothing.
+        settle_minutes: how long a payment may take to show; an earlier check proves nothing.
         hold_minutes: after this time a held place returns by itself, where the marketplace does not report who holds
             one.
     """
@@ -103,7 +104,7 @@ class PostingOrder:
     """An order for places.
 
     Attributes:
-        token: ours; the same token never opens twice.
+        token: made by the server; the same token never opens twice.
         launch: names the launch, the same for all its orders: "STUDY-DATABASE", so that a marketplace can notice that
             another database has launched the same study.
         places: how many places this order opens.
@@ -111,7 +112,7 @@ class PostingOrder:
         reward: cents for one place.
         url: where listeners arrive.
         minutes: how long a run is expected to take.
-        only_for: a worker's id; no one else may take the place, and the study is not repeated.
+        only_for: a worker's id; nobody else may take the place, and the study is not repeated.
     """
 
     token: str
@@ -127,12 +128,12 @@ class PostingOrder:
         if not 1 <= len(self.token) <= TOKEN_LENGTH:
             raise ValueError(f"a token has 1 to {TOKEN_LENGTH} characters")
         if self.places < 1 or self.total < self.places or self.reward < 0:
-            raise ValueError("an order needs places, no fewer in total, and a reward that is not negative")
+            raise ValueError("an order needs at least one place, at least as many in total, and a reward of 0 or more")
 
 
 @dataclass(frozen=True)
 class ReportedSubmission:
-    """One worker's taking of one place, as the marketplace reports it."""
+    """One worker's submission, as the marketplace reports it."""
 
     id: str
     worker: str
@@ -143,7 +144,7 @@ class ReportedSubmission:
 
 @dataclass(frozen=True)
 class PostingStatus:
-    """A posting now: places that may still be taken, places held but not submitted, and the known submissions.
+    """The state of a posting: places that may still be taken, places held but not submitted, and the known submissions.
 
     A marketplace may not report who holds a place: `submissions` need not include all that are held.
     """
@@ -157,7 +158,7 @@ class PostingStatus:
 class DirectPayment:
     """Money for a submission that is not paid by its approval; the worker reads `reason`.
 
-    `same_payments`: how many other direct payments of the same amount to this submission the books show as paid,
+    `same_payments`: how many other direct payments of the same amount to this submission the ledger shows as paid,
     because a marketplace may report nothing of a payment but its amount.
     """
 
@@ -178,7 +179,7 @@ class DirectPayment:
 class MarketplaceConfig(ConfigSection):
     """The base of a marketplace's own section of study.toml, [recruiter.<kind>].
 
-    `private`: settings that a public release does not contain, with what it has instead. A marketplace that does not
+    `private`: settings that a public release does not contain, each with its replacement. A marketplace that does not
     pay in US dollars has a setting `currency`.
     """
 
@@ -186,10 +187,11 @@ class MarketplaceConfig(ConfigSection):
 
 
 class Marketplace(ABC):
-    """What every marketplace does.
+    """The interface of every marketplace.
 
-    Making one needs no network and no credentials: the web server has one to read arrivals and to send listeners
-    back. All methods but `arrive`, `hand_back` and `advert` may raise MarketplaceError. Repeating a call is harmless.
+    Making one needs no network and no credentials: the web server has one to read arrivals and to send listeners back.
+    All methods except `arrive`, `make_return_link` and `advert` may raise MarketplaceError. Repeating a call is
+    harmless.
     """
 
     capabilities: Capabilities
@@ -216,27 +218,27 @@ class Marketplace(ABC):
 
     @abstractmethod
     def arrive(self, query: Mapping[str, str]) -> Arrival:
-        """Who arrives with these parameters, and whether it is a preview.
+        """The arrival with these parameters, and whether it is a preview.
 
         Raises:
             ArrivalError: with one sentence for the listener.
         """
 
     @abstractmethod
-    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
+    def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         """How a listener returns after a run with this outcome; `code` is their completion code."""
 
     @abstractmethod
     def advert(self, order: PostingOrder) -> tuple[tuple[str, str], ...]:
-        """What workers see of such an order before they take a place: (label, text). Needs no network."""
+        """The advertisement that workers see before they take a place: (label, text). Needs no network."""
 
     @abstractmethod
     def open(self, order: PostingOrder) -> str:
-        """Open places; returns the posting's id. An order that was opened before gives the same id.
+        """Open places; returns the posting's id. Opening the same order again returns the same id.
 
         Raises:
-            MarketplaceError: where they cannot be opened, as when another database has launched this study already.
-            UnknownWorkerError: where the order is for one worker, whom the marketplace does not know.
+            MarketplaceError: if they cannot be opened, for example because another database has launched this study.
+            UnknownWorkerError: if the order is for one worker, who is unknown to the marketplace.
         """
 
     @abstractmethod
@@ -257,10 +259,10 @@ class Marketplace(ABC):
 
     @abstractmethod
     def account(self) -> int | None:
-        """The balance in cents; None where it cannot be known.
+        """The balance in cents; None if it is unknown.
 
         Raises:
-            MarketplaceError: where the account cannot be used; so this is asked before anything is opened.
+            MarketplaceError: if the account cannot be used; so this is called before anything is opened.
         """
 
     @abstractmethod
@@ -269,14 +271,14 @@ class Marketplace(ABC):
 
     @abstractmethod
     def has_paid(self, payment: DirectPayment) -> bool:
-        """Whether the marketplace has made this payment: asked before one in unknown state is sent again."""
+        """Whether the marketplace has made this payment; called before one in unknown state is sent again."""
 
     @abstractmethod
     def exclude(self, worker: str, launch: str) -> None:
         """Make sure that this worker is not offered this launch's study again.
 
         Raises:
-            UnknownWorkerError: where there is no such worker.
+            UnknownWorkerError: if there is no such worker.
         """
 
     def disconnect(self) -> None:  # noqa: B027 (most have nothing to close)
@@ -296,7 +298,7 @@ class ManualMarketplace(Marketplace):
     def for_study(cls, study: Study, *, live: bool, endpoint: str) -> Self:
         return cls()
 
-    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
+    def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         return ReturnLink()
 
     def open(self, order: PostingOrder) -> str:

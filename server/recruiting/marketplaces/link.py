@@ -1,7 +1,7 @@
 """A plain link: listeners come by an address that you send them, and you pay them yourself.
 
-`/take?worker=NAME` names a listener, so that no one takes part twice; `/take?link=…` is a link for one person
-(`rootnote server links`). There is no marketplace: Rootnote only keeps the books.
+`/take?worker=NAME` names a listener, so that nobody takes part twice; `/take?link=…` is a link for one person
+(`rootnote server links`). There is no marketplace: Rootnote only keeps the ledger.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from server.recruiting.marketplaces.base import (
     ReturnLink,
     UnknownWorkerError,
 )
-from server.recruiting.marketplaces.mturk_client import OURS, MTurkApiError, ask, connect, pages
+from server.recruiting.marketplaces.mturk_client import ACCOUNT_ERRORS, MTurkApiError, ask, connect, pages
 from server.web.loopback import is_loopback
 from study.languages import mark
 
@@ -59,7 +59,7 @@ DAMAGED = mark("This address is not complete; please open the HIT once more on M
 
 
 class MTurkConfig(MarketplaceConfig):
-    """What workers of Mechanical Turk see, and who may take part: by default as in the paper."""
+    """The text that workers of Mechanical Turk see, and who may take part; by default as in the paper."""
 
     title: str = Field(
         default="Listen to short clips of music: which two sound more alike?",
@@ -160,7 +160,7 @@ class MTurkMarketplace(Marketplace):
             raise ArrivalError(DAMAGED)
         return f"{parts.scheme}://{parts.netloc}"
 
-    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
+    def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         if not arrival.back:
             return ReturnLink()
         fields = {"assignmentId": arrival.submission, "code": code, "outcome": outcome}
@@ -177,7 +177,7 @@ class MTurkMarketplace(Marketplace):
         return self._find(order, kind) or self._create(order, kind)
 
     def _find(self, order: PostingOrder, kind: str) -> str:
-        """The HIT that this order has become, or ""."""
+        """The HIT that was created for this order, or ""."""
         for hit in self._pages("list_hits_for_qualification_type", "HITs", QualificationTypeId=kind):
             launch, _, token = str(hit.get("RequesterAnnotation", "")).removeprefix("rootnote ").partition(" ")
             if (launch, token) == (order.launch, order.token):
@@ -209,7 +209,7 @@ class MTurkMarketplace(Marketplace):
         return str(hit["HIT"]["HITId"])
 
     def _shown(self, order: PostingOrder) -> dict[str, Any]:
-        """What a HIT type shows to workers."""
+        """The text and limits that a HIT type shows to workers."""
         config = self._config
         return {
             "Title": f"Payment: {config.title}"[:128] if order.only_for else config.title,
@@ -253,7 +253,7 @@ class MTurkMarketplace(Marketplace):
         return [one | {"ActionsGuarded": "DiscoverPreviewAndAccept"} for one in wanted]
 
     def _kind(self, name: str) -> str:
-        """The id of a qualification type of ours; it is created if necessary."""
+        """The id of one of our qualification types; it is created if necessary."""
         if name in self._qualification_types:
             return self._qualification_types[name]
         try:
@@ -293,7 +293,7 @@ class MTurkMarketplace(Marketplace):
                 SendNotification=notify,
             )
         except MTurkApiError as error:
-            if error.code in OURS:
+            if error.code in ACCOUNT_ERRORS:
                 raise
             raise UnknownWorkerError(
                 "Mechanical Turk knows no worker with the id that a listener arrived with."
@@ -358,7 +358,7 @@ class MTurkMarketplace(Marketplace):
         return int(Decimal(self._ask("get_account_balance")["AvailableBalance"]) * 100)
 
     def fee(self, cents: int, places: int = 1) -> int:
-        """20 % of it, or 40 % where a HIT has ten assignments or more; rounded half up, at least one cent."""
+        """20 % of it, or 40 % if a HIT has ten assignments or more; rounded half up, at least one cent."""
         percent = 20 if places <= BATCH else 40
         return max((cents * percent + 50) // 100, 1) if cents else 0
 

@@ -14,7 +14,7 @@ ENDPOINTS = {
     False: "https://mturk-requester-sandbox.us-east-1.amazonaws.com",
 }
 PREFIX = "AWS.MechanicalTurk."
-WORDS = {
+ERROR_TEXTS = {
     "UnrecognizedClientException": "AWS does not know these credentials; check AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY.",
     "InvalidClientTokenId": "AWS does not know these credentials; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
@@ -22,18 +22,18 @@ WORDS = {
     "AccessDeniedException": "this AWS user may not use Mechanical Turk; give it the policy "
     "AmazonMechanicalTurkFullAccess.",
     "InsufficientFunds": "the Mechanical Turk account has too little money; add to its prepaid balance.",
-    "ThrottlingException": "Mechanical Turk asks to slow down; try again in a minute.",
-    "RequestExpired": "this machine's clock is wrong, so AWS refuses what it signs; set the clock.",
+    "ThrottlingException": "Mechanical Turk received too many requests; try again in a minute.",
+    "RequestExpired": "this machine's clock is wrong, so AWS refuses its signatures; set the clock.",
 }
 # Refusals that are not about a worker.
-OURS = (
-    *WORDS,
+ACCOUNT_ERRORS = (
+    *ERROR_TEXTS,
     "InvalidSignatureException",
     "SignatureDoesNotMatch",
     "AccountSuspended",
     "QualificationTypeDoesNotExist",
 )
-LINK = "the AWS account is not linked to a Mechanical Turk requester account; link it at https://requester.mturk.com/developer."
+UNLINKED_ACCOUNT = "the AWS account is not linked to a Mechanical Turk requester account; link it at https://requester.mturk.com/developer."
 
 
 class MTurkApiError(MarketplaceError):
@@ -45,10 +45,10 @@ class MTurkApiError(MarketplaceError):
 
 
 def connect(*, live: bool, endpoint: str, attempts: int) -> Any:
-    """A client; a local `endpoint` gets made-up credentials.
+    """A client; a local `endpoint` gets invented credentials.
 
     Raises:
-        MarketplaceError: where boto3 is missing, or its settings are wrong.
+        MarketplaceError: if boto3 is missing, or its settings are wrong.
     """
     try:
         from botocore.config import Config
@@ -72,12 +72,12 @@ def _session(*, local: bool) -> Any:
 
 
 def ask(client: Any, operation: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Ask Mechanical Turk for an operation, by boto3's name of it.
+    """Call an operation of Mechanical Turk, by its name in boto3.
 
     Raises:
-        MTurkApiError: where it refuses.
-        UnknownOutcomeError: where no clear answer comes, so that the work may have been done.
-        MarketplaceError: where it cannot be asked.
+        MTurkApiError: if it refuses.
+        UnknownOutcomeError: if there is no clear answer; the request may have been carried out.
+        MarketplaceError: if it cannot be reached.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -89,7 +89,7 @@ def ask(client: Any, operation: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def pages(client: Any, operation: str, name: str, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Everything in a list that comes in pages; raises as `ask` does."""
+    """All entries of a paginated list; raises the same errors as `ask`."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -109,7 +109,7 @@ def explain(error: Exception) -> MarketplaceError:
         case exceptions.NoCredentialsError() | exceptions.PartialCredentialsError():
             return MarketplaceError("no AWS credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
         case exceptions.ParamValidationError():
-            return MarketplaceError(f"Mechanical Turk would not take this: {_plain(str(error))}")
+            return MarketplaceError(f"Mechanical Turk did not accept this request: {_plain(str(error))}")
         case exceptions.EndpointConnectionError() | exceptions.ConnectTimeoutError():
             return MarketplaceError(
                 "Mechanical Turk cannot be reached; check the connection (AWS announced its closing on 2026-09-30)."
@@ -118,7 +118,7 @@ def explain(error: Exception) -> MarketplaceError:
             return UnknownOutcomeError(
                 "Mechanical Turk did not answer; run `rootnote server sync` to see what was done."
             )
-    return MarketplaceError(f"AWS cannot be asked: {_plain(str(error))}")
+    return MarketplaceError(f"the request to AWS failed: {_plain(str(error))}")
 
 
 def _refusal(response: dict[str, Any]) -> MarketplaceError:
@@ -128,8 +128,8 @@ def _refusal(response: dict[str, Any]) -> MarketplaceError:
         return UnknownOutcomeError(
             "Mechanical Turk had an internal error; run `rootnote server sync` to see what was done."
         )
-    if code in WORDS:
-        return MTurkApiError(code, WORDS[code])
+    if code in ERROR_TEXTS:
+        return MTurkApiError(code, ERROR_TEXTS[code])
     if kind in ("InvalidSignatureException", "SignatureDoesNotMatch"):
         return MTurkApiError(kind, _signature(message))
     if "suspend" in f"{code} {message}".lower():
@@ -137,13 +137,13 @@ def _refusal(response: dict[str, Any]) -> MarketplaceError:
             "AccountSuspended", "the Mechanical Turk account is suspended; write to Mechanical Turk's support."
         )
     if "linked" in message:
-        return MTurkApiError(code, LINK)
+        return MTurkApiError(code, UNLINKED_ACCOUNT)
     return MTurkApiError(code, f"Mechanical Turk refused ({code}): {message}")
 
 
 def _signature(message: str) -> str:
     if "expired" in message or "not yet current" in message:
-        return WORDS["RequestExpired"]
+        return ERROR_TEXTS["RequestExpired"]
     if "scope" in message:
         return f"Mechanical Turk is only in {REGION}, and the credentials are for another region."
     return "AWS does not accept the signature; check AWS_SECRET_ACCESS_KEY."

@@ -59,7 +59,7 @@ RUNNING = ("ACTIVE", "PAUSED", "AWAITING REVIEW", "PUBLISHING", "SCHEDULED")
 
 
 class ProlificConfig(MarketplaceConfig):
-    """What people on Prolific see, who may take part, and which account pays.
+    """The text that people on Prolific see, who may take part, and which account pays.
 
     `countries` and `languages` are Prolific's choice ids ("1" is the United States, "0" the United Kingdom; "19" is
     English). `fee` is the account's: a third of what is paid (academic), or 42.8 % (corporate); `tax_percent` is on it.
@@ -114,7 +114,7 @@ class ProlificMarketplace(Marketplace):
     Settings = ProlificConfig
     frame_origins = (SITE,)
     simulator = "server.simulation.marketplace_client:local_prolific"
-    listing_note = "This is what Prolific shows to the people whom its filters let see the study, word for word."
+    listing_note = "Prolific shows this text, word for word, to everyone who passes its filters."
     payment_note = "Payment is made by Prolific: the submission is approved by what the study's database shows."
     sample_opening = "a" * 24
 
@@ -146,7 +146,7 @@ class ProlificMarketplace(Marketplace):
             )
         return Arrival(worker, submission, opening)
 
-    def hand_back(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
+    def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         """Listeners who left return their submission there themselves; all others come back with a code."""
         site = self._endpoint.replace("127.0.0.1", "localhost") if self._endpoint else SITE
         if outcome == "left":
@@ -183,7 +183,7 @@ class ProlificMarketplace(Marketplace):
         """The study that an order belongs to; of two drafts (a request that arrived twice) the older.
 
         Raises:
-            MarketplaceError: where another database has launched this study.
+            MarketplaceError: if another database has launched this study.
         """
         wanted, study = self._name(order), order.launch.rpartition("-")[0]
         found = None
@@ -225,7 +225,7 @@ class ProlificMarketplace(Marketplace):
         return self._api.post("/studies/", given | ({"project": config.project} if config.project else {}))
 
     def _shown(self, order: PostingOrder) -> dict[str, Any]:
-        """What a study shows to people on Prolific."""
+        """The text and limits that a study shows to people on Prolific."""
         config, minutes = self._config, max(1, round(order.minutes))
         return {
             "name": config.title,
@@ -255,7 +255,7 @@ class ProlificMarketplace(Marketplace):
         try:
             self._api.post(f"/studies/{study}/transition/", {"action": "PUBLISH"}, retry=True)
         except ProlificApiError:
-            # Asked again after no answer, it may have been published the first time.
+            # After a request without an answer, it may already be published.
             if self._status(study) not in RUNNING:
                 raise
 
@@ -270,7 +270,7 @@ class ProlificMarketplace(Marketplace):
 
     def _submission(self, reported: Mapping[str, Any], opening: str) -> ReportedSubmission:
         at = reported.get("completed_at") or reported.get("started_at")
-        # An unknown status counts as held: nothing is paid for it, and no one is recruited in its place.
+        # An unknown status counts as held: nothing is paid for it, and nobody is recruited in its place.
         status = STATUSES.get(reported["status"], SubmissionStatus.HELD)
         return ReportedSubmission(
             reported["id"], _participant(reported), opening, status, datetime.fromisoformat(at) if at else None
@@ -286,7 +286,7 @@ class ProlificMarketplace(Marketplace):
                 raise
 
     def exclude(self, worker: str, launch: str) -> None:
-        """Prolific allows no one into the same study twice."""
+        """Prolific admits nobody to the same study twice."""
 
     # ------------------------------------------------------------------ pay
 
@@ -310,8 +310,8 @@ class ProlificMarketplace(Marketplace):
         """Pay: a screen-out as a Prolific screen-out while the submission is open, everything else as a bonus.
 
         Raises:
-            ForeignSubmissionError: where the submission belongs to another participant.
-            MarketplaceError: where a person has approved it, which paid what this payment was for.
+            ForeignSubmissionError: if the submission belongs to another participant.
+            MarketplaceError: if a person has approved it, which paid what this payment was for.
         """
         if self.has_paid(payment):
             return
@@ -349,7 +349,7 @@ class ProlificMarketplace(Marketplace):
         except ProlificApiError as refused:
             if refused.status != 404:
                 raise
-            self._status(submission.opening)  # this is refused too where the token is the problem
+            self._status(submission.opening)  # this is refused too if the token is the problem
             raise ForeignSubmissionError(f"Prolific knows no submission {submission.id}.") from refused
         if _participant(reported) != submission.worker:
             raise ForeignSubmissionError(f"on Prolific the submission {submission.id} belongs to another participant.")
@@ -361,7 +361,7 @@ class ProlificMarketplace(Marketplace):
     # ------------------------------------------------------------------ the account
 
     def account(self) -> int | None:
-        """What the workspace may spend; its currency and fees must be those of study.toml."""
+        """The balance of the workspace; its currency and fees must be those of study.toml."""
         balance = self._api.get(f"/workspaces/{self._workspace()}/balance/")
         currency = str(balance.get("currency_code", ""))
         if currency != self._config.currency:

@@ -1,7 +1,8 @@
 """Prolific's public API over httpx: requests, lists page by page, errors as plain sentences.
 
 A request that only reads, or sets a value, is retried when no answer comes. A request that creates or pays is not; it
-raises UnknownOutcomeError, because it may have been done. Too many requests (429) do nothing, so they are retried.
+raises UnknownOutcomeError, because it may have been carried out. A request refused for coming too fast (429) did
+nothing, so it is retried.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class ProlificClient:
             except httpx.TransportError as error:
                 if last or not retry:
                     raise UnknownOutcomeError(
-                        f"Prolific did not answer ({type(error).__name__}); what was asked may have been done."
+                        f"Prolific did not answer ({type(error).__name__}); the request may have been carried out."
                     ) from error
             else:
                 if reply.status_code == 429 and not last:
@@ -123,7 +124,9 @@ def _retry_after(reply: httpx.Response) -> float:
 
 def _read(reply: httpx.Response) -> dict[str, Any]:
     if reply.status_code >= 500:
-        raise UnknownOutcomeError(f"Prolific failed (status {reply.status_code}); what was asked may have been done.")
+        raise UnknownOutcomeError(
+            f"Prolific failed (status {reply.status_code}); the request may have been carried out."
+        )
     if reply.status_code < 300:
         return _json(reply)
     message = explain(_json(reply).get("error"))

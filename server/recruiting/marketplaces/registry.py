@@ -19,7 +19,7 @@ def marketplace_class(config: StudyConfig) -> type[Marketplace]:
     """The class of a study's marketplace: what it is called, what it can do, what its pages need.
 
     Raises:
-        RootnoteError: where recruiter.kind names no marketplace.
+        RootnoteError: if recruiter.kind names no marketplace.
     """
     found: type[Marketplace] = load_marketplace(config.recruiter.kind)
     return found
@@ -33,13 +33,13 @@ def make_marketplace(study: Study, *, live: bool = False, endpoint: str = "") ->
         endpoint: the address of a local marketplace, to rehearse.
 
     Raises:
-        RootnoteError: where recruiter.kind names no marketplace.
+        RootnoteError: if recruiter.kind names no marketplace.
     """
     return marketplace_class(study.config).for_study(study, live=live, endpoint=endpoint)
 
 
 def origins_of(config: StudyConfig) -> MarketplaceOrigins:
-    """The sites of a study's marketplace that may frame its pages and get its forms."""
+    """The sites of a study's marketplace that may frame its pages and receive its forms."""
     found = marketplace_class(config)
     return MarketplaceOrigins(found.frame_origins, found.form_origins)
 

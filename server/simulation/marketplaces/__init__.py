@@ -1,1 +1,1 @@
-"""Local marketplaces: emulators on loopback, with state, that clients talk to over the wire."""
+"""Local marketplaces: stateful emulators on this machine, used over HTTP."""

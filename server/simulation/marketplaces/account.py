@@ -1,4 +1,4 @@
-"""The requester's account at a local marketplace: its balance, and every payment from it."""
+"""The requester's account at a local marketplace: its balance, and all payments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RefusedError(Exception):
 
 
 class Account:
-    """The base of a local marketplace's state: a deposit, what was spent, and what is held back."""
+    """The base of a local marketplace's state: the deposit, the amount spent, and the amount reserved."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class Account:
     ) -> None:
         self.deposit, self.now, self.new_id, self._pay_out = deposit, now, new_id, pay
         self.spent = Decimal("0.00")
-        self.tell: Callable[[str, dict[str, Any]], None] = lambda event, body: None
+        self.emit: Callable[[str, dict[str, Any]], None] = lambda event, body: None
 
     @property
     def on_hold(self) -> Decimal:
@@ -53,5 +53,5 @@ class Account:
             self._pay_out(LedgerLine(at, kind, amount, worker, assignment, reference))
 
     def tick(self) -> None:
-        """Do what has fallen due."""
+        """Process everything that is due."""
         raise NotImplementedError

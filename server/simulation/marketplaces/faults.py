@@ -1,12 +1,12 @@
 """Faults of the local marketplaces: which calls go wrong, and how.
 
-A fault strikes the n-th call of an operation, or any call by a seeded plan:
+A fault affects the n-th call of an operation, or any call according to a seeded plan:
 
 - ``throttle``: refused for coming too fast; ``fail``: 500, nothing done;
 - ``fail_after``: 500 although the work was done;
 - ``timeout_before``, ``timeout_after``: the connection is held for `hang_seconds`, then cut with no reply, before or
   after the work;
-- ``twice``: the request arrives twice, as a proxy may send it again; the first reply is the one that is seen;
+- ``twice``: the request arrives twice, as a proxy may send it again; the client sees the first reply;
 - any other word is a refusal by that code, such as ``UnrecognizedClientException``.
 """
 
@@ -35,14 +35,14 @@ class Faults:
 
     def next(self, operation: str) -> str:
         """How this call goes wrong, or ""; counts it for what was planned."""
-        struck, waiting = "", []
+        fault, waiting = "", []
         for name, nth, how in self._planned:
             counted = nth - (name in (operation, "*"))
-            if counted == 0 and not struck and counted < nth:
-                struck = how
+            if counted == 0 and not fault and counted < nth:
+                fault = how
             else:
                 waiting.append((name, max(counted, 1), how))
         self._planned = waiting
-        if not struck and self._rng is not None and self._rng.random() < self._rate:
-            struck = str(self._rng.choice(self._hows))
-        return struck or self.always
+        if not fault and self._rng is not None and self._rng.random() < self._rate:
+            fault = str(self._rng.choice(self._hows))
+        return fault or self.always

@@ -1,4 +1,5 @@
-"""What the local marketplaces share: a server on this machine, a clock, faults, a log of calls, notifications, people.
+"""The shared parts of the local marketplaces: a server on this machine, a clock, faults, a log of calls, notifications,
+people.
 
 Tests and other programs on this machine may also ask over HTTP: POST /_market/fail {"operation", "nth", "how"}
 (server.simulation.marketplaces.faults), /_market/advance {"seconds"}, /_market/workers {...}; GET /_market/calls,
@@ -33,12 +34,12 @@ Person = TypeVar("Person")
 
 
 class ConnectionCut(Exception):  # noqa: N818 (no error: the connection ends without a reply)
-    """The connection is to be cut."""
+    """The connection is cut without a reply."""
 
 
 @dataclass(frozen=True)
 class RecordedCall:
-    """One call of the marketplace's interface: what was asked, how it was answered, and which fault struck."""
+    """One call of the marketplace's API: the request, the reply, and the fault that was applied."""
 
     number: int
     operation: str
@@ -50,7 +51,7 @@ class RecordedCall:
 
 @dataclass(frozen=True)
 class Notification:
-    """What the marketplace tells on its own: `id` is the same when it is delivered again."""
+    """A notification from the marketplace; `id` stays the same when it is delivered again."""
 
     id: str
     event: str
@@ -98,12 +99,12 @@ class FakeMarketplace:
 
     @property
     def url(self) -> str:
-        """Where the marketplace's interface is."""
+        """The base address of the marketplace's API."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def worker_url(self) -> str:
-        """Where workers are: another site than 127.0.0.1, as a browser counts sites."""
+        """The address for workers: for a browser, another site than 127.0.0.1."""
         return f"http://localhost:{self.port}"
 
     def now(self) -> datetime:
@@ -111,25 +112,25 @@ class FakeMarketplace:
 
     @contextlib.contextmanager
     def acting(self) -> Iterator[None]:
-        """Hold the marketplace for one act, after doing what has fallen due."""
+        """Lock the marketplace for one action, after processing everything that is due."""
         with self.lock:
             self.tick()
             yield
 
     @property
     def balance(self) -> Decimal:
-        """What is left to spend, in US dollars."""
+        """The balance, in US dollars."""
         with self.acting():
             return self.state.available
 
     @property
     def on_hold(self) -> Decimal:
-        """What is held back for places that may still be paid, and for payments on their way."""
+        """The amount reserved for places that may still be paid, and for payments in progress."""
         with self.acting():
             return self.state.on_hold
 
     def advance(self, by: timedelta) -> None:
-        """Let time pass; what falls due then happens."""
+        """Advance the clock, and process everything that becomes due."""
         with self.lock:
             self._offset += by
             self.tick()
@@ -151,7 +152,7 @@ class FakeMarketplace:
         self.faults.always = code
 
     def ledger(self) -> tuple[LedgerLine, ...]:
-        """All money that left the account."""
+        """Every payment from the account."""
         with self.acting():
             return tuple(self.entries)
 
@@ -179,11 +180,11 @@ class FakeMarketplace:
     # ------------------------------------------------------------------ for the marketplaces
 
     def send(self, one: Notification, to: str) -> None:
-        """Send one notification, as this marketplace does; whether it was taken is not asked."""
+        """Send one notification, as this marketplace does, without checking that it was accepted."""
         with contextlib.suppress(httpx.HTTPError):
             httpx.post(to, json=dict(one.body), headers={"X-Event-ID": one.id}, timeout=10)
 
-    def tell(self, event: str, body: Mapping[str, Any]) -> None:
+    def emit(self, event: str, body: Mapping[str, Any]) -> None:
         self.notifications.append(Notification(self.new_id("N"), event, body, self.now()))
 
     def pay(self, entry: LedgerLine) -> None:
@@ -191,16 +192,16 @@ class FakeMarketplace:
             self.entries.append(entry)
 
     def new_id(self, prefix: str) -> str:
-        """An id that no other has."""
+        """A unique id."""
         raise NotImplementedError
 
     def next_digest(self, prefix: str = "") -> bytes:
-        """The digest that the next id is made of."""
+        """The digest from which the next id is made."""
         self._ids += 1
         return hashlib.sha256(f"{self._seed}:{prefix}{self._ids}".encode()).digest()
 
     def tick(self) -> None:
-        """Do what has fallen due."""
+        """Process everything that is due."""
         self.state.tick()
 
     def handle(self, request: HttpRequest) -> HttpReply:
@@ -220,10 +221,10 @@ class FakeMarketplace:
         raise NotImplementedError
 
     def call(self, operation: str, request: Mapping[str, Any], work: Callable[[], HttpReply]) -> HttpReply:
-        """Answer one call of the interface, with the fault that is due, and log it.
+        """Answer one API call, with the fault that is due, and log it.
 
         Raises:
-            ConnectionCut: where the caller is to get no reply.
+            ConnectionCut: if the caller gets no reply.
         """
         with self.lock:
             how, self._made = self.faults.next(operation), self._made + 1
@@ -301,7 +302,7 @@ class _Server(ThreadingHTTPServer):
         self.marketplace = marketplace
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is no news."""
+        """A client that disconnects is not an error."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -319,7 +320,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         query = dict(parse_qsl(address.query, keep_blank_values=True))
         request = HttpRequest(self.command, address.path, query, headers, body)
-        if address.path == "/favicon.ico":  # browsers ask for it, and would complain
+        if address.path == "/favicon.ico":  # browsers request it, and would log an error
             return self._reply(HttpReply(204))
         try:
             administered = address.path.startswith("/_market/")
@@ -340,4 +341,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(reply.body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Say nothing: `Market.calls` is the log."""
+        """Log nothing: `Market.calls` is the log."""

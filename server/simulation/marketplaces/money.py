@@ -1,4 +1,4 @@
-"""The emulators' money: exact amounts, one entry for every movement out of a requester's account."""
+"""The emulators' money: exact amounts, one entry for every payment from a requester's account."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Kind = Literal["reward", "bonus", "screen-out", "fee", "tax"]
 
 @dataclass(frozen=True)
 class LedgerLine:
-    """Money that left the account: `assignment` is what it was for, `reference` the call's token where it had one."""
+    """A payment from the account: `assignment` is what it was for, `reference` the call's token if it had one."""
 
     at: datetime
     kind: Kind
@@ -29,5 +29,5 @@ def cents(amount: Decimal) -> Decimal:
 
 
 def total(entries: tuple[LedgerLine, ...], *kinds: Kind) -> Decimal:
-    """What was paid, of some kinds or of all."""
+    """The sum of the payments of some kinds, or of all."""
     return sum((entry.amount for entry in entries if not kinds or entry.kind in kinds), Decimal("0.00"))

@@ -1,4 +1,4 @@
-"""What Prolific's interface takes: one model for each request, strict, so that an unknown field is refused.
+"""The requests of Prolific's API: one model for each, strict, so that an unknown field is refused.
 
 Rewards are whole cents; bonuses and screen-out payments are decimals of the account's currency, as the real ones are.
 """
@@ -40,7 +40,7 @@ class _Request(BaseModel):
 
 
 class Action(_Request):
-    """What happens when a code is used."""
+    """The action when a code is used."""
 
     action: Literal["AUTOMATICALLY_APPROVE", "MANUALLY_REVIEW", "REQUEST_RETURN", "FIXED_SCREEN_OUT_PAYMENT"]
     return_reason: str | None = Field(default=None, max_length=200)

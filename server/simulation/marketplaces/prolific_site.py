@@ -1,10 +1,10 @@
 """Prolific as participants see it: what is offered, the way into a study and the way back.
 
-Who someone is, the site knows from a cookie of its own (`/signin?participant=…` sets it), as the real site does. Pages:
+The site recognises a participant by its own cookie (`/signin?participant=…` sets it), as the real site does. Pages:
 
 - GET /signin, /studies: signing in; the studies with a place for this participant;
 - POST /studies/STUDY/reserve, /submissions/SUBMISSION/return: what the buttons do;
-- GET /submissions/SUBMISSION/open: to the study's own address, with the three ids in it, at top level;
+- GET /submissions/SUBMISSION/open: redirects to the study's own address with the three ids, at top level;
 - GET /submissions/complete?cc=CODE: where the study sends its listeners at the end.
 """
 
@@ -50,32 +50,32 @@ class ProlificSite:
                 headers = {"Location": "/studies", "Set-Cookie": f"{COOKIE}={who.id}; Path=/; HttpOnly; SameSite=Lax"}
                 return HttpReply(303, headers=headers)
             case "GET", ["studies"]:
-                return self._offers(self._who(request))
+                return self._offers(self._signed_in(request))
             case "POST", ["studies", id_, "reserve"]:
-                one = self.state.reserve(self._who(request), id_)
+                one = self.state.reserve(self._signed_in(request), id_)
                 return redirect(f"/submissions/{one.id}")
             case "GET", ["submissions", "complete"]:
-                return self._complete(self._who(request), request.query.get("cc", ""))
+                return self._complete(self._signed_in(request), request.query.get("cc", ""))
             case "GET", ["submissions", id_]:
-                return self._submission(self._mine(request, id_))
+                return self._submission(self._own_submission(request, id_))
             case "GET", ["submissions", id_, "open"]:
-                one = self._mine(request, id_)
+                one = self._own_submission(request, id_)
                 self.state.start(one)
                 return redirect(study_address(one))
             case "POST", ["submissions", id_, "return"]:
-                self.state.give_back(self._mine(request, id_))
+                self.state.return_place(self._own_submission(request, id_))
                 return redirect("/studies")
         return page("There is nothing here", "", 404)
 
-    def _who(self, request: HttpRequest) -> FakeParticipant:
+    def _signed_in(self, request: HttpRequest) -> FakeParticipant:
         cookie = SimpleCookie(request.headers.get("cookie", ""))
         if COOKIE not in cookie:
             raise FakeProlificError("Sign in", "Please sign in first.")
         return self.state.participant(cookie[COOKIE].value)
 
-    def _mine(self, request: HttpRequest, id_: str) -> FakeSubmission:
+    def _own_submission(self, request: HttpRequest, id_: str) -> FakeSubmission:
         one = self.state.submission(id_)
-        if one.participant != self._who(request).id:
+        if one.participant != self._signed_in(request).id:
             raise FakeProlificError("Not found", "Submission does not exist.", 404)
         return one
 

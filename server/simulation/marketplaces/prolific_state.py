@@ -1,10 +1,10 @@
 """Prolific's rules: what happens to studies, submissions and money.
 
-Times come from the market's clock; nothing here knows of the wire. A submission that is returned or times out frees
-its place by itself; one that is screened out does not, unless the request asks for another place. What the public
-documentation leaves open is decided so: the cost of every place that may still be paid is locked while a study runs;
-a lapsed reservation may be taken again, a returned submission not; a submission that timed out may still be completed
-while a place is free; paying the same bulk bonus again pays again, as the documentation warns.
+Times come from the market's clock; nothing here depends on HTTP. A submission that is returned or times out frees its
+place by itself; one that is screened out does not, unless the request asks for another place. Where the public
+documentation is silent, the emulator assumes: the cost of every place that may still be paid is locked while a study
+runs; a lapsed reservation may be taken again, a returned submission not; a submission that timed out may still be
+completed while a place is free; paying the same bulk bonus again pays again, as the documentation warns.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MOVES: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 class FakeProlificState(Account):
-    """One researcher's workspace and all that hangs on it."""
+    """One researcher's workspace with its studies, submissions and money."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class FakeProlificState(Account):
     # ------------------------------------------------------------------ studies
 
     def create(self, given: CreateStudy) -> FakeStudy:
-        """Make a draft, which costs nothing; the same request again makes another."""
+        """Create a draft, which costs nothing; a repeated request creates another."""
         study = FakeStudy(self.new_id("study"), given, self.now(), given.total_available_places)
         self.studies[study.id] = study
         return study
@@ -118,7 +118,7 @@ class FakeProlificState(Account):
             study.published = self.now()
         study.status = after  # type: ignore[assignment]
         study.settle_status()
-        self.tell("study.status.change", {"resource_id": study.id, "status": study.status})
+        self.emit("study.status.change", {"resource_id": study.id, "status": study.status})
 
     def delete(self, study: FakeStudy) -> None:
         if study.status != "UNPUBLISHED":
@@ -147,7 +147,7 @@ class FakeProlificState(Account):
             raise FakeProlificError("Validation error", detail, code=140200)
 
     def screen_out(self, study: FakeStudy, given: ScreenOut) -> None:
-        """End submissions with a payment; refused where it would pay less than the least hourly wage."""
+        """End submissions with a payment; refused if it would pay less than the minimum hourly wage."""
         if not study.given.is_custom_screening:
             raise FakeProlificError("Validation error", "The study was not created with is_custom_screening.")
         chosen = [self.submission(id_) for id_ in dict.fromkeys(given.submission_ids)]
@@ -198,7 +198,7 @@ class FakeProlificState(Account):
         return found[-1] if found else None
 
     def pay_bonuses(self, bulk: str) -> None:
-        """Pay what was prepared, a little later; asked again, it is paid again."""
+        """Pay a prepared batch, a little later; a repeated request pays again."""
         if bulk not in self.bulks:
             raise FakeProlificError("Not found", "Bulk bonus payment does not exist.", 404, 140404)
         _, rows = self.bulks[bulk]
@@ -268,10 +268,10 @@ class FakeProlificState(Account):
             self._set(one, "ACTIVE")
 
     def complete(self, one: FakeSubmission, code: str, actor: str = "participant") -> None:
-        """Use a completion code; one that is not the study's is kept for the researcher to judge."""
+        """Use a completion code; one that does not belong to the study is left to the researcher."""
         known = one.study.code(code)
         if actor == "researcher" and (known is None or known.actor != "researcher"):
-            raise FakeProlificError("Validation error", "This is no completion code for a researcher to use.")
+            raise FakeProlificError("Validation error", "A researcher cannot use this completion code.")
         self._require(one, "ACTIVE", "TIMED-OUT")
         no_place = one.study.taken >= one.study.places or one.study.status == "COMPLETED"
         if one.status == "TIMED-OUT" and (one.started is None or no_place):
@@ -294,7 +294,7 @@ class FakeProlificState(Account):
             self._set(one, "SCREENED OUT")
             self._pay("screen-out", Decimal(reward) / 100, one)
 
-    def give_back(self, one: FakeSubmission) -> None:
+    def return_place(self, one: FakeSubmission) -> None:
         """Return a submission, before or after it was completed."""
         self._require(one, *OPEN, "AWAITING REVIEW")
         self._set(one, "RETURNED")
@@ -308,12 +308,12 @@ class FakeProlificState(Account):
         one.status = status
         one.study.settle_status()
         body = {"resource_id": one.id, "status": status, "participant_id": one.participant, "study_id": one.study.id}
-        self.tell("submission.status.change", body)
+        self.emit("submission.status.change", body)
 
     # ------------------------------------------------------------------ time
 
     def tick(self) -> None:
-        """End what has run out of time, pay the bonuses that are due."""
+        """End reservations and submissions that ran out of time, and pay the bonuses that are due."""
         for one in self.submissions.values():
             if one.status in OPEN and one.ends() <= self.now():
                 self.time_out(one)

@@ -1,4 +1,4 @@
-"""Prolific's things: participants, studies, and the submissions to them.
+"""Prolific's data: participants, studies, and the submissions to them.
 
 Money is in the account's currency, exact to the cent. The fee is a share of what a participant is paid, tax a share of
 the fee; each is rounded to the cent, half up, for every payment.
@@ -44,7 +44,7 @@ class FakeProlificError(RefusedError):
 
 @dataclass(frozen=True)
 class FeeSchedule:
-    """What Prolific charges on a payment."""
+    """Prolific's charges on a payment."""
 
     fee_rate: Fraction = FEE_RATE
     tax_rate: Fraction = Fraction(0)
@@ -90,7 +90,7 @@ class FakeSubmission:
     code: str | None = None
     bonuses: list[Decimal] = field(default_factory=list)
     return_requested: datetime | None = None
-    left: bool = False  # the reservation lapsed before anything began
+    left: bool = False  # the reservation ended before the study was opened
 
     def ends(self) -> datetime:
         """When its time runs out."""
@@ -113,7 +113,7 @@ class FakeSubmission:
         }
 
     def list_entry(self) -> dict[str, Any]:
-        """As it stands in a list: the participant goes by another name there."""
+        """As it appears in a list, where the field of the participant has another name."""
         taken = (self.completed - self.started).total_seconds() if self.completed and self.started else None
         entry = self.describe() | {"participant_id": self.participant, "time_taken": taken}
         entry |= {"study_code": self.code, "is_complete": self.completed is not None, "reward": self.study.given.reward}
@@ -123,7 +123,7 @@ class FakeSubmission:
 
 @dataclass
 class FakeStudy:
-    """One study; `given` is what it was made of, `places` how many may take part."""
+    """One study; `given` is the request that created it, `places` how many may take part."""
 
     id: str
     given: CreateStudy
@@ -152,7 +152,7 @@ class FakeStudy:
         return next((one for one in self.given.completion_codes if one.code == text), None)
 
     def settle_status(self) -> None:
-        """A full study of which nothing is under way awaits review; with places again it is active."""
+        """A full study without open submissions awaits review; with new places it is active again."""
         full = self.taken >= self.places and not self.count(*OPEN)
         if self.status == "ACTIVE" and full:
             self.status = "AWAITING REVIEW"
@@ -160,12 +160,12 @@ class FakeStudy:
             self.status = "ACTIVE"
 
     def on_hold(self, tariff: FeeSchedule) -> Decimal:
-        """What is locked for places that may still be paid."""
+        """The amount reserved for places that may still be paid."""
         open_places = max(self.places - self.taken, 0) if self.status in ("ACTIVE", "PAUSED", "AWAITING REVIEW") else 0
         return tariff.cost(self.reward) * (open_places + self.count(*UNPAID))
 
     def summary(self) -> dict[str, Any]:
-        """As it stands in a list."""
+        """As it appears in a list."""
         return {
             "id": self.id,
             "name": self.given.name,

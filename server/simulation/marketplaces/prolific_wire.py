@@ -1,4 +1,4 @@
-"""Prolific's interface: its JSON over HTTP, over the rules; requests are checked by models that refuse the unknown."""
+"""Prolific's interface: its JSON over HTTP, on top of the rules; models refuse unknown fields."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def error(refused: FakeProlificError) -> HttpReply:
 
 
 def refuse_path(request: HttpRequest, token: str) -> HttpReply | None:
-    """The answer to a request without the account's token; None where it may come in."""
+    """The answer to a request without the account's token; None if the token is right."""
     if request.headers.get("authorization") == f"Token {token}":
         return None
     return error(FakeProlificError("Unauthorized", "Authentication credentials were not provided.", 401, 140001))
 
 
 def operation_of(request: HttpRequest) -> tuple[str, dict[str, str]]:
-    """The operation that a request asks for, and the ids in its path; "" where there is none."""
+    """The operation that a request asks for, and the ids in its path; "" if there is none."""
     for (method, pattern), (name, _, _) in ROUTES.items():
         found = re.fullmatch(API + pattern, request.path)
         if found and method == request.method:
@@ -52,10 +52,10 @@ def operation_of(request: HttpRequest) -> tuple[str, dict[str, str]]:
 
 
 def given(request: HttpRequest) -> dict[str, Any]:
-    """What a request brings, for the log of calls.
+    """The content of a request, for the log of calls.
 
     Raises:
-        FakeProlificError: where its body is no JSON object.
+        FakeProlificError: if its body is not a JSON object.
     """
     try:
         body = json.loads(request.body or b"{}")
@@ -67,7 +67,7 @@ def given(request: HttpRequest) -> dict[str, Any]:
 
 
 def answer(state: FakeProlificState, request: HttpRequest, entries: list[LedgerLine]) -> HttpReply:
-    """Do what a request asks and answer it."""
+    """Carry out a request and answer it."""
     name, ids = operation_of(request)
     _, model, work = next(route for route in ROUTES.values() if route[0] == name)
     try:
@@ -88,7 +88,7 @@ def _details(wrong: ValidationError) -> dict[str, list[str]]:
 
 
 class WireRequest:
-    """One request with what it needs."""
+    """One request with its context."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class WireRequest:
         self.state, self.request, self.ids, self.body, self.entries = state, request, ids, body, entries
 
     def page(self, found: list[dict[str, Any]]) -> HttpReply:
-        """One page of what was found; a page past the end is not found, as it is not on the real service."""
+        """One page of the results; a page past the end is an error, as on the real service."""
         query = self.request.query
         try:
             size, page = int(query.get("page_size", PAGE_SIZE)), int(query.get("page", 1))

@@ -1,7 +1,7 @@
-"""The service model of Mechanical Turk that botocore carries: what a request and an answer must look like.
+"""The service model of Mechanical Turk that botocore contains: what a request and an answer must look like.
 
-botocore's own validator checks types, required members and least lengths; greatest lengths, patterns, allowed values
-and members that do not exist are checked here, by the same model.
+botocore's own validator checks types, required members and minimum lengths. Maximum lengths, patterns, allowed values
+and unknown members are checked here, by the same model.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def service() -> Any:
 
 
 def input_problems(operation: str, given: dict[str, Any]) -> list[str]:
-    """What is wrong with a request, in words; an empty list where nothing is."""
+    """The problems of a request, in words; an empty list if there are none."""
     return _problems(given, service().operation_model(operation).input_shape)
 
 
 def output_problems(operation: str, answer: dict[str, Any]) -> list[str]:
-    """What is wrong with an answer, in words."""
+    """The problems of an answer, in words."""
     shape = service().operation_model(operation).output_shape
-    return (["an answer where none is due"] if answer else []) if shape is None else _problems(answer, shape)
+    return (["an answer where none is expected"] if answer else []) if shape is None else _problems(answer, shape)
 
 
 def _problems(value: dict[str, Any], shape: Any) -> list[str]:

@@ -1,7 +1,7 @@
-"""Mechanical Turk's things: HIT types, HITs and the places in them.
+"""Mechanical Turk's data: HIT types, HITs and the places in them.
 
-A HIT has as many places as it may have assignments, each with the id that its assignment will bear: a place that is
-returned or abandoned is free again under the same id, for the same worker or for another.
+A HIT has one place for each possible assignment, with the id that the assignment will have: a place that is returned or
+abandoned is free again under the same id, for the same worker or for another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FEE_RATE, EXTRA_RATE, MANY, LEAST_FEE = Decimal("0.20"), Decimal("0.20"), 10, De
 
 
 class FakeMTurkError(RefusedError):
-    """A request that Mechanical Turk refuses, with its TurkErrorCode (without the usual beginning)."""
+    """A request that Mechanical Turk refuses, with its TurkErrorCode (without the common prefix)."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class FakeMTurkError(RefusedError):
 
 @dataclass(frozen=True)
 class HitType:
-    """What HITs have in common; `group` is what workers see them under."""
+    """The properties that HITs share; `group` is the group in which workers see them."""
 
     id: str
     group: str
@@ -44,7 +44,7 @@ class HitType:
 
 @dataclass
 class HitAssignment:
-    """One assignment of a HIT, or the room for one."""
+    """One assignment of a HIT, or the free place for one."""
 
     id: str
     hit: Hit
@@ -96,7 +96,7 @@ class Hit:
     created: datetime
     expires: datetime
     places: list[HitAssignment] = field(default_factory=list)
-    returned: dict[str, str] = field(default_factory=dict)  # worker -> the place they gave back
+    returned: dict[str, str] = field(default_factory=dict)  # worker -> the place they returned
     reviewing: bool = False
     disposed: bool = False
 
@@ -116,17 +116,17 @@ class Hit:
         return "Unassignable" if self.count("pending") else "Reviewable"
 
     def unit_cost(self) -> Decimal:
-        """What one assignment costs: reward and fee."""
+        """The cost of one assignment: reward and fee."""
         return self.type.reward + fee(self.type.reward, len(self.places))
 
     def on_hold(self, now: datetime) -> Decimal:
-        """What is kept back for assignments that may still be paid."""
+        """The amount reserved for assignments that may still be paid."""
         if self.disposed:
             return Decimal("0.00")
         return self.unit_cost() * (self.count("pending", "Submitted") + self.count("free") * self.is_open(now))
 
     def place_for(self, worker: str) -> HitAssignment | None:
-        """The place this worker gets: the one they gave back where it is free still, else the first."""
+        """The place this worker gets: the one they returned if it is still free, else the first free one."""
         free = [place for place in self.places if place.status == "free"]
         return next((place for place in free if place.id == self.returned.get(worker)), free[0] if free else None)
 
@@ -158,7 +158,7 @@ class Hit:
 
 
 def fee(amount: Decimal, assignments: int) -> Decimal:
-    """Mechanical Turk's fee on a reward or a bonus of a HIT with so many assignments, to the cent, half up."""
+    """Mechanical Turk's fee on a reward or bonus of a HIT with this many assignments, to the cent, half up."""
     if not amount:
         return Decimal("0.00")
     return max(cents(amount * (FEE_RATE + EXTRA_RATE * (assignments >= MANY))), LEAST_FEE)

@@ -71,7 +71,7 @@ class MTurkSite:
             case "POST", ["tasks", id_, "return"]:
                 place = self._held(id_)
                 worker = place.worker
-                self.state.give_back(place)
+                self.state.return_place(place)
                 return redirect(f"/projects?workerId={worker}")
             case "POST", ["mturk", "externalSubmit"]:
                 return self._submit(parse_qsl(request.body.decode(), keep_blank_values=True))

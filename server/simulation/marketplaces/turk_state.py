@@ -1,8 +1,8 @@
 """Mechanical Turk's rules: what happens to HITs, assignments, qualifications and money.
 
-Times come from the market's clock; nothing here knows of the wire. What the requester's documentation leaves open is
-decided so: the cost of every assignment that may still be paid is held back from the balance, and freed when the HIT
-expires with the place still free; a fee is rounded to the cent, half up, and is at least one cent.
+Times come from the market's clock; nothing here depends on HTTP. Where the requester's documentation is silent, the
+emulator assumes: the cost of every assignment that may still be paid is reserved from the balance, and released when
+the HIT expires with the place still free; a fee is rounded to the cent, half up, and is at least one cent.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def external_url(question: str) -> str:
     """The address in an ExternalQuestion.
 
     Raises:
-        FakeMTurkError: where the question is not valid, is too long, or its address is not https (or on this machine).
+        FakeMTurkError: if the question is not valid, is too long, or its address is not https (or on this machine).
     """
     if len(question.encode()) > QUESTION_BYTES:
         raise FakeMTurkError("ParameterValidationError", f"Question must not be longer than {QUESTION_BYTES} bytes.")
@@ -89,7 +89,7 @@ def external_url(question: str) -> str:
 
 
 class FakeMTurkState(Account):
-    """One requester's account and all that hangs on it."""
+    """One requester's account with its HITs, qualifications and money."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class FakeMTurkState(Account):
     # ------------------------------------------------------------------ tokens
 
     def spend_token(self, operation: str, token: str | None, life: timedelta | None = TOKEN_LIFE) -> str | None:
-        """What a token has already made, or None where it is new or forgotten."""
+        """What was already created with a token; None if the token is new or forgotten."""
         made = self.tokens.get((operation, token or ""))
         if made is None or (life is not None and self.now() - made[0] > life):
             return None
@@ -143,7 +143,7 @@ class FakeMTurkState(Account):
     # ------------------------------------------------------------------ HITs
 
     def create_type(self, given: dict[str, Any]) -> HitType:
-        """The HIT type of these values: an earlier one where they are the same."""
+        """The HIT type of these values: the existing one if they are the same."""
         check_limits(given)
         requirements = tuple(given.get("QualificationRequirements", ()))
         if len(requirements) > 10:
@@ -182,7 +182,7 @@ class FakeMTurkState(Account):
         self.hits[hit.id] = hit
         self._add_places(hit, number)
         self.keep_token("CreateHIT", token, hit.id)
-        self.tell("HITCreated", {"HITId": hit.id, "HITTypeId": kind.id})
+        self.emit("HITCreated", {"HITId": hit.id, "HITTypeId": kind.id})
         return hit
 
     def _add_places(self, hit: Hit, number: int) -> None:
@@ -206,7 +206,7 @@ class FakeMTurkState(Account):
             self.require(hit.unit_cost() * number)
         self._add_places(hit, number)
         self.keep_token("Extend", token, token or "")
-        self.tell("HITExtended", {"HITId": hit.id, "HITTypeId": hit.type.id})
+        self.emit("HITExtended", {"HITId": hit.id, "HITTypeId": hit.type.id})
 
     def expire(self, hit: Hit, at: datetime) -> None:
         """Move a HIT's end; the same end twice within a day is refused, as the real service does (Dallinger#3109)."""
@@ -220,7 +220,7 @@ class FakeMTurkState(Account):
         hit.expires = max(min(at, now + timedelta(days=365)), hit.created) if at > now else min(hit.expires, now)
         self.keep_token("Expire", token, token)
         if at <= now:
-            self.tell("HITExpired", {"HITId": hit.id, "HITTypeId": hit.type.id})
+            self.emit("HITExpired", {"HITId": hit.id, "HITTypeId": hit.type.id})
 
     def delete(self, hit: Hit) -> None:
         self._require_there(hit)
@@ -240,7 +240,7 @@ class FakeMTurkState(Account):
 
     def _dispose(self, hit: Hit) -> None:
         hit.disposed = True
-        self.tell("HITDisposed", {"HITId": hit.id, "HITTypeId": hit.type.id})
+        self.emit("HITDisposed", {"HITId": hit.id, "HITTypeId": hit.type.id})
 
     def _require_there(self, hit: Hit) -> None:
         if hit.disposed:
@@ -281,7 +281,7 @@ class FakeMTurkState(Account):
         place.status, place.judged, place.feedback = status, self.now(), feedback or place.feedback
         if status == "Approved":
             self._pay("reward", place.hit.type.reward, place)
-        self._tell_of(f"Assignment{status}", place)
+        self._emit_assignment_event(f"Assignment{status}", place)
 
     def send_bonus(self, given: dict[str, Any]) -> None:
         token = given.get("UniqueRequestToken")
@@ -345,13 +345,13 @@ class FakeMTurkState(Account):
         return self.workers[id_]
 
     def has_worked(self, worker: str) -> bool:
-        """Whether work of this worker was approved or rejected, so that we may write to them."""
+        """Whether work of this worker was approved or rejected, which allows messages to them."""
         return any(place.worker == worker and place.status in ("Approved", "Rejected") for place in self.all_places())
 
     # ------------------------------------------------------------------ workers
 
     def offers(self, worker: FakeWorker) -> Iterable[Hit]:
-        """The HITs that this worker could accept now, were they qualified, oldest first."""
+        """The HITs that this worker could accept now if they were qualified, oldest first."""
         now = self.now()
         for hit in self.hits.values():
             own = any(place.worker == worker.id and place.status != "free" for place in hit.places)
@@ -362,7 +362,7 @@ class FakeMTurkState(Account):
         """Accept a HIT by its own id, or any of a HIT type or group.
 
         Raises:
-            FakeMTurkError: where there is none for this worker.
+            FakeMTurkError: if there is none for this worker.
         """
         for hit in self.offers(worker):
             if name in (hit.id, hit.type.id, hit.type.group):
@@ -373,7 +373,7 @@ class FakeMTurkState(Account):
                 place = hit.place_for(worker.id)
                 assert place is not None
                 place.status, place.worker, place.accepted = "pending", worker.id, self.now()
-                self._tell_of("AssignmentAccepted", place)
+                self._emit_assignment_event("AssignmentAccepted", place)
                 return place
         raise FakeMTurkError("NoMoreWorkableHITsInGroupException", "There are no more of these HITs for this worker.")
 
@@ -381,19 +381,19 @@ class FakeMTurkState(Account):
         if place.status != "pending":
             raise FakeMTurkError("InvalidAssignmentState", "This assignment is not held by a worker.")
         place.status, place.submitted, place.answer = "Submitted", self.now(), answer
-        self._tell_of("AssignmentSubmitted", place)
+        self._emit_assignment_event("AssignmentSubmitted", place)
         if place.hit.status(self.now()) == "Reviewable":
-            self.tell("HITReviewable", {"HITId": place.hit.id, "HITTypeId": place.hit.type.id})
+            self.emit("HITReviewable", {"HITId": place.hit.id, "HITTypeId": place.hit.type.id})
 
-    def give_back(self, place: HitAssignment, event: str = "AssignmentReturned") -> None:
+    def return_place(self, place: HitAssignment, event: str = "AssignmentReturned") -> None:
         if place.status != "pending":
             raise FakeMTurkError("InvalidAssignmentState", "This assignment is not held by a worker.")
-        self._tell_of(event, place)
+        self._emit_assignment_event(event, place)
         place.hit.returned[place.worker] = place.id
         place.free()
 
-    def _tell_of(self, event: str, place: HitAssignment) -> None:
-        self.tell(event, {"AssignmentId": place.id, "HITId": place.hit.id, "HITTypeId": place.hit.type.id})
+    def _emit_assignment_event(self, event: str, place: HitAssignment) -> None:
+        self.emit(event, {"AssignmentId": place.id, "HITId": place.hit.id, "HITTypeId": place.hit.type.id})
 
     # ------------------------------------------------------------------ time
 
@@ -401,11 +401,11 @@ class FakeMTurkState(Account):
         return self.places.values()
 
     def tick(self) -> None:
-        """Abandon what was held too long, approve what was left unjudged, dispose of what is old."""
+        """Abandon assignments held too long, approve undecided ones, and delete old HITs."""
         now = self.now()
         for place in self.all_places():
             if place.status == "pending" and place.deadline is not None and place.deadline <= now:
-                self.give_back(place, "AssignmentAbandoned")
+                self.return_place(place, "AssignmentAbandoned")
             if place.status == "Submitted" and place.auto_approval is not None and place.auto_approval <= now:
                 self._settle(place, "Approved", None)
         for hit in self.hits.values():

@@ -1,4 +1,4 @@
-"""Mechanical Turk's interface: the JSON 1.1 protocol over the rules, checked both ways by botocore's service model."""
+"""Mechanical Turk's interface: JSON 1.1 on top of the rules; botocore's model checks requests and answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def operation_of(request: HttpRequest) -> str:
 
 
 def refuse_path(request: HttpRequest) -> HttpReply | None:
-    """The answer to a request that is not signed for us or names no operation; None where it may come in."""
+    """The answer to a request that is not signed for us or names no operation; None if it is valid."""
     signed = CREDENTIAL.match(request.headers.get("authorization", ""))
     if "authorization" not in request.headers:
         return error("MissingAuthenticationTokenException", "Missing Authentication Token")
@@ -51,10 +51,10 @@ def refuse_path(request: HttpRequest) -> HttpReply | None:
 
 
 def answer(state: FakeMTurkState, operation: str, given: Given) -> HttpReply:
-    """Do an operation and answer it.
+    """Carry out an operation and answer it.
 
     Raises:
-        AssertionError: where the answer is not what the service model says, which is a fault of the emulator.
+        AssertionError: if the answer does not match the service model, which is a fault of the emulator.
     """
     problems = input_problems(operation, given)
     if problems:
@@ -71,7 +71,7 @@ def answer(state: FakeMTurkState, operation: str, given: Given) -> HttpReply:
 
 
 def _page(operation: str, name: str, given: Given, found: Sequence[Given]) -> Given:
-    """One page of what was found; the token says where the next one begins."""
+    """One page of the results; the token says where the next one begins."""
     begin = 0
     if token := given.get("NextToken"):
         try:
@@ -200,7 +200,7 @@ def _get_qualification_type(state: FakeMTurkState, given: Given) -> Given:
 
 def _list_qualification_types(state: FakeMTurkState, given: Given) -> Given:
     query = given.get("Query", "").lower()
-    # System types are not listed: the real service's list of them is long, and no one needs it here.
+    # System types are not listed: the real service's list of them is long and not needed here.
     found = [
         kind
         for kind in state.qualification_types.values()

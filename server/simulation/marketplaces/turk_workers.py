@@ -92,7 +92,7 @@ class FakeWorker:
         )
 
     def _value(self, kind: str) -> int | None:
-        """The value of a qualification; None where the worker has it not."""
+        """The value of a qualification; None if the worker does not have it."""
         held = self.qualifications.get(kind)
         system = {LOCALE: 0, PERCENT_APPROVED: self.percent, NUMBER_APPROVED: self.approved, ADULT: int(self.adult)}
         if kind in MASTERS:
@@ -106,7 +106,7 @@ def check_requirement(requirement: dict[str, Any], known: set[str]) -> None:
     """Refuse a requirement that makes no sense.
 
     Raises:
-        FakeMTurkError: with what is wrong.
+        FakeMTurkError: naming the problem.
     """
     kind, comparator = requirement["QualificationTypeId"], requirement["Comparator"]
     if kind not in known and kind not in SYSTEM:

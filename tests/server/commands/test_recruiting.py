@@ -17,7 +17,7 @@ import rootnote
 from embeddings.errors import RootnoteError
 from server.db import database
 from server.db.models import Listener
-from server.identity.vault import Vault, recall
+from server.identity.vault import Vault, load_identity
 from server.recruiting import direct_payments
 from server.recruiting.marketplaces import mturk_client
 from server.simulation.marketplaces import turk_wire
@@ -88,7 +88,7 @@ def test_from_open_to_close(make_mturk: MakeMTurk, ask: Ask) -> None:
     assert "approve: 10 x reward, $18.00 with fees" in ask(mturk, "sync", "--dry-run")[1]
     assert "ApproveAssignment" not in made(mturk)
     name = mturk.site.query("SELECT pseudonym FROM assignments ORDER BY id")[0][0]
-    assert "Approved 1." in ask(mturk, "approve", name, "--yes")[1]
+    assert "Approved 1 submission." in ask(mturk, "approve", name, "--yes")[1]
     assert "Approved 9" in ask(mturk, "sync")[1]
     counted = json.loads(ask(mturk, "status", "--json")[1])
     assert counted["money"]["paid"] == "$18.00"
@@ -271,10 +271,10 @@ def test_the_vault_key_is_rotated(make_mturk: MakeMTurk, monkeypatch: pytest.Mon
     assert "1 entry" in CliRunner().invoke(rootnote.cli, ["server", "vault", "rotate", folder]).output
     with mturk.context.reading() as session:
         listener = session.scalars(select(Listener)).one()
-        found = recall(session, Vault([new]), listener)
+        found = load_identity(session, Vault([new]), listener)
         assert found is not None and found.worker == "A1"
         with pytest.raises(RootnoteError, match="ROOTNOTE_VAULT_KEY does not"):
-            recall(session, Vault([KEY]), listener)
+            load_identity(session, Vault([KEY]), listener)
 
 
 def test_marketplaces_are_listed() -> None:

@@ -329,6 +329,6 @@ def afresh(show: Show, breaker: Breaker) -> None:
     market.faults = type(market.faults)()
     fresh = FakeMTurk("1000.00", clock=show.mturk.clock, seed=len(market.calls))
     market.state, market.workers, market.entries = fresh.state, fresh.workers, []
-    fresh.state.tell, fresh.state.new_id = market.tell, market.new_id
+    fresh.state.emit, fresh.state.new_id = market.emit, market.new_id
     fresh.state._pay_out = market.pay
     show.breaker = breaker

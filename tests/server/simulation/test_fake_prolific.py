@@ -277,7 +277,7 @@ def test_codes_do_what_the_study_says(market: FakeProlific, client: Client) -> N
     assert [one["status"] for one in found] == ["APPROVED", "SCREENED OUT", waits, waits, waits, waits, "ACTIVE"]
     assert found[3]["return_requested"] is not None
     assert client.judge(held[6], action="COMPLETE", completion_code="OURS") == waits
-    with refused("no completion code for a researcher"):
+    with refused("cannot use this completion code"):
         client.judge(market.take(P[7], study).submission_id, action="COMPLETE", completion_code="AUTO")
     paid = [(entry.kind, entry.amount) for entry in market.ledger() if entry.kind != "fee"]
     assert paid == [("reward", Decimal("1.50")), ("screen-out", Decimal("0.20"))]

@@ -411,7 +411,7 @@ def test_markdown_is_safe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
-        ('languages = ["en", "fr"]', "'study': there are no pages in 'fr', only in en, de, ar"),
+        ('languages = ["en", "fr"]', "'study': 'fr' is not a language of the pages; choose from en, de, ar"),
         ('languages = ["en", "en"]', "languages must be distinct"),
         ("languages = []", "'study.languages'"),
         (

@@ -288,7 +288,7 @@ def test_from_arrival_to_pay_each_step_twice(market: MarketplaceCase) -> None:
     assert (arrival.worker is not None, arrival.opening, arrival.preview) == (True, opening, False)
     standing = marketplace.submissions(opening)
     assert (standing.free, standing.held) == (2, 1)
-    assert marketplace.hand_back(arrival, "finished", "CODE").method in ("post", "link")
+    assert marketplace.make_return_link(arrival, "finished", "CODE").method in ("post", "link")
     assert arrival.worker is not None
     marketplace.exclude(arrival.worker, LAUNCH)
     marketplace.exclude(arrival.worker, LAUNCH)

@@ -307,12 +307,12 @@ def test_each_outcome_has_its_completion_code(market: FakeProlific) -> None:
     recruiter = make_marketplace(a_study())
     assert isinstance(recruiter, ProlificMarketplace)
     arrival = Arrival(P[0], P[1], P[2])
-    finished = recruiter.hand_back(arrival, "finished", "OWN-CODE")
+    finished = recruiter.make_return_link(arrival, "finished", "OWN-CODE")
     assert finished.url == f"https://app.prolific.com/submissions/complete?cc={recruiter.code('finished')}"
-    assert recruiter.hand_back(arrival, "screened_out", "X").url.endswith(recruiter.code("screened_out"))
-    assert recruiter.hand_back(arrival, "left", "X").url == "https://app.prolific.com/studies"
+    assert recruiter.make_return_link(arrival, "screened_out", "X").url.endswith(recruiter.code("screened_out"))
+    assert recruiter.make_return_link(arrival, "left", "X").url == "https://app.prolific.com/studies"
     assert recruiter.code("finished") != recruiter.code("screened_out")
-    rehearsed = make_marketplace(a_study(), endpoint=market.url).hand_back(arrival, "finished", "X")
+    rehearsed = make_marketplace(a_study(), endpoint=market.url).make_return_link(arrival, "finished", "X")
     assert rehearsed.url.startswith(market.worker_url)
 
 
