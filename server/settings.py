@@ -129,41 +129,49 @@ class ServerEnvironment(BaseSettings):
         "rootnote.sqlite3 in the study's folder).",
     )
     public_url: Annotated[str, AfterValidator(_check_public_url)] = _variable(
-        "ROOTNOTE_PUBLIC_URL", "", "Where listeners reach the server, such as https://study.example.org."
+        "ROOTNOTE_PUBLIC_URL",
+        "",
+        "Where listeners reach the server, such as https://study.example.org; with https every reply has HSTS and "
+        "cookies are Secure.",
     )
     trusted_proxies: int = _variable(
         "ROOTNOTE_TRUSTED_PROXIES",
         0,
-        "How many proxies in front of the server set X-Forwarded-For and X-Forwarded-Proto; 0 ignores these headers.",
+        "How many proxies in front of the server set X-Forwarded-For and X-Forwarded-Proto; 0 (default) ignores them.",
         ge=0,
         le=10,
         json_schema_extra={"expected": "a whole number from 0 to 10"},
     )
     metrics_token: Annotated[SecretStr, AfterValidator(_check_metrics_token)] = _variable(
-        "ROOTNOTE_METRICS_TOKEN", SecretStr(""), "Opens /metrics; without it there is no /metrics."
+        "ROOTNOTE_METRICS_TOKEN",
+        SecretStr(""),
+        "Opens /metrics; at least 16 characters. Without it there is no /metrics.",
     )
     requests_per_second: float = _variable(
         "ROOTNOTE_REQUESTS_PER_SECOND",
         REQUESTS_PER_SECOND,
-        "How many requests one address may send per second; 0 sets no limit.",
+        "How many requests one address may send per second (default: 200, with 20,000 saved up; in a rehearsal no "
+        "limit); 0 sets no limit.",
         ge=0,
         le=1e6,
         allow_inf_nan=False,
         json_schema_extra={"expected": "a number from 0 to 1000000"},
     )
     erasures: str = _variable(
-        "ROOTNOTE_ERASURES", "", "The file that records erasures (default: erasures.jsonl in the study's folder)."
+        "ROOTNOTE_ERASURES",
+        "",
+        "The file that records erasures (default: erasures.jsonl in the study's folder); keep it with the backups.",
     )
     desk_second_factor: Literal["optional", "required"] = _variable(
         "ROOTNOTE_DESK_SECOND_FACTOR",
         "optional",
-        "Whether every user of the desk must set up a second factor: 'optional' or 'required'.",
+        "Whether every user of the desk must set up a second factor: 'optional' (default) or 'required'.",
         json_schema_extra={"expected": "'optional' or 'required'"},
     )
     at_work: int = _variable(
         "ROOTNOTE_AT_WORK",
         request_queue.AT_WORK,
-        "How many requests one process works on at a time; the others wait, answers first.",
+        "How many requests one process works on at a time, from 1 to 16 (default: 4); the others wait, answers first.",
         ge=1,
         le=request_queue.MAX_AT_WORK,
         json_schema_extra={"expected": f"a whole number from 1 to {request_queue.MAX_AT_WORK}"},

@@ -26,11 +26,15 @@ PAPER_PROMPTS = 15
 class StudyInfo(ConfigSection):
     """Who and what the study is."""
 
-    name: str = Field(min_length=1, max_length=80)
+    name: str = Field(min_length=1, max_length=80, description="The name of the study, in exports, reports and links.")
     seed: int = Field(default=1, ge=0)
     researcher: str = ""
     contact: str = ""
-    languages: list[str] = Field(default=["en"], min_length=1)  # the first is that of study.toml and consent.md
+    languages: list[str] = Field(
+        default=["en"],
+        min_length=1,
+        description="The languages of the pages; the first is that of study.toml and consent.md.",
+    )
 
     @model_validator(mode="after")
     def _known_languages(self) -> StudyInfo:
@@ -45,7 +49,7 @@ class StudyInfo(ConfigSection):
 class CorpusConfig(ConfigSection):
     """Where the music is and how it is cut into clips."""
 
-    audio: str
+    audio: str = Field(description="The folder with the music, relative to the study folder.")
     metadata: str = ""  # a CSV with a `path` column; empty: tags, or metadata.csv in the audio folder
     duplicates: str = ""  # a file of `rootnote embeddings duplicates`; all but the first of each group are left out
     clip_seconds: float = Field(default=3.0, ge=0.1, le=60)
@@ -56,13 +60,19 @@ class CorpusConfig(ConfigSection):
 class ModelConfig(ConfigSection):
     """[embedding.NAME]: a model's weights, as a path relative to the study folder, or for clap a Hugging Face id."""
 
-    checkpoint: str = Field(min_length=1)
+    checkpoint: str = Field(
+        min_length=1,
+        description="The file with the weights, relative to the study folder; for clap also a Hugging Face id.",
+    )
 
 
 class ClmrConfig(ModelConfig):
     """CLMR hears 2.7 s: the first 2.7 s of a clip, or the mean of its first and last."""
 
-    windows: Literal["first", "mean"] = "first"
+    windows: Literal["first", "mean"] = Field(
+        default="first",
+        description="What of a clip CLMR takes: its first 2.7 s, or the mean of its first and last 2.7 s.",
+    )
 
 
 class EmbeddingConfig(ConfigSection):
@@ -73,7 +83,9 @@ class EmbeddingConfig(ConfigSection):
     __pydantic_extra__: dict[str, ModelConfig] = Field(init=False)
 
     embedders: list[str] = Field(default=["logmel"], min_length=1)
-    dtype: Literal["float32", "float16"] = "float32"
+    dtype: Literal["float32", "float16"] = Field(
+        default="float32", description="The precision of the vector files; float16 halves their size."
+    )
     clmr: ClmrConfig | None = None
 
     @model_validator(mode="before")
@@ -112,9 +124,13 @@ class DesignConfig(ConfigSection):
     """How many listeners hear which trials. `None` takes the default of the kind."""
 
     kind: Literal["paper", "robust"] = "paper"
-    prompts: int | None = Field(default=None, ge=1)
-    listeners: int | None = Field(default=None, ge=1)
-    trials: int | None = Field(default=None, ge=1)
+    prompts: int | None = Field(default=None, ge=1, description="How many prompts; the default depends on `kind`.")
+    listeners: int | None = Field(
+        default=None, ge=1, description="How many listeners per embedder; default: 90 (paper) or 150 (robust)."
+    )
+    trials: int | None = Field(
+        default=None, ge=1, description="How many scored trials per listener; default: 10 (paper) or 6 (robust)."
+    )
     catch_trials: int = Field(default=0, ge=0, le=10)
     repeat_trials: int = Field(default=0, ge=0, le=10)
     same_track: bool = False
@@ -131,17 +147,26 @@ class DesignConfig(ConfigSection):
 class StimuliConfig(ConfigSection):
     """How clips are prepared for listening."""
 
-    loudness_lufs: float = Field(default=-23.0, ge=-40, le=-10)
-    true_peak_dbtp: float = Field(default=-1.0, ge=-20, le=0)
-    fade_ms: float = Field(default=10.0, ge=0, le=500)
-    sample_rate: Literal[44100, 48000] = 44100
+    loudness_lufs: float = Field(
+        default=-23.0, ge=-40, le=-10, description="Integrated loudness of every stimulus, by ITU-R BS.1770."
+    )
+    true_peak_dbtp: float = Field(
+        default=-1.0, ge=-20, le=0, description="The highest true peak of a stimulus; a louder one is turned down."
+    )
+    fade_ms: float = Field(
+        default=10.0, ge=0, le=500, description="Length of the fade at the start and the end of a stimulus."
+    )
+    sample_rate: Literal[44100, 48000] = Field(default=44100, description="Sample rate of the stimuli, in Hz.")
 
 
 class StorageConfig(ConfigSection):
     """Where listeners get the stimuli from: build/stimuli (empty) or an S3 bucket."""
 
     stimuli: str = ""
-    delivery: Literal["redirect", "proxy"] = "redirect"
+    delivery: Literal["redirect", "proxy"] = Field(
+        default="redirect",
+        description="redirect: browsers fetch from a signed address of the bucket; proxy: the server sends the sounds.",
+    )
     seconds: int = Field(default=120, ge=10, le=3600)  # how long a signed address is valid
 
     @model_validator(mode="after")
@@ -162,7 +187,10 @@ EXCLUSION_RULES = (
 class ExclusionsConfig(ConfigSection):
     """Which listeners and responses do not count; what each rule does is in analysis.responses.exclusions."""
 
-    rules: list[str] = ["failed_prescreen", "incomplete"]
+    rules: list[str] = Field(
+        default=["failed_prescreen", "incomplete"],
+        description="The rules that leave out listeners or responses: " + ", ".join(EXCLUSION_RULES) + ".",
+    )
     catch_misses_allowed: int = Field(default=0, ge=0)
     fastest_seconds: Literal["auto"] | Annotated[float, Field(ge=0, le=3600)] = "auto"
     longest_run: int = Field(default=8, ge=3, le=1000)
@@ -183,7 +211,10 @@ class ExclusionsConfig(ConfigSection):
 class PlayerConfig(ConfigSection):
     """How a trial's clips are played, and whether listeners say how sure they are (1 to 5)."""
 
-    switching: Literal["restart", "position"] = "restart"
+    switching: Literal["restart", "position"] = Field(
+        default="restart",
+        description="restart: a clip starts from its beginning; position: where the previous clip was.",
+    )
     confidence: bool = False
 
 
@@ -193,9 +224,11 @@ class PayConfig(ConfigSection):
     `without_sound_usd` is for those who consented and cannot use sound at all; None: the reward.
     """
 
-    reward_usd: float = Field(default=1.50, ge=0, le=1000)
+    reward_usd: float = Field(default=1.50, ge=0, le=1000, description="The reward for a finished run.")
     minutes: float = Field(default=4.0, gt=0)
-    screened_out_usd: float = Field(default=1.50, ge=0, le=1000)
+    screened_out_usd: float = Field(
+        default=1.50, ge=0, le=1000, description="The pay of listeners who fail the prescreen; the paper paid them."
+    )
     without_sound_usd: float | None = Field(default=None, ge=0, le=1000)
     withdrawn_usd: float = Field(default=0.0, ge=0, le=1000)
     expired_usd: float = Field(default=0.0, ge=0, le=1000)
@@ -226,11 +259,19 @@ class PrivacyConfig(ConfigSection):
 class RehearsalConfig(ConfigSection):
     """Simulated listeners: P(agree) = 0.5 + (0.5 - lapse) * (1 - exp(-(difference / scale) ** shape))."""
 
-    scale: float = Field(default=0.12, gt=0)
-    shape: float = Field(default=1.0, gt=0)
-    lapse: float = Field(default=0.02, ge=0, le=0.5)
-    fail_prescreen: float = Field(default=0.05, ge=0, le=1)
-    loudspeakers: float = Field(default=0.0, ge=0, le=1)
-    abandon: float = Field(default=0.04, ge=0, le=1)
-    reload: float = Field(default=0.05, ge=0, le=1)
-    double_submit: float = Field(default=0.05, ge=0, le=1)
+    scale: float = Field(
+        default=0.12,
+        gt=0,
+        description="The difference of similarities at which P(agree) has covered 63 % of its range.",
+    )
+    shape: float = Field(default=1.0, gt=0, description="How steep P(agree) is.")
+    lapse: float = Field(default=0.02, ge=0, le=0.5, description="How far P(agree) stays below 1 at large differences.")
+    fail_prescreen: float = Field(
+        default=0.05, ge=0, le=1, description="The share of simulated listeners who fail the prescreen."
+    )
+    loudspeakers: float = Field(
+        default=0.0, ge=0, le=1, description="The share who use loudspeakers; the others use headphones."
+    )
+    abandon: float = Field(default=0.04, ge=0, le=1, description="The share who leave or vanish before the end.")
+    reload: float = Field(default=0.05, ge=0, le=1, description="The share who reload pages.")
+    double_submit: float = Field(default=0.05, ge=0, le=1, description="The share who submit an answer twice.")

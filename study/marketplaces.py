@@ -48,7 +48,7 @@ class RecruiterConfig(ConfigSection):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", frozen=True)
 
-    kind: str = "link"
+    kind: str = Field(default="link", description="The marketplace; `rootnote study recruiters` lists them.")
     reservation_minutes: float = Field(default=60, gt=0)
 
     @model_validator(mode="before")

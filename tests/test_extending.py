@@ -15,11 +15,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from sqlalchemy import make_url
 
+from embeddings.models import registry as embedders
+from embeddings.vectors import read_vectors
 from server.app import create_app
 from server.assignments.experiment import Experiment, utc_now
 from server.db import database
@@ -79,6 +82,7 @@ def forget() -> None:
     """Let this process look for entry points again."""
     importlib.invalidate_caches()
     registry._entry_points.cache_clear()
+    embedders._installed.cache_clear()
     for each in REGISTRIES:
         each._loaded.clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
@@ -172,6 +176,14 @@ def test_pages_are_in_the_language_and_in_english_where_it_has_no_translation(st
         words = app.jinja_env.from_string('{{ _("Which noise is the loudest?") }}|{{ _("Third noise") }}').render()
     assert words == "Quel bruit est le plus fort ?|Third noise"
     app.extensions["rootnote"].engine.dispose()
+
+
+def test_an_embedder_makes_unit_vectors_of_the_corpus(study: Study, tmp_path: Path) -> None:
+    words = ("--corpus", study.corpus, "--embedder", "brightness", "--out", tmp_path / "v.npy")
+    assert (done := run("embeddings", "embed", *words)).returncode == 0, done.stderr
+    vectors, provenance = read_vectors(tmp_path / "v.npy")
+    assert provenance.settings["embedder"] == "brightness"
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
 
 
 def test_what_a_simulated_listener_cannot_answer_is_one_sentence(

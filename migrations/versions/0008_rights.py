@@ -34,7 +34,7 @@ def upgrade() -> None:
     op.add_column("assignments", sa.Column("erased_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("control", sa.Column("purged", sa.Integer(), server_default="0", nullable=False))
     op.add_column("control", sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True))
-    # Columns are added one by one: making the table anew, as SQLite's batches do, would drop its triggers.
+    # Columns are added one by one: rebuilding the table, as SQLite's batches do, would drop its triggers.
     for name, kind in CHAIN:
         op.add_column("log", sa.Column(name, kind, nullable=True))
     op.create_index("uq_log_number", "log", ["number"], unique=True)

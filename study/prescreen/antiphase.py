@@ -42,7 +42,7 @@ RAMP_SECONDS = 0.1
 class AntiphaseConfig(StepConfig):
     """Find the softest tone: five of six (Woods et al. 2017)."""
 
-    threshold: int | None = Field(default=5, ge=1)
+    threshold: int | None = Field(default=5, ge=1, description="How many must be right.")
 
 
 @dataclass(frozen=True)

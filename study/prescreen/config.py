@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from study.prescreen.registry import STEPS
@@ -19,7 +19,10 @@ class PrescreenConfig(BaseModel):
     """The steps of the prescreen, in their order. Further fields are the sections of steps, as their own models."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    steps: list[str] = ["tones"]
+    steps: list[str] = Field(
+        default=["tones"],
+        description="The steps in their order: volume, tones, huggins, antiphase.",
+    )
 
     @model_validator(mode="before")
     @classmethod

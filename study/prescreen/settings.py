@@ -12,10 +12,10 @@ class StepConfig(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    items: int = Field(default=6, ge=1, le=24)
-    threshold: int | None = Field(default=None, ge=1)
-    attempts: int = Field(default=2, ge=1, le=5)
-    required: bool = True
+    items: int = Field(default=6, ge=1, le=24, description="How many sounds an attempt has.")
+    threshold: int | None = Field(default=None, ge=1, description="How many must be right; default: all.")
+    attempts: int = Field(default=2, ge=1, le=5, description="How many attempts a listener has, each with new sounds.")
+    required: bool = Field(default=True, description="false: the result is recorded and everyone continues.")
 
     @property
     def needed(self) -> int:

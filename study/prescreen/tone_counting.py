@@ -31,9 +31,9 @@ FRAME_SECONDS = 0.01  # in which a simulated listener hears
 class TonesConfig(StepConfig):
     """Count the tones: as in the paper."""
 
-    items: int = Field(default=2, ge=1, le=10)
-    min_tones: int = Field(default=4, ge=1, le=12)
-    max_tones: int = Field(default=8, ge=2, le=16)
+    items: int = Field(default=2, ge=1, le=10, description="How many sounds an attempt has.")
+    min_tones: int = Field(default=4, ge=1, le=12, description="The smallest number of tones in a sound.")
+    max_tones: int = Field(default=8, ge=2, le=16, description="The largest number of tones in a sound.")
 
     @model_validator(mode="after")
     def _range(self) -> TonesConfig:

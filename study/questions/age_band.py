@@ -21,8 +21,17 @@ class AgeBandQuestion(BaseQuestion):
     description: ClassVar[str] = "an age band, or “not said”"
 
     type: Literal["age_band"]
-    text: str = Field(default=mark("How old are you?"), min_length=1, max_length=300)
-    ages: list[Annotated[int, Field(ge=0, le=120)]] = Field(default=[18, 25, 35, 45, 55, 65], min_length=2)
+    text: str = Field(
+        default=mark("How old are you?"),
+        min_length=1,
+        max_length=300,
+        description="What is asked, in the study's first language.",
+    )
+    ages: list[Annotated[int, Field(ge=0, le=120)]] = Field(
+        default=[18, 25, 35, 45, 55, 65],
+        min_length=2,
+        description="The first year of each band; the last band is open.",
+    )
 
     @model_validator(mode="after")
     def _has_rising_ages(self) -> Self:

@@ -56,11 +56,17 @@ class BaseQuestion(BaseModel):
     several: ClassVar[bool] = False  # whether one answer may hold several options
     unpublished: ClassVar[str] = "its question type does not say how answers are published"  # used without `levels`
 
-    id: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
-    type: str
-    text: str = Field(min_length=1, max_length=300)
-    required: bool = False
-    translations: dict[str, Translation] = {}
+    id: str = Field(
+        pattern=r"^[a-z][a-z0-9_]{0,31}$",
+        description="The name of the question: its answers are in the column `q_<id>`.",
+    )
+    type: str = Field(description="The type of the question.")
+    text: str = Field(min_length=1, max_length=300, description="What is asked, in the study's first language.")
+    required: bool = Field(default=False, description="Whether an answer is required.")
+    translations: dict[str, Translation] = Field(
+        default={},
+        description="Its words in other languages: [questions.translations.<language>] with text, options and unit.",
+    )
 
     @model_validator(mode="after")
     def _has_all_translated_options(self) -> Self:

@@ -21,9 +21,9 @@ class MultipleQuestion(BaseQuestion):
     several: ClassVar[bool] = True
 
     type: Literal["multiple"]
-    options: list[Option] = Field(default=[], max_length=30)
-    least: int = Field(default=1, ge=1)
-    most: int | None = Field(default=None, ge=1)
+    options: list[Option] = Field(default=[], max_length=30, description="The answers to choose from.")
+    least: int = Field(default=1, ge=1, description="The fewest answers that may be chosen.")
+    most: int | None = Field(default=None, ge=1, description="The most answers that may be chosen; default: all.")
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> Self:

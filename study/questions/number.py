@@ -23,10 +23,10 @@ class NumberQuestion(BaseQuestion):
     numeric: ClassVar[bool] = True
 
     type: Literal["number"]
-    least: float = Field(default=0, ge=-1e12, le=1e12)
-    most: float = Field(default=1_000_000, ge=-1e12, le=1e12)
-    whole: bool = True
-    unit: str = Field(default="", max_length=40)
+    least: float = Field(default=0, ge=-1e12, le=1e12, description="The smallest number accepted.")
+    most: float = Field(default=1_000_000, ge=-1e12, le=1e12, description="The largest number accepted.")
+    whole: bool = Field(default=True, description="Whether only whole numbers are accepted.")
+    unit: str = Field(default="", max_length=40, description="The unit that is shown after the field.")
 
     @model_validator(mode="after")
     def _has_range(self) -> Self:

@@ -17,8 +17,8 @@ class ScaleQuestion(BaseQuestion):
     description: ClassVar[str] = "a point on a scale"
 
     type: Literal["scale"]
-    points: int = Field(default=5, ge=2, le=11)
-    options: list[Option] = Field(default=[])
+    points: int = Field(default=5, ge=2, le=11, description="The number of points.")
+    options: list[Option] = Field(default=[], description="Labels of the first and the last point; empty: no labels.")
 
     @model_validator(mode="after")
     def _labels_both_ends(self) -> Self:

@@ -15,7 +15,7 @@ class SingleQuestion(BaseQuestion):
     description: ClassVar[str] = "one of these"
 
     type: Literal["single"]
-    options: list[Option] = Field(default=[], max_length=30)
+    options: list[Option] = Field(default=[], max_length=30, description="The answers to choose from.")
 
     @model_validator(mode="after")
     def _has_options(self) -> Self:

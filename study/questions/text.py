@@ -24,8 +24,8 @@ class TextQuestion(BaseQuestion):
     unpublished: ClassVar[str] = "free text"
 
     type: Literal["text"]
-    lines: int = Field(default=3, ge=1, le=20)
-    limit: int = Field(default=TEXT_LIMIT, ge=1, le=TEXT_LIMIT)
+    lines: int = Field(default=3, ge=1, le=20, description="The height of the field.")
+    limit: int = Field(default=TEXT_LIMIT, ge=1, le=TEXT_LIMIT, description="The longest answer, in characters.")
 
     @property
     def free_text_characters(self) -> int:

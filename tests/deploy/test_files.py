@@ -26,6 +26,7 @@ from server.doctor.run import CHECKS, run_checks
 from server.settings import read_settings
 from study.config import Study
 from tests.deploy.https import make_certificate
+from tests.reference_pages import reference
 from tests.server.conftest import SECRET
 from tests.server.real_server import RealServer, real_server
 from tests.server.small_study import make_study
@@ -56,7 +57,7 @@ def compose() -> dict[str, Any]:
 
 
 def test_every_variable_is_read(compose: dict[str, Any]) -> None:
-    documents = (ROOT / "docs/server.md").read_text() + (ROOT / "docs/deploy.md").read_text()
+    documents = reference().environment() + (ROOT / "docs/deploy.md").read_text()
     for name in ("compose.yaml", "compose.env.example", "rootnote.env.example", "Dockerfile", "Caddyfile"):
         for variable in variables((DEPLOY / name).read_text()):
             assert f"`{variable}`" in documents, f"{variable} of {name} is not documented"

@@ -69,7 +69,7 @@ def take_part(site: Site, person: int) -> Walker:
 
 
 def test_from_open_to_the_last_payment(site: Site, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "does not know the place" in arrive(site, 1).html, "nothing is posted yet"
+    assert arrive(site, 1).page.status_code == 400, "nothing is posted yet"
     run("server", "open", "--dry-run")
     assert site.query("SELECT * FROM launch") == []
     opened = run("server", "open")

@@ -62,21 +62,37 @@ class MTurkConfig(MarketplaceConfig):
     """What workers of Mechanical Turk see, and who may take part: by default as in the paper."""
 
     title: str = Field(
-        default="Listen to short clips of music: which two sound more alike?", min_length=1, max_length=128
+        default="Listen to short clips of music: which two sound more alike?",
+        min_length=1,
+        max_length=128,
+        description="The title of the HIT.",
     )
     description: str = Field(
         default="Compare short clips of music and answer a few questions. Please use headphones.",
         min_length=1,
         max_length=2000,
+        description="The description of the HIT.",
     )
-    keywords: str = Field(default="music, audio, listening, sound, survey, research", max_length=1000)
-    countries: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = Field(default=["US"], max_length=30)
-    approved_percent: int = Field(default=98, ge=0, le=100)
-    approved_hits: int = Field(default=1000, ge=0)
-    masters: bool = False
-    assignment_minutes: int = Field(default=60, ge=1, le=30 * 24 * 60)
-    lifetime_days: float = Field(default=7, gt=0.01, le=365)
-    auto_approval_days: float = Field(default=3, gt=0, le=30)
+    keywords: str = Field(
+        default="music, audio, listening, sound, survey, research",
+        max_length=1000,
+        description="Keywords that workers search for, separated by commas.",
+    )
+    countries: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = Field(
+        default=["US"], max_length=30, description="Where workers live, as ISO 3166 codes; empty: anywhere."
+    )
+    approved_percent: int = Field(
+        default=98, ge=0, le=100, description="The least share of a worker's HITs that were approved."
+    )
+    approved_hits: int = Field(default=1000, ge=0, description="The least number of a worker's approved HITs.")
+    masters: bool = Field(default=False, description="Whether only Masters may take part.")
+    assignment_minutes: int = Field(
+        default=60, ge=1, le=30 * 24 * 60, description="After this time an accepted place is returned."
+    )
+    lifetime_days: float = Field(default=7, gt=0.01, le=365, description="How long a HIT can be found.")
+    auto_approval_days: float = Field(
+        default=3, gt=0, le=30, description="After this time Mechanical Turk approves automatically."
+    )
 
 
 class MTurkMarketplace(Marketplace):

@@ -68,23 +68,43 @@ class ProlificConfig(MarketplaceConfig):
     private = {"workspace": "", "project": "", "exclude_studies": []}  # noqa: RUF012
 
     title: str = Field(
-        default="Listen to short clips of music: which two sound more alike?", min_length=1, max_length=120
+        default="Listen to short clips of music: which two sound more alike?",
+        min_length=1,
+        max_length=120,
+        description="The title of the study on Prolific.",
     )
     description: str = Field(
-        default="Compare short clips of music and answer a few questions. Please use headphones.", min_length=1
+        default="Compare short clips of music and answer a few questions. Please use headphones.",
+        min_length=1,
+        description="The description of the study on Prolific.",
     )
-    countries: list[str] = Field(default=["1"])
-    languages: list[str] = Field(default=["19"])
-    approved_percent: int = Field(default=98, ge=0, le=100)
-    approved: int = Field(default=0, ge=0, le=10_000)
-    exclude_studies: list[str] = Field(default=[])
-    devices: list[Literal["desktop", "mobile", "tablet"]] = Field(default=["desktop"])
-    max_minutes: int = Field(default=60, ge=2, le=1440)
-    workspace: str = ""
-    project: str = ""
-    currency: Literal["USD", "GBP"] = "USD"
-    fee: Literal["academic", "corporate"] = "academic"
-    tax_percent: float = Field(default=0, ge=0, le=50)
+    countries: list[str] = Field(
+        default=["1"],
+        description='Where participants live, as choice ids ("1": United States, "0": United Kingdom); empty: all.',
+    )
+    languages: list[str] = Field(
+        default=["19"], description='Fluent languages, as Prolific\'s choice ids ("19": English); empty: any.'
+    )
+    approved_percent: int = Field(
+        default=98, ge=0, le=100, description="The least share of a participant's submissions that were approved."
+    )
+    approved: int = Field(
+        default=0, ge=0, le=10_000, description="The least number of a participant's approved submissions."
+    )
+    exclude_studies: list[str] = Field(default=[], description="Ids of studies whose participants may not take part.")
+    devices: list[Literal["desktop", "mobile", "tablet"]] = Field(
+        default=["desktop"], description="The devices that may be used."
+    )
+    max_minutes: int = Field(default=60, ge=2, le=1440, description="The longest that a participant may take.")
+    workspace: str = Field(default="", description="The id of the workspace that pays, if the account has several.")
+    project: str = Field(default="", description="The id of the project that the study is created in.")
+    currency: Literal["USD", "GBP"] = Field(
+        default="USD", description="The currency of the workspace; all amounts of study.toml are in it."
+    )
+    fee: Literal["academic", "corporate"] = Field(
+        default="academic", description="The fee of the account: academic is a third of what is paid, corporate 42.8 %."
+    )
+    tax_percent: float = Field(default=0, ge=0, le=50, description="The VAT on the fee, where it is charged.")
 
 
 class ProlificMarketplace(Marketplace):

@@ -1,1 +1,1 @@
-"""An extension of Rootnote by another package: one thing of each kind, tested by tests/test_extending.py."""
+"""An extension of Rootnote by another package; its dist-info folder has the entry points."""

@@ -283,7 +283,7 @@ def test_the_report_from_the_bundle_alone_has_the_studys_table(built: Path, tmp_
     registered = check_preregistration(read, planned.study, planned.frozen, "two-sided")
     plan = json.loads((study.folder / "preregistration.json").read_text())
     assert (registered.hash, registered.as_exported) == (plan["hash"], True)
-    assert not [text for text in registered.departures if "study.toml" in text or "edited" in text]
+    assert not [text for text in registered.deviations if "study.toml" in text or "edited" in text]
     assert "every digit of Table 1" in (moved / "README.md").read_text()
 
 

@@ -203,7 +203,7 @@ def test_places_come_back_by_themselves_when_submissions_return_or_time_out(
     market.advance(timedelta(minutes=10))
     assert client.submission(reserved.submission_id)["status"] == "TIMED-OUT"
     again = market.take(P[0], study)
-    assert again.submission_id != reserved.submission_id, "a lapsed reservation may be taken anew"
+    assert again.submission_id != reserved.submission_id, "a lapsed reservation may be taken again"
     market.return_(active.submission_id)
     with pytest.raises(FakeProlificError, match="no place"):
         market.reserve(P[1], study)

@@ -22,6 +22,7 @@ from server.web.rate_limits import Limit, Limits, network
 from server.web.security_headers import MarketplaceOrigins, security_headers
 from study.config import Study
 from study.marketplaces import load_marketplace
+from tests.reference_pages import reference
 from tests.server.conftest import SECRET, FakeClock, Site
 from tests.server.desk.desk_client import PASSWORD, Visit, add_researcher
 from tests.server.small_study import make_study
@@ -289,7 +290,7 @@ def test_every_setting_is_documented() -> None:
     read = {
         name for file in (root / "server").rglob("*.py") for name in re.findall(r'"(ROOTNOTE_\w+)"', file.read_text())
     }
-    documented = (root / "docs/server.md").read_text()
+    documented = reference().environment()
     assert {"ROOTNOTE_SECRET", "ROOTNOTE_PUBLIC_URL", "ROOTNOTE_METRICS_TOKEN"} <= read
     assert [name for name in sorted(read) if f"`{name}`" not in documented] == []
 
