@@ -27,7 +27,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMB
     os.environ.setdefault(name, "1")
 
 DURATIONS = "rootnote/seconds_by_file"  # in pytest's cache, written after each run
-SECONDS_OF_SLOW = 10.0  # assumed for each test marked slow of a file that never ran
+SECONDS_BY_MARK = {"slow": 10.0, "browser": 4.0, "network": 2.0}  # assumed for each test of a file that never ran
 # Examples of each property, as a multiple of those that it states (Hypothesis' default is 100).
 EXAMPLES_IN_TEST, EXAMPLES_IN_SOAK = 0.4, 10.0
 NOT_QUICK = ("slow", "browser", "network")
@@ -82,7 +82,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     expected = cache.get(DURATIONS, {}) if cache else {}
     unknown: dict[str, float] = defaultdict(float)
     for item in items:
-        unknown[_file(item.nodeid)] += SECONDS_OF_SLOW if item.get_closest_marker("slow") else 0.1
+        marked = [seconds for name, seconds in SECONDS_BY_MARK.items() if item.get_closest_marker(name)]
+        unknown[_file(item.nodeid)] += max(marked, default=0.1)
     items.sort(key=lambda item: -expected.get(_file(item.nodeid), unknown[_file(item.nodeid)]))
 
 
