@@ -13,6 +13,7 @@ first, so that no process is left alone with one of them at the end.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import time
 from collections import defaultdict
@@ -26,8 +27,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMB
     os.environ.setdefault(name, "1")
 
 DURATIONS = "rootnote/seconds_by_file"  # in pytest's cache, written after each run
-SECONDS_OF_SLOW = 10.0  # assumed for each test marked slow of a file that never ran
-SOAK_EXAMPLES = 10  # times as many as in `make test`
+SECONDS_BY_MARK = {"slow": 10.0, "browser": 4.0, "network": 2.0}  # assumed for each test of a file that never ran
+# Examples of each property, as a multiple of those that it states (Hypothesis' default is 100).
+EXAMPLES_IN_TEST, EXAMPLES_IN_SOAK = 0.4, 10.0
 NOT_QUICK = ("slow", "browser", "network")
 # Folders of such tests, which a quick run does not even import.
 NOT_QUICK_FOLDERS = [
@@ -75,13 +77,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = set(wanted)
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = wanted
-    if scale.is_soak():
-        _search_more(items)
+    _scale_examples(items, EXAMPLES_IN_SOAK if scale.is_soak() else EXAMPLES_IN_TEST)
     cache: pytest.Cache | None = getattr(config, "cache", None)  # none under -p no:cacheprovider
     expected = cache.get(DURATIONS, {}) if cache else {}
     unknown: dict[str, float] = defaultdict(float)
     for item in items:
-        unknown[_file(item.nodeid)] += SECONDS_OF_SLOW if item.get_closest_marker("slow") else 0.1
+        marked = [seconds for name, seconds in SECONDS_BY_MARK.items() if item.get_closest_marker(name)]
+        unknown[_file(item.nodeid)] += max(marked, default=0.1)
     items.sort(key=lambda item: -expected.get(_file(item.nodeid), unknown[_file(item.nodeid)]))
 
 
@@ -91,15 +93,15 @@ def _is_wanted(config: pytest.Config, item: pytest.Item) -> bool:
     return not config.getoption("--quick") or _is_quick(item)
 
 
-def _search_more(items: list[pytest.Item]) -> None:
-    """Give every property ten times the examples it states (Hypothesis offers no public way to change them later)."""
+def _scale_examples(items: list[pytest.Item], factor: float) -> None:
+    """Multiply the examples that each property states (Hypothesis offers no public way to change them later)."""
     from hypothesis import settings
 
     for function in {getattr(item, "obj", None) for item in items}:
         stated = getattr(function, "_hypothesis_internal_use_settings", None)
         if stated is not None:
-            more = settings(stated, max_examples=SOAK_EXAMPLES * stated.max_examples)
-            function._hypothesis_internal_use_settings = more  # type: ignore[union-attr]
+            scaled = settings(stated, max_examples=math.ceil(factor * stated.max_examples))
+            function._hypothesis_internal_use_settings = scaled  # type: ignore[union-attr]
 
 
 def _is_quick(item: pytest.Item) -> bool:
@@ -154,8 +156,9 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_music(shared_folder: Path) -> Path:
-    """The demo's music of seed 1, made once per run."""
+    """The demo's music of seed 1, made once per run: in `make test` two of the four performances of each version."""
     from demo.music import synthesise
     from tests.shared import made_once
 
-    return made_once(shared_folder / "demo-music", lambda folder: synthesise(folder, seed=1))
+    tracks = scale.count(72, soak=144)
+    return made_once(shared_folder / "demo-music", lambda folder: synthesise(folder, seed=1, tracks=tracks))

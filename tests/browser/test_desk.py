@@ -23,6 +23,7 @@ from server.db import database
 from server.db.models import AssignmentState
 from study.config import Study
 from tests.browser.conftest import SECRET
+from tests.scale import is_soak
 from tests.server.desk.half_finished import fill
 
 pytestmark = pytest.mark.browser
@@ -71,17 +72,20 @@ def sign_in(page: Page, desk: str, name: str = "anna") -> None:
 
 
 def test_every_page_fits_and_is_accessible(browser: Browser, desk: str) -> None:
+    """Every page fits at both sizes; axe reads each at one of them, in a soak at both."""
     problems: list[str] = []
-    for size, scheme in zip(SIZES, ("light", "dark"), strict=True):
+    for turn, (size, scheme) in enumerate(zip(SIZES, ("light", "dark"), strict=True)):
         with browser.new_context(viewport=size, color_scheme=scheme) as context:  # type: ignore[arg-type]
             page = context.new_page()
             page.on("console", lambda message: problems.append(message.text))
             page.on("request", lambda request: problems.extend([request.url] * (not request.url.startswith(desk[:-5]))))
             sign_in(page, desk)
             listener = page.request.get(f"{desk}listeners").text().partition("/desk/listeners/")[2][:16]
-            for path in (*PAGES, f"listeners/{listener}"):
+            for number, path in enumerate((*PAGES, f"listeners/{listener}")):
                 page.goto(desk + path)
                 assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
+                if number % 2 != turn and not is_soak():
+                    continue
                 problems.extend(f"{path}: {violation['id']}" for violation in Axe().run(page).response["violations"])
     assert problems == []
 

@@ -156,6 +156,7 @@ def frame_of(page: Page) -> Frame:
     return frame
 
 
+@pytest.mark.soak  # the whole launch in make test is the one on Mechanical Turk
 def test_a_launch_on_prolific_with_its_completion_link(
     study: Study, context: BrowserContext, capsys: pytest.CaptureFixture[str]
 ) -> None:

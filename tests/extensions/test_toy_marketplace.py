@@ -22,7 +22,7 @@ from study.marketplaces import MARKETPLACES
 from study.preregistration.exclusion_rules import plan_of
 from tests.extensions.toy_marketplace import TOY
 from tests.server.conftest import SECRET, Site, Walker, clock, database_url, make_site, postgres
-from tests.server.desk.desk_client import Visit, add_researcher, cheapen_argon2
+from tests.server.desk.desk_client import Visit, add_researcher
 from tests.server.small_study import make_study
 
 __all__ = ["clock", "database_url", "make_site", "postgres"]  # fixtures
@@ -92,7 +92,6 @@ def test_from_open_to_the_last_payment(site: Site, run: Callable[..., str], monk
     run("server", "close", "--yes")
     assert site.query("SELECT count(*) FROM openings WHERE settled_at IS NULL") == [(0,)]
     assert site.query("SELECT sum(cents) FROM payments") == [(300,)]
-    cheapen_argon2(monkeypatch)
     add_researcher(site)
     overview = Visit(site).signed_in().page()
     assert "finished" in overview.lower()

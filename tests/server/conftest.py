@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from argon2 import PasswordHasher
 from flask import Flask
 from sqlalchemy import URL, Connection, create_engine, make_url, text
 from werkzeug.test import Client, TestResponse
 
+from server.accounts import users
 from server.app import create_app
 from server.db import database
 from server.settings import Settings
@@ -30,6 +32,8 @@ from tests.server import postgres_child
 from tests.server.small_study import make_study
 
 SECRET = "a secret for tests only, 32 characters and more"
+CHEAP_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+DUMMY_HASH = CHEAP_HASHER.hash("a random password")
 
 
 @dataclass
@@ -97,6 +101,13 @@ def _administrator(server: str) -> Iterator[Connection]:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture(autouse=True)
+def cheap_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make hashing cheap in this process; commands have the real cost, which tests/deploy/test_security.py tests."""
+    monkeypatch.setattr(users, "_hasher", CHEAP_HASHER)
+    monkeypatch.setattr(users, "_dummy_hash", lambda: DUMMY_HASH)
 
 
 @dataclass

@@ -237,6 +237,7 @@ def test_a_worker_that_dies_midway_is_replaced(
     assert batches(tmp_path) <= 7 + 1, "at most the batches of the shard it was at are embedded twice"
 
 
+@pytest.mark.soak  # a worker that dies once, above, and a shard that fails, below, are in make test
 def test_a_shard_that_kills_every_worker_is_named_and_the_others_are_kept(
     on_cluster: Callable[..., Path], tmp_path: Path, expected: bytes
 ) -> None:
@@ -299,6 +300,7 @@ cluster.embed_on_cluster(table, provenance, music / "music", "spectrum", ModelOp
 """
 
 
+@pytest.mark.soak  # going on after a stop, above, is in make test
 def test_a_killed_driver_loses_no_finished_shard(
     on_cluster: Callable[..., Path], ray_address: str, music: Path, tmp_path: Path, expected: bytes
 ) -> None:

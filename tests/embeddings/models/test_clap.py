@@ -151,6 +151,7 @@ def test_the_larger_network_is_recognised(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # compiling takes 15 s; test_backends runs on OpenVINO in make test
 def test_openvino_gives_the_same(clap: Clap, checkpoint: Path) -> None:
     pytest.importorskip("openvino")
     clips = sounds(3, 4)

@@ -213,6 +213,7 @@ def test_a_vector_is_the_same_in_every_batch_and_every_run(backend: str, saved: 
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # MusiCNN does the same in make test
 @pytest.mark.skipif("openvino" not in BACKENDS, reason="OpenVINO is not installed")
 def test_openvino_finds_the_same_neighbours(saved: Callable[[str], Path]) -> None:
     clips = sounds(60, seed=500)

@@ -16,14 +16,10 @@ from sqlalchemy import text
 
 from server.accounts import two_factor
 from server.accounts.users import NAME_ATTEMPTS
+from tests.scale import count
 from tests.server.conftest import SECRET, Site
-from tests.server.desk.desk_client import ON_SQLITE, PASSWORD, Visit, add_researcher, cheapen_argon2, sealed
+from tests.server.desk.desk_client import ON_SQLITE, PASSWORD, Visit, add_researcher, sealed
 from tests.server.desk.test_desk import DAMAGED, encoded
-
-
-@pytest.fixture(autouse=True)
-def _cheap_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
-    cheapen_argon2(monkeypatch)
 
 
 @pytest.fixture
@@ -249,7 +245,7 @@ def test_damaged_codes_break_nothing(site: Site, monkeypatch: pytest.MonkeyPatch
     visit = Visit(site)
     fields = {"sealed": sealed(visit.sign_in().text), "form": visit.form("sign-in")}
 
-    @settings(max_examples=40, deadline=None, database=None)
+    @settings(max_examples=count(16, soak=400), deadline=None, database=None)
     @given(HOSTILE, HOSTILE, st.booleans())
     def send(code: str, token: str, own: bool) -> None:
         sent = encoded({**fields, "code": code} | ({} if own else {"sealed": token}))

@@ -8,7 +8,6 @@ from typing import Any
 
 import pyotp
 import pytest
-from argon2 import PasswordHasher
 from werkzeug.test import Client, TestResponse
 
 from server.accounts import users
@@ -25,14 +24,6 @@ PAGES = ("", "listeners", "listeners?state=finished", "triplets", "questions", "
 def add_researcher(site: Site, name: str = "anna", role: Role | None = None) -> None:
     with database.writing(site.app.extensions["rootnote"].engine) as session, session.begin():
         users.add(session, name, PASSWORD, site.clock.now, role)
-
-
-def cheapen_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make hashing cheap, for tests that sign in often."""
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(users, "_hasher", cheap)
-    dummy = cheap.hash("a random password")
-    monkeypatch.setattr(users, "_dummy_hash", lambda: dummy)
 
 
 class Visit:

@@ -27,9 +27,10 @@ from server.desk import agreement
 from server.payments.hourly_pay import quantile
 from study.config import Study
 from tests.paper_study import make_study
+from tests.scale import count
 from tests.server.commands.test_server import command, quick
 from tests.server.conftest import SECRET, Site
-from tests.server.desk.desk_client import PAGES, PASSWORD, Visit, add_researcher, cheapen_argon2, visible
+from tests.server.desk.desk_client import PAGES, PASSWORD, Visit, add_researcher, visible
 from tests.server.desk.half_finished import ENDS, fill
 from tests.server.small_study import make_study as make_small_study
 
@@ -154,12 +155,6 @@ def test_guessing_at_once_gains_nothing(site: Site) -> None:
     assert sorted(statuses) == [401] * NAME_ATTEMPTS + [429] * 6
 
 
-@pytest.fixture(autouse=True)
-def _cheap_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make hashing cheap; test_users_on_the_command_line runs commands with the real cost."""
-    cheapen_argon2(monkeypatch)
-
-
 def test_an_unknown_name_costs_the_same_work(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     verified = []
     real = users._hasher.verify
@@ -196,14 +191,14 @@ def test_damaged_forms_and_addresses_break_nothing(site: Site) -> None:
     visit = Visit(site).signed_in()
     form = visit.form("study")
 
-    @settings(max_examples=60, deadline=None, database=None)
+    @settings(max_examples=count(20, soak=600), deadline=None, database=None)
     @given(st.sampled_from(["listeners", "log", "triplets", ""]), HOSTILE, HOSTILE)
     def open_pages(path: str, name: str, value: str) -> None:
         query = {"page": name, "state": value} if name else {"page": value}
         assert visit.client.get(f"/desk/{path}", query_string=encoded(query)).status_code < 500
         assert visit.client.get("/desk/listeners/" + quote(name, errors="replace")).status_code < 500
 
-    @settings(max_examples=60, deadline=None, database=None)
+    @settings(max_examples=count(20, soak=600), deadline=None, database=None)
     @given(st.sampled_from(FORMS), HOSTILE, HOSTILE)
     def send(path: str, reason: str, text: str) -> None:
         fields = encoded({"reason": reason, "message": text, "confirm": text, "form": form, "name": reason})

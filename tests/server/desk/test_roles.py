@@ -15,7 +15,7 @@ from server.db import database
 from tests.server.accounts.test_two_factor import logged
 from tests.server.commands.test_server import quick
 from tests.server.conftest import SECRET, Site
-from tests.server.desk.desk_client import ON_SQLITE, PASSWORD, Visit, add_researcher, cheapen_argon2, sealed
+from tests.server.desk.desk_client import ON_SQLITE, PASSWORD, Visit, add_researcher, sealed
 from tests.server.desk.test_desk import quick_with
 from tests.server.small_study import make_study
 
@@ -39,11 +39,6 @@ OPEN_TO = {
     "researcher": MONITORS | RESEARCHERS,
     "owner": MONITORS | RESEARCHERS | OWNERS,
 }
-
-
-@pytest.fixture(autouse=True)
-def _cheap_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
-    cheapen_argon2(monkeypatch)
 
 
 @pytest.fixture

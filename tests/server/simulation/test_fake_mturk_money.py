@@ -17,6 +17,7 @@ from server.simulation.fake_mturk import FakeMTurk
 from server.simulation.marketplaces import turk_wire
 from server.simulation.marketplaces.money import total
 from server.simulation.marketplaces.turk_places import FakeMTurkError
+from tests.scale import count
 from tests.server.simulation.test_fake_mturk import HIT, TYPE, StoppedClock
 
 
@@ -102,5 +103,5 @@ class AccountMachine(RuleBasedStateMachine):
         assert len(bonuses) == len(set(bonuses))
 
 
-AccountMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+AccountMachine.TestCase.settings = settings(max_examples=count(12, soak=300), stateful_step_count=25, deadline=None)
 test_money_under_any_sequence_of_events: Callable[..., Any] = AccountMachine.TestCase

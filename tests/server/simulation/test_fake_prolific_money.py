@@ -19,6 +19,7 @@ from server.simulation.marketplaces import prolific_wire
 from server.simulation.marketplaces.http_messages import HttpRequest
 from server.simulation.marketplaces.money import total
 from server.simulation.marketplaces.prolific_studies import FakeProlificError
+from tests.scale import count
 from tests.server.simulation.test_fake_prolific import STUDY, P, StoppedClock
 
 
@@ -114,5 +115,5 @@ class AccountMachine(RuleBasedStateMachine):
             assert len(set(people)) == len(people)
 
 
-AccountMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+AccountMachine.TestCase.settings = settings(max_examples=count(12, soak=300), stateful_step_count=25, deadline=None)
 test_money_under_any_sequence_of_events: Callable[..., Any] = AccountMachine.TestCase

@@ -154,7 +154,7 @@ def test_a_launch_fills_all_places_of_a_server_of_its_own(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_ctrl_c_stops_the_server_too(tmp_path: Path) -> None:
     study = make_study(tmp_path / "s", prompts=15, listeners=90, trials=10)
-    command = [sys.executable, "-m", "rootnote", "server", "rehearse", str(study.folder)]
+    command = [sys.executable, "-m", "rootnote", "server", "rehearse", str(study.folder), "--at-once", "4"]
     environment = {**os.environ, "ROOTNOTE_SECRET": SECRET}
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -66,7 +66,6 @@ def test_servers_that_start_at_once_make_the_places_once(tmp_path: Path, databas
 
 
 @pytest.mark.slow
-@pytest.mark.both_databases
 def test_gunicorn_serves_from_several_processes_and_stops_in_order(tmp_path: Path, database_url: str) -> None:
     study = make_study(tmp_path / "study").folder
     url = make_url(database_url)
