@@ -37,7 +37,7 @@ EXTRAS = {
 
 
 class RootGroup(LazyGroup):
-    """The group of all groups; it adds the guests."""
+    """The group of all groups; it adds commands that live in another package than their group."""
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         command = super().get_command(ctx, name)
@@ -59,7 +59,7 @@ def cli(debug: bool) -> None:
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Run the command line; exit status 0: done, 1: failed, with one sentence that says why, 2: wrong usage."""
+    """Run the command line. Exit status 0: done; 1: failed, with a one-sentence reason; 2: wrong usage."""
     args = sys.argv[1:] if args is None else args
     try:
         return cli.main(args=args, prog_name="rootnote", standalone_mode=True)

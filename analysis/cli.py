@@ -1,4 +1,4 @@
-"""`rootnote analysis`: responses in, Table 1 and a report out."""
+"""`rootnote analysis`: from responses to Table 1 and a report."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
 """Attribution at full size: Tables 2 and 3 of many generations against a large corpus of synthetic vectors.
 
-The peer is the bare float32 product of all generations with all rows, by blocks, in numpy, in the same run. Times are
-by the clock and of the processor (all threads): on a machine that others use, the latter are the ones to compare.
+The baseline is the plain float32 product of all generations with all rows, in blocks, in numpy, in the same run. Times
+are wall-clock and CPU times (all threads): on a shared machine, compare the CPU times.
 
     python benchmarks/attribution.py [--clips 1000000] [--generations 10000] [--dim 512] [--rounds 3]
 
-The product of a block costs the same whichever it is: `--product-clips 1000000` takes that of so many rows only, and
-counts it in proportion.
+Every block costs the same: `--product-clips 1000000` multiplies only that many rows and scales the time up.
 """
 
 from __future__ import annotations
@@ -43,20 +42,20 @@ def main() -> None:
         vectors = np.load(path, mmap_mode="r")
         queries = near(centres, given.generations, rng)
         tracks = np.arange(given.clips) // 60
-        nearest(vectors[:BLOCK], queries[:100], 10)  # compiles what is compiled
-        ours, product = [], []
+        nearest(vectors[:BLOCK], queries[:100], 10)  # so that numba compiles before the measurement
+        own, product = [], []
         some = given.product_clips or given.clips
         with Memory() as memory:
             for _ in range(given.rounds):
-                ours.append(timed(lambda: attribute(vectors, queries, tracks)))
+                own.append(timed(lambda: attribute(vectors, queries, tracks)))
                 memory.stop()
                 product.append(timed(lambda: multiply(vectors[:some], queries)))
     print(f"{given.generations:,} generations, {given.clips:,} clips, {given.dim} dimensions")
-    for index, clock in enumerate(("by the clock", "of the processor")):
-        tables, alone = (statistics.median(one[index] for one in times) for times in (ours, product))
+    for index, clock in enumerate(("wall clock", "CPU")):
+        tables, alone = (statistics.median(one[index] for one in times) for times in (own, product))
         alone *= given.clips / some
         print(f"Tables 2 and 3: {tables:.1f} s {clock}; the product alone: {alone:.1f} s; {tables / alone:.2f} x")
-    print(f"memory of the whole process, pages of the mapped file left out: {memory.most / 2**20:.0f} MiB")
+    print(f"memory of the whole process, without pages of the mapped file: {memory.most / 2**20:.0f} MiB")
 
 
 def attribute(vectors: np.ndarray, queries: np.ndarray, tracks: np.ndarray) -> None:
@@ -94,14 +93,14 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def timed(work: Callable[[], None]) -> tuple[float, float]:
-    """Seconds by the clock, and of the processor."""
+    """Wall-clock and CPU seconds."""
     begin, used = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - begin, time.process_time() - used
 
 
 class Memory:
-    """The most memory that is this process's own (RssAnon), in bytes, looked at ten times a second until `stop`."""
+    """The peak anonymous memory (RssAnon) of this process in bytes, sampled ten times per second until `stop`."""
 
     def __init__(self) -> None:
         self.most = 0

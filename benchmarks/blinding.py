@@ -1,12 +1,11 @@
-"""An attacker learns from every byte that 200 listeners get, but for the audio, which side is the more similar one.
+"""Can an attacker infer the more similar side from the bytes that 200 listeners receive, apart from the audio?
 
     python benchmarks/blinding.py [--listeners 200]
 
-The attacker of tests/server/participant/attacker.py on a study whose clips are the nearer in packed size, the more
-similar they
-are. It is tried on what the server sends, on the same with a leak planted in it, and on stimuli that are not filled up
-to one size. Half the listeners are learnt from and the others' trials guessed; the p of guessing so well, or so badly,
-by a coin is exact (binomial, two-sided). Listeners must be a multiple of 20.
+Runs the attacker of tests/server/participant/attacker.py on a study in which more similar clips also have more similar
+file sizes. It is tested on what the server sends, on the same with a planted leak, and on stimuli that are not padded
+to one size. The attacker learns from half of the listeners and guesses the trials of the others; the p-value against
+chance is exact (binomial, two-sided). The number of listeners must be a multiple of 20.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ LEAKS = (
 
 
 def collect_all(folder: Path, listeners: int, *, filled_up: bool) -> list[Evidence]:
-    """Have so many listeners take a study of three trials, and keep everything they get in them."""
+    """Let listeners take a study of three trials, and record everything that they receive in them."""
     study = make_study(folder / "s", prompts=10, listeners=listeners, trials=3, toml='[prescreen]\nkind = "none"\n')
     write_stimuli(study, filled_up=filled_up)
     url = make_url(f"sqlite:///{folder / 'answers.sqlite3'}")
@@ -57,7 +56,7 @@ def collect_all(folder: Path, listeners: int, *, filled_up: bool) -> list[Eviden
     return seen
 
 
-def tell(what: str, seen: list[Evidence]) -> None:
+def print_verdict(what: str, seen: list[Evidence]) -> None:
     verdict = attack(seen)
     print(f"{what}: {verdict.right} of {verdict.trials} right, p = {verdict.chance:.2g}", flush=True)
 
@@ -68,11 +67,11 @@ def main() -> None:
     listeners = parser.parse_args().listeners
     with tempfile.TemporaryDirectory() as folder:
         seen = collect_all(Path(folder), listeners, filled_up=True)
-    tell("as it is sent", seen)
+    print_verdict("as it is sent", seen)
     for leak in LEAKS:
-        tell(f"with a leak planted, {leak}", [plant(one, leak) for one in seen])
+        print_verdict(f"with a leak planted, {leak}", [plant(one, leak) for one in seen])
     with tempfile.TemporaryDirectory() as folder:
-        tell("stimuli not filled up", collect_all(Path(folder), 60, filled_up=False))
+        print_verdict("stimuli without padding", collect_all(Path(folder), 60, filled_up=False))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Do intervals cover the truth when answers share listeners and prompts? Simulated studies with known truth.
 
 A study has the paper's schedule (15 prompts, 90 listeners × 10 trials, 150 answers per bin pair) or the robust one
-(150 prompts, 150 listeners × 6). logit P(agreed) = effect of the bin pair + listener + prompt, the latter normal with
-standard deviations from 0 to 1. The truth is the rate averaged over both. One set of studies has effects 3, 2, 1, 0.5,
-0 and 0, the other none: from it come the false positives of rows and of everything.
+(150 prompts, 150 listeners × 6). logit P(agreed) = effect of the bin pair + listener + prompt; the latter two are
+normal
+with standard deviations from 0 to 1. The truth is the rate averaged over both. One set of studies has effects 3, 2, 1,
+0.5, 0 and 0; the other has none and gives the false positives of rows and of all trials.
 
     python benchmarks/dependence.py --studies 1000
 """
@@ -47,7 +48,7 @@ def simulate(
 
 
 def truths(frame: pd.DataFrame, effects: npt.NDArray[np.float64], sds: tuple[float, float]) -> dict[str, float]:
-    """The true rate of every bin pair, row and everything."""
+    """The true rate of every bin pair, every row and all trials."""
     spread = float(np.hypot(*sds))
     rates = {f"{h}–{w}": marginal_rate(float(e), spread) for (h, w), e in zip(BIN_PAIRS, effects, strict=True)}
     sizes = frame.groupby(["bin_high", "bin_low"]).size()
@@ -62,22 +63,22 @@ def truths(frame: pd.DataFrame, effects: npt.NDArray[np.float64], sds: tuple[flo
 def judge(frame: pd.DataFrame, truth: dict[str, float], checks: bool) -> Iterator[tuple[str, str, bool, bool | None]]:
     """(method, what, whether it covers, whether chance is rejected where chance is the truth)."""
 
-    def say(method: str, label: str, low: float, high: float, p_small: bool) -> tuple[str, str, bool, bool | None]:
+    def result(method: str, label: str, low: float, high: float, p_small: bool) -> tuple[str, str, bool, bool | None]:
         what = "bin pair" if "–" in label else "row" if "total" in label else "all"
         null = abs(truth[label] - 0.5) < 1e-9
         return method, what, low <= truth[label] <= high, p_small if null else None
 
     for cell in dependence_table(frame)["simulated"]:
-        yield say("two-way", cell.label, cell.ci_low, cell.ci_high, cell.p < 0.05)
+        yield result("two-way", cell.label, cell.ci_low, cell.ci_high, cell.p < 0.05)
         pooled = exact_binomial(cell.agreed, cell.n)
-        yield say("pooled", cell.label, pooled.ci_low, pooled.ci_high, pooled.p < 0.05)
+        yield result("pooled", cell.label, pooled.ci_low, pooled.ci_high, pooled.p < 0.05)
     model = fit_mixed(frame, checks=checks)
     for label, pair in model.pairs.items():
-        yield say("mixed, Laplace", label, pair.ci_low, pair.ci_high, not pair.ci_low <= 0.5 <= pair.ci_high)
+        yield result("mixed, Laplace", label, pair.ci_low, pair.ci_high, not pair.ci_low <= 0.5 <= pair.ci_high)
     if not checks:
         return
     for name, (low, high) in two_way_bootstrap(frame, 1000).items():
-        yield say(f"bootstrap, {name}", "all", low, high, not low <= 0.5 <= high)
+        yield result(f"bootstrap, {name}", "all", low, high, not low <= 0.5 <= high)
     spread = float(np.hypot(model.variational.sd_listener or 0, model.variational.sd_prompt or 0))
     for name, check, width, quantile in (
         ("mixed, variational", model.variational, spread, 1.96),
@@ -85,7 +86,7 @@ def judge(frame: pd.DataFrame, truth: dict[str, float], checks: bool) -> Iterato
     ):
         for label, (effect, error) in check.effects.items():
             low, high = (marginal_rate(effect + side * quantile * error, width) for side in (-1, 1))
-            yield say(name, label, low, high, not low <= 0.5 <= high)
+            yield result(name, label, low, high, not low <= 0.5 <= high)
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""Embedding from music files: each backend of ours against loops as papers' notebooks have them, in one run.
+"""Embedding from music files: Rootnote's backends compared with a simple loop as in notebooks, in one run.
 
 Usage: python benchmarks/embedding.py [--models clmr clap] [--minutes 4] [--repeats 3] [--audio FOLDER] [--top 0]
-The loops go file by file: librosa loads and resamples, the network runs eagerly in float32 on one clip at a time
-(CLMR as published; CLAP by transformers' own extractor and HTSAT-tiny). Ours is `embed_corpus`, reading included.
-Weights are random; music is synthesised and coded as mp3 unless a folder is given. Contenders take turns; medians.
-GFLOP/s are of the network alone; below the table, what a large matrix product reached in the same run.
---top N also compares the backends' neighbours: the ten nearest of N clips, against torch in float32.
+The loop goes file by file: librosa loads and resamples, the network runs eagerly in float32 on one clip at a time
+(CLMR as published; CLAP with transformers' extractor and HTSAT-tiny). Rootnote runs `embed_corpus`, including reading.
+Weights are random; music is synthesised and encoded as mp3 unless a folder is given. Contenders take turns; the results
+are medians. GFLOP/s are for the network alone; below the table is the speed of a large matrix product in the same run.
+--top N also compares the backends' neighbours with those of torch in float32: the ten nearest of N clips.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ WINDOW = 59_049
 
 @dataclass(frozen=True)
 class Model:
-    """A model with random weights: its checkpoint, the loop of the notebooks, and the network for counting."""
+    """A model with random weights: its checkpoint, the notebook loop, and the network for counting operations."""
 
     name: str
     checkpoint: Path
@@ -108,7 +108,7 @@ def flop_of(work: Callable[[], Any]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def loop_of_the_notebooks(model: Model, files: list[Path]) -> int:
+def notebook_loop(model: Model, files: list[Path]) -> int:
     """File by file, clip by clip, eagerly."""
     clips = 0
     for file in files:
@@ -127,7 +127,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def matmul_gflops(dtype: torch.dtype) -> float:
-    """What a large product reaches: in float32 the faster of torch's and numpy's."""
+    """The speed of a large matrix product; in float32, the faster of torch's and numpy's."""
     left = torch.rand(2048, 2048).to(dtype)
     works = [lambda: left @ left]
     if dtype == torch.float32:
@@ -153,13 +153,13 @@ def compare(model: Model, music: Path, folder: Path, backends: list[str], repeat
     embedders = {
         backend: load_embedder(model.name, ModelOptions(str(model.checkpoint), None, backend)) for backend in backends
     }
-    loop_of_the_notebooks(model, files[:1])
+    notebook_loop(model, files[:1])
     baseline: list[float] = []
     whole: dict[str, list[float]] = {backend: [] for backend in backends}
     alone: dict[str, list[float]] = {backend: [] for backend in backends}
     for turn in range(repeats):
         began = time.perf_counter()
-        done = loop_of_the_notebooks(model, files)
+        done = notebook_loop(model, files)
         baseline.append(done / (time.perf_counter() - began))
         for backend, embedder in embedders.items():
             alone[backend].append(network_alone(embedder, count))
@@ -175,7 +175,7 @@ def compare(model: Model, music: Path, folder: Path, backends: list[str], repeat
 
 
 def compare_neighbours(model: Model, music: Path, backends: list[str], clips: int) -> None:
-    """Cosine with torch in float32, and how many of the ten nearest clips are the same."""
+    """The lowest cosine with torch in float32, and the share of the ten nearest clips that are the same."""
     table = cut(music, CutSettings(SECONDS, SECONDS / 4, -90.0)).table
     heard = []
     for track in tracks_of(table):
@@ -194,11 +194,13 @@ def compare_neighbours(model: Model, music: Path, backends: list[str], clips: in
         rows = nearest(found[backend], found[backend], 10, exclude=np.arange(len(chosen))).rows
         same = np.mean([len(set(one) & set(other)) / 10 for one, other in zip(rows, true, strict=True)])
         cosine = (found[backend] * found[backends[0]]).sum(axis=1).min()
-        print(f"{model.name}, {len(chosen)} clips: {backend}: least cosine {cosine:.6f}, {same:.2%} of the ten nearest")
+        print(
+            f"{model.name}, {len(chosen)} clips: {backend}: lowest cosine {cosine:.6f}, {same:.2%} of the ten nearest"
+        )
 
 
 def make_music(folder: Path, minutes: float) -> Path:
-    """Synthesised tracks of a minute, as mp3."""
+    """Synthesise tracks of one minute as mp3."""
     import soundfile
 
     tracks = max(1, round(minutes))
@@ -215,10 +217,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--backends", nargs="+", default=list(BACKENDS))
-    parser.add_argument("--audio", type=Path, help="music to use instead of what is synthesised")
+    parser.add_argument("--audio", type=Path, help="music to use instead of synthesised music")
     parser.add_argument("--minutes", type=float, default=4)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--top", type=int, default=0, help="compare neighbours on so many clips")
+    parser.add_argument("--top", type=int, default=0, help="compare neighbours on this many clips")
     options = parser.parse_args()
     print(f"{cores()} cores, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as made:

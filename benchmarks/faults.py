@@ -1,11 +1,12 @@
-"""Faults under load: servers killed, databases stopped, lines cut, and every acknowledged answer looked for.
+"""Faults under load: servers are killed, databases stopped and connections cut; no acknowledged answer may be lost.
 
     python benchmarks/faults.py [--kills 20] [--stops 5] [--cuts 20] [--listeners 40]
 
-The faults of tests/server/faults.py at random moments, in random order, while listeners answer on PostgreSQL: kill -9
-of all processes or of one, `pg_ctl stop` (fast, or immediate as a crash) and a new start, and cuts of the lines
-between listeners and server and between server and database. Afterwards the database is compared with what was
-acknowledged. A listener who is not answered sends again.
+Injects the faults of tests/server/faults.py at random times, in random order, while listeners answer on PostgreSQL:
+kill
+-9 of all processes or of one, `pg_ctl stop` (fast, or immediate like a crash) and a new start, and cuts of the
+connections between listeners and server and between server and database. Afterwards the database is compared with the
+acknowledged answers. A listener who gets no reply sends the request again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Forced replication: a share of a piece is pasted from a corpus; which scores find it, at which rate of false alarms?
+"""Forced replication: part of a piece is pasted from a corpus. Which scores find it, at which false alarm rate?
 
-As MiRA validates its measures (5, 10, 15, 25 and 50 % of a track). A fifth of the tracks are held out of the corpus;
-pieces are excerpts of these, and in half of them a stretch is replaced by one of a corpus track, at another place.
-τ is drawn, as `rootnote analysis replication` draws it, by excerpts of the corpus; found is a piece that is flagged
-with the right track. False alarms are the pieces without a copy that are flagged.
+The method follows MiRA's validation of its measures (5, 10, 15, 25 and 50 % of a track). A fifth of the tracks are held
+out of the corpus. Pieces are excerpts of these, and in half of them a passage is replaced by a passage of a corpus
+track
+from another position. τ is set from excerpts of the corpus, as in `rootnote analysis replication`. A copy is found if
+the piece is flagged with the right track. False alarms are flagged pieces without a copy.
 
     python benchmarks/forced_replication.py MUSIC_DIR [--checkpoint musicnn=FILE] [--pieces 40] [--mp3 64]
 """
@@ -35,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("music", type=Path)
     parser.add_argument("--checkpoint", action="append", default=[])
-    parser.add_argument("--pieces", type=int, default=40, help="of each share")
+    parser.add_argument("--pieces", type=int, default=40, help="number of pieces for each share")
     parser.add_argument("--mp3", type=float, help="encode the pieces at this many kbit/s")
     parser.add_argument("--null", type=int, default=199)
     parser.add_argument("--seed", type=int, default=0)
@@ -76,7 +77,7 @@ def make(
     folder: Path, share: float, number: int, tracks: dict[str, Samples], held: list[str], rng: np.random.Generator,
     mp3: float | None,
 ) -> tuple[Path, str]:  # fmt: skip
-    """Write a piece; give its path and the corpus track that it copies ("" for none)."""
+    """Write a piece; returns its path and the corpus track that it copies ("" for none)."""
     base = tracks[held[rng.integers(len(held))]]
     length = round(SECONDS * RATE)
     begin = rng.integers(0, len(base) - length + 1)

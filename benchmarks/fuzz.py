@@ -1,9 +1,9 @@
-"""Requests that nobody in their right mind sends, many of them, to every route of a server with listeners in it.
+"""Fuzzing: many malformed requests to every route of a server with listeners.
 
     python benchmarks/fuzz.py [--requests 10000]
 
-The requests of tests/server/web/fuzzing.py, drawn by Hypothesis, on SQLite. It stops at the first that makes the server
-fail, show its inside, or come to a state that cannot be.
+Hypothesis generates the requests of tests/server/web/fuzzing.py; the database is SQLite. The run stops at the first
+request that makes the server fail, reveal internals, or reach an impossible state.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=10_000)
     wanted = parser.parse_args().requests
-    rate_limits.TOKEN_BURST = 1e9  # else most were turned away unread
+    rate_limits.TOKEN_BURST = 1e9  # otherwise most requests would be rejected by the rate limit
     with tempfile.TemporaryDirectory() as folder:
         study, clock = make_study(Path(folder) / "study", listeners=12), FakeClock()
         url = make_url(f"sqlite:///{folder}/answers.sqlite3")

@@ -1,9 +1,9 @@
-"""What a corpus ten and a hundred times as large costs: cutting, embedding, the nearest clips; and the memory of each.
+"""The cost of a corpus ten and a hundred times as large: time and memory of cutting, embedding and searching.
 
 Usage: python benchmarks/growth.py [--hours 1 10 100] [--queries 200]
-One track of six minutes is synthesised at 8 kHz and linked ten times an hour, so that the pipeline decodes and
-writes it all; the network is a bare one (energies of 512 parts), so that what is measured is
-everything but the network. Each size runs in a process of its own; memory is the most it ever held (VmHWM).
+One track of six minutes is synthesised at 8 kHz and hard-linked ten times per hour of music, so that the pipeline
+decodes and embeds every copy. The embedder is trivial (energies of 512 segments), so that everything except the network
+is measured. Each size runs in its own process; memory is its peak (VmHWM).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STAGES = ("cut", "embed", "nearest")
 
 
 class Energies:
-    """An embedder that costs next to nothing."""
+    """An embedder with almost no cost."""
 
     name, dim, sample_rate, fits, light, batch_size = "energies", 512, RATE, False, True, 64
 
@@ -60,7 +60,7 @@ def write_track(path: Path) -> None:
 
 
 def run_stage(stage: str, folder: Path, queries: int) -> dict[str, float]:
-    """Seconds and the most memory, of this process alone."""
+    """Seconds and peak memory of this process."""
     music, table, out = folder / "music", folder / "corpus.parquet", folder / "energies.npy"
     began = time.perf_counter()
     if stage == "cut":
@@ -71,7 +71,7 @@ def run_stage(stage: str, folder: Path, queries: int) -> dict[str, float]:
         vectors = np.load(out, mmap_mode="r")
         asked = np.array(vectors[np.random.default_rng(0).choice(1200, queries, replace=False)])
         nearest(vectors[:1200], asked, 50)
-        began = time.perf_counter()  # compiled and ready
+        began = time.perf_counter()  # after compilation
         nearest(vectors, asked, 50)
     seconds = time.perf_counter() - began
     text = Path("/proc/self/status").read_text()

@@ -1,8 +1,8 @@
-"""Do Rootnote's intervals cover the truth? Rehearse a built study over many seeds with known rates, all over HTTP.
+"""Do Rootnote's intervals cover the truth? Rehearses a built study over HTTP with known rates and many seeds.
 
-For each seed: `server rehearse --true-rates`, `server export --rehearsal`, `analysis report`. Counted is in how many
-cells (bin pairs × seeds) the reported 95 % Clopper-Pearson interval covers the true rate. Exact intervals cover at
-least 95 % in expectation; over 240 cells 90 to 99 % is what chance allows.
+For each seed: `server rehearse --true-rates`, `server export --rehearsal`, `analysis report`. The result is the number
+of cells (bin pairs × seeds) whose reported 95 % Clopper-Pearson interval covers the true rate. Exact intervals cover at
+least 95 % in expectation; over 240 cells, 90 to 99 % is within chance.
 
     python benchmarks/interval_coverage.py rootnote-demo --seeds 40
 """
@@ -28,7 +28,7 @@ def rootnote(*words: str) -> str:
 
 
 def rehearse_once(study: Path, seed: int, out: Path) -> dict[str, dict[str, float]]:
-    """Cells by bin pair, as the report states them."""
+    """The report's cells by bin pair."""
     rates = json.dumps(RATES)
     rootnote("server", "rehearse", str(study), "--seed", str(seed), "--true-rates", rates, "--json")
     rootnote("server", "export", str(study), "--rehearsal", "--out", str(out))

@@ -1,14 +1,14 @@
-"""500 listeners at once: gunicorn on PostgreSQL, and oTree doing the same on this machine.
+"""500 listeners at once: Rootnote (gunicorn and PostgreSQL) compared with oTree on the same machine.
 
     python benchmarks/load.py [--listeners 500] [--trials 10] [--otree PYTHON]
 
-Listeners, server and database share the machine's cores. Every listener fetches 3-second FLAC clips as its browser
-would (three a trial, those of the next trial ahead), hears each once in real time, thinks for 3 s on average, and
-answers; all arrive within the first seconds, so each one's first answer is told apart from the later ones. Then the
-database is compared with what was acknowledged.
-`--otree` names the Python of an environment in which oTree 5 or 6 and psycopg2 are installed: its server gets the same
-number of participants who send a page for each trial at the same pace, on the same PostgreSQL. It serves no sound
-there, so it has less to do.
+Listeners, server and database share the machine's cores. Every listener fetches 3-second FLAC clips like a browser
+(three per trial, those of the next trial in advance), plays each once in real time, thinks for 3 s on average, and
+answers. All arrive within the first seconds, so the first answer of each is reported separately. Then the database is
+compared with the acknowledged answers.
+`--otree` is the Python of an environment with oTree 5 or 6 and psycopg2. Its server gets the same number of
+participants, who submit a page for each trial at the same pace, on the same PostgreSQL. It serves no audio, so it has
+less to do.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.server.many_listeners import (
 )
 from tests.server.real_server import RealServer
 
-ARRIVING = 10.0  # seconds over which listeners come
+ARRIVING = 10.0  # seconds within which listeners arrive
 SECONDS, THINKING = 3.0, 3.0
 OTREE_APP = """\
 from otree.api import *
@@ -78,7 +78,7 @@ def show(name: str, seconds: list[float]) -> str:
     if not seconds:
         return f"{name}: none"
     p50, p95, p99, most = (1000 * float(np.percentile(seconds, q)) for q in (50, 95, 99, 100))
-    return f"{name}: n = {len(seconds):,}, median {p50:.0f} ms, p95 {p95:.0f}, p99 {p99:.0f}, most {most:.0f}"
+    return f"{name}: n = {len(seconds):,}, median {p50:.0f} ms, p95 {p95:.0f}, p99 {p99:.0f}, max {most:.0f}"
 
 
 def show_all(booked: Booked) -> None:
@@ -91,7 +91,7 @@ def show_all(booked: Booked) -> None:
 
 
 async def listen(port: int, number: int, hearing: float) -> Booked:
-    """All listeners, arriving over the first seconds."""
+    """Run all listeners, who arrive within the first seconds."""
     booked = Booked()
 
     async def one(index: int) -> None:
@@ -137,7 +137,7 @@ def arrivals(postgres: OwnPostgres, number: int, places: int) -> None:
             server.kill()
     seated = sum(reply.status == 303 for reply in replies)
     full = sum(reply.status == 200 and reply.page.step == "full" for reply in replies)
-    print(f"Rootnote: {number} arrive at once for {places} places: {seated} seated, {full} told so, in {took:.1f} s")
+    print(f"Rootnote: {number} arrive at once for {places} places: {seated} admitted, {full} refused, in {took:.1f} s")
 
 
 # ------------------------------------------------------------------ oTree
@@ -153,7 +153,7 @@ def otree(python: str, postgres: OwnPostgres, number: int, trials: int, pace: fl
         (folder / "settings.py").write_text(OTREE_SETTINGS)
         name = postgres.create("otree").partition("?")[0].rpartition("/")[2]
         environment = {**os.environ, "OTREE_PRODUCTION": "1", "OTREE_REST_KEY": "key"}
-        environment["PATH"] = f"{Path(python).parent}:{os.environ['PATH']}"  # it starts itself once more
+        environment["PATH"] = f"{Path(python).parent}:{os.environ['PATH']}"  # it starts itself again through PATH
         environment.pop("PYTHONPATH", None)
         environment["DATABASE_URL"] = f"postgresql://postgres@/{name}?host={postgres.sockets}"
         program = [python, str(Path(python).parent / "otree")]
@@ -189,7 +189,7 @@ async def _participate(port: int, number: int, trials: int, pace: float) -> tupl
 
 
 async def _otree_links(port: int, number: int) -> list[str]:
-    """Make a session of so many participants by oTree's REST interface; their links."""
+    """Create an oTree session for `number` participants through the REST interface; returns their links."""
     url, headers = f"http://127.0.0.1:{port}", {"otree-rest-key": "key"}
 
     def ask(path: str, body: dict[str, object] | None = None) -> dict[str, object]:
@@ -207,8 +207,8 @@ async def _otree_links(port: int, number: int) -> list[str]:
             break
         except httpx.TransportError:
             await asyncio.sleep(0.5)
-    told = await asyncio.to_thread(ask, f"/api/sessions/{made['code']}")
-    return [f"/InitializeParticipant/{each['code']}" for each in told["participants"]]  # type: ignore[union-attr, attr-defined]
+    session = await asyncio.to_thread(ask, f"/api/sessions/{made['code']}")
+    return [f"/InitializeParticipant/{each['code']}" for each in session["participants"]]  # type: ignore[union-attr, attr-defined]
 
 
 async def _one(port: int, link: str, index: int, number: int, pace: float, booked: Booked) -> None:
@@ -253,7 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--listeners", type=int, default=500)
     parser.add_argument("--trials", type=int, default=10)
-    parser.add_argument("--pace", type=float, default=1.0, help="how long clips sound: 1 is real time")
+    parser.add_argument("--pace", type=float, default=1.0, help="duration of playback: 1 is real time")
     parser.add_argument("--otree", metavar="PYTHON", help="Python of an environment that has oTree")
     parser.add_argument("--only-otree", action="store_true")
     options = parser.parse_args()

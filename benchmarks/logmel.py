@@ -1,4 +1,4 @@
-"""How `logmel` behaves on a folder of music: the bins it gives, and whether an altered clip finds its original.
+"""`logmel` on a folder of music: its bins, and whether an altered clip finds its original.
 
 Usage: python benchmarks/logmel.py AUDIO_DIR [--queries 300] [--timbre 0 0.35 0.7] [--dim 32 48 64]
 Stretch and pitch are a plain phase vocoder; librosa's gave the same rates within 1 %.
@@ -39,7 +39,7 @@ def add_noise(clips: Clips, level_db: float, rng: np.random.Generator) -> Clips:
 
 
 def stretch(clip: Clips, rate: float) -> Clips:
-    """Phase vocoder: `rate` above 1 is faster and shorter; the result keeps its own length."""
+    """Phase vocoder: `rate` above 1 is faster, and the result is shorter."""
     edge = np.pad(clip, WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(edge, WINDOW)[::HOP] * scipy.signal.windows.hann(WINDOW, False)
     spectrum = np.fft.rfft(frames, axis=1)
@@ -59,7 +59,7 @@ def stretch(clip: Clips, rate: float) -> Clips:
 
 
 def shift(clip: Clips, semitones: float) -> Clips:
-    """Transpose by stretching and resampling back to the old length."""
+    """Transpose by stretching and resampling to the original length."""
     slower = stretch(clip, 2 ** (-semitones / 12))
     return np.asarray(scipy.signal.resample(slower, len(clip)), dtype=np.float32)
 
@@ -94,7 +94,7 @@ def read_corpus(audio_dir: Path) -> tuple[Clips, npt.NDArray[np.int64]]:
 
 
 def bins_of(vectors: Vectors, tracks: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Bin centres as in Section 4.1, and how many prompts could make a triplet with clips of other tracks."""
+    """Bin centres as in Section 4.1, and the number of prompts that have triplets with clips of other tracks."""
     rng = np.random.default_rng(0)
     prompts = rng.permutation(len(vectors))[:1000]
     k = min(len(vectors) - 1, max(50, len(vectors) // 500))

@@ -1,9 +1,9 @@
-"""Exact neighbours: ours in both forms, faiss `IndexFlatIP`, and the bare matrix product in float32, in one run.
+"""Exact neighbours: Rootnote in both forms, faiss `IndexFlatIP`, and the plain float32 matrix product, in one run.
 
 Usage: python benchmarks/neighbours.py [--rows 300000 1000000] [--k 10000 50] [--queries 1000] [--repeats 3]
-Rows are clustered unit vectors of 512 dimensions in a memory-mapped file; faiss and the product are given them in
-memory. The product is the faster of torch's and numpy's. Contenders take turns; medians and their ratio to the
-product are printed, and for ours the largest memory above the page cache (RssAnon) over what was there before.
+Rows are clustered unit vectors of 512 dimensions in a memory-mapped file; faiss and the product get them in memory. The
+product is the faster of torch's and numpy's. Contenders take turns. The output has medians and their ratio to the
+product, and for Rootnote the increase of anonymous memory (RssAnon, without the page cache).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 def write_rows(path: Path, count: int) -> None:
-    """Clustered unit vectors with a common direction, as embeddings have."""
+    """Write clustered unit vectors with a common direction, which is typical of embeddings."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((2000, DIM), dtype=np.float32)
     rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, DIM))
@@ -63,7 +63,7 @@ def anonymous_mb() -> float:
 
 
 def peak_of(work: Callable[[], Any]) -> float:
-    """The most memory in MB, above what there was, while `work` runs."""
+    """The peak increase of memory in MB while `work` runs."""
     before, peak, done = anonymous_mb(), 0.0, threading.Event()
 
     def watch() -> None:
@@ -93,8 +93,8 @@ def compare(path: Path, count: int, queries: int, ks: list[int], repeats: int) -
         "product, numpy": lambda: product_of(np.matmul, whole, asked),
     }
     for k in ks:
-        works[f"ours bf16, k={k}"] = lambda k=k: scan(mapped, asked, k, "bf16")
-        works[f"ours fp32, k={k}"] = lambda k=k: scan(mapped, asked, k, "fp32")
+        works[f"Rootnote bf16, k={k}"] = lambda k=k: scan(mapped, asked, k, "bf16")
+        works[f"Rootnote fp32, k={k}"] = lambda k=k: scan(mapped, asked, k, "fp32")
         works[f"faiss, k={k}"] = lambda k=k: index.search(asked, k)
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
@@ -103,7 +103,7 @@ def compare(path: Path, count: int, queries: int, ks: list[int], repeats: int) -
     medians = {name: statistics.median(found) for name, found in times.items()}
     product = min(medians["product, torch"], medians["product, numpy"])
     for name, seconds in medians.items():
-        memory = f"{peak_of(works[name]):,.0f}" if name.startswith("ours") else ""
+        memory = f"{peak_of(works[name]):,.0f}" if name.startswith("Rootnote") else ""
         print(f"| {count:,} | {name} | {seconds:.2f} | {seconds / product:.2f} | {memory} |", flush=True)
 
 
@@ -113,9 +113,9 @@ def main() -> None:
     parser.add_argument("--k", type=int, nargs="+", default=[10_000, 50])
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where the rows are written; default: a temporary folder")
+    parser.add_argument("--folder", type=Path, help="folder for the rows; default: a temporary folder")
     options = parser.parse_args()
-    print(f"{cores()} cores, torch {torch.__version__}, faiss {faiss.__version__}; the form taken: {fastest_form()}")
+    print(f"{cores()} cores, torch {torch.__version__}, faiss {faiss.__version__}; chosen form: {fastest_form()}")
     print("| rows | what | s | of the product | MB |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for count in options.rows:

@@ -1,7 +1,7 @@
-"""How long a report of very many responses takes, and in how much memory.
+"""Time and memory of a report on a very large number of responses.
 
-Two embedders, 20,000 listeners of 50 trials, 1,000 prompts, listeners and prompts that differ, all columns that the
-report looks at; `rootnote analysis report` in a process of its own.
+Two embedders, 20,000 listeners with 50 trials each, 1,000 prompts, random effects of listeners and prompts, and all
+columns that the report uses; `rootnote analysis report` runs in its own process.
 
     python benchmarks/report_scale.py --responses 1000000
 """
@@ -31,7 +31,7 @@ def responses(count: int, seed: int = 1) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     listeners, prompts = max(1, count // TRIALS), 1000
     listener = np.repeat(np.arange(listeners), TRIALS)
-    # 50 different prompts a listener: a random start, then every 7th.
+    # 50 different prompts per listener: a random start, then every 7th.
     prompt = (rng.integers(0, prompts, listeners)[:, None] + 7 * np.arange(TRIALS)).ravel() % prompts
     pair = PAIRS[rng.integers(0, 6, len(listener))]
     centres = np.array([0.0, 0.93, 0.87, 0.80, 0.45])
@@ -78,8 +78,8 @@ def main() -> None:
         seconds = time.monotonic() - began
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     processor = used.ru_utime + used.ru_stime
-    print(f"{len(frame):,} responses as {given.format}: {seconds:.1f} s ({processor:.1f} s of processor), "
-          f"{used.ru_maxrss / 1024:,.0f} MiB at most")  # fmt: skip
+    print(f"{len(frame):,} responses as {given.format}: {seconds:.1f} s ({processor:.1f} s of CPU time), "
+          f"{used.ru_maxrss / 1024:,.0f} MiB peak")  # fmt: skip
 
 
 if __name__ == "__main__":

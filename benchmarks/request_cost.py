@@ -1,11 +1,11 @@
-"""What a request costs: processor time in the server and in PostgreSQL, and how often the two exchange words.
+"""The cost of a request: CPU time in the server and in PostgreSQL, and the number of database round trips.
 
     python benchmarks/request_cost.py [--listeners 60] [--trials 5]
 
-Listeners take a study one after the other by calling the application itself (WSGI, one thread), on a PostgreSQL of
-their own; the web server's own work (reading and writing sockets) is not in it. Processor time is that of this thread,
-so that other programs on the machine lengthen it little; PostgreSQL's is that of its processes. Exchanges are counted
-in libpq's own trace, in a second, untimed pass: BEGIN, COMMIT and looking whether a connection lives are among them.
+Listeners take a study one after another by calling the application directly (WSGI, one thread), with a separate
+PostgreSQL server; the web server's own work (sockets) is not included. CPU time is measured for this thread, so other
+programs on the machine have little influence, and for PostgreSQL's processes. Round trips are counted in libpq's trace,
+in a second, untimed pass; they include BEGIN, COMMIT and checks that the connection is alive.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SECONDS = 3.0
 KINDS = {
     "information": "the information page",
     "consent": "consenting",
-    "begin": "beginning to listen",
+    "begin": "starting to listen",
     "page": "the page of a trial",
     "sound": "a sound",
     "answer": "saving an answer",
@@ -50,7 +50,7 @@ Measure = Callable[[str], Any]
 
 @dataclass
 class Caller:
-    """Calls the application; `around` is entered around each call."""
+    """Calls the application; `around` is a context manager for each call."""
 
     app: Flask
     around: Measure
@@ -63,10 +63,10 @@ class Caller:
             environ = EnvironBuilder(
                 path, method="POST", data=urlencode(fields), content_type="application/x-www-form-urlencoded"
             ).get_environ()
-        told: dict[str, Any] = {}
+        reply: dict[str, Any] = {}
 
         def start(status: str, headers: list[tuple[str, str]], error: Any = None) -> Callable[[bytes], object]:
-            told.update(status=int(status.split()[0]), headers={name.lower(): value for name, value in headers})
+            reply.update(status=int(status.split()[0]), headers={name.lower(): value for name, value in headers})
             return lambda data: None
 
         with self.around(kind):
@@ -74,14 +74,14 @@ class Caller:
             data = b"".join(body)
             if hasattr(body, "close"):
                 body.close()
-        assert told["status"] in (200, 303), (kind, told)
-        return told["headers"], data
+        assert reply["status"] in (200, 303), (kind, reply)
+        return reply["headers"], data
 
     def page(self, kind: str, path: str) -> ParsedPage:
         return read_page(self.ask(kind, path)[1].decode())
 
     def take(self) -> None:
-        """One listener from the information page to the end."""
+        """Take the study as one listener, from the information page to the end."""
         form = self.page("information", "/take").form("/take").fields
         address = self.ask("consent", "/take", {name: str(value) for name, value in form.items()})[0]["location"]
         page, fetched = self.page("", address), set()
@@ -100,7 +100,7 @@ class Caller:
 
 @dataclass
 class Timed:
-    """Processor milliseconds by kind: of this thread, and of PostgreSQL's processes."""
+    """CPU milliseconds by kind of request: of this thread, and of PostgreSQL's processes."""
 
     postgres: psutil.Process
     here: dict[str, list[float]] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class Timed:
 
 @dataclass
 class Counted:
-    """Exchanges with PostgreSQL by kind, by what libpq traced of each connection."""
+    """Round trips to PostgreSQL by kind of request, counted in libpq's trace of each connection."""
 
     trace: Path
     exchanges: dict[str, list[int]] = field(default_factory=dict)
@@ -135,9 +135,9 @@ class Counted:
     def __call__(self, kind: str) -> Iterator[None]:
         before = self.trace.stat().st_size
         yield
-        # libpq buffers what it traces until it flushes, which it does when an exchange is over.
-        told = self.trace.read_bytes()[before:]
-        self.exchanges.setdefault(kind, []).append(told.count(b"ReadyForQuery"))
+        # libpq buffers its trace until it flushes, which it does at the end of a round trip.
+        traced = self.trace.read_bytes()[before:]
+        self.exchanges.setdefault(kind, []).append(traced.count(b"ReadyForQuery"))
 
 
 def make(folder: Path, postgres: OwnPostgres, name: str, listeners: int, trials: int) -> Flask:
@@ -160,7 +160,7 @@ def main() -> None:
         pid = int((Path(postgres.sockets) / "postmaster.pid").read_text().split()[0])
         timed = Timed(psutil.Process(pid))
         warm = Caller(app, Timed(timed.postgres))
-        for _ in range(5):  # statements compiled, templates read, connections open
+        for _ in range(5):  # warm-up: compile statements, load templates, open connections
             warm.take()
         before = timed.database_seconds()
         caller = Caller(app, timed)
@@ -179,10 +179,10 @@ def main() -> None:
             caller.take()
         app.extensions["rootnote"].engine.dispose()
     for kind, what in KINDS.items():
-        took, words = timed.here[kind], np.mean(counted.exchanges[kind])
-        print(f"  {what}: n = {len(took):,}, {np.mean(took):.2f} ms of processor time, {words:.1f} exchanges")
+        took, trips = timed.here[kind], np.mean(counted.exchanges[kind])
+        print(f"  {what}: n = {len(took):,}, {np.mean(took):.2f} ms of CPU time, {trips:.1f} round trips")
     number, spent = sum(map(len, timed.here.values())), sum(map(sum, timed.here.values()))
-    print(f"  PostgreSQL: {database / number:.2f} ms of processor time a request")
+    print(f"  PostgreSQL: {database / number:.2f} ms of CPU time per request")
     print(f"  a listener: {spent / options.listeners:.0f} ms, and {database / options.listeners:.0f} of PostgreSQL's")
 
 

@@ -1,7 +1,7 @@
-"""Robustness from end to end, as a share of the pace that perturbing alone would allow.
+"""Robustness from end to end, compared with perturbing alone.
 
-The peer is the same perturbations by the same processes with nothing embedded or looked for, in the same run. Times are
-by the clock and of the processor (all processes): on a machine that others use, the latter are the ones to compare.
+The baseline is the same perturbations by the same processes without embedding and searching, in the same run. Times are
+wall-clock and CPU times (all processes): on a shared machine, compare the CPU times.
 
     python benchmarks/robustness.py CORPUS.parquet VECTORS.npy [--targets 100] [--rounds 3]
 """
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from analysis.retrieval.corpora import open_corpora
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from analysis.retrieval.robustness.run import RobustnessPlan, run
 from analysis.retrieval.robustness.workers import AT_ONCE, Task, in_order, processes
 from embeddings.threads import cores
@@ -42,13 +42,13 @@ def main() -> None:
         alone.append(perturb_alone(plan))
     levels = sum(len(one.levels) for one in chosen)
     print(f"{given.targets} targets x {levels} levels, {opened.subjects[0].name}, {cores()} cores")
-    for index, clock in enumerate(("by the clock", "of the processor")):
-        ours, peer = (statistics.median(one[index] for one in times) for times in (whole, alone))
-        print(f"end to end {ours:.1f} s {clock}; perturbing alone {peer:.1f} s: {peer / ours:.0%}")
+    for index, clock in enumerate(("wall clock", "CPU")):
+        own, peer = (statistics.median(one[index] for one in times) for times in (whole, alone))
+        print(f"end to end {own:.1f} s {clock}; perturbing alone {peer:.1f} s: {peer / own:.0%}")
 
 
 def now() -> tuple[float, float]:
-    """Seconds by the clock, and of the processor by this process and those that it began and that ended."""
+    """Wall-clock seconds, and CPU seconds of this process and its finished child processes."""
     used = os.times()
     return used.elapsed, used.user + used.system + used.children_user + used.children_system
 
@@ -58,7 +58,7 @@ def since(begin: tuple[float, float]) -> tuple[float, float]:
 
 
 def perturb_alone(plan: RobustnessPlan) -> tuple[float, float]:
-    """The seconds that the processes take for the same clips, decoded beforehand, when nobody embeds them."""
+    """The seconds that the processes take for the same clips, already decoded, without embedding."""
     from analysis.retrieval.targets import pools
     from embeddings.audio.corpus import audio_dir_of
 

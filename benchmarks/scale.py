@@ -1,8 +1,8 @@
-"""What the ways beyond one machine cost before they pay: Ray's start and its pace, Milvus' insertion and search.
+"""The overhead of Ray and Milvus on one machine: start-up and speed of Ray, insertion and search of Milvus.
 
 Usage: python benchmarks/scale.py [--tracks 96] [--rows 50000] [--dim 512] [--only ray|milvus]
-Ray: logmel over synthetic tracks of 200 s, on this machine alone, against `embed_corpus`; the two files must be the
-same. Milvus: the embedded one, in a temporary folder, against `nearest` on the file; the answers must be the same.
+Ray: logmel over synthetic tracks of 200 s, on this machine alone, compared with `embed_corpus`; the two files must be
+equal. Milvus: the embedded store in a temporary folder, compared with `nearest` on the file; the results must be equal.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ Line = tuple[str, str]
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what came of it."""
+    """Seconds, and the result."""
     began = time.perf_counter()
     result = work()
     return time.perf_counter() - began, result
 
 
 def ray_lines(folder: Path, tracks: int) -> list[Line]:
-    """Start-up, and clips/s on one machine and on a cluster of the same machine."""
+    """Start-up time, and clips/s without Ray and with a cluster on the same machine."""
     rng = np.random.default_rng(0)
     (folder / "music").mkdir()
     for track in range(tracks):
@@ -53,7 +53,7 @@ def ray_lines(folder: Path, tracks: int) -> list[Line]:
         soundfile.write(folder / "music" / f"{track:04}.flac", np.sin(noise).astype(np.float32), 22_050)
     corpus = cut(folder / "music")
     clips = corpus.table.num_rows
-    embed.FIT_CLIPS = 256  # a fit is not what is measured
+    embed.FIT_CLIPS = 256  # the fit is not measured
     arguments = corpus.table, corpus.provenance, folder / "music"
     one, many = folder / "one" / "v.npy", folder / "many" / "v.npy"
     alone, _ = timed(lambda: embed_corpus(*arguments, load_embedder("logmel"), one))
@@ -87,7 +87,7 @@ def ray_lines(folder: Path, tracks: int) -> list[Line]:
             lines.append(
                 (
                     f"{what} `embed_on_cluster`, {cores()} workers of one core, {-(-clips // rows)} shards of {rows}",
-                    f"{seconds:.1f} s in all; {seen[1][0] - seen[0][0]:.1f} s to the first shard, "
+                    f"{seconds:.1f} s in total; {seen[1][0] - seen[0][0]:.1f} s to the first shard, "
                     f"then {steady:.0f} clips/s, {steady / rows:.1f} shards/s",
                 )
             )
@@ -105,14 +105,14 @@ def clustered(rows: int, dim: int) -> npt.NDArray[np.float32]:
 
 
 def milvus_lines(folder: Path, rows: int, dim: int) -> list[Line]:
-    """Insertion and search in the embedded store, beside the file."""
+    """Insertion and search in the embedded store, compared with the file."""
     np.save(folder / "v.npy", clustered(rows, dim))
     vectors = np.load(folder / "v.npy", mmap_mode="r")
     store = f"milvus:{folder}/vectors.db"
     provenance = Provenance("vectors", {"embedder": "benchmark"}, {})
     put, _ = timed(lambda: put_vectors(store, vectors, provenance))
     lines = [(f"Milvus (embedded), {rows:,} × {dim} copied", f"{put:.1f} s: {rows / put:,.0f} rows/s")]
-    nearest(vectors, vectors[:1], 10)  # what is compiled at the first call is compiled
+    nearest(vectors, vectors[:1], 10)  # so that numba compiles before the measurement
     for count, k in ((1, 10), (1, 1000), (1, 10_000), (100, 10)):
         queries = np.array(vectors[:: max(1, rows // count)][:count])
         stored, found = timed(lambda q=queries, k=k: nearest_in(store, provenance, vectors, q, k))  # type: ignore[misc]
@@ -121,7 +121,7 @@ def milvus_lines(folder: Path, rows: int, dim: int) -> list[Line]:
         lines.append(
             (
                 f"{count} quer{'y' if count == 1 else 'ies'}, k = {k:,}: opened, searched and scored again",
-                f"{stored:.2f} s; from the file {read:.2f} s; {'the same' if same else 'NOT the same'} answer",
+                f"{stored:.2f} s; from the file {read:.2f} s; {'the same' if same else 'NOT the same'} result",
             )
         )
     return lines

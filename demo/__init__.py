@@ -1,1 +1,1 @@
-"""The whole main job, offline, on a small synthetic corpus and simulated listeners."""
+"""A complete study, offline, with a small synthetic corpus and simulated listeners."""

@@ -46,7 +46,7 @@ choose which of two is more like the third. At the end there are a few questions
 
 @dataclass
 class DemoStages:
-    """Runs the stages one after the other, prints their titles and records their times."""
+    """Runs the stages one after another, prints their titles and records their times."""
 
     environment: Mapping[str, str]
     times: dict[str, float] = field(default_factory=dict)
@@ -60,10 +60,10 @@ class DemoStages:
         click.secho(f"   done in {self.times[title]:.1f} s", dim=True)
 
     def run(self, *words: str) -> None:
-        """Run one Rootnote command, shown as a person would type it.
+        """Run one Rootnote command and print it as a user would type it.
 
         Raises:
-            RootnoteError: where it fails; its output was shown.
+            RootnoteError: if it fails; its output was shown.
         """
         shown = shlex.join(["rootnote", *words])
         click.secho(f"   $ {shown}", fg="cyan")
@@ -84,7 +84,7 @@ class DemoStages:
 )
 @click.option("--listeners", default=90, show_default=True, type=click.IntRange(1, 90), help="Simulated listeners.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="For music, design and listeners.")
-@click.option("--keep-serving", is_flag=True, help="Afterwards serve the study, so that you can take it in a browser.")
+@click.option("--keep-serving", is_flag=True, help="Serve the study afterwards, so that you can take it in a browser.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="For --keep-serving.")
 def cli(folder: Path, listeners: int, seed: int, keep_serving: bool, port: int) -> None:
     """Run a complete study offline, from synthetic music to the report.
@@ -118,7 +118,7 @@ def claim(folder: Path, seed: int) -> None:
     """Mark the folder as the demo's, or check that it is.
 
     Raises:
-        ConfigError: where it contains something else, or a demo with another seed.
+        ConfigError: if it contains something else, or a demo with another seed.
     """
 
     mark = folder / MARK

@@ -1,11 +1,11 @@
 """A small corpus of synthetic music with graded similarity.
 
-A family is a piece: its progression, melody, metre, tempo, drums and instruments. A version is a sub-family of
-it: as written, transposed and at another tempo, or with other instruments. A performance is one Track: the notes of its
-version with a player's own timing, touch, ornaments, balance and room. So two tracks are another performance
-of the same version, another version of the same piece, or unrelated.
-Conventions: pitches are MIDI numbers, times seconds, places of notes beats. Everything is drawn from (seed, family,
-version, performance), so a track is the same however many there are.
+A family is a piece: its progression, melody, metre, tempo, drums and instruments. A version of a piece is as written,
+transposed and at another tempo, or with other instruments. A performance is one track: the notes of its version with
+its own timing, touch, ornaments, balance and room. So two tracks are performances of the same version, different
+versions of the same piece, or unrelated.
+Conventions: pitches are MIDI numbers, times are seconds, positions of notes are beats. Random numbers depend only on
+(seed, family, version, performance), so a track is the same whatever the number of tracks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENSEMBLES = ("The Synthetic Quintet", "Orchestra of Sines", "Noise Burst Trio", 
 
 @dataclass(frozen=True)
 class Take:
-    """One track: which performance of which version of which piece, and its file."""
+    """One track: its piece, version and performance, and its file."""
 
     seed: int
     family: int
@@ -44,12 +44,12 @@ class Take:
 
 
 def synthesise(folder: Path, seed: int, tracks: int = 144, seconds: float = 30.0) -> list[Path]:
-    """Write `tracks` pieces of music of `seconds` each as FLAC into `folder`, with a metadata.csv; the files.
+    """Write `tracks` tracks of `seconds` each as FLAC into `folder`, with a metadata.csv; returns the files.
 
-    A file that exists is kept, so that a second call costs nothing.
+    Existing files are kept, so a second call costs nothing.
 
     Raises:
-        ValueError: unless there is at least one track and one second.
+        ValueError: if `tracks` or `seconds` is below 1.
     """
     if tracks < 1 or seconds < 1:
         raise ValueError("a corpus needs at least one track of one second")
@@ -70,7 +70,7 @@ def synthesise(folder: Path, seed: int, tracks: int = 144, seconds: float = 30.0
 
 
 def plan(folder: Path, seed: int, tracks: int, seconds: float) -> Iterator[Take]:
-    """The takes of a corpus: families in turn, so that any number of tracks has as many families as it can."""
+    """The takes of a corpus, families in turn, so that any number of tracks has as many families as possible."""
     for number in range(tracks):
         family, nth = number % len(PIECES), number // len(PIECES)
         version, performance = nth % VERSIONS, nth // VERSIONS
@@ -80,7 +80,7 @@ def plan(folder: Path, seed: int, tracks: int, seconds: float) -> Iterator[Take]
 
 
 def write_take(take: Take) -> None:
-    """Perform a take and write it, 16-bit FLAC."""
+    """Perform a take and write it as 16-bit FLAC."""
     sound = perform(take)
     with replacing(take.path) as temporary:
         soundfile.write(temporary, sound, RATE, subtype="PCM_16", format="FLAC")
@@ -106,7 +106,7 @@ def perform(take: Take) -> Sound:
     hand = np.random.default_rng([take.seed, take.family, take.version, take.performance])
     notes = list(compose(piece, take, hand))
     samples = round(take.seconds * RATE)
-    # No two performances keep quite the same tempo or are tuned quite alike.
+    # Performances differ slightly in tempo and tuning.
     stretch = 1 + hand.normal(0, 0.002)
     tuning = hand.normal(0, 0.04)
     sound = render([replace(n, onset=n.onset * stretch, pitch=n.pitch + tuning) for n in notes], samples)
@@ -126,7 +126,7 @@ def arrange(piece: DemoPiece, version: int) -> DemoPiece:
 
 
 def compose(piece: DemoPiece, take: Take, hand: np.random.Generator) -> Iterator[Note]:
-    """The notes of a take: chords, bass and melody. The melody is the family's, its ornaments the performer's."""
+    """The notes of a take: chords, bass and melody. The melody depends on the family, its ornaments on the take."""
     beat = 60 / piece.tempo
     bar = beat * piece.beats
     melody = _melody(piece, np.random.default_rng([take.seed, take.family]))
@@ -157,7 +157,7 @@ def _pitch(piece: DemoPiece, degree: int) -> int:
 
 
 def _melody(piece: DemoPiece, rng: np.random.Generator) -> list[list[Event]]:
-    """Eight bars: a motif of two, answered and varied, that walks by steps and rests on notes of the chord."""
+    """Eight bars: a motif of two bars, answered and varied, that moves in steps and rests on notes of the chord."""
     motif = [_phrase(piece, rng) for _ in range(3)]
     order = (0, 1, 0, 2, 0, 1, 2, 2)
     bars = []
@@ -211,7 +211,7 @@ def _bass(piece: DemoPiece, root: int) -> Iterator[Event]:
 
 
 def render_drums(piece: DemoPiece, take: Take, hand: np.random.Generator, stretch: float, samples: int) -> Sound:
-    """The drum track; the kit is tuned by the version, its level is the performer's."""
+    """The drum track; the tuning of the kit depends on the version, its level on the performance."""
     mix = np.zeros(samples)
     kit = {name: sound_drum(name, np.random.default_rng([take.seed, take.family, take.version])) for name in DRUM_NAMES}
     level = 0.5 * 10 ** (hand.normal(0, 1.5) / 20)

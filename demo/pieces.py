@@ -1,7 +1,7 @@
-"""The demo's pieces: twelve families, each with what makes its versions and performances one piece.
+"""The demo's pieces: twelve families, each with the properties that its versions and performances share.
 
-Conventions: pitches are MIDI numbers, tempo is beats a minute, chords are degrees of the scale (0 is the tonic),
-one a bar; a drum pattern is one bar of equal steps: 'x' loud, 'o' soft, '.' rest.
+Conventions: pitches are MIDI numbers, tempo is in beats per minute, chords are degrees of the scale (0 is the tonic),
+one per bar; a drum pattern is one bar of equal steps: 'x' loud, 'o' soft, '.' rest.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DRUMS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class DemoPiece:
-    """A family: what makes its versions and performances one piece."""
+    """A family: the properties that all versions and performances of a piece share."""
 
     title: str
     genre: str
@@ -41,7 +41,7 @@ class DemoPiece:
     drums: str
     comp: str  # how chords are played: "block", "arpeggio", "offbeat", "sustain", "pulse"
     beats: int = 4
-    density: float = 0.6  # how many of the melody's steps are notes
+    density: float = 0.6  # share of the melody's steps that are notes
 
 
 # fmt: off

@@ -1,4 +1,4 @@
-"""The demo's sounds: notes by additive and frequency-modulation synthesis, drums from noise, a small room.
+"""The demo's sounds: notes by additive and frequency-modulation synthesis, drums from noise, and a small room.
 
 Conventions: sounds are float64 mono, shape [samples] at `RATE`; pitches are MIDI numbers, times seconds.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 RATE = 22050
-RELEASE = 0.06  # seconds a note rings on after its end
+RELEASE = 0.06  # seconds for which a note sounds after its end
 DRUM_NAMES = ("kick", "snare", "hat", "rim")
 Sound = npt.NDArray[np.float64]
 
@@ -40,7 +40,7 @@ FM_VOICES: dict[str, tuple[float, float, float, float]] = {
 
 @dataclass(frozen=True)
 class Note:
-    """One sounding note; `level` is linear."""
+    """One note; `level` is linear amplitude."""
 
     onset: float
     seconds: float
@@ -50,7 +50,7 @@ class Note:
 
 
 def render(notes: list[Note], samples: int) -> Sound:
-    """Mix notes; each distinct note is made once."""
+    """Mix notes; each distinct note is synthesised once."""
     mix = np.zeros(samples)
     made: dict[tuple[str, float, int], Sound] = {}
     for note in notes:
@@ -65,7 +65,7 @@ def render(notes: list[Note], samples: int) -> Sound:
 
 
 def sound_note(voice: str, pitch: float, samples: int) -> Sound:
-    """One note of a voice, additive or by frequency modulation."""
+    """One note of a voice, by additive or frequency-modulation synthesis."""
     time = np.arange(samples) / RATE
     frequency = 440.0 * 2 ** ((pitch - 69) / 12)
     end = np.clip((samples / RATE - time) / RELEASE, 0.0, 1.0)
@@ -103,7 +103,7 @@ def sound_drum(name: str, rng: np.random.Generator) -> Sound:
 
 
 def add_room(sound: Sound, hand: np.random.Generator) -> Sound:
-    """The sound in a small room of the performance's own: a decaying noise tail."""
+    """Add a small random room to the sound: a decaying noise tail."""
     length = round(0.5 * RATE)
     tail = hand.normal(0, 1, length) * np.exp(-np.arange(length) / RATE / hand.uniform(0.06, 0.14))
     tail *= hand.uniform(0.10, 0.22) / np.sqrt(np.sum(tail**2))

@@ -88,7 +88,9 @@ def cut_command(
 
 @cli.command("embed")
 @click.option("--corpus", "corpus", required=True, type=FILE, help="The table of clips that `cut` wrote.")
-@click.option("--embedder", "name", required=True, help=f"One of: {', '.join(EMBEDDERS)}.")
+@click.option(
+    "--embedder", "name", required=True, help=f"One of: {', '.join(EMBEDDERS)}, or one of an installed package."
+)
 @click.option(
     "--checkpoint", help="The model's weights, for models that need them: a file (for clap also a Hugging Face id)."
 )
@@ -167,7 +169,7 @@ def embed_command(
 @cli.command("fetch")
 @click.argument("name", required=False)
 @click.option("--to", type=FOLDER, help="The folder to store it in; default: the cache (ROOTNOTE_CACHE).")
-@click.option("--list", "listing", is_flag=True, help="List what can be fetched, with licences and sizes.")
+@click.option("--list", "listing", is_flag=True, help="List the checkpoints, with licences and sizes.")
 @_AS_JSON
 def fetch_command(name: str | None, to: Path | None, listing: bool, as_json: bool) -> None:
     """Fetch a published checkpoint from its official address.
@@ -207,9 +209,9 @@ def fetch_command(name: str | None, to: Path | None, listing: bool, as_json: boo
     "thresholds",
     multiple=True,
     type=click.FloatRange(0, 1, min_open=True),
-    help="Cosine from which clips count as near-identical: one for all --vectors, or one for each. Default: 0.98.",
+    help="Lowest cosine of near-identical clips: one for all --vectors, or one for each. Default: 0.98.",
 )
-@click.option("--any", "match_any", is_flag=True, help="Agreement of one of the --vectors is enough; default: of all.")
+@click.option("--any", "match_any", is_flag=True, help="One of the --vectors must reach the threshold; default: all.")
 @click.option("--across-tracks", is_flag=True, help="Leave out groups within one track, such as repeating loops.")
 @click.option("--audio", type=FOLDER, help="The folder of music, if it has moved since `cut`.")
 @click.option("--out", type=FILE, help="The file of groups to write (.csv or .json).")
@@ -240,7 +242,7 @@ def duplicates_command(
     read = found.read_likenesses(vectors, thresholds or (0.98,), provenance)
     with showing("Hashing clips", "clips") as progress:
         hashes = content_hashes(table, audio or audio_dir_of(table), progress=progress)
-    with showing("Comparing clips (per mille)") as progress:
+    with showing("Comparing clips (thousandths)") as progress:
         groups = found.find_duplicates(
             table,
             hashes,
@@ -265,7 +267,7 @@ def duplicates_command(
 @click.argument("audio", type=FILE)
 @click.option("--corpus", "corpus", required=True, type=FILE, help="The table of clips that `cut` wrote.")
 @click.option("--vectors", "path", required=True, type=FILE, help="The vectors that `embed` wrote for it.")
-@click.option("--checkpoint", help="The weights that the vectors were made with, if they are not in the cache.")
+@click.option("--checkpoint", help="Weights the vectors were made with, if they are not in the cache.")
 @click.option(
     "--windows",
     type=click.Choice(["first", "mean"]),
@@ -279,7 +281,9 @@ def duplicates_command(
     help="From the start of one clip of AUDIO to the start of the next; default: the clip length.",
 )
 @click.option("--approximate", is_flag=True, help="Use a FAISS index; it is built once and stored with the vectors.")
-@click.option("--store", help="Search in a Milvus store, such as milvus:http://localhost:19530; with the same result.")
+@click.option(
+    "--store", help="Search in a Milvus store, such as milvus:http://localhost:19530. The result is the same."
+)
 @_AS_JSON
 def search_command(
     audio: Path,
@@ -306,7 +310,7 @@ def search_command(
     from embeddings.vectors import read_projection, read_vectors
 
     if approximate and store:
-        raise click.UsageError("--approximate and --store exclude each other.")
+        raise click.UsageError("give either --approximate or --store, not both.")
     table, corpus_provenance = read_corpus(corpus)
     vectors, provenance = read_vectors(path)
     options = ModelOptions(checkpoint, windows, backend)

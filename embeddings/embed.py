@@ -1,6 +1,6 @@
-"""Embedding: the clips of a corpus become a file of vectors, and no finished batch is ever lost.
+"""Embedding: turn the clips of a corpus into a file of vectors, without ever losing a finished batch.
 
-Several threads decode and resample, one queue a track, read in row order; the caller's thread runs the embedder on
+Several threads decode and resample, one queue per track, read in row order; the caller's thread runs the embedder on
 whole batches. Queues are bounded, so memory does not grow with the corpus or the length of a track.
 Finished rows are appended to `NAME.<run>.part`, where <run> stands for everything that shapes the file: corpus,
 model, backend, versions, type. An interrupted run continues after its last whole batch. Because its batches are cut at
@@ -59,8 +59,8 @@ def embed_corpus(
     """Write `out` (.npy, `[clips, dim]`), its .json and, where something was fitted, its .fitted.npz.
 
     Raises:
-        RootnoteError: where a file of the corpus is gone, changed or cannot be decoded, a value is not finite or
-            the disk is full; what was finished is kept, and the next call continues from there.
+        RootnoteError: if a file of the corpus is missing, changed or cannot be decoded, a value is not finite or
+            the disk is full. Finished rows are kept, and the next call continues from there.
     """
     if out.suffix != ".npy":
         raise ConfigError(f"{out} must end in .npy.")
@@ -137,7 +137,7 @@ def fit_projection(
 
 @dataclass(frozen=True)
 class EmbeddingRun:
-    """The files of one run that writes `out`, named after everything that shapes it."""
+    """The files of one run that writes `out`; their names contain a hash of everything that shapes it."""
 
     out: Path
     name: str
@@ -168,12 +168,12 @@ class EmbeddingRun:
 
     @property
     def fitted(self) -> Path:
-        """What was fitted."""
+        """The fitted projection."""
         return self._file("fitted.part.npz")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes away from the same files."""
+        """Lock the files against other processes."""
         self.out.parent.mkdir(parents=True, exist_ok=True)
         with self.part.open("ab") as handle:
             try:
@@ -213,7 +213,7 @@ class RowSource:
     """Rows appended to a .npy file that states its final shape from the start; its size says how many there are.
 
     Raises:
-        RootnoteError: where the disk cannot hold the rest.
+        RootnoteError: if the disk has too little space for the rest.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int], dtype: Dtype, batch: int) -> None:
@@ -249,7 +249,7 @@ class RowSource:
             self._path.unlink(missing_ok=True)
 
     def append(self, rows: npt.NDArray[Any]) -> None:
-        """Write rows after those that are there."""
+        """Append rows."""
         data = memoryview(np.ascontiguousarray(rows, dtype=self._dtype).tobytes())
         try:
             while data:
@@ -314,7 +314,7 @@ _Item = Samples | Exception | None  # None: the track's end
 
 @dataclass(frozen=True)
 class _Decoders:
-    """Threads that decode tracks, each into a queue of its own, which are read in order."""
+    """Threads that decode tracks, each into its own queue; the queues are read in order."""
 
     audio_dir: Path
     sample_rate: int
@@ -366,7 +366,7 @@ def _put(to: queue.Queue[_Item], item: _Item, stop: threading.Event) -> bool:
 
 
 def _fit_sample(table: pa.Table) -> Sequence[TrackClips]:
-    """All tracks, or where they have more than `FIT_CLIPS` clips a random choice of tracks, in order."""
+    """All tracks, or a random choice of tracks if they have more than `FIT_CLIPS` clips, in order."""
     if table.num_rows <= FIT_CLIPS:
         return list(tracks_of(table))
     begins = np.flatnonzero(np.diff(table["track"].to_numpy(), prepend=-1))

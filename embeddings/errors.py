@@ -2,12 +2,12 @@
 
 RootnoteError
  ├── ConfigError              study.toml, an option or the environment has a wrong value
- ├── DataError                the input (music, vectors, a table) is not what the work needs
+ ├── DataError                the input (music, vectors, a table) does not fit
  │    └── AudioError          an audio file cannot be decoded
  ├── ArtefactError            a file that Rootnote made is missing, damaged or of another kind
- │    └── StaleArtefactError  ... was made from other inputs or settings than those of now
- ├── CheckpointError          a model's published weights are missing, damaged or not the right ones
- ├── ResourceError            the machine or a service falls short: disk, lock, device, network
+ │    └── StaleArtefactError  ... was made from other inputs or settings than the current ones
+ ├── CheckpointError          a model's published weights are missing, damaged or the wrong ones
+ ├── ResourceError            the machine or a service is not available: disk, lock, device, network
  │    └── MissingPackageError a Python package of an optional extra is not installed
  ├── MarketplaceError         a marketplace refused or did not answer (server.recruiting.marketplaces.base)
  └── OverBudgetError          a payment would exceed the budget (server.payments.ledger)
@@ -29,7 +29,7 @@ class ConfigError(RootnoteError):
 
 
 class DataError(RootnoteError):
-    """The input (music, vectors, a table) is not what the work needs."""
+    """The input (music, vectors, a table) does not fit."""
 
 
 class AudioError(DataError):
@@ -45,15 +45,15 @@ class ArtefactError(RootnoteError):
 
 
 class StaleArtefactError(ArtefactError):
-    """A file that Rootnote made does not belong to the present inputs and settings."""
+    """A file that Rootnote made was made from other inputs or settings than the current ones."""
 
 
 class CheckpointError(RootnoteError):
-    """A model's published weights are missing, damaged or not the right ones."""
+    """A model's published weights are missing, damaged or the wrong ones."""
 
 
 class ResourceError(RootnoteError):
-    """The machine or a service falls short: no disk space, a lock held by another process, no GPU, no network."""
+    """The machine or a service is not available: no disk space, a lock of another process, no GPU, no network."""
 
 
 class MissingPackageError(ResourceError):

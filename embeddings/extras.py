@@ -22,7 +22,7 @@ def missing_package(what: str, error: ModuleNotFoundError) -> MissingPackageErro
 
 
 def extra_of(package: str) -> str | None:
-    """The extra of Rootnote that installs a package, the smallest where several do; `None`: no extra does."""
+    """The extra of Rootnote that installs a package (the smallest, if several do), or `None`."""
     wanted = _ON_PYPI.get(package, package).replace("_", "-").lower()
     found: dict[str, int] = {}
     try:

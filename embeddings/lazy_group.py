@@ -1,4 +1,4 @@
-"""Command groups whose commands are imported when called, so that help and usage errors come at once."""
+"""Command groups whose commands are imported when called, so that help and usage errors appear immediately."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:
-    """What was probably meant, as click writes it for options."""
+    """A suggestion for a mistyped name, worded as click does for options."""
     import difflib
 
     close = [repr(one) for one in difflib.get_close_matches(name, list(known))]

@@ -18,7 +18,7 @@ def showing(what: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
 
 
 class Pace:
-    """How fast work goes; what an earlier run had done does not count."""
+    """The speed of the work in this run; work done by an earlier run does not count."""
 
     def __init__(self) -> None:
         self._first: tuple[float, int, int] | None = None

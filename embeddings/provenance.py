@@ -2,8 +2,8 @@
 
 Every artefact has a provenance: its kind, the settings that shaped it and the fingerprints of its inputs. The
 artefact's own fingerprint is the SHA-256 of these three, so a changed setting or input makes everything downstream
-stale, and a stale artefact is refused by name. Files are written under a temporary name in the same folder and
-renamed, so no file is ever half-written.
+stale. A stale artefact is refused with an error that names it. Files are written under a temporary name in the same
+folder and renamed, so no file is ever half-written.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KEY = b"rootnote"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What an artefact is, the settings that shaped it and its inputs (role -> fingerprint)."""
+    """The kind of an artefact, the settings that shaped it and its inputs (role -> fingerprint)."""
 
     kind: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def write_json(path: Path, content: Mapping[str, Any], provenance: Provenance) -
 
 
 def read_json(path: Path, kind: str, made_by: str) -> tuple[dict[str, Any], Provenance]:
-    """Read what `write_json` wrote. `made_by` is the command to name if the file is missing or damaged."""
+    """Read a file written by `write_json`. `made_by` is the command to suggest if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:
 
 
 def read_table(path: Path, kind: str, made_by: str) -> tuple[pa.Table, Provenance]:
-    """Read what `write_table` wrote. `made_by` is the command to name if the file is missing or damaged."""
+    """Read a file written by `write_table`. `made_by` is the command to suggest if it is missing or damaged."""
     try:
         table = pq.ParquetFile(path).read()
     except FileNotFoundError:

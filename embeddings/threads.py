@@ -1,4 +1,4 @@
-"""Threads: how many there may be, results in order, and linear algebra on one thread."""
+"""Threads: the number of cores, results in order, and linear algebra on one thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 def cores() -> int:
-    """How many processor cores this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""Vectors on disk: what `rootnote embeddings embed` writes, and the projection that was fitted for them."""
+"""Vectors on disk, as written by `rootnote embeddings embed`, and the projection fitted for them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def vectors_provenance(embedder: Embedder, corpus: Provenance) -> Provenance:
 
 
 def read_vectors(path: Path, made_by: str = MADE_BY) -> tuple[Vectors, Provenance]:
-    """Open what `embed.embed_corpus` wrote, memory-mapped: float32, or float16 if that was requested.
+    """Open vectors written by `embed.embed_corpus`, memory-mapped: float32, or float16 if that was requested.
 
     Raises:
-        ArtefactError: where a file is missing or damaged, or the two do not belong together.
+        ArtefactError: if a file is missing or damaged, or the two do not belong together.
     """
     content, provenance = read_json(path.with_suffix(".json"), "vectors", made_by)
     try:

@@ -1,4 +1,4 @@
-"""Alembic's environment: migrates over the connection that `server.db.database` hands in."""
+"""Alembic's environment: migrates over the connection that `server.db.database` passes."""
 
 from alembic import context
 

@@ -40,7 +40,7 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
 
     Example: rootnote study init my-study --audio ~/Music
     """
-    from embeddings.models.registry import EMBEDDERS
+    from embeddings.models.registry import embedder_names
     from embeddings.provenance import replacing
     from study.config import load_study
 
@@ -61,7 +61,7 @@ def init(folder: Path, audio: Path, name: str | None, languages: str) -> None:
         text = source.read_text(encoding="utf-8")
         if file == "study.toml":
             text = text.replace('languages = ["en"]', f"languages = {json.dumps(offered)}")
-            text = text.replace("{name}", _toml(name)).replace("{embedders}", ", ".join(EMBEDDERS))
+            text = text.replace("{name}", _toml(name)).replace("{embedders}", ", ".join(embedder_names()))
             text = text.replace("{audio}", _toml(_shown(audio, folder)))
         with replacing(folder / file) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -5,8 +5,9 @@ what it publishes and how it describes them, the board packet its descriptions, 
 it checks the values.
 
 To add a column of `responses`, add an entry to RESPONSE_COLUMNS. It must say how the column is published. The value
-comes from `source`: a field of PlannedTrial, a field of the server's model Response, or a function in
-`server.export.responses.COMPUTED`.
+comes from `source`: a field of PlannedTrial, a field of the server's model Response, or a function of the response
+such as those in `server.export.computed`. An installed package adds its own columns, which come last, through an
+entry point of the group "rootnote.response_columns".
 
 Conventions: dictionaries are in the order of the files. Nothing here imports a heavy library.
 """
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from study.design.bin_pairs import BINS
+from study.registry import Registry
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -122,16 +124,21 @@ class ResponseColumn(TableColumn):
     """A column of `responses`.
 
     Attributes:
-        source: where the export finds the value: the planned trial, the stored response, or a function of the export.
+        source: where the export finds the value: "trial" (the planned trial), "response" (the stored response), or
+            the "module:function" that computes it from a `server.export.computed.ResponseContext`.
         analysis: whether the analysis needs the column, uses it if present, or ignores it.
         check: the values that the analysis accepts; a blank is accepted where the column is not needed.
     """
 
-    source: Literal["trial", "response", "computed"]
+    source: str
     analysis: Literal["needed", "used", "ignored"]
     publish: ResponsePublish
     check: Check = TEXT
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.publish, ResponsePublish):
+            raise TypeError(f"nothing says how the column is published: publish is {self.publish!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,119 +176,141 @@ def _telemetry(type_: ArrowType, meaning: str, publish: ResponsePublish, unit: s
     return ResponseColumn(type_, meaning, source="response", analysis="ignored", publish=publish, unit=unit)
 
 
-RESPONSE_COLUMNS: dict[str, ResponseColumn] = {
-    "study": ResponseColumn("string", "Name of the study", source="computed", analysis="used", publish=AS_IS),
-    "embedder": _trial("string", "Similarity measure that chose the clips", AS_IS, "needed"),
-    "assignment": ResponseColumn(
-        "string", "One run by one listener", source="computed", analysis="used", publish=Renamed("assignment")
-    ),
-    "listener": ResponseColumn(
-        "string", "Listener, by a random pseudonym", source="computed", analysis="needed", publish=Renamed("listener")
-    ),
-    "trial": ResponseColumn(
-        "string", "Trial, as list-position", source="computed", analysis="used", publish=Renamed("trial")
-    ),
-    "position": ResponseColumn(
-        "int64", "Position of the trial in the run, from 1", source="response", analysis="used", publish=AS_IS
-    ),
-    "kind": _trial(
-        "string",
-        "Kind of trial: only scored trials enter the tables; in a catch trial one of the clips is X itself",
-        AS_IS,
-        check=OneOf(("scored", "catch", "repeat")),
-    ),
-    "prompt": _trial("int64", "Clip X", Renamed("clip"), "needed"),
-    "bin_high": _trial(
-        "int64", "Bin of the more similar clip: 1 is the most similar, 4 random", AS_IS, "needed", OneOf(BINS)
-    ),
-    "bin_low": _trial("int64", "Bin of the less similar clip", AS_IS, "needed", OneOf(BINS)),
-    "clip_high": _trial("int64", "Clip of bin_high", Renamed("clip")),
-    "clip_low": _trial("int64", "Clip of bin_low", Renamed("clip")),
-    "similarity_high": _trial(
-        "double", "Similarity of clip_high to the prompt", AS_IS, check=Number(-1, 1), unit="cosine"
-    ),
-    "similarity_low": _trial(
-        "double", "Similarity of clip_low to the prompt", AS_IS, check=Number(-1, 1), unit="cosine"
-    ),
-    "high_side": _trial("string", "Side on which clip_high was played", AS_IS, check=SIDE),
-    "choice": ResponseColumn(
-        "string",
-        "Side that the listener chose as more like X",
-        source="response",
-        analysis="used",
-        publish=AS_IS,
-        check=SIDE,
-    ),
-    "agreed": ResponseColumn(
-        "int8",
-        "Whether the listener chose clip_high (1) or not (0)",
-        source="computed",
-        analysis="needed",
-        publish=AS_IS,
-        check=YES_OR_NO,
-    ),
-    "response_ms": ResponseColumn(
-        "int64",
-        "Time from showing the page to the answer",
-        source="response",
-        analysis="used",
-        publish=CoarseTime(step_ms=100, longest_ms=300_000),
-        check=COUNT,
-        unit="ms",
-    ),
-    **{
-        f"plays_{clip.lower()}": ResponseColumn(
-            "int64",
-            f"Number of times that {clip} was heard to its end",
+_COMPUTED = "server.export.computed"
+RESPONSE_COLUMNS: Registry[ResponseColumn] = Registry(
+    "rootnote.response_columns",
+    {
+        "study": ResponseColumn(
+            "string", "Name of the study", source=f"{_COMPUTED}:study_name", analysis="used", publish=AS_IS
+        ),
+        "embedder": _trial("string", "Similarity measure that chose the clips", AS_IS, "needed"),
+        "assignment": ResponseColumn(
+            "string",
+            "One run by one listener",
+            source=f"{_COMPUTED}:assignment",
+            analysis="used",
+            publish=Renamed("assignment"),
+        ),
+        "listener": ResponseColumn(
+            "string",
+            "Listener, by a random pseudonym",
+            source=f"{_COMPUTED}:listener",
+            analysis="needed",
+            publish=Renamed("listener"),
+        ),
+        "trial": ResponseColumn(
+            "string",
+            "Trial, as list-position",
+            source=f"{_COMPUTED}:trial_name",
+            analysis="used",
+            publish=Renamed("trial"),
+        ),
+        "position": ResponseColumn(
+            "int64", "Position of the trial in the run, from 1", source="response", analysis="used", publish=AS_IS
+        ),
+        "kind": _trial(
+            "string",
+            "Kind of trial: only scored trials enter the tables; in a catch trial one of the clips is X itself",
+            AS_IS,
+            check=OneOf(("scored", "catch", "repeat")),
+        ),
+        "prompt": _trial("int64", "Clip X", Renamed("clip"), "needed"),
+        "bin_high": _trial(
+            "int64", "Bin of the more similar clip: 1 is the most similar, 4 random", AS_IS, "needed", OneOf(BINS)
+        ),
+        "bin_low": _trial("int64", "Bin of the less similar clip", AS_IS, "needed", OneOf(BINS)),
+        "clip_high": _trial("int64", "Clip of bin_high", Renamed("clip")),
+        "clip_low": _trial("int64", "Clip of bin_low", Renamed("clip")),
+        "similarity_high": _trial(
+            "double", "Similarity of clip_high to the prompt", AS_IS, check=Number(-1, 1), unit="cosine"
+        ),
+        "similarity_low": _trial(
+            "double", "Similarity of clip_low to the prompt", AS_IS, check=Number(-1, 1), unit="cosine"
+        ),
+        "high_side": _trial("string", "Side on which clip_high was played", AS_IS, check=SIDE),
+        "choice": ResponseColumn(
+            "string",
+            "Side that the listener chose as more like X",
             source="response",
             analysis="used",
-            publish=_PLAYS,
+            publish=AS_IS,
+            check=SIDE,
+        ),
+        "agreed": ResponseColumn(
+            "int8",
+            "Whether the listener chose clip_high (1) or not (0)",
+            source=f"{_COMPUTED}:agreed",
+            analysis="needed",
+            publish=AS_IS,
+            check=YES_OR_NO,
+        ),
+        "response_ms": ResponseColumn(
+            "int64",
+            "Time from showing the page to the answer",
+            source="response",
+            analysis="used",
+            publish=CoarseTime(step_ms=100, longest_ms=300_000),
             check=COUNT,
-        )
-        for clip in "XAB"
+            unit="ms",
+        ),
+        **{
+            f"plays_{clip.lower()}": ResponseColumn(
+                "int64",
+                f"Number of times that {clip} was heard to its end",
+                source="response",
+                analysis="used",
+                publish=_PLAYS,
+                check=COUNT,
+            )
+            for clip in "XAB"
+        },
+        "passed_prescreen": ResponseColumn(
+            "int8",
+            "Whether the listener passed the listening check (1) or not (0)",
+            source=f"{_COMPUTED}:passed_prescreen",
+            analysis="used",
+            publish=AS_IS,
+            check=YES_OR_NO,
+        ),
+        "completed": ResponseColumn(
+            "int8",
+            "Whether the listener finished the study (1) or not (0)",
+            source=f"{_COMPUTED}:completed",
+            analysis="used",
+            publish=AS_IS,
+            check=YES_OR_NO,
+        ),
+        "answered_at": ResponseColumn(
+            "string",
+            "Time of the answer, in UTC (ISO 8601)",
+            source=f"{_COMPUTED}:answered_at",
+            analysis="used",
+            publish=_TIME,
+        ),
+        # The public contract ends here; what follows is telemetry, blank where the browser did not report it.
+        **{
+            f"seconds_{clip.lower()}": _telemetry("double", f"Seconds of {clip} that were played", _TELEMETRY, "s")
+            for clip in "XAB"
+        },
+        "play_order": _telemetry("string", "Order in which the clips were started, such as XABX", _TELEMETRY),
+        "focus_losses": _telemetry("int64", "Number of times that the page was left or hidden", _TELEMETRY),
+        "sample_rate": _telemetry("int64", "Sample rate of the sound output", _PER_LISTENER, "Hz"),
+        "output_latency_ms": _telemetry(
+            "double", "Delay of the sound output, as the browser estimates it", _TELEMETRY, "ms"
+        ),
+        "agent_class": _telemetry(
+            "string", "Family and size of the browser, such as firefox-desktop; not its full description", _PER_LISTENER
+        ),
+        "confidence": ResponseColumn(
+            "int64",
+            "How sure the listener was, from 1 to 5 (certain), where the study asks for it",
+            source="response",
+            analysis="used",
+            publish=AS_IS,
+            check=Number(1, 5),
+        ),
     },
-    "passed_prescreen": ResponseColumn(
-        "int8",
-        "Whether the listener passed the listening check (1) or not (0)",
-        source="computed",
-        analysis="used",
-        publish=AS_IS,
-        check=YES_OR_NO,
-    ),
-    "completed": ResponseColumn(
-        "int8",
-        "Whether the listener finished the study (1) or not (0)",
-        source="computed",
-        analysis="used",
-        publish=AS_IS,
-        check=YES_OR_NO,
-    ),
-    "answered_at": ResponseColumn(
-        "string", "Time of the answer, in UTC (ISO 8601)", source="computed", analysis="used", publish=_TIME
-    ),
-    # The public contract ends here; what follows is telemetry, blank if the browser did not report it.
-    **{
-        f"seconds_{clip.lower()}": _telemetry("double", f"Seconds of {clip} that were played", _TELEMETRY, "s")
-        for clip in "XAB"
-    },
-    "play_order": _telemetry("string", "Order in which the clips were started, such as XABX", _TELEMETRY),
-    "focus_losses": _telemetry("int64", "Number of times that the page was left or hidden", _TELEMETRY),
-    "sample_rate": _telemetry("int64", "Sample rate of the sound output", _PER_LISTENER, "Hz"),
-    "output_latency_ms": _telemetry(
-        "double", "Delay of the sound output, as the browser estimates it", _TELEMETRY, "ms"
-    ),
-    "agent_class": _telemetry(
-        "string", "Family and size of the browser, such as firefox-desktop; not its full description", _PER_LISTENER
-    ),
-    "confidence": ResponseColumn(
-        "int64",
-        "How sure the listener was, from 1 to 5 (certain), where the study asks for it",
-        source="response",
-        analysis="used",
-        publish=AS_IS,
-        check=Number(1, 5),
-    ),
-}
+)
 
 _RUN_TIME = Withheld("times and durations could identify a listener")
 LISTENER_COLUMNS: dict[str, ListenerColumn] = {

@@ -6,7 +6,6 @@ brings the model of its own section (docs/decisions/0011-marketplace-settings.md
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -14,13 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from embeddings.errors import RootnoteError
 from study.config_sections import ConfigSection
+from study.registry import Registry
 
 # recruiter.kind -> "module:class"; to add a marketplace, write its file and add its line here.
-MARKETPLACES = {
-    "link": "server.recruiting.marketplaces.link:LinkMarketplace",
-    "mturk": "server.recruiting.marketplaces.mturk:MTurkMarketplace",
-    "prolific": "server.recruiting.marketplaces.prolific:ProlificMarketplace",
-}
+MARKETPLACES: Registry[Any] = Registry(
+    "rootnote.marketplaces",
+    {
+        "link": "server.recruiting.marketplaces.link:LinkMarketplace",
+        "mturk": "server.recruiting.marketplaces.mturk:MTurkMarketplace",
+        "prolific": "server.recruiting.marketplaces.prolific:ProlificMarketplace",
+    },
+)
 
 
 def load_marketplace(kind: str) -> Any:
@@ -31,8 +34,7 @@ def load_marketplace(kind: str) -> Any:
     """
     if kind not in MARKETPLACES:
         raise RootnoteError(f"there is no marketplace '{kind}'; choose one of {', '.join(MARKETPLACES)}.")
-    module, _, name = MARKETPLACES[kind].partition(":")
-    return getattr(importlib.import_module(module), name)
+    return MARKETPLACES[kind]
 
 
 class SectionError(ValueError):

@@ -1,6 +1,6 @@
 """Figures that compare results with the paper's: rates of Table 1, spreads of Table 2, shares of Table 3.
 
-Conventions: the paper's results are hollow and in the text's colour, own results filled and coloured; rates in %.
+Conventions: the paper's results are hollow and in the text's colour, your results filled and coloured; rates in %.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from analysis.presentation.tables import write_interval
 from analysis.presentation.versions import versions
 from analysis.responses.simulated import SIMULATED_NOTICE
 from analysis.retrieval.robustness.figure import draw
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from study.design.bin_pairs import BIN_PAIRS
 
 

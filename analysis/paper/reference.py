@@ -1,8 +1,8 @@
 """The paper's findings and your own: Table 1, the shapes of Figure 1, Tables 2 and 3.
 
-Own results are read from the output of the commands: `table1.json` of `report`, `robustness.json`, `attribution.json`.
+Your results are read from the output of the commands: `table1.json` of `report`, `robustness.json`, `attribution.json`.
 The paper prints Figure 1 without numbers; `reference/paper_figure1.csv` has what its text says about each curve: the
-levels over which an embedder consistently returned the target.
+levels at which an embedder consistently returned the target.
 Conventions: rates in [0, 1]; steps of Table 3 count from the centre of bin 1, 0.02 each.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.retrieval.attribution.tables import paper_table2, paper_table3
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from analysis.statistics.agreement import Table1, paper_counts, tabulate
 from embeddings.errors import RootnoteError
 
@@ -106,7 +106,8 @@ def _table1(content: Mapping[str, Any]) -> Table1:
 
 def _cells(content: Mapping[str, Any]) -> pd.DataFrame:
     frame = pd.DataFrame(content["cells"])
-    frame = frame[[PERTURBATIONS[name].in_paper for name in frame["perturbation"]]]
+    paper = {name for name, one in PERTURBATIONS.items() if one.in_paper}
+    frame = frame[frame["perturbation"].isin(paper)]
     if frame.empty:
         raise RootnoteError("robustness.json has none of the paper's perturbations; run robustness with --paper.")
     return frame.reset_index(drop=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from analysis.power.designs import AlternativeDesign
 
 SEARCH_STEPS = 14  # about how many numbers of listeners a search tries
-MOST_ANSWERS = 20_000_000_000  # answers that are simulated at most
+MOST_ANSWERS = 20_000_000_000  # the most answers that are simulated
 TESTS = ("exact", "holm", "two_way")  # fields of PairPower
 SHARE = click.FloatRange(0, 1, max_open=True)
 
@@ -56,7 +56,7 @@ def _option(name: str, default: Any, kind: Any, help_: str, **more: Any) -> Call
     help="True agreement without lapses: 0.7 for all pairs, 1-2=0.6 for one; repeatable.  [default: 0.6]",
 )
 @_option("--listeners", None, click.IntRange(1, 5000), "Listeners per embedder (default: as scheduled).")
-@_option("--target", 0.8, click.FloatRange(0, 1, True, True), "Power wanted in every bin pair.")
+@_option("--target", 0.8, click.FloatRange(0, 1, True, True), "Target power in every bin pair.")
 @_option("--test", "holm", click.Choice(TESTS), "The test that must reach the target.")
 @_option("--listener-sd", 0.5, click.FloatRange(0, 5), "Standard deviation between listeners (logit scale).")
 @_option("--prompt-sd", 0.5, click.FloatRange(0, 5), "Standard deviation between prompts (logit scale).")

@@ -18,13 +18,13 @@ from study.design.triplets import wanted_prompts
 from study.trial_plan import read_plan
 
 DEFAULT_RATE = 0.6
-# A stage of work: its name and how many steps it has; the function that is returned counts steps done.
+# A stage of work: takes its name and number of steps, returns a function that counts the steps done.
 ShowProgress = Callable[[str, int], Callable[[int], None]]
 
 
 @dataclass(frozen=True)
 class PlannedLayout:
-    """The layout that is simulated, and a sentence on where it comes from where that is not the built schedule."""
+    """The simulated layout, and a sentence on its source unless that is the built schedule."""
 
     layout: Layout
     note: str = ""
@@ -51,7 +51,7 @@ def parse_effects(texts: Sequence[str]) -> tuple[float, ...]:
     for text in sorted(texts, key=lambda text: "=" in text):
         pair, _, number = text.rpartition("=")
         if not re.fullmatch(r"0?\.\d+", number) or not 0 < float(number) < 1:
-            raise RootnoteError(f"--effect {text[:40]}: give a rate between 0 and 1, as 0.6 or 1-2=0.6.")
+            raise RootnoteError(f"--effect {text[:40]}: give a rate between 0 and 1, such as 0.6 or 1-2=0.6.")
         if pair and pair not in rates:
             raise RootnoteError(f"--effect {text[:40]}: there is no bin pair '{pair}'; they are {', '.join(rates)}.")
         rates.update({pair: float(number)} if pair else dict.fromkeys(rates, float(number)))

@@ -1,13 +1,13 @@
 """Power of a schedule, by simulating studies of listeners and prompts that differ.
 
-A listener i answers a prompt j in bin pair k in agreement with probability lapse / 2 + (1 - lapse) · logistic(β_k +
-u_i + v_j), where u and v are normal with the given standard deviations on the logit scale. β_k is set so that the mean
-over listeners and prompts, lapses apart, is the rate that is asked about: with both deviations and the lapses at 0 the
-answers are binomial with that rate.
+The answer of listener i to prompt j in bin pair k agrees with probability lapse / 2 + (1 - lapse) · logistic(β_k + u_i
++ v_j), where u and v are normal with the given standard deviations on the logit scale. β_k is set so that the mean over
+listeners and prompts, without lapses, is the assumed rate: with both deviations and the lapses at 0, the answers are
+binomial with that rate.
 Three tests are simulated: the exact two-sided binomial test of each bin pair, the same after Holm's correction over
 the pairs, and a two-way test that lets answers of one listener and answers on one prompt resemble each other (variance
-clustered on both: Cameron, Gelbach and Miller 2011, Journal of Business & Economic Statistics 29; t with the smaller
-number of clusters less one as degrees of freedom; it rejects nothing that the exact test does not).
+clustered on both: Cameron, Gelbach and Miller 2011, Journal of Business & Economic Statistics 29; the degrees of
+freedom of t are the smaller number of clusters minus one; it rejects only if the exact test does).
 Conventions: rates, powers and widths lie in [0, 1]; pairs are in the order of study.design.bin_pairs.BIN_PAIRS.
 """
 
@@ -41,7 +41,7 @@ Tick = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Layout:
-    """Who hears what: listener, prompt and pair (from 0) of each scored trial of one embedder, int64 [trials]."""
+    """Listener, prompt and bin pair (from 0) of each scored trial of one embedder, int64 [trials]."""
 
     listener: Ints
     prompt: Ints
@@ -56,7 +56,7 @@ class Layout:
         return len(np.unique(self.prompt))
 
     def resized(self, listeners: int) -> Layout:
-        """The same lists for another number of listeners: the first so many, or all again from the first."""
+        """The same lists for another number of listeners: the first lists, or all of them repeated from the first."""
         rounds, rest = divmod(listeners, self.listeners)
         parts = [(self.listener < self.listeners, number) for number in range(rounds)] + [
             (self.listener < rest, rounds)
@@ -70,10 +70,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What is assumed of listeners.
+    """Assumptions about listeners.
 
-    `rates`: the true agreement of each pair, lapses apart; `excluded`: the share of listeners whom the rules leave out
-    after they have finished.
+    `rates`: the true agreement of each pair, without lapses; `excluded`: the share of finished listeners that the
+    exclusion rules drop.
     """
 
     rates: tuple[float, ...]
@@ -111,7 +111,7 @@ class Power:
     pairs: tuple[PairPower, ...]
 
     def least(self, test: str) -> float:
-        """The power of the pair that has least."""
+        """The lowest power of any pair."""
         return float(min(getattr(pair, test) for pair in self.pairs))
 
 
@@ -128,7 +128,7 @@ def layout_of_design(design: DesignConfig, prompts: int, seed: int) -> Layout:
     """The layout that the design would have with that many prompts.
 
     Raises:
-        ConfigError: where a listener would meet more trials than there are prompts.
+        ConfigError: if a listener would get more trials than there are prompts.
     """
     if design.scored_trials > prompts:
         raise ConfigError(
@@ -149,11 +149,11 @@ def logit_means(rates: Sequence[float], sd: float) -> Floats:
     """β such that logistic(β + sd · Z), Z standard normal, has the given means; same length as `rates`.
 
     Raises:
-        ValueError: where a rate does not lie between 0 and 1.
+        ValueError: if a rate is not between 0 and 1.
     """
     wanted = np.asarray(rates, np.float64)
     if not ((wanted > 0) & (wanted < 1)).all():
-        raise ValueError("rates lie between 0 and 1")
+        raise ValueError("rates must be between 0 and 1")
     nodes, weights = np.polynomial.hermite_e.hermegauss(99)
     weights = weights / weights.sum()
     low, high = np.full(len(wanted), -60.0), np.full(len(wanted), 60.0)
@@ -171,10 +171,10 @@ def _logistic(x: Floats) -> Floats:
 def simulate(
     layout: Layout, assumed: Assumptions, seed: int, simulations: int = 10_000, tick: Tick = lambda done: None
 ) -> Power:
-    """Simulate that many studies and count how often each test rejects chance at 5 %.
+    """Simulate studies and count how often each test rejects chance at 5 %.
 
     Args:
-        tick: called with how many studies more are done.
+        tick: called with the number of newly simulated studies.
     """
     rng = np.random.default_rng([seed, 7])
     trials = _by_pair(layout)
@@ -202,7 +202,7 @@ def simulate(
 
 @dataclass(frozen=True)
 class _PairTrials:
-    """The trials of one pair, by listener; where each listener begins; an order by prompt; where each prompt begins."""
+    """The trials of one pair sorted by listener, with the start of each listener; their order by prompt, likewise."""
 
     listener: Ints
     prompt: Ints
@@ -248,7 +248,7 @@ def _simulate_block(
         if not len(own.listener):
             continue
         chance = np.tanh(0.5 * (np.float32(beta[index]) + listeners[:, own.listener] + prompts[:, own.prompt]))
-        # tanh is in -1..1: half of it is what a perceived difference adds to chance
+        # tanh is in -1..1: half of it is added to chance
         agreed = rng.random(chance.shape, np.float32) < 0.5 + 0.5 * (1 - assumed.lapse) * chance
         present = np.ones((1, len(own.listener)), np.bool_) if there is None else there[:, own.listener]
         agreed &= present
@@ -303,11 +303,11 @@ def _two_way(
     by_listener = spread(slice(None), own.listener_starts)
     by_prompt = spread(own.prompt_order, own.prompt_starts)
     alone = n * rate * (1 - rate) * n / np.maximum(n - 1, 1)
-    # Nobody meets a prompt twice, so what listeners and prompts share is each answer alone.
+    # No listener gets a prompt twice, so a listener and a prompt have one answer in common.
     variance = np.maximum(by_listener + by_prompt - alone, np.maximum(by_listener, by_prompt)) / np.maximum(n, 1) ** 2
     reach = t.ppf(1 - ALPHA / 2, own.degrees) * np.sqrt(variance)
     flat = variance <= 0
-    # Never readier than the exact test, nor narrower than its interval: dependence only takes away.
+    # It never rejects where the exact test does not, and its interval is never narrower: dependence costs information.
     rejects = (p_exact < ALPHA) & (flat | (np.abs(rate - CHANCE) > reach))
     width = np.minimum(rate + reach, 1.0) - np.maximum(rate - reach, 0.0)
     return rejects, np.maximum(width, width_exact)
@@ -322,7 +322,7 @@ def listeners_for(
     simulations: int = SEARCH_SIMULATIONS,
     tick: Tick = lambda done: None,
 ) -> int | None:
-    """The fewest listeners with whom every pair has the target power; None where no number up to 30,000 trials has it.
+    """The fewest listeners for which every pair has the target power; None if no number up to 30,000 trials has it.
 
     Fewer listeners get the first lists of the schedule, more listeners start again from the first list. The precision
     depends on the number of simulated studies.

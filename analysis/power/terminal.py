@@ -59,7 +59,9 @@ def show(
     console.print(Text(_describe_target(study, result["target"], design, result["screening_loss"])))
     if len(alternatives) > 1:
         console.print(_alternatives_table(alternatives))
-        console.print(Text("At equal cost, with pay in proportion to trials. " + _compare_alternatives(alternatives)))
+        console.print(
+            Text("Both designs cost the same, with pay in proportion to trials. " + _compare_alternatives(alternatives))
+        )
 
 
 def _describe_assumptions(assumed: Assumptions) -> str:

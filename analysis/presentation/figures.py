@@ -1,8 +1,8 @@
 """Figures: drawings of bins and agreement, as SVG text that is the same for the same input.
 
-Conventions: colours are distinguishable for colour-blind readers and never the only sign; what is drawn in
-ink is `currentColor`, so that a figure inlined in a page takes the page's light or dark text colour; no date,
-no external reference, ids prefixed so that several figures can share a page.
+Conventions: colours are distinguishable for colour-blind readers and never the only distinction; lines and text are
+drawn in `currentColor`, so that a figure inlined in a page takes the page's light or dark text colour; there is no date
+and no external reference; ids have a prefix, so that several figures can share a page.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from analysis.statistics.psychometric import Curve
 from analysis.statistics.two_way import Dependence
 from study.design.bin_pairs import BIN_PAIRS, BINS
 
-# A first run on a machine would otherwise say that it builds a cache of fonts.
+# Otherwise matplotlib prints a message about its font cache on the first run on a machine.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
-# Okabe and Ito's colours, bin 1 to bin 4; each stands out on white and on near-black.
+# Okabe and Ito's colours, bin 1 to bin 4; each has enough contrast on white and on near-black.
 BIN_COLOURS = {1: "#0072B2", 2: "#009E73", 3: "#E69F00", 4: "#CC79A7"}
 # A placeholder that is replaced by currentColor.
 INK = "#010203"
@@ -51,7 +51,7 @@ def styled(text_as: str = "none") -> Iterator[None]:
 
 
 def as_svg(figure: Figure, prefix: str, label: str, ink: str = "currentColor") -> str:
-    """A figure as SVG to be inlined in a page; `label` says in words what it shows."""
+    """A figure as SVG to be inlined in a page; `label` is its text alternative."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
@@ -110,7 +110,7 @@ def _fill_histogram(axes: Axes, bins: Bins, font: float = 10) -> None:
 
 
 def _range(bins: Bins) -> tuple[float, float]:
-    """From the lowest to the highest thing worth showing."""
+    """The range of the axis: the histogram's bars and the bins."""
     ends = [bins.mu - 3.5 * bins.sigma, bins.mu + 3.5 * bins.sigma]
     for number in BINS:
         ends += [bins.centres[number] - 2 * bins.half_width, bins.centres[number] + 2 * bins.half_width]

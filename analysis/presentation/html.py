@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 
 from analysis.presentation.formatting import clock, correlation, cosine, count, share_percent, three_digits
 from analysis.presentation.tables import (
@@ -22,10 +23,14 @@ from analysis.presentation.tables import (
 
 
 @cache
-def environment() -> Environment:
-    """The templates with their filters; whatever is inserted is escaped unless it is `Markup`."""
+def environment(*folders: Path) -> Environment:
+    """The templates with their filters; whatever is inserted is escaped unless it is `Markup`.
+
+    Args:
+        folders: further folders of templates; none replaces a template of this package.
+    """
     made = Environment(
-        loader=PackageLoader("analysis"),
+        loader=ChoiceLoader([PackageLoader("analysis"), FileSystemLoader(folders)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -52,10 +57,13 @@ def environment() -> Environment:
     return made
 
 
-def render(template: str, values: Mapping[str, Any]) -> str:
-    """The text that `template` makes of `values`.
+def render(template: str, values: Mapping[str, Any], folders: Sequence[Path] = ()) -> str:
+    """Render `template` with `values`.
+
+    Args:
+        folders: further folders of templates.
 
     Raises:
-        jinja2.UndefinedError: if the template needs a value that is not there.
+        jinja2.UndefinedError: if the template needs a value that is missing.
     """
-    return environment().get_template(template).render(values)
+    return environment(*folders).get_template(template).render(values)

@@ -1,8 +1,8 @@
-r"""LaTeX: Table 1 as a `table` environment that compiles whatever embedders are called.
+r"""LaTeX: Table 1 as a `table` environment that compiles whatever the names of embedders are.
 
-pdfLaTeX stops at a character that its fonts lack, so nothing but ASCII leaves here: what has a command is written by
-it (\'e, $\beta$, \textemdash), and of any other character the number stands in the PDF (U+97F3), the character itself
-where XeLaTeX or LuaLaTeX compile.
+pdfLaTeX stops at a character that its fonts lack, so the output is ASCII. A character that has a command is written
+with it (\'e, $\beta$, \textemdash). For any other character, the PDF shows its number (U+97F3) under pdfLaTeX, and the
+character itself under XeLaTeX or LuaLaTeX.
 Conventions: the file needs \usepackage{booktabs}; the layout is the paper's.
 """
 
@@ -79,13 +79,13 @@ def _rate(cell: Cell) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX in ASCII that shows it as it is, without line breaks."""
+    """The text as LaTeX in ASCII, escaped and without line breaks."""
     words = unicodedata.normalize("NFC", one_line(text)).split(" ")
     return " ".join(map(_word, words))
 
 
 def _word(word: str) -> str:
-    """A word; one that is longer than a column may be broken anywhere in it."""
+    """A word; if it is longer than a column, it may be broken at any character."""
     commands = [_command(character) for character in word]
     return (r"\allowbreak{}" if len(word) > _LONG else "").join(commands)
 
@@ -103,7 +103,7 @@ def _command(character: str) -> str:
     return rf"\rootnotechar{{{ord(character)}}}{{{ord(character):04X}}}"
 
 
-# Accents that TeX's own encoding (OT1) can make; others, such as the ogonek, it cannot.
+# Accents that TeX's default encoding (OT1) has; it lacks others, such as the ogonek.
 _ACCENTS = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
     "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0323": "d", "\u0327": "c", "\u0331": "b",
@@ -118,7 +118,7 @@ _GREEK = {
     "·": "cdot",
 }  # fmt: skip
 _COMMANDS = {
-    # What TeX takes for itself, and what it joins with its like: --, '', ``, ?`.
+    # Special characters of TeX, and those that form ligatures: --, '', ``, ?`.
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "[": r"{[}", "]": r"{]}", "-": "{-}", "'": "{'}", "`": r"{\char96}",

@@ -1,9 +1,9 @@
 """Tables: Table 1 as CSV, JSON, Markdown and on a terminal (as LaTeX: analysis.presentation.latex).
 
 Conventions: the paper's layout has a row per more similar bin (1 to 3) and a column per less similar bin
-(2 to 4) and a total; a percentage has one decimal, rounded half up from the whole counts; p in words has
-three decimals or, below 0.001, a power of ten; stars say what is significant after Holm's correction.
-CSV and JSON carry full precision; a cell without responses is blank or null.
+(2 to 4) and a total; a percentage has one decimal, rounded half up from the counts; p as text has three
+decimals or, below 0.001, a power of ten; stars mark what is significant after Holm's correction.
+CSV and JSON have full precision; a cell without responses is blank or null.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COLUMNS = BINS[1:]
 
 
 def percent(cell: Cell) -> str:
-    """The rate in per cent with one decimal, rounded half up; a dash where there are no responses."""
+    """The rate in per cent with one decimal, rounded half up; a dash if there are no responses."""
     if not cell.n:
         return ABSENT
     tenths = (2000 * cell.agreed + cell.n) // (2 * cell.n)
@@ -93,13 +93,13 @@ def write_newcombe(row: ContrastRow) -> str:
 
 
 def sidedness(tables: Table1) -> str:
-    """Which test the p-values are of, in words."""
+    """Whether the p-values are one- or two-sided, in words."""
     one_sided = any(table.overall.test and table.overall.test.alternative != "two-sided" for table in tables.values())
     return "one-sided, for more agreement than chance" if one_sided else "two-sided"
 
 
 def as_data(tables: Table1) -> dict[str, Any]:
-    """Plain data, as `table1.json` holds it."""
+    """Plain data, as in `table1.json`."""
     return {
         name: {
             "pairs": {f"{high}-{low}": _pair_data(table.pairs[high, low]) for high, low in BIN_PAIRS},
@@ -130,7 +130,7 @@ def _pair_data(cell: Cell) -> dict[str, Any]:
 
 
 def to_json(tables: Table1, rehearsed: bool = False) -> str:
-    """As `table1.json`; where listeners are simulated each embedder's table says so."""
+    """The content of `table1.json`; if listeners are simulated, each embedder's table says so."""
     data = as_data(tables)
     if rehearsed:
         data = {name: {"rehearsed": True, **own} for name, own in data.items()}
@@ -143,7 +143,7 @@ _CSV_COLUMNS = (
 
 
 def to_csv(tables: Table1) -> str:
-    """A row per embedder and bin pair, a row per total, whose bin_low is "total", and one of all, "all"-"total"."""
+    """A row per embedder and bin pair, a row per total (bin_low is "total"), and a row for all trials ("all")."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["embedder", "bin_high", "bin_low", *_CSV_COLUMNS])
@@ -180,7 +180,7 @@ def to_markdown(tables: Table1, bins: Mapping[str, Bins] | None = None, rehearse
 
 
 def _markdown(text: str) -> str:
-    """Text that Markdown, and HTML within it, shows as it is."""
+    """The text, escaped for Markdown and the HTML within it."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", one_line(escaped))
 
@@ -224,7 +224,7 @@ def _markdown_tests(table: EmbedderTable) -> list[str]:
 
 
 def rows_of(table: EmbedderTable) -> list[tuple[str, Cell]]:
-    """What is tested, in reading order: the bin pairs, the rows, everything."""
+    """All tested cells in reading order: the bin pairs, the rows, all trials."""
     pairs = [(f"{high}–{low}", table.pairs[high, low]) for high, low in BIN_PAIRS]
     return [*pairs, *((f"{high}, total", table.totals[high]) for high in ROWS), ("all", table.overall)]
 

@@ -9,6 +9,6 @@ from embeddings.version import VERSION
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Rootnote, Python, and the packages that every analysis uses with those named."""
+    """The versions of Rootnote, Python, the packages that every analysis uses, and the packages named."""
     names = ("numpy", "pandas", "scipy", "matplotlib", *packages)
     return {"Rootnote": VERSION, "Python": platform.python_version()} | {name: version(name) for name in names}

@@ -111,7 +111,7 @@ def _contrasts(tables: Table1, name: str, other: ComparedStudy) -> tuple[Contras
         same = next((known for known in other.tables if known.casefold() == embedder.casefold()), None)
         if same is None:
             continue
-        # Numbered, so that the order is kept whatever the names are.
+        # Numbered, so that the order does not depend on the names.
         rows = [
             (label, high, low, one.pairs[high, low].agreed, one.pairs[high, low].n)
             for label, one in ((f"0 {embedder}", table), (f"1 {embedder}", other.tables[same]))

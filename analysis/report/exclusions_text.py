@@ -19,7 +19,7 @@ def describe_exclusions(responses: Responses) -> str:
         return f"{read} None had to be excluded."
     steps = [
         f"{count(item.rows, 'response')}"
-        + (f", and with them {count(item.listeners, 'listener')}" if item.listeners else "")
+        + (f", including all responses of {count(item.listeners, 'listener')}" if item.listeners else "")
         + f" ({item.reason})"
         for item in excluded
     ]

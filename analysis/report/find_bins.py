@@ -24,10 +24,10 @@ class FoundBins:
 def find_bins(read: Responses, study: Path | None, files: Sequence[Path]) -> FoundBins:
     """The bins in `files`, of the study, or else in build/ next to the responses.
 
-    Bins that were asked for must fit the responses; bins that were only found are left out with a note if they do not.
+    Requested bins must fit the responses; bins that were only found are left out with a note if they do not fit.
 
     Raises:
-        RootnoteError: if bins that were asked for are of an embedder without responses, or do not fit.
+        RootnoteError: if requested bins are of an embedder without responses, or do not fit.
     """
     name, notes, bins = "", [], {}
     named = list(files)

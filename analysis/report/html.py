@@ -13,8 +13,10 @@ from markupsafe import Markup
 from analysis.presentation.html import render
 from analysis.presentation.tables import one_line
 from analysis.presentation.versions import versions
+from analysis.report.registry import SECTIONS
 from analysis.report.section import Report, ReportSection
 from analysis.responses.simulated import SIMULATED_NOTICE
+from study.registry import template_folders
 
 
 def to_html(report: Report, sections: Mapping[str, ReportSection]) -> str:
@@ -43,4 +45,4 @@ def to_html(report: Report, sections: Mapping[str, ReportSection]) -> str:
 
 def _render_section(section: ReportSection, result: object, report: Report) -> str:
     values = {"result": result, "report": report, "inputs": report.inputs, **section.values(result, report)}
-    return render(section.template, values)
+    return render(section.template, values, template_folders(SECTIONS))

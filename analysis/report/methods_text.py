@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def methods(report: Report) -> list[str]:
-    """The paragraphs: who answered what; exclusions and tests; dependence, curves and software."""
+    """The paragraphs: participants and trials; exclusions and tests; dependence, curves and software."""
     inputs, results = report.inputs, report.results
     read, tables, bins = inputs.responses, inputs.tables, inputs.bins
     paragraphs = [

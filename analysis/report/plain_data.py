@@ -1,4 +1,4 @@
-"""Results as data that JSON can hold."""
+"""Results as JSON-able data."""
 
 from __future__ import annotations
 

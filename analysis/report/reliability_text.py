@@ -47,7 +47,7 @@ def _describe_between(found: InterListener | None) -> Sequence[str]:
     text += [found.note] if found.note else []
     if found.majority:
         text.append(
-            f"The majority of the other answers on the triplet was the same in {_percent(found.majority, 'answer')}."
+            f"The majority of the other listeners gave the same answer in {_percent(found.majority, 'answer')}."
         )
     return [" ".join(text)]
 
@@ -104,8 +104,8 @@ def _describe_times(found: ResponseTimes | None) -> Sequence[str]:
         return []
     q = found.quantiles
     text = (
-        f"The median answer took {q[2]:.1f} s (middle 50 %: {q[1]:.1f} to {q[3]:.1f} s, middle 90 %: {q[0]:.1f} to "
-        f"{q[4]:.1f} s)"
+        f"The median response time was {q[2]:.1f} s (middle 50 %: {q[1]:.1f} to {q[3]:.1f} s, middle 90 %: "
+        f"{q[0]:.1f} to {q[4]:.1f} s)"
     )
     if found.p is None or found.agreed_median is None or found.other_median is None:
         return [text + "."]

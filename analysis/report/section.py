@@ -1,4 +1,4 @@
-"""What a section of the report is, and what it gets.
+"""The interface of a section of the report, and its input.
 
 A section computes its result once from the inputs; the page, the files of numbers and the figures are made from that
 result. To add one: a file in `analysis.report.sections`, a template, one line in `analysis.report.registry`.
@@ -64,7 +64,8 @@ class Plot:
 class ReportSection:
     """One section of the report; a subclass overrides what it has.
 
-    `template` is a file in `analysis/templates`. It gets `result`, `report`, `inputs` and what `values` returns.
+    `template` is a file in `analysis/templates`, or in the folder `templates` next to the module of a section that
+    another package adds. It gets `result`, `report`, `inputs` and what `values` returns.
     """
 
     template: ClassVar[str]
@@ -82,7 +83,7 @@ class ReportSection:
         return {}
 
     def data(self, result: Any) -> Mapping[str, Any]:
-        """What the section adds to numbers.json, by top-level key: values that JSON knows."""
+        """What the section adds to numbers.json, by top-level key: JSON-able values."""
         return {}
 
     def frames(self, result: Any) -> Mapping[str, pd.DataFrame]:

@@ -1,4 +1,4 @@
-"""Exclusions: which responses do not count, by rules that are fixed before the study.
+"""Exclusions: responses that do not count, by rules that are fixed before the study.
 
 Each rule is applied to all responses of a file, independently of the other rules; their order decides only which of
 them is named as the reason. `too_fast` and `not_heard` leave out single responses, `duplicate_person` all runs of a
@@ -46,7 +46,7 @@ Mask = npt.NDArray[np.bool_]
 class Rule:
     """A rule: its description, the columns it needs, and the rows it leaves out.
 
-    `obstacle` gives any other reason why it cannot be applied to a file, "" where there is none.
+    `obstacle` gives any other reason why it cannot be applied to a file; "" if there is none.
     """
 
     describe: Callable[[Thresholds], str]
@@ -82,7 +82,7 @@ def parse_rules(text: str) -> tuple[str, ...]:
     """Rules as named on the command line: separated by commas, or "none".
 
     Raises:
-        RootnoteError: where a rule is unknown or repeated, naming the most similar rule.
+        RootnoteError: if a rule is unknown or repeated; suggests the most similar rule.
     """
     names = [] if text.strip() == "none" else [name.strip() for name in text.split(",")]
     for name in names:
@@ -122,7 +122,7 @@ def _listeners(frame: pd.DataFrame, rows: Mask) -> int:
 
 
 def only_scored(frame: pd.DataFrame) -> pd.DataFrame:
-    """The scored trials; all rows where the file has no column `kind`."""
+    """The scored trials; all rows if the file has no column `kind`."""
     return frame[_scored(frame)].reset_index(drop=True)
 
 
@@ -131,12 +131,12 @@ def _scored(frame: pd.DataFrame) -> Mask:
 
 
 def mask_of(frame: pd.DataFrame, name: str, thresholds: Thresholds) -> Mask | None:
-    """The rows that a rule leaves out, or None where it cannot be applied (see `why_not`)."""
+    """The rows that a rule leaves out, or None if it cannot be applied (see `why_not`)."""
     return None if why_not(frame, name) else RULES[name].mask(frame, thresholds)
 
 
 def why_not(frame: pd.DataFrame, name: str) -> str:
-    """Why a rule cannot be applied to these rows; "" where it can."""
+    """Why a rule cannot be applied to these rows; "" if it can."""
     missing = [column for column in RULES[name].needs if column not in frame]
     if missing:
         return f"the file lacks the column{'s' if len(missing) > 1 else ''} {' and '.join(missing)}"

@@ -1,6 +1,6 @@
 """Files of responses: the columns that the analysis uses, as text, from a .csv or a .parquet file.
 
-study.columns says which columns the analysis needs and which it uses where present; all others are ignored.
+study.columns says which columns the analysis needs and which it uses if present; all others are ignored.
 analysis.responses.validate checks the values.
 """
 
@@ -28,7 +28,7 @@ def read_bytes(path: Path) -> bytes:
     """The whole file.
 
     Raises:
-        RootnoteError: where there is none, it is empty, too large, or neither .csv nor .parquet.
+        RootnoteError: if it does not exist, is empty, too large, or neither .csv nor .parquet.
     """
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise RootnoteError(f"{path} is neither a .csv nor a .parquet file; name the file that the export wrote.")
@@ -40,7 +40,7 @@ def read_bytes(path: Path) -> bytes:
         )
     if (size := path.stat().st_size) > MOST_BYTES:
         raise RootnoteError(
-            f"{path} has {size / 2**30:.1f} GiB, and the analysis reads at most {MOST_BYTES >> 30} GiB; split the file "
+            f"{path} has {size / 2**30:.1f} GiB, but the analysis reads at most {MOST_BYTES >> 30} GiB; split the file "
             "by embedder or by study."
         )
     content = path.read_bytes()
@@ -53,7 +53,7 @@ def read_text_columns(path: Path, content: bytes) -> tuple[pa.Table, list[str]]:
     """The columns that the analysis uses, as text, and the names of unknown columns.
 
     Raises:
-        RootnoteError: where a needed column is missing, or the file cannot be read.
+        RootnoteError: if a required column is missing, or the file cannot be read.
     """
     names = _parquet_names(path, content) if path.suffix.lower() == ".parquet" else _csv_names(path, content)
     _require_columns(path, names)

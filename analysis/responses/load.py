@@ -108,7 +108,7 @@ def under_rules(read: Responses, plan: ExclusionPlan) -> Responses:
     """The same responses under other exclusion rules.
 
     Raises:
-        RootnoteError: where the rules leave no response.
+        RootnoteError: if the rules leave no response.
     """
     applied = apply(read.everything, plan)
     scored = applied.scored
@@ -129,7 +129,7 @@ def under_rules(read: Responses, plan: ExclusionPlan) -> Responses:
 
 
 def _dates(frame: pd.DataFrame) -> tuple[str, str] | None:
-    """The days of the first and the last response, where `answered_at` is in ISO 8601."""
+    """The days of the first and the last response, if `answered_at` is in ISO 8601."""
     if "answered_at" not in frame:
         return None
     days = sorted(

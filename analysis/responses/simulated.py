@@ -1,6 +1,6 @@
-"""Responses of simulated listeners, which every report has to mark as such.
+"""Responses of simulated listeners, which every report must mark as such.
 
-They are recognised by export.json or by their place: `rootnote server export --rehearsal` writes into the folder
+They are recognised by export.json or by their location: `rootnote server export --rehearsal` writes into the folder
 `rehearsal` of a study.
 """
 

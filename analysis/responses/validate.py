@@ -93,7 +93,7 @@ class _Columns:
         raise RootnoteError(f"{self.path}, row {index + self.first_row}: {name} is {shown}; it must be {must}.")
 
     def parse(self, name: str, check: Check, needed: bool) -> Any:
-        """The values of a column after its check; where they are needed, none may be blank."""
+        """The checked values of a column; if the column is required, none may be blank."""
         match check:
             case AnyText():
                 return self.text(name, blank_allowed=not needed)

@@ -1,1 +1,1 @@
-"""Retrieval with a validated measure: robustness, attribution, replication."""
+"""Retrieval with a validated similarity measure: robustness, attribution, replication."""

@@ -1,6 +1,6 @@
 """Pieces: audio files outside the corpus, cut into clips of the same length and embedded like the corpus.
 
-A piece is cut from `begin_s` on, one clip every `hop_seconds`; only whole clips count. Silent clips (below the
+A piece is cut from `begin_s` on, one clip every `hop_seconds`; only complete clips count. Silent clips (below the
 corpus's threshold) are skipped; a piece that cannot be decoded or gives no clip is skipped with a reason.
 Conventions: seconds from the file's first sample; row i of every array is clip i.
 """
@@ -48,7 +48,7 @@ class PieceCutting:
 class Embedded:
     """Clips of several pieces: `piece` `[N]` (index), `starts` `[N]` seconds, `vectors` `[N, dim]` unit rows.
 
-    `left_out` says, by index, why a piece gave no clip.
+    `left_out` gives the reason for each piece without a clip, by index.
     """
 
     piece: Rows
@@ -60,7 +60,7 @@ class Embedded:
 def embed_pieces(
     pieces: Sequence[Piece], subject: EmbeddedCorpus, cutting: PieceCutting, progress: Progress | None = None
 ) -> Embedded:
-    """Cut and embed pieces; several threads decode while this one embeds batches.
+    """Cut and embed pieces; several threads decode while the calling thread embeds batches.
 
     Raises:
         RootnoteError: if no piece gives a clip.
@@ -123,4 +123,4 @@ def _cut(piece: Piece, cutting: PieceCutting, rate: int) -> list[tuple[float, Sa
         return audible
     if whole:
         return f"{piece.path} is silent"
-    return f"{piece.path} has less than {cutting.seconds:g} s of its own"
+    return f"{piece.path} has less than {cutting.seconds:g} s without its prompt"

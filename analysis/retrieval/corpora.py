@@ -80,10 +80,10 @@ def _subject(
     # study.toml names the checkpoints that the study was built with.
     planned = model_options(study, name) if study else ModelOptions()
     options = replace(planned, checkpoint=checkpoints.get(name, planned.checkpoint), backend=backend)
-    # One --backend for several embedders: those that run no network ignore it.
+    # One --backend serves several embedders: those without a network ignore it.
     embedder = embedder_of(path, provenance, corpus, options, ignore_unused_backend=True)
     if not np.isfinite(np.asarray(vectors[:1], np.float32)).all():
-        raise RootnoteError(f"{path} holds a value that is not finite; embed the corpus again.")
+        raise RootnoteError(f"{path} has a value that is not finite; embed the corpus again.")
     return EmbeddedCorpus(embedder, read_projection(path), vectors, provenance)
 
 
@@ -100,7 +100,7 @@ def _checkpoints(given: Sequence[str]) -> dict[str, str]:
 def index_folder(
     folder: Path, embedders: Sequence[str], index: Path, checkpoints: Sequence[str] = ()
 ) -> tuple[Path, tuple[Path, ...]]:
-    """Cut and embed a folder of music under `index`, or reuse what is there if it is up to date.
+    """Cut and embed a folder of music under `index`, or reuse the files there if they are up to date.
 
     Returns:
         the corpus, and the vectors of each embedder.

@@ -2,8 +2,8 @@
 
 A CSV file with a header. Needed columns: `generation_id`, `path` (relative to the manifest). Used if present:
 `prompt_path`, `prompt_offset_s`, `prompt_duration_s` (what the model was prompted with) and `prefix_s`, `suffix_s`
-(seconds at the generation's beginning and end that the mask kept, which are the prompt itself and are left out of
-attribution). The others are for the record: `sha256, model, model_revision, seed, sample_index, periodic_prompt,
+(seconds at the generation's beginning and end that the mask kept: they are the prompt itself and are excluded from
+attribution). The others are for your record: `sha256, model, model_revision, seed, sample_index, periodic_prompt,
 upper_codebook_mask, dropout, temperature, sampling_steps, created_at, licence`; `sha256` is checked.
 Without a manifest every audio file of the folder is a generation without prompt, named by its path.
 """
@@ -65,7 +65,7 @@ def generations_in(folder: Path, manifest: Path | None = None) -> list[Generatio
 
 
 def read_manifest(path: Path) -> list[Generation]:
-    """Read a manifest; every file it names must be there, and have the SHA-256 stated.
+    """Read a manifest; every file that it names must exist and have the stated SHA-256.
 
     Raises:
         RootnoteError: naming the row and the problem.

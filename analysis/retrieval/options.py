@@ -32,13 +32,14 @@ class ChoiceOf(_NameType):
     name = "name"
 
     def __init__(self, target: str) -> None:
-        """`target` is "module:attribute": a mapping by name, or a sequence of names."""
+        """`target` is "module:attribute": a mapping by name, a sequence of names, or a function that returns one."""
         self._target = target
 
     def names(self) -> Sequence[str]:
         """The names in the registry."""
         module, _, attribute = self._target.partition(":")
-        return list(getattr(importlib.import_module(module), attribute))
+        found = getattr(importlib.import_module(module), attribute)
+        return list(found() if callable(found) else found)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return click.Choice(self.names()).convert(value, param, ctx)

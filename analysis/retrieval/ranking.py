@@ -1,12 +1,12 @@
-"""Retrieval: where among all clips of a corpus the one that was looked for is found.
+"""Ranking: the rank of a target clip among all clips of a corpus.
 
-A query is a changed clip; its target is the row of the corpus it was made from, which is indexed unchanged, while
-the query itself is not. The **rank** of a target is 1 plus the number of rows more similar to the query than it;
-its track's rank is 1 plus the number of other tracks with a clip more similar than the target track's best one.
-Where clips overlap, several rows hold most of what the target holds: those that share at least half their seconds
-with it count as the target, and the most similar of them has its rank (`sharing`).
-Ties and duplicates: a row counts as more similar only where its cosine exceeds the target's by more than `TIE`, so
-neither an exact copy elsewhere in the corpus nor the last digit of a sum turns a hit into a miss.
+A query is a perturbed clip. Its target is the row of the corpus that it was made from; the corpus contains the
+original, not the query. The **rank** of a target is 1 plus the number of rows that are more similar to the query; the
+rank of its track is 1 plus the number of other tracks with a clip more similar than the target track's best clip.
+If clips overlap, the rows that share at least half of their duration with the target count as the target, and the most
+similar of them determines its rank (`sharing`).
+Ties and duplicates: a row counts as more similar only if its cosine exceeds the target's by more than `TIE`, so an
+exact copy elsewhere in the corpus, or a rounding error, does not turn a hit into a miss.
 Conventions: cosines of unit rows in float32; a **hit at k** is a rank of at most k; rates have Wilson's 95 % interval.
 """
 
@@ -31,7 +31,7 @@ _BLOCK_ROWS = 8192
 
 @dataclass(frozen=True)
 class Found:
-    """Of each query `[Q]`: its cosine with the target, and the ranks of target and track, from 1."""
+    """For each query `[Q]`: its cosine with the target, and the ranks of target and track, from 1."""
 
     similarity: Vectors
     rank: Rows
@@ -50,15 +50,17 @@ class Rate:
 
 
 def sharing(table: pa.Table, targets: Rows) -> tuple[Rows, Rows]:
-    """The rows that count as each target, `first` and `last` `[Q]` (without it): those of its track that share at
-    least half their seconds with it. Without overlap that is the target alone.
+    """The rows that count as each target, as `first` and `last` `[Q]` (exclusive).
+
+    They are the rows of its track that share at least half of their duration with it; without overlap, the target
+    alone.
 
     Args:
-        table: the corpus; a track's clips follow one another in the order of their starts.
+        table: the corpus; a track's clips are consecutive rows in the order of their starts.
     """
     track, start = table["track"].to_numpy(), table["start_s"].to_numpy()
     reach = float(table["duration_s"][0].as_py()) / 2 + 1e-3
-    # Tracks far apart on one line, so that a search by seconds stays within its own.
+    # Tracks are placed far apart on one time axis, so that a search by time stays within a track.
     line = start + track * (2 * float(start.max()) + 4 * reach)
     first = np.searchsorted(line, line[targets] - reach)
     last = np.searchsorted(line, line[targets] + reach)
@@ -76,16 +78,16 @@ def ranks(
 
     Args:
         vectors: `[N, dim]` unit rows, float32 or float16; may be memory-mapped.
-        tracks: `[N]` the track of each row; the rows of a track follow one another.
+        tracks: `[N]` the track of each row; the rows of a track are consecutive.
         queries: `[Q, dim]` float32 unit rows.
         targets: `[Q]` the row that each query was made from.
-        alike: of each target the first of the rows that count as it, and the first after them; default: itself alone.
+        alike: for each target, the rows that count as it, as returned by `sharing`; default: the target alone.
 
     Raises:
         ValueError: if shapes disagree.
     """
     if vectors.ndim != 2 or queries.shape != (len(targets), vectors.shape[1]) or len(tracks) != len(vectors):
-        raise ValueError(f"vectors {vectors.shape}, queries {queries.shape} and targets do not go together")
+        raise ValueError(f"vectors {vectors.shape}, queries {queries.shape} and targets have shapes that disagree")
     starts = np.flatnonzero(np.diff(tracks, prepend=tracks[0] - 1))
     owner = np.searchsorted(starts, targets, side="right") - 1
     similarity = np.einsum("qd,qd->q", queries, np.asarray(vectors[targets], np.float32))
@@ -123,7 +125,7 @@ def share(hits: int, n: int) -> Rate:
         ValueError: unless 0 <= hits <= n and n > 0.
     """
     if not 0 <= hits <= n or n == 0:
-        raise ValueError(f"0 <= hits <= n and n > 0 are needed, not hits={hits}, n={n}")
+        raise ValueError(f"0 <= hits <= n and n > 0 are required, not hits={hits}, n={n}")
     interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
     return Rate(hits, n, hits / n, float(interval.low), float(interval.high))
 
@@ -135,7 +137,7 @@ def _best(vectors: npt.NDArray[Any], first: int, last: int, query: Vectors) -> n
 
 
 def _end(starts: Sequence[int] | Rows, track: int, rows: int) -> int:
-    """Where the track before `track` ends."""
+    """The row after the last row of the track before `track`."""
     return int(starts[track]) if track < len(starts) else rows
 
 

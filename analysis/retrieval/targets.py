@@ -1,9 +1,9 @@
 """Targets: the clips that a robustness run perturbs, decoded once and stored with the run.
 
-Each target is a row of the corpus; what is kept of it reaches `AHEAD_SECONDS` beyond its end. What it is mixed with
-comes from another target's track ("corpus"), from a folder of other music ("outside"), or is a generation
-whose prompt is the target ("generation"; then the prompts are the targets).
-Conventions: samples are float32 at `RATE`, one row a target; files are .npy, so that several processes share them.
+Each target is a row of the corpus; its stored audio ends `AHEAD_SECONDS` after the clip. Its partner, which it may be
+mixed with, is another target from another track ("corpus"), a clip of other music ("outside"), or a generation whose
+prompt is the target ("generation"; then the prompts are the targets).
+Conventions: samples are float32 at `RATE`, one row per target; files are .npy, so that processes can share them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Pool:
     others: Path | None = None
 
     def material(self, index: int, clips: Samples, others: Samples | None) -> PerturbationInput:
-        """What a perturbation of target `index` gets."""
+        """The input of a perturbation of target `index`."""
         length = round(self.seconds * RATE)
         ahead = np.asarray(clips[index])
         other = None if others is None else np.asarray(others[index][:length])
@@ -52,10 +52,10 @@ class Pool:
 
 
 def choose(table: pa.Table, count: int, seed: int) -> Rows:
-    """Rows drawn at random among those whose recording goes on for long enough after the clip.
+    """Rows drawn at random from those whose recording continues long enough after the clip.
 
     Raises:
-        RootnoteError: if no clip is followed by enough of its track.
+        RootnoteError: if no clip is followed by enough audio.
     """
     track, start = table["track"].to_numpy(), table["start_s"].to_numpy()
     seconds = float(table["duration_s"][0].as_py())
@@ -69,7 +69,7 @@ def choose(table: pa.Table, count: int, seed: int) -> Rows:
 
 
 def decode(table: pa.Table, audio_dir: Path, rows: Rows, path: Path, extra: float, progress: Progress | None) -> Path:
-    """Write the audio of `rows`, and `extra` seconds after each, as `path` (.npy `[n, samples]`)."""
+    """Write the audio of `rows`, with `extra` seconds after each, to `path` (.npy `[n, samples]`)."""
     if path.exists():
         return path
     seconds = float(table["duration_s"][0].as_py()) + extra
@@ -91,7 +91,7 @@ def decode(table: pa.Table, audio_dir: Path, rows: Rows, path: Path, extra: floa
 
 
 def partners(table: pa.Table, rows: Rows, seed: int) -> Rows:
-    """For each target the index of another one, of another track, drawn at random.
+    """For each target, the index of a random target from another track.
 
     Raises:
         RootnoteError: if all targets are from one track.
@@ -134,7 +134,7 @@ def outside_pool(pool: Pool, outside: Path, seed: int, folder: Path) -> Pool:
 
 
 def generation_pool(table: pa.Table, audio_dir: Path, generations: Sequence[Generation], folder: Path) -> Pool:
-    """Targets are the prompts of generations, where they are clips of the corpus; partners the generations.
+    """Targets are the prompts of generations that are clips of the corpus; partners are the generations.
 
     Raises:
         RootnoteError: if no generation has a prompt in the corpus.
@@ -179,7 +179,7 @@ def pools(
     generations: Sequence[Generation] = (),
     progress: Progress | None = None,
 ) -> dict[Partner | None, Pool]:
-    """The pools for these kinds of partner that can be made of what is given."""
+    """The pools for these kinds of partner, as far as the inputs for them were given."""
     folder.mkdir(parents=True, exist_ok=True)
     asked = set(wanted)
     made: dict[Partner | None, Pool] = {}
@@ -196,7 +196,7 @@ def pools(
 
 
 def _first_clip(generation: Generation, seconds: float) -> Samples:
-    """The generation's first clip that is not its prompt."""
+    """The generation's first clip after its prompt."""
     (clip,) = read_clips(generation.path, [generation.prefix_s], seconds, RATE)
     return clip
 

@@ -1,9 +1,9 @@
 """Agreement between listeners and a similarity measure.
 
 A response agrees when the listener chose the clip of the more similar bin.
-Conventions: counts are integers, rates lie in [0, 1], chance is 0.5; a bin pair is written "1-2" with the
-more similar bin first; a cell without responses has no rate, interval or p (None), and is no test. Everything
-here treats answers as independent; `analysis.statistics.glmm` does not.
+Conventions: counts are integers, rates are in [0, 1], chance is 0.5; a bin pair is written "1-2" with the more similar
+bin first; a cell without responses has no rate, interval or p (None) and does not count as a test. This module treats
+answers as independent; `analysis.statistics.glmm` does not.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from itertools import combinations
 from typing import Literal
 
 import pandas as pd
 from scipy.stats import binomtest
 
 from analysis.statistics.multiple_testing import benjamini_hochberg, holm
-from study.design.bin_pairs import BINS
+from study.design.bin_pairs import BIN_PAIRS, BINS
 
 CHANCE = 0.5
 Alternative = Literal["two-sided", "greater", "less"]
-BIN_PAIRS: tuple[tuple[int, int], ...] = tuple(combinations(BINS, 2))
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class BinomialTest:
 
 @dataclass(frozen=True)
 class Cell:
-    """Counts, and where there is anything to test: the test and, for a bin pair, its corrected p-values."""
+    """Counts; if there are responses, the test; for a bin pair also its corrected p-values."""
 
     agreed: int
     n: int
@@ -61,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class EmbedderTable:
-    """Table 1 for one embedder: a cell per bin pair, a total per row (bins 1, 2 and 3) and one of everything."""
+    """Table 1 for one embedder: a cell per bin pair, a total per row (bins 1, 2 and 3) and a total of all trials."""
 
     embedder: str
     pairs: Mapping[tuple[int, int], Cell]
@@ -72,20 +70,20 @@ class EmbedderTable:
 Table1 = dict[str, EmbedderTable]
 
 
-# The ladder asks for the same counts again and again.
+# The sensitivity analysis tests the same counts many times.
 @lru_cache(maxsize=4096)
 def exact_binomial(agreed: int, n: int, chance: float = CHANCE, alternative: Alternative = "two-sided") -> BinomialTest:
     """Test agreement against chance exactly, with Clopper and Pearson's and Wilson's 95 % intervals.
 
-    The two-sided p-value sums the probabilities of all outcomes no likelier than the one observed; "greater" asks
-    for more agreement than chance only. Clopper and Pearson's interval (Biometrika 26, 1934) never covers less than
-    95 % and reaches 0 or 1 where none or all agreed; Wilson's (JASA 22, 1927) covers 95 % on average and is shorter.
+    The two-sided p-value sums the probabilities of all outcomes that are at most as likely as the observed one;
+    "greater" tests only for more agreement than chance. Clopper and Pearson's interval (Biometrika 26, 1934) covers at
+    least 95 % and reaches 0 or 1 if none or all agreed; Wilson's (JASA 22, 1927) covers 95 % on average and is shorter.
 
     Raises:
         ValueError: unless 0 <= agreed <= n and n > 0.
     """
     if not (n > 0 and 0 <= agreed <= n):
-        raise ValueError(f"0 <= agreed <= n and n > 0 are needed, not agreed={agreed}, n={n}")
+        raise ValueError(f"0 <= agreed <= n and n > 0 are required, not agreed={agreed}, n={n}")
     result = binomtest(int(agreed), int(n), chance, alternative=alternative)
     two_sided = result if alternative == "two-sided" else binomtest(int(agreed), int(n), chance)
     exact, wilson = (two_sided.proportion_ci(0.95, method=method) for method in ("exact", "wilson"))
@@ -111,7 +109,7 @@ def count_responses(frame: pd.DataFrame) -> pd.DataFrame:
 def table1(frame: pd.DataFrame, alternative: Alternative = "two-sided") -> Table1:
     """Table 1 of the responses in `frame` (columns embedder, bin_high, bin_low, agreed), by embedder.
 
-    Corrections are over the bin pairs of one embedder that have responses: six in a whole study.
+    Corrections are over the bin pairs of one embedder that have responses: six in a complete study.
     """
     return tabulate(count_responses(frame), alternative)
 
@@ -144,7 +142,7 @@ def _tabulate_one(embedder: str, counts: Mapping[tuple[int, int], Cell], alterna
 
 
 def _pool(cells: Sequence[Cell], alternative: Alternative) -> Cell:
-    """Counts added up and tested as they are: a total is in no family of tests."""
+    """Sum the counts and test them without correction: a total is not in a family of tests."""
     agreed, n = sum(cell.agreed for cell in cells), sum(cell.n for cell in cells)
     return Cell(agreed, n, exact_binomial(agreed, n, alternative=alternative) if n else None)
 
@@ -152,7 +150,7 @@ def _pool(cells: Sequence[Cell], alternative: Alternative) -> Cell:
 def paper_counts() -> pd.DataFrame:
     """Table 1 of *Exploring Musical Roots* as counts: columns embedder, bin_high, bin_low, agreed, n.
 
-    The paper prints percentages and n; each has exactly one whole count.
+    The paper prints percentages and n, which determine each count.
     """
     with files("analysis").joinpath("reference/paper_table1.csv").open(encoding="utf-8") as handle:
         return pd.read_csv(handle)

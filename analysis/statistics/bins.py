@@ -1,4 +1,4 @@
-"""Bins: where on the similarity scale the four bins of an embedder lie, as the study's build wrote it.
+"""Bins: the positions of an embedder's four bins on the similarity scale, as written by `study build`.
 
 Conventions: similarities are cosines; bin 3 is centred on the mean of the nearest clips' scores, bin 2 and
 bin 1 one and two standard deviations above it, bin 4 on the mean of random pairs (Section 4.1 of the paper).
@@ -18,7 +18,7 @@ from embeddings.provenance import read_json
 from study.design.bin_pairs import BINS
 
 BUILD = "rootnote study build"
-# Similarities pass through float32 on their way.
+# Similarities are rounded to float32 before they are stored.
 TOLERANCE = 1e-5
 
 
@@ -35,7 +35,7 @@ class Bins:
     counts: tuple[int, ...] = ()
 
     def label(self, number: int) -> str:
-        """As the paper writes it: 0.955 ± 0.02."""
+        """The bin in the paper's notation, such as 0.955 ± 0.02."""
         return f"{round(self.centres[number], 3) + 0.0:.3f} ± {self.half_width:g}"
 
 
@@ -43,7 +43,7 @@ def read_bins(path: Path) -> Bins:
     """Read `<embedder>.bins.json`.
 
     Raises:
-        RootnoteError: where the file is missing, spoilt or not one of bins.
+        RootnoteError: if the file is missing, damaged or not a file of bins.
     """
     content, _ = read_json(path, "bins", BUILD)
     try:
@@ -58,14 +58,14 @@ def read_bins(path: Path) -> Bins:
             counts=tuple(int(count) for count in histogram["counts"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise RootnoteError(f"{path} lacks or misstates {error}; run `{BUILD}`.") from error
+        raise RootnoteError(f"{path} has no valid {error}; run `{BUILD}`.") from error
     if bins.counts and len(bins.edges) != len(bins.counts) + 1:
         raise RootnoteError(f"{path} has a histogram whose edges and counts disagree; run `{BUILD}`.")
     return bins
 
 
 def misfit(bins: Bins, frame: pd.DataFrame) -> str | None:
-    """Say why these bins cannot be those of the responses in `frame`, or None where they can."""
+    """The reason why these bins cannot be those of the responses in `frame`; None if they can."""
     rows = frame[frame["embedder"] == bins.embedder]
     centres = np.array([np.nan, *(bins.centres[number] for number in BINS)])
     for side in ("high", "low"):
@@ -78,6 +78,6 @@ def misfit(bins: Bins, frame: pd.DataFrame) -> str | None:
             first = int(np.argmax(off))
             return (
                 f"the responses have a clip of bin {number[first]} at similarity {similarity[first]:.3f}, "
-                f"and that bin is {bins.label(int(number[first]))} there"
+                f"but that bin is {bins.label(int(number[first]))} in the file"
             )
     return None

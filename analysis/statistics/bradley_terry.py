@@ -1,12 +1,13 @@
 """The listeners' scale: scores of the bins from the answers, by prompt.
 
-Every answer is a comparison of two bins. Bradley and Terry's model (Biometrika 39, 1952) gives each bin a score, a
-difference of scores being the log odds of the one bin's clip being chosen over the other's. A prompt has few
-answers, so each score has a weak normal prior (mean 0, sd 3 on the logit scale), which keeps it finite where one bin
-always wins; the mode is found by Newton's method. The scores' ranks are then compared with those of the similarities.
+Every answer compares two bins. Bradley and Terry's model (Biometrika 39, 1952) gives each bin a score; the
+difference of
+two scores is the log odds that a clip of the one bin is chosen over a clip of the other. A prompt has few answers, so
+each score has a weak normal prior (mean 0, sd 3 on the logit scale), which keeps it finite if one bin always wins; the
+mode is found by Newton's method. The ranks of the scores are then compared with the ranks of the similarities.
 Conventions: scores of a prompt sum to 0, higher is more similar; bins are 1 (most similar) to 4; prompts whose answers
-do not connect at least three bins are left out of the correlations; Spearman's rho is averaged over prompts, its
-interval that of prompts drawn with replacement, its p by permuting the bins of every prompt.
+do not connect at least three bins are left out of the correlations. Spearman's rho is averaged over prompts; its
+interval resamples prompts, and its p-value permutes the bins of every prompt.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ PRIOR_SD = 3.0
 class Scale:
     """One embedder: scores of the bins over all prompts with errors, and the correlation with the measure.
 
-    `rho` is the mean Spearman correlation over `prompts` prompts, None where no prompt can be ranked. `similarity` says
-    whether it is with the clips' mean similarity or, where the file has none, with the bins' order.
+    `rho` is the mean Spearman correlation over `prompts` prompts, None if no prompt can be ranked. `similarity`:
+    whether it is with the clips' mean similarity or, if the file has none, with the bins' order.
     """
 
     embedder: str
@@ -53,7 +54,7 @@ class Scale:
 
 
 def listeners_scale(frame: pd.DataFrame, seed: int = 0, resamples: int = 2000) -> list[Scale]:
-    """The scale of every embedder (columns embedder, prompt, bin_high, bin_low, agreed; similarities where known)."""
+    """The scale of every embedder (columns embedder, prompt, bin_high, bin_low, agreed; similarities if known)."""
     names = sorted(map(str, frame["embedder"].unique()), key=lambda name: (name.casefold(), name))
     return [_scale(name, frame[frame["embedder"] == name], seed, resamples) for name in names]
 
@@ -106,7 +107,7 @@ def _wins(frame: pd.DataFrame, prompt: npt.NDArray[np.intp], count: int) -> Floa
 
 
 def _similarities(frame: pd.DataFrame, prompt: npt.NDArray[np.intp], count: int) -> Floats | None:
-    """Mean similarity of each bin's clips to each prompt, shape (prompts, 4); None where there is none at all."""
+    """Mean similarity of each bin's clips to each prompt, shape (prompts, 4); None if no similarity is known."""
     if not {"similarity_high", "similarity_low"} <= set(frame):
         return None
     total, n = np.zeros(count * len(BINS)), np.zeros(count * len(BINS))
@@ -123,7 +124,7 @@ def _similarities(frame: pd.DataFrame, prompt: npt.NDArray[np.intp], count: int)
 
 
 def bradley_terry(wins: Floats, prior_sd: float = PRIOR_SD) -> tuple[Floats, Floats]:
-    """Scores (m, k), summing to 0, and their covariances (m, k, k), from wins of i over j (m, k, k), all at once."""
+    """Scores (m, k) with sum 0, and their covariances (m, k, k), from wins of i over j (m, k, k), all at once."""
     size = wins.shape[1]
     games = wins + wins.transpose(0, 2, 1)
     score = np.zeros(wins.shape[:2])
@@ -160,7 +161,7 @@ def _connected(pairs: npt.NDArray[np.bool_]) -> bool:
 
 
 def _rho(scores: Floats, measured: Floats) -> float:
-    """Spearman's rho, NaN where either side has no order."""
+    """Spearman's rho; NaN if all values of either argument are equal."""
     ranks = [stats.rankdata(np.round(values, 9)) for values in (scores, measured)]
     if not np.isfinite(measured).all() or any(np.ptp(rank) == 0 for rank in ranks):
         return math.nan
@@ -168,7 +169,7 @@ def _rho(scores: Floats, measured: Floats) -> float:
 
 
 def _by_chance(scores: Floats, measured: Floats) -> Floats:
-    """All values of rho under no relation, equally likely: the compared bins in every order."""
+    """The values of rho for every order of the compared bins, which are equally likely without a relation."""
     listener_ranks, measure_ranks = (stats.rankdata(np.round(values, 9)) for values in (scores, measured))
     orders = np.array(list(permutations(measure_ranks)))
     listener_ranks, orders = listener_ranks - listener_ranks.mean(), orders - orders.mean(axis=1, keepdims=True)
@@ -179,7 +180,7 @@ def _by_chance(scores: Floats, measured: Floats) -> Floats:
 def _uncertainty(
     rho: Floats, by_chance: Sequence[Floats], seed: int, resamples: int
 ) -> tuple[float | None, float | None, float | None]:
-    """95 % interval of the mean over prompts drawn with replacement, and its permutation p (both None of one)."""
+    """95 % bootstrap interval of the mean over prompts, and its permutation p (both None for a single prompt)."""
     if len(rho) < 2:
         return None, None, None
     rng = np.random.default_rng(seed)

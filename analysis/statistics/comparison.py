@@ -1,13 +1,13 @@
 """Comparison of embedders: is agreement with one measure greater than with another?
 
-Two questions per bin pair. Did different answers agree at different rates: Fisher's exact test of two independent
-proportions (JRSS 85, 1922), with Newcombe's hybrid-score interval of the difference (Statistics in Medicine 17, 1998,
-method 10). And where a listener's answer to one and the same triplet is there for both embedders: McNemar's exact test
-of the answers on which they differ (Psychometrika 12, 1947).
-Conventions: a difference is first minus second, in [-1, 1]; a triplet is the same where listener, prompt and the two
-clips are, whichever bin each clip is in; Holm's correction is over the bin pairs of one pair of embedders. These tests
-treat answers as independent; the difference with listeners and prompts as random effects is given too, with the two-way
-variance of analysis.statistics.two_way (the embedders may share listeners and prompts, or not).
+There are two tests per bin pair. Fisher's exact test compares two independent proportions (JRSS 85, 1922), with
+Newcombe's hybrid-score interval of the difference (Statistics in Medicine 17, 1998, method 10). If a listener answered
+the same triplet for both embedders, McNemar's exact test uses the answers that agree with only one of them
+(Psychometrika 12, 1947).
+Conventions: a difference is first minus second, in [-1, 1]; two answers are to the same triplet if listener, prompt and
+both clips are the same, whatever the bins of the clips; Holm's correction is over the bin pairs of one pair of
+embedders. These tests treat answers as independent; the difference with listeners and prompts as random effects is also
+given, with the two-way variance of analysis.statistics.two_way (the embedders may share listeners and prompts, or not).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from study.design.bin_pairs import BIN_PAIRS, BINS
 
 @dataclass(frozen=True)
 class Paired:
-    """Answers to the same triplet by the same listener, for both embedders: how many fell how, and McNemar's p."""
+    """Pairs of answers by one listener to the same triplet for both embedders: counts by outcome, and McNemar's p."""
 
     both: int
     only_first: int
@@ -46,7 +46,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two rates with listeners and prompts as random: its 95 % interval and p."""
+    """A difference of two rates with listeners and prompts as random effects: its 95 % interval and p."""
 
     ci_low: float
     ci_high: float
@@ -55,7 +55,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class ContrastRow:
-    """One bin pair, row or everything: two cells, their difference with its 95 % interval, and the tests."""
+    """One bin pair, row or all trials: two cells, their difference with its 95 % interval, and the tests."""
 
     label: str
     first: Cell
@@ -71,7 +71,7 @@ class ContrastRow:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two embedders, and the rows: six bin pairs, three totals, everything."""
+    """Two embedders, and the rows: six bin pairs, three totals, all trials."""
 
     first: str
     second: str
@@ -82,7 +82,7 @@ class Contrast:
 def compare_embedders(frame: pd.DataFrame) -> tuple[Contrast, ...]:
     """Every pair of embedders in `frame` (columns embedder, bin_high, bin_low, agreed), alphabetically.
 
-    Paired tests need also listener, prompt, clip_high and clip_low.
+    Paired tests also need listener, prompt, clip_high and clip_low.
     """
     contrasts = compare_counts(count_responses(frame))
     if {"listener", "prompt"} <= set(frame):
@@ -93,7 +93,7 @@ def compare_embedders(frame: pd.DataFrame) -> tuple[Contrast, ...]:
 
 
 def compare_counts(counts: pd.DataFrame) -> tuple[Contrast, ...]:
-    """The same from counts (columns embedder, bin_high, bin_low, agreed, n): nothing is paired."""
+    """The same from counts (columns embedder, bin_high, bin_low, agreed, n), without paired tests."""
     tables = tabulate(counts)
     found = []
     for first, second in combinations(tables, 2):
@@ -130,7 +130,7 @@ def two_sample_exact(agreed: int, n: int, other_agreed: int, other_n: int) -> fl
 
 
 def newcombe(agreed: int, n: int, other_agreed: int, other_n: int) -> tuple[float, float]:
-    """Newcombe's 95 % interval of the difference of two proportions, from Wilson's of each (his method 10)."""
+    """Newcombe's 95 % interval of the difference of two proportions, from Wilson's interval of each (method 10)."""
     one, two = exact_binomial(agreed, n), exact_binomial(other_agreed, other_n)
     difference = one.rate - two.rate
     below = np.hypot(one.rate - one.wilson_low, two.wilson_high - two.rate)
@@ -139,7 +139,7 @@ def newcombe(agreed: int, n: int, other_agreed: int, other_n: int) -> tuple[floa
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """McNemar's exact two-sided p: of the answers that differ, are as many on either side? 1 where none differ."""
+    """McNemar's exact two-sided p that differing answers are equally likely on either side; 1 if none differ."""
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
@@ -164,10 +164,10 @@ def two_way_difference(
     listener: npt.NDArray[np.intp],
     prompt: npt.NDArray[np.intp],
 ) -> Difference | None:
-    """The mean of `y` where `first` minus that elsewhere (all of shape (n,)), listeners and prompts as random.
+    """The mean of `y` where `first` is true minus the mean elsewhere, with listeners and prompts as random effects.
 
-    Student's t with one degree of freedom fewer than there are listeners or prompts, whichever are fewer. None where
-    one side is empty, there is one listener or prompt only, or nothing varies.
+    Arrays have shape (n,). The degrees of freedom of Student's t are the number of listeners or prompts, whichever is
+    smaller, minus one. None if one side is empty, there is only one listener or prompt, or nothing varies.
     """
     groups = min(len(np.unique(listener)), len(np.unique(prompt))) if len(y) else 0
     if groups < 2 or first.all() or not first.any():
@@ -199,7 +199,7 @@ def _add_paired_tests(contrast: Contrast, frame: pd.DataFrame) -> Contrast:
 
 
 def _match(frame: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
-    """A row per listener and triplet that both embedders have, with the bin pair in which both see it, if they do."""
+    """A row per listener and triplet answered for both embedders, with its bin pair if that is the same for both."""
     some = frame[frame["embedder"].isin([first, second])]
     high, low = some["clip_high"].astype(str).to_numpy(), some["clip_low"].astype(str).to_numpy()
     content = pd.DataFrame(

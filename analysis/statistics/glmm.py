@@ -1,11 +1,11 @@
 """A mixed model: logistic regression of agreement with crossed effects of listeners and prompts.
 
-logit P(agreed) = effect of the bin pair + effect of the listener + effect of the prompt, the latter two normal with
+logit P(agreed) = effect of the bin pair + effect of the listener + effect of the prompt; the latter two are normal with
 mean 0 and their own standard deviations. Fitted with Laplace's approximation (analysis.statistics.glmm_laplace;
-Breslow and Clayton, JASA 88, 1993). A weak normal prior on the bin pairs (sd 5 on the logit scale) keeps a pair on
-which all agreed finite. Two checks use statsmodels (analysis.statistics.glmm_checks).
-Conventions: effects and deviations on the logit scale; "typical" rates are of a listener and prompt with effect 0,
-"marginal" ones averaged over listeners and prompts, as a pooled rate is.
+Breslow and Clayton, JASA 88, 1993). A weak normal prior on the bin pairs (sd 5 on the logit scale) keeps the effect of
+a pair finite if all answers agreed. Two checks use statsmodels (analysis.statistics.glmm_checks).
+Conventions: effects and deviations are on the logit scale; "typical" rates are for a listener and a prompt with effect
+0; "marginal" rates are averaged over listeners and prompts, like a pooled rate.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from analysis.statistics.glmm_checks import MixedModelCheck, gee, variational
 from analysis.statistics.glmm_laplace import LARGEST, PRIOR_SD, CellCounts, LaplaceFit, collect, fit_laplace
 from study.design.bin_pairs import BIN_PAIRS
 
-# Above this a fit takes too long; a random part of the listeners is fitted instead.
+# Above this a fit takes too long, so the model is fitted to a random sample of listeners.
 MOST_WORK = 1e8
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
 
 
 @dataclass(frozen=True)
 class PairEffect:
-    """One bin pair in the model: its effect and error, and the rates it stands for, with a 95 % interval."""
+    """One bin pair in the model: its effect and standard error, and the corresponding rates with a 95 % interval."""
 
     effect: float
     error: float
@@ -41,7 +41,7 @@ class PairEffect:
 
 @dataclass(frozen=True)
 class MixedModel:
-    """The fitted model of one embedder (logit scale), its checks, and notes in words on boundary cases."""
+    """The fitted model of one embedder (logit scale), its checks, and notes on boundary cases."""
 
     pairs: Mapping[str, PairEffect]
     sd_listener: float
@@ -85,7 +85,7 @@ def fit_mixed(frame: pd.DataFrame, seed: int = 0, checks: bool = True) -> MixedM
 
 
 def _affordable(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFrame:
-    """All responses, or those of as many random listeners as can be fitted in seconds."""
+    """All responses, or those of a random sample of listeners that can be fitted in seconds."""
     listeners = sorted(frame["listener"].unique(), key=str)
     columns = frame["prompt"].nunique() + len(BIN_PAIRS)
     # One step costs the greater number times the square of the smaller.

@@ -23,7 +23,7 @@ INDEPENDENT = "The model and the two-way intervals do not depend on this check."
 
 @dataclass(frozen=True)
 class MixedModelCheck:
-    """The same effects by another method: effect and standard error (logit scale) by bin pair, and a note in words."""
+    """The same effects by another method: effect and standard error (logit scale) by bin pair, and a note."""
 
     effects: Mapping[str, tuple[float, float]]
     sd_listener: float | None

@@ -1,9 +1,9 @@
-"""A logistic regression with two crossed normal effects, of listeners and of prompts, by Laplace's approximation.
+"""A logistic regression with crossed normal effects of listeners and prompts, by Laplace's approximation.
 
-For given deviations the mode of all effects by Newton's method, listeners eliminated first because their block is
-diagonal; then the deviations that maximise the approximate marginal likelihood. A weak normal prior on the bin pairs
-keeps a pair on which all agreed finite.
-Conventions: effects and deviations on the logit scale, ordered (pairs, prompts, listeners).
+For given deviations, Newton's method finds the mode of all effects; listeners are eliminated first, because their block
+is diagonal. An outer search finds the deviations that maximise the approximate marginal likelihood. A weak normal prior
+on the bin pairs keeps the effect of a pair finite if all answers agreed.
+Conventions: effects and deviations are on the logit scale, in the order (pairs, prompts, listeners).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SMALLEST, LARGEST = 1e-3, 5.0
 
 @dataclass(frozen=True)
 class CellCounts:
-    """Answers added up: `y` of `n` agreed in each cell of a bin pair, a listener and a prompt (their indices)."""
+    """Counts of answers: `y` of `n` agreed in each cell of a bin pair, a listener and a prompt (indices)."""
 
     y: Floats
     n: Floats
@@ -41,7 +41,7 @@ class CellCounts:
 
 
 def collect(frame: pd.DataFrame) -> CellCounts:
-    """Answers of one listener on one prompt and pair are added up."""
+    """Count the answers of each listener on each prompt and pair."""
     label = frame["bin_high"].to_numpy() * 10 + frame["bin_low"].to_numpy()
     present = [pair for pair in BIN_PAIRS if (label == pair[0] * 10 + pair[1]).any()]
     codes = {high * 10 + low: i for i, (high, low) in enumerate(present)}
@@ -62,7 +62,7 @@ def collect(frame: pd.DataFrame) -> CellCounts:
 
 @dataclass(frozen=True)
 class LaplaceFit:
-    """Effects of the pairs with their covariance, and the two deviations; `converged` is of both searches."""
+    """Effects of the pairs with their covariance, and the two deviations; `converged`: whether both searches did."""
 
     effects: Floats
     covariance: Floats
@@ -72,10 +72,10 @@ class LaplaceFit:
 
 
 def fit_laplace(data: CellCounts) -> LaplaceFit:
-    """Maximise the Laplace approximation over both standard deviations; one that nothing informs is nothing."""
+    """Maximise the Laplace approximation over both standard deviations; one that cannot be estimated is 0."""
     _, listeners, prompts = data.sizes
     if prompts > listeners:
-        # The effects that are more are the ones to eliminate.
+        # Eliminate the more numerous effects.
         turned = fit_laplace(replace(data, listener=data.prompt, prompt=data.listener))
         return replace(turned, sd_listener=turned.sd_prompt, sd_prompt=turned.sd_listener)
     free = [listeners > 1, prompts > 1]

@@ -1,7 +1,7 @@
 """Agreement by group: the rate of each group of responses, such as those of one device or one age band.
 
-Groups are compared by eye, not tested: unless they were planned, a difference between them is a hypothesis.
-Conventions: rates lie in [0, 1]; intervals are 95 % with listeners and prompts as random (analysis.statistics.two_way).
+Groups are described, not tested: unless the comparison was planned, a difference between them is a hypothesis.
+Conventions: rates are in [0, 1]; 95 % intervals treat listeners and prompts as random (analysis.statistics.two_way).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def agreement_by_group(
         group: the group of each row of `frame` as text, with the same index; "" where it is not known.
 
     Raises:
-        ValueError: if `group` has another length than `frame`.
+        ValueError: if `group` and `frame` have different lengths.
     """
     if len(group) != len(frame):
         raise ValueError(f"{len(frame)} responses need as many groups, not {len(group)}")

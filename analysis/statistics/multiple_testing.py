@@ -42,7 +42,7 @@ def benjamini_hochberg(pvalues: Sequence[float]) -> list[float]:
 def holm_rejections(pvalues: npt.NDArray[np.float64], alpha: float) -> npt.NDArray[np.bool_]:
     """Which tests of many families Holm's procedure rejects at level `alpha`: bool [families, tests].
 
-    The decision of `holm`, for a simulation of thousands of families at once, where statsmodels takes one at a time.
+    The same decisions as from `holm`, but for thousands of simulated families at once; statsmodels takes one at a time.
 
     Args:
         pvalues: float64 [families, tests], one family per row.

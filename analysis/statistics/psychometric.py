@@ -1,12 +1,12 @@
-"""The psychometric curve: how often listeners choose the clip the measure calls more similar, by how much more.
+"""The psychometric curve: how often listeners agree with the measure, as a function of the difference in similarity.
 
 P(agreed | d) = 0.5 + (0.5 - lapse) * (1 - exp(-(d / scale) ** shape)), with d the similarity of one clip to the prompt
 minus that of the other: a Weibull function with the guessing rate fixed at 0.5 (two alternatives) and a
 lapse rate of at most 0.2 (Wichmann and Hill, Perception & Psychophysics 63, 2001); for d below 0 it is mirrored about
 0.5. Fitted by maximum likelihood (Fisher scoring, damped); bands and intervals are percentiles of a bootstrap that
 draws listeners and prompts with replacement, all resamples fitted at once.
-Conventions: d is a difference of cosines; "z" divides it by the standard deviation of the embedder's similarities, so
-that embedders share an axis; the threshold is the d at which 75 % agree.
+Conventions: d is a difference of cosines; "z" is d divided by the standard deviation of the embedder's similarities, so
+that embedders can be compared; the threshold is the d at which 75 % agree.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from analysis.statistics.agreement import exact_binomial
 Floats = npt.NDArray[np.float64]
 MOST_LAPSE = 0.2
 THRESHOLD = 0.75
-FINEST = 2000  # distinct differences that are kept apart
+FINEST = 2000  # the most distinct differences that are not merged
 COARSER = 200  # in the bootstrap
 SHAPES = (0.2, 10.0)
 FLAT = "Agreement does not rise above chance with the difference: the curve is flat and has no threshold."
@@ -45,8 +45,8 @@ class Point:
 class Curve:
     """The curve of one embedder, on the axis of similarity; `spread` turns it into z.
 
-    `grid`, `low` and `high` are the band's 95 % at the differences `at`. `threshold` is None where the curve never
-    reaches it. `notes` say in words what the data do not determine.
+    `grid`, `low` and `high` are the curve and its 95 % band at the differences `at`. `threshold` is None if the curve
+    never reaches it. `notes` say what the data do not determine.
     """
 
     embedder: str
@@ -73,7 +73,7 @@ def psychometric(frame: pd.DataFrame, spreads: Mapping[str, float], resamples: i
     """The curve of every embedder in `frame` that has similarities, in alphabetical order.
 
     Columns: embedder, listener, prompt, agreed, similarity_high, similarity_low. `spreads` holds the standard deviation
-    of an embedder's similarities where it is known (of the bins); otherwise that of the responses' clips is taken.
+    of an embedder's similarities if it is known (from the bins); otherwise that of the responses' clips is used.
     """
     if not {"similarity_high", "similarity_low"} <= set(frame):
         return []
@@ -142,7 +142,7 @@ def rate(difference: Floats, parameters: Floats) -> Floats:
 
 
 def _gather(difference: Floats, most: int) -> tuple[Floats, npt.NDArray[np.intp]]:
-    """Distinct differences, or `most` cells of equal width by their middles, and which each answer is in."""
+    """Distinct differences, or the centres of `most` bins of equal width, and the index of each answer's."""
     distinct, index = np.unique(difference, return_inverse=True)
     if len(distinct) <= most:
         return distinct, index
@@ -153,7 +153,7 @@ def _gather(difference: Floats, most: int) -> tuple[Floats, npt.NDArray[np.intp]
 
 
 def _limits(where: Floats) -> tuple[Floats, Floats]:
-    """Lowest and highest log scale, log shape and logit of the lapse rate over its most."""
+    """Lowest and highest log scale, log shape, and logit of lapse rate / `MOST_LAPSE`."""
     span = float(np.abs(where).max()) or 1.0
     return np.array([np.log(span / 1000), np.log(SHAPES[0]), -9.0]), np.array(
         [np.log(span * 100), np.log(SHAPES[1]), 9.0]
@@ -184,7 +184,7 @@ def _outward(theta: Floats) -> Floats:
 
 
 def _climb(where: Floats, k: Floats, n: Floats, theta: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
-    """Fisher scoring with damping (Levenberg and Marquardt), all rows at once; a row that has arrived is left alone."""
+    """Fisher scoring with damping (Levenberg and Marquardt), all rows at once; converged rows are left unchanged."""
     theta = theta.copy()
     value = _likelihood(where, k, n, theta)
     damping = np.full(len(k), 1e-2)
@@ -232,7 +232,7 @@ def _slopes(where: Floats, k: Floats, n: Floats, theta: Floats) -> tuple[Floats,
 
 
 def _threshold(parameters: Floats) -> Floats:
-    """The difference at which 75 % agree, infinite where the lapse rate forbids it."""
+    """The difference at which 75 % agree; infinite if the lapse rate is too high."""
     scale, shape, lapse = parameters.T
     share = (THRESHOLD - 0.5) / (0.5 - lapse)
     found: Floats = np.where(share < 1, scale * (-np.log1p(-np.minimum(share, 1 - 1e-15))) ** (1 / shape), np.inf)
@@ -254,21 +254,21 @@ def _bootstrap(
         weight = (by_listener[listener] * by_prompt[prompt]).astype(float)
         n[i] = np.bincount(index, weight, len(where))
         k[i] = np.bincount(index, weight * agreed, len(where))
-    # A draw without any answer repeats the data: it can happen only where a handful of people answered.
+    # A draw without any answer is replaced by the data; this happens only with a handful of listeners.
     empty = n.sum(axis=1) == 0
     n[empty], k[empty] = np.bincount(index, minlength=len(where)), np.bincount(index, agreed, len(where))
     return fit(where, k, n, start)
 
 
 def _deviance(where: Floats, k: Floats, n: Floats, parameters: Floats) -> float:
-    """Twice the log likelihood that a free rate for every distinct difference would gain."""
+    """Twice the gain in log likelihood of a model with a free rate for every distinct difference."""
     share = np.clip(k / n, 1e-12, 1 - 1e-12)
     free = float((k * np.log(share) + (n - k) * np.log1p(-share)).sum())
     return max(0.0, 2 * (free - float(_likelihood(where, k[None], n[None], _inward(parameters))[0])))
 
 
 def _points(difference: Floats, agreed: Floats) -> tuple[Point, ...]:
-    """About equally many answers a point, twelve at most, equal differences together."""
+    """At most twelve points with about equal numbers of answers; equal differences are in one point."""
     edges = np.unique(np.quantile(difference, np.linspace(0, 1, min(12, max(2, len(agreed) // 20)) + 1)))
     cell = np.clip(np.searchsorted(edges, difference, side="right") - 1, 0, max(len(edges) - 2, 0))
     found = []

@@ -1,12 +1,12 @@
-"""Reliability: how far listeners agree with each other and with themselves (biases:
-analysis.statistics.response_bias).
+"""Reliability: agreement of listeners with each other and with themselves.
 
-A triplet is one embedder's prompt, bins and (where given) clips; an answer is which of its two clips was chosen.
+A triplet is one embedder's prompt, bins and (if given) clips; an answer is the clip chosen.
 Inter-listener agreement is Krippendorff's alpha (Computing Krippendorff's Alpha-Reliability, 2011; nominal; triplets
-with two answers at least) and Fleiss' kappa (Psychological Bulletin 76, 1971; triplets with as many answers as most
-have). Both measure agreement beyond what the mix of answers would give by itself, so they fall towards 0 where nearly
-everyone chooses the same clip, however reliable listeners are: read them together with the share of agreeing pairs.
-Conventions: rates come with Clopper and Pearson's 95 % interval; a part is None where the file lacks what it needs.
+with at least two answers) and Fleiss' kappa (Psychological Bulletin 76, 1971; triplets with the most frequent number of
+answers). Both measure agreement beyond what is expected from the mix of answers, so they fall towards 0 if nearly all
+listeners choose the same clip, however reliable they are. Read them together with the share of agreeing pairs.
+Conventions: rates have Clopper and Pearson's 95 % interval; a part is None if the file lacks the data for it.
+Biases: analysis.statistics.response_bias.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ class Reliability:
 
 
 def reliability(scored: pd.DataFrame, kept: pd.DataFrame, everything: pd.DataFrame) -> Reliability:
-    """All of it, from the scored trials that count, these with catches and repeats, and all that was read.
+    """All parts, from the scored trials that count, these with catch and repeat trials, and all rows of the file.
 
-    Columns: embedder, listener, prompt, bin_high, bin_low, agreed; and kind, choice, position, response_ms,
-    passed_prescreen, clip_high and clip_low where there are any.
+    Columns: embedder, listener, prompt, bin_high, bin_low, agreed; and, if present, kind, choice, position,
+    response_ms, passed_prescreen, clip_high and clip_low.
     """
     return Reliability(
         between=inter_listener(scored),
@@ -88,10 +88,10 @@ def reliability(scored: pd.DataFrame, kept: pd.DataFrame, everything: pd.DataFra
 
 
 def inter_listener(frame: pd.DataFrame) -> InterListener | None:
-    """Alpha, kappa and the share of agreeing pairs over triplets that two or more answered; None where there is none.
+    """Alpha, kappa and the share of agreeing pairs over triplets with two or more answers; None if there are none.
 
-    `majority` is how often an answer is that of most others on its triplet (ties left out): what a measure that
-    knew everyone else's answers would reach.
+    `majority` is how often an answer equals the majority of the other answers on its triplet (ties are left out): the
+    rate that a measure with access to all other answers would reach.
     """
     counts = _answers_by_triplet(frame)
     shared = counts[counts.sum(axis=1) > 1]
@@ -151,10 +151,10 @@ def _against_the_others(counts: npt.NDArray[np.int64]) -> BinomialTest | None:
 
 
 def repeat_consistency(kept: pd.DataFrame) -> Repeats | None:
-    """Each repeat trial against the first answer of its listener to the same triplet.
+    """Compare each repeat trial with its listener's first answer to the same triplet.
 
     If a listener chooses a given clip with probability p each time, two answers are the same with probability
-    c = p² + (1 - p)²; the ceiling is that p, (1 + sqrt(2 c - 1)) / 2: no measure can agree with them more often.
+    c = p² + (1 - p)²; the ceiling is that p = (1 + sqrt(2 c - 1)) / 2, because no measure can agree more often.
     """
     if "kind" not in kept or not (kept["kind"] == "repeat").any():
         return None
@@ -170,7 +170,7 @@ def repeat_consistency(kept: pd.DataFrame) -> Repeats | None:
 
 
 def catch_trials(kept: pd.DataFrame) -> BinomialTest | None:
-    """How often those who count chose the prompt itself over another clip."""
+    """How often analysed listeners chose the prompt itself over another clip."""
     if "kind" not in kept or not (kept["kind"] == "catch").any():
         return None
     caught = kept.loc[kept["kind"] == "catch", "agreed"]

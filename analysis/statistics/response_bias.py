@@ -1,7 +1,7 @@
 """Biases: effects of side, position and response time on the answers, and of the prescreen on agreement.
 
-Conventions: rates come with Clopper and Pearson's 95 % interval; the p-value of a side counts listeners and prompts
-as random (analysis.statistics.two_way); times are in seconds; a part is None where the file lacks what it needs.
+Conventions: rates have Clopper and Pearson's 95 % interval; the p-value of a side treats listeners and prompts as
+random (analysis.statistics.two_way); times are in seconds; a part is None if the file lacks the data for it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SideBias:
-    """How often side A is chosen where the more similar clip is on either side equally often, and its p of one half.
+    """How often side A is chosen if the more similar clip is on both sides equally often, and its p against one half.
 
-    `agreed_a` and `agreed_b` are the rates of agreement with the more similar clip on side A and on side B, None where
-    the file does not say where it was; then the share is that of all answers.
+    `agreed_a` and `agreed_b` are the rates of agreement with the more similar clip on side A and on side B. They are
+    None if the file does not have the side; then the share is that of all answers.
     """
 
     n: int
@@ -52,7 +52,7 @@ class OrderBias:
 
 @dataclass(frozen=True)
 class ResponseTimes:
-    """Seconds from the page's showing to the answer: quantiles at 5, 25, 50, 75 and 95 %, medians, a test."""
+    """Seconds from the display of the page to the answer: quantiles at 5, 25, 50, 75 and 95 %, medians, a test."""
 
     quantiles: tuple[float, ...]
     agreed_median: float | None
@@ -73,9 +73,9 @@ class PrescreenEffect:
 def side_bias(frame: pd.DataFrame) -> SideBias | None:
     """The share of side A, tested against one half with listeners and prompts as random.
 
-    Where sides are not quite balanced, agreement alone would look like a preference for the side that held the more
-    similar clip more often. So the share is the mean of those with that clip on side A and on side B; half the
-    difference of agreement between the two is the bias, with the two-way variance of its linear approximation.
+    If sides are not balanced, agreement alone looks like a preference for the side that has the more similar clip more
+    often. So the share is the mean of the shares with that clip on side A and on side B; the bias is half of the
+    difference of agreement between the two, with the two-way variance of its linear approximation.
     """
     if "choice" not in frame:
         return None
@@ -97,7 +97,7 @@ def side_bias(frame: pd.DataFrame) -> SideBias | None:
 
 
 def order_bias(frame: pd.DataFrame) -> OrderBias | None:
-    """Agreement early and late, and Armitage's test of a trend over positions (Biometrics 11, 1955)."""
+    """Agreement in the first and second half, and Armitage's test of a trend over positions (Biometrics 11, 1955)."""
     if "position" not in frame:
         return None
     position = pd.to_numeric(frame["position"].astype(str), errors="coerce").to_numpy(float)
@@ -119,7 +119,7 @@ def order_bias(frame: pd.DataFrame) -> OrderBias | None:
 
 
 def trend(scores: Floats, k: Floats, n: Floats) -> float:
-    """Two-sided p of Cochran and Armitage's test of a trend of k of n over `scores`; 1 where nothing varies."""
+    """Two-sided p of Cochran and Armitage's test of a trend of k of n over `scores`; 1 if nothing varies."""
     share, total = k.sum() / n.sum(), n.sum()
     centred = scores - (n * scores).sum() / total
     variance = share * (1 - share) * (n * centred**2).sum()
@@ -127,7 +127,7 @@ def trend(scores: Floats, k: Floats, n: Floats) -> float:
 
 
 def response_times(frame: pd.DataFrame) -> ResponseTimes | None:
-    """Quantiles and medians; Mann and Whitney's p that agreeing answers take as long as others."""
+    """Quantiles and medians; Mann and Whitney's p that agreeing and other answers take equally long."""
     if "response_ms" not in frame:
         return None
     known = frame[frame["response_ms"].notna() & (frame["response_ms"] > 0)]
@@ -148,7 +148,7 @@ def response_times(frame: pd.DataFrame) -> ResponseTimes | None:
 
 
 def prescreen_effect(everything: pd.DataFrame) -> PrescreenEffect | None:
-    """Agreement in scored trials by prescreen result (Fisher's test); None if no one who failed answered any."""
+    """Agreement in scored trials by prescreen result (Fisher's test); None if nobody continued after failing it."""
     if "passed_prescreen" not in everything:
         return None
     rows = everything[everything["kind"] == "scored"] if "kind" in everything else everything

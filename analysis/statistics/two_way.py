@@ -1,12 +1,12 @@
 """Dependence: the precision of pooled agreement when answers share listeners and prompts.
 
-The variance of a rate is estimated with both groupings at once (Cameron, Gelbach and Miller, Journal of Business and
-Economic Statistics 29, 2011): that clustered on listeners, plus that clustered on prompts, minus that of single
-answers, each with its G / (G - 1). It gives the effective number of answers, p (1 - p) / variance, and from that
-Wilson's interval with a t quantile of G - 1 degrees of freedom, G being the fewer of listeners and prompts. The test
-is the same with the variance at chance. The interval is never shorter than Wilson's of as many independent answers.
-Why this and not another: docs/decisions/0005-dependence.md.
-Conventions: the rate estimated is that of other listeners and other prompts from the same populations; rates lie in
+The variance of a rate is clustered on both groupings (Cameron, Gelbach and Miller, Journal of Business and Economic
+Statistics 29, 2011): the variance clustered on listeners, plus that clustered on prompts, minus that of single answers,
+each multiplied by its G / (G - 1). It gives the effective number of answers, p (1 - p) / variance, and from that
+Wilson's interval with a t quantile of G - 1 degrees of freedom, where G is the number of listeners or prompts,
+whichever is smaller. The test uses the same with the variance at chance. The interval is never shorter than Wilson's
+for as many independent answers. docs/decisions/0005-dependence.md explains the choice.
+Conventions: the estimated rate is that of other listeners and other prompts from the same populations; rates are in
 [0, 1]; listeners and prompts are identified by their text.
 """
 
@@ -84,7 +84,7 @@ def dependence(frame: pd.DataFrame, label: str = "all", alternative: Alternative
 
 
 def dependence_table(frame: pd.DataFrame, alternative: Alternative = "two-sided") -> dict[str, tuple[Dependence, ...]]:
-    """By embedder: every bin pair with responses (Holm's correction over these), every row and everything."""
+    """By embedder: every bin pair with responses (Holm's correction over these), every row and all trials."""
     found = {}
     for name in sorted(map(str, frame["embedder"].unique()), key=lambda name: (name.casefold(), name)):
         own = frame[frame["embedder"] == name]
@@ -140,7 +140,7 @@ def _from_variance(plain: Dependence, variance: float, df: int, iccs: list[float
 
 
 def _unanimous(plain: Dependence, groups: int) -> Dependence:
-    """All or none agreed: nothing varies, so each of the fewer groups counts as one answer."""
+    """All or none agreed: nothing varies, so each listener or prompt (whichever are fewer) counts as one answer."""
     all_or_none = exact_binomial(groups if plain.agreed else 0, groups, alternative=plain.alternative)
     note = (
         f"All {plain.n} answers are the same, so their dependence cannot be estimated; the interval is the exact one "
@@ -153,12 +153,14 @@ def _unanimous(plain: Dependence, groups: int) -> Dependence:
 
 
 def _with_one(plain: Dependence, y: Floats, listener: Ints, prompt: Ints) -> Dependence:
-    """One listener or one prompt: only the other can be generalised over."""
+    """There is one listener or one prompt: the result generalises only over the other."""
     alone = "listener" if plain.listeners == 1 else "prompt"
     groups = prompt if alone == "listener" else listener
     other, count = ("prompts", plain.prompts) if alone == "listener" else ("listeners", plain.listeners)
     if count == 1:
-        return replace(plain, fallback="There is one listener and one prompt, so nothing can be said about others.")
+        return replace(
+            plain, fallback="There is one listener and one prompt, so the result does not generalise to others."
+        )
     note = f"There is only one {alone}: the interval is about other {other}, not about other {alone}s."
     if plain.agreed in (0, plain.n):
         cautious = _unanimous(plain, count)
@@ -172,14 +174,14 @@ def two_way_variance(y: Floats, listener: Ints, prompt: Ints) -> float:
     residual = y - y.mean()
     by_listener, by_prompt = _clustered(residual, listener), _clustered(residual, prompt)
     single = _clustered(residual, np.arange(len(y)))
-    # In small samples the difference can reach zero or less, which no population has.
+    # In small samples the difference can be zero or negative, which is impossible in a population.
     return max(by_listener + by_prompt - single, single / 4)
 
 
 def difference_influence(y: Floats, first: npt.NDArray[np.bool_]) -> Floats:
-    """How much each answer moves the mean of `y` where `first` minus that elsewhere, shape (n,).
+    """The influence of each answer on the mean of `y` where `first` is true minus the mean elsewhere, shape (n,).
 
-    The variance of the difference is that of the mean of these (`two_way_variance`).
+    The variance of the difference is the variance of their mean (`two_way_variance`).
     """
     one, two = y[first].mean(), y[~first].mean()
     influence: Floats = len(y) * np.where(first, (y - one) / first.sum(), -(y - two) / (~first).sum())
@@ -193,9 +195,9 @@ def _clustered(residual: Floats, groups: Ints) -> float:
 
 
 def correlation(y: Floats, groups: Ints, others: Ints, variance: float) -> float | None:
-    """Correlation of two answers of one group that differ in the other grouping; None where there is no such pair.
+    """Correlation of two answers of one group that differ in the other grouping; None if there is no such pair.
 
-    `variance` is that of the mean of `y`, which the residuals' products lack.
+    `variance` is the variance of the mean of `y`, which corrects the products of residuals.
     """
     residual = y - y.mean()
     size = int(others.max()) + 1
@@ -230,9 +232,9 @@ def wilson(rate: ArrayLike, n: ArrayLike, quantile: float = Z) -> tuple[Floats, 
 def two_way_bootstrap(frame: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> Mapping[str, tuple[float, float]]:
     """Percentile 95 % intervals of the rate, resampling listeners, prompts, and both at once.
 
-    "both" draws listeners and prompts with replacement and weighs each answer by the product (Owen, Annals of Applied
-    Statistics 1, 2007). It counts the noise of single answers up to three times, so it is wide where nothing else
-    varies; it is a check, not the interval.
+    "both" draws listeners and prompts with replacement and weights each answer by the product (Owen, Annals of Applied
+    Statistics 1, 2007). It counts the noise of single answers up to three times, so it is too wide if nothing else
+    varies; it is only a check.
     """
     y, listener, prompt = _coded(frame)
     shape = (int(listener.max()) + 1, int(prompt.max()) + 1)
@@ -240,7 +242,7 @@ def two_way_bootstrap(frame: pd.DataFrame, resamples: int = 2000, seed: int = 0)
     total = sparse.csr_matrix((np.ones(len(y)), (listener, prompt)), shape)
     rng = np.random.default_rng(seed)
     rates: dict[str, list[Floats]] = {"listeners": [], "prompts": [], "both": []}
-    # Few enough at a time for the weights to stay small.
+    # In batches, to limit the memory for the weights.
     step = max(1, min(resamples, 4_000_000 // max(shape)))
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
@@ -250,7 +252,7 @@ def two_way_bootstrap(frame: pd.DataFrame, resamples: int = 2000, seed: int = 0)
         rates["listeners"].append(over.sum(axis=1) / under.sum(axis=1))
         rates["prompts"].append(by_prompt @ agreed.sum(axis=0).A1 / (by_prompt @ total.sum(axis=0).A1))
         weights = (under * by_prompt).sum(axis=1)
-        # A draw may leave no answer where listeners and prompts hardly meet.
+        # A draw may have no answer if few listeners and prompts occur together.
         rates["both"].append(((over * by_prompt).sum(axis=1) / np.where(weights > 0, weights, np.nan))[weights > 0])
     return {name: _percentiles(np.concatenate(found)) for name, found in rates.items()}
 

@@ -1,8 +1,8 @@
-"""Content hashes: whether two clips have the same samples, whatever files they come from.
+"""Content hashes: detect clips with the same samples, whatever files they come from.
 
 The hash of a clip is BLAKE2b (128 bits) of its mono samples at the file's sample rate, rounded to 16 bits. A copy with
-another name or in another lossless format has the same hash. A copy that was compressed with loss or resampled does
-not (at another rate a clip has another number of samples).
+another name or in another lossless format has the same hash. A copy that was compressed with loss or resampled has a
+different one.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Hashes = npt.NDArray[np.uint64]
 def content_hashes(
     table: pa.Table, audio_dir: Path, *, progress: Progress | None = None, workers: int | None = None
 ) -> Hashes:
-    """The hash of every clip, `[clips, 2]`; each track is decoded once, several at a time.
+    """The hash of every clip, `[clips, 2]`; each track is decoded once, several tracks at a time.
 
     Args:
         progress: called with the number of clips done and their total.
 
     Raises:
-        StaleArtefactError: where a file of the corpus is gone or has changed.
-        AudioError: where a file cannot be decoded.
+        StaleArtefactError: if a file of the corpus is missing or has changed.
+        AudioError: if a file cannot be decoded.
     """
     require_audio(table, audio_dir)
     hashes = np.zeros((table.num_rows, 2), np.uint64)

@@ -41,7 +41,7 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     *((name, pa.string()) for name in TAG_NAMES),
 ]
 SCHEMA = pa.schema(_COLUMNS)
-Progress = Callable[[int, int], None]  # done, of how many
+Progress = Callable[[int, int], None]  # number done, total
 TrackClips = tuple[str, list[float], float]  # a track's path, its clips' starts and their length, in seconds
 
 
@@ -114,8 +114,8 @@ def cut(
             described by its tags.
 
     Raises:
-        ConfigError: where the folder does not exist.
-        DataError: where the folder has no audio, no file has a clip, or the CSV is wrong.
+        ConfigError: if the folder does not exist.
+        DataError: if the folder has no audio, no file has a clip, or the CSV is wrong.
     """
     settings = settings or CutSettings()
     listing = _listing(audio_dir)
@@ -134,7 +134,7 @@ def cut(
 
 
 def corpus_provenance(audio_dir: Path, settings: CutSettings, metadata: Path | None = None) -> Provenance:
-    """The provenance that `cut` would give now, without decoding: from names, sizes and times of the files."""
+    """The provenance that `cut` would give now, computed without decoding from names, sizes and times of the files."""
     return _provenance(audio_dir, settings, metadata, _listing(audio_dir))
 
 
@@ -157,7 +157,7 @@ def require_audio(table: pa.Table, audio_dir: Path) -> None:
     """Check that the files of a corpus still have the sizes and times they had when it was cut.
 
     Raises:
-        StaleArtefactError: naming the first file that is gone or has changed.
+        StaleArtefactError: naming the first file that is missing or has changed.
     """
     used = set(table["path"].unique().to_pylist())
     recorded = json.loads((table.schema.metadata or {}).get(_LISTING, b"[]"))
@@ -237,7 +237,7 @@ def _read_metadata(path: Path | None, known: Sequence[str]) -> dict[str, Tags]:
     for number, row in enumerate(rows, start=2):
         name = (row["path"] or "").strip().removeprefix("./")
         if name not in files or name in described:
-            problem = "occurs twice" if name in described else "is not an audio file of the audio folder"
+            problem = "occurs twice" if name in described else "is not an audio file in the folder"
             raise DataError(f"{path}, row {number}: path '{name}' {problem}; correct or remove the row.")
         described[name] = Tags(**{tag: (row.get(tag) or "").strip() or None for tag in TAG_NAMES})
     return described

@@ -2,7 +2,7 @@
 
 Files are decoded by PyAV's bundled ffmpeg, channels are averaged, and soxr resamples where asked.
 Conventions: samples are float32 with full scale at ±1; positions are seconds from the first decoded sample;
-memory is bounded by the clip asked for, never by the length of the file. Decoding always begins at the first
+memory is bounded by the requested clip, never by the length of the file. Decoding always begins at the first
 sample, because seeking in mp3, opus and m4a is not exact to the sample.
 A packet that cannot be decoded is skipped, as in ffmpeg; a file with more than 1 % of them is refused.
 """
@@ -51,9 +51,9 @@ TAG_NAMES = tuple(field.name for field in fields(Tags))
 
 
 def find_audio(folder: Path) -> list[str]:
-    """Paths of the audio files under `folder`, relative, posix, sorted; hidden files and folders are skipped.
+    """Paths of the audio files under `folder`, relative, POSIX, sorted; hidden files and folders are skipped.
 
-    Links are followed; a folder reached a second time (a loop) is not entered again.
+    Links are followed; a folder that is reached a second time (a loop) is skipped.
     """
     found: list[str] = []
     visited: set[tuple[int, int]] = set()
@@ -63,7 +63,7 @@ def find_audio(folder: Path) -> list[str]:
             folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        # Sorted, so that of two links to one folder the same one wins everywhere.
+        # Sorted, so that if two links lead to one folder, the same one is used on every machine.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [
             (Path(here) / name).relative_to(folder).as_posix()
@@ -74,12 +74,12 @@ def find_audio(folder: Path) -> list[str]:
 
 
 class Track:
-    """One file, open for decoding; `blocks()` gives its samples once, from the first.
+    """One file, open for decoding; `blocks()` yields its samples once, from the beginning.
 
     While decoding, `damaged` counts the packets that were skipped, `decoded` the samples.
 
     Raises:
-        AudioError: where the file is missing, empty, holds no audio or is not an audio file.
+        AudioError: if the file is missing, empty, has no audio or is not an audio file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,7 +93,7 @@ class Track:
             raise AudioError(path, _reason(error)) from error
         if not self._container.streams.audio:
             self._container.close()
-            raise AudioError(path, "it holds no audio")
+            raise AudioError(path, "it has no audio")
         self._stream = self._container.streams.audio[0]
         context = self._stream.codec_context
         self.sample_rate = int(context.sample_rate or 0) if context else 0
@@ -109,8 +109,8 @@ class Track:
 
     @property
     def damage(self) -> str | None:
-        """After decoding: what was missing, in a few words; `None` for an intact file."""
-        # An mp3 rarely states its length correctly; the others do.
+        """After decoding, a few words on the damage; `None` for an intact file."""
+        # The stated length of an mp3 is rarely correct; other formats are reliable.
         stated = 0 if self._container.format.name == "mp3" else (self._container.duration or 0) / 1e6
         found = self.decoded / self.sample_rate
         if found < min(stated - 1, 0.95 * stated):
@@ -119,7 +119,7 @@ class Track:
 
     @property
     def tags(self) -> Tags:
-        """The file's tags; of an Ogg file those of its stream."""
+        """The file's tags; for an Ogg file, those of its stream."""
         raw = {**self._container.metadata, **self._stream.metadata}
         return _tags({key.lower(): value for key, value in raw.items()})
 
@@ -127,7 +127,7 @@ class Track:
         """Mono samples in blocks of varying length, at `sample_rate` or at the file's own.
 
         Raises:
-            AudioError: where more than 1 % of the packets cannot be decoded, or nothing can.
+            AudioError: if more than 1 % of the packets, or all, cannot be decoded.
         """
         own = self._mono_blocks()
         if sample_rate in (None, self.sample_rate):
@@ -145,7 +145,7 @@ class Track:
             self.decoded += data.shape[1]
             yield _mono(data)
         if self.decoded == 0:
-            raise AudioError(self.path, "it holds no samples")
+            raise AudioError(self.path, "it has no samples")
         if self.damaged > max(1, _BAD_PACKETS * self.packets):
             raise AudioError(self.path, f"{self.damaged} of {self.packets} packets are damaged")
 
@@ -195,7 +195,7 @@ def read_clips(path: Path, starts: Iterable[float], seconds: float, sample_rate:
         float32 arrays of exactly `round(seconds * sample_rate)` samples.
 
     Raises:
-        AudioError: where the track ends before the last clip does, or cannot be decoded.
+        AudioError: if the track ends before the last clip does, or cannot be decoded.
     """
     length = round(seconds * sample_rate)
     positions = [round(start * sample_rate) for start in starts]
@@ -217,7 +217,7 @@ def read_clip(path: Path, start_s: float, seconds: float, sample_rate: int) -> S
 
 
 def windows(blocks: Iterable[Samples], positions: Iterable[int], length: int) -> Iterator[Samples]:
-    """Cut a stream of blocks at ascending sample positions; ends with the positions or the stream."""
+    """Yield windows of `length` samples at ascending positions in a stream of blocks, until either one ends."""
     wanted = iter(positions)
     begin = next(wanted, None)
     buffer, offset = np.zeros(0, np.float32), 0

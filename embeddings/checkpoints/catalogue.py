@@ -21,7 +21,7 @@ _CC0 = "CC0-1.0 (model card of lukewys/laion_clap)"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A published file of weights; `sha256` and `size` (bytes) are `None` where its publisher states none."""
+    """A published file of weights; `sha256` and `size` (bytes) are `None` if its publisher does not state them."""
 
     what: str
     embedder: str
@@ -35,7 +35,7 @@ class Checkpoint:
 # Digests: the Git LFS pointers of lukewys/laion_clap; of musicnn, the file in its repository.
 CHECKPOINTS: dict[str, Checkpoint] = {
     "clap": Checkpoint(
-        what="LAION CLAP, HTSAT-tiny, general audio: the paper's",
+        what="LAION CLAP, HTSAT-tiny, general audio (used by the paper)",
         embedder="clap",
         file="630k-audioset-best.pt",
         address=f"{_CLAP}/630k-audioset-best.pt",
@@ -94,7 +94,7 @@ def named(name: str) -> Checkpoint:
     """The checkpoint of this name.
 
     Raises:
-        ConfigError: where there is none, listing those there are.
+        ConfigError: if the name is unknown; lists the known names.
     """
     if name not in CHECKPOINTS:
         raise ConfigError(f"there is no checkpoint '{name}'; the known ones are: {', '.join(CHECKPOINTS)}.")
@@ -102,12 +102,12 @@ def named(name: str) -> Checkpoint:
 
 
 def cache_folder() -> Path:
-    """The folder of checkpoints: in ROOTNOTE_CACHE, else in the user's cache."""
+    """The folder of checkpoints: in ROOTNOTE_CACHE if set, else in the user's cache."""
     return Path(os.environ.get("ROOTNOTE_CACHE") or platformdirs.user_cache_dir("rootnote")) / "checkpoints"
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """What can be fetched: name and facts of each checkpoint, and its path if it is in the cache."""
+    """The checkpoints that can be fetched: name and facts of each, and its path if it is in the cache."""
     entries = []
     for name, checkpoint in CHECKPOINTS.items():
         path = cache_folder() / checkpoint.file

@@ -23,7 +23,7 @@ import httpx
 
 from embeddings.errors import CheckpointError, ConfigError, ResourceError
 
-Progress = Callable[[int, int], None]  # bytes done, of how many
+Progress = Callable[[int, int], None]  # bytes done, total
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _LARGEST = 20 << 30  # for a file of unknown length
@@ -34,7 +34,7 @@ _AGAIN = "run the same command again to continue"
 
 @dataclass(frozen=True)
 class _Kept:
-    """What an earlier attempt left: `length` of `total` bytes of the version with this `validator`."""
+    """The state of a part file: `length` of `total` bytes of the version with this `validator`."""
 
     address: str
     validator: str | None = None
@@ -50,7 +50,7 @@ def check_address(address: str) -> None:
     """Check that an address uses https or is on this machine.
 
     Raises:
-        ConfigError: naming the address, where it does not.
+        ConfigError: naming the address, if it does not.
     """
     try:
         url = httpx.URL(address)
@@ -74,13 +74,13 @@ def download(
 
     Args:
         size: the expected length, if known.
-        attempts: how many in a row may fail without fetching another mebibyte.
+        attempts: how many attempts in a row may fail without fetching another mebibyte.
         wait: seconds before the second attempt; doubled for each further one, up to 30 seconds.
         timeout: seconds without data after which a connection counts as broken.
 
     Raises:
-        RootnoteError: where the server has no such file, states another length, or the disk is full; and after the
-            last attempt, with the bytes so far kept in `part`.
+        RootnoteError: if the server has no such file or states another length, if the disk is full, or after the
+            last attempt failed; the bytes fetched so far stay in `part`.
     """
     check_address(address)
     failures, furthest = 0, _length(part)
@@ -104,7 +104,7 @@ def download(
 def discard(part: Path) -> None:
     """Remove a part file and its record."""
     part.unlink(missing_ok=True)
-    _notes(part).unlink(missing_ok=True)
+    _record_path(part).unlink(missing_ok=True)
 
 
 def _client(address: str, timeout: float) -> httpx.Client:
@@ -120,7 +120,7 @@ def _client(address: str, timeout: float) -> httpx.Client:
         follow_redirects=True,
         timeout=timeout,
         event_hooks={"request": [check]},
-        # Compressed on the way, lengths and ranges would be those of other bytes.
+        # With compression in transit, lengths and ranges would not be those of the file.
         headers={"Accept-Encoding": "identity", "User-Agent": "rootnote"},
     )
 
@@ -164,7 +164,7 @@ def _check_status(response: httpx.Response, address: str) -> None:
 
 
 def _begin(response: httpx.Response, address: str) -> _Kept:
-    """What is known of a file that is sent from its first byte."""
+    """The state at the start of a file that is sent from its first byte."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise ResourceError(f"{address} cannot be fetched: the server sent it compressed, which was not accepted.")
     stated = response.headers.get("Content-Length", "")
@@ -172,7 +172,7 @@ def _begin(response: httpx.Response, address: str) -> _Kept:
 
 
 def _resume(response: httpx.Response, kept: _Kept, part: Path) -> _Kept:
-    """Check that the response continues the part file and is of the same version."""
+    """Check that the response continues the part file with the same version."""
     begin = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     fits = begin is not None and int(begin[1]) == kept.length and kept.length > 0
     same_length = kept.total is None or _stated_total(response) in (None, kept.total)
@@ -242,20 +242,20 @@ def _length(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _notes(part: Path) -> Path:
+def _record_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
 def _write_notes(part: Path, now: _Kept) -> None:
     with _disk_errors(part):
-        _notes(part).write_text(json.dumps(asdict(now)), encoding="utf-8")
+        _record_path(part).write_text(json.dumps(asdict(now)), encoding="utf-8")
 
 
 def _read_notes(part: Path, address: str) -> _Kept:
-    """What can be resumed; nothing if the record is missing, damaged, or of another address."""
+    """The part file that can be resumed; empty if its record is missing, damaged, or for another address."""
     try:
-        noted = json.loads(_notes(part).read_text(encoding="utf-8"))
-        kept = _Kept(noted["address"], noted["validator"], noted["total"], _length(part))
+        record = json.loads(_record_path(part).read_text(encoding="utf-8"))
+        kept = _Kept(record["address"], record["validator"], record["total"], _length(part))
         usable = kept.address == address and (kept.total is None or kept.length <= kept.total)
     except (OSError, ValueError, KeyError, TypeError):
         return _Kept(address)

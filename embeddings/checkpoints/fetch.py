@@ -27,7 +27,7 @@ from embeddings.provenance import replacing
 
 @dataclass(frozen=True)
 class Fetched:
-    """A checkpoint in its place. `already_there`: nothing was fetched now."""
+    """A fetched checkpoint. `already_there`: the file existed, so nothing was fetched."""
 
     name: str
     path: Path
@@ -39,7 +39,7 @@ class Fetched:
 
     @property
     def next_command(self) -> str:
-        """The command that uses it."""
+        """A command that uses the checkpoint."""
         embedder = CHECKPOINTS[self.name].embedder
         return (
             f"rootnote embeddings embed --corpus corpus.parquet --embedder {embedder} "
@@ -65,7 +65,7 @@ def fetch(
         attempts, wait, timeout: as for `download`.
 
     Raises:
-        RootnoteError: where the name is not known, the file cannot be fetched, or it is not the published one.
+        RootnoteError: if the name is not known, the file cannot be fetched, or it is not the published one.
     """
     checkpoint = named(name)
     path = (to or cache_folder()) / checkpoint.file
@@ -94,14 +94,14 @@ def cached(sha256: str) -> Path | None:
     """The file of the cache that was fetched with this SHA-256, if there is one."""
     for checkpoint in CHECKPOINTS.values():
         path = cache_folder() / checkpoint.file
-        if path.is_file() and sha256 == (checkpoint.sha256 or _noted(path).get("sha256")):
+        if path.is_file() and sha256 == (checkpoint.sha256 or _read_record(path).get("sha256")):
             return path
     return None
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes away from the same file."""
+    """Lock the file against other processes."""
     lock = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def _put_in_place(part: Path, path: Path, checkpoint: Checkpoint, address: str) 
     except RootnoteError:
         discard(part)
         raise
-    _note(path, checkpoint, address, digest)
+    _write_record(path, checkpoint, address, digest)
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(path)
@@ -139,44 +139,46 @@ def _verify(found: Path, path: Path, checkpoint: Checkpoint) -> str:
     """The SHA-256 of `found`, which is `path` or will become it.
 
     Raises:
-        CheckpointError: where it is not the published one or, if none is published, that of the first fetch.
+        CheckpointError: if it differs from the published one or, if none is published, from that of the first fetch.
     """
     with found.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    expected = checkpoint.sha256 or _noted(path).get("sha256")
+    expected = checkpoint.sha256 or _read_record(path).get("sha256")
     if expected in (None, digest):
         if found == path and expected is None:
-            _note(path, checkpoint, None, digest)
+            _write_record(path, checkpoint, None, digest)
         return digest
-    whose = "the published one" if checkpoint.sha256 else f"that of the first fetch, recorded in {_notes(path)}"
+    first = f"that of the first fetch, recorded in {_record_path(path)}"
+    reference = "the published one" if checkpoint.sha256 else first
     if found == path:
-        raise CheckpointError(f"{path} exists, but its SHA-256 is not {whose}; move it away and fetch again.")
-    fix = "fetch again" if checkpoint.sha256 else f"fetch again, or delete {_notes(path).name} to accept a new version"
-    raise CheckpointError(f"the file fetched for {path} was deleted: its SHA-256 is not {whose}; {fix}.")
+        raise CheckpointError(f"{path} exists, but its SHA-256 is not {reference}; move it away and fetch again.")
+    accept = f", or delete {_record_path(path).name} to accept a new version"
+    fix = "fetch again" + ("" if checkpoint.sha256 else accept)
+    raise CheckpointError(f"the file fetched for {path} was deleted: its SHA-256 is not {reference}; {fix}.")
 
 
-def _notes(path: Path) -> Path:
+def _record_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _note(path: Path, checkpoint: Checkpoint, address: str | None, digest: str) -> None:
-    noted = {
+def _write_record(path: Path, checkpoint: Checkpoint, address: str | None, digest: str) -> None:
+    record = {
         "file": path.name,
         "address": address,
         "sha256": digest,
         "licence": checkpoint.licence,
         "noted_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    with replacing(_notes(path)) as temporary:
-        temporary.write_text(json.dumps(noted, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with replacing(_record_path(path)) as temporary:
+        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _noted(path: Path) -> dict[str, Any]:
-    """What was recorded when the file was fetched; empty if nothing was."""
+def _read_record(path: Path) -> dict[str, Any]:
+    """The record written when the file was fetched; empty if there is none."""
     try:
-        noted = json.loads(_notes(path).read_text(encoding="utf-8"))
+        record = json.loads(_record_path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{_notes(path)} cannot be read; delete it and fetch again.") from error
-    return noted if isinstance(noted, dict) else {}
+        raise CheckpointError(f"{_record_path(path)} cannot be read; delete it and fetch again.") from error
+    return record if isinstance(record, dict) else {}

@@ -1,4 +1,4 @@
-"""Weights: checkpoint files, read without running anything that is in them.
+"""Weights: checkpoint files, read without running any code in them.
 
 A torch file is read by `torch.load(weights_only=True)`, a safetensors file by its own reader; both give tensors and
 plain values only. What a trainer stored with the weights (Lightning's callbacks, numpy's numbers) is skipped;
@@ -27,9 +27,9 @@ Weights = dict[str, torch.Tensor]
 
 _UNPACKED_LIMIT = 1 << 30  # bytes of the one file read from within a zip
 _TORCH_SUFFIXES = {".pt", ".pth", ".ckpt"}
-# How torch words it that a file names an object or function which is no tensor.
+# What torch's error says when a file refers to an object or function other than a tensor.
 _ASKS_FOR_MORE = re.compile("GLOBAL|unrecognized function|Can only (create|build)")
-# Objects that honest files contain next to the weights: they are skipped and never created.
+# Objects that trainers store next to the weights: they are skipped and never created.
 _PASSED_OVER = (
     "argparse.Namespace",
     "lightning.",
@@ -46,7 +46,7 @@ def checkpoint_path(embedder: str, options: ModelOptions) -> Path:
     """The path of the checkpoint that the options name.
 
     Raises:
-        CheckpointError: where they name none, with the command that fetches it.
+        CheckpointError: if they name none; gives the command that fetches one.
     """
     if options.checkpoint is None:
         raise CheckpointError(
@@ -57,12 +57,12 @@ def checkpoint_path(embedder: str, options: ModelOptions) -> Path:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a checkpoint file holds (usually a dict with the weights somewhere in it), on the processor.
+    """The content of a checkpoint file (usually a dict with the weights somewhere in it), on the CPU.
 
     A zip that is not itself a torch file is searched for the one torch file (.pt, .pth, .ckpt) in it.
 
     Raises:
-        RootnoteError: where it is missing, truncated, no checkpoint, or holds more than tensors and plain values.
+        RootnoteError: if it is missing, truncated, not a checkpoint, or has more than tensors and plain values.
     """
     if not path.is_file():
         raise CheckpointError(f"the checkpoint {path} is missing; correct the path, or fetch it.")
@@ -84,7 +84,7 @@ def load_into(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Pat
     """Load weights that must match the network name by name and shape by shape.
 
     Raises:
-        RootnoteError: naming the first thing that is missing, too many or of another shape.
+        RootnoteError: naming the first weight that is missing, unexpected or of another shape.
     """
     expected = network.state_dict()
     optional = {name for name in expected if name.endswith("num_batches_tracked")}
@@ -101,14 +101,14 @@ def load_into(network: nn.Module, weights: Mapping[str, torch.Tensor], path: Pat
 
 
 def tensors_in(content: Any) -> Weights:
-    """The named tensors of a mapping; none where it is not one."""
+    """The named tensors of a mapping; empty if it is not a mapping."""
     if not isinstance(content, Mapping):
         return {}
     return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
 
 
 def fold(layer: nn.Module, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias of a convolution or linear layer that does what `layer` and the batch norm after it do.
+    """Weight and bias of one layer that is equivalent to `layer` followed by its batch normalisation.
 
     Computed in float64 and rounded once.
     """
@@ -121,7 +121,7 @@ def fold(layer: nn.Module, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[torch
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file, read by blocks."""
+    """SHA-256 (hex) of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -132,7 +132,7 @@ def _file_within(path: Path) -> Path | io.BytesIO:
         return path
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-        # A torch file is a zip too, of uncompressed entries; one that swells on reading is none of torch's.
+        # A torch file is a zip with uncompressed entries; one that expands on reading is not from torch.
         if any(entry.filename.endswith("/data.pkl") for entry in entries):
             if sum(entry.file_size for entry in entries) > path.stat().st_size:
                 raise CheckpointError(
@@ -176,7 +176,7 @@ def _skippable_objects(file: Path | io.BytesIO) -> list[str]:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     except (ValueError, RuntimeError, pickle.UnpicklingError):
-        return []  # the older format, or damaged: loading will tell
+        return []  # the older format, or damaged: loading reports it
     finally:
         if isinstance(file, io.BytesIO):
             file.seek(0)
@@ -184,7 +184,7 @@ def _skippable_objects(file: Path | io.BytesIO) -> list[str]:
 
 
 class _Passed:
-    """Stands for an object that is not needed: takes anything, does nothing."""
+    """Placeholder for an object that is not needed: takes any arguments and does nothing."""
 
     def __new__(cls, *_: Any) -> Any:
         return super().__new__(cls)
@@ -193,7 +193,7 @@ class _Passed:
 
 
 class _PassedDict:
-    """The same for a kind of dict."""
+    """The same for subclasses of dict."""
 
     def __new__(cls, *_: Any) -> Any:
         return {}

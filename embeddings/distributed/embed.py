@@ -1,12 +1,12 @@
 """Embedding on a Ray cluster: workers embed shards of the corpus, and the result is the same as on one machine.
 
-A worker has one model and one GPU, or a group of processor cores; it embeds a shard at a time with
+A worker has one model and one GPU, or a group of CPU cores; it embeds one shard at a time with
 `pipeline.embed_rows` and writes it once (see `shards`). The driver appends finished shards in corpus order to the
 same `.part` that one machine writes, so the two can continue each other's work. Shards begin where batches do, and
-all workers must run the model alike (backend, precision, versions), so the bytes do not depend on how many worked.
+all workers must run the model alike (backend, precision, versions), so the bytes do not depend on their number.
 
 Conventions: music, checkpoint and output are on storage that all nodes see under the same path, and Rootnote is
-installed on every node. A worker that dies is replaced and its shard tried again, three times in all.
+installed on every node. If a worker dies, it is replaced and its shard is tried again, up to three times in total.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ def embed_on_cluster(
     dtype: Dtype = "float32",
     progress: Progress | None = None,
 ) -> Provenance:
-    """Write what `pipeline.embed_corpus` writes, to the byte, on the machines of a Ray cluster.
+    """Write the same bytes as `embed.embed_corpus`, on the machines of a Ray cluster.
 
     Args:
-        address: "auto" (the cluster this machine is part of), "local" (a cluster of this machine alone, started
-            for the purpose), "HOST:PORT" or "ray://HOST:PORT".
+        address: "auto" (the cluster this machine is part of), "local" (a new cluster on this machine alone),
+            "HOST:PORT" or "ray://HOST:PORT".
         shard_rows: a multiple of the embedder's batch size.
         cores_per_worker: of a worker without a GPU.
 
     Raises:
-        RootnoteError: where Ray is missing or not reached, a node does not see the storage or runs the model
-            differently, or a shard failed each time; finished shards are kept, and the next call continues.
+        RootnoteError: if Ray is missing or cannot be reached, a node does not see the storage or runs the model
+            differently, or a shard failed each time. Finished shards are kept, and the next call continues.
     """
     if out.suffix != ".npy":
         raise ConfigError(f"{out} must end in .npy.")
@@ -73,14 +73,14 @@ def embed_on_cluster(
         model = workers.describe(ray, load)
         run = EmbeddingRun.of(table, corpus, model, out, dtype)
         with run.locked():
-            # Fitting reads a sample of the corpus, and is done here as on one machine.
+            # Fitting reads only a sample of the corpus, so the driver does it.
             projection = fit_projection(table, audio_dir, load(), run, progress=progress) if model.fits else None
             folder = ShardFolder(out.with_name(f"{out.stem}.{run.name}.shards"), run.name, model.dim, dtype)
             job = Job(load, model, audio_dir, projection, folder, workers.cores, secrets.token_hex(4))
             rows_each = shard_rows or _shard_rows(table.num_rows, model.batch_size)
             with folder.made(), RowSource(run.part, (table.num_rows, model.dim), dtype, model.batch_size) as rows:
                 merge = _Merge(folder, list(shards_of(table.num_rows, rows_each)), rows, progress)
-                for _ in range(2):  # what failed by accident, or was damaged on disk, gets a second try
+                for _ in range(2):  # shards that failed by accident, or were damaged on disk, get a second try
                     if todo := merge.missing():
                         merge.collect(workers.embed(ray, job, table, todo))
                 merge.require_all()
@@ -92,7 +92,7 @@ def embed_on_cluster(
 
 
 class _Merge:
-    """Appends shards to the rows in corpus order, as they are finished, and removes their files."""
+    """Appends finished shards to the rows in corpus order and removes their files."""
 
     def __init__(self, folder: ShardFolder, shards: list[Shard], rows: RowSource, progress: Progress | None) -> None:
         self._folder, self._rows, self._progress = folder, rows, progress
@@ -103,7 +103,7 @@ class _Merge:
         self._append()
 
     def missing(self) -> list[Shard]:
-        """The shards that have to be embedded."""
+        """The shards that are still to be embedded."""
         return [one for one in self._shards if one not in self._finished]
 
     def collect(self, outcomes: Generator[ShardOutcome]) -> None:
@@ -157,7 +157,7 @@ def _shard_rows(rows: int, batch: int) -> int:
 
 
 def _absolute(options: ModelOptions) -> ModelOptions:
-    """Workers run elsewhere: a checkpoint that is a file is named from the root."""
+    """The options with an absolute path of the checkpoint, because workers run in other directories."""
     if options.checkpoint is None or not Path(options.checkpoint).exists():
         return options
     return dataclasses.replace(options, checkpoint=str(Path(options.checkpoint).absolute()))

@@ -1,4 +1,4 @@
-"""The pool of workers that a Ray cluster has room for: what each takes, and what becomes of the shards they get."""
+"""The workers that a Ray cluster has room for: their resources, and the results of their shards."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from embeddings.distributed.workers import EmbeddingWorker, Job, Model, ShardOut
 from embeddings.errors import ResourceError, RootnoteError
 from embeddings.models.base import Embedder
 
-AGAIN = "fix this and run the same command again; what was embedded is kept"
-_CORES = 8  # in a group, at most
+AGAIN = "fix this and run the same command again; finished work is kept"
+_CORES = 8  # the most cores in a group
 _FREE_SECONDS = 600
 _COLUMNS = ["track", "path", "start_s", "duration_s"]
 
 
 @dataclass(frozen=True)
 class RayWorkers:
-    """How many workers the cluster has room for, and what each takes."""
+    """How many workers the cluster has room for, and the resources of each."""
 
     count: int
     cores: int
@@ -46,7 +46,7 @@ class RayWorkers:
         return cls(max(1, sum(count // group for count in processors)), group, 0)
 
     def describe(self, ray: Any, load: Callable[[], Embedder]) -> Model:
-        """Ask a worker what the model is there: the driver's machine may run it differently, or not at all."""
+        """Ask a worker for its model: the driver's machine may run it differently, or not at all."""
         task = ray.remote(num_cpus=self.cores, num_gpus=self.gpus)(_describe).remote(load)
         try:
             model = ray.get(task, timeout=_FREE_SECONDS)
@@ -63,7 +63,7 @@ class RayWorkers:
         return Model(**model)
 
     def embed(self, ray: Any, job: Job, table: pa.Table, shards: list[Shard]) -> Generator[ShardOutcome]:
-        """What becomes of each shard, as it happens."""
+        """Yield the outcome of each shard as it finishes."""
         items = [{"begin": one.begin, "end": one.end, "clips": _clips(table, one)} for one in shards]
         rows = self._rows_from_outside(ray, job, items) if _is_outside(ray) else self.rows(ray, job, items)
         try:
@@ -73,7 +73,7 @@ class RayWorkers:
             raise ResourceError(f"the cluster failed ({first_line(error)}); {AGAIN}.") from error
 
     def rows(self, ray: Any, job: Job, items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """What workers return for items, in the order in which they are done; not to be called from outside."""
+        """Yield what workers return for items, as they finish; the caller must run inside the cluster."""
         pool = ray.data.ActorPoolStrategy(
             min_size=1, max_size=min(self.count, len(items)), max_tasks_in_flight_per_actor=2
         )
@@ -99,7 +99,7 @@ class RayWorkers:
 
 
 class _Within:
-    """Has the rows made inside the cluster: Ray's data sets do not work through its client, `ray://`."""
+    """Makes the rows inside the cluster, because Ray's data sets do not work through its client, `ray://`."""
 
     def __init__(self, workers: RayWorkers, job: Job, items: list[dict[str, Any]]) -> None:
         import ray
@@ -112,7 +112,7 @@ class _Within:
 
 
 def _is_outside(ray: Any) -> bool:
-    """Whether this process speaks to the cluster through Ray's client."""
+    """Whether this process is connected to the cluster through Ray's client."""
     return bool(ray.util.client.ray.is_connected())
 
 
@@ -124,7 +124,7 @@ def _describe(load: Callable[[], Embedder]) -> dict[str, Any] | str:
 
 
 def _clips(table: pa.Table, shard: Shard) -> bytes:
-    """What `embed_rows` needs of the table's rows, small: paths are stored once."""
+    """The columns of the table's rows that `embed_rows` needs, in compact form: paths are stored once."""
     part = table.select(_COLUMNS).slice(shard.begin, shard.end - shard.begin).replace_schema_metadata(None)
     part = part.set_column(1, "path", part["path"].combine_chunks().dictionary_encode())
     sink = pa.BufferOutputStream()

@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster, with what Ray would say on the terminal kept off it."""
+"""The connection to a Ray cluster, without Ray's messages on the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from embeddings.errors import ConfigError, MissingPackageError, ResourceError
 
 _REACH_SECONDS = 5
 _SILENT = logging.CRITICAL + 1
-# What Ray would print or send home, unless the user has set it.
+# Turns off Ray's messages and usage reports, unless the user has set these variables.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
@@ -27,7 +27,7 @@ QUIET = {
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """Ray, connected to the cluster; one that this process is connected to already is taken as it is."""
+    """Ray, connected to the cluster; an existing connection of this process is used as it is."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -55,7 +55,7 @@ def connected(address: str) -> Iterator[Any]:
 
 
 def _require_listener(address: str) -> None:
-    """Refuse an address nobody answers at: Ray itself would try for a minute and more."""
+    """Refuse an address where nothing listens: Ray itself would try for more than a minute."""
     if address in ("auto", "local"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -71,7 +71,7 @@ def _not_reached(address: str, error: Exception) -> str:
     if address == "local":
         return f"--cluster local: Ray could not be started here ({first_line(error)})."
     if address == "auto":
-        return "--cluster auto: this machine is part of no Ray cluster; run `ray start`, or use --cluster local."
+        return "--cluster auto: this machine is not part of a Ray cluster; run `ray start`, or use --cluster local."
     return f"--cluster {address}: no Ray cluster was reached there ({first_line(error)}); check the address."
 
 
@@ -82,7 +82,7 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _without_stderr() -> Iterator[None]:
-    """Keep what native code writes to standard error off the terminal; errors come as exceptions all the same."""
+    """Hide what native code writes to standard error; errors are still raised as exceptions."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

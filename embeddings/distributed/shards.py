@@ -1,7 +1,7 @@
-"""Shards: ranges of rows that several machines embed, each in a file of its own until it is merged.
+"""Shards: ranges of rows that several machines embed, each in its own file until it is merged.
 
-They lie in one folder a run, on storage that all machines see. A shard's file holds its rows and behind them a
-SHA-256 of run, range and rows; it is written under a temporary name and renamed, so it is whole or not there.
+Each run has one folder, on storage that all machines see. A shard's file has its rows followed by a SHA-256 of run,
+range and rows. It is written under a temporary name and renamed, so it is either complete or absent.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Shard:
 
 
 def shards_of(rows: int, shard_rows: int) -> Iterator[Shard]:
-    """All shards of so many rows, in their order; the last may be shorter."""
+    """All shards of `rows` rows, in order; the last may be shorter."""
     return (Shard(begin, min(begin + shard_rows, rows)) for begin in range(0, rows, shard_rows))
 
 
@@ -51,9 +51,9 @@ class ShardFolder:
 
     @contextlib.contextmanager
     def made(self) -> Iterator[None]:
-        """Make the folder and a mark in it, by which another machine knows that it sees the same one.
+        """Create the folder with a marker file, by which other machines check that they see the same folder.
 
-        It stays for as long as it holds shards.
+        On exit the folder is removed if it is empty.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with replacing(self._mark) as temporary:
@@ -65,27 +65,27 @@ class ShardFolder:
                 shutil.rmtree(self.path, ignore_errors=True)
 
     def is_seen(self) -> bool:
-        """Whether this machine sees the folder that was made."""
+        """Whether this machine sees the folder that the driver created."""
         try:
             return self._mark.read_text() == self.run
         except OSError:
             return False
 
     def has(self, shard: Shard) -> bool:
-        """Whether the shard is there, as its size tells."""
+        """Whether the shard's file exists with the right size."""
         with contextlib.suppress(OSError):
             return self._file(shard).stat().st_size == self._bytes(shard)
         return False
 
     def write(self, shard: Shard, vectors: Vectors) -> None:
-        """Keep the shard's rows `[rows, dim]`."""
+        """Write the shard's rows `[rows, dim]`."""
         rows = np.ascontiguousarray(vectors, dtype=self.dtype).tobytes()
         with replacing(self._file(shard)) as temporary, temporary.open("wb") as file:
             file.write(rows)
             file.write(self._digest(shard, rows))
 
     def read(self, shard: Shard) -> npt.NDArray[np.floating] | None:
-        """The shard's rows; `None`, and the file is removed, where it is spoilt."""
+        """The shard's rows; if the file is damaged, it is removed and the result is `None`."""
         try:
             content = self._file(shard).read_bytes()
         except FileNotFoundError:
@@ -99,13 +99,13 @@ class ShardFolder:
         return np.frombuffer(rows, dtype=self.dtype).reshape(-1, self.dim)
 
     def remove(self, shard: Shard) -> None:
-        """Forget the shard, and how often it was tried."""
+        """Remove the shard's file and its count of tries."""
         self._file(shard).unlink(missing_ok=True)
         for tries in self.path.glob(f"{self._file(shard).stem}.*.tries"):
             tries.unlink(missing_ok=True)
 
     def count_try(self, shard: Shard, command: str) -> int:
-        """Note that the shard is tried now, and say how often it has been since this `command` began."""
+        """Record a try of the shard and return the number of tries since this `command` began."""
         tries = self._file(shard).with_suffix(f".{command}.tries")
         with tries.open("ab") as file:
             file.write(b".")

@@ -1,4 +1,4 @@
-"""Workers of a Ray cluster: each has one model, and a GPU or a group of processor cores of its own.
+"""Workers of a Ray cluster: each has one model, and its own GPU or group of CPU cores.
 
 A worker embeds one shard at a time, writes it to the folder that all machines see, and reports the result. All workers
 must run the model in the same way, or they report it: vectors must not depend on the machine that made them.
@@ -29,7 +29,7 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Model:
-    """What the driver must know of an embedder that workers run; stands for it where nothing is embedded."""
+    """What the driver must know about the workers' embedder; takes its place where nothing is embedded."""
 
     name: str
     dim: int
@@ -68,7 +68,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a worker needs apart from its shards."""
+    """Everything that a worker needs except its shards."""
 
     load: Callable[[], Embedder]
     model: Model
@@ -89,7 +89,7 @@ class ShardOutcome:
 
 
 class EmbeddingWorker:
-    """One model on one machine, which embeds shards as they come; Ray makes it and feeds it."""
+    """One model on one machine, which embeds the shards that Ray passes to it."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -119,7 +119,7 @@ class EmbeddingWorker:
             table = pa.ipc.open_file(clips).read_all()
             if folder.count_try(shard, self._job.command) > _TRIES:
                 first = table["path"][0].as_py()
-                reason = f"{shard} (from {first}) ended their worker {_TRIES} times, perhaps because memory ran out."
+                reason = f"{shard} (from {first}) crashed the worker {_TRIES} times, perhaps because memory ran out."
                 return ShardOutcome(shard, "failed", reason)
             batches = embed_rows(table, self._job.audio_dir, embedder, self._job.projection, 0, table.num_rows)
             folder.write(shard, np.concatenate(list(batches)))
@@ -128,10 +128,10 @@ class EmbeddingWorker:
             return ShardOutcome(shard, "failed", f"{here}: {error}")
 
     def _ready(self) -> Embedder:
-        """The embedder, after a look at the storage.
+        """The embedder, after a check of the storage.
 
         Raises:
-            RootnoteError: where this machine does not see it, or would give other vectors than the others.
+            RootnoteError: if this machine does not see the storage, or would give other vectors than the others.
         """
         for path, visible in (
             (self._job.audio_dir, self._job.audio_dir.is_dir()),
@@ -153,10 +153,10 @@ class EmbeddingWorker:
 
 
 def _keep_to(cores: int) -> IO[bytes] | None:
-    """Keep this process to so many cores of its own; libraries would otherwise start a thread for each there is.
+    """Restrict this process to `cores` cores; otherwise libraries start a thread for each core of the machine.
 
     Returns:
-        A lock on these cores, which other workers of this machine pass by; `None` where all are this one's.
+        A lock on these cores, which keeps other workers of this machine off them; `None` if no restriction is needed.
     """
     if not hasattr(os, "sched_setaffinity"):
         return None

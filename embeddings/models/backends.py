@@ -1,19 +1,19 @@
-"""Backends: what runs a network.
+"""Backends: the libraries and devices that run a network.
 
-A model is a torch module that maps a batch to vectors; a backend makes a callable of it that does the same, faster:
+A model is a torch module that maps a batch to vectors; a backend turns it into a faster callable with the same results:
 
-- `torch`: the module as it is, in float32, on the processor;
+- `torch`: the module as it is, in float32, on the CPU;
 - `openvino`: compiled by OpenVINO (extra `fast-cpu`);
 - `cuda`: on an NVIDIA GPU, under autocast.
 
-The last two multiply in bfloat16 if the machine can and the model allows it. A model whose nearest clips change in
-bfloat16 does not allow it and runs in float32; `-bf16` after a name requests bfloat16 all the same.
+The last two multiply in bfloat16 if the machine supports it and the model allows it. A model whose nearest clips
+change in bfloat16 does not allow it and runs in float32; `-bf16` after a name requests bfloat16 anyway.
 
-Conventions: front ends (spectrograms) run in float32 on the backend's device; a compiled network takes and gives
-float32. On the processor a network sees one clip at a time, on one thread, and as many clips are under way as there
-are cores: what a clip needs stays in the cache, no core waits for another, and a vector is the same to the last bit
-whatever batch its clip came in. Vectors of two backends agree to a cosine of 0.9995 or more (in float32, to 0.99999),
-so a backend is recorded with the vectors but does not make them stale.
+Conventions: front ends (spectrograms) run in float32 on the backend's device; a compiled network takes and returns
+float32. On the CPU each thread runs the network on one clip at a time, with one thread per core: a clip's data stay in
+the cache, no core waits for another, and a vector is the same to the last bit whatever the batch of its clip. Vectors
+of two backends have a cosine of 0.9995 or more (in float32, 0.99999), so a backend is recorded with the vectors but
+does not make them stale.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from embeddings.threads import cores, one_torch_thread
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 
-_AT_A_TIME = 4  # clips a thread of `torch` takes in one go
+_AT_A_TIME = 4  # clips that a thread of `torch` takes at a time
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Backend:
 
         Args:
             example: a batch of the shape and type the network will be given, with any number of rows.
-            front: what turns the callable's own input into the network's; it stays in float32.
+            front: turns the callable's input into the network's input; it stays in float32.
         """
         network = network.eval().to(self.device)
         front = (front or torch.nn.Identity()).eval().to(self.device)
@@ -69,14 +69,14 @@ class Backend:
 
 
 def choose_backend(name: str = "auto", *, bf16: bool = True) -> Backend:
-    """The backend of this name, or for `auto` the fastest one this machine has.
+    """The backend of this name; for `auto`, the fastest one on this machine.
 
     Args:
         bf16: whether the model's nearest clips stay the same in bfloat16; if not, it runs in float32 unless the name
             asks for bfloat16.
 
     Raises:
-        RootnoteError: where the name is not known or this machine lacks it.
+        RootnoteError: if the name is not known or this machine lacks the backend.
     """
     if name not in BACKENDS:
         raise ConfigError(f"there is no backend '{name}'; the known ones are: {', '.join(BACKENDS)}.")
@@ -84,7 +84,7 @@ def choose_backend(name: str = "auto", *, bf16: bool = True) -> Backend:
         name = _fastest(bf16)
     kind, _, forced = name.partition("-")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ResourceError(f"--backend {name}: this machine shows torch no CUDA GPU; use --backend auto.")
+        raise ResourceError(f"--backend {name}: torch finds no CUDA GPU on this machine; use --backend auto.")
     if kind == "openvino" and not importlib.util.find_spec("openvino"):
         raise MissingPackageError(f"--backend {name}: OpenVINO is missing; run `pip install 'rootnote[fast-cpu]'`.")
     able = _MULTIPLIES_IN_BF16[kind]()
@@ -143,7 +143,7 @@ def _openvino(front: torch.nn.Module, network: torch.nn.Module, example: torch.T
     openvino = _import_openvino()
     row = example[:1].contiguous()
     with torch.inference_mode(), warnings.catch_warnings():
-        # OpenVINO reads the module by torch's tracer, and looks at all its attributes: both warn of what will change.
+        # OpenVINO traces the module with torch and reads all its attributes; both emit deprecation warnings.
         warnings.simplefilter("ignore")
         model = openvino.convert_model(network, example_input=row, input=list(row.shape))
     options: dict[str, Any] = {
@@ -182,14 +182,14 @@ def _import_openvino() -> Any:
 
 
 def _torch_bf16() -> bool:
-    # A torch too old to tell is taken for one on a processor without.
+    # A torch that is too old to report this is treated as if the CPU lacked it.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _openvino_bf16() -> bool:
     openvino = _import_openvino()
-    # What OpenVINO itself would choose: bfloat16 where the processor has it, not where it would be imitated.
+    # OpenVINO's own choice: bfloat16 if the CPU has it natively, not if it would be emulated.
     return bool(openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT") == openvino.Type.bf16)
 
 

@@ -1,4 +1,4 @@
-"""Embedders: from clips to unit vectors.
+"""Embedders: turn clips into unit vectors.
 
 An embedder turns a batch of clips into features; if it is fitted to the corpus, it also gives a projection of them.
 Vectors have unit norm, row i is clip i of the corpus, and a clip's vector does not depend on the batch it came in.
@@ -20,7 +20,7 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Projection:
-    """What was fitted to a corpus: vector = unit((features - mean) @ matrix)."""
+    """A projection fitted to a corpus: vector = unit((features - mean) @ matrix)."""
 
     mean: Vectors  # [features]
     matrix: Vectors  # [features, dim]
@@ -36,7 +36,7 @@ class Projection:
 
 
 class Embedder(Protocol):
-    """A similarity measure: what turns samples into vectors."""
+    """A similarity measure, as a map from samples to vectors."""
 
     @property
     def name(self) -> str: ...
@@ -67,11 +67,11 @@ class Embedder(Protocol):
         ...
 
     def runtime(self) -> dict[str, str]:
-        """What ran it (backend, precision, versions): recorded with the vectors, but not part of their provenance."""
+        """Backend, precision and versions: recorded with the vectors, but not part of their provenance."""
         ...
 
     def embed(self, batch: Vectors) -> Vectors:
-        """Features float32 `[N, features]` of clips float32 `[N, samples]` at `sample_rate`."""
+        """Compute features float32 `[N, features]` of clips float32 `[N, samples]` at `sample_rate`."""
         ...
 
     def fit(self, features: Vectors) -> Projection | None:
@@ -84,7 +84,7 @@ BACKENDS = ("auto", "torch", "torch-bf16", "openvino", "openvino-bf16", "cuda", 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How to load an embedder; embedders refuse options that they have no use for.
+    """How to load an embedder; embedders refuse options that they do not use.
 
     `checkpoint` is a path (for CLAP also a Hugging Face id); `windows` is CLMR's "first" or "mean"; `backend` is
     one of `BACKENDS`, which `embeddings.models.backends` describes.
@@ -96,13 +96,13 @@ class ModelOptions:
 
 
 def refuse_options(name: str, options: ModelOptions, *taken: str) -> None:
-    """Refuse the options "checkpoint" and "windows" where an embedder has no use for them.
+    """Refuse the options "checkpoint" and "windows" if an embedder does not use them.
 
     Args:
         taken: the options that the embedder takes.
 
     Raises:
-        ConfigError: where another one is given.
+        ConfigError: if another one is given.
     """
     for option, value in (("checkpoint", options.checkpoint), ("windows", options.windows)):
         if option not in taken and value is not None:
@@ -120,5 +120,5 @@ def unit(vectors: npt.NDArray[np.floating[Any]]) -> Vectors:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     first = np.zeros((1, vectors.shape[1]), np.float32)
     first[0, 0] = 1
-    # A row that is not finite stays so: the caller refuses it.
+    # A row that is not finite is left as it is: the caller refuses it.
     return np.where(norms <= 1e-12, first, vectors / np.maximum(norms, 1e-12)).astype(np.float32, copy=False)

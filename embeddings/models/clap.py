@@ -1,12 +1,12 @@
 """CLAP: the audio branch of LAION's contrastive language-audio models (Wu et al., 2023).
 
-Weights come from LAION's own .pt files (`630k-audioset-best.pt` is HTSAT-tiny and the paper's; the `music_*` are
-HTSAT-base) or from a Hugging Face folder or id; the network is that of `transformers`, the audio part alone.
+Weights come from LAION's own .pt files (`630k-audioset-best.pt` is HTSAT-tiny, which the paper used; the `music_*`
+files are HTSAT-base) or from a Hugging Face folder or id. The network is the audio part of `transformers`' CLAP.
 
-Conventions, as LAION's: mono at 48,000 Hz, clipped to ±1 and passed through 16-bit integers; a clip shorter than 10 s
-is repeated whole as often as it fits, then followed by silence; the spectrogram is power (1,024 samples every 480, 64
-Slaney mel bands of 50 to 14,000 Hz) in decibels. A longer clip is cut into pieces of 10 s (a rest of less than 1 s is
-left out), and the mean of their unit vectors is taken: LAION's own code crops it at random.
+Conventions, as in LAION's code: mono at 48,000 Hz, clipped to ±1 and quantised to 16 bits; a clip shorter than 10 s is
+repeated as often as it fits in full, then padded with silence; the spectrogram is power (1,024 samples every 480, 64
+Slaney mel bands from 50 to 14,000 Hz) in decibels. A longer clip is cut into segments of 10 s (a remainder of less
+than 1 s is dropped), and the vector is the mean of their unit vectors; LAION's own code crops such a clip at random.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DIM = 512
 _FFT, _HOP, _BANDS = 1024, 480, 64
 _FRAMES = PIECE // _HOP + 1
 _LOWEST_HZ, _HIGHEST_HZ = 50.0, 14_000.0
-# What tells HTSAT-tiny from -base: the width of its first layer.
+# The width of the first layer distinguishes HTSAT-tiny from -base.
 _ARCHITECTURES: dict[int, dict[str, Any]] = {
     96: {},
     128: {
@@ -98,11 +98,11 @@ def load(options: ModelOptions | None = None) -> Clap:
     """The embedder, ready.
 
     Raises:
-        RootnoteError: where there is no checkpoint, it is none of CLAP's, or windows are asked for.
+        RootnoteError: if there is no checkpoint, it is not a CLAP checkpoint, or `windows` is given.
     """
     given = options or ModelOptions()
     refuse_options("clap", given, "checkpoint")
-    # As with the other networks, bfloat16 is used only where it is asked for by name.
+    # As with the other networks, bfloat16 is used only if it is requested by name.
     backend = choose_backend(given.backend, bf16=False)
     path = checkpoint_path("clap", given)
     if not path.exists() and _HUB_ID.fullmatch(str(given.checkpoint)):
@@ -112,18 +112,18 @@ def load(options: ModelOptions | None = None) -> Clap:
 
 
 def pieces(samples: int) -> list[tuple[int, int]]:
-    """(begin, end) of the pieces of 10 s that a clip is cut into; the last may be shorter, but for one of under 1 s."""
+    """(begin, end) of the segments of 10 s of a clip; the last may be shorter, but a later one has at least 1 s."""
     ends = [(begin, min(begin + PIECE, samples)) for begin in range(0, samples, PIECE)]
     return [piece for piece in ends if piece[1] - piece[0] >= SAMPLE_RATE] or ends[:1]
 
 
 def quantised(clips: Vectors) -> Vectors:
-    """Samples as they come out of 16-bit integers."""
+    """Samples rounded to 16-bit integers and converted back to floats."""
     return (np.clip(clips, -1, 1) * np.float32(32767)).astype(np.int16).astype(np.float32) / np.float32(32767)
 
 
 def filled(clips: Vectors) -> Vectors:
-    """Clips `[N, samples]` repeated whole as often as they fit in 10 s, then silence: `[N, 480000]`."""
+    """Clips `[N, samples]` repeated as often as they fit in 10 s in full, then padded with silence: `[N, 480000]`."""
     out = np.zeros((len(clips), PIECE), np.float32)
     repeated = np.tile(clips, (1, PIECE // clips.shape[1]))
     out[:, : repeated.shape[1]] = repeated
@@ -139,7 +139,7 @@ class ClapSpectrogram(nn.Module):
         self.register_buffer("filters", torch.from_numpy(slaney_filters()))
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
-        """Conventions of `librosa.stft`: frames centred, the ends reflected."""
+        """Conventions of `librosa.stft`: frames are centred and the ends are reflected."""
         spectrum = torch.stft(samples, _FFT, _HOP, window=self.get_buffer("window"), return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()
         bands = torch.matmul(power.transpose(1, 2), self.get_buffer("filters"))
@@ -183,7 +183,7 @@ def _from_laion(path: Path) -> tuple[nn.Module, str]:
     first = weights.get("audio_model.audio_encoder.patch_embed.proj.weight")
     architecture = _ARCHITECTURES.get(len(first)) if first is not None and first.dim() else None
     if architecture is None:
-        raise CheckpointError(f"{path} is not a checkpoint of clap: it holds no audio branch of HTSAT-tiny or -base.")
+        raise CheckpointError(f"{path} is not a checkpoint of clap: it has no audio branch of HTSAT-tiny or -base.")
     if "audio_model.audio_encoder.mel_conv2d.weight" in weights:
         raise CheckpointError(f"{path} is a fused CLAP, whose vectors depend on the batch; give one without fusion.")
     network = ClapAudioModelWithProjection(ClapAudioConfig(**architecture))
@@ -193,7 +193,7 @@ def _from_laion(path: Path) -> tuple[nn.Module, str]:
 
 
 def renamed(weights: Weights) -> Weights:
-    """LAION's names of the audio branch and its projection as `transformers` has them; all else is left out."""
+    """The weights of the audio branch and its projection under the names of `transformers`, without the others."""
     found: Weights = {}
     for name, tensor in weights.items():
         short = name.removeprefix("module.")
@@ -210,13 +210,13 @@ def renamed(weights: Weights) -> Weights:
 
 
 def _from_hub(name: str) -> Path:
-    """The folder with the files of a Hugging Face model, from its cache or fetched."""
+    """The folder with the files of a Hugging Face model, from its cache or downloaded."""
     import huggingface_hub
 
     wanted = ["config.json", "preprocessor_config.json", "model.safetensors"]
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
-    except Exception as error:  # many kinds: no network, no such model, no leave to read it
+    except Exception as error:  # many kinds: no network, no such model, no permission to read it
         raise ResourceError(
             f"the Hugging Face model {name} cannot be fetched ({type(error).__name__}); "
             "give the path of a file, or `rootnote embeddings fetch clap`."
@@ -243,9 +243,9 @@ def _from_folder(folder: Path) -> tuple[nn.Module, str]:
 
 
 def _require_front_end(folder: Path) -> None:
-    """Refuse a model that was trained on another spectrogram than LAION's."""
+    """Refuse a model that was trained on a spectrogram different from LAION's."""
     stated = _read_json(folder / "preprocessor_config.json")
-    ours = {
+    own = {
         "sampling_rate": SAMPLE_RATE,
         "fft_window_size": _FFT,
         "hop_length": _HOP,
@@ -253,16 +253,16 @@ def _require_front_end(folder: Path) -> None:
         "frequency_min": _LOWEST_HZ,
         "frequency_max": _HIGHEST_HZ,
     }
-    for name, value in ours.items():
+    for name, value in own.items():
         if name in stated and stated[name] != value:
-            raise CheckpointError(f"{folder} wants {name} = {stated[name]}, and clap's spectrogram has {value:g}.")
+            raise CheckpointError(f"{folder} needs {name} = {stated[name]}, but clap's spectrogram has {value:g}.")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or no JSON; give a whole Hugging Face folder.") from error
+        raise CheckpointError(f"{path} is missing or is not JSON; give a complete Hugging Face folder.") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is not what a Hugging Face folder has there.")
+        raise CheckpointError(f"{path} is not a JSON object; give a complete Hugging Face folder.")
     return content

@@ -1,16 +1,16 @@
 """CLMR: contrastive learning of musical representations, from the published checkpoints.
 
-The vector is the output of the encoder, a SampleCNN on raw samples (Spijkervet and Burgoyne, 2021), and nothing else:
-neither the projector it was trained with nor a classifier. It ends in a ReLU, so no component is negative. The vectors
+The vector is the output of the encoder, a SampleCNN on raw samples (Spijkervet and Burgoyne, 2021), without the
+projector it was trained with and without a classifier. It ends in a ReLU, so no component is negative. The vectors
 of *Exploring Musical Roots* came from another port of CLMR (a Towhee operator) and have negative ones; similarity bins
 are therefore fitted to these vectors and never taken from the paper.
 
-Conventions: mono at 22,050 Hz, samples as they are. The network hears 59,049 samples (2.678 s):
+Conventions: mono at 22,050 Hz, samples are not scaled. The network's input is 59,049 samples (2.678 s):
 
-- `windows = "first"` (default, as the original): the clip's first ones; the rest of the clip is not heard;
-- `windows = "mean"`: the mean of the unit vectors of the clip's first window and its last.
+- `windows = "first"` (default, as in the original): the first window of the clip; the rest is not used;
+- `windows = "mean"`: the mean of the unit vectors of the clip's first and last windows.
 
-A shorter clip is followed by silence up to the length of the window.
+A shorter clip is padded with silence.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def load(options: ModelOptions | None = None) -> Clmr:
     """The embedder, ready.
 
     Raises:
-        RootnoteError: where there is no checkpoint, it is none of CLMR's, or an option has no such value.
+        RootnoteError: if there is no checkpoint, it is not a CLMR checkpoint, or an option has an unknown value.
     """
     given = options or ModelOptions()
     windows = given.windows or "first"
     if windows not in WINDOWS:
-        raise ConfigError(f"clmr knows no windows '{windows}'; choose 'first' or 'mean'.")
-    # In bfloat16, filters drawn at random (statistics taken from music) gave cosines down to 0.989 with float32, and
-    # one in nine of the ten nearest of 2,000 clips was another: it depends on the weights, so it is not the default.
+        raise ConfigError(f"clmr has no windows '{windows}'; choose 'first' or 'mean'.")
+    # In bfloat16, random filters (with statistics from music) gave cosines with float32 down to 0.989 and changed one
+    # in nine of the ten nearest of 2,000 clips. It depends on the weights, so bfloat16 is not the default.
     backend = choose_backend(given.backend, bf16=False)
     path = checkpoint_path("clmr", given)
     encoder = published_encoder()
@@ -93,10 +93,10 @@ def published_encoder() -> nn.ModuleDict:
 
 
 def encoder_weights(content: Any, path: Path) -> Weights:
-    """The encoder's weights out of a Lightning checkpoint or a plain one, of either version, under version 2's names.
+    """The encoder's weights from a Lightning or plain checkpoint of either version, under version 2's names.
 
     Raises:
-        RootnoteError: where there is no encoder in it.
+        RootnoteError: if the checkpoint has no encoder.
     """
     lightning = isinstance(content, dict) and "pytorch-lightning_version" in content
     prefix = "model.encoder." if lightning else "encoder."
@@ -104,7 +104,7 @@ def encoder_weights(content: Any, path: Path) -> Weights:
     weights = {name.removeprefix(prefix): tensor for name, tensor in named.items() if name.startswith(prefix)}
     weights = {_version_2(name): tensor for name, tensor in weights.items() if not name.startswith("fc.")}
     if not weights:
-        raise CheckpointError(f"{path} is not a checkpoint of clmr: it holds no encoder.")
+        raise CheckpointError(f"{path} is not a checkpoint of clmr: it has no encoder.")
     return weights
 
 
@@ -114,10 +114,10 @@ def _version_2(name: str) -> str:
 
 
 class SampleCNN(nn.Module):
-    """The encoder made to run fast: the same function, to rounding.
+    """The encoder, optimised for speed: the same function up to rounding.
 
-    Normalisation is folded into the convolutions; these have channels last, in two dimensions, for which processors
-    have their best kernels; and the rectifier comes after the maximum of three, where a third is left to do.
+    Normalisation is folded into the convolutions. The convolutions are two-dimensional with channels last, for which
+    CPU kernels are fastest. The ReLU comes after max pooling over three, where only a third of the values remain.
     """
 
     def __init__(self, encoder: nn.Module) -> None:

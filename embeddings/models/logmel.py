@@ -1,16 +1,16 @@
 """logmel: a clip's log-mel spectrogram as one vector, with no weights to download.
 
-Two descriptions of the spectrogram are put side by side:
+Two sets of features of the spectrogram are concatenated:
 
-- its shape: magnitudes of the two-dimensional Fourier transform of a log-frequency, log-power spectrogram
-  (24 bands an octave). A magnitude does not change when the picture moves, so a transposed or delayed clip
-  keeps its description; spacing of partials and chords, roughness and rhythm remain.
-- its timbre: mean, deviation and mean change over time of each of 128 mel bands, with a smaller weight.
+- shape: magnitudes of the two-dimensional Fourier transform of a log-frequency, log-power spectrogram
+  (24 bands per octave). These magnitudes do not change under a shift, so a transposed or delayed clip has the same
+  features; they keep the spacing of partials and chords, roughness and rhythm.
+- timbre: mean, deviation and mean change over time of each of 128 mel bands, with a smaller weight.
 
-What they are projected on is fitted to the corpus: centring, principal components, whitening with shrinkage.
-Conventions: mono at 22,050 Hz; power is relative to the clip's mean, so level does not matter; the floor of
--20 dB keeps faint noise out. Vectors of clips of different length are not comparable, nor are those of two fits.
-The choice, and what else was tried: docs/decisions/0002-logmel.md.
+The projection of these features is fitted to the corpus: centring, principal components, whitening with shrinkage.
+Conventions: mono at 22,050 Hz; power is relative to the clip's mean, so level does not matter; a floor of
+-20 dB suppresses faint noise. Vectors of clips of different lengths, or of two fits, are not comparable.
+docs/decisions/0002-logmel.md explains this design and the alternatives.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WINDOW, HOP = 4096, 1024
 LOWEST_HZ, OCTAVES, BANDS_PER_OCTAVE = 65.4, 7, 24
 MEL_BANDS, MEL_LOWEST_HZ = 128, 30.0
 FLOOR = 0.01
-FREQUENCY_RATES, TIME_RATES = 64, 16  # how many of the slowest undulations are kept
+FREQUENCY_RATES, TIME_RATES = 64, 16  # how many of the slowest modulations are kept
 MAGNITUDE_FLOOR = 0.0143
 TIMBRE_WEIGHT = 0.35
 SHRINKAGE = 0.05
@@ -70,7 +70,7 @@ class LogMel:
         return {"backend": "numpy", "numpy": np.__version__, "scipy": scipy.__version__}
 
     def embed(self, batch: Vectors) -> Vectors:
-        """Features `[N, 2368]` of clips `[N, samples]`: shape, then timbre; `fit` makes vectors of them."""
+        """Features `[N, 2368]` of clips `[N, samples]`: shape, then timbre; the fitted projection gives vectors."""
         parts = [_features(batch[begin : begin + _AT_ONCE]) for begin in range(0, len(batch), _AT_ONCE)]
         return np.concatenate(parts) if parts else np.zeros((0, _SHAPE + 3 * MEL_BANDS), np.float32)
 
@@ -94,14 +94,14 @@ def load(options: ModelOptions | None = None) -> LogMel:
     """The embedder, ready.
 
     Raises:
-        RootnoteError: where an option is given: it has no weights, no windows and one backend.
+        RootnoteError: if an option is given: it has no weights, no windows and one backend.
     """
     refuse_options("logmel", options or ModelOptions())
     return LogMel()
 
 
 def _scale(centred: npt.NDArray[np.float64]) -> float:
-    """What brings the mean squared length of these columns to 1 (0 where they do not vary)."""
+    """The factor that scales the mean squared length of these columns to 1 (0 if they do not vary)."""
     length = float(np.square(centred).sum(axis=1).mean())
     return length**-0.5 if length > 0 else 0.0
 
@@ -122,7 +122,7 @@ def _log(bands: Vectors) -> Vectors:
 
 
 def _shape(spectrogram: Vectors) -> Vectors:
-    """Log magnitudes of the slow undulations over frequency and time `[N, bands, frames]` -> `[N, 1984]`."""
+    """Log magnitudes of the slow modulations over frequency and time `[N, bands, frames]` -> `[N, 1984]`."""
     _, bands, frames = spectrogram.shape
     over_time, over_bands = hann(frames, inner=True), np.sqrt(hann(bands, inner=True))
     level = spectrogram.mean(axis=(1, 2), keepdims=True)
@@ -144,8 +144,8 @@ def _timbre(spectrogram: Vectors) -> Vectors:
 def _filters() -> scipy.sparse.csr_array:
     """Triangular filters of unit sum, `[log-frequency bands + mel bands, bins]`.
 
-    Sparse, because they are mostly zeros, and because a dense product may differ in the last bit with the number of
-    threads, which vectors must not.
+    Sparse, because they are mostly zeros, and because the last bit of a dense product may depend on the number of
+    threads.
     """
     steps = np.arange(-1, OCTAVES * BANDS_PER_OCTAVE + 1)
     log_edges = LOWEST_HZ * 2 ** (steps / BANDS_PER_OCTAVE)

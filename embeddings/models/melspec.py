@@ -1,11 +1,11 @@
-"""melspec: what happens when in a clip's log-mel spectrogram, for finding copies rather than likenesses.
+"""melspec: the time course of a clip's log-mel spectrogram, for finding copies rather than similar music.
 
-Sixty-four mel bands in frames of a fifteenth of the clip (200 ms), in dB above a floor 60 dB below the loudest frame;
-each band's mean over the clip is taken off, so that the colour of the sound does not count. The description is
-projected on principal components that are fitted to the corpus and whitened, or else one drum beat would resemble
-every other. Copies stay near through compression, gain and filters, but not through more than a tenth of a second
-of shift: look for them in small steps. That the log-mel spectrogram tells near-identical audio more robustly than
-learned vectors was found by Bralios et al. (ICASSP 2024).
+Features are 64 mel bands in 15 frames per clip (200 ms in a clip of 3 s), in dB above a floor 60 dB below the loudest
+frame. Each band's mean over the clip is subtracted, so that the overall timbre does not count. The features are
+projected on whitened principal components fitted to the corpus; otherwise all drum beats would resemble each other.
+Copies stay close after compression, gain and filters, but not after a shift of more than a tenth of a second, so
+search for them in small steps. Bralios et al. (ICASSP 2024) found that the log-mel spectrogram detects near-identical
+audio more robustly than learned vectors.
 Conventions: mono at 22,050 Hz; no weights. Vectors of two fits are not comparable.
 """
 
@@ -25,7 +25,7 @@ from embeddings.models.whitening import whitening
 SAMPLE_RATE = 22_050
 DIM = 256
 BANDS, FRAMES = 64, 15
-WINDOW, PER_FRAME = 2048, 3  # spectra a frame, whose powers are averaged
+WINDOW, PER_FRAME = 2048, 3  # spectra per frame, which are averaged in power
 LOWEST_HZ, HIGHEST_HZ = 60.0, 8000.0
 RANGE_DB = 60.0
 SHRINKAGE = 0.05
@@ -57,7 +57,7 @@ class MelSpec:
         return {"backend": "numpy", "numpy": np.__version__, "scipy": scipy.__version__}
 
     def embed(self, batch: Vectors) -> Vectors:
-        """Features `[N, 960]` of clips `[N, samples]`; `fit` makes vectors of them."""
+        """Features `[N, 960]` of clips `[N, samples]`; the fitted projection turns them into vectors."""
         parts = [_features(batch[begin : begin + _AT_ONCE]) for begin in range(0, len(batch), _AT_ONCE)]
         return np.concatenate(parts) if parts else np.zeros((0, BANDS * FRAMES), np.float32)
 
@@ -74,7 +74,7 @@ def load(options: ModelOptions | None = None) -> MelSpec:
     """The embedder, ready.
 
     Raises:
-        RootnoteError: where an option is given: it has no weights, no windows and one backend.
+        RootnoteError: if an option is given: it has no weights, no windows and one backend.
     """
     refuse_options("melspec", options or ModelOptions())
     return MelSpec()
@@ -90,7 +90,7 @@ def _features(clips: Vectors) -> Vectors:
 
 
 def _power(clips: Vectors) -> Vectors:
-    """Mean power spectra of the frames, `[N, frames, bins]`; silence fills up a short last frame."""
+    """Mean power spectra of the frames, `[N, frames, bins]`; a short last frame is padded with silence."""
     hop = -(-clips.shape[1] // (FRAMES * PER_FRAME))
     power = power_spectra(clips, WINDOW, hop, FRAMES * PER_FRAME)
     mean: Vectors = power.reshape(len(clips), FRAMES, PER_FRAME, -1).mean(axis=2)

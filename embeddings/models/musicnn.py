@@ -1,12 +1,12 @@
 """MusiCNN: a small network for music tagging, from the public checkpoints of its PyTorch port.
 
-The vector is that of the layer before the tags (Pons and Serra, 2019; the port is minzwon/sota-music-tagging-models):
-200 values, after their batch normalisation and before the last ReLU, so that they have both signs.
+The vector is the output of the penultimate layer (Pons and Serra, 2019; the port is minzwon/sota-music-tagging-models):
+200 values, after batch normalisation and before the last ReLU, so they can be negative.
 
-Conventions: mono at 16,000 Hz, samples as they are; the network hears exactly 3 s. A shorter clip is followed by
-silence; of a longer one, as many windows of 3 s as cover it are spread evenly over it, and the mean of their unit
-vectors is taken. The spectrogram (power, 512 samples every 256, 96 mel bands, decibels) uses the window and the filter
-bank stored with the weights.
+Conventions: mono at 16,000 Hz, samples are not scaled; the network's input is exactly 3 s. A shorter clip is padded
+with silence. A longer clip is covered by the fewest windows of 3 s, evenly spread, and its vector is the mean of their
+unit vectors. The spectrogram (power, 512 samples every 256, 96 mel bands, decibels) uses the window and the filter bank
+stored with the weights.
 """
 
 from __future__ import annotations
@@ -52,22 +52,22 @@ def load(options: ModelOptions | None = None) -> Musicnn:
     """The embedder, ready.
 
     Raises:
-        RootnoteError: where there is no checkpoint, it is none of MusiCNN's, or windows are asked for.
+        RootnoteError: if there is no checkpoint, it is not a MusiCNN checkpoint, or `windows` is given.
     """
     given = options or ModelOptions()
     refuse_options("musicnn", given, "checkpoint")
-    # In bfloat16, cosines with float32 stay above 0.9998, yet more than 1 % of the ten nearest of 2,000 clips change.
+    # In bfloat16, cosines with float32 stay above 0.9998, but more than 1 % of the ten nearest of 2,000 clips change.
     backend = choose_backend(given.backend, bf16=False)
     path = checkpoint_path("musicnn", given)
     weights = tensors_in(read_checkpoint(path))
     published = MusicnnCheckpoint()
-    # The layer of the tags, as many as its training had, is not needed.
+    # The output layer, whose size depends on the tags used in training, is not needed.
     load_into(published, {name: weights[name] for name in weights if not name.startswith("dense2.")}, path, "musicnn")
     return Musicnn(published, sha256_of(path), backend)
 
 
 def window_starts(samples: int) -> list[int]:
-    """The first samples of a clip's windows: the fewest that cover it, evenly spread."""
+    """The start samples of a clip's windows: the fewest that cover it, evenly spread."""
     return [round(start) for start in np.linspace(0, samples - WINDOW, math.ceil(samples / WINDOW))]
 
 
@@ -78,7 +78,7 @@ class _Block(nn.Module):
 
 
 class MusicnnCheckpoint(nn.Module):
-    """The layers with the names of the published weights."""
+    """The layers under the names of the published weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,10 +121,10 @@ class MusicnnSpectrogram(nn.Module):
 
 
 class Penultimate(nn.Module):
-    """The network up to the vector, made to run fast: the same function, to rounding.
+    """The network up to the vector, optimised for speed: the same function up to rounding.
 
-    Normalisation is folded into the layer before it. Bands under a tall filter become channels, last in memory, so that
-    the filter is one over time only and the processor multiplies whole blocks; rectifiers come after maxima.
+    Normalisation is folded into the layer before it. The bands under a tall filter become channels, last in memory, so
+    the filter runs over time only and the CPU multiplies whole blocks. ReLUs come after max pooling.
     """
 
     def __init__(self, published: MusicnnCheckpoint) -> None:
@@ -161,7 +161,7 @@ class Penultimate(nn.Module):
 
 
 def _over_time(weight: torch.Tensor, bias: torch.Tensor) -> nn.Conv2d:
-    """A convolution over time (the third axis): of `[out, 1, bands, frames]` or `[out, in, frames]` weights."""
+    """A convolution over time (the third axis) with weights `[out, 1, bands, frames]` or `[out, in, frames]`."""
     kernel = weight[:, 0] if weight.dim() == 4 else weight
     layer = nn.Conv2d(kernel.shape[1], kernel.shape[0], (kernel.shape[2], 1), padding=(kernel.shape[2] // 2, 0))
     layer.weight.data, layer.bias.data = kernel[..., None], bias  # type: ignore[union-attr]

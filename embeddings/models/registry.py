@@ -20,7 +20,7 @@ from embeddings.extras import missing_package
 if TYPE_CHECKING:
     from embeddings.models.base import Embedder, ModelOptions
 
-# name -> "module:function", called as load(options). Imported only when asked for.
+# name -> "module:function", called as load(options). Imported only when needed.
 EMBEDDERS: dict[str, str] = {
     "logmel": "embeddings.models.logmel:load",
     "clap": "embeddings.models.clap:load",
@@ -37,7 +37,7 @@ def embedder_names() -> list[str]:
 
 
 def is_embedder(name: str) -> bool:
-    """Whether there is an embedder of this name; installed packages are asked only where Rootnote has none."""
+    """Whether there is an embedder of this name; installed packages are searched only if Rootnote has none."""
     return name in EMBEDDERS or name in _installed()
 
 
@@ -49,9 +49,9 @@ def load_embedder(name: str, options: ModelOptions | None = None, *, ignore_unus
             ignore it. By default it is refused.
 
     Raises:
-        ConfigError: where the name is not known, or an option is not one the embedder takes.
-        CheckpointError: where the checkpoint is missing or not the right one.
-        MissingPackageError: where a package that the embedder needs is not installed.
+        ConfigError: if the name is not known, or the embedder does not take an option.
+        CheckpointError: if the checkpoint is missing or the wrong one.
+        MissingPackageError: if a package that the embedder needs is not installed.
     """
     from embeddings.models.base import ModelOptions  # imports numpy
 

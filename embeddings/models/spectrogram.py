@@ -1,4 +1,4 @@
-"""What spectrogram embedders share: windows, power spectra and triangular filters.
+"""Shared parts of the spectrogram embedders: windows, power spectra and triangular filters.
 
 Conventions: samples are float32 `[N, samples]`; frequencies are in Hz; mel is the scale of 2595 · log10(1 + Hz / 700).
 """
@@ -16,17 +16,17 @@ from embeddings.models.base import Vectors
 
 @functools.cache
 def hann(length: int, inner: bool = False) -> Vectors:
-    """A periodic Hann window, or with `inner` a symmetric one without its zeros."""
+    """A periodic Hann window or, with `inner`, a symmetric one without its zeros."""
     window = np.hanning(length + 2)[1:-1] if inner else np.hanning(length + 1)[:-1]
     rounded: Vectors = window.astype(np.float32)
     return rounded
 
 
 def power_spectra(clips: Vectors, window: int, hop: int, frames: int | None = None) -> Vectors:
-    """Power spectra `[N, frames, bins]`; frames are centred on multiples of `hop`, and silence surrounds the clip.
+    """Power spectra `[N, frames, bins]`; frames are centred on multiples of `hop`, and the clip is zero-padded.
 
     Args:
-        frames: how many; default: as many as begin in the clip.
+        frames: number of frames; default: as many as begin in the clip.
     """
     samples = np.asarray(clips, dtype=np.float32)
     missing = 0 if frames is None else max(0, frames * hop - samples.shape[1])

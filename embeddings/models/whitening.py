@@ -1,4 +1,4 @@
-"""Principal components of a corpus, and how much each counts."""
+"""Principal components of a corpus, and the weight of each."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Doubles = npt.NDArray[np.float64]
 def whitening(centred: Doubles, dim: int, shrinkage: float) -> tuple[Doubles, Doubles]:
     """Axes `[features, <= dim]` and gains of the leading principal components of centred data `[N, features]`.
 
-    A component's gain is 1 / sqrt(variance + shrinkage · mean variance): shrinkage keeps components of little
-    variance, which are mostly noise, from counting in full.
+    A component's gain is 1 / sqrt(variance + shrinkage · mean variance): shrinkage gives less weight to components
+    with a small variance, which are mostly noise.
     """
     variances, axes = principal(centred, dim)
     return axes, np.where(variances > 0, 1 / np.sqrt(variances + shrinkage * max(variances.mean(), 1e-30)), 0)
 
 
 def principal(data: Doubles, count: int) -> tuple[Doubles, Doubles]:
-    """Variances (descending) and axes `[features, <= count]` of centred data `[N, features]`; signs are definite."""
+    """Variances (descending) and axes `[features, <= count]` of centred data `[N, features]`, with fixed signs."""
     clips, features = data.shape
     wide = clips < features
     # The smaller of the two products has the same eigenvalues.

@@ -1,7 +1,7 @@
-"""Networks that hear windows of one length: what CLMR and MusiCNN share.
+"""Networks with an input of fixed length: the shared part of CLMR and MusiCNN.
 
-A shorter clip is followed by silence up to the length of the window. Where a clip has several windows, its vector is
-the mean of their unit vectors.
+A clip shorter than the window is padded with silence. If a clip has several windows, its vector is the mean of their
+unit vectors.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from embeddings.models.base import Vectors, unit
 
 
 class WindowedNetwork:
-    """An embedder without anything to fit, whose network turns samples `[N, window]` into vectors `[N, dim]`.
+    """An embedder that fits nothing and whose network turns samples `[N, window]` into vectors `[N, dim]`.
 
-    A subclass states `name`, `dim`, `sample_rate` and `window`, and gives `window_starts` and `settings`.
+    A subclass sets `name`, `dim`, `sample_rate` and `window`, and defines `window_starts` and `settings`.
     """
 
     name: str
@@ -33,7 +33,7 @@ class WindowedNetwork:
         self._network, self._backend, self._checkpoint = network, backend, checkpoint
 
     def window_starts(self, samples: int) -> list[int]:
-        """The first samples of the windows of a clip of so many samples, at least one window long."""
+        """The start samples of the windows of a clip with `samples` samples, at least one window long."""
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class WindowedNetwork:
 
 
 def run_network(network: Network, backend: Backend, samples: Vectors) -> Vectors:
-    """What a compiled network makes of samples."""
+    """The output of a compiled network for samples, as a numpy array."""
     given = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)).to(backend.device)
     vectors: Vectors = network(given).cpu().numpy()
     return vectors

@@ -1,12 +1,12 @@
 """Search: which tracks of a corpus resemble a piece of audio, and where.
 
-The audio is cut into clips of the corpus's length and embedded as the corpus was. For each of its clips every track
-has one match: the track's clip with the highest cosine. Each clip of the audio keeps its best tracks, and a track's
-rank is that of its best match anywhere in the audio, then the number of clips that kept it, then its order.
-The first `top` tracks are those of the whole corpus: a track that beats all but `top` - 1 of the others does so for
-the clip of its best match, and is kept there.
+The audio is cut into clips of the corpus's length and embedded in the same way. For each clip of the audio, every
+track has one match: the track's clip with the highest cosine. Each clip of the audio keeps its best tracks. Tracks are
+ranked by their best match anywhere in the audio, then by the number of clips that kept them, then by their order.
+The result is the exact top of the whole corpus: a track among the best `top` is among the best `top` for the clip of
+its best match, so that clip keeps it.
 Conventions: times are seconds from the first sample; whole clips only; clips below the corpus's silence threshold
-are left out, as they are of the corpus.
+are left out, as in the corpus.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from embeddings.search.exact import Neighbours
 from embeddings.search.exact import nearest as exact_nearest
 from embeddings.vectors import MADE_BY, vectors_provenance
 
-# The k nearest rows of each query: `index.nearest` with the vectors given, or something that answers alike.
+# The k nearest rows of each query: `exact.nearest` with the vectors given, or an equivalent.
 Nearest = Callable[[Vectors, int], Neighbours]
 
-_FIRST_DEPTH = 8  # times `top`: how many clips are looked at for `top` different tracks
-_HELD = 1 << 24  # neighbours held at a time
+_FIRST_DEPTH = 8  # times `top`: the number of clips searched first for `top` different tracks
+_HELD = 1 << 24  # neighbours in memory at a time
 _SHOWN = 3  # matches of a track that the table shows
 
 
@@ -89,11 +89,11 @@ def embedder_of(
 
     Args:
         found: the provenance of the vectors.
-        options: a checkpoint that is not given is taken from the cache, windows from the provenance.
+        options: if there is no checkpoint, it is taken from the cache; if there are no windows, from the provenance.
         ignore_unused_backend: as for `load_embedder`.
 
     Raises:
-        StaleArtefactError: where the vectors are of another corpus, or were made with other settings or weights.
+        StaleArtefactError: if the vectors are of another corpus, or were made with other settings or weights.
     """
     require_fresh(path, found, Provenance("vectors", found.settings, {"corpus": corpus.fingerprint}), MADE_BY)
     name, digest = str(found.settings.get("embedder")), found.settings.get("checkpoint")
@@ -106,12 +106,12 @@ def embedder_of(
     differing = sorted(key for key in {**found.settings, **now} if found.settings.get(key) != now.get(key))
     if "checkpoint" in differing:
         raise StaleArtefactError(
-            f"{path} was made with another checkpoint of {name} (SHA-256 {str(digest)[:16]}…); give that one "
-            "with --checkpoint."
+            f"{path} was made with another checkpoint of {name} (SHA-256 {str(digest)[:16]}…); give that "
+            "one with --checkpoint."
         )
     if differing:
         raise StaleArtefactError(
-            f"{path} was made with other settings of {name} ({', '.join(differing)}); give the same, or run "
+            f"{path} was made with other settings of {name} ({', '.join(differing)}); use the same, or run "
             f"`{MADE_BY}` again."
         )
     return embedder
@@ -126,10 +126,10 @@ def searcher(
     store: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Nearest, dict[str, Any]]:
-    """What finds the nearest rows of `vectors` (read from `path`), and facts about it: `exact`, and if not, its recall.
+    """A function that finds the nearest rows of `vectors` (read from `path`), and facts: `exact`, or else its recall.
 
     Raises:
-        RootnoteError: where an index cannot be built, or a store not be reached.
+        RootnoteError: if an index cannot be built or a store cannot be reached.
     """
     if approximate:
         from embeddings.search.faiss_index import open_index
@@ -158,10 +158,10 @@ def read_query(
     hop_seconds: float,
     silence_dbfs: float,
 ) -> Query:
-    """Cut a piece of audio into clips of `seconds`, one every `hop_seconds`, and embed them; memory is bounded.
+    """Cut a piece of audio into clips of `seconds`, one every `hop_seconds`, and embed them in bounded memory.
 
     Raises:
-        RootnoteError: where it cannot be decoded, is shorter than a clip, or silent.
+        RootnoteError: if it cannot be decoded, is shorter than a clip, or is silent.
     """
     starts: list[float] = []
     vectors: list[Vectors] = []
@@ -181,7 +181,7 @@ def read_query(
 
 
 def find_tracks(table: pa.Table, query: Query, nearest: Nearest, top: int) -> list[FoundTrack]:
-    """The `top` tracks of the corpus that resemble the audio most (all of them, where there are fewer).
+    """The `top` tracks of the corpus that resemble the audio most (all tracks, if there are fewer).
 
     Args:
         nearest: gives the k nearest rows of `table` to each vector.
@@ -202,7 +202,7 @@ def find_tracks(table: pa.Table, query: Query, nearest: Nearest, top: int) -> li
 def _clips(path: Path, seconds: float, hop_seconds: float, rate: int) -> Iterator[tuple[float, Samples]]:
     positions = (round(index * hop_seconds * rate) for index in itertools.count())
     with Track(path) as track:
-        # Resampling may end a few samples short of the last whole clip: silence makes up for up to 5 ms.
+        # Resampling may end a few samples before the last whole clip: up to 5 ms of silence fill the gap.
         blocks = itertools.chain(track.blocks(rate), [np.zeros(rate // 200, np.float32)])
         for index, clip in enumerate(windows(blocks, positions, round(seconds * rate))):
             yield index * hop_seconds, clip
@@ -227,7 +227,7 @@ def _kept(
                     continue
                 for place in np.sort(places)[:top].tolist():
                     yield number, int(rows[place]), float(scores[place])
-        # One track may hold all of the nearest: look further for these queries only.
+        # All of the nearest clips may be from one track: search deeper for these queries only.
         todo, depth = np.array(again, np.int64), min(len(tracks), 4 * depth)
 
 
@@ -239,11 +239,11 @@ def _found(table: pa.Table, track: int, matches: list[Match]) -> FoundTrack:
 
 
 def as_table(tracks: Sequence[FoundTrack]) -> RenderableType:
-    """The tracks with their best matches, for a person."""
+    """The tracks with their best matches, as a table for the terminal."""
     table = RichTable("", "track", "similarity", "in the audio", "in the track", box=SIMPLE_HEAD)
     for rank, track in enumerate(tracks, start=1):
         by = " – ".join(part for part in (track.artist, track.title) if part)
-        # Text, as names may hold what rich would take for markup.
+        # Text, because names may contain what rich would interpret as markup.
         name = Text(f"{track.path}\n{by}" if by else track.path)
         shown = track.matches[:_SHOWN]
         more = len(track.matches) - len(shown)
@@ -258,7 +258,7 @@ def as_table(tracks: Sequence[FoundTrack]) -> RenderableType:
 
 
 def _clock(seconds: float) -> str:
-    """Minutes and seconds, with a decimal where there is one: 1:12, 1:12.5."""
+    """Minutes and seconds, with a decimal if it is not zero: 1:12, 1:12.5."""
     tenths = round(10 * seconds)
     minutes, rest = divmod(tenths, 600)
     return f"{minutes}:{rest // 10:02}" + (f".{rest % 10}" if rest % 10 else "")

@@ -70,15 +70,15 @@ def find_duplicates(
     """Group the duplicates of a corpus.
 
     Args:
-        hashes: what `content_hashes` gave for it.
+        hashes: the content hashes of its clips, from `content_hashes`.
         likenesses: vectors to find near-identical clips by; none: exact duplicates only.
         match_any: agreement of one of the likenesses is enough; by default all must agree.
         across_tracks: leave out groups whose clips are all of one track (a loop that repeats).
         progress: called with the thousandths of all pairs of clips that are compared, and their total.
 
     Raises:
-        ArtefactError: where vectors do not belong to the corpus.
-        DataError: where they contain a value that is not finite.
+        ArtefactError: if vectors do not belong to the corpus.
+        DataError: if they contain a value that is not finite.
     """
     for one in likenesses:
         if len(one.vectors) != table.num_rows:
@@ -113,7 +113,7 @@ def write_duplicates(path: Path, groups: Sequence[Group], table: pa.Table, prove
     """Write the groups as CSV or, by the suffix .json, as JSON with their provenance.
 
     Raises:
-        RootnoteError: where the suffix is neither.
+        RootnoteError: if it has another suffix.
     """
     check_suffix(path)
     if path.suffix == ".json":
@@ -135,10 +135,10 @@ def read_left_out(path: Path, table: pa.Table | None = None) -> set[int]:
     """The clips to leave out so that one of each group remains: all but the first clip of each.
 
     Args:
-        table: the corpus, to refuse duplicates that were found in another one.
+        table: the corpus; duplicates found in another corpus are refused.
 
     Raises:
-        RootnoteError: where the file is missing, damaged, or of another corpus.
+        RootnoteError: if the file is missing, damaged, or of another corpus.
     """
     check_suffix(path)
     try:
@@ -173,7 +173,7 @@ def read_likenesses(
     """Open vectors of this corpus, each with its threshold (one for all, or one for each) and its provenance.
 
     Raises:
-        RootnoteError: where a file is missing, damaged, or of another corpus.
+        RootnoteError: if a file is missing, damaged, or of another corpus.
     """
     each = list(thresholds) * len(paths) if len(thresholds) == 1 else list(thresholds)
     read = []

@@ -2,7 +2,7 @@
 
 Rows and queries have unit norm, so cosine similarity is the inner product. The work is done by
 `embeddings.search.scan_cpu`: memory grows with queries × k, never with the corpus, which may be a memory-mapped file.
-Conventions: scores are float32 in descending order; equal ones are in the order of their rows, at the k-th place too.
+Conventions: scores are float32 in descending order; ties are in the order of their rows, also at the k-th place.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def nearest(
     Args:
         vectors: `[N, dim]` float32 or float16, unit rows; may be memory-mapped.
         queries: `[Q, dim]` float32, unit rows.
-        k: how many neighbours, at least 1.
-        exclude: for each query one row to leave out (its own), or -1 for none.
+        k: the number of neighbours, at least 1.
+        exclude: for each query, one row to leave out (its own), or -1 for none.
 
     Raises:
-        ConfigError: where k is below 1.
-        DataError: where there are fewer than k rows, shapes disagree, or a value is not finite.
+        ConfigError: if k is below 1.
+        DataError: if there are fewer than k rows, shapes disagree, or a value is not finite.
     """
     left_out = _checked(vectors, queries, k, exclude)
     # One more than k, so that k remain when the query's own row is left out.

@@ -1,14 +1,14 @@
-"""The approximate index: nearest clips in milliseconds, a few of them missed; never what a study is built on.
+"""The approximate index: nearest clips in milliseconds, with a few misses; never used to build a study.
 
-Below a million clips it is HNSW, a graph of neighbours: the best recall for its speed, and it needs no training; its
-links and the time to build it grow faster than it is worth beyond. From a million on it is IVF, lists of clips
-around centres: built in one pass, and a search reads only the lists nearest to it. Both keep vectors in 8 bits a
-number, propose four times as many clips as are asked for, and these are scored again from the vectors themselves, so
-scores are exact and only the choice is approximate.
+Below a million clips the index is HNSW, a graph of neighbours: it has the best recall for its speed and needs no
+training, but its size and build time grow too fast for larger corpora. From a million clips on it is IVF, lists of
+clips around centres: it is built in one pass, and a search reads only the nearest lists. Both store vectors in 8 bits
+per number. They propose four times as many clips as requested, and these are scored again from the original vectors,
+so scores are exact and only the selection is approximate.
 
-An index is built once and stored next to the vectors, with its provenance, its SHA-256 and its recall: the
-share of the exact k nearest, over random clips of the corpus without themselves, that it finds (a clip that ties
-with the k-th counts as found). One that is stale, damaged or not ours is built again.
+An index is built once and stored next to the vectors, with its provenance, its SHA-256 and its recall: the share of
+the exact k nearest that it finds, measured with random clips of the corpus as queries, each excluded from its own
+result (a clip that ties with the k-th counts as found). A stale, damaged or foreign index is built again.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _MADE_BY = "rootnote embeddings search --approximate"
 _MORE = 4
 _LINKS, _BUILD_EFFORT = 32, 128
 _LEAST_EFFORT, _MOST_EFFORT, _TUNING_QUERIES = 32, 1024, 200
-_GOOD = {10: 0.95, 100: 0.9}  # recall that more effort is spent for
+_GOOD = {10: 0.95, 100: 0.9}  # the recall below which the effort is raised
 _TRAINING_ROWS_A_LIST, _TRAINING_ROUNDS = 40, 10
 _BLOCK_ROWS, _QUERIES_AT_ONCE = 16_384, 16
 
 
 @dataclass(frozen=True)
 class ApproximateIndex:
-    """An index over `vectors`; `effort` is how much of it a search looks at (HNSW: efSearch, IVF: nprobe).
+    """An index over `vectors`; `effort` is how much of it a search visits (HNSW: efSearch, IVF: nprobe).
 
-    `recall` is k -> share found, for k = 10 and 100 as far as the corpus has so many clips.
+    `recall` is k -> share found, for k = 10 and 100 if the corpus has enough clips.
     """
 
     kind: Kind
@@ -58,7 +58,7 @@ class ApproximateIndex:
     built_now: bool = False
 
     def nearest(self, queries: Vectors, k: int) -> Neighbours:
-        """As `index.nearest`, with exact scores of nearly the nearest rows."""
+        """Like `exact.nearest`, but a few of the nearest rows may be missed; the scores are exact."""
         wanted = min(len(self.vectors), _MORE * k)
         if wanted == len(self.vectors):
             return nearest(self.vectors, queries, k)
@@ -69,14 +69,14 @@ class ApproximateIndex:
         for begin in range(0, len(queries), _QUERIES_AT_ONCE):
             part = slice(begin, begin + _QUERIES_AT_ONCE)
             scores[part], rows[part] = self._best(queries[part], proposed[part], k)
-        short = np.flatnonzero(rows[:, -1] < 0)  # the lists that were looked at held fewer than k
+        short = np.flatnonzero(rows[:, -1] < 0)  # the lists that were searched have fewer than k rows
         if len(short):
             exact = nearest(self.vectors, queries[short], k)
             scores[short], rows[short] = exact.scores, exact.rows
         return Neighbours(scores, rows)
 
     def _best(self, queries: Vectors, proposed: npt.NDArray[np.int64], k: int) -> tuple[Vectors, npt.NDArray[np.int64]]:
-        """The k best of the proposed rows `[Q, >= k]`, scored from the vectors; row -1 where there are fewer."""
+        """The k best of the proposed rows `[Q, >= k]`, scored from the vectors; row -1 if there are fewer."""
         vectors = self.vectors[np.maximum(proposed, 0)].astype(np.float32, copy=False)
         scores = np.einsum("qd,qkd->qk", queries, vectors)
         scores[proposed < 0] = -np.inf
@@ -92,15 +92,15 @@ def open_index(
     kind: Kind | None = None,
     progress: Progress | None = None,
 ) -> ApproximateIndex:
-    """The index stored next to the vectors at `path` (.npy), built if there is none that fits them.
+    """The index stored next to the vectors at `path` (.npy); built first if there is no valid one.
 
     Args:
-        provenance: that of the vectors.
-        kind: default: by the number of clips.
-        progress: called with the number of clips that are in it and their total, while it is built.
+        provenance: the provenance of the vectors.
+        kind: default: chosen by the number of clips.
+        progress: called with the number of clips in the index and their total, while it is built.
 
     Raises:
-        RootnoteError: where a vector is not finite, or the index cannot be written.
+        RootnoteError: if a vector is not finite, or the index cannot be written.
     """
     kind = kind or ("hnsw" if len(vectors) < IVF_FROM else "ivf")
     file = path.with_suffix(f".{kind}.faiss")
@@ -126,10 +126,10 @@ def _provenance(kind: Kind, vectors: npt.NDArray[Any], provenance: Provenance) -
 def _read(
     file: Path, notes: Path, expected: Provenance, kind: Kind, vectors: npt.NDArray[Any]
 ) -> ApproximateIndex | None:
-    """The index in `file`, or `None` where it is missing, stale or damaged."""
+    """The index in `file`, or `None` if it is missing, stale or damaged."""
     try:
         content, found = read_json(notes, _KIND, _MADE_BY)
-        # faiss trusts what it reads: only the very bytes that were written are given to it.
+        # faiss does not validate its input, so it gets a file only if the SHA-256 matches the one recorded.
         with file.open("rb") as opened:
             same = hashlib.file_digest(opened, "sha256").hexdigest() == content["sha256"]
         if not same or found.fingerprint != expected.fingerprint:
@@ -151,7 +151,7 @@ def _build(
     built = ApproximateIndex(kind, _filled(kind, vectors, progress), vectors, _LEAST_EFFORT, {}, built_now=True)
     built = _measured(built)
     try:
-        notes.unlink(missing_ok=True)  # it vouches for the file, so it goes first and comes back last
+        notes.unlink(missing_ok=True)  # it certifies the file, so it is removed first and written last
         with replacing(file) as temporary:
             faiss.write_index(built.index, str(temporary))
             with temporary.open("rb") as opened:
@@ -160,7 +160,9 @@ def _build(
         write_json(notes, content, provenance)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "the disk may be full"
-        raise ResourceError(f"{file} cannot be written ({reason}); make room, or leave --approximate out.") from error
+        raise ResourceError(
+            f"{file} cannot be written ({reason}); free some space, or leave --approximate out."
+        ) from error
     return built
 
 
@@ -195,23 +197,23 @@ def _finite(rows: npt.NDArray[Any]) -> Vectors:
 
 
 def _measured(built: ApproximateIndex) -> ApproximateIndex:
-    """Raise the effort until recall@10 is good on some queries, then note the recall on others."""
+    """Raise the effort until the recall on some queries is good, then record the recall on others."""
     rng = np.random.default_rng(1)
     rows = rng.permutation(len(built.vectors))[: RECALL_QUERIES + _TUNING_QUERIES]
-    # The queries that are reported on are not used for tuning, if there are enough.
+    # If there are enough queries, the reported recall is measured on queries that were not used for tuning.
     tuning, reporting = rows[-_TUNING_QUERIES:], rows[:RECALL_QUERIES]
     depths = [k for k in _GOOD if k < len(built.vectors)]
     if not depths:
         return built
-    tuned = _Truth.of(built.vectors, tuning, depths)
+    tuned = _GroundTruth.of(built.vectors, tuning, depths)
     while built.effort < _MOST_EFFORT and any(share < _GOOD[k] for k, share in tuned.recall(built).items()):
         built = replace(built, effort=2 * built.effort)
-    return replace(built, recall=_Truth.of(built.vectors, reporting, depths).recall(built))
+    return replace(built, recall=_GroundTruth.of(built.vectors, reporting, depths).recall(built))
 
 
 @dataclass(frozen=True)
-class _Truth:
-    """Rows of the corpus as queries, and their exact nearest, themselves left out."""
+class _GroundTruth:
+    """Rows of the corpus as queries, and their exact nearest rows without themselves."""
 
     rows: npt.NDArray[np.int64]
     queries: Vectors
@@ -219,7 +221,7 @@ class _Truth:
     depths: list[int]
 
     @classmethod
-    def of(cls, vectors: npt.NDArray[Any], rows: npt.NDArray[np.int64], depths: list[int]) -> _Truth:
+    def of(cls, vectors: npt.NDArray[Any], rows: npt.NDArray[np.int64], depths: list[int]) -> _GroundTruth:
         queries = np.ascontiguousarray(vectors[rows], dtype=np.float32)
         return cls(rows, queries, nearest(vectors, queries, max(depths), exclude=rows), depths)
 

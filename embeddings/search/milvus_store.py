@@ -1,8 +1,8 @@
-"""A Milvus store: the collection of one file of vectors, opened, filled and asked.
+"""A Milvus store: opens, fills and queries the collection of one file of vectors.
 
 Conventions: entity `row` is row i of the file, `vector` its float32 values; FLAT index, inner product. A collection
-is filled under its name with `_part` behind and renamed when it is whole. All that Milvus has to say against what
-is asked becomes a `RootnoteError` of one sentence; addresses are shown without the password in them.
+is filled under its name with the suffix `_part` and renamed when complete. Errors from Milvus become a `RootnoteError`
+of one sentence; addresses are shown without their password.
 """
 
 from __future__ import annotations
@@ -27,34 +27,35 @@ from embeddings.search.exact import Neighbours
 
 _PREFIX = "milvus:"
 _CONNECT_SECONDS, _CALL_SECONDS, _SEARCH_SECONDS = 5, 60, 120
-_INSERT_BYTES = 16 << 20  # an insertion may have 64 MB
+_INSERT_BYTES = 16 << 20  # Milvus accepts up to 64 MB per insertion
 
 
 class Collection:
-    """The collection of one file of vectors, in a store that is open."""
+    """The collection of one file of vectors, in an open store."""
 
     def __init__(self, client: Any, address: str, name: str, shape: tuple[int, int]) -> None:
         self._client, self._address, self._name = client, address, name
         self._rows, self._dim = shape
 
-    def foreign(self) -> RootnoteError:
+    def mismatch(self) -> RootnoteError:
+        """The error for a collection that does not contain these vectors."""
         return ResourceError(
-            f"the collection {self._name} of Milvus at {self._address} does not hold these vectors; drop it, "
-            "or take another store."
+            f"the collection {self._name} of Milvus at {self._address} does not contain these vectors; drop "
+            "it, or use another store."
         )
 
     def fill(self, vectors: npt.NDArray[Any], progress: Progress | None) -> None:
-        """Make the collection whole, and ready to be searched."""
+        """Complete the collection and load it for searching."""
         if not self._client.has_collection(self._name, timeout=_CALL_SECONDS):
             part = f"{self._name}_part"
             begin = self._resume(part)
             self._copy(part, vectors, begin, progress)
             self._client.rename_collection(part, self._name, timeout=_CALL_SECONDS)
-        self._require_ours(self._name)
+        self._require_same_schema(self._name)
         self._client.load_collection(self._name, timeout=_CALL_SECONDS)
 
     def propose(self, queries: Vectors, limit: int) -> Neighbours:
-        """What Milvus takes for the nearest `limit` rows of each query, with its scores."""
+        """The nearest `limit` rows of each query according to Milvus, with its scores."""
         hits = self._client.search(
             self._name,
             data=list(queries),
@@ -66,7 +67,7 @@ class Collection:
             timeout=_SEARCH_SECONDS,
         )
         if [len(one) for one in hits] != [limit] * len(queries):
-            raise self.foreign()
+            raise self.mismatch()
         rows = np.array([one.ids for one in hits], np.int64)
         return Neighbours(np.array([one.distances for one in hits], np.float32), rows)
 
@@ -75,11 +76,11 @@ class Collection:
         return max(1, _INSERT_BYTES // (4 * self._dim))
 
     def _resume(self, part: str) -> int:
-        """Make a collection to fill, or find the row from which one has to be filled."""
+        """Create the collection to fill, or find the row from which to continue filling it."""
         if self._client.has_collection(part, timeout=_CALL_SECONDS):
-            self._require_ours(part)
+            self._require_same_schema(part)
             self._client.load_collection(part, timeout=_CALL_SECONDS)
-            # The last block may be torn: it is written again.
+            # The last block may be incomplete: it is written again.
             begin = max(0, self._count(part) // self._block - 1) * self._block
             if self._count(part, f"row < {begin}") == begin:
                 return begin
@@ -104,9 +105,9 @@ class Collection:
         for first in range(begin, len(vectors), self._block):
             block = np.asarray(vectors[first : first + self._block], dtype=np.float32)
             if not np.isfinite(block).all():
-                raise DataError(f"the vectors hold a value that is not finite in rows {first} and on.")
+                raise DataError(f"the vectors have a value that is not finite, at row {first} or later.")
             entities = [{"row": first + place, "vector": row} for place, row in enumerate(block)]
-            # What may be there already is replaced, for Milvus would keep a row twice.
+            # Rows that may exist already are replaced, because Milvus would store them twice.
             write = self._client.upsert if first < torn else self._client.insert
             write(part, entities, timeout=_CALL_SECONDS)
             if progress:
@@ -125,18 +126,18 @@ class Collection:
         )
         return int(answer[0]["count(*)"])
 
-    def _require_ours(self, name: str) -> None:
+    def _require_same_schema(self, name: str) -> None:
         described = self._client.describe_collection(name, timeout=_CALL_SECONDS)
         dims = {field["name"]: field["params"].get("dim") for field in described["fields"]}
         index = self._client.describe_index(name, "vector", timeout=_CALL_SECONDS) if "vector" in dims else None
         kind = (index or {}).get("index_type"), (index or {}).get("metric_type")
         if sorted(dims) != ["row", "vector"] or int(dims["vector"]) != self._dim or kind != ("FLAT", "IP"):
-            raise self.foreign()
+            raise self.mismatch()
 
 
 @contextlib.contextmanager
 def opened(store: str, vectors: npt.NDArray[Any], provenance: Provenance) -> Iterator[Collection]:
-    """Open the store; what Milvus has to say against it becomes one sentence."""
+    """Open the store; errors from Milvus become one sentence."""
     uri = _uri(store)
     try:
         import grpc
@@ -145,7 +146,7 @@ def opened(store: str, vectors: npt.NDArray[Any], provenance: Provenance) -> Ite
         raise MissingPackageError(
             f"--store {_shown(store)}: pymilvus is missing; run `pip install 'rootnote[cluster]'`."
         ) from None
-    for name in ("pymilvus", "milvus_lite", "grpc._server"):  # they log what they raise, with its traceback
+    for name in ("pymilvus", "milvus_lite", "grpc._server"):  # they log every exception with its traceback
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     address = _shown(uri)
     token = os.environ.get("ROOTNOTE_MILVUS_TOKEN", "")
@@ -157,7 +158,7 @@ def opened(store: str, vectors: npt.NDArray[Any], provenance: Provenance) -> Ite
         yield Collection(client, address, _name(vectors, provenance), (len(vectors), vectors.shape[1]))
     except (MilvusException, grpc.RpcError) as error:
         raise ResourceError(
-            f"Milvus at {address} stopped answering ({_reason(error)}); run the command again, what was copied is kept."
+            f"Milvus at {address} stopped answering ({_reason(error)}); run the command again; copied rows are kept."
         ) from error
     finally:
         client.close()
@@ -165,7 +166,7 @@ def opened(store: str, vectors: npt.NDArray[Any], provenance: Provenance) -> Ite
 
 
 def _name(vectors: npt.NDArray[Any], provenance: Provenance) -> str:
-    """A name that no other vectors have: some rows stand for all, for backends differ in the last bits of each."""
+    """A name unique to these vectors, from a hash of some rows (two backends differ in the last bits of every row)."""
     sample = vectors[np.linspace(0, max(0, len(vectors) - 1), min(64, len(vectors)), dtype=np.int64)]
     content = hashlib.sha256(np.ascontiguousarray(sample).tobytes()).hexdigest()
     shape = [*map(int, vectors.shape), str(vectors.dtype)]
@@ -173,7 +174,7 @@ def _name(vectors: npt.NDArray[Any], provenance: Provenance) -> str:
 
 
 def _uri(store: str) -> str:
-    """What pymilvus calls the store; the folder of an embedded one is made."""
+    """The URI of the store for pymilvus; creates the folder of an embedded store."""
     uri = store.removeprefix(_PREFIX)
     if store == uri or not (uri.endswith(".db") or re.match(r"(https?|tcp)://[^/]", uri)):
         raise ConfigError(f"--store {_shown(store)}: give milvus:FILE.db or milvus:http://HOST:PORT.")
@@ -192,7 +193,7 @@ def _embedded(uri: str) -> bool:
 
 
 def _release(uri: str) -> None:
-    """Let go of an embedded store, so that other processes can open it."""
+    """Release an embedded store, so that other processes can open it."""
     if _embedded(uri):
         from milvus_lite.server_manager import server_manager_instance
 
@@ -200,7 +201,7 @@ def _release(uri: str) -> None:
 
 
 def _shown(uri: str) -> str:
-    """Without a password."""
+    """The URI without a password."""
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
@@ -208,11 +209,13 @@ def _unreachable(address: str, error: Exception) -> str:
     if "milvus-lite is required" in str(error):
         return f"{address}: milvus-lite is missing; run `pip install 'rootnote[cluster]'`."
     if _embedded(address):
-        return f"{address} cannot be opened as a Milvus store: another process has it open, or it is no such store."
+        return (
+            f"{address} cannot be opened as a Milvus store: another process has it open, or it is another kind of file."
+        )
     return f"Milvus at {address} does not answer; start it, or correct the address in --store."
 
 
 def _reason(error: Any) -> str:
-    """The first line of what Milvus says."""
+    """The first line of Milvus's error message."""
     message = str(getattr(error, "message", "") or error).strip().splitlines()[0]
     return message.rstrip(".")[:200]

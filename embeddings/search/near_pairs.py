@@ -1,17 +1,17 @@
 """Near-identical clips: all pairs of rows whose cosine reaches a threshold, joined into groups.
 
-Blocks of rows go against blocks of rows, and memory does not grow with the number of pairs:
+Blocks of rows are compared with blocks of rows, and memory does not grow with the number of pairs:
 
-1. A cheap bound from above. With P the projection on m leading axes of the corpus and x⊥ what it leaves of x,
-   x·y = Px·Py + x⊥·y⊥ <= Px·Py + |x⊥|·|y⊥|, which is one product of rows of m + 1 numbers. m is the cheapest on a
-   sample; where nothing is gained, all axes are taken.
-2. What the bound lets through, and is not in one group already, is scored in float64.
+1. A cheap upper bound. With P the projection on the m leading axes of the corpus and x⊥ the remainder of x,
+   x·y = Px·Py + x⊥·y⊥ <= Px·Py + |x⊥|·|y⊥|, which is one product of rows of m + 1 numbers. m is the cheapest choice on
+   a sample; if a projection saves nothing, all axes are used.
+2. Pairs that pass the bound, and are not yet in one group, are scored in float64.
 3. A pair that reaches the threshold joins the groups of its two rows.
 
-No pair is lost: the coordinates are computed in float64, and the error of the product in float32, at most
-(m + 1)·2⁻²⁴ and a few roundings, is taken off the threshold.
-Conventions: the cosine is that of the rows as stored, in float64; a threshold is met to nine digits; a row of zeros
-is near nothing.
+No pair is lost: the coordinates are computed in float64, and the error of the float32 product, at most (m + 1)·2⁻²⁴
+and a few roundings, is subtracted from the threshold.
+Conventions: the cosine is computed from the stored rows in float64; the threshold is compared to nine digits; a row of
+zeros has no near rows.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 BLOCK_ROWS = 4096
-_STRIP_BYTES = 128 << 20  # the rows that blocks are held against: the more of them, the fewer times is each block read
-_TASK_ROWS, _AT_ONCE = 256, 128  # rows of a strip that a thread takes, and whose scores it holds: these stay in cache
-_CROWD = 25_000  # above this many candidates, those in one group are dropped first
+_STRIP_BYTES = 128 << 20  # size of a strip of rows: with larger strips, each block is read fewer times
+_TASK_ROWS, _AT_ONCE = 256, 128  # rows of a strip per task, and rows scored at a time, so that scores stay in cache
+_CROWD = 25_000  # above this many candidates, pairs in one group are dropped first
 _PAIRS_AT_ONCE = 8192  # scored in float64
 _MET = 1e-9
 _FIT_ROWS, _TRY_ROWS = 10_000, 1500
 _AXES = (16, 32, 64, 128, 256)
-_SCORE_COST = 200  # cost of scoring a pair again, per dimension, in multiplications of the product: as measured
+_SCORE_COST = 200  # measured cost of scoring a pair again, per dimension, in multiplications of the product
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Likeness:
         """These rows in float64, scaled to norm 1 (zeros stay zeros).
 
         Raises:
-            RootnoteError: where a value is not finite.
+            RootnoteError: if a value is not finite.
         """
         values = np.asarray(self.vectors[rows], dtype=np.float64)
         norms = np.sqrt(np.einsum("ij,ij->i", values, values))
@@ -88,21 +88,21 @@ def join_near(
     strip_bytes: int = _STRIP_BYTES,
     block_rows: int = BLOCK_ROWS,
 ) -> Rows:
-    """Group `rows`: a pair is near where it reaches the threshold of every likeness, or with `match_any` of one.
+    """Group `rows`: a pair is near if it reaches the threshold of every likeness or, with `match_any`, of one.
 
-    Two rows are in one group where a chain of near pairs leads from the one to the other.
+    Two rows are in one group if a chain of near pairs connects them.
 
     Args:
         rows: ascending.
         progress: called with the thousandths of all pairs that are done, and their total.
 
     Returns:
-        for each of `rows` the first row of its group.
+        for each of `rows`, the first row of its group.
     """
     if len(rows) < 2:
         return rows
     bounds = sorted((_Bound.of(rows, one) for one in likenesses), key=lambda bound: bound.cost)
-    # One pass for each likeness that decides alone; otherwise all others only confirm what the cheapest lets through.
+    # With `match_any`, one pass per likeness; otherwise the others only check the pairs that pass the cheapest one.
     passes = [[one] for one in bounds] if match_any else [bounds] if bounds else []
     groups = Groups(len(rows))
     shown = 0
@@ -122,9 +122,9 @@ def join_near(
 
 @dataclass(frozen=True)
 class _Task:
-    """Some rows of a strip, starting at place `top`, against a block that starts at place `left`.
+    """Rows of a strip, starting at index `top`, to compare with a block that starts at index `left`.
 
-    `share` is the share of all pairs that are compared when the tasks of this block are done.
+    `share` is the share of all pairs that have been compared when the tasks of this block are done.
     """
 
     part: Floats
@@ -135,7 +135,7 @@ class _Task:
 
 
 def _tasks(rows: Rows, bound: _Bound, strip_bytes: int, block_rows: int) -> Iterator[_Task]:
-    """Tasks in which each pair of rows meets once: a strip meets the blocks from its own begin on."""
+    """Tasks that compare each pair of rows once: a strip is compared with the blocks from its own start on."""
     count = len(rows)
     strip_rows = max(1, strip_bytes // (4 * bound.width))
     for top in range(0, count, strip_rows):
@@ -144,14 +144,14 @@ def _tasks(rows: Rows, bound: _Bound, strip_bytes: int, block_rows: int) -> Iter
         for left in range(top, count, block_rows):
             block = bound.coordinates(rows[left : left + block_rows])
             share = before + (after - before) * (left + len(block) - top) / (count - top)
-            end = min(len(strip), left + len(block) - top)  # what comes after the block meets it as a block of its own
+            end = min(len(strip), left + len(block) - top)  # later rows are compared with this block in their own task
             for begin in range(0, end, _TASK_ROWS):
                 part = strip[begin : min(begin + _TASK_ROWS, end)]
                 yield _Task(part, top + begin, block, left, share)
 
 
 class _Work:
-    """Finds, for a task, the pairs of places (the first before the second) whose bound reaches the threshold.
+    """Finds, for a task, the pairs of indices (the first below the second) whose bound reaches the threshold.
 
     Pairs that are already in one group may be left out.
     """
@@ -181,7 +181,7 @@ class _Work:
 
 
 def _join(groups: Groups, one: Rows, other: Rows, rows: Rows, deciding: Sequence[Likeness]) -> None:
-    """Join the near pairs among the candidates, part by part, so that joined groups are not scored pair by pair."""
+    """Join the near pairs among the candidates, in parts, so that pairs within joined groups need no scoring."""
     one, other = groups.apart(one, other)
     for begin in range(0, len(one), _PAIRS_AT_ONCE):
         part = slice(begin, begin + _PAIRS_AT_ONCE)
@@ -194,7 +194,7 @@ def _join(groups: Groups, one: Rows, other: Rows, rows: Rows, deciding: Sequence
 
 @dataclass(frozen=True)
 class _Bound:
-    """How rows become coordinates whose inner product is at least their cosine; `axes` `[dim, m]`, `None` for all."""
+    """Maps rows to coordinates whose inner product is at least their cosine; `axes` `[dim, m]`, `None` for all."""
 
     likeness: Likeness
     axes: Doubles | None
@@ -203,7 +203,7 @@ class _Bound:
 
     @classmethod
     def of(cls, rows: Rows, likeness: Likeness) -> _Bound:
-        """The cheapest bound for these rows, judged by a sample of them."""
+        """The cheapest bound for these rows, estimated on a sample."""
         rng = np.random.default_rng(0)
         sample = likeness.unit(np.sort(rng.choice(rows, min(_FIT_ROWS, len(rows)), replace=False)))
         _, vectors = np.linalg.eigh(sample.T @ sample)
@@ -218,7 +218,7 @@ class _Bound:
 
     @property
     def width(self) -> int:
-        """How many coordinates a row has."""
+        """The number of coordinates of a row."""
         return int(self.likeness.vectors.shape[1]) if self.axes is None else self.axes.shape[1] + 1
 
     def coordinates(self, rows: Rows) -> Floats:
@@ -230,7 +230,7 @@ class _Bound:
 
 
 def _share(unit: Doubles, axes: Doubles | None, threshold: float) -> float:
-    """The share of pairs that the bound lets through, a row with itself left out."""
+    """The share of pairs of different rows that pass the bound."""
     coordinates = _coordinates(unit, axes)
     through = int(np.count_nonzero(coordinates @ coordinates.T >= threshold)) - len(unit)
     return max(0, through) / max(1, len(unit) * (len(unit) - 1))
@@ -241,6 +241,6 @@ def _coordinates(unit: Doubles, axes: Doubles | None) -> Floats:
         return unit.astype(np.float32)
     along = unit @ axes
     rest = np.square(unit).sum(axis=1) - np.square(along).sum(axis=1)
-    # Rounded up by more than the error of the root and of float32.
+    # Rounded up by more than the error of the square root and of float32.
     above = np.sqrt(np.maximum(rest, 0)) + 2e-7
     return np.column_stack([along, above]).astype(np.float32)

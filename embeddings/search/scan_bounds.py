@@ -1,4 +1,4 @@
-"""Bounds of the scan on a processor: the random sample, the coarse product and how far it may be from the score.
+"""Bounds of the CPU scan: the random sample, the coarse product and its largest error.
 
 `embeddings.search.scan_cpu` explains why no row is lost.
 """
@@ -30,7 +30,7 @@ _GAMMA = 2 * 2.0**-24  # times the dimension: the relative error of a sum of pro
 
 @functools.cache
 def fastest_form() -> Form:
-    """Whether this machine multiplies bfloat16 well faster than float32: tried once a process, in some 50 ms."""
+    """The form that this machine multiplies faster; bfloat16 must be much faster. Measured once, in about 50 ms."""
     left, right = torch.rand(256, 512), torch.rand(1024, 512)
     coarse, rows = left.bfloat16(), right.bfloat16()
     with one_thread():
@@ -40,7 +40,7 @@ def fastest_form() -> Form:
 
 @functools.cache
 def _numpy_multiplies_faster() -> bool:
-    """Whether numpy's product in float32 outruns torch's, as it does on some processors."""
+    """Whether numpy's float32 product is faster than torch's, as on some CPUs."""
     left, right = torch.rand(256, 512), torch.rand(1024, 512)
     one, other = left.numpy(), right.numpy()
     with one_thread():
@@ -58,7 +58,7 @@ def _median_time(work: Callable[[], Any]) -> float:
 
 @dataclass(frozen=True)
 class Sample:
-    """Random rows, their mean, and which of their scores is the bound for k."""
+    """Random rows, their mean, and the rank of the score that is the bound for k."""
 
     rows: Vectors
     mean: Vectors
@@ -77,7 +77,7 @@ class Sample:
 
 
 class CoarseQueries:
-    """The queries as the coarse product takes them, with what bounds its error."""
+    """The queries as the coarse product uses them, and the norms that bound its error."""
 
     def __init__(self, queries: Vectors, sample: Sample, form: Form) -> None:
         self.exact = queries
@@ -96,15 +96,15 @@ class CoarseQueries:
         as_used = self.coarse.float().numpy().astype(np.float64)
         self._rounding = np.linalg.norm(self.exact - as_used, axis=1)
         self._length = np.linalg.norm(as_used, axis=1)
-        # In float32 nothing is centred: the product is taken of the rows as they are.
+        # In float32 nothing is centred: the product uses the rows as they are.
         offset = self.exact.astype(np.float64) @ self.mean if form == "bf16" else np.zeros(len(self.exact))
         self._offset = offset
 
     def _error(self, length: float, rounding: float) -> npt.NDArray[np.float64]:
-        """How far a coarse score `[Q]` and the offset are from the score, but for the rounding of the result.
+        """The largest error of a coarse score plus offset `[Q]`, without the rounding of the result.
 
         Args:
-            length: of the longest row of the block, as rounded or not.
+            length: the length of the longest row of the block, rounded or not.
             rounding: the largest |x - x'| of the block.
         """
         error = self._rounding * length + self._length * (rounding + 2 * self._gamma * length)
@@ -118,7 +118,7 @@ class CoarseQueries:
         return below
 
     def bounds(self, sample: Sample) -> Vectors:
-        """A score for each query that its k-th best row very likely reaches; -inf where the sample cannot tell."""
+        """A score for each query that its k-th best row very likely reaches; -inf if the sample is too small."""
         count = len(self.exact)
         if sample.rank > len(sample.rows):
             return np.full(count, -np.inf, np.float32)
@@ -132,7 +132,7 @@ class CoarseQueries:
 
         with one_thread(), single_threaded_pool() as pool:
             best = np.concatenate(list(pool.map(rank, range(0, count, _SAMPLED_AT_ONCE))))
-        # Errors seldom add up: an eighth of what they could be is enough for a bound that is checked in the end.
+        # Errors rarely add up: an eighth of the worst case is enough, because the bound is checked at the end.
         likely = self._error(block.length, block.rounding) / 8
         return np.asarray(best + self._offset - likely - np.abs(best) * 2e-7, np.float32)
 
@@ -145,9 +145,9 @@ class CoarseQueries:
 
 
 class CoarseBlock:
-    """Rows as the coarse product takes them: as they are, or centred and rounded to bfloat16.
+    """Rows as the coarse product uses them: as they are, or centred and rounded to bfloat16.
 
-    `length` and `rounding` are what `CoarseQueries.thresholds` wants; `length` is not finite where a value is not.
+    `length` and `rounding` are for `CoarseQueries.thresholds`; `length` is not finite if a value is not.
     """
 
     def __init__(self, queries: CoarseQueries, rows: Vectors, into: npt.NDArray[np.uint16] | None = None) -> None:
@@ -159,7 +159,7 @@ class CoarseBlock:
             self._coarse = torch.from_numpy(rounded).view(torch.bfloat16)
         else:
             self.length = longest_row(rows)
-            # torch wants arrays that could be written to, and copies those that could not.
+            # torch needs writable arrays and copies those that are not.
             self._coarse = torch.empty(0) if queries.by_numpy else torch.from_numpy(np.require(rows, None, ["W"]))
 
     def scores(self, part: slice = slice(None), out: torch.Tensor | None = None) -> torch.Tensor:
@@ -171,5 +171,5 @@ class CoarseBlock:
 
 
 def single_threaded_pool() -> ThreadPoolExecutor:
-    """A thread for each core; each multiplies on its own."""
+    """A pool with one thread per core; each thread multiplies on its own."""
     return ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,))

@@ -3,20 +3,20 @@
 1. A bound: each query is scored coarsely against a random sample of rows. The r-th best minus its error,
    r = m + 5·√m + 2 with m = k · sample / N, is almost always below the k-th score of all rows; the exceptions are
    found at the end (3).
-2. Threads take blocks of rows that stay in cache: a coarse product of all queries with the block (bfloat16 where
-   the processor is fast at it, else float32), then a compiled filter that keeps what may pass the bound.
-   What is kept is scored again in float32 from the same block.
+2. Threads take blocks of rows that stay in cache: a coarse product of all queries with the block (bfloat16 if the
+   CPU is fast at it, else float32), then a compiled filter that keeps the rows that may pass the bound.
+   These are scored again in float32 from the same block.
 3. Queries with fewer than k rows are searched again without a bound.
 
 Nothing is lost in the coarse product: rows are centred by the corpus mean μ, and for a query q and a centred row x
 with their roundings q' and x', |q·x - q'·x'| <= |q - q'|·|x| + |q'|·|x - x'| by Cauchy-Schwarz; γ·|q'|·|x'| with
 γ = 2·dim·2⁻²⁴ covers the accumulation in float32, and the rounding of the result is monotone, so it is enough to
-round the threshold down. Whether the processor keeps this promise is checked on the sample; if it does not, the
-float32 form is used.
+round the threshold down. The error on this CPU is checked on the sample; if it exceeds the bound, the float32 form is
+used.
 
 Conventions: a candidate is one 64-bit key, the order of its score (descending) above its row (ascending), so that
-sorting keys sorts by score and then by row, whatever the order in which threads met them. Scores do not depend on
-the form, the blocks or the threads. Memory: queries × about 2·k keys a thread, whatever N.
+sorting keys sorts by score and then by row, whatever the order in which threads found them. Scores do not depend on
+the form, the blocks or the threads. Memory: queries × about 2·k keys per thread, whatever N.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from embeddings.search.scan_kernels import keep16, keep32
 from embeddings.search.scan_keys import NO_KEY, Keys, Rows, Vectors, key_limits, not_finite, sortable_bf16, unpacked
 from embeddings.threads import cores, one_thread
 
-BLOCK_ROWS: dict[Form, int] = {"bf16": 1024, "fp32": 512}  # as measured: a block and its scores stay in cache
+BLOCK_ROWS: dict[Form, int] = {"bf16": 1024, "fp32": 512}  # measured: a block and its scores stay in cache
 _TAKE = 32_768  # rows that a thread takes at a time
 _KEYS_BYTES = 1 << 30
 
@@ -49,14 +49,14 @@ def scan(vectors: npt.NDArray[Any], queries: Vectors, k: int, form: Form | None 
     Args:
         vectors: `[N, dim]` float32 or float16, N >= k; may be memory-mapped.
         queries: `[Q, dim]` float32.
-        form: of the coarse product; `None` takes the faster one on this machine.
+        form: the form of the coarse product; `None`: the faster one on this machine.
 
     Raises:
-        RootnoteError: where a value of `vectors` is not finite.
+        RootnoteError: if a value of `vectors` is not finite.
     """
     if len(vectors) >= 2**32:
         raise DataError(f"the search takes at most {2**32:,} rows, but the vectors have {len(vectors):,}.")
-    # torch wants arrays that could be written to.
+    # torch needs writable arrays.
     queries = np.require(queries, np.float32, ["C", "W"])
     if not len(queries):
         return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
@@ -95,7 +95,7 @@ def _pass(vectors: npt.NDArray[Any], queries: CoarseQueries, bounds: Vectors, k:
                 end = min(begin + _TAKE, len(vectors))
                 ahead(end)
                 for first in range(begin, end, size):
-                    found.look_through(vectors[first : min(first + size, end)], first)
+                    found.scan_rows(vectors[first : min(first + size, end)], first)
         except BaseException:
             stop.set()
             raise
@@ -108,7 +108,7 @@ def _pass(vectors: npt.NDArray[Any], queries: CoarseQueries, bounds: Vectors, k:
 
 
 class _Found:
-    """What one thread has found: up to `capacity` keys per query, cut to the best k when there is no more room."""
+    """The rows found by one thread: up to `capacity` keys per query, cut to the best k when full."""
 
     def __init__(self, queries: CoarseQueries, bounds: Vectors, k: int) -> None:
         self._queries, self._k = queries, k
@@ -122,10 +122,10 @@ class _Found:
         self._scores = torch.empty(count * size, dtype=torch.bfloat16 if small else torch.float32)
         self._rounded = np.empty((size, dim), np.uint16) if small else None
 
-    def look_through(self, rows: npt.NDArray[Any], first: int) -> None:
+    def scan_rows(self, rows: npt.NDArray[Any], first: int) -> None:
         """Add the rows that may be among the best; the first of them is row `first`."""
         block = np.ascontiguousarray(rows, np.float32).view()
-        block.flags.writeable = False  # one compiled form for arrays and files
+        block.flags.writeable = False  # so that numba compiles one version for arrays and files
         for query in np.flatnonzero(self._counts + len(block) > self._keys.shape[1]):
             self._cut(int(query))
         coarse = CoarseBlock(self._queries, block, self._rounded)
@@ -152,7 +152,7 @@ class _Found:
 
 
 def _capacity(k: int) -> int:
-    # At least a block more than k, and one key that is written before it is judged.
+    # At least one block more than k, and one key that is written before it is checked.
     return 2 * k + 2 * max(BLOCK_ROWS.values())
 
 
@@ -166,7 +166,7 @@ def _merged(parts: list[_Found], queries: npt.NDArray[np.int64], k: int) -> Keys
 
 
 def _read_ahead(vectors: npt.NDArray[Any]) -> Callable[[int], None]:
-    """A function that asks the system to read ahead from a given row, if the rows are in a file."""
+    """A function that asks the operating system to read ahead from a given row, if the rows are in a file."""
     if not isinstance(vectors, np.memmap) or not hasattr(os, "posix_fadvise") or vectors.filename is None:
         return lambda _: None
     row = vectors.strides[0]

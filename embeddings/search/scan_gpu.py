@@ -1,10 +1,9 @@
-"""The scan on a GPU, by torch alone: the same bound, coarse product and exact rescoring as
-`embeddings.search.scan_cpu`.
+"""The scan on a GPU, with torch alone: the same bound, coarse product and exact rescoring as in `scan_cpu`.
 
-Blocks of rows go to the device; a product in bfloat16 of the centred rows finds what may reach each query's bound,
-and what does is scored again in float32. The k best so far are kept as 64-bit keys, so there is no limit to k.
-Conventions: those of `embeddings.search.scan_cpu`; scores are sums in float32 as the device makes them, so against
-the scan on the processor their last bit may differ, and with it the order of rows nearer to each other than that.
+Blocks of rows are copied to the device. A bfloat16 product of the centred rows finds the rows that may reach each
+query's bound, and these are scored again in float32. The k best so far are kept as 64-bit keys, so k is not limited.
+Conventions: as in `embeddings.search.scan_cpu`; scores are float32 sums computed by the device, so their last bit may
+differ from the CPU's, and with it the order of rows whose scores differ by less than that.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ def scan_on(device: str, vectors: npt.NDArray[Any], queries: Vectors, k: int) ->
     """The k best rows of each query, as `embeddings.search.scan_cpu.scan` gives them.
 
     Args:
-        device: of torch, as "cuda"; on "cpu" it is for tests.
+        device: a torch device such as "cuda"; "cpu" is for tests.
         vectors: `[N, dim]` float32 or float16, N >= k; may be memory-mapped.
         queries: `[Q, dim]` float32.
 
     Raises:
-        RootnoteError: where a value of `vectors` is not finite.
+        RootnoteError: if a value of `vectors` is not finite.
     """
     sample = Sample.of(vectors, k)
     asked = torch.from_numpy(np.require(queries, np.float32, ["C", "W"])).to(device)
@@ -51,7 +50,7 @@ def scan_on(device: str, vectors: npt.NDArray[Any], queries: Vectors, k: int) ->
 
 
 def _bounds(asked: torch.Tensor, sample: Sample) -> torch.Tensor:
-    """A score for each query that its k-th best row very likely reaches; -inf where the sample cannot tell."""
+    """A score for each query that its k-th best row very likely reaches; -inf if the sample is too small."""
     if sample.rank > len(sample.rows):
         return torch.full((len(asked),), -torch.inf, device=asked.device)
     rows = torch.from_numpy(sample.rows).to(asked.device)
@@ -65,7 +64,7 @@ def _bounds(asked: torch.Tensor, sample: Sample) -> torch.Tensor:
 
 @dataclass
 class _Kept:
-    """What was found so far: queries and keys; cut to the best k of each query when it grows large."""
+    """The rows found so far, as queries and keys; cut to the best k of each query when it grows large."""
 
     k: int
     queries: torch.Tensor
@@ -116,7 +115,7 @@ def _pass(
         rounded = centred.bfloat16()
         error = _error(asked, coarse, centred, rounded, offset)
         floors = (kept.bounds.double() - offset - error).float()
-        # What the product rounds to bfloat16 may fall by half a unit in the last place: 2⁻⁸ of it is more than that.
+        # Rounding the product to bfloat16 may lower it by half a unit in the last place; 2⁻⁸ of it is more than that.
         floors = (floors - floors.abs() * 2.0**-8).bfloat16()
         hits = (coarse @ rounded.T >= torch.nextafter(floors, torch.full_like(floors, -torch.inf))[:, None]).nonzero()
         for begin in range(0, len(hits), _RESCORED_AT_ONCE):
@@ -135,7 +134,7 @@ def _pass(
 def _error(
     asked: torch.Tensor, coarse: torch.Tensor, centred: torch.Tensor, rounded: torch.Tensor, offset: torch.Tensor
 ) -> torch.Tensor:
-    """How far a coarse score and the offset may be from the score (`embeddings.search.scan_cpu` has the reason)."""
+    """The largest error of a coarse score plus offset (`embeddings.search.scan_cpu` explains why)."""
     length = float(centred.norm(dim=1).max()) * (1 + 1e-2)
     rounding = float((centred - rounded.float()).norm(dim=1).max()) * (1 + 1e-4)
     used = coarse.double()
@@ -146,7 +145,7 @@ def _error(
 
 
 def _block_rows(device: torch.device, queries: int, dim: int) -> int:
-    """As many rows as leave room on the device for their scores, copies and, should all of them be hits, places."""
+    """The number of rows whose scores, copies and indices (if all are hits) fit on the device."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 1 << 28
     return int(min(max(free // (32 * queries + 48 * dim), _LEAST_ROWS), _MOST_ROWS))
 
@@ -164,5 +163,5 @@ def _score(keys: torch.Tensor) -> torch.Tensor:
 
 
 def _unsigned(keys: torch.Tensor) -> Keys:
-    """The same keys as `embeddings.search.scan_cpu` has them."""
+    """The same keys in the unsigned form of `embeddings.search.scan_cpu`."""
     return (keys.cpu().numpy().view(np.uint64) ^ np.uint64(1 << 63)).astype(np.uint64)

@@ -1,6 +1,6 @@
-"""The compiled loops of the scan on a processor: rounding a block of rows, and filtering its coarse scores.
+"""The compiled loops of the CPU scan: rounding a block of rows, and filtering its coarse scores.
 
-Conventions: those of `embeddings.search.scan_cpu`. Numba compiles each function once and caches it on disk.
+Conventions: as in `embeddings.search.scan_cpu`. Numba compiles each function once and caches it on disk.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from embeddings.search.scan_keys import Keys, Vectors
 
-_NEAR = 256  # rows that the filter goes through at a time: they stay in the innermost caches
+_NEAR = 256  # rows that the filter processes at a time, so that they stay in the L1 and L2 caches
 _LOOK = 64  # rows that it first checks together for any that reaches the floor
 _jit: Any = functools.partial(numba.njit, nogil=True, cache=True)
-_SUMS = {"reassoc", "contract", "nsz"}  # what lets a sum be done by vector instructions
+_SUMS = {"reassoc", "contract", "nsz"}  # allow vector instructions for sums
 
 
 @_jit(fastmath=_SUMS)
@@ -31,7 +31,7 @@ def _dot(one: Vectors, other: Vectors) -> np.float32:
 
 @_jit(fastmath=_SUMS)
 def longest_row(block: Vectors) -> float:
-    """The length of the longest row, a little more for rounding; infinity where a value is not finite."""
+    """The length of the longest row, slightly increased to allow for rounding; infinity if a value is not finite."""
     largest = np.float32(0)
     bad = False
     for row in range(len(block)):
@@ -46,8 +46,8 @@ def round_block(block: Vectors, mean: Vectors, rounded: npt.NDArray[np.uint16]) 
     """Centre the rows and round them to bfloat16 (to nearest, ties to even), as bits.
 
     Returns:
-        The length of the longest centred row and of the longest difference by rounding, a little more for the
-        rounding of these sums; infinity for the first where a value is not finite.
+        The length of the longest centred row and of the largest rounding error, both slightly increased to allow for
+        the rounding of these sums; the first is infinity if a value is not finite.
     """
     dim = block.shape[1]
     centred, back = np.empty(dim, np.float32), np.empty(dim, np.float32)
@@ -111,13 +111,13 @@ def keep16(
     keys: Keys,
     counts: Any,
 ) -> None:
-    """Score again what reaches its floor, and keep what reaches its limit; scores are bits of bfloat16."""
+    """Score rows again that reach the query's floor, and keep those that reach its limit; scores are bfloat16 bits."""
     hits, score = np.empty(_NEAR + 1, np.int64), np.empty(1, np.float32)
     for begin in range(0, len(block), _NEAR):
         end = min(begin + _NEAR, len(block))
         for query in range(len(scores)):
             floor = floors[query]
-            # The bits of negative scores are in reverse order; below a floor that is not, they need none.
+            # The bits of negative scores sort in reverse; if the floor is not negative, this does not matter.
             flip = np.int16(0x7FFF if floor < 0 else 0)
             number = 0
             for start in range(begin, end, _LOOK):
@@ -147,7 +147,7 @@ def keep32(
     keys: Keys,
     counts: Any,
 ) -> None:
-    """As `keep16`, for scores in float32."""
+    """Like `keep16`, for scores in float32."""
     hits, score = np.empty(_NEAR + 1, np.int64), np.empty(1, np.float32)
     for begin in range(0, len(block), _NEAR):
         end = min(begin + _NEAR, len(block))

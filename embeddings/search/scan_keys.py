@@ -1,4 +1,4 @@
-"""Keys of the scan: a score and a row in one 64-bit integer, and scores as integers that sort as they do.
+"""Keys of the scan: a score and a row in one 64-bit integer, and scores as integers in the same order.
 
 A key is the order of its score (descending) above its row (ascending), so that sorting keys sorts by score and then
 by row.
@@ -42,16 +42,16 @@ def unpacked(keys: Keys) -> tuple[Vectors, Rows]:
 
 
 def down_to_bf16(values: Vectors) -> Vectors:
-    """Rounded towards -inf to what bfloat16 holds."""
+    """The values rounded towards -inf to bfloat16."""
     bits = np.ascontiguousarray(values).view(np.uint32)
     lower = bits & np.uint32(0xFFFF_0000)
-    # Cutting the low bits rounds towards zero: a negative value that lost some goes one step further.
+    # Cutting the low bits rounds towards zero, so a negative value that lost bits is moved one step down.
     step = np.where((values < 0) & (lower != bits), np.uint32(0x1_0000), np.uint32(0))
     return (lower + step).view(np.float32)
 
 
 def as_sortable(scores: torch.Tensor) -> npt.NDArray[Any]:
-    """What sorts as the scores do: themselves, or for bfloat16 integers; `from_sortable` undoes it."""
+    """An array in the same order: the scores themselves, or integers for bfloat16; `from_sortable` is the inverse."""
     if scores.dtype == torch.float32:
         return scores.numpy()
     bits = scores.view(torch.int16).numpy()
@@ -67,6 +67,6 @@ def from_sortable(ordered: npt.NDArray[Any]) -> Vectors:
 
 
 def sortable_bf16(values: Vectors) -> npt.NDArray[np.int16]:
-    """Signed integers in the order of the values rounded down to bfloat16; as `keep16` makes of its scores."""
+    """Signed integers in the order of the values rounded down to bfloat16, as used by `keep16`."""
     bits = (down_to_bf16(values).view(np.uint32) >> 16).astype(np.uint16).view(np.int16)
     return bits ^ ((bits >> 15) & np.int16(0x7FFF))

@@ -12,13 +12,13 @@ Pairs = tuple[Rows, Rows]
 
 
 class Groups:
-    """Numbers 0 to `count` - 1 in groups that can be joined; the smallest number of a group is its root."""
+    """The numbers 0 to `count` - 1 in groups that can be joined; the smallest number of a group is its root."""
 
     def __init__(self, count: int) -> None:
         self._above = np.arange(count)
 
     def roots(self, numbers: Rows) -> Rows:
-        """The root of each number's group; shortens the path to it for the next call."""
+        """The root of each number's group; compresses the paths for the next call."""
         roots = self.find(numbers)
         self._above[numbers] = roots
         return roots
@@ -29,7 +29,7 @@ class Groups:
         return one[apart], other[apart]
 
     def find(self, numbers: Rows) -> Rows:
-        """The root of each number's group, without writing anything, so that threads may call it."""
+        """The root of each number's group, without path compression, so that threads may call it."""
         found = self._above[numbers]
         while not np.array_equal(higher := self._above[found], found):
             found = higher

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from flask import Blueprint, abort, redirect, request, url_for
+from flask.blueprints import BlueprintSetupState
 from sqlalchemy import func, select
 from werkzeug.wrappers import Response as WebResponse
 
@@ -26,6 +27,13 @@ from server.desk.rendering import render
 
 blueprint = Blueprint("users", __name__, url_prefix="/desk/users")
 blueprint.before_request(guard)
+
+
+@blueprint.record_once
+def _redirect_old_addresses(state: BlueprintSetupState) -> None:
+    """Redirect the addresses that these pages had up to version 0.1.0."""
+    state.app.add_url_rule("/desk/people", endpoint="users.users", alias=True)
+    state.app.add_url_rule("/desk/people/<name>", endpoint="users.user", alias=True)
 
 
 @blueprint.get("")

@@ -8,10 +8,10 @@ pseudonyms only. No file contains completion codes, because a marketplace can li
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from embeddings.provenance import Provenance, replacing, write_table
 from server.assignments.steps import effective_state
 from server.audit import hash_chain
 from server.db.models import (
-    COMPLETED,
     Answer,
     ArrivalCount,
     Assignment,
@@ -33,6 +32,7 @@ from server.db.models import (
     PrescreenResult,
     Response,
 )
+from server.export.computed import ResponseContext, iso_time
 from study.columns import LISTENER_COLUMNS, RESPONSE_COLUMNS, arrow_schema
 from study.config import Study
 from study.export_manifest import write_manifest
@@ -40,7 +40,6 @@ from study.preregistration.document import read_frozen
 from study.prescreen.steps import graded_steps
 from study.questions.base import BaseQuestion
 from study.trial_plan import Plan
-from study.trials import PlannedTrial
 
 
 @dataclass(frozen=True)
@@ -95,47 +94,30 @@ def erased(session: Session) -> int:
     return session.scalar(select(func.count()).select_from(Assignment).where(Assignment.erased_at.is_not(None))) or 0
 
 
-@dataclass(frozen=True)
-class ResponseContext:
-    """Everything from which the columns of one response are taken."""
-
-    study: Study
-    trial: PlannedTrial
-    response: Response
-    assignment: Assignment
-    passed_prescreen: bool
-
-
-# The columns of `responses` that are neither a field of the trial nor of the stored response.
-COMPUTED: dict[str, Callable[[ResponseContext], Any]] = {
-    "study": lambda row: row.study.config.study.name,
-    "assignment": lambda row: row.assignment.pseudonym,
-    "listener": lambda row: row.assignment.listener.pseudonym,
-    "trial": lambda row: f"{row.assignment.list_number}-{row.response.position}",
-    "agreed": lambda row: int(row.response.choice == row.trial.high_side),
-    "passed_prescreen": lambda row: int(row.passed_prescreen),
-    "completed": lambda row: int(row.assignment.state in COMPLETED),
-    "answered_at": lambda row: _iso(row.response.answered_at),
-}
-
-
 def response_rows(session: Session, study: Study, plan: Plan) -> Iterable[dict[str, Any]]:
     """The rows of `responses`, in the order of lists and positions, with the columns of study.columns."""
     query = select(Response, Assignment).join(Assignment, Response.assignment_id == Assignment.id)
     ordered = query.order_by(Assignment.list_number, Assignment.id, Response.position)
     # A listener who failed a step that is not required may continue.
     failed = {assignment for (assignment, _), result in _prescreen_results(session).items() if not result.passed}
+    readers = {name: _reader(name, column.source) for name, column in RESPONSE_COLUMNS.items()}
     for response, assignment in session.execute(ordered):
         trial = plan.lists[assignment.list_number][response.position - 1]
         passed = assignment.screened_at is not None and assignment.id not in failed
         context = ResponseContext(study, trial, response, assignment, passed)
-        yield {name: _value(name, column.source, context) for name, column in RESPONSE_COLUMNS.items()}
+        yield {name: read(context) for name, read in readers.items()}
 
 
-def _value(name: str, source: str, context: ResponseContext) -> Any:
-    if source == "computed":
-        return COMPUTED[name](context)
-    return getattr(context.trial if source == "trial" else context.response, name)
+def _reader(name: str, source: str) -> Callable[[ResponseContext], Any]:
+    """The function that finds a column's value."""
+    match source:
+        case "trial":
+            return lambda context: getattr(context.trial, name)
+        case "response":
+            return lambda context: getattr(context.response, name)
+    module, _, function = source.partition(":")
+    found: Callable[[ResponseContext], Any] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
@@ -163,7 +145,7 @@ def listener_rows(session: Session, study: Study) -> list[dict[str, Any]]:
             "duration_seconds": round((ended - assignment.consented_at).total_seconds(), 1) if ended else None,
             "consent_version": assignment.consent_version,
             "language": assignment.language,
-            "consented_at": _iso(assignment.consented_at),
+            "consented_at": iso_time(assignment.consented_at),
         }
         for step in graded_steps(study.config):
             result = results.get((assignment.id, step))
@@ -199,10 +181,6 @@ def _counts(session: Session) -> dict[int, tuple[int, int]]:
         count, lates = found.get(assignment_id, (0, 0))
         found[assignment_id] = (count + 1, lates + late)
     return found
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _exported(question: BaseQuestion, answer: str) -> str:

@@ -105,7 +105,7 @@ def test_the_overview_refreshes_itself(browser: Browser, desk: str, study: Study
         expect(page.locator("[data-pause]")).to_have_text("Resume")
 
 
-def test_without_a_script(browser: Browser, desk: str) -> None:
+def test_the_desk_works_without_scripts(browser: Browser, desk: str) -> None:
     with browser.new_context(java_script_enabled=False, viewport=SIZES[0]) as context:  # type: ignore[arg-type]
         page = context.new_page()
         page.goto(desk)
@@ -130,7 +130,7 @@ def test_without_a_script(browser: Browser, desk: str) -> None:
         assert page.url.endswith("/desk/sign-in")
 
 
-def test_setting_up_and_using_a_second_factor(browser: Browser, desk: str) -> None:
+def test_a_second_factor_can_be_set_up_and_used(browser: Browser, desk: str) -> None:
     """On a phone, with scripts (checked by axe) and without."""
     problems: list[str] = []
     with browser.new_context(viewport=SIZES[0]) as context:  # type: ignore[arg-type]
@@ -170,7 +170,7 @@ def test_setting_up_and_using_a_second_factor(browser: Browser, desk: str) -> No
     assert problems == []
 
 
-def test_a_browser_opens_no_desk_in_a_frame(browser: Browser, desk: str, tmp_path: Path) -> None:
+def test_the_desk_cannot_be_framed(browser: Browser, desk: str, tmp_path: Path) -> None:
     with browser.new_context() as context:
         page = context.new_page()
         (tmp_path / "frame.html").write_text(f'<iframe src="{desk}sign-in"></iframe>')

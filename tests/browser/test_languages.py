@@ -71,7 +71,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def walk(page: Page, site: str, code: str, look: Callable[[str], None]) -> None:
-    """Through every page and state of a study in a language; what is slow is posted past the page's script."""
+    """Visit every page and state of a study in a language; slow steps are posted without the page's script."""
     page.goto(f"{site}/take?lang={code}")
     look("consent")
     page.click("button.primary")
@@ -118,7 +118,7 @@ def walk(page: Page, site: str, code: str, look: Callable[[str], None]) -> None:
 
 
 def pass_item(page: Page, address: str) -> None:
-    """Any answer will do: here none of the checks is required."""
+    """Give any answer: none of the checks is required here."""
     item = page.input_value("input[name=item]")
     page.request.post(f"{address}/prescreen", form={"item": item, "count": "0", "interval": "1", "heard": "1"})
     page.goto(address)
@@ -149,7 +149,7 @@ def test_every_page_fits_and_is_accessible(page: Page, site: str, code: str) -> 
     assert page.context.cookies() == []
 
 
-def test_from_right_to_left_a_comes_first_on_the_right_and_sound_runs_on_as_it_does(page: Page, site: str) -> None:
+def test_right_to_left_pages_put_a_on_the_right_and_do_not_mirror_sound(page: Page, site: str) -> None:
     page.goto(f"{site}/take?lang=ar")
     page.click("button.primary")
     page.wait_for_selector("main[data-step=prescreen][data-ready]")

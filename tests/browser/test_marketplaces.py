@@ -1,7 +1,7 @@
-"""Whole launches, with a person in a real browser among the workers: from the preview to Table 1 and the last cent.
+"""Complete launches with a real browser among the simulated workers: from the preview to Table 1 and the last payment.
 
-Mechanical Turk shows the study in a frame on another site, and third-party cookies are blocked, as Safari and Firefox
-do; Prolific opens it at top level and is gone back to by a link.
+Mechanical Turk shows the study in a frame on another site, and third-party cookies are blocked, as in Safari and
+Firefox; Prolific opens it at top level, and listeners return to it through a link.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def study(tmp_path: Path) -> Study:
 
 @pytest.fixture
 def context(browser: Browser, tmp_path: Path) -> Iterator[BrowserContext]:
-    """A browser of its own in which third-party cookies and storage are blocked."""
+    """A separate browser context in which third-party cookies and storage are blocked."""
     profile = tmp_path / "profile"
     (profile / "Default").mkdir(parents=True)
     (profile / "Default" / "Preferences").write_text(json.dumps(BLOCKED))
@@ -108,7 +108,7 @@ def watch(page: Page, visit: InFrame) -> None:
 
 
 def offered(place: MarketplaceClient, worker: str, page: Page) -> str:
-    """Wait until the launch's first places are there."""
+    """Wait until the launch offers its first places."""
     for _ in range(100):
         if offer := place.offer(worker):
             return offer
@@ -156,7 +156,7 @@ def frame_of(page: Page) -> Frame:
     return frame
 
 
-def test_a_launch_on_prolific_and_back_by_its_link(
+def test_a_launch_on_prolific_with_its_completion_link(
     study: Study, context: BrowserContext, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def guest(place: MarketplaceClient) -> WorkersVisit:
@@ -195,7 +195,7 @@ def test_a_launch_on_prolific_and_back_by_its_link(
         '[ recruiter ]\n  kind="prolific"  # where from\n',
     ],
 )
-def test_a_study_is_rehearsed_with_another_recruiter_and_the_rest_as_it_is(text: str) -> None:
+def test_a_study_is_rehearsed_with_another_recruiter_only(text: str) -> None:
     before, after = tomllib.loads(text), tomllib.loads(set_recruiter(text, "mturk"))
     expected: dict[str, Any] = before | {"recruiter": before.get("recruiter", {}) | {"kind": "mturk"}}
     assert after == expected

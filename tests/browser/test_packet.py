@@ -37,7 +37,7 @@ required = true
 
 @pytest.fixture(scope="module")
 def packet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the command wrote, in a process of its own: this one's Playwright is in use."""
+    """The folder that the command wrote, in a separate process because Playwright is in use in this one."""
     folder = tmp_path_factory.mktemp("packet")
     study = make_study(folder / "study", prompts=6, listeners=6, trials=6, toml=TOML, languages=OFFERED)
     study.text("consent", "ar").write_text("# عن هذه الدراسة\n\nستقارنون أصواتا قصيرة.\n", encoding="utf-8")
@@ -50,13 +50,13 @@ def packet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def expected() -> list[str]:
-    """The titles of all screens, those of the listening check among them."""
+    """The titles of all screens, including those of the listening check."""
     known = [screen for screen in vars(screen_list).values() if isinstance(screen, Screen) and screen not in ELSEWHERE]
     first, _, again = check_screens("tones")
     return sorted(screen.title for screen in [*known, first, again])
 
 
-def test_every_screen_is_pictured_in_every_language_at_both_widths(packet: Path) -> None:
+def test_every_screen_has_a_screenshot_in_every_language_and_width(packet: Path) -> None:
     page = (packet / "packet.html").read_text(encoding="utf-8")
     parts = re.split(r"<h3>In ([^<]+)</h3>", page)
     found = dict(zip(parts[1::2], parts[2::2], strict=True))

@@ -1,6 +1,6 @@
-"""The player and the pages around it in a real browser: what counts as heard, keys, weight, accessibility, lost lines.
+"""The player and its pages in a real browser: what counts as heard, keys, size, accessibility, lost connections.
 
-Sounds begin at once when another is played at the same position (`position`), and listeners say how sure they are.
+Sounds switch at the current position (`position`), and listeners state their confidence.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def arrive(page: Page, site: str) -> None:
 
 
 def begin(page: Page, site: str, position: int = 1) -> None:
-    """To a trial whose sounds are ready; the steps before are posted past the page's script."""
+    """Go to a trial whose sounds are ready; earlier steps are posted without the page's script."""
     arrive(page, site)
     address = page.url
     assert page.request.post(f"{address}/instructions").ok
@@ -87,7 +87,7 @@ def choose(page: Page, choice: str = "A", sure: int = 3) -> None:
 
 
 def saved(study: Study, page: Page) -> list[dict[str, Any]]:
-    """The responses at the page's address, as they lie in the database."""
+    """The responses in the database for the listener of this page."""
     from server.identity.tokens import sha256
 
     with sqlite3.connect(study.folder / "rootnote.sqlite3") as base:
@@ -148,7 +148,7 @@ def test_sounds_begin_on_a_sample_and_switch_at_the_same_position(page: Page, si
     assert not out[second + len(rest) + 1 :].any()
 
 
-def test_only_what_was_rendered_of_every_part_is_heard(page: Page, site: str) -> None:
+def test_only_rendered_audio_counts_as_heard(page: Page, site: str) -> None:
     begin(page, site)
     # Left early for A, which goes on from there to its end: neither was heard, though one has ended.
     seen = render(page, (0.1, "X"), (0.2, "A"))
@@ -169,7 +169,7 @@ def test_only_what_was_rendered_of_every_part_is_heard(page: Page, site: str) ->
     assert render(page, (0.1, "X"))["plays"] == [1, 0]
 
 
-def test_a_context_that_stands_still_plays_nothing(page: Page, site: str) -> None:
+def test_a_suspended_audio_context_plays_nothing(page: Page, site: str) -> None:
     begin(page, site)
     stand_still = "async () => { await speaker.wake(); await speaker.context.suspend(); }"
     page.evaluate(stand_still)
@@ -183,7 +183,7 @@ def test_a_context_that_stands_still_plays_nothing(page: Page, site: str) -> Non
 # ------------------------------------------------------------------ keys
 
 
-def test_a_trial_by_keys_alone(page: Page, site: str, study: Study) -> None:
+def test_a_trial_with_the_keyboard_only(page: Page, site: str, study: Study) -> None:
     begin(page, site)
     for key, clip, left in (("x", "X", "A, B"), ("3", "B", "A"), ("a", "A", "")):
         page.keyboard.press(key)
@@ -209,7 +209,7 @@ def test_a_trial_by_keys_alone(page: Page, site: str, study: Study) -> None:
     assert page.evaluate("() => document.activeElement.tagName") == "H1"
 
 
-def test_everything_is_reached_by_tab_and_letters_can_be_switched_off(page: Page, site: str) -> None:
+def test_everything_is_reachable_with_tab_and_letter_keys_can_be_disabled(page: Page, site: str) -> None:
     begin(page, site)
     reached = []
     for _ in range(7):
@@ -246,7 +246,7 @@ def test_leaving_the_page_is_counted(page: Page, site: str, study: Study) -> Non
 # ------------------------------------------------------------------ the line
 
 
-def test_a_slow_line_has_the_next_trial_ahead_and_pages_are_light(
+def test_the_next_trial_is_preloaded_on_a_slow_connection_and_pages_are_small(
     context: BrowserContext, page: Page, site: str
 ) -> None:
     asked: list[Request] = []
@@ -304,7 +304,7 @@ def test_an_answer_whose_reply_was_lost_is_sent_again_and_saved_once(page: Page,
     expect(page.get_by_text("The connection is lost.")).to_be_hidden()
 
 
-def test_an_answer_outlives_a_closed_page(context: BrowserContext, page: Page, site: str, study: Study) -> None:
+def test_an_answer_survives_a_closed_page(context: BrowserContext, page: Page, site: str, study: Study) -> None:
     begin(page, site)
     hear_all(page)
     choose(page, "B")
@@ -320,7 +320,7 @@ def test_an_answer_outlives_a_closed_page(context: BrowserContext, page: Page, s
     assert again.evaluate("() => localStorage.length") == 0
 
 
-def test_another_device_goes_on_in_the_same_place(browser: Browser, page: Page, site: str, study: Study) -> None:
+def test_another_device_continues_in_the_same_place(browser: Browser, page: Page, site: str, study: Study) -> None:
     begin(page, site, position=2)
     hear_all(page)
     choose(page)
@@ -357,7 +357,7 @@ def test_without_sound_there_is_a_way_out(page: Page, site: str, fault: str) -> 
     assert len(page.locator("[data-code]").inner_text()) == 10
 
 
-def test_a_sound_that_is_refused_is_asked_for_twice_and_then_there_is_a_way_out(page: Page, site: str) -> None:
+def test_a_refused_sound_is_requested_twice_and_then_there_is_a_way_out(page: Page, site: str) -> None:
     """As by a bucket whose keys were changed: no loop, and nothing is spent of what the listener may ask for."""
     arrive(page, site)
     asked = []

@@ -1,4 +1,4 @@
-"""The prescreen's steps in a real browser: both ears get their own channel, by keys alone, without an axe violation."""
+"""The prescreen's steps in a real browser: one channel per ear, keyboard only, no axe violations."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def kind(page: Page) -> str:
 
 
 def choose_by_keys(page: Page, number: int) -> None:
-    """From the play button on: Tab to the choices, arrows to the one, Enter."""
+    """From the play button: Tab to the choices, arrow keys to the right one, Enter."""
     page.locator(".play").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
@@ -84,7 +84,7 @@ def check(page: Page) -> None:
     assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_every_step_by_keys_alone_and_at_every_size(browser: Browser, site: str) -> None:
+def test_every_step_with_the_keyboard_only_and_at_every_size(browser: Browser, site: str) -> None:
     with browser.new_context(viewport=LAPTOP) as context:  # type: ignore[arg-type]
         context.set_default_timeout(15_000)
         page = context.new_page()

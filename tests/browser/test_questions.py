@@ -27,7 +27,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def go_to_the_questions(page: Page, site: str) -> None:
-    """The steps before are posted past the page's script."""
+    """Go to the questions; earlier steps are posted without the page's script."""
     page.goto(f"{site}/take")
     page.click("button.primary")
     page.wait_for_selector("main[data-step=instructions]")
@@ -42,7 +42,7 @@ def go_to_the_questions(page: Page, site: str) -> None:
 
 
 def sound(page: Page, *schemes: str) -> None:
-    """Nothing overflows at any size, nothing is inaccessible on a phone or a laptop."""
+    """Check that nothing overflows at any size and that the page is accessible on a phone and a laptop."""
     for size in SIZES:
         page.set_viewport_size(size)  # type: ignore[arg-type]
         assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth"), size
@@ -62,7 +62,7 @@ def answers(study: Study) -> dict[str, Any]:
         return dict(base.execute("SELECT question, value FROM answers").fetchall())
 
 
-def test_questions_are_answered_by_keyboard_alone(browser: Browser, site: str, study: Study) -> None:
+def test_questions_are_answered_with_the_keyboard_only(browser: Browser, site: str, study: Study) -> None:
     with browser.new_context(viewport=SIZES[1]) as context:  # type: ignore[arg-type]
         page = context.new_page()
         go_to_the_questions(page, site)

@@ -1,4 +1,4 @@
-"""The report in a browser: nothing is cut off, on a telephone, on a desk, and on paper."""
+"""The report in a browser: no content is cut off on a phone, on a laptop, or in print."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-def test_nothing_is_cut_off(browser: Browser, report: Path) -> None:
+def test_no_content_is_cut_off(browser: Browser, report: Path) -> None:
     for width, medium in ((390, "screen"), (1280, "screen"), (A4, "print")):
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.emulate_media(media=medium)

@@ -1,6 +1,6 @@
 """Every page that ends or interrupts a study, in a real browser: it fits, is accessible, and has one heading.
 
-The pages come from the application itself, each by what leads to it; the browser shows them as they were sent.
+The application produces the pages by the events that lead to them; the browser shows them unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.browser
 
 
 def make_site(folder: Path, **options: int) -> Site:
-    """A site of its own in every language, without a prescreen."""
+    """A separate site in every language, without a prescreen."""
     (folder / "study").mkdir(parents=True)
     for code in LANGUAGES:
         (folder / "study" / f"consent.{code}.md").write_text("No heading.\n")
@@ -84,7 +84,7 @@ def ends(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
 
 
 def _rights(walker: Walker, query: str) -> dict[str, str]:
-    """What a listener may ask for, and how it ends."""
+    """The pages of a listener's data rights, and their results."""
     pages = {"leave": walker.client.get(f"{walker.address}/leave").text}
     walker.go("leave", confirm="yes")
     pages["withdraw"] = walker.client.get(f"/withdraw{query}").text

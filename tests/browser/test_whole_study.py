@@ -1,4 +1,4 @@
-"""One listener takes one whole study in a real browser."""
+"""A listener takes a complete study in a real browser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRIALS = 6
 
 @dataclass
 class Visit:
-    """A page with what went wrong in it and whom it asked."""
+    """A page with its console errors and the hosts it contacted."""
 
     page: Page
     site: str
@@ -54,7 +54,7 @@ class Visit:
         return "[data-submit]"
 
     def fits(self) -> bool:
-        """Whether the page, once it is there, needs no scrolling sideways."""
+        """Whether the loaded page needs no horizontal scrolling."""
         self.page.wait_for_load_state("load")
         self.page.wait_for_function("document.documentElement !== null && document.readyState === 'complete'")
         return bool(self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
@@ -67,7 +67,7 @@ class Visit:
         self.page.wait_for_selector("main[data-step=prescreen]")
 
     def hear(self, clip: str) -> None:
-        """Press play as a person does and wait until the clip was heard to its end."""
+        """Press play like a person and wait until the clip was heard to its end."""
         player = self.page.locator("[data-player]").filter(has=self.page.locator(f"audio[data-clip={clip}]"))
         player.locator(".play").click()
         self.page.wait_for_function(  # looked at with every frame; `expect` looks less and less often
@@ -107,7 +107,7 @@ class Visit:
         self.go_on()
 
     def begin_quickly(self) -> None:
-        """As `begin`, but what another test hears is only fetched and posted here."""
+        """Like `begin`, but with fetched and posted steps, because another test listens to them."""
         self.consent()
         while self.step == "prescreen":
             self.post_count()
@@ -117,7 +117,7 @@ class Visit:
         self.post("prescreen", item=self.page.input_value("input[name=item]"), count=str(self.tones() + error))
 
     def post(self, step: str, **fields: str) -> None:
-        """Post to a step past the page's script, then look at the page."""
+        """Post to a step without the page's script, then open the page."""
         assert self.page.request.post(f"{self.page.url}/{step}", form=dict(fields)).ok
         self.page.reload()
 
@@ -135,7 +135,7 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Browser, site: str) -> Iterator[Callable[..., Visit]]:
-    """Open a browser of its own: `visit(PHONE)`."""
+    """Open a separate browser context: `visit(PHONE)`."""
     contexts = []
 
     def open_one(viewport: dict[str, int]) -> Visit:
@@ -196,7 +196,7 @@ def exported(study: Study) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_no_answer_before_all_three_were_heard(visit: Callable[..., Visit]) -> None:
+def test_no_answer_before_all_three_clips_were_heard(visit: Callable[..., Visit]) -> None:
     laptop = visit(LAPTOP)
     with nothing_wrong(laptop):
         laptop.begin_quickly()
@@ -230,7 +230,7 @@ def test_reload_and_back_lead_to_where_the_listener_was(visit: Callable[..., Vis
         assert laptop.position == 3
 
 
-def test_two_failed_attempts_end_kindly_with_a_code(visit: Callable[..., Visit]) -> None:
+def test_two_failed_attempts_end_with_a_completion_code(visit: Callable[..., Visit]) -> None:
     laptop = visit(LAPTOP)
     with nothing_wrong(laptop):
         laptop.consent()

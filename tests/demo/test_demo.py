@@ -1,4 +1,4 @@
-"""The demo: its music, and the whole job through the public commands."""
+"""The demo: its music, and a complete run through the public commands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rootnote(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     return result
 
 
-def test_a_corpus_has_tracks_metadata_and_is_kept(tmp_path: Path) -> None:
+def test_a_corpus_has_tracks_and_metadata_and_is_reused(tmp_path: Path) -> None:
     files = synthesise(tmp_path / "music", seed=4, tracks=5, seconds=2.0)
     assert len(files) == 5
     for path in files:
@@ -42,7 +42,7 @@ def test_a_corpus_has_tracks_metadata_and_is_kept(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in files} == before
 
 
-def test_the_full_corpus_is_families_of_versions_of_performances(tmp_path: Path) -> None:
+def test_the_full_corpus_has_families_versions_and_performances(tmp_path: Path) -> None:
     takes = list(plan(tmp_path, seed=1, tracks=144, seconds=30.0))
     assert len({take.path for take in takes}) == 144
     assert len({(take.family, take.version) for take in takes}) == len(PIECES) * VERSIONS
@@ -62,7 +62,7 @@ def test_every_take_is_music_of_full_scale_and_repeatable(
     np.testing.assert_array_equal(sound, perform(take))
 
 
-def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
+def test_a_folder_not_made_by_the_demo_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     result = rootnote("demo", "--dir", str(tmp_path), status=1)
     assert f"{tmp_path} is not empty" in result.stderr and "--dir" in result.stderr
@@ -76,16 +76,16 @@ def test_a_demo_of_another_seed_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_job_and_again(tmp_path: Path, demo_music: Path) -> None:
+def test_the_whole_demo_and_a_second_run(tmp_path: Path, demo_music: Path) -> None:
     folder = tmp_path / "demo"
     (folder / "music").mkdir(parents=True)
     (folder / MARK).write_text('{"seed": 1}')  # as when the demo was interrupted after it had made the music
     for file in demo_music.iterdir():
         (folder / "music" / file.name).hardlink_to(file)
-    said = rootnote("demo", "--dir", str(folder)).stdout
-    assert "simulated" in said and "Bin 1" in said and "$ rootnote study build" in said
+    output = rootnote("demo", "--dir", str(folder)).stdout
+    assert "simulated" in output and "Bin 1" in output and "$ rootnote study build" in output
     report = folder / "rehearsal" / "report"
-    assert str(report / "report.html") in said.replace("\n", "")
+    assert str(report / "report.html") in output.replace("\n", "")
     pairs = json.loads((report / "table1.json").read_text())["logmel"]["pairs"]
     assert {pair: cell["n"] for pair, cell in pairs.items()} == dict.fromkeys(
         ("1-2", "1-3", "1-4", "2-3", "2-4", "3-4"), 150

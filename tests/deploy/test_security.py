@@ -148,7 +148,7 @@ def test_a_field_sent_twice_or_in_the_address_gains_nothing(site: Site) -> None:
 
 def test_no_page_of_the_desk_opens_without_signing_in(site: Site) -> None:
     client = Client(site.app)
-    rules = [rule for rule in site.app.url_map.iter_rules() if rule.rule.startswith("/desk")]
+    rules = [rule for rule in site.app.url_map.iter_rules() if rule.rule.startswith("/desk") and not rule.alias]
     opened = []
     for rule in rules:
         path = re.sub(r"<[^>]+>", "1", rule.rule)

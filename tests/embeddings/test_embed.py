@@ -1,4 +1,4 @@
-"""Embedding a corpus: nothing finished is lost, whatever breaks off, and the file is the same in the end."""
+"""Embedding a corpus: finished batches survive interruptions, and the final file is the same."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Spectrum:
 
 
 class Plain(Spectrum):
-    """The same without a fit."""
+    """The same without fitting."""
 
     dim = 20
 
@@ -114,7 +114,7 @@ def test_a_killed_run_loses_at_most_one_batch_and_ends_the_same(
     assert sorted(path.name for path in out.parent.iterdir()) == sorted(path.name for path in whole.parent.iterdir())
 
 
-def test_another_model_does_not_go_on_where_this_one_stopped(music: Path, tmp_path: Path) -> None:
+def test_another_model_does_not_continue_this_part(music: Path, tmp_path: Path) -> None:
     class Stops(Plain):
         def embed(self, batch: Vectors) -> Vectors:
             if self.batches == 2:
@@ -149,14 +149,14 @@ def test_a_damaged_part_is_started_again(music: Path, tmp_path: Path, spoil: byt
     assert embedder.batches == -(-CLIPS // BATCH) - (spoil is None)
 
 
-def test_half_precision_takes_half_the_room(music: Path, tmp_path: Path) -> None:
+def test_half_precision_needs_half_the_space(music: Path, tmp_path: Path) -> None:
     single, half = (embed(music, Plain(), tmp_path / f"{dtype}.npy", dtype=dtype) for dtype in pipeline.DTYPES)
     assert half.stat().st_size - 128 == (single.stat().st_size - 128) / 2
     vectors, _ = read_vectors(half)
     assert vectors.dtype == np.float16
     assert np.asarray(vectors, np.float32) == pytest.approx(np.load(single), abs=1e-3)
-    noted = json.loads(half.with_suffix(".json").read_text())
-    assert noted["dtype"] == "float16" and noted["runtime"] == {"backend": "numpy"}
+    record = json.loads(half.with_suffix(".json").read_text())
+    assert record["dtype"] == "float16" and record["runtime"] == {"backend": "numpy"}
 
 
 def test_any_range_of_rows_is_the_same_as_in_the_whole(music: Path, tmp_path: Path) -> None:
@@ -181,9 +181,7 @@ def test_a_value_that_is_not_finite_is_traced_to_its_clip(music: Path, tmp_path:
         embed(music, Spoilt(), tmp_path / "v.npy")
 
 
-def test_a_disk_without_room_is_refused_before_the_work(
-    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_refused_before_the_work(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
     embedder = Plain()
@@ -219,14 +217,14 @@ def test_a_write_that_fails_midway_keeps_the_batches_before_it(music: Path, tmp_
     assert (tmp_path / "v.json").exists()
 
 
-def test_a_second_process_is_kept_out(music: Path, tmp_path: Path) -> None:
+def test_a_second_process_is_refused(music: Path, tmp_path: Path) -> None:
     table, provenance = read_corpus(music / "corpus.parquet")
     run = pipeline.EmbeddingRun.of(table, provenance, Plain(), tmp_path / "v.npy", "float32")
     with run.locked(), pytest.raises(RootnoteError, match="being written by another process"):
         embed(music, Plain(), tmp_path / "v.npy")
 
 
-def test_a_file_that_vanishes_midway_is_named_and_what_was_done_is_kept(tmp_path: Path) -> None:
+def test_a_file_that_disappears_midway_is_named_and_finished_rows_are_kept(tmp_path: Path) -> None:
     for track in range(8):
         write(tmp_path / "music" / f"{track}.wav", melody(12.5, track))
     write_corpus(tmp_path / "corpus.parquet", cut(tmp_path / "music"))
@@ -240,8 +238,8 @@ def test_a_file_that_vanishes_midway_is_named_and_what_was_done_is_kept(tmp_path
     with pytest.raises(RootnoteError, match=r"7\.wav cannot be decoded: no such file or directory"):
         embed(tmp_path, Removes(), out, workers=1)
     write(tmp_path / "music" / "7.wav", melody(12.5, 7))
-    noted = tmp_path / "corpus.parquet"
-    status = json.loads(read_corpus(noted)[0].schema.metadata[b"audio_files"])[7]
+    record = tmp_path / "corpus.parquet"
+    status = json.loads(read_corpus(record)[0].schema.metadata[b"audio_files"])[7]
     os.utime(tmp_path / "music" / "7.wav", ns=(status[2], status[2]))
     again = Plain()
     embed(tmp_path, again, out)

@@ -1,4 +1,4 @@
-"""Artefacts: provenance travels with the file, staleness is named, nothing is left half-written."""
+"""Artefacts: provenance is stored in the file, stale files are named, and no file is half-written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_json_returns_with_its_provenance(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not parquet", b"PAR1" + bytes(40)])
-def test_missing_and_spoilt_tables_name_the_command(tmp_path: Path, content: bytes | None) -> None:
+def test_missing_and_damaged_tables_name_the_command(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "corpus.parquet"
     if content is not None:
         path.write_bytes(content)
@@ -41,7 +41,7 @@ def test_missing_and_spoilt_tables_name_the_command(tmp_path: Path, content: byt
 
 
 @pytest.mark.parametrize("content", [None, "", "[1]", "{", '{"a": 1}', '{"provenance": 3}', '{"provenance": {}}'])
-def test_missing_and_spoilt_json_is_refused(tmp_path: Path, content: str | None) -> None:
+def test_missing_and_damaged_json_is_refused(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "bins.json"
     if content is not None:
         path.write_text(content)
@@ -49,7 +49,7 @@ def test_missing_and_spoilt_json_is_refused(tmp_path: Path, content: str | None)
         provenance.read_json(path, "bins", "rootnote study build")
 
 
-def test_parquet_of_someone_else_is_refused(tmp_path: Path) -> None:
+def test_a_parquet_file_without_provenance_is_refused(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     path = tmp_path / "corpus.parquet"
@@ -65,7 +65,7 @@ def test_another_kind_is_refused(tmp_path: Path) -> None:
         provenance.read_table(path, "schedule", "cmd")
 
 
-def test_edited_provenance_is_noticed(tmp_path: Path) -> None:
+def test_edited_provenance_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     provenance.write_json(path, {}, MADE)
     path.write_text(path.read_text().replace("3.0", "4.0"))

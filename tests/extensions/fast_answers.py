@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.report.section import Report, ReportInputs, ReportSection
+from analysis.report.section import ReportInputs, ReportSection
 
 
 class FastAnswersSection(ReportSection):
-    """One paragraph, one number and one table; no section where no times were recorded."""
+    """A sentence, a number and a row for each embedder; no section where no times were recorded."""
 
-    template = "methods.html.j2"  # a heading and paragraphs; most sections have a template of their own
+    template = "fast_answers.html.j2"
 
     def compute(self, inputs: ReportInputs) -> pd.DataFrame | None:
         frame = inputs.responses.frame
@@ -24,11 +24,6 @@ class FastAnswersSection(ReportSection):
 
     def is_shown(self, result: pd.DataFrame | None) -> bool:
         return result is not None
-
-    def values(self, result: pd.DataFrame, report: Report) -> Mapping[str, Any]:
-        return {
-            "paragraphs": [f"{row.embedder}: {100 * row.fast:.1f} % within a second." for row in result.itertuples()]
-        }
 
     def data(self, result: pd.DataFrame | None) -> Mapping[str, Any]:
         return {} if result is None else {"fast_answers": dict(zip(result["embedder"], result["fast"], strict=True))}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS, PerturbationInput, rng_for
+from analysis.retrieval.robustness.perturbations import PerturbationInput, rng_for
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from tests.commands import run
 from tests.extensions.bit_depth import BIT_DEPTH
 
@@ -23,5 +24,5 @@ def test_fewer_bits_are_a_larger_error() -> None:
 
 
 def test_the_command_lists_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PERTURBATIONS, BIT_DEPTH.name, BIT_DEPTH)
+    monkeypatch.setitem(PERTURBATIONS.built_in, BIT_DEPTH.name, BIT_DEPTH)
     assert "bit-depth" in run("analysis", "robustness", "--list").stdout

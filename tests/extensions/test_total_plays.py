@@ -12,7 +12,7 @@ from server.export import responses
 from server.public_release.responses import Masks, mask
 from study import columns
 from study.trial_plan import read_plan
-from tests.extensions.total_plays import TOTAL_PLAYS, total_plays
+from tests.extensions.total_plays import TOTAL_PLAYS
 from tests.server.conftest import Site, clock, database_url, make_site, postgres, site
 
 __all__ = ["clock", "database_url", "make_site", "postgres", "site"]  # fixtures
@@ -24,8 +24,7 @@ def test_the_column_is_exported_and_published_as_its_entry_says(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(columns.RESPONSE_COLUMNS, "total_plays", TOTAL_PLAYS)
-    monkeypatch.setitem(responses.COMPUTED, "total_plays", total_plays)
+    monkeypatch.setitem(columns.RESPONSE_COLUMNS.built_in, "total_plays", TOTAL_PLAYS)
     site.walker().take_part()
     with database.reading(site.app.extensions["rootnote"].engine) as session:
         plan = read_plan(site.study)

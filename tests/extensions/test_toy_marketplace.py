@@ -33,7 +33,7 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 @pytest.fixture
 def site(make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> Site:
-    monkeypatch.setitem(MARKETPLACES, "toy", TOY)
+    monkeypatch.setitem(MARKETPLACES.built_in, "toy", TOY)
     return make_site(listeners=2, trials=1, toml=TOML, settings={"vault": Vault([KEY])})
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from server.export.responses import ResponseContext
+from server.export.computed import ResponseContext
 from study.columns import COUNT, Capped, ResponseColumn
 
-# In study.columns.RESPONSE_COLUMNS: "total_plays": TOTAL_PLAYS.
 TOTAL_PLAYS = ResponseColumn(
     "int64",
     "Number of times that X, A and B were heard to their end",
-    source="computed",
-    analysis="ignored",
+    source=f"{__name__}:total_plays",
+    analysis="used",
     publish=Capped(15),
     check=COUNT,
 )
 
 
-# In server.export.responses.COMPUTED: "total_plays": total_plays.
 def total_plays(row: ResponseContext) -> int:
     """The value of the column."""
     return sum(getattr(row.response, f"plays_{clip}") for clip in "xab")

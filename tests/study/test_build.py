@@ -26,13 +26,13 @@ RATE = 22_050
 
 
 def process(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """A process of its own, as a person starts it."""
+    """Run the command in a separate process, like a user."""
     command = [sys.executable, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def write_music(folder: Path, tracks: int, seconds: float = 24, seed: int = 1) -> None:
-    """Tracks of tones over noise that lie more or less far apart, in graded steps."""
+    """Write tracks of tones over noise with graded similarities."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * RATE)) / RATE
@@ -62,7 +62,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small(study: Path) -> None:
-    """Sizes that a small corpus meets."""
+    """Set sizes that a small corpus can provide."""
     edit(study, 'kind = "paper" ', 'kind = "paper"\nprompts = 6\nlisteners = 6\ntrials = 6 ')
     edit(study, "half_width = 0.02", "half_width = 0.03")
 
@@ -76,7 +76,7 @@ def edit(study: Path, old: str, new: str) -> None:
 
 @pytest.fixture
 def study(built: Path, tmp_path: Path) -> Path:
-    """A copy of the built study that a test may spoil."""
+    """A copy of the built study that a test may change."""
     shutil.copytree(built.parent, tmp_path / "copy", copy_function=shutil.copy2)
     return tmp_path / "copy" / "study"
 
@@ -125,7 +125,7 @@ finally: print("loaded", sorted({"torch", "faiss", "numba", "soundfile", "pyloud
 """
 
 
-def test_a_second_build_finds_all_up_to_date(study: Path) -> None:
+def test_a_second_build_finds_everything_up_to_date(study: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (study / "build").rglob("*") if path.is_file()}
     done = process("-c", HEAVY, "study", "build", study)
     assert done.stdout.splitlines()[-1] == "loaded []"
@@ -204,7 +204,7 @@ def test_duplicates_are_left_out_where_the_study_names_them(study: Path) -> None
 @pytest.mark.parametrize(
     "broken", ["triplets.parquet", "stimuli.json", "logmel.npy", "logmel.bins.json", "stimuli/*.flac"]
 )
-def test_a_lost_or_half_written_artefact_is_made_again(study: Path, broken: str, harm: str) -> None:
+def test_a_missing_or_damaged_artefact_is_rebuilt(study: Path, broken: str, harm: str) -> None:
     path = next((study / "build").glob(broken))
     half = path.read_bytes()[: path.stat().st_size // 2]
     path.unlink() if harm == "lose" else path.write_bytes(half)
@@ -216,7 +216,7 @@ def test_a_lost_or_half_written_artefact_is_made_again(study: Path, broken: str,
 
 
 @pytest.mark.slow
-def test_a_killed_build_goes_on_where_it_stopped(study: Path) -> None:
+def test_a_killed_build_continues_where_it_stopped(study: Path) -> None:
     whole = {name: (study / "build" / name).read_bytes() for name in ("triplets.parquet", "schedule.parquet")}
     shutil.rmtree(study / "build")
     running = subprocess.Popen([sys.executable, "-m", "rootnote", "study", "build", str(study)], stdout=subprocess.PIPE)
@@ -352,7 +352,7 @@ def test_init_overwrites_nothing(study: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     write_music(tmp_path / "music", 1, seconds=1)
     tmp_path.chmod(0o500)
     assert "ermission" in refusal("study", "init", tmp_path / "s", "--audio", tmp_path / "music")

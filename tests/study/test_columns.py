@@ -1,4 +1,4 @@
-"""The columns of the study's tables are described once, and every table follows from it."""
+"""The columns of the study's tables are defined once, and every table uses this definition."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ TRIAL = PlannedTrial("one", 0, 1, "scored", 0, 1, 1, 4, 2, 3, 0.9, 0.1, "A")
 def test_a_column_must_say_how_it_is_published() -> None:
     with pytest.raises(TypeError, match="publish"):
         ResponseColumn("string", "Mood", source="response", analysis="used")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="nothing says how the column is published"):
+        ResponseColumn("string", "Mood", source="response", analysis="used", publish=None)  # type: ignore[arg-type]
 
 
 def test_the_analysis_needs_what_its_documentation_says() -> None:
@@ -40,7 +42,7 @@ def test_a_design_table_has_the_types_of_the_columns() -> None:
     assert [str(field.type) for field in schema] == ["string", "int64", "int8", "double"]
 
 
-def test_tables_of_version_0_1_are_read_and_would_be_written_alike() -> None:
+def test_tables_of_version_0_1_are_read_and_written_unchanged() -> None:
     """The files were built with version 0.1.0."""
     table, provenance = read_table(VERSION_0_1 / "triplets.parquet", "triplets", "")
     triplets = read_triplets(table)

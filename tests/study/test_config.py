@@ -1,4 +1,4 @@
-"""study.toml: what is refused, and in which words."""
+"""study.toml: which settings are refused, and with which messages."""
 
 from __future__ import annotations
 

@@ -1,17 +1,23 @@
-"""Registries: built-in entries, and what is said about an entry that cannot be loaded."""
+"""Registries: built-in entries, and the error for an entry that cannot be loaded."""
 
 from __future__ import annotations
 
 import pytest
 
+from analysis.report.registry import SECTIONS
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from embeddings.errors import RootnoteError
+from study.columns import RESPONSE_COLUMNS
 from study.languages import LANGUAGES
+from study.marketplaces import MARKETPLACES
 from study.prescreen.registry import STEPS
 from study.questionnaire import QUESTION_TYPES
 from study.registry import Registry
 
 
-@pytest.mark.parametrize("registry", [LANGUAGES, QUESTION_TYPES, STEPS])
+@pytest.mark.parametrize(
+    "registry", [LANGUAGES, QUESTION_TYPES, STEPS, MARKETPLACES, RESPONSE_COLUMNS, SECTIONS, PERTURBATIONS]
+)
 def test_every_entry_can_be_loaded(registry: Registry[object]) -> None:
     assert len(registry) == len(list(registry)) > 0
     assert all(registry[name] is registry[name] for name in registry)

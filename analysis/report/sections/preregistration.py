@@ -1,4 +1,4 @@
-"""The frozen plan: whether the analysis keeps to it, and whether the file is as exported."""
+"""The frozen plan: whether the analysis follows it, and whether the file is as exported."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The output of an attribution run: tables, every resemblance as a row, and a page with audio excerpts.
 
-`attribution.csv` has a row for each generation and place; `influence.csv` one for each track that was found;
-`attribution.json` holds the tables; `attribution.html` shows it all; `audio/` has the excerpts of the page.
+`attribution.csv` has a row for each generation and rank; `influence.csv` one for each track that was found;
+`attribution.json` has the tables; `attribution.html` shows all of it; `audio/` has the excerpts of the page.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class GroupBy:
 
 
 _MOST_SHOWN = 20  # tracks in the page's list of influence
-_PLACES = 3  # resemblances that the page shows of a generation
+_PLACES = 3  # resemblances shown per generation on the page
 _TOPS = (0.01, 0.05, 0.1)
 
 
@@ -73,7 +73,7 @@ def write(run: AttributionRun, folder: Path, *, examples: int = 20, by: GroupBy 
 
 
 def resemblances(run: AttributionRun) -> pd.DataFrame:
-    """A row for each embedder, generation and place among its k nearest clips."""
+    """A row for each embedder, generation and rank among its k nearest clips."""
     table = run.table
     names = {name: np.array(table[name].to_pylist(), dtype=object) for name in ("path", "artist", "title")}
     starts = table["start_s"].to_numpy()
@@ -199,7 +199,7 @@ def _table3(outcome: EmbedderAttribution, evidence: Evidence | None) -> list[dic
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as dictionaries, with None for what is not known."""
+    """Rows as dictionaries, with None for unknown values."""
     return [
         {str(name): None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
         for row in frame.to_dict(orient="records")

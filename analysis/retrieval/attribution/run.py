@@ -23,13 +23,13 @@ from embeddings.errors import RootnoteError
 from embeddings.search.exact import nearest
 
 Rows = npt.NDArray[np.int64]
-# Told what is going on, gives a function of (done, total).
+# Takes a title and a unit, and yields a function of (done, total) that shows the progress.
 Showing = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True)
 class EmbedderAttribution:
-    """What one embedder found: `attributed` of all generations, the clips they were cut into, bins and thresholds."""
+    """The result of one embedder: `attributed` of all generations, their clips, bins and thresholds."""
 
     attributed: Attributed
     embedded: Embedded
@@ -43,7 +43,7 @@ class EmbedderAttribution:
 
 @dataclass(frozen=True)
 class AttributionRun:
-    """All embedders' outcomes with what they are about."""
+    """The results of all embedders, and their inputs."""
 
     generations: Sequence[Generation]
     table: pa.Table
@@ -75,10 +75,10 @@ def attribute(
     """Attribute every generation with every embedder.
 
     Args:
-        thresholds: of Table 3; where there are none, they come from each embedder's bins.
+        thresholds: for Table 3; if empty, they come from each embedder's bins.
 
     Raises:
-        RootnoteError: where no generation gives a clip, or the corpus has fewer than k clips.
+        RootnoteError: if no generation gives a clip, or the corpus has fewer than k clips.
     """
     outcomes = []
     for subject in subjects:
@@ -117,7 +117,7 @@ def _with_prompts(
     embedded: Embedded,
     showing: Showing,
 ) -> npt.NDArray[np.float64]:
-    """Each prompt is embedded once, however many generations it has."""
+    """Add the similarities with the prompts; each prompt is embedded once, however many generations it has."""
     keys = [_prompt_piece(one) for one in generations]
     pieces = list(dict.fromkeys(piece for piece in keys if piece))
     if not pieces:

@@ -1,12 +1,12 @@
 """Attribution: which clips of a corpus a model's generations resemble (Section 5.2, Tables 2 and 3 of the paper).
 
-A generation is cut into clips; the similarity of a generation and a clip of the corpus is the highest cosine that any
-of its clips reaches with it. A generation of one clip makes this the paper's own measure.
-Table 2 sets the similarity of generations and their prompts (the best pair of clips) beside that of generations and
-their nearest clip. Table 3 counts the generations whose nearest clip reaches a threshold (k = 1), and of the k
-nearest clips of all generations those that do (k = 10). Influence counts how often a track is the nearest, or has a
-clip among the nearest.
-Conventions: cosines in [-1, 1]; standard deviations have n - 1; shares lie in [0, 1]; no threshold is built in.
+A generation is cut into clips; the similarity of a generation and a clip of the corpus is the highest cosine of any of
+the generation's clips with it. For a generation of one clip this is the paper's measure.
+Table 2 compares the similarity of generations and their prompts (the best pair of clips) with that of generations and
+their nearest clip. Table 3 counts the generations whose nearest clip reaches a threshold (k = 1), and how many of the
+k nearest clips of all generations reach it (k = 10). Influence counts how often a track is the nearest, or has a clip
+among the nearest.
+Conventions: cosines in [-1, 1]; standard deviations divide by n - 1; shares in [0, 1]; no threshold is built in.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ STEP = 0.02
 class Attributed:
     """The k nearest clips of every generation for one embedder, best first.
 
-    `rows` `[G, k]` of the corpus; `scores` `[G, k]`; `clips` `[G, k]`: which clip of the generation is that near
-    (index into all clips); `prompt` `[G]`: the similarity with the prompt (NaN where there is none).
-    Where a generation has fewer than k different rows, the rest is -1 and NaN.
+    `rows` `[G, k]` of the corpus; `scores` `[G, k]`; `clips` `[G, k]`: the clip of the generation with that score
+    (index into all clips); `prompt` `[G]`: the similarity with the prompt (NaN if there is none).
+    If a generation has fewer than k different rows, the rest is -1 and NaN.
     """
 
     embedder: str
@@ -60,12 +60,12 @@ class Description:
 
 
 def best_of(generations: Rows, found: Neighbours, count: int, k: int) -> tuple[Rows, Doubles, Rows]:
-    """The k nearest rows of each generation, from those of its clips.
+    """The k nearest rows of each generation, from the nearest rows of its clips.
 
     Args:
-        generations: `[N]` ascending, which generation each clip is of.
-        found: the nearest rows of each clip, at least k of them (or all there are).
-        count: how many generations there are.
+        generations: `[N]` ascending, the generation of each clip.
+        found: the nearest rows of each clip, at least k (or all rows, if there are fewer).
+        count: the number of generations.
 
     Returns:
         rows, scores and clips, `[count, k]` as in `Attributed`.
@@ -73,12 +73,12 @@ def best_of(generations: Rows, found: Neighbours, count: int, k: int) -> tuple[R
     width = found.rows.shape[1]
     owner = np.repeat(generations, width)
     clip = np.repeat(np.arange(len(generations)), width)
-    # Products of unit vectors in float32 are now and then a rounding above 1.
+    # Rounding can make float32 products of unit vectors slightly larger than 1.
     rows, scores = found.rows.reshape(-1), np.clip(found.scores.reshape(-1).astype(float), -1, 1)
-    # Best first within a generation; ties in the order of rows, then of clips.
+    # Best first within a generation; ties are in the order of rows, then of clips.
     order = np.lexsort((clip, rows, -scores, owner))
     owner, clip, rows, scores = owner[order], clip[order], rows[order], scores[order]
-    # The first time a row is met in its generation is its best.
+    # The first occurrence of a row in its generation has its best score.
     pairs = owner * (int(rows.max()) + 1) + rows
     _, first = np.unique(pairs, return_index=True)
     kept = np.sort(first)
@@ -97,7 +97,7 @@ def best_of(generations: Rows, found: Neighbours, count: int, k: int) -> tuple[R
 def prompt_similarity(
     generations: Rows, vectors: npt.NDArray[Any], prompts: Rows, prompt_vectors: npt.NDArray[Any], count: int
 ) -> Doubles:
-    """The highest cosine between a generation's clips and its prompt's, `[count]`; NaN where either has none.
+    """The highest cosine between a generation's clips and its prompt's, `[count]`; NaN if either has no clips.
 
     Args:
         generations: `[N]` ascending, the generation of each row of `vectors`.
@@ -116,7 +116,7 @@ def prompt_similarity(
 
 
 def describe(similarities: Doubles) -> Description | None:
-    """Mean, median and standard deviation (None: there are no similarities; sd NaN where there is one)."""
+    """Mean, median and standard deviation (None if there are no similarities; sd is NaN if there is only one)."""
     known = similarities[~np.isnan(similarities)]
     if not len(known):
         return None
@@ -130,7 +130,7 @@ def table2(attributed: Attributed) -> dict[str, Description | None]:
 
 
 def thresholds_of(bins: Bins, count: int = 5) -> list[float]:
-    """From the centre of bin 1 up in steps of 0.02, below 1 (the paper's 0.875 to 0.955 for CLMR)."""
+    """Thresholds below 1, from the centre of bin 1 up in steps of 0.02 (in the paper 0.875 to 0.955 for CLMR)."""
     start = bins.centres[1]
     return [value for step in range(count) if (value := round(start + step * STEP, 6)) < 1]
 
@@ -138,8 +138,8 @@ def thresholds_of(bins: Bins, count: int = 5) -> list[float]:
 def table3(attributed: Attributed, thresholds: Sequence[float], ks: Sequence[int] = KS) -> pd.DataFrame:
     """Table 3: for each threshold and k, how many of the k nearest clips of all generations reach it.
 
-    Columns: threshold, k, count, n, share, low, high (Wilson's 95 % interval, which takes generations as
-    independent and is given for k = 1 alone).
+    Columns: threshold, k, count, n, share, low, high (Wilson's 95 % interval for independent generations, given only
+    for k = 1).
     """
     rows = []
     for threshold in sorted(thresholds, reverse=True):
@@ -154,20 +154,20 @@ def table3(attributed: Attributed, thresholds: Sequence[float], ks: Sequence[int
 
 
 def influence(attributed: Attributed, tracks: Rows, threshold: float | None = None, k: int = 10) -> pd.DataFrame:
-    """How often each track is the nearest of a generation, and has a clip among its k nearest.
+    """How often each track is the nearest to a generation, and how often it has a clip among the k nearest.
 
     Args:
         tracks: `[N]` the track of each row of the corpus.
-        threshold: count only clips that reach it.
+        threshold: count only clips that reach this similarity.
 
     Returns:
-        columns track, nearest, among, of every track that is counted once or more, most influential first.
+        columns track, nearest, among, for every track with a count above 0, most influential first.
     """
     rows, scores = attributed.rows[:, :k], attributed.scores[:, :k]
     counted = (rows >= 0) & (scores >= (-np.inf if threshold is None else threshold))
     track = np.where(counted, tracks[np.maximum(rows, 0)], -1)
     nearest = np.bincount(track[:, 0][counted[:, 0]], minlength=int(tracks.max()) + 1)
-    # Once a generation, however many of a track's clips are near it.
+    # A track counts once per generation, however many of its clips are near.
     pairs = np.unique(np.stack([np.repeat(np.arange(len(track)), track.shape[1]), track.reshape(-1)]), axis=1)
     among = np.bincount(pairs[1][pairs[1] >= 0], minlength=len(nearest))
     frame = pd.DataFrame({"track": np.arange(len(nearest)), "nearest": nearest, "among": among})
@@ -176,10 +176,10 @@ def influence(attributed: Attributed, tracks: Rows, threshold: float | None = No
 
 
 def gini(counts: npt.NDArray[Any]) -> float:
-    """Gini's coefficient of counts over all tracks, those of zero included: 0 all alike, towards 1 one has all.
+    """Gini's coefficient of counts over all tracks, including zeros: 0 if all are equal, near 1 if one has all.
 
     Raises:
-        ValueError: where there is no count above 0.
+        ValueError: if there is no count above 0.
     """
     values = np.sort(np.asarray(counts, float))
     if not len(values) or values.sum() <= 0:
@@ -189,16 +189,16 @@ def gini(counts: npt.NDArray[Any]) -> float:
 
 
 def top_share(counts: npt.NDArray[Any]) -> tuple[Doubles, Doubles]:
-    """The curve of concentration: which share of all counts the top share of tracks has; both from 0 to 1."""
+    """The concentration curve: shares of tracks from the top, and their shares of all counts; both from 0 to 1."""
     values = np.sort(np.asarray(counts, float))[::-1]
     return np.linspace(0, 1, len(values) + 1), np.concatenate([[0.0], np.cumsum(values) / values.sum()])
 
 
 def prompt_places(attributed: Attributed, tracks: Rows, prompt_tracks: Rows, ks: Sequence[int] = KS) -> dict[int, int]:
-    """Of the generations whose prompt's track is in the corpus, how many have it among the k nearest clips.
+    """The number of generations whose prompt's track is among the k nearest clips, for each k.
 
     Args:
-        prompt_tracks: `[G]` the track of each prompt, -1 where it is not in the corpus.
+        prompt_tracks: `[G]` the track of each prompt, -1 if it is not in the corpus.
     """
     known = prompt_tracks >= 0
     near = np.where(attributed.rows[known] >= 0, tracks[np.maximum(attributed.rows[known], 0)], -1)
@@ -206,7 +206,7 @@ def prompt_places(attributed: Attributed, tracks: Rows, prompt_tracks: Rows, ks:
 
 
 def place_in_bins(similarity: float, bins: Bins) -> str:
-    """Where a similarity lies among the bins, in words, such as "in bin 1", "above bin 1", "between bins 2 and 1"."""
+    """The position of a similarity among the bins, such as "in bin 1", "above bin 1" or "between bins 2 and 1"."""
     for number in BINS:
         if abs(similarity - bins.centres[number]) <= bins.half_width:
             return f"in bin {number}"
@@ -233,15 +233,15 @@ def _reference(name: str) -> pd.DataFrame:
 
 
 def grouped(attributed: Attributed, values: npt.NDArray[Any], thresholds: Sequence[float]) -> pd.DataFrame:
-    """Tables 2 and 3 by a metadata column (genre, say): generations by the value of their nearest clip.
+    """Tables 2 and 3 by a metadata column such as genre: generations by the value of their nearest clip.
 
     Args:
         values: `[N]` the column's value for each clip of the corpus.
 
     Returns:
         columns value, n; mean with mean_low and mean_high (95 %, Student's t), median, sd of the similarity with the
-        nearest clip; prompt_n, prompt_mean, prompt_mean_low, prompt_mean_high of that with the prompt; then for each
-        threshold `share_<t>` with `low_<t>` and `high_<t>` (k = 1, Wilson) and `share10_<t>` (k = 10).
+        nearest clip; prompt_n, prompt_mean, prompt_mean_low, prompt_mean_high of the similarity with the prompt; for
+        each threshold `share_<t>` with `low_<t>` and `high_<t>` (k = 1, Wilson) and `share10_<t>` (k = 10).
     """
     known = np.flatnonzero(attributed.rows[:, 0] >= 0)
     near = values[attributed.rows[known, 0]]
@@ -267,7 +267,7 @@ def _described(own: Attributed) -> dict[str, Any]:
 
 
 def mean_interval(one: Description) -> tuple[float, float]:
-    """The 95 % interval of a mean by Student's t; NaN where there is one value alone."""
+    """The 95 % interval of a mean by Student's t; NaN if there is only one value."""
     if one.n < 2:
         return float("nan"), float("nan")
     reach = float(stats.t.ppf(0.975, one.n - 1)) * one.sd / np.sqrt(one.n)

@@ -1,1 +1,1 @@
-"""Which generations copy something of a training corpus."""
+"""Which generations copy part of a training corpus."""

@@ -64,7 +64,7 @@ class ReplicationOptions(CorpusOptions):
     "embedder_names",
     multiple=True,
     metavar="NAME",
-    type=ChoiceOf("embeddings.models.registry:EMBEDDERS"),
+    type=ChoiceOf("embeddings.models.registry:embedder_names"),
     help="With --training: embedder for the index; repeatable; default: logmel and melspec.",
 )
 @click.option("--out", "folder", type=FOLDER, required=True, help="Folder for tables and page.")
@@ -76,7 +76,7 @@ class ReplicationOptions(CorpusOptions):
     default=0.01,
     show_default=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Largest share of pieces that copy nothing to be flagged.",
+    help="Largest share of pieces without copies that may be flagged.",
 )
 @click.option(
     "--null",
@@ -139,7 +139,7 @@ def run_replication(options: ReplicationOptions) -> None:
     generations = generations_in(options.generated, options.manifest)
     if options.training is not None:
         if options.study or options.corpus or options.vectors:
-            raise click.UsageError("--training excludes --study, --corpus and --vectors.")
+            raise click.UsageError("give either --training, or --study, --corpus and --vectors, not both.")
         embedders = options.embedder_names or ("logmel", "melspec")
         corpus, vectors = index_folder(options.training, embedders, options.folder / "index", options.checkpoints)
         options = replace(options, corpus=corpus, vectors=vectors)

@@ -1,19 +1,19 @@
-"""Replication: scores of a generated clip against a training corpus that say "copied", and where to draw the line.
+"""Replication: scores that indicate whether a generated clip is copied from a training corpus, and their threshold τ.
 
-Five scores, each the higher the more like a copy; q is the clip, r a clip of the corpus, vectors of unit norm:
+There are five scores; a higher one means more like a copy. q is the clip, r a clip of the corpus; vectors have unit
+norm:
 
 - `cosine`: max_r s(q, r) with s the cosine.
-- `bias`: max_r s(q, r) - β·bias(q), bias(q) the mean of s over the K nearest (Bralios et al., ICASSP 2024): a clip
-  that is like everything is no copy of anything.
-- `ratio`: 1 - d₁ / (α·mean of the n nearest d), d the Euclidean distance (Carlini et al., 2023); a copy is much
-  nearer than what comes after it.
-- `split`: the vector cut into C parts, the highest inner product of parts at the same place (Somepalli et al., 2023).
+- `bias`: max_r s(q, r) - β·bias(q), with bias(q) the mean of s over the K nearest (Bralios et al., ICASSP 2024): it
+  penalises clips that are similar to everything.
+- `ratio`: 1 - d₁ / (α·mean of the n nearest d), with d the Euclidean distance (Carlini et al., 2023): the source of a
+  copy is much nearer than the next nearest clips.
+- `split`: the highest inner product of one of C parts of the vectors (Somepalli et al., 2023).
 - `cross`: the same over all pairs of parts.
 
-A piece's score is the highest of its clips'. A piece is flagged where its score exceeds τ. τ comes from pieces that
-are no copies: with n of them, flagging above the ⌈(n + 1)(1 - f)⌉-th smallest score flags at most a share f of such
-pieces on average, whatever the scores' distribution (exchangeability is all that is asked for); or from labelled
-pairs, by their ROC.
+A piece's score is the highest score of its clips. A piece is flagged if its score exceeds τ. τ comes from n pieces that
+are not copies: flagging above the ⌈(n + 1)(1 - f)⌉-th smallest score flags on average at most a share f of such pieces,
+whatever the distribution of scores (if they are exchangeable). Alternatively, τ comes from the ROC of labelled pairs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Parameters:
 
     @property
     def depth(self) -> int:
-        """How many nearest clips the scores need."""
+        """The number of nearest clips that the scores need."""
         return max(self.bias_k, self.ratio_n)
 
 
@@ -56,7 +56,7 @@ class Parameters:
 class Near:
     """The nearest rows of each clip, best first, and the clips' vectors.
 
-    `scores` `[Q, n]` cosines and `rows` `[Q, n]`; what is missing (a row that is left out) is NaN and -1, at the end.
+    `scores` `[Q, n]` cosines and `rows` `[Q, n]`; missing entries (rows that are left out) are NaN and -1, at the end.
     """
 
     scores: Doubles
@@ -66,7 +66,7 @@ class Near:
 
 @dataclass(frozen=True)
 class Scored:
-    """A score for each clip `[Q]` and the row of the corpus that it is owed to `[Q]`."""
+    """A score for each clip `[Q]` and the row of the corpus that gives it `[Q]`."""
 
     score: Doubles
     row: Rows
@@ -76,10 +76,10 @@ Score = Callable[[npt.NDArray[Any], Near, Parameters, Rows | None], Scored]
 
 
 def look_up(vectors: npt.NDArray[Any], queries: Vectors, depth: int, left_out: Rows | None = None) -> Near:
-    """The `depth` nearest rows of each query (fewer where the corpus has fewer), those of one track left out.
+    """The `depth` nearest rows of each query (fewer if the corpus has fewer), without those of one track.
 
     Args:
-        left_out: `[Q, 2]` the first row, and the row after the last, of what each query may not find; None: nothing.
+        left_out: `[Q, 2]` for each query, the range of rows (end exclusive) to leave out; None: nothing.
     """
     widest = 0 if left_out is None else int((left_out[:, 1] - left_out[:, 0]).max())
     found = nearest(vectors, queries, min(len(vectors), depth + widest))
@@ -98,20 +98,20 @@ def cosine(vectors: npt.NDArray[Any], near: Near, parameters: Parameters, left_o
 
 
 def bias(vectors: npt.NDArray[Any], near: Near, parameters: Parameters, left_out: Rows | None) -> Scored:
-    """The highest cosine less β times the mean of the K highest."""
+    """The highest cosine minus β times the mean of the K highest."""
     mean = np.nanmean(near.scores[:, : parameters.bias_k], axis=1)
     return Scored(near.scores[:, 0] - parameters.beta * mean, near.rows[:, 0])
 
 
 def ratio(vectors: npt.NDArray[Any], near: Near, parameters: Parameters, left_out: Rows | None) -> Scored:
-    """1 less the nearest distance as a share of α times the mean of the n nearest."""
+    """1 minus the ratio of the nearest distance to α times the mean of the n nearest."""
     distances = np.sqrt(np.maximum(2 - 2 * near.scores[:, : parameters.ratio_n], 0))
     mean = np.maximum(np.nanmean(distances, axis=1), 1e-12)
     return Scored(1 - distances[:, 0] / (parameters.alpha * mean), near.rows[:, 0])
 
 
 def split(vectors: npt.NDArray[Any], near: Near, parameters: Parameters, left_out: Rows | None) -> Scored:
-    """The highest inner product of parts at the same place."""
+    """The highest inner product of corresponding parts."""
     return _by_parts(vectors, near.queries, parameters.parts, left_out, across=False)
 
 
@@ -124,13 +124,13 @@ SCORES: dict[str, Score] = {"cosine": cosine, "bias": bias, "ratio": ratio, "spl
 
 
 def of_pieces(scored: Scored, pieces: Rows, count: int) -> tuple[Scored, Rows]:
-    """The best clip of each piece: its score and row `[count]` (NaN and -1 for a piece of no clips), and which it is.
+    """The best clip of each piece: score and row `[count]` (NaN and -1 for a piece without clips), and its index.
 
     Args:
         pieces: `[Q]` the piece of each clip.
     """
     score, row, clip = np.full(count, np.nan), np.full(count, -1, np.int64), np.full(count, -1, np.int64)
-    # The last write of a piece stands: its best.
+    # In ascending order, the last write for a piece is its best score.
     for index in np.argsort(scored.score, kind="stable"):
         piece = pieces[index]
         score[piece], row[piece], clip[piece] = scored.score[index], scored.row[index], index
@@ -138,7 +138,7 @@ def of_pieces(scored: Scored, pieces: Rows, count: int) -> tuple[Scored, Rows]:
 
 
 def threshold_of_null(null: Doubles, false_alarms: float) -> float:
-    """τ that flags at most this share of pieces that are no copies; infinite where there are too few to say.
+    """The τ that flags at most this share of pieces without copies; infinite if there are too few pieces.
 
     Raises:
         ValueError: unless 0 < false_alarms < 1.
@@ -152,7 +152,7 @@ def threshold_of_null(null: Doubles, false_alarms: float) -> float:
 
 @dataclass(frozen=True)
 class Roc:
-    """The curve of labelled pairs and the point on it that was chosen."""
+    """The ROC curve of labelled pairs and the chosen point on it."""
 
     false_alarms: Doubles
     found: Doubles
@@ -162,17 +162,17 @@ class Roc:
 
 
 def roc(scores: Doubles, copies: npt.NDArray[np.bool_], false_alarms: float) -> Roc:
-    """The ROC of labelled pairs; the point chosen finds most among those of at most this share of false alarms.
+    """The ROC of labelled pairs; the chosen point finds most copies with at most this share of false alarms.
 
     Raises:
-        ValueError: where there are not both copies and others.
+        ValueError: unless there are both copies and other pairs.
     """
     if copies.all() or not copies.any():
-        raise ValueError("labelled pairs must hold both copies and others")
+        raise ValueError("labelled pairs must include both copies and others")
     false, found, thresholds = roc_curve(copies, scores, drop_intermediate=False)
     allowed = np.flatnonzero(false <= false_alarms)
     best = int(allowed[np.argmax(found[allowed])])
-    # A score is flagged above τ; scikit-learn's threshold is itself flagged.
+    # A score is flagged above τ, whereas scikit-learn also flags scores equal to its threshold.
     threshold = float(np.nextafter(thresholds[best], -np.inf)) if np.isfinite(thresholds[best]) else math.inf
     return Roc(false, found, float(roc_auc_score(copies, scores)), threshold, (float(false[best]), float(found[best])))
 
@@ -180,7 +180,7 @@ def roc(scores: Doubles, copies: npt.NDArray[np.bool_], false_alarms: float) -> 
 def pair_scores(
     queries: Vectors, references: Vectors, vectors: npt.NDArray[Any], parameters: Parameters, names: Sequence[str]
 ) -> Mapping[str, float]:
-    """The scores of one pair of pieces: the references are all there is to copy, the corpus gives the bias."""
+    """The scores of one pair of pieces: nearest clips come from the reference, the bias from the corpus."""
     near = look_up(vectors, queries, parameters.depth)
     best = (queries @ references.T).max(axis=1).astype(float)
     one = Near(np.concatenate([best[:, None], near.scores[:, 1:]], axis=1), near.rows, queries)
@@ -192,7 +192,7 @@ def _by_parts(
 ) -> Scored:  # fmt: skip
     width = vectors.shape[1] // parts
     if not width:
-        raise ValueError(f"vectors of {vectors.shape[1]} numbers have no {parts} parts")
+        raise ValueError(f"vectors of {vectors.shape[1]} numbers cannot be split into {parts} parts")
     best, row = np.full(len(queries), -np.inf), np.full(len(queries), -1, np.int64)
     query_parts = queries[:, : parts * width].reshape(len(queries), parts, width)
     for begin in range(0, len(vectors), _BLOCK_ROWS):

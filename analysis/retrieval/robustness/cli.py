@@ -1,4 +1,4 @@
-"""`rootnote analysis robustness`: is a clip still found after it was changed?"""
+"""`rootnote analysis robustness`: is a clip still found after it was perturbed?"""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RobustnessOptions(CorpusOptions):
     "--perturbation",
     "names",
     multiple=True,
-    type=ChoiceOf("analysis.retrieval.robustness.perturbations:PERTURBATIONS"),
+    type=ChoiceOf("analysis.retrieval.robustness.registry:PERTURBATIONS"),
     metavar="NAME",
     help="A perturbation from --list; repeatable; default: all.",
 )
@@ -77,7 +77,7 @@ def run_robustness(options: RobustnessOptions) -> None:
 
     from analysis.retrieval.generations import read_manifest
     from analysis.retrieval.metadata import values_of
-    from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+    from analysis.retrieval.robustness.registry import PERTURBATIONS
     from analysis.retrieval.robustness.report import as_data, write
     from analysis.retrieval.robustness.run import RobustnessPlan, run, summarise
     from embeddings.progress import showing
@@ -88,7 +88,7 @@ def run_robustness(options: RobustnessOptions) -> None:
     if options.folder is None:
         raise click.UsageError("Missing option '--out'.")
     if options.paper and options.names:
-        raise click.UsageError("--paper and --perturbation exclude each other.")
+        raise click.UsageError("give either --paper or --perturbation, not both.")
     opened = options.open()
     chosen = [
         one
@@ -120,7 +120,7 @@ def _perturbation_table() -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+    from analysis.retrieval.robustness.registry import PERTURBATIONS
 
     table = Table("name", "levels", "unit", "", box=SIMPLE_HEAD)
     for one in PERTURBATIONS.values():
@@ -135,7 +135,7 @@ def _summary_table(result: RobustnessResult) -> Table:
     from rich.table import Table
 
     from analysis.presentation.formatting import share_percent
-    from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+    from analysis.retrieval.robustness.registry import PERTURBATIONS
     from analysis.retrieval.robustness.run import summarise
 
     summary = summarise(result)

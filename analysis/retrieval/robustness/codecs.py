@@ -15,7 +15,7 @@ import soxr
 
 Samples = npt.NDArray[np.float32]
 
-# codec -> (encoder, container, sample format, the one sample rate it takes, or None)
+# codec -> (encoder, container, sample format, the only sample rate it accepts, or None)
 _CODECS: dict[str, tuple[str, str, str, int | None]] = {
     "mp3": ("libmp3lame", "mp3", "fltp", None),
     "opus": ("libopus", "ogg", "flt", 48_000),

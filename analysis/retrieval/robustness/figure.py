@@ -19,7 +19,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.presentation.figures import BAR, INK, as_svg, styled
 from analysis.retrieval.ranking import KS
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS, Perturbation
+from analysis.retrieval.robustness.perturbations import Perturbation
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 
 # Okabe and Ito's colours; the markers differ too.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
@@ -28,7 +29,7 @@ _LINES: dict[int, Any] = {1: "-", 5: (0, (5, 2)), 10: (0, (1, 1.5))}
 _ACROSS = 3
 
 
-Span = tuple[float, float, str]  # from a level to a level, and whose
+Span = tuple[float, float, str]  # lowest level, highest level, label
 
 
 def draw(
@@ -41,7 +42,7 @@ def draw(
     """The panels of `robustness.summarise`'s table as SVG; with `track`, hits of the target's track.
 
     Args:
-        spans: ranges of levels to be shaded, by perturbation; a second one is bounded by dotted lines.
+        spans: ranges of levels to shade, by perturbation; a second range is bounded by dotted lines.
     """
     names = list(summary["perturbation"].unique())
     embedders = list(summary["embedder"].unique())

@@ -1,10 +1,11 @@
-"""Perturbations: what may befall a recording between the corpus and the ear, by kind and level.
+"""Perturbations: changes of a recording, by kind and level.
 
-The first six are those of the paper (Section 5.1, Figure 1) on the authors' grids; the others are changes that
-recordings meet today. A perturbation is one function of its material and a level, and one line in `PERTURBATIONS`.
-Conventions: mono float32 with full scale at ±1; the level's unit is stated; randomness comes from the `rng` given;
-the result has the clip's length unless the kind changes it (`stretch`, as the authors left it), and is never
-clipped: embedders take what is beyond full scale as it is, files written for listening do not.
+The first six are those of the paper (Section 5.1, Figure 1) at its levels; the others are common changes of
+recordings today. A perturbation is one function of its input and a level, a `Perturbation` that describes it, and one
+line in `analysis.retrieval.robustness.registry`.
+Conventions: mono float32 with full scale at ±1; each kind states the unit of its levels; randomness comes from `rng`;
+the result has the clip's length unless the kind changes it (`stretch`, as in the paper). Samples beyond full scale are
+not clipped, because embedders accept them; only files for listening are scaled down.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pedalboard
 import soxr
 
 Samples = npt.NDArray[np.float32]
-# Where the other clip of a mixture comes from.
+# The source of the other clip of a mixture.
 Partner = Literal["corpus", "outside", "generation"]
 
 _MEL_WINDOW = 2048
@@ -29,10 +30,10 @@ AHEAD_SECONDS = 1.5  # how much of the recording after the clip a perturbation m
 
 @dataclass(frozen=True)
 class PerturbationInput:
-    """A target clip and what a perturbation may need with it.
+    """A target clip and further input of a perturbation.
 
-    `clip` `[n]` at `rate`; `ahead` `[more than n]` is the recording from the clip's start on, beyond its end;
-    `other` `[n]` is the clip it is mixed with, where the kind has a partner.
+    `clip` `[n]` at `rate`; `ahead` `[more than n]` is the recording from the clip's start to beyond its end;
+    `other` `[n]` is the clip to mix it with, if the kind has a partner.
     """
 
     clip: Samples
@@ -44,7 +45,7 @@ class PerturbationInput:
     def partner(self) -> Samples:
         """The other clip."""
         if self.other is None:
-            raise ValueError("this perturbation mixes two clips, and none was given to mix with")
+            raise ValueError("this perturbation mixes two clips, but only one was given")
         return self.other
 
 
@@ -53,7 +54,7 @@ Apply = Callable[[PerturbationInput, float, np.random.Generator], Samples]
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One kind: how it is named and drawn, the levels it is tried at, and the function that does it."""
+    """One kind of perturbation: its names, how it is drawn, its levels, and its function."""
 
     name: str
     title: str
@@ -70,7 +71,7 @@ class Perturbation:
 
 
 def pitch(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
-    """Shift by `level` semitones, duration kept (phase vocoder with windows of 512 samples, as the authors')."""
+    """Shift by `level` semitones at constant duration (phase vocoder with windows of 512 samples, as in the paper)."""
     from librosa import effects
 
     shifted = effects.pitch_shift(
@@ -80,7 +81,7 @@ def pitch(material: PerturbationInput, level: float, rng: np.random.Generator) -
 
 
 def stretch(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
-    """Play at `level` times the tempo, pitch kept; as with the authors, the result is longer or shorter."""
+    """Play at `level` times the tempo at constant pitch; as in the paper, the result is longer or shorter."""
     from librosa import effects
 
     return _float32(effects.time_stretch(material.clip, rate=level))
@@ -93,10 +94,10 @@ def noise(material: PerturbationInput, level: float, rng: np.random.Generator) -
 
 
 def mash_up(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
-    """Splice: `level` percent of the target and the rest of the other clip, each where it was in its own clip.
+    """Splice `level` percent of the target and the rest from the other clip, each at its own position in time.
 
-    From 50 % up the target is the beginning, below it is the end: so the authors' splices, made for 50 to 95 %,
-    serve the other clip's share as well.
+    From 50 % up the target is the beginning, below 50 % it is the end: so the paper's splices, for 50 to 95 %, also
+    cover the other clip's share.
     """
     clip, other = material.clip, _fitted(material.partner, len(material.clip))
     kept = round(len(clip) * level / 100)
@@ -120,9 +121,9 @@ def codec(name: str, material: PerturbationInput, level: float, rng: np.random.G
 
 
 def resynthesis(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
-    """Throw the phases away: `level` mel bands, back to sound by Griffin and Lim's algorithm (16 fast rounds).
+    """Discard the phases: `level` mel bands, converted to sound by Griffin and Lim's algorithm (16 fast iterations).
 
-    It stands for what neural codecs and vocoders do: the magnitudes stay about right, the phases are invented.
+    This imitates neural codecs and vocoders: the magnitudes stay about right, the phases are invented.
     """
     import librosa
 
@@ -134,26 +135,26 @@ def resynthesis(material: PerturbationInput, level: float, rng: np.random.Genera
 
 
 def low_pass(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
-    """Keep frequencies below `level` Hz (Butterworth, 24 dB an octave)."""
+    """Keep frequencies below `level` Hz (Butterworth, 24 dB per octave)."""
     return _filtered(material, level, "lowpass")
 
 
 def high_pass(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
-    """Keep frequencies above `level` Hz (Butterworth, 24 dB an octave)."""
+    """Keep frequencies above `level` Hz (Butterworth, 24 dB per octave)."""
     return _filtered(material, level, "highpass")
 
 
 def reverb(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
-    """Put the clip in a room: `level` percent of the sound is reverberation of a large room (Freeverb)."""
+    """Add reverberation: `level` percent of the sound is the reverberation of a large room (Freeverb)."""
     share = level / 100
     effect = pedalboard.Reverb(room_size=0.8, damping=0.4, wet_level=share, dry_level=1 - share, width=0.0)
     wet = _effect(effect, material)
-    # Freeverb makes the dry part louder; the level is not what is tried here.
+    # Freeverb makes the dry part louder; this undoes it, because loudness is not tested here.
     return _float32(wet * (_rms(material.clip) / max(_rms(wet), 1e-9)))
 
 
 def gain(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
-    """Amplify by `level` dB; above 0 dB what passes full scale is clipped, as a recorder would."""
+    """Amplify by `level` dB; above 0 dB, samples beyond full scale are clipped, as in a recorder."""
     louder = material.clip * np.float32(10 ** (level / 20))
     return _float32(np.clip(louder, -1, 1) if level > 0 else louder)
 
@@ -165,7 +166,7 @@ def compression(material: PerturbationInput, level: float, rng: np.random.Genera
 
 
 def speed(material: PerturbationInput, level: float, rng: np.random.Generator) -> Samples:
-    """Play the recording `level` percent faster, pitch and all (resampling), and take a clip's length of it."""
+    """Play the recording `level` percent faster, with its pitch (resampling), and cut it to the clip's length."""
     ratio = 1 + level / 100
     source = material.ahead[: round(len(material.clip) * max(1.0, ratio)) + 64]
     played = soxr.resample(source, round(material.rate * ratio), material.rate)
@@ -180,33 +181,35 @@ def late(material: PerturbationInput, level: float, rng: np.random.Generator) ->
 
 _SHARES = tuple(float(share) for share in range(5, 100, 5))
 
-_ALL = (
-    Perturbation("pitch", "Pitch shift", "semitones", (-12, -9, -6, -3, -1, 1, 3, 6, 9, 12), pitch, in_paper=True),
-    Perturbation("stretch", "Time stretch", "× tempo", (0.8, 0.9, 0.95, 0.99, 1.01, 1.05, 1.1, 1.2), stretch,
-                 in_paper=True),
-    Perturbation("noise", "White noise", "dB", (-30, -24, -18, -12, -6, 0, 6, 12, 18, 24, 30), noise, in_paper=True),
-    Perturbation("mashup", "Mash-up within the corpus", "% of the target", _SHARES, mash_up, "corpus", True),
-    Perturbation("mashup-outside", "Mash-up with other music", "% of the target", _SHARES, mash_up, "outside", True),
-    Perturbation("mashup-generation", "Mash-up of prompt and generation", "% of the prompt", _SHARES, mash_up,
-                 "generation", True),
-    Perturbation("mp3", "MP3", "kbit/s", (32, 64, 96, 128), functools.partial(codec, "mp3")),
-    Perturbation("opus", "Opus", "kbit/s", (16, 32, 64, 96, 128), functools.partial(codec, "opus")),
-    Perturbation("resynthesis", "Resynthesis of the mel spectrogram", "bands", (32, 64, 128, 256), resynthesis,
-                 log_scale=True),
-    Perturbation("lowpass", "Low pass", "Hz", (500, 1000, 2000, 4000, 8000), low_pass, log_scale=True),
-    Perturbation("highpass", "High pass", "Hz", (100, 250, 500, 1000, 2000), high_pass, log_scale=True),
-    Perturbation("reverb", "Reverberation", "% wet", (10, 25, 50, 75), reverb),
-    Perturbation("gain", "Gain", "dB", (-24, -12, -6, 6, 12), gain),
-    Perturbation("compression", "Dynamic compression", ": 1", (2, 4, 8, 20), compression, log_scale=True),
-    Perturbation("speed", "Speed (tempo and pitch)", "%", (-10, -5, -2, -1, 1, 2, 5, 10), speed),
-    Perturbation("late", "Clip begins late", "s", (0.1, 0.3, 0.5, 0.7, 1.0, 1.5), late),
-    Perturbation("mix", "Mixed with another clip", "dB", (-24, -18, -12, -6, 0, 6), mix, "corpus"),
-)  # fmt: skip
-PERTURBATIONS: dict[str, Perturbation] = {one.name: one for one in _ALL}
+PITCH = Perturbation("pitch", "Pitch shift", "semitones", (-12, -9, -6, -3, -1, 1, 3, 6, 9, 12), pitch, in_paper=True)
+STRETCH = Perturbation(
+    "stretch", "Time stretch", "× tempo", (0.8, 0.9, 0.95, 0.99, 1.01, 1.05, 1.1, 1.2), stretch, in_paper=True
+)
+NOISE = Perturbation("noise", "White noise", "dB", (-30, -24, -18, -12, -6, 0, 6, 12, 18, 24, 30), noise, in_paper=True)
+MASHUP = Perturbation("mashup", "Mash-up within the corpus", "% of the target", _SHARES, mash_up, "corpus", True)
+MASHUP_OUTSIDE = Perturbation(
+    "mashup-outside", "Mash-up with other music", "% of the target", _SHARES, mash_up, "outside", True
+)
+MASHUP_GENERATION = Perturbation(
+    "mashup-generation", "Mash-up of prompt and generation", "% of the prompt", _SHARES, mash_up, "generation", True
+)
+MP3 = Perturbation("mp3", "MP3", "kbit/s", (32, 64, 96, 128), functools.partial(codec, "mp3"))
+OPUS = Perturbation("opus", "Opus", "kbit/s", (16, 32, 64, 96, 128), functools.partial(codec, "opus"))
+RESYNTHESIS = Perturbation(
+    "resynthesis", "Resynthesis of the mel spectrogram", "bands", (32, 64, 128, 256), resynthesis, log_scale=True
+)
+LOWPASS = Perturbation("lowpass", "Low pass", "Hz", (500, 1000, 2000, 4000, 8000), low_pass, log_scale=True)
+HIGHPASS = Perturbation("highpass", "High pass", "Hz", (100, 250, 500, 1000, 2000), high_pass, log_scale=True)
+REVERB = Perturbation("reverb", "Reverberation", "% wet", (10, 25, 50, 75), reverb)
+GAIN = Perturbation("gain", "Gain", "dB", (-24, -12, -6, 6, 12), gain)
+COMPRESSION = Perturbation("compression", "Dynamic compression", ": 1", (2, 4, 8, 20), compression, log_scale=True)
+SPEED = Perturbation("speed", "Speed (tempo and pitch)", "%", (-10, -5, -2, -1, 1, 2, 5, 10), speed)
+LATE = Perturbation("late", "Clip begins late", "s", (0.1, 0.3, 0.5, 0.7, 1.0, 1.5), late)
+MIX = Perturbation("mix", "Mixed with another clip", "dB", (-24, -18, -12, -6, 0, 6), mix, "corpus")
 
 
 def rng_for(seed: int, name: str, level: float, target: int) -> np.random.Generator:
-    """Randomness of one target at one level: the same whatever else is run, and in whichever order."""
+    """The random generator of one target at one level: the same whatever else is run, in any order."""
     return np.random.default_rng([seed, *name.encode(), round(level * 1000) % 2**32, target])
 
 
@@ -237,7 +240,7 @@ def _rms(samples: Samples) -> float:
 
 
 def _fitted(samples: Samples, length: int) -> Samples:
-    """Cut, or filled up with silence, to `length`."""
+    """Cut or padded with silence to `length`."""
     return np.pad(samples[:length], (0, max(0, length - len(samples))))
 
 

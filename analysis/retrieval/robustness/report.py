@@ -16,7 +16,7 @@ from analysis.presentation.html import render
 from analysis.presentation.versions import versions
 from analysis.retrieval.ranking import KS
 from analysis.retrieval.robustness.figure import draw
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from analysis.retrieval.robustness.run import RobustnessResult, summarise
 from embeddings.provenance import replacing
 

@@ -20,7 +20,8 @@ from multiprocessing.queues import Queue
 import numpy as np
 import soxr
 
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS, Perturbation, Samples, rng_for
+from analysis.retrieval.robustness.perturbations import Perturbation, Samples, rng_for
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from analysis.retrieval.targets import RATE, Pool
 from embeddings.errors import RootnoteError
 from embeddings.models.base import Embedder, Projection, Vectors, embed_clips

@@ -1,4 +1,4 @@
-"""`rootnote analysis beside`: the paper's tables and Figure 1 with ours in one page."""
+"""`rootnote analysis beside`: the paper's tables and Figure 1 and your results on one page."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from click.testing import Result
 
 from analysis.paper.reference import claims, compare, table2, table3
 from analysis.presentation.tables import to_json
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from analysis.statistics.agreement import paper_counts, tabulate
 from embeddings.errors import RootnoteError
 from tests.analysis.retrieval.corpus import call
 
 
 def cells() -> list[dict[str, object]]:
-    """Two embedders on the paper's grids, "near" found within every range that the paper gives, "far" nowhere."""
+    """Two embedders at the paper's levels: "near" is found in every range that the paper gives, "far" never."""
     rows = []
     for one in (one for one in PERTURBATIONS.values() if one.in_paper and one.name != "mashup-outside"):
         ranges = [claim for claim in claims() if claim.perturbation == one.name]
@@ -68,7 +68,7 @@ def beside(folder: Path, *names: str) -> Result:
     return call("analysis", "beside", *options, "--out", folder / "paper.html")
 
 
-def test_all_of_it_in_one_page(given: Path) -> None:
+def test_all_results_on_one_page(given: Path) -> None:
     done = beside(given, "report", "robustness", "attribution")
     assert done.exit_code == 0, (done.output, done.exception)
     page = (given / "paper.html").read_text(encoding="utf-8")
@@ -84,7 +84,7 @@ def test_all_of_it_in_one_page(given: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["report", "robustness", "attribution"])
-def test_each_alone(given: Path, name: str) -> None:
+def test_each_result_alone(given: Path, name: str) -> None:
     assert beside(given, name).exit_code == 0
     page = (given / "paper.html").read_text(encoding="utf-8")
     heads = {"report": ["Table 1"], "robustness": ["Figure 1"], "attribution": ["Table 2", "Table 3"]}
@@ -92,7 +92,7 @@ def test_each_alone(given: Path, name: str) -> None:
         assert all((f"<h2>{title}:" in page) == (other == name) for title in titles)
 
 
-def test_every_claim_meets_our_rates_within_and_beyond() -> None:
+def test_every_claim_is_compared_with_rates_inside_and_outside_its_range() -> None:
     frame = pd.DataFrame(cells()).query("perturbation != 'gain'")
     rows = {(row.claim.perturbation, row.claim.embedder, row.embedder): row for row in compare(frame)}
     assert len(rows) == 2 * (len(claims()) - 2)
@@ -102,17 +102,17 @@ def test_every_claim_meets_our_rates_within_and_beyond() -> None:
     assert rows["noise", "CLAP and CLMR", "far_%<b>"].within["hit5"] == (0.2, 0.2)
 
 
-def test_tables_2_and_3_begin_with_the_papers() -> None:
+def test_tables_2_and_3_start_with_the_papers_rows() -> None:
     assert [(row.name, row.paper) for row in table2(found())] == [
         ("CLAP", True), ("CLMR", True), ("near", False), ("bare", False),
     ]  # fmt: skip
-    paper, ours = table3(found())
+    paper, own = table3(found())
     assert paper.thresholds == [0.875, 0.895, 0.915, 0.935, 0.955]
     assert [round(100 * share, 2) for share in paper.shares[1]] == [32.01, 19.29, 9.24, 3.17, 0.89]
-    assert (ours.thresholds, ours.shares[1], ours.intervals[0]) == ([0.8, 0.82], [0.4, 0.2], (0.2, 0.7))
+    assert (own.thresholds, own.shares[1], own.intervals[0]) == ([0.8, 0.82], [0.4, 0.2], (0.2, 0.7))
 
 
-def test_what_cannot_be_laid_beside(given: Path) -> None:
+def test_files_that_cannot_be_compared_are_refused(given: Path) -> None:
     assert beside(given).exit_code == 2
     (given / "robustness" / "robustness.json").write_text('{"cells": []}')
     assert isinstance(beside(given, "robustness").exception, RootnoteError)

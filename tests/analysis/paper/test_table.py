@@ -27,7 +27,7 @@ COUNTS = {
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a report on responses that hold the paper's counts, with the needed columns only."""
+    """The folder of a report on responses with the paper's counts and only the required columns."""
     folder = tmp_path_factory.mktemp("paper")
     with (folder / "responses.csv").open("w", newline="") as file:
         writer = csv.writer(file)

@@ -20,13 +20,13 @@ from tests.paper_study import make_study
 
 
 def exact_power(n: int, rate: float) -> float:
-    """Of the two-sided exact binomial test at 5 %, from scipy alone."""
+    """The power of the two-sided exact binomial test at 5 %, from scipy alone."""
     rejected = [k for k in range(n + 1) if binomtest(k, n, 0.5).pvalue < 0.05]
     return float(binom.pmf(rejected, n, rate).sum())
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.617, 0.7])
-def test_without_variances_power_is_the_binomials(rate: float) -> None:
+def test_without_variances_power_is_that_of_the_binomial_test(rate: float) -> None:
     layout = layout_of_design(DesignConfig(), 15, seed=3)
     found = simulate(layout, Assumptions((rate,) * 6, 0, 0, 0), seed=1, simulations=40_000)
     for pair in found.pairs:
@@ -34,7 +34,7 @@ def test_without_variances_power_is_the_binomials(rate: float) -> None:
         assert pair.exact == pytest.approx(exact_power(150, rate), abs=0.01)
 
 
-def test_lapses_dilute_and_exclusions_take_away() -> None:
+def test_lapses_lower_the_rate_and_exclusions_lower_n() -> None:
     layout = layout_of_design(DesignConfig(listeners=24, trials=6, prompts=8), 8, seed=3)
     assumed = Assumptions((0.8,) * 6, 0, 0, lapse=0.2)
     found = simulate(layout, assumed, seed=2, simulations=20_000)
@@ -49,14 +49,14 @@ def test_lapses_dilute_and_exclusions_take_away() -> None:
 
 
 @pytest.mark.parametrize("sd", [0.0, 0.7, 2.0])
-def test_the_asked_rate_is_the_mean_over_people(sd: float) -> None:
+def test_the_assumed_rate_is_the_mean_over_listeners(sd: float) -> None:
     beta = logit_means([0.5, 0.6, 0.95], sd)
     drawn = sd * np.random.default_rng(1).standard_normal(400_000)
     means = [float((1 / (1 + np.exp(-(b + drawn)))).mean()) for b in beta]
     assert means == pytest.approx([0.5, 0.6, 0.95], abs=0.002)
 
 
-def test_where_people_and_prompts_differ_only_the_two_way_test_keeps_its_level() -> None:
+def test_with_random_effects_only_the_two_way_test_keeps_its_level() -> None:
     layout = layout_of_design(DesignConfig(), 15, seed=1)
     null = simulate(layout, Assumptions((0.5,) * 6, 1.0, 1.0, 0), seed=1, simulations=4000)
     exact = np.mean([pair.exact for pair in null.pairs])
@@ -69,7 +69,7 @@ def test_where_people_and_prompts_differ_only_the_two_way_test_keeps_its_level()
     assert np.mean([pair.exact for pair in kept.pairs]) == pytest.approx(0.042, abs=0.01)
 
 
-def test_resized_lists_are_the_schedules_own() -> None:
+def test_resized_lists_are_those_of_the_schedule() -> None:
     layout = layout_of_design(DesignConfig(), 15, seed=1)
     for number in (1, 40, 90, 200):
         other = layout.resized(number)
@@ -109,7 +109,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def power(monkeypatch: pytest.MonkeyPatch, study: Path) -> Callable[..., str]:
-    """What `rootnote analysis power` prints in the folder of the study."""
+    """The output of `rootnote analysis power` in the folder of the study."""
     monkeypatch.chdir(study.parent)
 
     def run(*args: str) -> str:
@@ -137,10 +137,10 @@ def test_the_command_simulates_the_schedule_that_will_run(power: Callable[..., s
 
 def test_before_the_build_the_design_is_simulated(power: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text('[study]\nname = "T"\n[corpus]\naudio = "m"\n[design]\nkind = "robust"\n')
-    said = power(str(tmp_path), "--simulations", "200", "--prompts", "300")
-    assert "The study is not built: a schedule over 900 prompts is assumed." in said
-    assert max(len(line) for line in said.splitlines()) <= 80
-    assert "…" not in said
+    text = power(str(tmp_path), "--simulations", "200", "--prompts", "300")
+    assert "The study is not built: a schedule over 900 prompts is assumed." in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_before_the_build_the_design_is_simulated(power: Callable[..., str], tmp
         (("--simulations", "1000000", "--listeners", "5000"), "lower --simulations"),
     ],
 )
-def test_a_wrong_question_is_one_sentence(power: Callable[..., str], args: tuple[str, ...], words: str) -> None:
+def test_a_wrong_option_is_one_sentence(power: Callable[..., str], args: tuple[str, ...], words: str) -> None:
     with pytest.raises(RootnoteError, match=re.escape(words)):
         power("my-study", *args)
 

@@ -1,4 +1,4 @@
-"""Freezing a plan, and what every later report says of it and of the file it was given."""
+"""Freezing a plan, and what later reports say about the plan and the file of responses."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def study(built: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
+    """A copy that a test may change."""
     shutil.copytree(built, tmp_path / "my-study")
     return tmp_path / "my-study"
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The result of a command."""
 
     returncode: int
     stdout: str
@@ -119,7 +119,7 @@ def test_a_frozen_plan_says_everything_and_its_hash_can_be_recomputed(study: Pat
         assert words in document
 
 
-def test_freezing_again_holds_or_is_refused_or_amends(study: Path, run: Callable[..., Done]) -> None:
+def test_freezing_again_is_a_no_op_or_refused_or_an_amendment(study: Path, run: Callable[..., Done]) -> None:
     first = json.loads(run("study", "freeze", study, "--json").stdout)
     again = run("study", "freeze", study)
     assert "nothing has changed since" in again.stdout
@@ -137,7 +137,7 @@ def test_freezing_again_holds_or_is_refused_or_amends(study: Path, run: Callable
     assert kept["hash"] == first["hash"]
 
 
-def test_what_is_not_built_is_not_frozen(study: Path, run: Callable[..., Done]) -> None:
+def test_only_a_built_study_can_be_frozen(study: Path, run: Callable[..., Done]) -> None:
     edit(study / "study.toml", "trials = 6", "trials = 5")
     done = run("study", "freeze", study)
     assert done.returncode == 1
@@ -152,7 +152,7 @@ def test_what_is_not_built_is_not_frozen(study: Path, run: Callable[..., Done]) 
 
 
 def answer(folder: Path, **changes: Any) -> Path:
-    """An export of everybody's answers, all to the planned number."""
+    """An export with the planned number of answers from every listener."""
     plan = read_plan(load_study(folder))
     rows = [
         {
@@ -176,7 +176,7 @@ def answer(folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture
 def report(run: Callable[..., Done], tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """What a report says of the plan; its page is at tmp_path/out."""
+    """What a report says about the plan; its page is at tmp_path/out."""
 
     def command(responses: Path, *args: str) -> dict[str, Any]:
         done = run("analysis", "report", responses, "--out", tmp_path / "out", "--json", *args)
@@ -188,7 +188,7 @@ def report(run: Callable[..., Done], tmp_path: Path) -> Callable[..., dict[str, 
 
 
 @pytest.mark.slow
-def test_a_report_that_keeps_to_the_plan_says_so_and_prints_the_hash(
+def test_a_report_that_follows_the_plan_says_so_and_prints_the_hash(
     study: Path, run: Callable[..., Done], report: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     frozen = json.loads(run("study", "freeze", study, "--json").stdout)["hash"]
@@ -199,8 +199,8 @@ def test_a_report_that_keeps_to_the_plan_says_so_and_prints_the_hash(
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert frozen in page
     assert "The analysis follows the frozen plan." in page
-    said = " ".join(run("analysis", "report", study / "responses.csv", "--out", tmp_path / "out").stdout.split())
-    assert frozen in said
+    output = " ".join(run("analysis", "report", study / "responses.csv", "--out", tmp_path / "out").stdout.split())
+    assert frozen in output
 
 
 def freeze_and(study: Path, run: Callable[..., Done]) -> Path:
@@ -248,7 +248,7 @@ def test_a_changed_study_toml_keeps_the_frozen_rules_and_is_reported(
     assert report(path)["departures"] == ["study.toml was changed after the plan was frozen: exclusions.rules."]
 
 
-def test_a_setting_of_a_later_version_is_no_difference_at_its_default(study: Path, run: Callable[..., Done]) -> None:
+def test_the_default_of_a_newer_setting_is_not_a_deviation(study: Path, run: Callable[..., Done]) -> None:
     assert run("study", "freeze", study).returncode == 0
     plan = json.loads((study / "preregistration.json").read_text(encoding="utf-8"))["plan"]
     former = json.loads(json.dumps(plan))
@@ -319,7 +319,7 @@ def test_without_a_plan_it_says_that_nothing_is_preregistered(
     assert report(answer(study))["verdict"].startswith("No plan was frozen")
 
 
-def test_the_export_tells_of_itself(study: Path) -> None:
+def test_the_export_manifest_describes_the_export(study: Path) -> None:
     path = answer(study)
     found = read_manifest(study)
     assert found is not None

@@ -1,6 +1,6 @@
-"""`table1.tex` compiles, and shows every embedder by its name, whatever that is.
+"""`table1.tex` compiles and shows every embedder under its name, whatever that is.
 
-Two readers of it: pylatexenc, which turns LaTeX back into text, and pdfLaTeX itself where it is installed.
+Two readers check it: pylatexenc, which converts LaTeX to text, and pdfLaTeX if it is installed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def nodes_of(latex: str) -> Any:
 
 
 def read_back(latex: str) -> str:
-    """What LaTeX shows, by pylatexenc; a character by its number is that character."""
+    """The text that LaTeX shows, according to pylatexenc; a character given by its number counts as that character."""
     # A number of TeX's own, which a reader of commands does not know.
     latex = re.sub(r"\{\\char(\d+)\}", lambda match: rf"\rootnotechar{{{match[1]}}}{{}}", latex)
     return str(latex2text.LatexNodes2Text(SHOWN, strict_latex_spaces=True).nodelist_to_text(nodes_of(latex)))
@@ -68,7 +68,7 @@ LOOKS = str.maketrans({"µ": "μ", "·": "⋅", "ˆ": "^"})
 
 
 def same(text: str) -> str:
-    """A name with what looks the same written the same."""
+    """A name with characters that look the same normalised."""
     return unicodedata.normalize("NFC", one_line(text)).translate(LOOKS)
 
 

@@ -1,4 +1,4 @@
-"""The flow of participants adds up, from whatever files there are."""
+"""The participant flow adds up, whatever files are available."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def make_files(folder: Path, people: list[tuple[str, bool, int]], arrived: int = 0) -> Path:
-    """Responses of those who came so far (four trials, a catch trial), listeners.csv and export.json."""
+    """Responses of those who started the trials (four trials, a catch trial), listeners.csv and export.json."""
     rows, listed = [], []
     for number, (state, attentive, fast) in enumerate([("finished", True, 0), *people]):
         passed = state not in ("screened_out", "consented", "technical")
@@ -52,7 +52,7 @@ def make_files(folder: Path, people: list[tuple[str, bool, int]], arrived: int =
 
 
 def number_of(text: str) -> int:
-    """The listeners in "3 and 14 responses"; a line of responses alone has none."""
+    """The number of listeners in "3 and 14 responses"; 0 in a line with responses only."""
     first = text.split(" and ")[0]
     return 0 if "response" in first else int(first.replace(",", ""))
 
@@ -64,7 +64,7 @@ def adds_up(flow: ParticipantFlow) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(people=st.lists(person, max_size=12))
-def test_each_stage_is_the_one_before_less_those_who_left(
+def test_each_stage_is_the_previous_one_minus_those_who_left(
     tmp_path_factory: pytest.TempPathFactory, people: list[tuple[str, bool, int]]
 ) -> None:
     folder = tmp_path_factory.mktemp("flow")
@@ -86,7 +86,7 @@ def read(tmp_path: Path) -> Responses:
     return read_responses(make_files(tmp_path, [("finished", False, 0), ("withdrawn", True, 1)], arrived=9), RULES)
 
 
-def test_the_figure_is_xml_that_says_the_numbers(read: Responses) -> None:
+def test_the_figure_is_xml_with_the_numbers(read: Responses) -> None:
     flow = participant_flow(read)
     drawn = ET.fromstring(draw_participant_flow(flow))
     texts = [text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
@@ -109,7 +109,7 @@ def test_the_figure_is_xml_that_says_the_numbers(read: Responses) -> None:
         (b"", None),
     ],
 )
-def test_a_listeners_file_that_does_not_belong_is_said(read: Responses, content: bytes, words: str | None) -> None:
+def test_a_listeners_file_of_another_export_is_reported(read: Responses, content: bytes, words: str | None) -> None:
     (read.path.parent / "listeners.csv").write_bytes(content)
     flow = participant_flow(read)
     assert flow.stages[0].name == "Listeners in the file"
@@ -117,7 +117,7 @@ def test_a_listeners_file_that_does_not_belong_is_said(read: Responses, content:
     assert [words in note for note in flow.notes] == [True] if words else flow.notes == ()
 
 
-def test_arrivals_of_an_edited_file_are_not_believed(read: Responses) -> None:
+def test_arrivals_of_an_edited_file_are_ignored(read: Responses) -> None:
     read.path.write_text(read.path.read_text().replace(",9000\n", ",9001\n", 1))
     assert participant_flow(read_responses(read.path, RULES)).stages[0].name == "Consented"
 

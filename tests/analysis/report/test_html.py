@@ -1,4 +1,4 @@
-"""The report: everything in it, from responses that hold everything and from such as hold next to nothing."""
+"""The report: every part, from responses with all columns and from responses with almost none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from study.export_manifest import write_manifest
 
 
 def full(seed: int = 3) -> pd.DataFrame:
-    """Two embedders, the paper's schedule, with catches, a repeat, sides, times and people who failed the prescreen."""
+    """Two embedders, the paper's schedule, catch and repeat trials, sides, times, and some failed prescreens."""
     rng = np.random.default_rng(seed)
     rows = []
     for embedder, centres in (("CLAP", (0.95, 0.88, 0.81, 0.51)), ("CLMR", (0.87, 0.78, 0.69, 0.15))):
@@ -143,7 +143,7 @@ ODD: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
     ),
     "one prompt": (lambda: one_embedder().query("prompt == 'p1'"), "only one prompt"),
     "empty cells": (lambda: one_embedder().query("bin_low == 2"), "There are no responses for bin pairs"),
-    "one answer": (lambda: one_embedder().query("assignment == 'CLAP1'").head(1), "nothing can be said about others"),
+    "one answer": (lambda: one_embedder().query("assignment == 'CLAP1'").head(1), "does not generalise about others"),
     "separable": (
         lambda: one_embedder().assign(agreed=lambda f: (f["prompt"] < "p3") * 1)[[*NEEDED, "trial", "kind"]],
         "separate the answers",
@@ -159,7 +159,7 @@ ODD: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ODD)
-def test_odd_responses_are_reported_in_words(tmp_path: Path, kind: str, recwarn: pytest.WarningsRecorder) -> None:
+def test_unusual_responses_give_a_report(tmp_path: Path, kind: str, recwarn: pytest.WarningsRecorder) -> None:
     make, words = ODD[kind]
     result = run(make(), tmp_path)
     assert result.exit_code == 0, (result.output, result.exception)
@@ -174,27 +174,27 @@ def test_odd_responses_are_reported_in_words(tmp_path: Path, kind: str, recwarn:
             assert 0 <= cell["ci_low"] < cell["ci_high"] <= 1
 
 
-def test_a_rehearsal_is_called_one_everywhere(out: Path, tmp_path: Path) -> None:
+def test_a_rehearsal_is_marked_in_every_file(out: Path, tmp_path: Path) -> None:
     responses = tmp_path / "responses.csv"
     frame = pd.DataFrame(LONE, columns=NEEDED)
     frame.to_csv(responses, index=False)
     write_manifest(tmp_path, "S", "", "", [responses], {}, rehearsal=True)
     result = run(frame, tmp_path)
     assert result.exit_code == 0, result.output
-    said = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*.*")}
+    text = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*.*")}
     assert "the listeners are simulated" in result.output
-    assert "Simulated listeners.</strong> These responses come from a rehearsal" in said["report.html"]
-    assert "3 simulated listeners heard a prompt" in said["report.html"]
+    assert "Simulated listeners.</strong> These responses come from a rehearsal" in text["report.html"]
+    assert "3 simulated listeners heard a prompt" in text["report.html"]
     for name in ("table1.tex", "table1.md"):
-        assert "The listeners were simulated" in said[name]
-    assert json.loads(said["table1.json"])["m"]["rehearsed"] is True
-    assert json.loads(said["numbers.json"])["rehearsed"] is True
+        assert "The listeners were simulated" in text[name]
+    assert json.loads(text["table1.json"])["m"]["rehearsed"] is True
+    assert json.loads(text["numbers.json"])["rehearsed"] is True
     for path in out.glob("*.*"):
         assert "imulated" not in path.read_text(encoding="utf-8"), path
     assert json.loads((out / "numbers.json").read_text(encoding="utf-8"))["rehearsed"] is False
 
 
-def test_an_export_into_the_folder_of_rehearsals_is_one(tmp_path: Path) -> None:
+def test_an_export_in_the_rehearsal_folder_counts_as_a_rehearsal(tmp_path: Path) -> None:
     (tmp_path / "rehearsal").mkdir()
     assert not is_simulated(tmp_path / "rehearsal" / "responses.csv")
     (tmp_path / "study.toml").touch()
@@ -214,9 +214,7 @@ def test_an_export_into_the_folder_of_rehearsals_is_one(tmp_path: Path) -> None:
         ("other.csv", "a,b\n1,2\n", "lacks the column"),
     ],
 )
-def test_a_study_that_cannot_be_put_beside_is_refused(
-    tmp_path: Path, name: str, content: str | None, words: str
-) -> None:
+def test_a_study_that_cannot_be_compared_is_refused(tmp_path: Path, name: str, content: str | None, words: str) -> None:
     if content is not None:
         (tmp_path / name).write_text(content, encoding="utf-8")
     result = run(one_embedder(), tmp_path, "--compare", str(tmp_path / name))
@@ -226,7 +224,7 @@ def test_a_study_that_cannot_be_put_beside_is_refused(
 
 
 @pytest.mark.slow
-def test_reports_own_table_can_be_put_beside_another(out: Path, tmp_path: Path) -> None:
+def test_a_reports_own_table_can_be_compared(out: Path, tmp_path: Path) -> None:
     result = run(one_embedder(), tmp_path, "--compare", str(out / "table1.csv"))
     assert result.exit_code == 0, result.output
     numbers = json.loads((tmp_path / "out" / "numbers.json").read_text(encoding="utf-8"))

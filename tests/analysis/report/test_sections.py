@@ -24,7 +24,7 @@ DEVICES = ("headphones", "loudspeakers", "")
 
 
 def answers() -> pd.DataFrame:
-    """Forty listeners; the odd ones used a telephone."""
+    """Forty listeners; those with odd numbers used a phone."""
     frame = one_embedder()
     frame = frame[frame["assignment"].isin([f"CLAP{number}" for number in range(40)])]
     odd = frame["assignment"].str.removeprefix("CLAP").astype(int) % 2 == 1
@@ -79,7 +79,7 @@ def test_a_column_of_a_parquet_file(tmp_path: Path) -> None:
     assert len(table(tmp_path / "out" / "agreement_by_agent_class.csv")) == 2
 
 
-def test_a_column_that_is_nowhere_is_an_error_that_names_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_column_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
     frame = answers()
     done = run(frame, tmp_path, "--by", "q_age")
     assert isinstance(done.exception, RootnoteError)
@@ -98,7 +98,7 @@ def test_without_the_option_nothing_is_added(tmp_path: Path) -> None:
 
 
 class MedianTime(ReportSection):
-    """A section as someone would add one."""
+    """An example of a section that a user might add."""
 
     template = "methods.html.j2"
 
@@ -116,7 +116,7 @@ class MedianTime(ReportSection):
 
 
 def test_a_section_is_one_class_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.SECTIONS, "median_time", f"{__name__}:MedianTime")
+    monkeypatch.setitem(registry.SECTIONS.built_in, "median_time", f"{__name__}:MedianTime")
     frame = answers()
     assert run(frame, tmp_path).exit_code == 0
     median = float(frame[(frame["kind"] == "scored") & (frame["passed_prescreen"] == 1)]["response_ms"].median())

@@ -1,4 +1,4 @@
-"""Rules of exclusion against a plain reading of each, one listener at a time; and through the command."""
+"""Exclusion rules compared with a direct implementation of each, and through the command."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ run = st.tuples(
 
 
 def rows_of(made: list[Any]) -> list[Row]:
-    """Runs as rows of a file: an assignment each, positions from 1, a minute when it was begun."""
+    """Runs as rows of a file: one assignment each, positions from 1, and a start time."""
     rows: list[Row] = []
     for number, (listener, answers, screened, done, minute) in enumerate(made):
         for position, one in enumerate(answers, start=1):
@@ -100,7 +100,7 @@ def plainly_left_out(rows: list[Row], rule: str) -> list[bool]:
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(made=st.lists(run, min_size=1, max_size=6), order=st.randoms(use_true_random=False))
-def test_each_rule_and_all_together_equal_a_plain_reading(made: list[Any], order: Any) -> None:
+def test_each_rule_and_all_together_equal_a_direct_implementation(made: list[Any], order: Any) -> None:
     rows = rows_of(made)
     order.shuffle(rows)
     frame = pd.DataFrame(rows)
@@ -124,7 +124,7 @@ def test_each_rule_and_all_together_equal_a_plain_reading(made: list[Any], order
         "listener"].nunique()  # fmt: skip
 
 
-def test_study_toml_and_the_analysis_know_the_same_rules() -> None:
+def test_study_toml_and_the_analysis_have_the_same_rules() -> None:
     assert tuple(RULES) == EXCLUSION_RULES
 
 
@@ -173,7 +173,7 @@ def write(path: Path, rows: list[Row]) -> Path:
 
 
 def study_rows() -> list[Row]:
-    """Ten good listeners of eight scored trials, one always on side A, one who answers at once."""
+    """Ten good listeners with eight scored trials, one who always chooses side A, one who answers immediately."""
     rows = []
     for person in range(12):
         for position in range(1, 9):
@@ -192,7 +192,7 @@ def study_rows() -> list[Row]:
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The result of a command."""
 
     returncode: int
     stdout: str
@@ -213,7 +213,7 @@ def report(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     return run
 
 
-def test_the_ladder_shows_none_each_and_all(tmp_path: Path) -> None:
+def test_the_sensitivity_analysis_shows_none_each_and_all(tmp_path: Path) -> None:
     read = read_responses(write(tmp_path / "r.csv", study_rows()), ExclusionPlan(("one_side", "too_fast")))
     assert (len(read.frame), read.listeners) == (80, 10)
     rungs = {rung.name: rung for rung in sensitivity_analysis(read)}
@@ -256,7 +256,7 @@ def test_the_command_takes_the_rules_of_the_study_nearby(tmp_path: Path, report:
     assert not (tmp_path / "x").exists()
 
 
-def test_a_study_of_another_name_nearby_does_not_hold(tmp_path: Path, report: Callable[..., Done]) -> None:
+def test_a_nearby_study_with_another_name_is_not_used(tmp_path: Path, report: Callable[..., Done]) -> None:
     toml = '[study]\nname = "Other"\n[corpus]\naudio = "m"\n[exclusions]\nrules = ["one_side"]\n'
     (tmp_path / "study.toml").write_text(toml)
     responses = write(tmp_path / "responses.csv", study_rows())
@@ -267,7 +267,7 @@ def test_a_study_of_another_name_nearby_does_not_hold(tmp_path: Path, report: Ca
     assert named["responses"] == 88
 
 
-def test_what_r_and_pandas_write_is_understood(tmp_path: Path) -> None:
+def test_missing_values_of_r_and_pandas_are_read(tmp_path: Path) -> None:
     rows = [row | {"response_ms": "NA" if i % 2 else 9000, "agreed": bool(row["agreed"]), "completed": "TRUE"}
             for i, row in enumerate(study_rows())]  # fmt: skip
     read = read_responses(write(tmp_path / "r.csv", rows), ExclusionPlan(("too_fast", "incomplete")))
@@ -276,7 +276,7 @@ def test_what_r_and_pandas_write_is_understood(tmp_path: Path) -> None:
     assert read.frame["agreed"].sum() == sum(row["agreed"] for row in study_rows())
 
 
-def test_folders_and_files_beyond_memory_are_refused(tmp_path: Path) -> None:
+def test_folders_and_too_large_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(RootnoteError, match=r"folder\.csv is a directory"):
         read_responses(tmp_path / "folder.csv")
@@ -286,14 +286,14 @@ def test_folders_and_files_beyond_memory_are_refused(tmp_path: Path) -> None:
         read_responses(tmp_path / "huge.csv")
 
 
-def test_rules_that_leave_nothing_are_said(tmp_path: Path, report: Callable[..., Done]) -> None:
+def test_rules_that_leave_no_response_are_an_error(tmp_path: Path, report: Callable[..., Done]) -> None:
     rows = [row | {"response_ms": 100} for row in study_rows()]
     done = report(write(tmp_path / "r.csv", rows), "--out", tmp_path / "out", "--rules", "too_fast")
     assert done.returncode == 1
     assert "no response left to analyse (answered in less than 8.1 s: 96)" in done.stderr
 
 
-def test_the_documentation_runs(
+def test_the_code_in_the_documentation_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (Path(__file__).parents[3] / "docs" / "analysis.md").read_text(encoding="utf-8")

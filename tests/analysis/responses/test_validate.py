@@ -1,4 +1,4 @@
-"""What is refused, in one sentence, with nothing written."""
+"""Invalid responses are refused in one sentence, and nothing is written."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_wrong_responses_are_refused(tmp_path: Path, header: list[str], rows: li
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00bad", b"PAR1" + bytes(30), b"a,b\n1,2,3\n"])
-def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_files_that_are_not_tables_are_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "responses.csv"
     if content is not None:
         path.write_bytes(content)
@@ -105,7 +105,7 @@ def test_the_ten_lines_of_the_documentation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["trial", "clip_high", "assignment", "answered_at"])
-def test_a_missing_text_is_missing_however_it_is_written(tmp_path: Path, column: str) -> None:
+def test_every_spelling_of_a_missing_text_is_read(tmp_path: Path, column: str) -> None:
     frames = []
     for number, blank in enumerate(["", "NA", "NaN", "null"]):
         rows = [[*row, f"x{index}" if index < 10 else blank] for index, row in enumerate(GOOD)]

@@ -1,4 +1,4 @@
-"""Tables 2 and 3 and influence from planted similarities, by hand; and the command on pieces of the corpus itself."""
+"""Tables 2 and 3 and influence from constructed similarities, computed by hand; and the command on real pieces."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TRACKS = np.repeat(np.arange(3), 2)
 
 
 def planted() -> Attributed:
-    """Two generations of two clips and one of one, whose similarities with six clips were written down."""
+    """Two generations with two clips and one with one clip, with given similarities to six clips."""
     scores = np.array(
         [
             [0.95, 0.10, 0.90, 0.20, 0.00, 0.30],  # generation 0
@@ -105,7 +105,7 @@ def test_influence_by_hand():
     ]  # fmt: skip
 
 
-def test_where_the_prompt_is():
+def test_the_rank_of_the_prompts_track():
     # Generation 0's prompt is of track 1 (its third clip), generation 2's of track 0 (not there); 1's is elsewhere.
     assert prompt_places(planted(), TRACKS, np.array([1, -1, 0]), ks=(1, 3)) == {1: 0, 3: 1}
 
@@ -131,7 +131,7 @@ def test_gini_is_half_the_relative_mean_difference(counts):
     assert 2 * np.trapezoid(y, x) - 1 == pytest.approx(expected)
 
 
-def test_gini_of_nothing_is_refused():
+def test_gini_without_counts_is_refused():
     with pytest.raises(ValueError, match="above 0"):
         gini(np.zeros(3))
 
@@ -159,7 +159,7 @@ def test_the_papers_tables_as_printed():
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 6))
-def test_the_best_of_a_generation_is_the_plain_answer(seed, count, k):
+def test_the_best_of_a_generation_equals_brute_force(seed, count, k):
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((12, 5))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
@@ -218,7 +218,7 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def generated(corpus: Path, tmp_path: Path) -> Path:
-    """Three generations: an excerpt of track 3 after a prompt of track 0; something else; one that is broken."""
+    """Three generations: an excerpt of track 3 after a prompt from track 0; other music; a damaged file."""
     folder = tmp_path / "generated"
     prompt, other = (soundfile.read(corpus / "music" / f"{number}.flac")[0] for number in (0, 3))
     rate = 44_100
@@ -240,9 +240,7 @@ def run(corpus: Path, generated: Path, out: Path, *options: object):
     return call("analysis", "attribution", generated, *given, *options)
 
 
-def test_an_excerpt_of_the_corpus_is_found_to_the_second_and_the_prompts_seconds_are_left_out(
-    corpus, generated, tmp_path
-):
+def test_an_excerpt_is_located_and_the_prompts_seconds_are_excluded(corpus, generated, tmp_path):
     out = tmp_path / "out"
     done = run(corpus, generated, out, "--threshold", "0.9", "--by", "genre", "--examples", "2")
     assert done.exit_code == 0, (done.output, done.exception)
@@ -306,7 +304,7 @@ def test_bins_and_evidence_come_with_the_thresholds(corpus, generated, tmp_path)
     assert set(pd.read_csv(out / "attribution.csv")["bin"]) & {"above bin 1"}
 
 
-def test_without_bins_there_is_no_table_3_and_it_is_said(corpus, generated, tmp_path):
+def test_without_bins_there_is_no_table_3_and_the_page_says_so(corpus, generated, tmp_path):
     done = run(corpus, generated, tmp_path / "out", "--examples", "0")
     assert done.exit_code == 0
     assert "There are no bins for logmel" in (tmp_path / "out" / "attribution.html").read_text()
@@ -337,22 +335,22 @@ def test_a_wrong_manifest_is_one_sentence(corpus, generated, tmp_path, lines, se
     assert not (tmp_path / "out").exists()
 
 
-def test_a_manifest_that_is_no_text(corpus, generated, tmp_path):
+def test_a_manifest_must_be_text(corpus, generated, tmp_path):
     (generated / "generations.csv").write_bytes(b"\xff\xfe\x00")
     assert "is not UTF-8 text" in str(run(corpus, generated, tmp_path / "out").exception)
 
 
-def test_a_folder_without_manifest_and_nothing_that_can_be_used(corpus, tmp_path):
+def test_a_folder_without_manifest_or_usable_pieces(corpus, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "has no audio files" in str(run(corpus, tmp_path / "empty", tmp_path / "out").exception)
     assert "is not a directory" in str(run(corpus, tmp_path / "gone", tmp_path / "out").exception)
     write(tmp_path / "short" / "a.flac", melody(2, 1))
-    assert "has less than 3 s of its own" in str(run(corpus, tmp_path / "short", tmp_path / "out").exception)
+    assert "has less than 3 s without its prompt" in str(run(corpus, tmp_path / "short", tmp_path / "out").exception)
     write(tmp_path / "silent" / "a.flac", np.zeros(44_100 * 4, np.float32))
     assert "is silent" in str(run(corpus, tmp_path / "silent", tmp_path / "out").exception)
 
 
-def test_evidence_that_is_none_is_refused(corpus, generated, tmp_path):
+def test_invalid_evidence_is_refused(corpus, generated, tmp_path):
     for content in ("[1]", '{"m": {"totals": 3}}', '{"m": {"totals": {"1": {"n": 2, "agreed": 3}}}}', "{"):
         (tmp_path / "table1.json").write_text(content)
         done = run(corpus, generated, tmp_path / "out", "--evidence", tmp_path / "table1.json")
@@ -370,7 +368,7 @@ def test_an_exact_copy_is_in_the_histogram_and_no_similarity_is_above_one():
     assert prompt_similarity(np.arange(200), vectors, np.arange(200), vectors, 200).max() == 1
 
 
-def test_an_excerpt_is_of_the_music_that_is_there_now(tmp_path):
+def test_an_excerpt_is_from_the_current_music(tmp_path):
     source = tmp_path / "a.wav"
     for frequency in (220, 440):
         soundfile.write(source, 0.5 * np.sin(2 * np.pi * frequency * np.arange(44_100) / 44_100), 44_100)

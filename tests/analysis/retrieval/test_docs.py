@@ -1,4 +1,4 @@
-"""The commands of docs/retrieval.md, run as they stand there, on a study small enough."""
+"""The commands in docs/retrieval.md run unchanged on a small study."""
 
 from __future__ import annotations
 

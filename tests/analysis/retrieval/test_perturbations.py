@@ -1,4 +1,4 @@
-"""Each perturbation does to a sound what its name says, and nothing else."""
+"""Each perturbation changes a sound as its name says, and in no other way."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from analysis.retrieval.robustness.perturbations import AHEAD_SECONDS, PERTURBATIONS, PerturbationInput, rng_for
+from analysis.retrieval.robustness.perturbations import AHEAD_SECONDS, PerturbationInput, rng_for
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 
 RATE = 44_100
 LENGTH = 3 * RATE
@@ -17,7 +18,7 @@ def tone(hertz: float, samples: int = LENGTH) -> np.ndarray:
 
 
 def music(seed: int, samples: int = LENGTH + int(AHEAD_SECONDS * RATE)) -> np.ndarray:
-    """Noise of a falling spectrum, in bursts: something with an onset to align by."""
+    """Bursts of noise with a falling spectrum, whose onsets allow alignment."""
     rng = np.random.default_rng(seed)
     sound = scipy.signal.lfilter([1], [1, -0.97], rng.standard_normal(samples))
     bursts = np.repeat(rng.uniform(0.1, 1, samples // 4410 + 1), 4410)[:samples]
@@ -43,7 +44,7 @@ def peak_hertz(samples: np.ndarray) -> float:
 
 
 def lag(samples: np.ndarray, of: np.ndarray) -> int:
-    """By how many samples `samples` is later than `of`."""
+    """The delay of `samples` relative to `of`, in samples."""
     product = scipy.signal.correlate(samples, of, mode="full", method="fft")
     return int(product.argmax()) - (len(of) - 1)
 
@@ -51,6 +52,7 @@ def lag(samples: np.ndarray, of: np.ndarray) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PERTURBATIONS)
 def test_every_level_gives_finite_sound_that_is_the_same_again_and_leaves_the_clip_alone(name):
+    assert PERTURBATIONS[name].name == name
     before = MATERIAL.clip.copy()
     for level in PERTURBATIONS[name].levels[:: max(1, len(PERTURBATIONS[name].levels) // 3)]:
         result = changed(name, level)
@@ -165,12 +167,12 @@ def test_resynthesis_keeps_the_spectrum_and_loses_the_phase():
     assert abs(np.corrcoef(result, MATERIAL.clip)[0, 1]) < 0.9
 
 
-def test_randomness_is_the_targets_own():
+def test_each_target_has_its_own_random_numbers():
     one, again, other = (rng_for(0, "noise", 0, target).standard_normal(4) for target in (1, 1, 2))
     assert (one == again).all()
     assert (one != other).all()
 
 
 def test_a_mixture_without_another_clip_is_an_error():
-    with pytest.raises(ValueError, match="none was given"):
+    with pytest.raises(ValueError, match="only one was given"):
         changed("mix", 0, PerturbationInput(MATERIAL.clip, SOUND, RATE))

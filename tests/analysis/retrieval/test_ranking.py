@@ -56,14 +56,14 @@ def test_ranks_are_those_of_the_definition(seed, lengths, queries, block, dtype)
     assert found.track_rank.tolist() == track
 
 
-def test_an_exact_copy_elsewhere_in_the_corpus_makes_no_miss():
+def test_an_exact_copy_elsewhere_is_not_a_miss():
     vectors = unit(np.random.default_rng(0).standard_normal((20, 16)))
     vectors[3] = vectors[11]
     found = ranks(vectors, np.repeat(np.arange(10), 2), vectors[[11]], np.array([11]))
     assert (found.rank.tolist(), found.track_rank.tolist()) == ([1], [1])
 
 
-def test_a_clip_of_its_own_track_pushes_a_clip_down_and_not_its_track():
+def test_another_clip_of_the_track_lowers_the_clips_rank_but_not_the_tracks():
     vectors = unit(np.array([[1.0, 0.2], [1.0, 0.0], [0.0, 1.0]]))
     found = ranks(vectors, np.array([0, 0, 1]), vectors[[1]], np.array([0]))
     assert (found.rank.tolist(), found.track_rank.tolist()) == ([2], [1])
@@ -85,7 +85,7 @@ def test_clips_that_share_half_their_seconds_count_as_the_target():
     ]  # fmt: skip
 
 
-def test_the_best_of_them_has_the_targets_rank():
+def test_the_best_of_the_overlapping_clips_has_the_targets_rank():
     vectors = unit(np.array([[1, 0.5, 0], [1, 0.1, 0], [1, 0.3, 0], [1, 0.2, 0], [0, 0, 1.0]]))
     tracks, query = np.array([0, 0, 0, 1, 1]), unit(np.array([[1.0, 0, 0]]))
     alone = ranks(vectors, tracks, query, np.array([0]))
@@ -97,7 +97,7 @@ def test_the_best_of_them_has_the_targets_rank():
 
 def test_shapes_that_disagree_are_refused():
     vectors = np.eye(3, dtype=np.float32)
-    with pytest.raises(ValueError, match="do not go together"):
+    with pytest.raises(ValueError, match="shapes that disagree"):
         ranks(vectors, np.arange(3), vectors[:, :2], np.arange(3))
 
 
@@ -116,8 +116,8 @@ def test_a_hit_is_a_rank_of_at_most_k():
         hit_rate(np.array([], int), 1)
 
 
-def test_a_studys_own_checkpoint_is_found(weights, tmp_path, monkeypatch):  # noqa: F811
-    """study.toml names weights beside it; the vectors were made with them, and no --checkpoint is given."""
+def test_the_checkpoint_in_study_toml_is_used(weights, tmp_path, monkeypatch):  # noqa: F811
+    """study.toml names weights in its folder; the vectors were made with them, and no --checkpoint is given."""
     make_corpus(tmp_path, tracks=2, seconds=4)
     made = call("study", "init", tmp_path / "study", "--audio", tmp_path / "music")
     assert made.exit_code == 0, made.output

@@ -1,4 +1,4 @@
-"""Scores against their formulas in float64, the line that is drawn, and copies found through the command."""
+"""Scores compared with their formulas in float64, the threshold, and copies found through the command."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_scores_are_their_formulas(seed, parts, left_out):
     ordered = -np.sort(-exact, axis=1)
     distance = np.sqrt(2 - 2 * ordered[:, :9])
     width = 8 // parts
-    ours, theirs = queries.reshape(5, parts, width), vectors[kept].reshape(-1, parts, width)
-    products = np.einsum("qiw,rjw->qrij", ours.astype(float), theirs.astype(float))
+    own, reference = queries.reshape(5, parts, width), vectors[kept].reshape(-1, parts, width)
+    products = np.einsum("qiw,rjw->qrij", own.astype(float), reference.astype(float))
     expected = {
         "cosine": ordered[:, 0],
         "bias": ordered[:, 0] - 0.7 * ordered[:, :6].mean(axis=1),
@@ -63,7 +63,7 @@ def test_scores_are_their_formulas(seed, parts, left_out):
     assert SCORES["cosine"](vectors, near, parameters, out).row.tolist() == kept[exact.argmax(axis=1)].tolist()
 
 
-def test_a_piece_has_the_score_of_its_best_clip_and_a_piece_of_none_has_none():
+def test_a_piece_has_the_score_of_its_best_clip_if_it_has_clips():
     scored = Scored(np.array([0.2, 0.9, 0.5]), np.array([7, 8, 9]))
     best, clips = of_pieces(scored, np.array([0, 0, 2]), 3)
     assert best.score.tolist()[0::2] == [0.9, 0.5]
@@ -72,7 +72,7 @@ def test_a_piece_has_the_score_of_its_best_clip_and_a_piece_of_none_has_none():
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
-def test_the_line_flags_at_most_the_share_stated_of_what_is_no_copy(share):
+def test_the_threshold_flags_at_most_the_stated_share_of_pieces_without_copies(share):
     rng = np.random.default_rng(1)
     flagged = []
     for _ in range(400):
@@ -82,7 +82,7 @@ def test_the_line_flags_at_most_the_share_stated_of_what_is_no_copy(share):
     assert np.mean(flagged) >= 0.7 * share
 
 
-def test_too_few_to_draw_a_line_by_flag_nothing():
+def test_too_few_null_pieces_flag_nothing():
     assert threshold_of_null(np.arange(50.0), 0.01) == math.inf
     assert threshold_of_null(np.arange(99.0), 0.01) == 98
     with pytest.raises(ValueError, match="between 0 and 1"):
@@ -109,7 +109,7 @@ def test_the_point_on_the_roc_is_the_best_allowed(rows, allowed):
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory) -> Path:
-    """Sixteen tracks to train on, and pieces of which half copy five seconds of one, in mp3."""
+    """Sixteen training tracks, and pieces in mp3, half of which copy five seconds of a track."""
     folder = make_corpus(tmp_path_factory.mktemp("replication"), tracks=16, seconds=18.2)
     for embedder in ("melspec",):
         options = ("--corpus", folder / "corpus.parquet", "--embedder", embedder, "--out", folder / f"{embedder}.npy")
@@ -151,7 +151,7 @@ def test_copies_are_found_with_their_source_and_the_others_are_not(done):
     assert len(scores) == 8 * len(SCORES)
 
 
-def test_the_page_and_the_data_say_the_same(done):
+def test_the_page_and_the_data_agree(done):
     data = json.loads((done / "replication.json").read_text())
     assert data["near_identical"]["rate"] == 0.5
     assert data["duplicates"]["groups"] == 0
@@ -165,12 +165,12 @@ def test_a_share_by_the_size_of_the_corpus(music, done, tmp_path):
     result = run(music, tmp_path, "--null", "20", "--compare", done / "replication.json", "--examples", "0")
     assert result.exit_code == 0, (result.output, result.exception)
     assert "By the size of the training corpus" in (tmp_path / "replication.html").read_text()
-    # Twenty pieces cannot draw a line at 1 %: nothing is flagged, and it is said.
+    # Twenty pieces cannot set a threshold for 1 %: nothing is flagged, and the page says so.
     assert "∞" in result.output
     assert json.loads((tmp_path / "replication.json").read_text())["verdicts"]["near-identical"] == 0
 
 
-def test_a_line_drawn_by_labelled_pairs(music, tmp_path):
+def test_a_threshold_from_labelled_pairs(music, tmp_path):
     lines = ["piece,reference,copy"]
     lines += [f"generated/{one}.mp3,music/{one}.flac,{one % 2}" for one in range(8)]
     (music / "pairs.csv").write_text("\n".join(lines))
@@ -203,7 +203,7 @@ def test_a_folder_of_training_music_is_indexed_once(music, tmp_path):
         (("--bins", "nowhere.json"), "nowhere.json is missing"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(music, tmp_path, options, sentence):
+def test_errors_are_one_sentence(music, tmp_path, options, sentence):
     result = run(music, tmp_path / "out", "--null", "10", *options)
     assert isinstance(result.exception, RootnoteError), result.output
     assert sentence in str(result.exception)

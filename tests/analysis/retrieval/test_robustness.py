@@ -1,4 +1,4 @@
-"""`rootnote analysis robustness` through the command line: found clips, resuming, and what cannot be done."""
+"""`rootnote analysis robustness` through the command line: found clips, resuming, and errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from click.testing import Result
 from analysis.retrieval.ranking import ranks
 from analysis.retrieval.robustness import run as robustness
 from analysis.retrieval.robustness import workers as perturbing
-from analysis.retrieval.robustness.perturbations import PERTURBATIONS
+from analysis.retrieval.robustness.registry import PERTURBATIONS
 from embeddings.audio.corpus import read_corpus
 from embeddings.errors import RootnoteError
 from tests.analysis.retrieval.corpus import call, make_corpus
@@ -44,7 +44,7 @@ def table(out: Path) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-def test_what_hardly_changes_is_found_and_what_drowns_is_not(corpus, tmp_path):
+def test_slightly_changed_clips_are_found_and_drowned_ones_are_not(corpus, tmp_path):
     done = run(corpus, tmp_path, *names("gain", "noise", "mix"), "--save", "1", "--by", "genre")
     assert done.exit_code == 0, (done.output, done.exception)
     found = table(tmp_path)
@@ -77,7 +77,7 @@ def test_what_hardly_changes_is_found_and_what_drowns_is_not(corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_partners_from_elsewhere(corpus, tmp_path):
+def test_partners_from_other_music_and_generations(corpus, tmp_path):
     write(tmp_path / "other" / "o.flac", melody(9, 99))
     (tmp_path / "gen").mkdir()
     write(tmp_path / "gen" / "g.flac", melody(8, 77))
@@ -100,14 +100,14 @@ def test_partners_from_elsewhere(corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_without_partners_it_is_said(corpus, tmp_path):
+def test_missing_partners_are_reported(corpus, tmp_path):
     done = run(corpus, tmp_path, *names("gain", "mashup-outside"))
     assert done.exit_code == 0
     assert "mashup-outside was skipped: no folder of other music was given (--outside)." in done.output
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_numbers(corpus, tmp_path, monkeypatch):
+def test_a_killed_run_continues_and_gives_the_same_numbers(corpus, tmp_path, monkeypatch):
     out, whole = tmp_path / "killed", tmp_path / "whole"
     kinds = ("noise", "mp3", "resynthesis") if is_soak() else ("noise", "mp3")
     tasks = sum(len(PERTURBATIONS[kind].levels) for kind in kinds)
@@ -146,7 +146,7 @@ def is_at_work(process: psutil.Process) -> bool:
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_said_and_what_was_done_is_kept(corpus, tmp_path, monkeypatch):
+def test_a_dead_process_is_reported_and_finished_cells_are_kept(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(perturbing, "_do", _die)
     done = run(corpus, tmp_path, *names("gain"))
     assert isinstance(done.exception, RootnoteError)
@@ -170,13 +170,13 @@ def _die(task: object) -> None:
         (("--generations", "nowhere.csv"), "nowhere.csv cannot be read"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(corpus, tmp_path, options, sentence):
+def test_errors_are_one_sentence(corpus, tmp_path, options, sentence):
     done = run(corpus, tmp_path, *options)
     assert isinstance(done.exception, RootnoteError), done.output
     assert sentence in str(done.exception)
 
 
-def test_nothing_to_work_on(tmp_path):
+def test_missing_inputs_are_usage_errors(tmp_path):
     done = call("analysis", "robustness", "--out", tmp_path)
     assert "give a study folder with --study" in str(done.exception)
 
@@ -190,7 +190,7 @@ def test_vectors_of_another_corpus_are_refused(corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_late_clip_is_found_where_the_corpus_is_cut_with_overlap_and_the_rule_is_stated(corpus, tmp_path):
+def test_a_late_clip_is_found_in_an_overlapping_corpus_and_the_rule_is_stated(corpus, tmp_path):
     given = ("--corpus", tmp_path / "corpus.parquet")
     made = [call("embeddings", "cut", corpus / "music", "--out", given[1], "--hop-seconds", 0.75),
             call("embeddings", "embed", *given, "--embedder", "logmel", "--out", tmp_path / "v.npy")]  # fmt: skip
@@ -212,7 +212,7 @@ def test_the_list_names_every_perturbation():
     assert "-12, -9, -6" in done.output
 
 
-def test_targets_are_clips_whose_recording_goes_on(corpus):
+def test_targets_are_clips_whose_recording_continues(corpus):
     from analysis.retrieval.targets import choose, partners
 
     clips, _ = read_corpus(corpus / "corpus.parquet")

@@ -82,7 +82,7 @@ def test_the_paper_clap_against_clmr() -> None:
     assert rows["1, total"].p_holm is None
 
 
-def test_rows_and_everything_are_tested_as_they_are() -> None:
+def test_totals_are_tested_without_correction() -> None:
     table = tabulate(paper_counts(), "greater")["CLMR"]
     assert (table.totals[2].agreed, table.totals[2].n) == (258, 312)
     assert table.totals[2].test is not None
@@ -92,7 +92,7 @@ def test_rows_and_everything_are_tested_as_they_are() -> None:
 
 
 def shared_answers() -> pd.DataFrame:
-    """40 listeners, one answer each to a triplet that both embedders know; the second sees every tenth reversed."""
+    """40 listeners, one answer each to a triplet of both embedders; every tenth triplet is reversed for the second."""
     rows = []
     for i in range(40):
         clips, chosen = (f"a{i}", f"b{i}"), int(i % 4 > 0)

@@ -1,4 +1,4 @@
-"""The listeners' scale: against an independent optimiser, scipy's correlation, and scores that were put in."""
+"""The listeners' scale compared with an independent optimiser, scipy's correlation, and known true scores."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def test_correlations_are_scipys_and_reach_one_where_the_order_is_clear() -> Non
     assert clear.in_order == 15
 
 
-def test_no_relation_is_no_finding() -> None:
+def test_unrelated_scores_are_not_significant() -> None:
     found = [listeners_scale(answers([0.0] * 4, seed=seed), resamples=500)[0] for seed in range(20)]
     assert abs(np.mean([scale.rho for scale in found if scale.rho is not None])) < 0.15
     assert sum(scale.p is not None and scale.p < 0.05 for scale in found) <= 4
 
 
-def test_few_answers_are_said() -> None:
+def test_too_few_answers_are_reported() -> None:
     frame = answers([1.0, 0.0, 0.0, -1.0])
     two_bins = frame[(frame["bin_high"] == 1) & (frame["bin_low"] == 2)]
     (scale,) = listeners_scale(two_bins)
@@ -100,7 +100,7 @@ def test_few_answers_are_said() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("pairs", "bins"), [(BIN_PAIRS, 4), ([(1, 2), (1, 3), (2, 3)], 3), ([(1, 2), (2, 3)], 3)])
 def test_chance_is_rejected_as_often_as_it_should_be(pairs: list[tuple[int, int]], bins: int) -> None:
-    """Prompts of which three bins were heard have other correlations by chance than those of four."""
+    """Prompts with answers on three bins have another null distribution of the correlation than those with four."""
     rng = np.random.default_rng(bins)
     frame = answers([0, 0, 0, 0], prompts=8, each=5)
     heard = [f"{high}-{low}" for high, low in pairs]

@@ -1,4 +1,4 @@
-"""The psychometric curve: against a global optimiser, against simulated truth, and where the data give out."""
+"""The psychometric curve compared with a global optimiser and simulated truth, and with too little data."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_truth_is_recovered_from_many_answers_and_the_threshold_is_three_quarter
     assert not curve.notes
 
 
-def test_bands_hold_the_curve_and_narrow_with_answers() -> None:
+def test_bands_contain_the_curve_and_narrow_with_more_answers() -> None:
     few, many = one(answers(3, 300)), one(answers(3, 6000))
     for curve in (few, many):
         assert all(low <= high for low, high in zip(curve.low, curve.high, strict=True))
@@ -85,7 +85,7 @@ def test_bands_hold_the_curve_and_narrow_with_answers() -> None:
     assert sum(point.n for point in few.points) == 300
 
 
-def test_a_difference_of_nothing_is_chance_and_below_it_is_mirrored() -> None:
+def test_a_difference_of_zero_is_chance_and_negative_ones_are_mirrored() -> None:
     parameters = np.array([[0.1, 2.0, 0.05]])
     found = rate(np.array([-0.2, 0.0, 0.2]), parameters)[0]
     assert found[1] == 0.5
@@ -142,7 +142,7 @@ def test_embedders_share_an_axis_by_their_spread() -> None:
     assert psychometric(frame.drop(columns="similarity_low"), {}) == []
 
 
-def test_the_order_of_rows_changes_no_draw() -> None:
+def test_the_order_of_rows_does_not_change_the_draws() -> None:
     frame = answers(5, 400)
     first, second = one(frame), one(frame.sample(frac=1, random_state=1))
     assert (second.threshold_low, second.threshold_high) == pytest.approx((first.threshold_low, first.threshold_high))

@@ -1,4 +1,4 @@
-"""Reliability and bias: against published worked examples, libraries, and effects that were put in."""
+"""Reliability and bias compared with published examples, libraries, and simulated effects."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_bias_to_one_side_is_found_and_none_is_not() -> None:
     assert biased.rate > 0.55
 
 
-def test_sides_out_of_balance_are_no_bias_and_a_bias_is_found_beneath_them() -> None:
+def test_unbalanced_sides_are_not_a_bias_and_do_not_hide_one() -> None:
     frame = frame_of(n_listeners=120, rate=0.9)
     rng = np.random.default_rng(6)
     on_a = rng.random(len(frame)) < 0.65
@@ -146,7 +146,7 @@ def test_the_trend_is_statsmodels() -> None:
     assert trend(scores, n, n) == 1
 
 
-def test_tiredness_is_found() -> None:
+def test_fatigue_is_detected() -> None:
     frame = frame_of(n_listeners=200)
     late = frame["position"].astype(int) > 5
     rng = np.random.default_rng(4)
@@ -158,7 +158,7 @@ def test_tiredness_is_found() -> None:
     assert found.first.n + found.second.n == 2000
 
 
-def test_all_of_it_in_words() -> None:
+def test_the_sentences_cover_every_part() -> None:
     frame = frame_of()
     catch = frame.drop_duplicates("listener").assign(kind="catch", agreed=1)
     failed = frame_of(seed=9, rate=0.5).assign(passed_prescreen=0)
@@ -172,7 +172,7 @@ def test_all_of_it_in_words() -> None:
         np.quantile(frame["response_ms"] / 1000, [0.05, 0.25, 0.5, 0.75, 0.95])
     )
     text = " ".join(in_words(found))
-    for words in ("Krippendorff", "Side A", "prescreen", "catch trials", "is unknown", "median answer took"):
+    for words in ("Krippendorff", "Side A", "prescreen", "catch trials", "is unknown", "median response time"):
         assert words in text
 
 

@@ -1,4 +1,4 @@
-"""Dependence: against independent computations, against simulated truth, and where the data give out."""
+"""Dependence compared with independent computations and simulated truth, and with too little data."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_the_interval_is_wilsons_with_another_quantile() -> None:
     assert wilson_t(0.7, 150, 14)[0] < wilson_t(0.7, 150, 100)[0]
 
 
-def test_independent_answers_are_worth_themselves() -> None:
-    """Where nothing is shared the variance is that of the rate, so the interval is Wilson's but for t."""
+def test_independent_answers_have_their_number_as_effective_n() -> None:
+    """If no answers share a listener or prompt, the interval is Wilson's with a quantile of t."""
     rng = np.random.default_rng(3)
     frame = pd.DataFrame({"agreed": rng.integers(0, 2, 400), "listener": range(400), "prompt": range(400)})
     cell = dependence(frame)
@@ -85,8 +85,8 @@ def test_independent_answers_are_worth_themselves() -> None:
     assert cell.design_effect == pytest.approx(1, abs=0.01)
 
 
-def test_copies_add_nothing() -> None:
-    """Ten listeners who all answer alike on each of 30 prompts are worth 30 answers."""
+def test_copies_do_not_increase_the_effective_n() -> None:
+    """Ten listeners who give identical answers on 30 prompts have an effective n of 30."""
     rng = np.random.default_rng(4)
     answers = rng.integers(0, 2, 30)
     frame = pd.DataFrame(
@@ -128,7 +128,7 @@ def test_simulated_studies_are_covered_and_chance_is_seldom_rejected() -> None:
     assert np.mean(pooled_false) > 0.10
 
 
-def test_the_mixed_model_finds_what_was_put_in_and_statsmodels_agrees() -> None:
+def test_the_mixed_model_recovers_the_truth_and_agrees_with_statsmodels() -> None:
     effects = [2.0, 1.5, 1.0, 0.5, 0.0, -0.5]
     several = [fit_mixed(study(seed, effects, 0.6, 0.8), checks=False) for seed in range(20)]
     assert np.mean([model.sd_listener for model in several]) == pytest.approx(0.6, abs=0.12)
@@ -149,7 +149,7 @@ def test_the_mixed_model_finds_what_was_put_in_and_statsmodels_agrees() -> None:
         assert abs(pair.marginal - 0.5) <= abs(pair.typical - 0.5) + 1e-9
 
 
-def test_listeners_and_prompts_are_alike_to_the_model() -> None:
+def test_the_model_is_symmetric_in_listeners_and_prompts() -> None:
     frame = study(4, [1.0, 0.5, 0.0, 1.0, 0.5, 0.0], 0.7, 0.4)
     model = fit_mixed(frame, checks=False)
     turned = fit_mixed(frame.rename(columns={"listener": "prompt", "prompt": "listener"}), checks=False)
@@ -215,16 +215,16 @@ def test_no_interval_is_missing_or_infinite(kind: str) -> None:
         assert 0 <= pair.ci_low <= pair.marginal <= pair.ci_high <= 1
         assert math.isfinite(pair.error)
     assert all(0 <= low <= high <= 1 for low, high in boot.values())
-    said = " ".join([*(cell.fallback for cell in table), *model.notes])
+    output = " ".join([*(cell.fallback for cell in table), *model.notes])
     expected = {
         "all agree": "answers are the same", "one listener": "one listener", "one prompt": "one prompt",
         "separated by listener": "separate", "separated by prompt": "separate", "one pair perfect": "bins 1–4",
-        "one of each but two agree": "nothing can be said",
+        "one of each but two agree": "does not generalise",
     }  # fmt: skip
-    assert expected.get(kind, "") in said
+    assert expected.get(kind, "") in output
 
 
-def test_perfect_agreement_counts_as_one_answer_a_prompt() -> None:
+def test_perfect_agreement_counts_as_one_answer_per_prompt() -> None:
     cell = dependence(broken("all agree"))
     assert (cell.ci_low, cell.ci_high) == pytest.approx(proportion_confint(15, 15, method="beta"), abs=1e-12)
 
@@ -269,7 +269,7 @@ SINGULAR = {
 
 
 @pytest.mark.parametrize("name", SINGULAR)
-def test_a_check_without_a_solution_is_said_and_stops_nothing(name: str) -> None:
+def test_a_check_without_a_solution_is_reported_and_does_not_stop_the_report(name: str) -> None:
     columns = ["listener", "prompt", "bin_high", "bin_low", "agreed"]
     model = fit_mixed(pd.DataFrame(SINGULAR[name], columns=columns))
     for pair in model.pairs.values():
@@ -297,7 +297,7 @@ def test_whatever_matrix_is_singular(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_sided_is_one_sided_throughout() -> None:
-    """What a star in Table 1 says and what is said of it below it are the same test."""
+    """The stars of Table 1 and the sentences below it come from the same test."""
     ones = [{"embedder": "m", "listener": f"l{i}", "prompt": f"p{i}", "bin_high": 1, "bin_low": 2} for i in range(100)]
     for agreed, words in ((59, "more agreement than chance after Holm’s correction; this"), (35, "no more agreement")):
         frame = pd.DataFrame(ones).assign(agreed=(np.arange(100) < agreed).astype(int))
@@ -312,7 +312,7 @@ def test_one_sided_is_one_sided_throughout() -> None:
         assert (two_sided.ci_low, two_sided.ci_high) == (cell.ci_low, cell.ci_high)
 
 
-def test_with_one_listener_the_mixed_model_speaks_of_other_prompts() -> None:
+def test_with_one_listener_the_mixed_model_generalises_over_prompts() -> None:
     rng = np.random.default_rng(5)
     frame = pd.DataFrame({"prompt": [f"p{i}" for i in range(150)], "agreed": rng.random(150) < 0.7})
     frame = frame.assign(embedder="m", listener="l", bin_high=1, bin_low=2, agreed=frame["agreed"].astype(int))
@@ -321,7 +321,7 @@ def test_with_one_listener_the_mixed_model_speaks_of_other_prompts() -> None:
     assert (pair.ci_low, pair.ci_high) == pytest.approx((beside.ci_low, beside.ci_high), abs=0.03)
 
 
-def test_the_order_of_rows_changes_no_draw() -> None:
+def test_the_order_of_rows_does_not_change_the_draws() -> None:
     frame = study(3, [1.0] * 6, 0.5, 0.5).astype({"listener": str, "prompt": str})
     shuffled = frame.sample(frac=1, random_state=1)
     coded = shuffled.astype({"listener": "category", "prompt": "category"})

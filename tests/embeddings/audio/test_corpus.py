@@ -1,4 +1,4 @@
-"""`rootnote embeddings cut`: whole clips of all usable files, in a definite order, and bad input by name."""
+"""`rootnote embeddings cut`: whole clips of all usable files in a fixed order, and errors that name bad input."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_hop_and_length_are_settings(tmp_path: Path) -> None:
     assert run_cut(tmp_path / "music", out, "--clip-seconds", "2")["clips"] == 2
 
 
-def test_bad_files_are_named_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_bad_files_are_listed_and_the_others_are_cut(tmp_path: Path) -> None:
     audio = tmp_path / "music"
     write(audio / "good.ogg", melody(6.2))
     (audio / "empty.mp3").touch()
@@ -135,7 +135,7 @@ def test_metadata_csv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "error_message"),
     [
         ("file,title\na.wav,A\n", "no column 'path'"),
         ("path,title\nb.wav,A\n", r"row 2: path 'b\.wav' is not"),
@@ -143,10 +143,10 @@ def test_metadata_csv(tmp_path: Path) -> None:
         ("", "no column 'path'"),
     ],
 )
-def test_a_wrong_metadata_csv_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+def test_a_wrong_metadata_csv_is_refused(tmp_path: Path, text: str, error_message: str) -> None:
     write(tmp_path / "music" / "a.wav", melody(3))
     (tmp_path / "data.csv").write_text(text)
-    with pytest.raises(RootnoteError, match=complaint):
+    with pytest.raises(RootnoteError, match=error_message):
         cut(tmp_path / "music", metadata=tmp_path / "data.csv")
     with pytest.raises(RootnoteError, match=r"nothing\.csv cannot be read"):
         cut(tmp_path / "music", metadata=tmp_path / "nothing.csv")

@@ -1,4 +1,4 @@
-"""Decoding: every format, exact positions, and files that are not what they say."""
+"""Decoding: every format, exact positions, and files with a wrong or damaged content."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_every_format_decodes_to_the_same_music(tmp_path: Path, suffix: str) -> 
     assert abs(len(decoded) - len(music)) < 0.1 * rate
     # The coders may delay by some samples: compare magnitude spectra.
     size = min(len(decoded), len(music))
-    ours, theirs = (np.abs(np.fft.rfft(x[:size])) for x in (decoded, music))
-    assert np.corrcoef(ours, theirs)[0, 1] > 0.9
+    own, reference = (np.abs(np.fft.rfft(x[:size])) for x in (decoded, music))
+    assert np.corrcoef(own, reference)[0, 1] > 0.9
 
 
 def test_channels_are_averaged_and_24_bit_is_read(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_windows_equal_slices(sizes: list[int], length: int, hop: int) -> None:
         ("playlist.mp3", b"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nother.wav\n", "not an audio file"),
     ],
 )
-def test_what_is_no_music_is_refused_with_a_reason(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+def test_files_without_audio_are_refused_with_a_reason(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
     write(tmp_path / "other.wav", melody(4))
     with pytest.raises(AudioError, match=reason):

@@ -1,4 +1,4 @@
-"""`rootnote embeddings fetch` against a server that breaks off, lies and changes its mind."""
+"""`rootnote embeddings fetch` with a server that breaks connections, states wrong lengths and changes its files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Move = Callable[[Any], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Makes the server's next move; the last one is made again and again."""
+    """Makes the server's next move; the last move is repeated."""
 
     protocol_version = "HTTP/1.1"
     server: Server
@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """`moves` are what it does with each request in turn; `asked` is what it was asked."""
+    """`moves` are its responses to each request in turn; `asked` has the requests."""
 
     daemon_threads = True
 
@@ -56,7 +56,7 @@ class Server(ThreadingHTTPServer):
         self.base = f"http://127.0.0.1:{self.server_port}/models"
 
     def handle_error(self, *_: object) -> None:
-        """A client that hangs up is part of the play."""
+        """Ignore clients that hang up, which the tests expect."""
 
 
 def sends(
@@ -105,7 +105,7 @@ def answers(code: int, **headers: str) -> Move:
 
 
 def from_the_start(handler: Handler) -> None:
-    """Call the whole file a part of it."""
+    """Send the whole file with the status of a partial response."""
     handler.send_response(206)
     handler.send_header("Content-Range", f"bytes 0-{len(WEIGHTS) - 1}/{len(WEIGHTS)}")
     handler.send_header("Content-Length", str(len(WEIGHTS)))
@@ -176,8 +176,8 @@ def test_the_command_fetches_once_and_says_what_to_do_next(
     first = run_command("toy")
     assert first.exit_code == 0, first.output
     assert path.read_bytes() == WEIGHTS
-    for said in (f"Fetched: {path}", "CC0-1.0 (toy)", sha256(WEIGHTS), f"--checkpoint '{path}'", "--embedder clmr"):
-        assert said in first.stdout
+    for text in (f"Fetched: {path}", "CC0-1.0 (toy)", sha256(WEIGHTS), f"--checkpoint '{path}'", "--embedder clmr"):
+        assert text in first.stdout
     assert "Fetching toy: 3 of 3" in first.stderr
     assert server.asked == [("/models/toy.pt", None, None)]
     again = json.loads(run_command("toy", "--json").stdout)
@@ -192,19 +192,19 @@ def test_the_command_fetches_once_and_says_what_to_do_next(
 
 
 def test_the_list_names_licence_address_and_size_of_each() -> None:
-    said = run_command("--list").stdout
+    text = run_command("--list").stdout
     for checkpoint in CHECKPOINTS.values():
         assert checkpoint.address.startswith("https://")
-        assert checkpoint.address in said
-        assert checkpoint.licence in said
-    assert "1,863.6 MB" in said
+        assert checkpoint.address in text
+        assert checkpoint.licence in text
+    assert "1,863.6 MB" in text
     assert run_command().exit_code == 2
     unknown = run_command("clapp")
     assert isinstance(unknown.exception, RootnoteError)
     assert "there is no checkpoint 'clapp'; the known ones are: clap, clap-music" in str(unknown.exception)
 
 
-def test_a_connection_that_breaks_is_taken_up_where_it_broke(server: Server, tmp_path: Path) -> None:
+def test_a_broken_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.moves = [sends(WEIGHTS, upto=1_000_000), answers(503), sends(WEIGHTS, upto=500_000), sends(WEIGHTS)]
     seen: list[int] = []
     done = run_fetch(server, tmp_path, progress=lambda now, total: seen.append(now))
@@ -217,7 +217,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(server: Server, tmp
     assert visible(tmp_path) == ["toy.pt", "toy.pt.json"]
 
 
-def test_a_second_run_goes_on_where_the_first_gave_up(server: Server, tmp_path: Path) -> None:
+def test_a_second_run_resumes_where_the_first_failed(server: Server, tmp_path: Path) -> None:
     server.moves = [sends(WEIGHTS, upto=1_200_000), sends(WEIGHTS, upto=0)]
     with pytest.raises(RootnoteError, match=r"in 4 attempts \(.*\); 1,200,000 bytes are kept; run the same command"):
         run_fetch(server, tmp_path)
@@ -227,7 +227,7 @@ def test_a_second_run_goes_on_where_the_first_gave_up(server: Server, tmp_path: 
     assert server.asked[-1] == ("/models/toy.pt", "bytes=1200000-", '"one"')
 
 
-def test_a_part_that_is_whole_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+def test_a_complete_part_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
     server.moves = [sends(WEIGHTS, upto=1_200_000), answers(404)]
     with pytest.raises(RootnoteError):
         run_fetch(server, tmp_path)
@@ -242,28 +242,26 @@ def test_a_part_that_is_whole_is_not_fetched_again(server: Server, tmp_path: Pat
     ("second", "why"),
     [
         (sends(WEIGHTS, ranges=False), "Range is ignored"),
-        (sends(WEIGHTS, etag='"two"'), "another version, said by a full answer"),
+        (sends(WEIGHTS, etag='"two"'), "another version, sent in full"),
         (sends(WEIGHTS, etag='"two"', if_range=False), "another version, If-Range ignored"),
         (answers(416, Content_Range="bytes */7"), "416"),
         (from_the_start, "another range than asked"),
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )
-def test_it_starts_again_where_resuming_cannot_be_trusted(
-    server: Server, tmp_path: Path, second: Move, why: str
-) -> None:
+def test_it_starts_again_if_resuming_is_not_safe(server: Server, tmp_path: Path, second: Move, why: str) -> None:
     server.moves = [sends(OTHER, upto=1_000_000), second, sends(WEIGHTS, etag='"two"')]
     assert run_fetch(server, tmp_path).path.read_bytes() == WEIGHTS, why
 
 
-def test_without_a_strong_validator_nothing_is_taken_up(server: Server, tmp_path: Path) -> None:
+def test_without_a_strong_validator_nothing_is_resumed(server: Server, tmp_path: Path) -> None:
     server.moves = [sends(OTHER, upto=1_000_000, etag='W/"one"'), sends(WEIGHTS)]
     assert run_fetch(server, tmp_path).path.read_bytes() == WEIGHTS
     assert [asked for _, asked, _ in server.asked] == [None, None]
 
 
 @pytest.mark.parametrize(
-    ("move", "complaint"),
+    ("move", "error_message"),
     [
         (sends(OTHER), "was deleted: its SHA-256 is not the published one"),
         (sends(WEIGHTS, stated=2_000_000), "has 2,000,000 bytes, but the published file has 3,000,000"),
@@ -285,29 +283,29 @@ def test_without_a_strong_validator_nothing_is_taken_up(server: Server, tmp_path
         ),
     ],
 )
-def test_what_is_not_the_published_file_is_refused_and_leaves_nothing(
-    server: Server, tmp_path: Path, move: Move, complaint: str
+def test_a_file_other_than_the_published_one_is_refused_and_deleted(
+    server: Server, tmp_path: Path, move: Move, error_message: str
 ) -> None:
     server.moves = [move]
-    with pytest.raises(RootnoteError, match=complaint):
+    with pytest.raises(RootnoteError, match=error_message):
         run_fetch(server, tmp_path)
     assert visible(tmp_path) == []
 
 
-def test_an_unstated_length_is_met_or_tried_again(server: Server, tmp_path: Path) -> None:
+def test_a_file_of_unknown_length_is_complete_or_retried(server: Server, tmp_path: Path) -> None:
     server.moves = [chunks(WEIGHTS[:1000], whole=False), chunks(WEIGHTS[:1000]), chunks(WEIGHTS)]
     assert run_fetch(server, tmp_path).path.read_bytes() == WEIGHTS
     assert len(server.asked) == 3
 
 
-def test_a_length_stated_too_long_of_an_unpinned_file_is_never_met(server: Server, tmp_path: Path) -> None:
+def test_an_unpinned_file_shorter_than_stated_is_refused(server: Server, tmp_path: Path) -> None:
     server.moves = [sends(WEIGHTS, stated=4_000_000)]
     with pytest.raises(RootnoteError, match="in 4 attempts"):
         run_fetch(server, tmp_path, "toy-unpinned")
     assert not (tmp_path / "toy-unpinned.pt").exists()
 
 
-def test_a_server_that_falls_silent_is_given_up(server: Server, tmp_path: Path) -> None:
+def test_a_stalled_server_times_out(server: Server, tmp_path: Path) -> None:
     server.moves = [stalls]
     with pytest.raises(RootnoteError, match=r"in 2 attempts \(timed out\)"):
         run_fetch(server, tmp_path, "toy-unpinned", attempts=2, timeout=0.1)
@@ -326,7 +324,7 @@ def test_a_mirror_must_speak_https_or_be_this_machine(server: Server, tmp_path: 
     assert visible(tmp_path) == []
 
 
-def test_an_unpinned_file_is_held_to_its_first_version(server: Server, tmp_path: Path) -> None:
+def test_an_unpinned_file_must_equal_its_first_version(server: Server, tmp_path: Path) -> None:
     first = run_fetch(server, tmp_path, "toy-unpinned")
     assert (first.pinned, first.sha256) == (False, sha256(WEIGHTS))
     assert run_fetch(server, tmp_path, "toy-unpinned").already_there
@@ -343,7 +341,7 @@ def test_an_unpinned_file_is_held_to_its_first_version(server: Server, tmp_path:
     assert run_fetch(server, tmp_path, "toy-unpinned").sha256 == sha256(OTHER)
 
 
-def test_an_unpinned_zip_must_be_one(server: Server, tmp_path: Path) -> None:
+def test_an_unpinned_zip_file_must_be_a_zip(server: Server, tmp_path: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("clmr_checkpoint_10000.pt", WEIGHTS)
@@ -358,7 +356,7 @@ def test_an_unpinned_zip_must_be_one(server: Server, tmp_path: Path) -> None:
     assert done.path.read_bytes() == packed.getvalue()
 
 
-def test_a_file_that_was_tampered_with_is_not_taken_for_there(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_was_tampered_with_is_refused(server: Server, tmp_path: Path) -> None:
     for name in ("toy", "toy-unpinned"):
         path = run_fetch(server, tmp_path, name).path
         path.write_bytes(OTHER)
@@ -367,7 +365,7 @@ def test_a_file_that_was_tampered_with_is_not_taken_for_there(server: Server, tm
         assert path.read_bytes() == OTHER
 
 
-def test_a_file_put_there_by_hand_is_taken(server: Server, tmp_path: Path) -> None:
+def test_a_file_placed_by_hand_is_used(server: Server, tmp_path: Path) -> None:
     for name in ("toy", "toy-unpinned"):
         (tmp_path / f"{name}.pt").write_bytes(WEIGHTS)
         assert run_fetch(server, tmp_path, name).already_there
@@ -433,7 +431,7 @@ def test_a_folder_that_cannot_be_written_is_named(server: Server, tmp_path: Path
         run_fetch(server, tmp_path / "file" / "folder")
 
 
-def test_spoilt_notes_of_a_part_are_no_hindrance(server: Server, tmp_path: Path) -> None:
+def test_a_damaged_record_of_a_part_is_ignored(server: Server, tmp_path: Path) -> None:
     for notes in ("{", "[]", json.dumps({"address": 1, "validator": 2, "total": "x"})):
         (tmp_path / "toy.pt.part").write_bytes(OTHER[:1000])
         (tmp_path / "toy.pt.part.json").write_text(notes)
@@ -443,7 +441,7 @@ def test_spoilt_notes_of_a_part_are_no_hindrance(server: Server, tmp_path: Path)
     assert {asked for _, asked, _ in server.asked} == {None}
 
 
-def test_published_digests_are_whole() -> None:
+def test_published_digests_are_complete() -> None:
     assert {name for name, one in CHECKPOINTS.items() if one.sha256 is None} <= {"clmr", "toy-unpinned"}
     for checkpoint in CHECKPOINTS.values():
         assert checkpoint.sha256 is None or len(bytes.fromhex(checkpoint.sha256)) == 32

@@ -1,4 +1,4 @@
-"""A cluster writes the file that one machine writes, to the byte, whatever dies on the way."""
+"""A cluster writes the same bytes as one machine, even if workers or the driver die."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def dies_once(log: Path, name: str, options: ModelOptions) -> Spectrum:
 
 
 def _is_second_track(batch: Vectors) -> bool:
-    """A melody of its own loudness, see `music`."""
+    """The second track has another loudness, see `music`."""
     return bool((np.abs(batch).max(axis=1) > 0.9).any())
 
 
@@ -229,7 +229,7 @@ def test_a_driver_outside_the_cluster_gets_the_same(
     assert on_cluster(plain).read_bytes() == expected
 
 
-def test_a_worker_that_dies_midway_costs_nothing(
+def test_a_worker_that_dies_midway_is_replaced(
     on_cluster: Callable[..., Path], tmp_path: Path, expected: bytes
 ) -> None:
     assert on_cluster(dies_once).read_bytes() == expected
@@ -241,7 +241,7 @@ def test_a_shard_that_kills_every_worker_is_named_and_the_others_are_kept(
     on_cluster: Callable[..., Path], tmp_path: Path, expected: bytes
 ) -> None:
     with pytest.raises(
-        RootnoteError, match=r"^rows 0 to 8 \(from 0\.wav\) ended their worker 3 times, .* same command"
+        RootnoteError, match=r"^rows 0 to 8 \(from 0\.wav\) crashed the worker 3 times, .* same command"
     ):
         on_cluster(dies_of_one_clip)
     before = batches(tmp_path)
@@ -249,7 +249,7 @@ def test_a_shard_that_kills_every_worker_is_named_and_the_others_are_kept(
     assert batches(tmp_path) == before + 2, "only its own two batches were left"
 
 
-def test_a_shard_that_fails_is_named_and_a_spoilt_one_made_again(
+def test_a_failed_shard_is_named_and_a_damaged_one_is_embedded_again(
     on_cluster: Callable[..., Path], tmp_path: Path, expected: bytes
 ) -> None:
     with pytest.raises(RootnoteError, match=r"^on node \S+: the loud one is refused; .* run the same command again"):
@@ -267,7 +267,7 @@ def test_a_shard_that_fails_is_named_and_a_spoilt_one_made_again(
     assert sorted(path.name for path in tmp_path.glob("v.*")) == ["v.json", "v.npy"]
 
 
-def test_it_goes_on_where_one_machine_stopped(
+def test_it_continues_where_one_machine_stopped(
     on_cluster: Callable[..., Path], music: Path, tmp_path: Path, expected: bytes
 ) -> None:
     class StoppedError(Exception):
@@ -319,7 +319,7 @@ def test_a_killed_driver_loses_no_finished_shard(
 
 
 def kept(folder: Path) -> int:
-    """Finished shards: those that are merged, and those that wait."""
+    """The finished shards: merged ones and waiting ones."""
     merged = sum(max(0, path.stat().st_size - 128) // (SHARD * ROW) for path in folder.glob("v.*.part"))
     return merged + len(list(folder.glob("v.*.shards/0*.rows")))
 
@@ -340,14 +340,14 @@ def missing(done: int) -> list[int]:
         (cannot_load, r"^on node \S+: there is no checkpoint\.$"),
     ],
 )
-def test_a_node_that_is_not_fit_is_named(
+def test_a_node_that_cannot_embed_is_named(
     on_cluster: Callable[..., Path], load: Callable[..., Spectrum], sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(RootnoteError, match=sentence):
         on_cluster(load)
 
 
-def test_a_gpu_that_no_node_has_is_refused(
+def test_cuda_without_a_gpu_in_the_cluster_is_refused(
     ray_address: str, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, provenance = read_corpus(music / "corpus.parquet")
@@ -365,7 +365,7 @@ def test_a_gpu_that_no_node_has_is_refused(
         ("cluster", "^--cluster cluster: give auto, local, HOST:PORT or ray://HOST:PORT"),
     ],
 )
-def test_an_address_where_no_cluster_is_is_named(music: Path, tmp_path: Path, address: str, sentence: str) -> None:
+def test_an_address_without_a_cluster_is_named(music: Path, tmp_path: Path, address: str, sentence: str) -> None:
     table, provenance = read_corpus(music / "corpus.parquet")
     with pytest.raises(RootnoteError, match=sentence):
         embed_on_cluster(

@@ -1,4 +1,4 @@
-"""Backends give what the module gives, whatever the batch; checkpoint files are read and never run."""
+"""Backends give the same result as the module, whatever the batch; checkpoint files are read but never executed."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def network() -> nn.Module:
 
 
 class Front(nn.Module):
-    """Loses everything unless it is done in float32."""
+    """A front end whose result is lost unless it runs in float32."""
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
         return (samples[:, None, None] - 1000) * 1000
 
 
 @pytest.mark.parametrize("backend", RUNNABLE, ids=lambda one: f"{one.name}-{one.precision}")
-def test_a_compiled_network_gives_what_the_module_gives(backend: Backend, network: nn.Module) -> None:
+def test_a_compiled_network_gives_the_same_as_the_module(backend: Backend, network: nn.Module) -> None:
     batch = 1000 + torch.randn(11, 300) / 1000
     with torch.inference_mode():
         expected = network.eval()(Front()(batch))
@@ -81,19 +81,19 @@ def test_other_users_of_torch_keep_their_threads(backend: Backend, network: nn.M
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="OpenVINO is not installed")
-def test_openvino_runs_without_its_reports(network: nn.Module) -> None:
+def test_openvino_runs_without_telemetry(network: nn.Module) -> None:
     choose_backend("openvino").compile(network, torch.zeros(2, 1, 1, 300))
     assert sys.modules["openvino_telemetry"] is None
 
 
-def test_a_backend_says_what_ran() -> None:
-    noted = Backend("torch", "fp32", CPU).settings()
-    assert noted == {"backend": "torch", "precision": "fp32", "torch": torch.__version__}
+def test_a_backend_records_its_settings() -> None:
+    record = Backend("torch", "fp32", CPU).settings()
+    assert record == {"backend": "torch", "precision": "fp32", "torch": torch.__version__}
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
-    """What a machine has, to be changed by the test."""
+    """The features of the machine, which a test can change."""
     has = {"cuda": False, "openvino": True, "bf16": True}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has["cuda"])
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: has["openvino"] or None)
@@ -109,7 +109,7 @@ def chosen(name: str = "auto", bf16: bool = True) -> tuple[str, str]:
     return backend.name, backend.precision
 
 
-def test_auto_takes_the_fastest_there_is(machine: dict[str, bool]) -> None:
+def test_auto_chooses_the_fastest_backend(machine: dict[str, bool]) -> None:
     assert chosen() == ("openvino", "bf16")
     assert chosen(bf16=False) == ("openvino", "fp32")
     machine["openvino"] = False
@@ -124,7 +124,7 @@ def test_auto_takes_the_fastest_there_is(machine: dict[str, bool]) -> None:
     assert chosen(bf16=False) == ("cuda", "fp32")
 
 
-def test_a_name_decides_before_the_model(machine: dict[str, bool]) -> None:
+def test_a_name_overrides_the_model(machine: dict[str, bool]) -> None:
     assert chosen("torch") == ("torch", "fp32")
     assert chosen("openvino") == ("openvino", "bf16")
     assert chosen("openvino", bf16=False) == ("openvino", "fp32")
@@ -143,13 +143,13 @@ def test_a_name_decides_before_the_model(machine: dict[str, bool]) -> None:
         ("torch-bf16", "does not multiply in bfloat16; use --backend torch"),
     ],
 )
-def test_a_backend_that_cannot_be_is_refused(name: str, message: str, machine: dict[str, bool]) -> None:
+def test_an_unavailable_backend_is_refused(name: str, message: str, machine: dict[str, bool]) -> None:
     machine.update(openvino=False, bf16=False)
     with pytest.raises(RootnoteError, match=message):
         choose_backend(name)
 
 
-def test_folding_leaves_the_function_as_it_was() -> None:
+def test_folding_does_not_change_the_function() -> None:
     torch.manual_seed(0)
     conv, norm = nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6).eval()
     for statistic in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
@@ -188,7 +188,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
-def test_a_file_that_would_run_code_is_refused_and_does_not(new: bool, tmp_path: Path) -> None:
+def test_a_file_that_would_run_code_is_refused_without_running_it(new: bool, tmp_path: Path) -> None:
     mark, path = tmp_path / "ran", tmp_path / "model.pt"
     torch.save({"a": torch.ones(2), "b": Evil(mark)}, path, _use_new_zipfile_serialization=new)
     with pytest.raises(RootnoteError, match=r"model\.pt contains more than weights .* refused"):
@@ -198,7 +198,9 @@ def test_a_file_that_would_run_code_is_refused_and_does_not(new: bool, tmp_path:
     assert mark.exists()
 
 
-def test_what_a_trainer_left_beside_the_weights_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_that_a_trainer_saved_with_the_weights_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as only_here:
         made = trainer_objects(only_here)
         content = {
@@ -283,7 +285,7 @@ def test_a_zip_without_one_checkpoint_is_refused(tmp_path: Path, monkeypatch: py
         read_checkpoint(bomb)
 
 
-def test_a_torch_file_that_swells_is_refused(tmp_path: Path) -> None:
+def test_a_torch_file_that_expands_is_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1 << 18)}, tmp_path / "plain.pt")
     with zipfile.ZipFile(tmp_path / "plain.pt") as archive:
         files = {name: archive.read(name) for name in archive.namelist()}

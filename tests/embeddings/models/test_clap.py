@@ -1,4 +1,4 @@
-"""CLAP: LAION's checkpoints, heard as LAION's code hears them."""
+"""CLAP: LAION's checkpoints give the same vectors as LAION's code."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def network(seed: int = 0, **config: Any) -> ClapAudioModelWithProjection:
 
 
 def laion_state(made: ClapAudioModelWithProjection, prefix: str = "module.") -> dict[str, torch.Tensor]:
-    """The state dict as LAION's trainer saves it: its own names, qkv in one, a text branch beside it."""
+    """The state dict as saved by LAION's trainer: its own names, qkv in one tensor, with a text branch."""
     found: dict[str, torch.Tensor] = {}
     state = made.state_dict()
     for name, tensor in state.items():
@@ -94,7 +94,7 @@ def clap(checkpoint: Path) -> Clap:
 
 
 def sounds(seconds: float, count: int, seed: int = 0) -> Vectors:
-    """Melodies and noises by turns."""
+    """Melodies and noises in turn."""
     rng = np.random.default_rng(seed)
     size = round(seconds * SAMPLE_RATE)
     noise = [rng.uniform(-1.2, 1.2, size).astype(np.float32) * rng.uniform(0.01, 1) for _ in range(count // 2)]
@@ -114,10 +114,10 @@ def by_transformers(made: ClapAudioModelWithProjection, clips: Vectors) -> Vecto
 @pytest.mark.parametrize(("seconds", "count"), [(3.0, 6), (10.0, 2), (6.9, 2), (5.0, 2), (1.0, 2)])
 def test_equal_to_transformers_own(clap: Clap, tiny: ClapAudioModelWithProjection, seconds: float, count: int) -> None:
     clips = sounds(seconds, count)
-    ours, theirs = unit(clap.embed(clips)), by_transformers(tiny, clips)
-    assert (ours * theirs).sum(axis=1).min() >= 0.99999
+    own, reference = unit(clap.embed(clips)), by_transformers(tiny, clips)
+    assert (own * reference).sum(axis=1).min() >= 0.99999
     if count > 2:
-        alike = theirs @ theirs.T
+        alike = reference @ reference.T
         assert alike[~np.eye(count, dtype=bool)].min() < 0.999, "vectors that do not differ would prove nothing"
 
 
@@ -126,8 +126,8 @@ def test_equal_to_transformers_own(clap: Clap, tiny: ClapAudioModelWithProjectio
     ("model", "config"), [("HTSAT-tiny", {}), pytest.param("HTSAT-base", BASE, marks=pytest.mark.soak)]
 )
 def test_equal_to_the_published_package(model: str, config: dict[str, Any], tmp_path: Path) -> None:
-    """laion_clap 1.1.7's own `get_audio_embedding_from_data`, kept in a file that golden/make_laion_clap.py makes."""
-    theirs = np.load(GOLDEN)[model]
+    """Compare with laion_clap 1.1.7's `get_audio_embedding_from_data`, stored by golden/make_laion_clap.py."""
+    reference = np.load(GOLDEN)[model]
     state = laion_state(ClapAudioModelWithProjection(ClapAudioConfig(**config)))
     for name, tensor in state.items():
         value = weight(name.removeprefix("module."), tuple(tensor.shape))
@@ -135,10 +135,10 @@ def test_equal_to_the_published_package(model: str, config: dict[str, Any], tmp_
             state[name] = torch.from_numpy(value)
     torch.save({"state_dict": state}, tmp_path / "laion.pt")
     clap = load(ModelOptions(str(tmp_path / "laion.pt"), backend="torch"))
-    ours = unit(np.concatenate([clap.embed(clip[None]) for clip in clips()]))
-    alike = theirs @ theirs.T
-    assert alike[~np.eye(len(theirs), dtype=bool)].max() < 0.99, "vectors that do not differ would prove nothing"
-    assert (ours * theirs).sum(axis=1).min() >= 0.99999
+    own = unit(np.concatenate([clap.embed(clip[None]) for clip in clips()]))
+    alike = reference @ reference.T
+    assert alike[~np.eye(len(reference), dtype=bool)].max() < 0.99, "vectors that do not differ would prove nothing"
+    assert (own * reference).sum(axis=1).min() >= 0.99999
 
 
 @pytest.mark.slow
@@ -146,8 +146,8 @@ def test_the_larger_network_is_recognised(tmp_path: Path) -> None:
     made = network(**BASE)
     torch.save(laion_state(made, prefix=""), tmp_path / "music.pt")
     clips = sounds(3, 2)
-    ours = unit(load(ModelOptions(str(tmp_path / "music.pt"), backend="torch")).embed(clips))
-    assert (ours * by_transformers(made, clips)).sum(axis=1).min() >= 0.99999
+    own = unit(load(ModelOptions(str(tmp_path / "music.pt"), backend="torch")).embed(clips))
+    assert (own * by_transformers(made, clips)).sum(axis=1).min() >= 0.99999
 
 
 @pytest.mark.slow
@@ -160,7 +160,7 @@ def test_openvino_gives_the_same(clap: Clap, checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_clip_is_embedded_alike_alone_and_in_a_batch(clap: Clap) -> None:
+def test_a_clip_has_the_same_vector_alone_and_in_a_batch(clap: Clap) -> None:
     clips = sounds(3, 6)
     alone = np.concatenate([clap.embed(clip[None]) for clip in clips])
     together = clap.embed(clips)
@@ -177,7 +177,7 @@ def test_a_long_clip_is_the_mean_of_its_pieces(clap: Clap) -> None:
     assert clap.embed(clip).tobytes() == clap.embed(clip).tobytes(), "nothing is drawn at random"
 
 
-def test_how_clips_are_cut_and_filled() -> None:
+def test_long_clips_are_cut_and_short_clips_are_padded() -> None:
     second = SAMPLE_RATE
     assert pieces(3 * second) == [(0, 3 * second)]
     assert pieces(second // 2) == [(0, second // 2)]
@@ -196,14 +196,14 @@ def test_a_hugging_face_folder(clap: Clap, tiny: ClapAudioModelWithProjection, t
     ClapFeatureExtractor(truncation="rand_trunc", frequency_min=50).save_pretrained(tmp_path)
     clips = sounds(3, 2)
     assert load(ModelOptions(str(tmp_path), backend="torch")).embed(clips) == pytest.approx(clap.embed(clips), abs=1e-6)
-    for file, change, complaint in (
-        ("preprocessor_config.json", {"frequency_min": 0}, r"wants frequency_min = 0, and clap's spectrogram has 50\."),
+    for file, change, error_message in (
+        ("preprocessor_config.json", {"frequency_min": 0}, r"needs frequency_min = 0, but clap's spectrogram has 50\."),
         ("config.json", {"enable_fusion": True}, "fused CLAP, whose vectors depend on the batch"),
         ("config.json", {"model_type": "bert"}, "does not hold a CLAP model"),
     ):
         before = (tmp_path / file).read_text()
         (tmp_path / file).write_text(json.dumps({**json.loads(before), **change}))
-        with pytest.raises(RootnoteError, match=complaint):
+        with pytest.raises(RootnoteError, match=error_message):
             load(ModelOptions(str(tmp_path)))
         (tmp_path / file).write_text(before)
     (tmp_path / "preprocessor_config.json").unlink()
@@ -212,16 +212,16 @@ def test_a_hugging_face_folder(clap: Clap, tiny: ClapAudioModelWithProjection, t
 
 
 @pytest.mark.slow
-def test_what_is_no_checkpoint_of_clap_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    def refused(complaint: str, **options: Any) -> None:
-        with pytest.raises(RootnoteError, match=complaint):
+def test_other_files_than_clap_checkpoints_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    def refused(error_message: str, **options: Any) -> None:
+        with pytest.raises(RootnoteError, match=error_message):
             load(ModelOptions(**options))
 
     refused("clap needs its weights: run `rootnote embeddings fetch clap`")
     refused("clap takes no windows", checkpoint=str(checkpoint), windows="mean")
     refused("the checkpoint .*none.pt is missing", checkpoint=str(tmp_path / "none.pt"))
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "other.pt")
-    refused("holds no audio branch of HTSAT-tiny or -base", checkpoint=str(tmp_path / "other.pt"))
+    refused("has no audio branch of HTSAT-tiny or -base", checkpoint=str(tmp_path / "other.pt"))
     (tmp_path / "torn.pt").write_bytes(checkpoint.read_bytes()[:100_000])
     refused(r"torn\.pt is not a checkpoint, or it is damaged", checkpoint=str(tmp_path / "torn.pt"))
     state = torch.load(checkpoint, weights_only=True)["state_dict"]

@@ -1,4 +1,4 @@
-"""CLMR against a plain rebuild of the published layers in float64, in every published form of the weights.
+"""CLMR compared with a plain reimplementation of the published layers in float64, for every form of the weights.
 
 The weights are random, with statistics taken from music so that no layer saturates.
 """
@@ -101,7 +101,7 @@ def version_1(weights: Weights) -> dict[str, Any]:
 
 
 def lightning(weights: Weights) -> dict[str, Any]:
-    """A trainer's checkpoint: weights of the whole model beside everything else it keeps."""
+    """A trainer's checkpoint: weights of the whole model with everything else that it stores."""
     callback = sys.modules["pytorch_lightning.callbacks"].ModelCheckpoint
     return {
         "epoch": 10_000,
@@ -147,13 +147,13 @@ def embedder(path: Path, windows: str | None = None, backend: str = "torch") -> 
     return made
 
 
-def cosines(ours: Vectors, theirs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    found: npt.NDArray[Any] = np.sum(unit(ours) * unit(theirs), axis=1)
+def cosines(own: Vectors, theirs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    found: npt.NDArray[Any] = np.sum(unit(own) * unit(theirs), axis=1)
     return found
 
 
 def reference(weights: Weights, clips: Vectors) -> npt.NDArray[np.float64]:
-    """The published layers in float64, in which no processor's way of adding shows."""
+    """The published layers in float64, which does not show differences in the order of summation."""
     exact = {name: tensor.double() for name, tensor in weights.items()}
     with torch.inference_mode():
         parts = [published_layers(exact, torch.from_numpy(clip[None, :WINDOW]).double()) for clip in clips]
@@ -167,9 +167,9 @@ BACKENDS = ["torch", *(["openvino"] if importlib.util.find_spec("openvino") else
 ROUNDING = 4 * 11 * np.sqrt(3 * 512) * 2.0**-24
 
 
-def distances(ours: Vectors, theirs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Of each vector from the true one, in lengths of the true one."""
-    found: npt.NDArray[Any] = np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
+def distances(own: Vectors, theirs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The relative distance of each vector from the true one."""
+    found: npt.NDArray[Any] = np.linalg.norm(own - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
     return found
 
 
@@ -226,7 +226,7 @@ def test_openvino_finds_the_same_neighbours(saved: Callable[[str], Path]) -> Non
     assert made[1].runtime()["backend"] == "openvino"
 
 
-def test_the_first_window_is_all_that_is_heard(saved: Callable[[str], Path]) -> None:
+def test_only_the_first_window_is_used(saved: Callable[[str], Path]) -> None:
     made = embedder(saved("plain"))
     clips = sounds(2)
     changed = clips.copy()
@@ -235,7 +235,7 @@ def test_the_first_window_is_all_that_is_heard(saved: Callable[[str], Path]) -> 
     assert made.settings()["windows"] == "first"
 
 
-def test_the_mean_of_windows_is_of_the_first_and_the_last(saved: Callable[[str], Path]) -> None:
+def test_the_mean_uses_the_first_and_last_windows(saved: Callable[[str], Path]) -> None:
     first, mean = embedder(saved("plain")), embedder(saved("plain"), "mean")
     clips = sounds(3)
     expected = (unit(first.embed(clips)) + unit(first.embed(clips[:, -WINDOW:]))) / 2
@@ -271,9 +271,9 @@ def refusal(content: Any, path: Path) -> str:
 
 def test_other_checkpoints_are_refused_by_name(weights: Weights, tmp_path: Path) -> None:
     other = {"spec_bn.weight": torch.ones(1), "layers.0.conv.weight": torch.ones(204, 1, 67, 7)}
-    assert "is not a checkpoint of clmr: it holds no encoder" in refusal(other, tmp_path / "musicnn.pth")
-    assert "it holds no encoder" in refusal([1, 2], tmp_path / "list.pt")
-    assert "it holds no encoder" in refusal({"pytorch-lightning_version": "1.0"}, tmp_path / "bare.ckpt")
+    assert "is not a checkpoint of clmr: it has no encoder" in refusal(other, tmp_path / "musicnn.pth")
+    assert "it has no encoder" in refusal([1, 2], tmp_path / "list.pt")
+    assert "it has no encoder" in refusal({"pytorch-lightning_version": "1.0"}, tmp_path / "bare.ckpt")
     lacking = plain(weights)
     del lacking["encoder.sequential.3.0.weight"]
     assert "it lacks 'sequential.3.0.weight'" in refusal(lacking, tmp_path / "lacking.pt")
@@ -281,14 +281,14 @@ def test_other_checkpoints_are_refused_by_name(weights: Weights, tmp_path: Path)
     assert "it has another shape of 'sequential.5.0.bias'" in refusal(narrow, tmp_path / "narrow.pt")
     deeper = {**plain(weights), "encoder.sequential.11.0.bias": torch.ones(17)}
     assert "it has also 'sequential.11.0.bias'" in refusal(deeper, tmp_path / "deeper.pt")
-    spoilt = {**plain(weights), "encoder.sequential.5.0.bias": torch.full((256,), float("inf"))}
-    assert "not finite" in refusal(spoilt, tmp_path / "spoilt.pt")
+    damaged = {**plain(weights), "encoder.sequential.5.0.bias": torch.full((256,), float("inf"))}
+    assert "not finite" in refusal(damaged, tmp_path / "spoilt.pt")
 
 
-def test_options_that_say_nothing_to_it_are_refused(saved: Callable[[str], Path]) -> None:
+def test_options_without_a_meaning_are_refused(saved: Callable[[str], Path]) -> None:
     with pytest.raises(RootnoteError, match=r"rootnote embeddings fetch clmr.*--checkpoint PATH"):
         load_embedder("clmr")
-    with pytest.raises(RootnoteError, match="clmr knows no windows 'last'; choose 'first' or 'mean'"):
+    with pytest.raises(RootnoteError, match="clmr has no windows 'last'; choose 'first' or 'mean'"):
         embedder(saved("plain"), "last")
 
 

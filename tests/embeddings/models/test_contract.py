@@ -1,4 +1,4 @@
-"""Every embedder's promises, `rootnote embeddings embed`, and what logmel must hear and not hear."""
+"""The contract of embedders, `rootnote embeddings embed`, and what logmel must and must not detect."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run_embed(folder: Path, out: Path, *options: str, embedder: str = "logmel") 
 
 
 @pytest.mark.parametrize("name", sorted(EMBEDDERS))
-def test_every_embedder_keeps_its_promises(name: str) -> None:
+def test_every_embedder_meets_the_contract(name: str) -> None:
     try:
         embedder = load_embedder(name)
     except RootnoteError as error:
@@ -103,22 +103,22 @@ def test_a_large_corpus_is_fitted_on_a_sample_of_its_tracks(
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize(("embedder", "options", "complaint"), [
+@pytest.mark.parametrize(("embedder", "options", "error_message"), [
     ("logmell", [], "there is no embedder 'logmell'; the known ones are: "),
     ("logmel", ["--checkpoint", "x.pt"], "takes no checkpoint"),
 ])  # fmt: skip
 def test_wrong_embedders_are_refused(
-    music: Path, tmp_path: Path, embedder: str, options: list[str], complaint: str
+    music: Path, tmp_path: Path, embedder: str, options: list[str], error_message: str
 ) -> None:
     done = run_embed(music, tmp_path / "v.npy", *options, embedder=embedder)
     assert done.exit_code != 0
     assert isinstance(done.exception, RootnoteError)
-    assert complaint in str(done.exception)
+    assert error_message in str(done.exception)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("change", ["gone", "changed", "spoilt"])
-def test_audio_that_is_gone_or_changed_is_named(tmp_path: Path, change: str) -> None:
+def test_missing_or_changed_audio_is_named(tmp_path: Path, change: str) -> None:
     for name in "ab":
         write(tmp_path / "music" / f"{name}.wav", melody(7))
     write_corpus(tmp_path / "corpus.parquet", cut(tmp_path / "music"))

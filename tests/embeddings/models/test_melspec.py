@@ -1,4 +1,4 @@
-"""melspec: a copy is nearest through what leaves the events in place, and lost when they are moved."""
+"""melspec: a copy is nearest as long as the events keep their times, and is lost when they are shifted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LENGTH = 3 * RATE
 
 @pytest.fixture(scope="module")
 def corpus():
-    """Sixty clips of as many melodies, with the embedder and what it fitted to them."""
+    """Sixty clips of different melodies, with the embedder and its fitted projection."""
     sounds = np.stack([melody(5, number, RATE) for number in range(60)])
     embedder = load_embedder("melspec")
     clips = sounds[:, :LENGTH]
@@ -54,6 +54,6 @@ def test_silence_and_other_lengths_are_embedded(corpus):
 
 
 @pytest.mark.parametrize("options", [ModelOptions("x.pt"), ModelOptions(windows="mean"), ModelOptions(backend="torch")])
-def test_options_it_has_no_use_for_are_refused(options):
+def test_unsupported_options_are_refused(options):
     with pytest.raises(RootnoteError, match="melspec"):
         load_embedder("melspec", options)

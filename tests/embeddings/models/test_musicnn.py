@@ -1,4 +1,4 @@
-"""MusiCNN against a plain rebuild of the published layers.
+"""MusiCNN compared with a plain reimplementation of the published layers.
 
 The weights are random, with statistics taken from music so that no layer saturates, in the older torch format that the
 public checkpoints have.
@@ -137,8 +137,8 @@ def embedder(path: Path, backend: str = "torch") -> Musicnn:
     return made
 
 
-def cosines(ours: Vectors, theirs: Vectors) -> Vectors:
-    return np.sum(unit(ours) * unit(theirs), axis=1)
+def cosines(ours: Vectors, reference: Vectors) -> Vectors:
+    return np.sum(unit(ours) * unit(reference), axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_silence_has_a_vector(checkpoint: Path) -> None:
     assert np.isfinite(embedder(checkpoint).embed(np.zeros((1, WINDOW), np.float32))).all()
 
 
-def test_settings_hold_the_checkpoint(checkpoint: Path) -> None:
+def test_settings_contain_the_checkpoint(checkpoint: Path) -> None:
     made = embedder(checkpoint)
     assert made.settings()["checkpoint"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert made.runtime()["precision"] == "fp32"
@@ -237,11 +237,11 @@ def test_other_checkpoints_are_refused_by_name(weights: Weights, tmp_path: Path)
     assert "is not a checkpoint of musicnn" in refusal(torch.ones(3), tmp_path / "tensor.pt")
     wide = {**weights, "layer2.conv.weight": torch.ones(64, 64, 9)}
     assert "it has another shape of 'layer2.conv.weight'" in refusal(wide, tmp_path / "wide.pt")
-    spoilt = {**weights, "bn.running_var": torch.full((200,), float("nan"))}
-    assert "not finite" in refusal(spoilt, tmp_path / "spoilt.pt")
+    damaged = {**weights, "bn.running_var": torch.full((200,), float("nan"))}
+    assert "not finite" in refusal(damaged, tmp_path / "spoilt.pt")
 
 
-def test_options_that_say_nothing_to_it_are_refused(checkpoint: Path) -> None:
+def test_options_without_a_meaning_are_refused(checkpoint: Path) -> None:
     with pytest.raises(RootnoteError, match=r"rootnote embeddings fetch musicnn.*--checkpoint PATH"):
         load_embedder("musicnn")
     with pytest.raises(RootnoteError, match="musicnn takes no windows; leave it out"):

@@ -1,4 +1,4 @@
-"""The registry of embedders: one list, entry points of other packages, and what a missing library says."""
+"""The registry of embedders: one list, entry points of other packages, and the error for a missing library."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_module_of_an_embedder_exists(name: str) -> None:
     assert f"def {function}(" in (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
 
 
-def test_an_entry_point_is_an_embedder_like_ours(entry_point: str, tmp_path: Path) -> None:
+def test_an_entry_point_adds_an_embedder(entry_point: str, tmp_path: Path) -> None:
     assert embedder_names() == [*EMBEDDERS, entry_point]
     (tmp_path / "study.toml").write_text(
         '[study]\nname = "T"\n[corpus]\naudio = "m"\n[embedding]\nembedders = ["mfcc"]\n'

@@ -1,4 +1,4 @@
-"""`rootnote embeddings search`: the tracks and places that audio resembles, exactly, or nearly with a kept index."""
+"""`rootnote embeddings search`: the tracks and positions that audio resembles, exact or with a stored index."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def found_by(folder: Path, audio: Path, *options: object) -> dict[str, Any]:
     return found
 
 
-def complaint(done: Result) -> str:
+def error_message(done: Result) -> str:
     assert isinstance(done.exception, RootnoteError), done.output
     return str(done.exception)
 
@@ -75,13 +75,13 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def collage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three seconds of track 2, three of track 7, three of silence and a rest of track 2."""
+    """Three seconds of track 2, three of track 7, three of silence, and the rest of track 2."""
     parts = [melody(13, 2)[3 * RATE : 6 * RATE], melody(13, 7)[9 * RATE : 12 * RATE], np.zeros(3 * RATE, np.float32)]
     path = tmp_path_factory.mktemp("query") / "collage.wav"
     return write(path, np.concatenate([*parts, melody(13, 2)[: 2 * RATE]]))
 
 
-def test_a_collage_is_taken_apart_into_tracks_and_places(music: Path, collage: Path) -> None:
+def test_the_tracks_and_positions_in_a_collage_are_found(music: Path, collage: Path) -> None:
     found = found_by(music, collage, "--top", 3)
     assert (found["clips"], found["silent_clips"], found["embedder"], found["exact"]) == (2, 1, "logmel", True)
     first, second, third = found["tracks"]
@@ -99,12 +99,12 @@ def test_a_collage_is_taken_apart_into_tracks_and_places(music: Path, collage: P
     assert (first["artist"], second["artist"]) == ("Anna", "Anna")
 
 
-def test_the_table_names_tracks_as_they_are_written(music: Path, collage: Path) -> None:
-    said = run_search(music, collage).stdout
-    assert "2 clips of" in said
-    assert "(1 silent left out)" in said
+def test_the_table_shows_track_names_unchanged(music: Path, collage: Path) -> None:
+    shown = run_search(music, collage).stdout
+    assert "2 clips of" in shown
+    assert "(1 silent left out)" in shown
     for text in ("[bold]05[/].wav", "Anna – Piece 7", "0:00–0:03", "0:09–0:12", "1.0000"):
-        assert text in said
+        assert text in shown
 
 
 def test_clips_may_overlap_and_be_of_any_format(music: Path, collage: Path, tmp_path: Path) -> None:
@@ -115,16 +115,16 @@ def test_clips_may_overlap_and_be_of_any_format(music: Path, collage: Path, tmp_
     assert {(match["query_start_s"], match["track_start_s"]) for match in best["matches"]} == {(0, 0), (3, 3)}
 
 
-def test_a_clip_of_just_the_length_counts(music: Path, tmp_path: Path) -> None:
+def test_a_clip_of_exactly_the_length_counts(music: Path, tmp_path: Path) -> None:
     exact = write(tmp_path / "exact.wav", melody(13, 4)[: 3 * RATE])
     assert found_by(music, exact)["tracks"][0]["path"] == "04.wav"
     short = write(tmp_path / "short.wav", melody(2.9, 4))
-    assert "short.wav is shorter than a clip of the corpus (3 s)" in complaint(run_search(music, short))
+    assert "short.wav is shorter than a clip of the corpus (3 s)" in error_message(run_search(music, short))
     silent = write(tmp_path / "silent.wav", np.zeros(4 * RATE, np.float32))
-    assert "silent.wav is silent (below -60 dBFS)" in complaint(run_search(music, silent))
+    assert "silent.wav is silent (below -60 dBFS)" in error_message(run_search(music, silent))
     (tmp_path / "text.wav").write_text("no music")
-    assert "text.wav cannot be decoded" in complaint(run_search(music, tmp_path / "text.wav"))
-    assert "none.wav cannot be decoded: no such file" in complaint(run_search(music, tmp_path / "none.wav"))
+    assert "text.wav cannot be decoded" in error_message(run_search(music, tmp_path / "text.wav"))
+    assert "none.wav cannot be decoded: no such file" in error_message(run_search(music, tmp_path / "none.wav"))
 
 
 def test_vectors_in_float16_find_the_same(music: Path, collage: Path, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ class Toy(LogMel):
         return self._settings
 
 
-def test_what_the_vectors_were_made_with_is_required(
+def test_the_settings_of_the_vectors_are_required(
     music: Path, collage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(EMBEDDERS, "toy", f"{__name__}:Toy")
@@ -208,11 +208,11 @@ def test_what_the_vectors_were_made_with_is_required(
     made = ("--embedder", "toy", "--checkpoint", one, "--windows", "mean", "--out", tmp_path / "v.npy")
     assert run("embed", "--corpus", tmp_path / "corpus.parquet", *made).exit_code == 0
     assert found_by(tmp_path, collage, "--checkpoint", one)["tracks"][0]["similarity"] > 0.999
-    said = complaint(run_search(tmp_path, collage, "--checkpoint", other))
-    assert f"made with another checkpoint of toy (SHA-256 {hashlib.sha256(b'one').hexdigest()[:16]}…); give" in said
-    said = complaint(run_search(tmp_path, collage, "--checkpoint", one, "--windows", "first"))
-    assert "made with other settings of toy (windows)" in said
-    assert "toy needs --checkpoint" in complaint(run_search(tmp_path, collage))
+    text = error_message(run_search(tmp_path, collage, "--checkpoint", other))
+    assert f"made with another checkpoint of toy (SHA-256 {hashlib.sha256(b'one').hexdigest()[:16]}…); give" in text
+    text = error_message(run_search(tmp_path, collage, "--checkpoint", one, "--windows", "first"))
+    assert "made with other settings of toy (windows)" in text
+    assert "toy needs --checkpoint" in error_message(run_search(tmp_path, collage))
     # One in the cache with the right digest is taken by itself.
     digest = hashlib.sha256(b"one").hexdigest()
     monkeypatch.setitem(CHECKPOINTS, "toy", Checkpoint("", "toy", "toy.pt", "https://example.org", "", sha256=digest))
@@ -224,8 +224,8 @@ def test_what_the_vectors_were_made_with_is_required(
 def test_vectors_of_another_corpus_or_model_are_refused(music: Path, collage: Path, tmp_path: Path) -> None:
     shutil.copytree(music, tmp_path / "other")
     write_corpus(tmp_path / "other" / "corpus.parquet", cut(music / "music", CutSettings(hop_seconds=2)))
-    said = complaint(run_search(tmp_path / "other", collage))
-    assert "v.npy is stale (corpus changed since); run `rootnote embeddings embed`" in said
+    text = error_message(run_search(tmp_path / "other", collage))
+    assert "v.npy is stale (corpus changed since); run `rootnote embeddings embed`" in text
     _, corpus = read_corpus(music / "corpus.parquet")
     _, provenance = read_vectors(music / "v.npy")
     later = replace(provenance, settings={**provenance.settings, "version": 0})
@@ -269,7 +269,7 @@ MADE = Provenance("vectors", {"embedder": "none"}, {"corpus": "one"})
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_scores_are_exact_and_recall_is_what_it_says(tmp_path: Path, kind: Kind, dtype: str) -> None:
+def test_scores_are_exact_and_the_stated_recall_is_correct(tmp_path: Path, kind: Kind, dtype: str) -> None:
     vectors = clustered(2500).astype(dtype)
     index = open_index(tmp_path / "v.npy", vectors, MADE, kind=kind)
     queries = clustered(2600)[2500:]
@@ -285,17 +285,17 @@ def test_scores_are_exact_and_recall_is_what_it_says(tmp_path: Path, kind: Kind,
     own = vectors[rows].astype(np.float32) @ vectors.T.astype(np.float32)
     own[np.arange(1000), rows] = -np.inf
     got = index.nearest(vectors[rows].astype(np.float32), 101)
-    for k, noted in index.recall.items():
+    for k, stated in index.recall.items():
         least = -np.sort(-own, axis=1)[:, k - 1 : k]
         hits = [
             np.count_nonzero((scores >= low - 1e-6) & (found != row))
             for scores, found, row, low in zip(got.scores, got.rows, rows, least, strict=True)
         ]
-        assert np.minimum(hits, k).mean() / k == pytest.approx(noted, abs=0.002)
+        assert np.minimum(hits, k).mean() / k == pytest.approx(stated, abs=0.002)
     assert index.recall[10] >= 0.95
 
 
-def test_lists_that_hold_too_few_are_made_up_for(tmp_path: Path) -> None:
+def test_too_few_rows_in_the_searched_lists_are_completed(tmp_path: Path) -> None:
     vectors = clustered(4000)
     index = replace(open_index(tmp_path / "v.npy", vectors, MADE, kind="ivf"), effort=1)
     exact, found = nearest(vectors, vectors[:50], 500), index.nearest(vectors[:50], 500)
@@ -304,7 +304,7 @@ def test_lists_that_hold_too_few_are_made_up_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["bytes", "truncated", "gone", "notes", "notes gone", "other vectors", "hostile"])
-def test_an_index_that_is_not_ours_is_built_again(tmp_path: Path, spoil: str) -> None:
+def test_a_stale_or_damaged_index_is_built_again(tmp_path: Path, spoil: str) -> None:
     path, vectors, provenance = tmp_path / "v.npy", clustered(300), MADE
     assert open_index(path, vectors, provenance).built_now
     assert not open_index(path, vectors, provenance).built_now
@@ -322,8 +322,8 @@ def test_an_index_that_is_not_ours_is_built_again(tmp_path: Path, spoil: str) ->
         notes.unlink()
     elif spoil == "hostile":  # notes that vouch for bytes that faiss cannot read
         file.write_bytes(b"IxMp" + bytes(60))
-        noted = json.loads(notes.read_text())
-        notes.write_text(json.dumps({**noted, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}))
+        record = json.loads(notes.read_text())
+        notes.write_text(json.dumps({**record, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}))
     else:
         provenance = replace(provenance, made_from={"corpus": "two"})
     again = open_index(path, vectors, provenance)
@@ -342,14 +342,16 @@ def test_tiny_corpora_have_an_index_too(tmp_path: Path, count: int, kind: Kind) 
     assert index.nearest(vectors, 1).rows[:, 0].tolist() == list(range(count))
 
 
-def test_an_index_of_bad_vectors_or_in_a_bad_place_is_one_sentence(tmp_path: Path) -> None:
+def test_errors_of_building_an_index_are_one_sentence(tmp_path: Path) -> None:
     vectors = clustered(50)
     vectors[7, 3] = np.nan
     with pytest.raises(RootnoteError, match="not finite"):
         open_index(tmp_path / "v.npy", vectors, MADE)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(RootnoteError, match=r"v\.hnsw\.faiss cannot be written .*; make room, or leave --approximate"):
+    with pytest.raises(
+        RootnoteError, match=r"v\.hnsw\.faiss cannot be written .*; free some space, or leave --approximate"
+    ):
         open_index(tmp_path / "file" / "v.npy", clustered(50), MADE)
 
 

@@ -87,9 +87,9 @@ def test_copies_are_grouped_and_all_but_the_first_are_left_out(music: Path, tmp_
 
 
 def test_the_summary_counts_and_names(music: Path) -> None:
-    said = run_duplicates(music, "--vectors", music / "v.npy").stdout
-    assert "5 groups of duplicates with 8 copies (6 with the same samples, 2 near-ident" in said
-    assert "copy.wav at 3 s: different 1.wav at 3 s (exact), lossless.flac at 3 s (exact)" in said
+    text = run_duplicates(music, "--vectors", music / "v.npy").stdout
+    assert "5 groups of duplicates with 8 copies (6 with the same samples, 2 near-ident" in text
+    assert "copy.wav at 3 s: different 1.wav at 3 s (exact), lossless.flac at 3 s (exact)" in text
     summary = json.loads(run_duplicates(music, "--json").stdout)
     assert (summary["groups"], summary["exact"], summary["near"]) == (3, 6, 0)
     assert [row["path"] for row in summary["duplicates"]][:3] == ["copy.wav", "different 1.wav", "lossless.flac"]
@@ -186,7 +186,7 @@ def test_a_wide_corpus_is_compared_on_few_axes_and_loses_nothing() -> None:
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_crowd_of_copies_costs_little_memory(music: Path, exact: bool) -> None:
+def test_many_copies_need_little_memory(music: Path, exact: bool) -> None:
     count = 20_000
     vectors = np.ones((count, 16), np.float32)
     vectors[:, 0] += 0 if exact else np.random.default_rng(0).uniform(0, 0.01, count).astype(np.float32)
@@ -198,7 +198,7 @@ def test_a_crowd_of_copies_costs_little_memory(music: Path, exact: bool) -> None
     assert peak < 200e6  # the pairs alone would be 3 GB
 
 
-def test_hashes_know_the_samples_and_nothing_else(tmp_path: Path) -> None:
+def test_hashes_depend_on_the_samples_only(tmp_path: Path) -> None:
     audio = tmp_path / "music"
     audio.mkdir()
     music = (2**15 * melody(3.2, 1)).astype(np.int16)
@@ -216,7 +216,7 @@ def test_hashes_know_the_samples_and_nothing_else(tmp_path: Path) -> None:
     assert [tuple(row) for row in content_hashes(corpus.table, audio, workers=1)] == hashes
 
 
-def test_overlapping_clips_are_hashed_where_they_begin(tmp_path: Path) -> None:
+def test_overlapping_clips_are_hashed_from_their_start(tmp_path: Path) -> None:
     beat = melody(1, 3)
     write(tmp_path / "music" / "loop.wav", np.tile(beat, 6))
     corpus = cut(tmp_path / "music", CutSettings(hop_seconds=0.5))
@@ -225,7 +225,7 @@ def test_overlapping_clips_are_hashed_where_they_begin(tmp_path: Path) -> None:
 
 
 def test_bad_input_is_named(music: Path, tmp_path: Path) -> None:
-    def complaint(*options: object) -> str:
+    def error_message(*options: object) -> str:
         done = run_duplicates(music, *options)
         assert isinstance(done.exception, RootnoteError), done.output
         return str(done.exception)
@@ -235,12 +235,12 @@ def test_bad_input_is_named(music: Path, tmp_path: Path) -> None:
         shutil.copy(music / name, tmp_path / name)
     vectors[0, 3] = np.nan
     np.save(tmp_path / "v.npy", vectors)
-    assert "v.npy has a value that is not finite in row 0" in complaint("--vectors", tmp_path / "v.npy")
-    assert "missing; run `rootnote embeddings embed`" in complaint("--vectors", tmp_path / "none.npy")
-    assert "must end in .csv or .json" in complaint("--out", tmp_path / "found.txt")
+    assert "v.npy has a value that is not finite in row 0" in error_message("--vectors", tmp_path / "v.npy")
+    assert "missing; run `rootnote embeddings embed`" in error_message("--vectors", tmp_path / "none.npy")
+    assert "must end in .csv or .json" in error_message("--out", tmp_path / "found.txt")
     moved = tmp_path / "moved"
     moved.mkdir()
-    assert "is missing since the corpus was cut" in complaint("--audio", moved)
+    assert "is missing since the corpus was cut" in error_message("--audio", moved)
     other = tmp_path / "other"
     write(other / "music" / "a.wav", melody(7))
     write_corpus(other / "corpus.parquet", cut(other / "music"))
@@ -251,7 +251,7 @@ def test_bad_input_is_named(music: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.csv"))
 
 
-def test_files_of_duplicates_are_read_with_care(music: Path, tmp_path: Path) -> None:
+def test_invalid_files_of_duplicates_are_refused(music: Path, tmp_path: Path) -> None:
     table, _ = read_corpus(music / "corpus.parquet")
     good = tmp_path / "good.csv"
     assert run_duplicates(music, "--out", good).exit_code == 0

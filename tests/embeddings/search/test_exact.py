@@ -1,4 +1,4 @@
-"""Nearest clips equal a plain float64 brute force but for ties, whatever the block."""
+"""Nearest clips equal a float64 brute force except for ties, whatever the block size."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_memory_mapped_file_gives_the_same(tmp_path: Path) -> None:
     assert whole.scores == pytest.approx(blocks.scores, abs=1e-6)
 
 
-def test_what_cannot_be_answered_is_refused() -> None:
+def test_invalid_queries_are_refused() -> None:
     vectors = unit_rows(5, 4, 0)
     with pytest.raises(RootnoteError, match="5 neighbours requested, but there are only 4 clips"):
         nearest(vectors, vectors[:2], 5, exclude=[0, 1])
@@ -74,10 +74,10 @@ def test_what_cannot_be_answered_is_refused() -> None:
         nearest(vectors, vectors[:2], 1, exclude=[0, 5])
     with pytest.raises(RootnoteError, match="different dimensions"):
         nearest(vectors, vectors[:2, :3], 1)
-    spoilt = vectors.copy()
-    spoilt[3, 1] = np.nan
+    damaged = vectors.copy()
+    damaged[3, 1] = np.nan
     with pytest.raises(RootnoteError, match="not finite"):
-        nearest(spoilt, vectors[:2], 1)
+        nearest(damaged, vectors[:2], 1)
     with pytest.raises(RootnoteError, match="query"):
-        nearest(vectors, spoilt, 1)
+        nearest(vectors, damaged, 1)
     assert nearest(vectors, vectors[:0], 3).rows.shape == (0, 3)

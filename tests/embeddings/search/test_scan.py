@@ -1,4 +1,4 @@
-"""The fused scan: the exact best rows, in both forms, on data that is easy and on data that is meant to break it."""
+"""The fused scan: the exact best rows, in both forms, on easy and on adversarial data."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _two_values() -> Vectors:
 
 
 def _sorted_by_score() -> Vectors:
-    # The best rows come last: a bound that follows what was seen is raised again and again.
+    # The best rows come last, so a bound that follows the rows found so far is raised repeatedly.
     angles = np.linspace(np.pi, 0, COUNT)
     rows = np.zeros((COUNT, DIM), np.float32)
     rows[:, 0], rows[:, 1] = np.cos(angles), np.sin(angles)
@@ -94,21 +94,21 @@ def test_equal_to_float64_in_both_forms(kind: str, k: int) -> None:
     assert (np.diff(rows, axis=1)[same] > 0).all(), "equal scores are in the order of their rows"
 
 
-def test_of_equal_rows_the_first_are_taken() -> None:
+def test_ties_are_broken_by_row() -> None:
     vectors = np.tile(clustered(1), (COUNT, 1))
     _, rows = scan(vectors, vectors[:3], 500)
     assert (rows == np.arange(500)).all()
 
 
 @pytest.mark.parametrize("k", [COUNT, COUNT - 1, 20_000])
-def test_almost_all_rows_can_be_asked_for(k: int) -> None:
+def test_k_can_be_almost_all_rows(k: int) -> None:
     vectors = clustered()
     scores, rows = scan(vectors, vectors[:2], k)
     assert scores == pytest.approx(truth(vectors, vectors[:2], k), abs=1e-5)
     assert all(len(set(line)) == k for line in rows.tolist())
 
 
-def test_a_bound_that_was_too_high_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bound_that_is_too_high_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clustered()
     queries = vectors[:8]
     expected = scan(vectors, queries, 100)
@@ -125,7 +125,7 @@ def test_a_bound_that_was_too_high_is_noticed(monkeypatch: pytest.MonkeyPatch) -
         assert all((one == other).all() for one, other in zip(found, expected, strict=True))
 
 
-def test_a_coarse_product_that_breaks_its_promise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_coarse_product_with_too_large_an_error_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clustered()
     expected = scan(vectors, vectors[:8], 100, "fp32")
     scores = module.CoarseBlock.scores
@@ -163,8 +163,8 @@ def test_a_value_that_is_not_finite_is_named(form: Form, value: float) -> None:
 
 @pytest.mark.parametrize("kind", sorted(DATA))
 @pytest.mark.parametrize("k", [1, 300, 12_000])
-def test_torch_alone_finds_the_same(kind: str, k: int) -> None:
-    """What runs on a GPU, run on the processor."""
+def test_the_torch_scan_finds_the_same(kind: str, k: int) -> None:
+    """The GPU's scan, run on the CPU."""
     vectors = DATA[kind]()
     queries = vectors[[0, 17, 29_999]]
     scores, rows = scan_on("cpu", vectors, queries, k)
@@ -177,13 +177,13 @@ def test_torch_alone_finds_the_same(kind: str, k: int) -> None:
     assert not tied.any()
 
 
-def test_torch_alone_names_a_value_that_is_not_finite() -> None:
+def test_the_torch_scan_names_a_value_that_is_not_finite() -> None:
     vectors = clustered()
     vectors[29_990, 3] = np.nan
     with pytest.raises(RootnoteError, match="not finite in row 29990"):
         scan_on("cpu", vectors, vectors[:5], 10)
 
 
-def test_the_form_is_chosen_by_trying() -> None:
+def test_the_form_is_chosen_by_measurement() -> None:
     assert fastest_form() in FORMS
     assert torch.get_num_threads() >= 1

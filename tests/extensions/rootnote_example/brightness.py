@@ -1,4 +1,4 @@
-"""An embedder: how loud each of twelve bands of frequency is."""
+"""An embedder: how much louder or softer than in the mean of the corpus each band of frequency is."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from embeddings.models.base import ModelOptions, Vectors, refuse_options
+from embeddings.models.base import ModelOptions, Projection, Vectors, refuse_options
 
-BANDS = 12
+BANDS = 32
 
 
 class Brightness:
-    """The embedder `brightness`: log power of the bands, one vector for each clip."""
+    """The embedder `brightness`: log power of the bands, less its mean over the corpus."""
 
     name = "brightness"
     dim = BANDS
     sample_rate = 16_000
-    fits = False
+    fits = True
     light = True
     batch_size = 64
 
@@ -29,15 +29,15 @@ class Brightness:
         return {"backend": "numpy", "numpy": np.__version__}
 
     def embed(self, batch: Vectors) -> Vectors:
-        """Features `[N, 12]` of clips `[N, samples]`."""
+        """Features `[N, 32]` of clips `[N, samples]`."""
         power = np.abs(np.fft.rfft(batch.astype(np.float64), axis=1)) ** 2
         edges = np.geomspace(8, power.shape[1], BANDS + 1).astype(int)
         bands = np.stack([power[:, low:high].mean(axis=1) for low, high in itertools.pairwise(edges)], axis=1)
         features: Vectors = np.log10(bands + 1e-9).astype(np.float32)
         return features
 
-    def fit(self, features: Vectors) -> None:
-        return None
+    def fit(self, features: Vectors) -> Projection:
+        return Projection(features.mean(axis=0), np.eye(BANDS, dtype=np.float32))
 
 
 def load(options: ModelOptions | None = None) -> Brightness:

@@ -185,7 +185,7 @@ def test_a_required_second_factor_comes_before_everything_else(make_site: Callab
     site = make_site(settings={"factor_required": True})
     add_researcher(site)
     visit = Visit(site).signed_in()
-    rules = [rule for rule in site.app.url_map.iter_rules() if rule.rule.startswith("/desk")]
+    rules = [rule for rule in site.app.url_map.iter_rules() if rule.rule.startswith("/desk") and not rule.alias]
     for rule in rules:
         path = re.sub(r"<[^>]+>", "anna", rule.rule)
         if "sign-in" in path or path.startswith("/desk/account"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -58,7 +59,7 @@ def routes(site: Site) -> dict[str, str]:
     return {
         f"{method} {rule.rule}": rule.endpoint
         for rule in site.app.url_map.iter_rules()
-        if rule.rule.startswith("/desk")
+        if rule.rule.startswith("/desk") and not rule.alias
         for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}
     }
 
@@ -99,6 +100,15 @@ def test_every_page_and_form_for_every_role(site: Site) -> None:
         method, _, _ = route.partition(" ")
         reply = stranger.open(paths[route], method=method)
         assert (reply.status_code, reply.location) == (303, "/desk/sign-in")
+
+
+@ON_SQLITE
+def test_old_addresses_of_users_are_redirected(site: Site) -> None:
+    visit = Visit(site).signed_in("owner")
+    for old, new in (("people", "users"), ("people/monitor", "users/monitor")):
+        reply = visit.open(old)
+        assert (reply.status_code, urlsplit(reply.location).path) == (308, f"/desk/{new}")
+        assert visit.open(new).status_code == 200
 
 
 @ON_SQLITE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from embeddings.errors import RootnoteError
 from server.db import database
 from server.db.models import Response
 from server.export import responses
+from server.export.computed import ResponseContext
 from server.public_release.dictionary import dictionary
 from server.public_release.responses import Masks, mask, published_columns
 from server.public_release.runs import require_listener_columns
@@ -28,12 +30,10 @@ from tests.server.conftest import Site
 def test_every_column_has_a_source() -> None:
     trial = {field.name for field in fields(PlannedTrial)}
     for name, column in RESPONSE_COLUMNS.items():
-        found = {"trial": name in trial, "response": hasattr(Response, name), "computed": name in responses.COMPUTED}
-        assert found[column.source], f"{name} is not a {column.source} value"
+        module, _, function = column.source.partition(":")
+        found = {"trial": name in trial, "response": hasattr(Response, name)}
+        assert found[module] if not function else hasattr(import_module(module), function), name
         assert column.meaning[0].isupper() and not column.meaning.endswith(".")
-    assert responses.COMPUTED.keys() == {
-        name for name, column in RESPONSE_COLUMNS.items() if column.source == "computed"
-    }
 
 
 def test_every_stored_value_of_a_response_is_a_column() -> None:
@@ -41,9 +41,13 @@ def test_every_stored_value_of_a_response_is_a_column() -> None:
     assert stored <= RESPONSE_COLUMNS.keys(), "add these to study/columns.py"
 
 
+def seven(row: ResponseContext) -> int:
+    return 7
+
+
 def describe(publish: ResponsePublish) -> ResponseColumn:
     return ResponseColumn(
-        "int64", "Number of yawns", source="computed", analysis="used", publish=publish, check=Number(least=0)
+        "int64", "Number of yawns", source=f"{__name__}:seven", analysis="used", publish=publish, check=Number(least=0)
     )
 
 
@@ -52,8 +56,7 @@ def yawns(monkeypatch: pytest.MonkeyPatch) -> Callable[[ResponsePublish], None]:
     """Add the column `yawns`, whose value is always 7, published as given."""
 
     def add(publish: ResponsePublish) -> None:
-        monkeypatch.setitem(RESPONSE_COLUMNS, "yawns", describe(publish))
-        monkeypatch.setitem(responses.COMPUTED, "yawns", lambda row: 7)
+        monkeypatch.setitem(RESPONSE_COLUMNS.built_in, "yawns", describe(publish))
 
     return add
 

@@ -39,7 +39,7 @@ def test_centres_follow_mean_and_deviation(seed: int, mu: float, sigma: float) -
         (0.85, 0.08, 0.1, "bin 1 reaches beyond 1"),
     ],
 )
-def test_bins_that_cannot_be_say_what_to_change(mu: float, sigma: float, random: float, words: str) -> None:
+def test_impossible_bins_say_what_to_change(mu: float, sigma: float, random: float, words: str) -> None:
     with pytest.raises(RootnoteError, match=words) as caught:
         fit_bins(np.random.default_rng(1).normal(mu, sigma, 5000), np.full(10, random), 0.02)
     assert "study.toml" in str(caught.value)
@@ -70,7 +70,7 @@ def test_random_pairs_that_avoid_their_mean_leave_bin_4_empty() -> None:
 
 
 @pytest.mark.parametrize(("sigma", "advised"), [(0.01, "0.0049"), (0.0001, None)])
-def test_a_half_width_is_advised_only_where_one_would_do(sigma: float, advised: str | None) -> None:
+def test_a_half_width_is_suggested_only_if_one_would_work(sigma: float, advised: str | None) -> None:
     scores = np.random.default_rng(0).normal(0.8, sigma, 5000)
     with pytest.raises(RootnoteError) as caught:
         fit_bins(scores, np.full(10, 0.1), 0.02)

@@ -76,7 +76,7 @@ def test_any_size_is_balanced_or_refused(prompts: int, per_list: int, listeners:
 @pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(6, 400), st.integers(1, 60), st.sampled_from([6, 12]), st.integers(0, 10**6))
-def test_robust_uses_prompts_as_evenly_as_can_be(prompts: int, listeners: int, per_list: int, seed: int) -> None:
+def test_robust_lists_use_prompts_as_evenly_as_possible(prompts: int, listeners: int, per_list: int, seed: int) -> None:
     assume(per_list <= prompts)
     design = DesignConfig(kind="robust", listeners=listeners, trials=per_list)
     trials = make_schedule(triplets(prompts), design, seed)
@@ -114,7 +114,7 @@ def test_catch_and_repeat_trials() -> None:
             assert catch.stimulus_key("x") == str(catch.prompt)
 
 
-def test_every_embedder_has_lists_of_its_own() -> None:
+def test_every_embedder_has_its_own_lists() -> None:
     trials = make_schedule(triplets(15) + triplets(15, "two", 90), DesignConfig(), 1)
     assert {t.list for t in trials if t.embedder == "one"} == set(range(90))
     assert {t.list for t in trials if t.embedder == "two"} == set(range(90, 180))
@@ -132,6 +132,6 @@ def test_every_embedder_has_lists_of_its_own() -> None:
         (15, DesignConfig(kind="robust", trials=7), "design.trials = 7"),
     ],
 )
-def test_sizes_that_cannot_be_met_name_the_number(prompts: int, design: DesignConfig, words: str) -> None:
+def test_impossible_sizes_name_the_number(prompts: int, design: DesignConfig, words: str) -> None:
     with pytest.raises(RootnoteError, match=words):
         make_schedule(triplets(prompts), design, 1)

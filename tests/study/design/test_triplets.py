@@ -1,4 +1,4 @@
-"""Triplets: every rule holds on corpora with tracks and duplicates."""
+"""Triplets: every rule is satisfied on corpora with tracks and duplicates."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_rule_holds(seed: int, same_track: bool) -> None:
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([1, 40, 300, 450]))
-def test_what_is_left_out_is_as_if_it_were_not_there(seed: int, count: int) -> None:
+def test_excluded_clips_do_not_affect_the_design(seed: int, count: int) -> None:
     vectors, tracks = corpus(seed)
     left_out = np.sort(np.random.default_rng(seed).choice(600, count, replace=False))
     kept = np.setdiff1d(np.arange(600), left_out)
@@ -99,7 +99,7 @@ def test_too_few_prompts_says_how_many_there_are() -> None:
         draw_triplets("one", vectors, tracks, found, bins, DesignConfig(prompts=601), 1)
 
 
-def test_one_track_only_leaves_nothing_to_compare() -> None:
+def test_a_single_track_is_refused() -> None:
     vectors, _ = corpus(1)
     found = find_neighbours(vectors, BinsConfig(neighbours=120), 1)
     bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.03)

@@ -1,4 +1,4 @@
-"""The prescreen's steps, on their rendered sounds as a browser gets them."""
+"""The prescreen's steps, tested on the rendered sounds that a browser gets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DEFAULT = config()
 
 
 def intervals(item: HugginsItem | AntiphaseItem) -> np.ndarray:
-    """The three intervals in their middle, [interval, sample, channel]: found by the silences between them."""
+    """The middles of the three intervals, [interval, sample, channel], located by the silences between them."""
     sound = item.render()
     loud = np.abs(sound).max(axis=1) > 0
     begins = np.flatnonzero(loud & ~np.concatenate([np.zeros(2000, bool), loud])[: len(loud)])
@@ -64,7 +64,7 @@ def count_tones(sound: np.ndarray) -> int:
 
 @settings(max_examples=80, deadline=None)
 @given(slots=st.integers(2, 16), seed=seeds, data=st.data())
-def test_the_sound_has_as_many_tones_as_it_says(slots: int, seed: int, data: st.DataObject) -> None:
+def test_the_sound_has_the_stated_number_of_tones(slots: int, seed: int, data: st.DataObject) -> None:
     item = ToneItem(data.draw(st.integers(1, slots)), slots, seed)
     sound = item.render()
     assert count_tones(sound) == item.answer
@@ -95,7 +95,7 @@ def _power(sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.slow
 def test_neither_ear_alone_has_the_pitch() -> None:
-    """Over many noises the power around 600 Hz in one ear is the same with the pitch and without."""
+    """Averaged over many noises, the power around 600 Hz in one ear is the same with and without the pitch."""
     rng = np.random.default_rng(11)
     powers: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(40):
@@ -110,7 +110,9 @@ def test_neither_ear_alone_has_the_pitch() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations([1, 2, 3]), level=st.floats(-40, -10), seed=seeds)
-def test_antiphase_is_as_loud_in_each_ear_and_nothing_when_mixed(order: list[int], level: float, seed: int) -> None:
+def test_antiphase_is_equally_loud_in_each_ear_and_cancels_when_mixed(
+    order: list[int], level: float, seed: int
+) -> None:
     item = AntiphaseItem(order[0], order[1], level, seed)
     for number, sound in enumerate(intervals(item), start=1):
         expected = level - (6 if number == item.soft else 0)
@@ -134,7 +136,7 @@ def test_the_volume_sound_is_as_loud_as_the_clips() -> None:
 
 
 @pytest.mark.parametrize("step", STEPS.built_in)
-def test_an_item_comes_back_from_the_database_and_tells_nothing_by_its_length(step: str) -> None:
+def test_an_item_survives_the_database_and_its_length_reveals_nothing(step: str) -> None:
     rng = np.random.default_rng(7)
     items = [item for _ in range(10) for item in draw_attempt(step, rng, DEFAULT)]
     encoded = [encode_wav(item.render()) for item in items]
@@ -180,7 +182,7 @@ def shares_right(step: str, hearing: Hearing, items: int, seed: int = 1) -> floa
 
 
 def passing(step: str, p: float) -> float:
-    """The rate of passing of somebody who answers each item rightly with probability p: the exact binomial."""
+    """The exact probability of passing if each item is answered correctly with probability p."""
     own = step_config(DEFAULT, step)
     once = stats.binom.sf(own.needed - 1, own.items, p)
     return float(1 - (1 - once) ** own.attempts)
@@ -211,7 +213,7 @@ def test_one_ear_alone_passes_antiphase_and_not_huggins() -> None:
     ("step", "once"),
     [("tones", 1 / 25), ("huggins", 1 / 729), ("antiphase", 13 / 729)],
 )
-def test_guessing_passes_as_rarely_as_the_binomial_says(step: str, once: float) -> None:
+def test_guessing_passes_with_the_binomial_probability(step: str, once: float) -> None:
     own = step_config(DEFAULT, step)
     exact = passing(step, 1 / len(STEPS[step].answers(DEFAULT)))
     assert exact == pytest.approx(1 - (1 - once) ** own.attempts)
@@ -226,7 +228,7 @@ def test_guessing_passes_as_rarely_as_the_binomial_says(step: str, once: float) 
 
 
 @pytest.mark.parametrize("threshold", [1, 3, 6])
-def test_thresholds_and_attempts_change_the_chance_as_they_should(threshold: int) -> None:
+def test_thresholds_and_attempts_change_the_passing_probability(threshold: int) -> None:
     shorter = config(steps=["huggins"], huggins={"threshold": threshold, "attempts": 1})
     assert chance_of_guessing("huggins", shorter) == pytest.approx(float(stats.binom.sf(threshold - 1, 6, 1 / 3)))
 

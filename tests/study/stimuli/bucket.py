@@ -29,7 +29,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket with its endpoint; `client` is boto3's, to look and to spoil."""
+    """A bucket with its endpoint; `client` is boto3's, to inspect and change the bucket."""
 
     endpoint: str
     client: Any
@@ -40,14 +40,14 @@ class Bucket:
         return {item["Key"]: item["LastModified"] for item in found}
 
     def require_signatures(self, on: bool) -> None:
-        """From now on requests by unknown credentials are refused, as S3 does."""
+        """From now on refuse requests with unknown credentials, like S3."""
         reply = httpx.post(f"{self.endpoint}/moto-api/reset-auth", content=b"0" if on else b"inf")
         assert reply.status_code == 200
 
 
 @contextlib.contextmanager
 def serving_bucket() -> Iterator[Bucket]:
-    """Serve an empty bucket, to which this process's environment points."""
+    """Serve an empty bucket and point this process's environment to it."""
     logger = logging.getLogger("werkzeug")
     level = logger.level
     logger.setLevel(logging.ERROR)

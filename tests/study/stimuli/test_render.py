@@ -1,4 +1,4 @@
-"""Stimuli: measured on the rendered files, by instruments of the tests' own."""
+"""Stimuli: measured on the rendered files with independent implementations."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_true_peak_wins_over_loudness() -> None:
     assert pyloudnorm.Meter(RATE).integrated_loudness(samples) < -23
 
 
-def test_what_cannot_be_gated_is_matched_by_rms() -> None:
+def test_clips_without_a_gated_loudness_are_matched_by_rms() -> None:
     short = render(music(3, seconds=0.3), CONFIG, np.random.default_rng(1))
     quiet = render(music(3, level=1e-5), CONFIG, np.random.default_rng(1))
     for rendered in (short, quiet):
@@ -66,7 +66,7 @@ def test_fades_begin_and_end_in_silence() -> None:
     assert np.abs(samples[441:-441]).max() > 0.05
 
 
-def test_files_say_nothing_and_are_alike(tmp_path: Path) -> None:
+def test_files_have_no_metadata_and_equal_sizes(tmp_path: Path) -> None:
     sources = []
     for number in range(3):
         path = tmp_path / f"track{number}.wav"
@@ -97,21 +97,21 @@ def test_files_say_nothing_and_are_alike(tmp_path: Path) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), loudness=st.floats(0, 0.5), more=st.integers(0, 5000))
-def test_filling_up_leaves_the_sound_and_takes_the_traces(seed: int, loudness: float, more: int) -> None:
+def test_padding_keeps_the_sound_and_removes_traces(seed: int, loudness: float, more: int) -> None:
     flac = render(loudness * music(seed, seconds=0.05), CONFIG, np.random.default_rng(seed)).flac
     size = size_for_all([len(flac), len(flac) // 2]) + more
     filled = fill_up(flac, size)
     assert len(filled) == size
     assert np.array_equal(decode(filled), decode(flac))
     info = flac[: len(b"fLaC") + 4 + 34]
-    told = [index for index, (one, other) in enumerate(zip(filled, info, strict=False)) if one != other]
-    assert set(told) <= {4, *range(12, 18), *range(26, 42)}
+    output = [index for index, (one, other) in enumerate(zip(filled, info, strict=False)) if one != other]
+    assert set(output) <= {4, *range(12, 18), *range(26, 42)}
     assert not any(filled[12:18]), "sizes of frames"
     assert not any(filled[26:42]), "checksum of the samples"
     assert fill_up(filled, size + 4).startswith(filled[:4]), "once more is harmless"
 
 
-def test_what_cannot_be_filled_up_is_refused() -> None:
+def test_files_that_cannot_be_padded_are_refused() -> None:
     flac = render(music(1, seconds=0.05), CONFIG, np.random.default_rng(1)).flac
     for data, size in ((b"RIFF" + flac, 10**6), (flac[:20], 10**6), (flac, len(flac) + 3), (flac, 1 << 25)):
         with pytest.raises(ValueError, match=r"no FLAC file|cannot be filled up"):

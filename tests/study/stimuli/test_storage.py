@@ -1,4 +1,4 @@
-"""Stimuli in a bucket: uploaded once, whole and under names that say nothing; refusals in one sentence."""
+"""Stimuli in a bucket: uploaded once, complete and under random names; errors are one sentence."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(*arguments: object) -> Result:
 
 
 @pytest.mark.slow
-def test_what_is_uploaded_is_what_was_rendered_under_names_that_say_nothing(bucket: Bucket, study: Study) -> None:
+def test_rendered_files_are_uploaded_under_random_names(bucket: Bucket, study: Study) -> None:
     assert (publish(study).stimuli, publish(study).written) == (CLIPS, 0)
     plan = read_plan(study)
     storage = S3Storage(study.config)
@@ -65,8 +65,8 @@ def test_what_is_uploaded_is_what_was_rendered_under_names_that_say_nothing(buck
     assert "ContentDisposition" not in kept
 
 
-def test_the_order_of_uploading_says_nothing(bucket: Bucket, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 tells when an object was written: that must not follow the corpus, where one album's clips are neighbours."""
+def test_the_order_of_uploading_is_random(bucket: Bucket, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 reveals when an object was written; this must not follow the corpus, where clips of an album are adjacent."""
     order: list[str] = []
     monkeypatch.setattr(S3Storage, "holds", lambda self, stimulus: bool(order.append(self.key(stimulus))) or True)
     publish(study)
@@ -79,7 +79,7 @@ def test_the_order_of_uploading_says_nothing(bucket: Bucket, study: Study, monke
 
 
 @pytest.mark.slow
-def test_an_upload_that_broke_off_goes_on(bucket: Bucket, study: Study) -> None:
+def test_an_interrupted_upload_continues(bucket: Bucket, study: Study) -> None:
     entries = list(json.loads(study.stimuli_index.read_text())["clips"].values())
     missing = study.stimuli / entries[7]["file"]
     kept = missing.read_bytes()
@@ -99,15 +99,15 @@ def test_an_upload_that_broke_off_goes_on(bucket: Bucket, study: Study) -> None:
 def test_other_bytes_in_the_bucket_are_found_and_replaced(bucket: Bucket, study: Study) -> None:
     publish(study)
     storage, plan = S3Storage(study.config), read_plan(study)
-    spoilt, plain = list(plan.stimuli.values())[:2]
-    bucket.client.put_object(Bucket=BUCKET, Key=storage.key(spoilt), Body=b"noise", ChecksumAlgorithm="SHA256")
+    damaged, plain = list(plan.stimuli.values())[:2]
+    bucket.client.put_object(Bucket=BUCKET, Key=storage.key(damaged), Body=b"noise", ChecksumAlgorithm="SHA256")
     # As a store that keeps no checksums has it: it is read.
     bucket.client.put_object(Bucket=BUCKET, Key=storage.key(plain), Body=plain.file.read_bytes())
-    assert (storage.holds(spoilt), storage.holds(plain)) == (False, True)
+    assert (storage.holds(damaged), storage.holds(plain)) == (False, True)
     with pytest.raises(RootnoteError, match="differs from build/stimuli"):
-        storage.read(spoilt)
+        storage.read(damaged)
     assert publish(study).written == 1
-    assert storage.read(spoilt) == spoilt.file.read_bytes()
+    assert storage.read(damaged) == damaged.file.read_bytes()
 
 
 def test_a_host_with_a_bucket_needs_no_folder_of_stimuli(bucket: Bucket, study: Study) -> None:
@@ -120,7 +120,7 @@ def test_a_host_with_a_bucket_needs_no_folder_of_stimuli(bucket: Bucket, study: 
 
 
 @pytest.mark.slow
-def test_a_signed_address_gives_the_sound_for_a_time(bucket: Bucket, study: Study) -> None:
+def test_a_signed_address_gives_the_sound_until_it_expires(bucket: Bucket, study: Study) -> None:
     publish(study)
     storage, plan = open_storage(study), read_plan(study)
     stimulus = next(iter(plan.stimuli.values()))
@@ -177,7 +177,7 @@ def test_without_credentials_nothing_starts(bucket: Bucket, study: Study, monkey
 
 
 @pytest.mark.parametrize("where", ["s3://", "https://bucket/x", "s3://UPPER/x", "s3://bucket/a b", "s3://bucket//x"])
-def test_what_is_no_bucket_is_refused(study: Study, where: str) -> None:
+def test_an_invalid_bucket_is_refused(study: Study, where: str) -> None:
     with pytest.raises(RootnoteError, match="not written like s3://bucket/folder"):
         keep_in_bucket(study, where=where)
 
@@ -215,9 +215,7 @@ def test_boto3_is_not_imported_for_a_folder(study: Study) -> None:
     subprocess.run([sys.executable, "-c", program, str(study.folder)], check=True, timeout=60)
 
 
-def test_the_hosts_policy_reads_and_does_not_write(
-    bucket: Bucket, study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hosts_policy_allows_reading_only(bucket: Bucket, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """The policy as docs/deploy.md gives it, for the credentials of the web host."""
     publish(study)
     document = (Path(__file__).parents[3] / "docs/deploy.md").read_text("utf-8")

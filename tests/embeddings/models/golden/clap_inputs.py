@@ -1,4 +1,4 @@
-"""What the reference vectors of laion_clap were made from: weights by name and clips, from numpy's frozen generator.
+"""The inputs of the reference vectors of laion_clap: weights by name and clips, from numpy's legacy generator.
 
 Used by `make_laion_clap.py` in the package's own environment, and by the tests; nothing but numpy is needed.
 """
@@ -16,7 +16,7 @@ MODELS = ("HTSAT-tiny", "HTSAT-base")
 
 
 def weight(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32] | None:
-    """The value of a parameter by LAION's name; None for what is no parameter (windows, filters, masks, indices)."""
+    """The value of a parameter by LAION's name; None for buffers (windows, filters, masks, indices)."""
     if "extractor" in name or name.endswith(("attn_mask", "relative_position_index", "num_batches_tracked")):
         return None
     values = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
@@ -30,7 +30,7 @@ def weight(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32] | None:
 
 
 def clips() -> list[npt.NDArray[np.float32]]:
-    """Mono clips of SECONDS: by turns chords that change, bursts of noise and both; loud ones go beyond full scale."""
+    """Mono clips of SECONDS: in turn changing chords, bursts of noise, and both; loud clips exceed full scale."""
     found = []
     for number, seconds in enumerate(SECONDS):
         random = np.random.RandomState(number)

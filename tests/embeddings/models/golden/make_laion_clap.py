@@ -1,14 +1,14 @@
-"""Make laion_clap.npz: what the published package laion_clap answers for the clips and weights of `clap_inputs.py`.
+"""Make laion_clap.npz: the output of the published package laion_clap for the clips and weights of `clap_inputs.py`.
 
-Run in an environment of its own, as the package wants numpy below 2:
+Run it in a separate environment, because the package needs numpy below 2:
 
     pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
     pip install torchvision==0.28.0 --no-deps --index-url https://download.pytorch.org/whl/cpu
     pip install "laion-clap==1.1.7" "numpy<2" transformers pillow
     python make_laion_clap.py
 
-Importing laion_clap fetches three tokenizers and constructing it a text model; neither has a part in hearing, so
-stand-ins take their place and no network is needed.
+Importing laion_clap downloads three tokenizers, and constructing it a text model. The audio branch needs neither, so
+they are replaced by placeholders and no network is needed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import transformers  # noqa: E402
 
 
 class _Text(torch.nn.Module):
-    """Stands in for the text model, which hears nothing; its width alone is looked at."""
+    """Placeholder for the text model, which the audio branch does not use; only its width matters."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -62,7 +62,7 @@ def link_case() -> Iterator[MarketplaceCase]:
 @contextlib.contextmanager
 def toy_case() -> Iterator[MarketplaceCase]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MARKETPLACES, "toy", TOY)
+        patch.setitem(MARKETPLACES.built_in, "toy", TOY)
         given = {"participant": "p1", "session": "s1"}
         wrong: tuple[dict[str, str], ...] = ({}, {"participant": ""}, {"session": "<3>"})
         yield MarketplaceCase(
