@@ -126,7 +126,7 @@ class ResponseColumn(TableColumn):
     Attributes:
         source: where the export finds the value: "trial" (the planned trial), "response" (the stored response), or
             the "module:function" that computes it from a `server.export.computed.ResponseContext`.
-        analysis: whether the analysis needs the column, uses it where present, or ignores it.
+        analysis: whether the analysis needs the column, uses it if present, or ignores it.
         check: the values that the analysis accepts; a blank is accepted where the column is not needed.
     """
 
