@@ -143,7 +143,7 @@ ODD: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
     ),
     "one prompt": (lambda: one_embedder().query("prompt == 'p1'"), "only one prompt"),
     "empty cells": (lambda: one_embedder().query("bin_low == 2"), "There are no responses for bin pairs"),
-    "one answer": (lambda: one_embedder().query("assignment == 'CLAP1'").head(1), "does not generalise about others"),
+    "one answer": (lambda: one_embedder().query("assignment == 'CLAP1'").head(1), "does not generalise to others"),
     "separable": (
         lambda: one_embedder().assign(agreed=lambda f: (f["prompt"] < "p3") * 1)[[*NEEDED, "trial", "kind"]],
         "separate the answers",

@@ -269,7 +269,7 @@ def test_rows_that_differ_from_the_file_are_detected(store: str) -> None:
 def test_a_value_that_is_not_finite_is_not_copied(own: str) -> None:
     vectors = clustered()
     vectors[1000, 3] = np.nan
-    with pytest.raises(RootnoteError, match=f"not finite in rows {BLOCK} and on"):
+    with pytest.raises(RootnoteError, match=f"not finite, at row {BLOCK} or later"):
         put_vectors(own, vectors, PROVENANCE)
 
 
