@@ -84,7 +84,7 @@ def choose_backend(name: str = "auto", *, bf16: bool = True) -> Backend:
         name = _fastest(bf16)
     kind, _, forced = name.partition("-")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ResourceError(f"--backend {name}: torch finds no CUDA GPU on this machine; use --backend auto.")
+        raise ResourceError(f"--backend {name}: torch finds no CUDA GPU; use --backend auto.")
     if kind == "openvino" and not importlib.util.find_spec("openvino"):
         raise MissingPackageError(f"--backend {name}: OpenVINO is missing; run `pip install 'rootnote[fast-cpu]'`.")
     able = _MULTIPLIES_IN_BF16[kind]()

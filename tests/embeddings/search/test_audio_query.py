@@ -229,7 +229,7 @@ def test_vectors_of_another_corpus_or_model_are_refused(music: Path, collage: Pa
     _, corpus = read_corpus(music / "corpus.parquet")
     _, provenance = read_vectors(music / "v.npy")
     later = replace(provenance, settings={**provenance.settings, "version": 0})
-    with pytest.raises(RootnoteError, match=r"made with other settings of logmel \(version\); give the same, or run"):
+    with pytest.raises(RootnoteError, match=r"made with other settings of logmel \(version\); use the same, or run"):
         embedder_of(music / "v.npy", later, corpus, ModelOptions())
     unknown = replace(provenance, settings={"embedder": "none"})
     with pytest.raises(RootnoteError, match="there is no embedder 'none'"):
