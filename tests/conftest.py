@@ -15,6 +15,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -113,9 +114,30 @@ def _is_quick(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish() -> None:
+    _freeze_modules()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if len(sys.modules) > _frozen_modules + 100:  # a test before has imported a heavy library
+        _freeze_modules()
+
+
+_frozen_modules = 0
+
+
+def _freeze_modules() -> None:
     """Keep the garbage collector from visiting the two million objects of all modules and tests each time."""
+    global _frozen_modules
     gc.collect()
     gc.freeze()
+    _frozen_modules = len(sys.modules)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Three processes for two cores: browsers, servers and simulated listeners wait much of their time."""
+    return math.ceil(1.5 * (os.cpu_count() or 1))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

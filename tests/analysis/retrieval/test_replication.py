@@ -228,4 +228,4 @@ def test_wrong_pairs_are_one_sentence(music, tmp_path, text, sentence):
 def test_training_and_corpus_exclude_each_other(music, tmp_path):
     result = run(music, tmp_path, "--training", music / "music")
     assert result.exit_code == 2
-    assert "--training excludes" in result.output
+    assert "--training" in result.output and "not both" in result.output

@@ -114,5 +114,5 @@ def test_padding_keeps_the_sound_and_removes_traces(seed: int, loudness: float, 
 def test_files_that_cannot_be_padded_are_refused() -> None:
     flac = render(music(1, seconds=0.05), CONFIG, np.random.default_rng(1)).flac
     for data, size in ((b"RIFF" + flac, 10**6), (flac[:20], 10**6), (flac, len(flac) + 3), (flac, 1 << 25)):
-        with pytest.raises(ValueError, match=r"no FLAC file|cannot be filled up"):
+        with pytest.raises(ValueError, match=r"not a FLAC file|cannot be filled up"):
             fill_up(data, size)
