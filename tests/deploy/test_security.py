@@ -246,7 +246,7 @@ def test_the_vault_opens_only_what_its_own_keys_sealed() -> None:
     assert Vault([old]).open(sealed[:-6] + "AAAA==") is None
     again = Vault([new, old]).reseal(sealed)
     assert Vault([new]).open(again) == arrival
-    with pytest.raises(RootnoteError, match="ROOTNOTE_VAULT_KEY does not"):
+    with pytest.raises(RootnoteError, match="ROOTNOTE_VAULT_KEY does not decrypt"):
         Vault([new]).reseal(sealed)
 
 

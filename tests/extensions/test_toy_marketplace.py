@@ -69,7 +69,9 @@ def take_part(site: Site, person: int) -> Walker:
 
 
 def test_from_open_to_the_last_payment(site: Site, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert arrive(site, 1).page.status_code == 400, "nothing is posted yet"
+    early = arrive(site, 1)
+    assert early.page.status_code == 400, "nothing is posted yet"
+    assert "does not recognise the place" in early.html
     run("server", "open", "--dry-run")
     assert site.query("SELECT * FROM launch") == []
     opened = run("server", "open")

@@ -138,7 +138,7 @@ def test_a_name_overrides_the_model(machine: dict[str, bool]) -> None:
     ("name", "message"),
     [
         ("tpu", "no backend 'tpu'.*torch, torch-bf16, openvino"),
-        ("cuda", "no CUDA GPU.*use --backend auto"),
+        ("cuda", "no CUDA GPU; use --backend auto"),
         ("openvino", r"pip install 'rootnote\[fast-cpu\]'"),
         ("torch-bf16", "does not multiply in bfloat16; use --backend torch"),
     ],

@@ -273,7 +273,7 @@ def test_the_vault_key_is_rotated(make_mturk: MakeMTurk, monkeypatch: pytest.Mon
         listener = session.scalars(select(Listener)).one()
         found = load_identity(session, Vault([new]), listener)
         assert found is not None and found.worker == "A1"
-        with pytest.raises(RootnoteError, match="ROOTNOTE_VAULT_KEY does not"):
+        with pytest.raises(RootnoteError, match="ROOTNOTE_VAULT_KEY does not decrypt"):
             load_identity(session, Vault([KEY]), listener)
 
 
