@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import shutil
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from embeddings.vectors import read_vectors, vectors_provenance
 from embeddings.wording import counted
 from study.config import Study
 from study.config_sections import ClmrConfig
+from study.design.bin_fit import describe_fit
 from study.design.bins import (
     NONE,
     PromptNeighbours,
@@ -37,16 +39,24 @@ from study.design.bins import (
     describe_bins,
     find_neighbours,
     fit_bins,
+    prompt_random_means,
     random_scores,
     read_bins,
     write_bins,
 )
+from study.design.eligibility import describe_prompts, prompts_provenance, write_prompts
 from study.design.schedule import make_schedule
 from study.design.triplets import draw_triplets, require_tracks, triplets_provenance
 from study.trial_plan import BUILD, schedule_provenance, stimuli_provenance
 from study.trials import ROLES, PlannedTrial, Triplet, read_trials, read_triplets, schedule_table, triplets_table
 
 Progress = Callable[[str, int, int], None]
+GAUSSIAN = {1: "µ + 2σ", 2: "µ + σ", 3: "µ", 4: "random"}
+PLACES = {
+    "gaussian": GAUSSIAN,
+    "quantile": {1: "97.7 %", 2: "84.1 %", 3: "50 %", 4: "random"},
+    "per_prompt": GAUSSIAN,
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,11 @@ class BuildReporter:
         timing = "up to date" if seconds is None else f"{seconds:.1f} s"
         self.line(f"{name:<10} {text}  ({timing})")
 
+    def note(self, text: str) -> None:
+        """A sentence about the stage, wrapped for a terminal of 80 columns."""
+        for line in textwrap.wrap(text, 78, initial_indent=" " * 11, subsequent_indent=" " * 13):
+            self.line(line)
+
 
 def build(study: Study, reporter: BuildReporter) -> None:
     """Bring every artefact of a study up to date.
@@ -69,11 +84,11 @@ def build(study: Study, reporter: BuildReporter) -> None:
     """
     if not study.audio.is_dir():
         raise ConfigError(f"{study.audio} is not a directory; set corpus.audio in {study.folder / 'study.toml'}.")
-    with _locked(study.build):
+    with _locked(study.build), _remembering_refusal(study):
         corpus, table = _corpus(study, reporter)
         require_tracks(table["track"].to_numpy(), study.config.design)
         left_out = _left_out(study, table)
-        found = _Neighbours(study, left_out)
+        found = _Neighbours(study, left_out, table)
         bins = {}
         for name in study.config.embedding.embedders:
             vectors = _vectors(study, name, corpus, table, reporter)
@@ -86,15 +101,18 @@ def build(study: Study, reporter: BuildReporter) -> None:
 class _Neighbours:
     """The prompts' nearest clips by embedder: searched at most once per build, when a stage needs them."""
 
-    def __init__(self, study: Study, left_out: Rows) -> None:
+    def __init__(self, study: Study, left_out: Rows, table: pa.Table) -> None:
         self._study, self.left_out = study, left_out
+        self.tracks: Rows | None = None if study.config.design.same_track else table["track"].to_numpy()
+        self.of_all_clips: set[str] = set()  # embedders whose bins an earlier version fitted
         self._found: dict[str, PromptNeighbours] = {}
 
     def of(self, name: str) -> PromptNeighbours:
         if name not in self._found:
             array = np.load(self._study.vectors(name), mmap_mode="r")
             config = self._study.config
-            self._found[name] = find_neighbours(array, config.bins, config.study.seed, self.left_out)
+            tracks = None if name in self.of_all_clips else self.tracks
+            self._found[name] = find_neighbours(array, config.bins, config.study.seed, self.left_out, tracks)
         return self._found[name]
 
 
@@ -109,6 +127,17 @@ def _locked(folder: Path) -> Iterator[None]:
             raise ResourceError(f"another build is running in {folder}; wait until it finishes.") from None
         _sweep(folder)
         yield
+
+
+@contextlib.contextmanager
+def _remembering_refusal(study: Study) -> Iterator[None]:
+    """Store why a build was refused, so that `study check` can repeat it."""
+    study.refusal.unlink(missing_ok=True)
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        write_json(study.refusal, {"reason": str(error)}, Provenance("refusal", {}, {}))
+        raise
 
 
 def _sweep(folder: Path) -> None:
@@ -208,15 +237,20 @@ def model_options(study: Study, name: str) -> ModelOptions:
 
 def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours, reporter: BuildReporter) -> Provenance:
     config, seed = study.config.bins, study.config.study.seed
-    expected = bins_provenance(config, seed, vectors.fingerprint, neighbours.left_out)
+    expected = bins_provenance(config, seed, vectors.fingerprint, neighbours.left_out, neighbours.tracks is None)
     started = time.perf_counter()
     fresh = _is_fresh(lambda: read_bins(study.bins(name))[2], expected)
+    # Until 0.2.0 bins were fitted to all clips; those of a study that exists are kept.
+    earlier = bins_provenance(config, seed, vectors.fingerprint, neighbours.left_out)
+    if not fresh and _is_fresh(lambda: read_bins(study.bins(name))[2], earlier):
+        neighbours.of_all_clips.add(name)
+        expected, fresh = earlier, True
     if not fresh:
         array = np.load(study.vectors(name), mmap_mode="r")
         found = neighbours.of(name)
         try:
-            random = random_scores(array, config.random_clips, seed, neighbours.left_out)
-            bins = fit_bins(found.neighbours.scores, random, config.half_width)
+            random = random_scores(array, config.random_clips, seed, neighbours.left_out, neighbours.tracks)
+            bins = fit_bins(found.neighbours.scores, random, config.half_width, config.method)
         except RootnoteError as error:
             raise DataError(f"{name}: {error}") from error
         write_bins(study.bins(name), describe_bins(bins, found, random, name, config, seed), expected)
@@ -224,12 +258,21 @@ def _bins(study: Study, name: str, vectors: Provenance, neighbours: _Neighbours,
     text = f"{name}: {counted(content['prompts'], 'prompt')} × {counted(content['neighbours'], 'nearest clip')}"
     reporter.stage("bins", text, None if fresh else time.perf_counter() - started)
     for number, centre in bins.centres.items():
-        place = {1: "µ + 2σ", 2: "µ + σ", 3: "µ", 4: "random"}[number]
+        place = PLACES[config.method][number]
         contents = f"{content['counts'][str(number)]:>10,} of the nearest clips"
         if number == 4:
             contents = f"{content['random']['in_bin_4']:>10,} of {content['random']['pairs']:,} random pairs"
         centre_text = f"{round(centre, 3) + 0.0:6.3f} ± {bins.half_width:g}"
         reporter.line(f"           bin {number}  {centre_text}  {place:<7} {contents}")
+    if name in neighbours.of_all_clips:
+        reporter.note(
+            f"An earlier version fitted these bins, also to clips of the prompt's own track, which are never drawn. "
+            f"Before anyone takes part, you can delete {study.bins(name).name} in {study.build} and build again."
+        )
+    if config.method == "per_prompt":
+        reporter.note("These are the bins of all prompts together; every prompt has its own.")
+    for sentence in describe_fit(content):
+        reporter.note(sentence)
     return expected
 
 
@@ -250,17 +293,26 @@ def _triplets(
         for name in bins:
             array = np.load(study.vectors(name), mmap_mode="r")
             fitted, _, _ = read_bins(study.bins(name))
+            means = None
+            if config.bins.method == "per_prompt":
+                means = prompt_random_means(array, config.bins, config.study.seed, neighbours.of(name))
             try:
-                triplets += draw_triplets(
-                    name, array, tracks, neighbours.of(name), fitted, config.design, config.study.seed, len(triplets)
-                )
+                made = draw_triplets(
+                    name, array, tracks, neighbours.of(name), fitted, config.design, config.study.seed, len(triplets),
+                    means,
+                )  # fmt: skip
             except RootnoteError as error:
                 raise DataError(f"{name}: {error}") from error
+            triplets += made.triplets
+            write_prompts(study.prompts(name), made.prompts, prompts_provenance(name, expected.fingerprint))
         write_table(study.triplets, triplets_table(triplets), expected)
     drawn, _ = read_table(study.triplets, "triplets", BUILD)
     prompts = drawn.group_by(["embedder", "prompt"]).aggregate([]).num_rows
     text = f"{counted(drawn.num_rows, 'triplet')} of {counted(prompts, 'prompt')}"
     reporter.stage("triplets", text, None if fresh else time.perf_counter() - started)
+    for name in bins:
+        for sentence in describe_prompts(study.prompts(name), table):
+            reporter.note(f"{name}: {sentence}.")
     return expected, drawn
 
 

@@ -8,13 +8,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from embeddings.errors import RootnoteError
+from embeddings.provenance import read_json, read_table
 from embeddings.wording import counted
 from study.config import Study
 from study.config_sections import PAPER_PROMPTS
 from study.consent_check import missing_elements, words_of
+from study.design.bin_fit import describe_fit
+from study.design.eligibility import describe_prompts
 from study.languages import LANGUAGES
 from study.prescreen.steps import chance_of_guessing, graded_steps, minutes
-from study.trial_plan import Plan, read_plan
+from study.trial_plan import BUILD, Plan, read_plan
 
 TEXTS = ("consent", "instructions", "debrief")
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z ,]+\]")
@@ -71,7 +74,7 @@ def check_study(study: Study) -> StudyCheck:
         guessing={step: chance_of_guessing(step, config) for step in graded_steps(config)},
         prescreen_minutes=minutes(config),
         built=plan is not None,
-        warnings=build_warning + _text_warnings(study) + _design_warnings(study, plan),
+        warnings=build_warning + _text_warnings(study) + _design_warnings(study, plan) + _fit_warnings(study),
     )
 
 
@@ -79,7 +82,22 @@ def _read_plan(study: Study) -> tuple[Plan | None, list[str]]:
     try:
         return read_plan(study), []
     except RootnoteError as error:
+        if study.refusal.is_file():
+            content, _ = read_json(study.refusal, "refusal", BUILD)
+            return None, [f"Not ready to serve: the last `{BUILD}` stopped: {content['reason']}"]
         return None, [f"Not ready to serve: {error}"]
+
+
+def _fit_warnings(study: Study) -> list[str]:
+    """What to know of the bins and of the prompts that can be used."""
+    warnings = []
+    for name in study.config.embedding.embedders:
+        if study.bins(name).is_file():
+            warnings += describe_fit(read_json(study.bins(name), "bins", BUILD)[0])
+        if study.prompts(name).is_file() and study.corpus.is_file():
+            _, *differences = describe_prompts(study.prompts(name), read_table(study.corpus, "corpus", BUILD)[0])
+            warnings += [f"{name}: {sentence}." for sentence in differences]
+    return warnings
 
 
 def _text_warnings(study: Study) -> list[str]:

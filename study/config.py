@@ -125,12 +125,20 @@ class Study:
     def published(self) -> Path:
         return self.build / "published.json"
 
+    @property
+    def refusal(self) -> Path:
+        """The reason why the last build was refused, if it was."""
+        return self.build / "refusal.json"
+
     def text(self, name: str, language: str) -> Path:
         """The path of a text in a language: consent.md in the study's first, consent.de.md in another."""
         return self.folder / text_name(name, language, self.config.study.languages[0])
 
     def vectors(self, embedder: str) -> Path:
         return self.build / f"{embedder}.npy"
+
+    def prompts(self, embedder: str) -> Path:
+        return self.build / f"{embedder}.prompts.parquet"
 
     def bins(self, embedder: str) -> Path:
         return self.build / f"{embedder}.bins.json"

@@ -118,6 +118,15 @@ class BinsConfig(ConfigSection):
     neighbours: Literal["auto"] | Annotated[int, Field(ge=10)] = "auto"
     random_clips: int = Field(default=1000, ge=2)
     half_width: float = Field(default=0.02, gt=0, le=0.5)
+    method: Literal["gaussian", "quantile", "per_prompt"] = Field(
+        default="gaussian",
+        description="Where bins 1 to 3 lie: µ + 2σ, µ + σ and µ of a Gaussian (the paper), the same quantiles of the "
+        "similarities, or µ and σ of each prompt's own nearest clips.",
+    )
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """The settings as they are fingerprinted: `method` only if it is not the one that was once the only one."""
+        return self.model_dump(exclude={"method"} if self.method == "gaussian" else None)
 
 
 class DesignConfig(ConfigSection):

@@ -68,7 +68,7 @@ def schedule_provenance(config: StudyConfig, triplets: str) -> Provenance:
     """
     settings = {
         **{f"design.{key}": value for key, value in config.design.model_dump().items()},
-        **{f"bins.{key}": value for key, value in config.bins.model_dump().items()},
+        **{f"bins.{key}": value for key, value in config.bins.fingerprinted().items()},
         **{f"corpus.{key}": getattr(config.corpus, key) for key in ("clip_seconds", "hop_seconds", "silence_dbfs")},
         "embedding.embedders": config.embedding.embedders,
         "study.seed": config.study.seed,

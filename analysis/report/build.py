@@ -52,6 +52,7 @@ def read_inputs(options: ReportOptions) -> ReportInputs:
         preregistration=check_preregistration(read, planned.study, planned.frozen, alternative),
         others=[read_study(other) for other in options.compare],
         by=options.by,
+        prompts=found.prompts,
     )
 
 

@@ -1,4 +1,4 @@
-"""The bins that belong to a file of responses."""
+"""The bins that belong to a file of responses, and the prompts counted next to them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.report.section import EligiblePrompts
 from analysis.responses.load import Responses
-from analysis.statistics.bins import Bins, misfit, read_bins
+from analysis.statistics.bins import BUILD, Bins, misfit, read_bins
 from embeddings.errors import RootnoteError
+from embeddings.provenance import read_table
 from study.config import load_study
+from study.design.eligibility import compare_eligible, read_prompts
 
 
 @dataclass(frozen=True)
 class FoundBins:
-    """Bins by embedder, the name of the study ("" if none was named), and notes for the report."""
+    """Bins and eligible prompts by embedder, the name of the study ("" if none was named), and notes for the report."""
 
     bins: Mapping[str, Bins]
     study: str
     notes: tuple[str, ...]
+    prompts: Mapping[str, EligiblePrompts]
 
 
 def find_bins(read: Responses, study: Path | None, files: Sequence[Path]) -> FoundBins:
@@ -29,7 +33,9 @@ def find_bins(read: Responses, study: Path | None, files: Sequence[Path]) -> Fou
     Raises:
         RootnoteError: if requested bins are of an embedder without responses, or do not fit.
     """
-    name, notes, bins = "", [], {}
+    name, notes = "", []
+    bins: dict[str, Bins] = {}
+    prompts: dict[str, EligiblePrompts] = {}
     named = list(files)
     if study is not None:
         loaded = load_study(study)
@@ -56,4 +62,16 @@ def find_bins(read: Responses, study: Path | None, files: Sequence[Path]) -> Fou
             notes.append(f"{path.name} in build/ next to the responses is not shown, because {problem}.")
             continue
         bins[one.embedder] = one
-    return FoundBins(bins, name, tuple(notes))
+        notes += one.remarks
+        if (counted := _read_eligible(path.parent, one.embedder)) is not None:
+            prompts[one.embedder] = counted
+    return FoundBins(bins, name, tuple(notes), prompts)
+
+
+def _read_eligible(build: Path, embedder: str) -> EligiblePrompts | None:
+    """The prompts of an embedder in a study's build folder; None if they or the corpus are not there."""
+    prompts, corpus = build / f"{embedder}.prompts.parquet", build / "corpus.parquet"
+    if not (prompts.is_file() and corpus.is_file()):
+        return None
+    counts = read_prompts(prompts)
+    return EligiblePrompts(counts, tuple(compare_eligible(counts, read_table(corpus, "corpus", BUILD)[0])))

@@ -7,7 +7,7 @@ result. To add one: a file in `analysis.report.sections`, a template, one line i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from analysis.preregistration.deviations import PreregistrationCheck
@@ -15,12 +15,21 @@ from analysis.report.compare_studies import ComparedStudy
 from analysis.responses.load import Responses
 from analysis.statistics.agreement import Alternative, Table1
 from analysis.statistics.bins import Bins
+from study.design.eligibility import Prompts, TagDifference
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 SEED = 20240114
+
+
+@dataclass(frozen=True)
+class EligiblePrompts:
+    """An embedder's random prompts, and how the eligible ones differ from the others."""
+
+    prompts: Prompts
+    differences: Sequence[TagDifference]
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class ReportInputs:
     preregistration: PreregistrationCheck | None = None
     others: Sequence[ComparedStudy] = ()
     by: Sequence[str] = ()
+    prompts: Mapping[str, EligiblePrompts] = field(default_factory=dict)
     seed: int = SEED
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from embeddings.errors import RootnoteError
 from embeddings.provenance import read_json
+from study.design.bin_fit import describe_fit
 from study.design.bin_pairs import BINS
 
 BUILD = "rootnote study build"
@@ -24,7 +25,11 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Bins:
-    """Centres and half-width of the bins, the fitted Gaussian, and the histogram it was fitted to if known."""
+    """Centres and half-width of the bins, the fitted Gaussian, and the histogram it was fitted to if known.
+
+    `remarks` are sentences about how well the bins fit. With the method "per_prompt" the centres are only the pooled
+    ones: every prompt had its own.
+    """
 
     embedder: str
     mu: float
@@ -33,6 +38,8 @@ class Bins:
     centres: Mapping[int, float]
     edges: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
+    method: str = "gaussian"
+    remarks: tuple[str, ...] = ()
 
     def label(self, number: int) -> str:
         """The bin in the paper's notation, such as 0.955 ± 0.02."""
@@ -56,6 +63,8 @@ def read_bins(path: Path) -> Bins:
             centres={number: float(content["centres"][str(number)]) for number in BINS},
             edges=tuple(float(edge) for edge in histogram["edges"]),
             counts=tuple(int(count) for count in histogram["counts"]),
+            method=str(content.get("method", "gaussian")),
+            remarks=tuple(describe_fit(content)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RootnoteError(f"{path} has no valid {error}; run `{BUILD}`.") from error
@@ -66,6 +75,8 @@ def read_bins(path: Path) -> Bins:
 
 def misfit(bins: Bins, frame: pd.DataFrame) -> str | None:
     """The reason why these bins cannot be those of the responses in `frame`; None if they can."""
+    if bins.method == "per_prompt":
+        return None
     rows = frame[frame["embedder"] == bins.embedder]
     centres = np.array([np.nan, *(bins.centres[number] for number in BINS)])
     for side in ("high", "low"):

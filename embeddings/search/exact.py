@@ -7,7 +7,7 @@ Conventions: scores are float32 in descending order; ties are in the order of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,9 @@ from embeddings.wording import counted
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+# (query numbers [q], scores [q, m], rows [q, m]) -> which of these results are allowed, [q, m]
+Allowed = Callable[[Rows, Vectors, Rows], Mask]
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,42 @@ def nearest(
     # A stable sort on "is the excluded row" moves it to the end, where it is cut off with the surplus.
     order = np.argsort(rows == left_out[:, None], axis=1, kind="stable")[:, :k]
     return Neighbours(np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1))
+
+
+def nearest_allowed(vectors: Vectors, queries: Vectors, k: int, allowed: Allowed, *, surplus: int = 0) -> Neighbours:
+    """Find the k nearest rows of each query among those that `allowed` accepts, exactly.
+
+    More rows than k are requested, and again more for the queries that need them, until enough are accepted.
+
+    Args:
+        vectors, queries, k: as in `nearest`.
+        allowed: which results a query accepts; it may depend only on the query, the score and the row.
+        surplus: how many refused rows to expect at most for a typical query; it affects only the speed.
+
+    Returns:
+        Neighbours of k columns, or of fewer if a query accepts fewer than k rows of the whole corpus.
+
+    Raises:
+        As `nearest`.
+    """
+    count, wanted = len(vectors), k + surplus
+    scores = np.empty((len(queries), k), np.float32)
+    rows = np.empty((len(queries), k), np.int64)
+    pending = np.arange(len(queries))
+    while len(pending):
+        wanted = min(wanted, count)
+        found = nearest(vectors, queries[pending], wanted)
+        accepted = allowed(pending, found.scores, found.rows)
+        enough = accepted.sum(axis=1)
+        if wanted == count:
+            k = min(k, int(enough.min()))
+        done = enough >= k
+        # A stable sort on "is refused" moves the refused to the end, where they are cut off.
+        order = np.argsort(~accepted[done], axis=1, kind="stable")[:, :k]
+        scores[pending[done], :k] = np.take_along_axis(found.scores[done], order, axis=1)
+        rows[pending[done], :k] = np.take_along_axis(found.rows[done], order, axis=1)
+        pending, wanted = pending[~done], 2 * wanted
+    return Neighbours(scores[:, :k], rows[:, :k])
 
 
 def _scan(vectors: Vectors, queries: Vectors, k: int) -> tuple[Vectors, Rows]:

@@ -41,7 +41,7 @@ from study.trial_plan import BUILD, Plan
 
 SUMS = "SHA256SUMS"
 OTHER_VERSION = "publish with the version of Rootnote that froze the plan"
-PUBLISHED_BINS = ("embedder", "mu", "sigma", "half_width", "centres", "histogram")
+PUBLISHED_BINS = ("embedder", "mu", "sigma", "half_width", "centres", "histogram", "method", "counts", "fit")
 CLIP_COLUMNS = ("path", "start_s", "duration_s", "title", "artist", "album", "genre", "licence")
 FILES = {
     "responses.csv": "one row per response",

@@ -2,7 +2,8 @@
 
 For each prompt one clip is drawn from each of the four bins; the six pairs of bins make its six triplets.
 Exact duplicates (cosine ≥ 0.9999) are never drawn and, unless `design.same_track` allows it, neither are clips of the
-prompt's track or of the track of another clip drawn for it.
+prompt's track or of the track of another clip drawn for it. Prompts are taken from distinct tracks as long as there are
+enough of them, and after that from each track about equally often.
 Conventions: clips are corpus rows; ranks count from 1 among the prompt's neighbours, -1 outside them.
 """
 
@@ -20,10 +21,10 @@ from embeddings.wording import counted
 from study.config import StudyConfig
 from study.config_sections import PAPER_PROMPTS, DesignConfig
 from study.design.bin_pairs import BIN_PAIRS, BINS
-from study.design.bins import PromptNeighbours, Rows, SimilarityBins
+from study.design.bins import DUPLICATE, Floats, PromptNeighbours, Rows, SimilarityBins, prompt_bins
+from study.design.eligibility import Prompts, spread_over_tracks
 from study.trials import Triplet
 
-DUPLICATE = 0.9999
 ATTEMPTS = 50
 BLOCK, DRAW, DRAWS = 65_536, 4096, 16
 
@@ -71,6 +72,14 @@ def require_tracks(tracks: Rows, design: DesignConfig) -> None:
         )
 
 
+@dataclass(frozen=True)
+class DrawnTriplets:
+    """The triplets of an embedder, and for each random prompt whether it was eligible and whether it was chosen."""
+
+    triplets: list[Triplet]
+    prompts: Prompts
+
+
 def draw_triplets(
     embedder: str,
     vectors: npt.NDArray[np.float32],
@@ -80,43 +89,74 @@ def draw_triplets(
     design: DesignConfig,
     seed: int,
     first: int = 0,
-) -> list[Triplet]:
+    random_means: Floats | None = None,
+) -> DrawnTriplets:
     """Draw the triplets of one embedder, numbered from `first`.
 
     Args:
         vectors: float32 [clips, dim], unit rows.
         tracks: int64 [clips], the track of each clip.
+        random_means: each prompt's mean cosine with random clips, if each prompt has its own bins ("per_prompt").
 
     Raises:
-        DataError: if too few prompts have a clip in each bin.
+        DataError: if too few prompts have a clip in each bin; it names the bins that most prompts lack.
     """
     rng = np.random.default_rng([seed, 3])
     wanted = wanted_prompts(design)
     kept = np.ones(len(vectors), np.bool_)
     kept[found.left_out] = False
+    own = [_bins_of(bins, found.neighbours.scores[i], random_means, i) for i in range(len(found.prompts))]
+    usable = _usable(tracks, found, design.same_track)
+    held = np.array([_held(one, found.neighbours.scores[i], usable[i]) for i, one in enumerate(own)])
+    counts = held.sum(axis=2)
+    eligible = (counts > 0).all(axis=1)
+    order = [int(index) for index in rng.permutation(len(found.prompts)) if eligible[index]]
     triplets: list[Triplet] = []
-    eligible = 0
-    for index in rng.permutation(len(found.prompts)):
-        candidates = _draw_clips(int(index), vectors, tracks, kept, found, bins, design.same_track, rng)
-        if candidates is None:
+    chosen = np.zeros(len(found.prompts), np.bool_)
+    for index in spread_over_tracks(order, tracks[found.prompts]):
+        fitted = own[index]
+        candidates = fitted and _draw_clips(index, held[index], vectors, tracks, kept, found, fitted, design, rng)
+        if not candidates:
             continue
-        eligible += 1
+        chosen[index] = True
         triplets += _pairs(first + len(triplets), embedder, int(found.prompts[index]), candidates, tracks)
-        if eligible == wanted:
+        if chosen.sum() == wanted:
             break
-    _require_prompts(eligible, wanted, len(found.prompts), design)
-    return triplets
+    prompts = Prompts(found.prompts, tracks[found.prompts], counts, eligible, chosen)
+    _require_prompts(prompts, wanted, design)
+    return DrawnTriplets(triplets, prompts)
 
 
-def _require_prompts(eligible: int, wanted: int, candidates: int, design: DesignConfig) -> None:
+def _bins_of(bins: SimilarityBins, scores: Floats, random_means: Floats | None, index: int) -> SimilarityBins | None:
+    return bins if random_means is None else prompt_bins(bins, scores, float(random_means[index]))
+
+
+def _usable(tracks: Rows, found: PromptNeighbours, same_track: bool) -> npt.NDArray[np.bool_]:
+    """Which neighbours may be drawn, [P, k]."""
+    usable = (found.neighbours.rows >= 0) & (found.neighbours.scores < DUPLICATE)
+    if not same_track:
+        usable &= tracks[np.maximum(found.neighbours.rows, 0)] != tracks[found.prompts][:, None]
+    return np.asarray(usable)
+
+
+def _held(bins: SimilarityBins | None, scores: Floats, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which neighbours of a prompt are in bins 1 to 3, [3, k]."""
+    if bins is None:
+        return np.zeros((len(BINS) - 1, len(scores)), np.bool_)
+    return np.array([usable & bins.holds(number, scores) for number in BINS[:3]])
+
+
+def _require_prompts(prompts: Prompts, wanted: int, design: DesignConfig) -> None:
     # `robust` without design.prompts takes all prompts; only the number of trials sets a minimum.
     least = wanted if design.kind == "paper" or design.prompts is not None else design.scored_trials
-    if eligible >= least:
+    found = int(prompts.chosen.sum())
+    if found >= least:
         return
     raise DataError(
-        f"only {eligible:,} of {counted(candidates, 'prompt')} have a clip "
+        f"only {found:,} of {counted(len(prompts.rows), 'prompt')} have a clip "
         + ("" if design.same_track else "of another track ")
-        + f"in each bin, and the design needs {least}; in study.toml lower design.prompts, raise bins.half_width, "
+        + f"in each bin, and the design needs {least}; {prompts.describe_shortage()}; in study.toml lower "
+        "design.prompts, raise bins.half_width, "
         + ("" if design.same_track else "set design.same_track = true, ")
         + "or add music to corpus.audio."
     )
@@ -124,34 +164,27 @@ def _require_prompts(eligible: int, wanted: int, candidates: int, design: Design
 
 def _draw_clips(
     index: int,
+    held: npt.NDArray[np.bool_],
     vectors: npt.NDArray[np.float32],
     tracks: Rows,
     kept: npt.NDArray[np.bool_],
     found: PromptNeighbours,
     bins: SimilarityBins,
-    same_track: bool,
+    design: DesignConfig,
     rng: np.random.Generator,
 ) -> dict[int, Candidate] | None:
-    """One clip for each bin, or `None` if a bin has no usable clip."""
+    """One clip for each bin, or `None` if bin 4 has no usable clip or the clips found are not distinct."""
     prompt = int(found.prompts[index])
     scores, rows = found.neighbours.scores[index], found.neighbours.rows[index]
-    usable = (rows >= 0) & (scores < DUPLICATE)
-    if not same_track:
-        usable &= tracks[np.maximum(rows, 0)] != tracks[prompt]
     pools = {
-        number: [
-            Candidate(int(rows[i]), float(scores[i]), int(i) + 1)
-            for i in np.flatnonzero(usable & bins.holds(number, scores))
-        ]
-        for number in BINS[:3]
+        number: [Candidate(int(rows[i]), float(scores[i]), int(i) + 1) for i in np.flatnonzero(inside)]
+        for number, inside in zip(BINS[:3], held, strict=True)
     }
-    if not all(pools.values()):
-        return None
     ranks = {int(row): rank for rank, row in enumerate(rows, start=1)}
-    pools[4] = _random_bin(prompt, vectors, tracks, kept, bins, same_track, ranks, rng)
+    pools[4] = _random_bin(prompt, vectors, tracks, kept, bins, design.same_track, ranks, rng)
     for _ in range(ATTEMPTS):
         drawn = {number: pool[rng.integers(len(pool))] for number, pool in pools.items() if pool}
-        if len(drawn) == len(BINS) and _distinct(drawn, vectors, tracks, same_track):
+        if len(drawn) == len(BINS) and _distinct(drawn, vectors, tracks, design.same_track):
             return drawn
     return None
 

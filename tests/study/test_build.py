@@ -340,6 +340,28 @@ def test_bad_input_is_one_sentence(study: Path, spoil: Callable[[Path], None], w
     assert leftovers == []
 
 
+def test_check_repeats_why_the_build_was_refused(study: Path) -> None:
+    edit(study, "half_width = 0.03", "half_width = 0.0005")
+    reason = refusal("study", "build", study)
+    assert "bin" in reason and " is short: " in reason
+    done = run("study", "check", study)
+    assert reason.removeprefix("rootnote: ").strip() in " ".join(done.stdout.split())
+    edit(study, "half_width = 0.0005", "half_width = 0.03")
+    assert run("study", "build", study).returncode == 0
+    assert "is short" not in run("study", "check", study).stdout
+
+
+def test_the_build_says_which_prompts_are_eligible(built: Path) -> None:
+    from study.design.eligibility import read_prompts
+
+    prompts = read_prompts(load_study(built).prompts("logmel"))
+    assert prompts.chosen.sum() == 6
+    assert len(set(prompts.tracks[prompts.chosen])) == 6
+    assert (prompts.eligible == (prompts.counts > 0).all(axis=1)).all()
+    shown = " ".join(run("study", "build", built).stdout.split())
+    assert f"logmel: {prompts.describe()}." in shown
+
+
 def test_init_overwrites_nothing(study: Path) -> None:
     before = (study / "study.toml").read_text()
     assert "already exists" in refusal("study", "init", study, "--audio", study.parent / "music")

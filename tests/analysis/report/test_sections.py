@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
@@ -17,7 +19,10 @@ from analysis.presentation.html import environment
 from analysis.report import registry
 from analysis.report.section import ReportInputs, ReportSection
 from analysis.statistics.two_way import dependence
+from embeddings.audio.corpus import SCHEMA
 from embeddings.errors import RootnoteError
+from embeddings.provenance import Provenance, write_json, write_table
+from study.design.eligibility import Prompts, prompts_provenance, write_prompts
 from tests.analysis.report.test_html import one_embedder
 
 DEVICES = ("headphones", "loudspeakers", "")
@@ -128,3 +133,31 @@ def test_a_section_is_one_class_and_one_line(tmp_path: Path, monkeypatch: pytest
 def test_every_registered_section_has_its_template() -> None:
     for name, section in registry.load_sections().items():
         assert environment().get_template(section.template), name
+
+
+def test_eligible_prompts_of_the_build_next_to_the_responses(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    build = tmp_path / "build"
+    build.mkdir()
+    genre = np.array(["rock", "soul"])[rng.integers(2, size=200)]
+    eligible = (genre == "rock") & (rng.random(200) < 0.7)
+    counts = np.repeat(eligible[:, None], 3, axis=1).astype(np.int64)
+    prompts = Prompts(np.arange(200), np.arange(200), counts, eligible, np.zeros(200, np.bool_))
+    write_prompts(build / "CLAP.prompts.parquet", prompts, prompts_provenance("CLAP", "f"))
+    rows = {name: [None] * 200 for name in SCHEMA.names} | {"genre": list(genre), "clip": list(range(200))}
+    rows |= {name: [0.0] * 200 for name in ("start_s", "duration_s", "rms_dbfs")}
+    write_table(build / "corpus.parquet", pa.table(rows, schema=SCHEMA), Provenance("corpus", {}, {}))
+    bins = {"embedder": "CLAP", "mu": 0.8, "sigma": 0.06, "half_width": 0.02, "method": "per_prompt"}
+    bins |= {"centres": {"1": 0.92, "2": 0.86, "3": 0.8, "4": 0.5}, "counts": {}}
+    bins |= {"fit": {"expected": {}, "between_prompts": 0, "skew": 0, "duplicate_share": 0.5, "same_track_share": 0}}
+    write_json(build / "CLAP.bins.json", bins, Provenance("bins", {}, {}))
+    done = run(answers(), tmp_path)
+    assert done.exit_code == 0, (done.output, done.exception)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Which prompts could be used" in page
+    assert f"{eligible.sum()} of 200 prompts eligible" in page
+    assert "50% as many exact duplicates" in page
+    first, *_ = table(tmp_path / "out" / "eligible_prompts.csv")
+    assert first["property"] == "genre"
+    numbers = json.loads((tmp_path / "out" / "numbers.json").read_text(encoding="utf-8"))["prompts"]
+    assert numbers["CLAP"]["eligible"] == eligible.sum()

@@ -32,8 +32,8 @@ def test_every_rule_holds(seed: int, same_track: bool) -> None:
     found = find_neighbours(vectors, config, seed)
     bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.03)
     design = DesignConfig(prompts=6, trials=6, same_track=same_track)
-    rows = draw_triplets("one", vectors, tracks, found, bins, design, seed)
-    assert rows == draw_triplets("one", vectors, tracks, found, bins, design, seed)
+    rows = draw_triplets("one", vectors, tracks, found, bins, design, seed).triplets
+    assert rows == draw_triplets("one", vectors, tracks, found, bins, design, seed).triplets
     assert len(rows) == 36
     assert len({row.prompt for row in rows}) == 6
     for row in rows:
@@ -72,7 +72,7 @@ def test_excluded_clips_do_not_affect_the_design(seed: int, count: int) -> None:
     bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.06)
     design = DesignConfig(prompts=1, trials=1, same_track=True)
     try:
-        rows = draw_triplets("one", vectors, tracks, found, bins, design, seed)
+        rows = draw_triplets("one", vectors, tracks, found, bins, design, seed).triplets
     except RootnoteError:
         return
     assert not {clip for row in rows for clip in (row.prompt, row.clip_high, row.clip_low)} & set(left_out.tolist())
@@ -86,7 +86,7 @@ def test_random_clips_come_from_all_over_a_large_corpus() -> None:
     tracks = np.arange(count)
     found = find_neighbours(vectors, BinsConfig(neighbours=200, prompts=40), 1)
     bins = SimilarityBins(mu=0.9, sigma=0.03, random_mean=0.0, half_width=0.014)
-    rows = draw_triplets("one", vectors, tracks, found, bins, DesignConfig(prompts=20, trials=6), 1)
+    rows = draw_triplets("one", vectors, tracks, found, bins, DesignConfig(prompts=20, trials=6), 1).triplets
     drawn = {row.clip_low for row in rows if row.bin_low == 4}
     assert 4 <= sum(row < BLOCK for row in drawn) <= 16
 
