@@ -46,7 +46,7 @@ from study.design.bins import (
 )
 from study.design.eligibility import describe_prompts, prompts_provenance, write_prompts
 from study.design.schedule import make_schedule
-from study.design.triplets import draw_triplets, require_tracks, triplets_provenance
+from study.design.triplets import EmbedderClips, draw_triplets, require_tracks, triplets_provenance
 from study.trial_plan import BUILD, schedule_provenance, stimuli_provenance
 from study.trials import ROLES, PlannedTrial, Triplet, read_trials, read_triplets, schedule_table, triplets_table
 
@@ -288,32 +288,34 @@ def _triplets(
     started = time.perf_counter()
     fresh = _is_fresh(lambda: read_table(study.triplets, "triplets", BUILD)[1], expected)
     if not fresh:
-        tracks = table["track"].to_numpy()
+        sources = [_clips_of(study, name, neighbours) for name in bins]
         triplets: list[Triplet] = []
-        for name in bins:
-            array = np.load(study.vectors(name), mmap_mode="r")
-            fitted, _, _ = read_bins(study.bins(name))
-            means = None
-            if config.bins.method == "per_prompt":
-                means = prompt_random_means(array, config.bins, config.study.seed, neighbours.of(name))
-            try:
-                made = draw_triplets(
-                    name, array, tracks, neighbours.of(name), fitted, config.design, config.study.seed, len(triplets),
-                    means,
-                )  # fmt: skip
-            except RootnoteError as error:
-                raise DataError(f"{name}: {error}") from error
-            triplets += made.triplets
-            write_prompts(study.prompts(name), made.prompts, prompts_provenance(name, expected.fingerprint))
+        for together in [sources] if config.design.comparison == "shared" else [[one] for one in sources]:
+            tracks = table["track"].to_numpy()
+            made = draw_triplets(together, tracks, config.design, config.study.seed, len(triplets))
+            for source, drawn in zip(together, made, strict=True):
+                triplets += drawn.triplets
+                provenance = prompts_provenance(source.embedder, expected.fingerprint)
+                write_prompts(study.prompts(source.embedder), drawn.prompts, provenance)
         write_table(study.triplets, triplets_table(triplets), expected)
-    drawn, _ = read_table(study.triplets, "triplets", BUILD)
-    prompts = drawn.group_by(["embedder", "prompt"]).aggregate([]).num_rows
-    text = f"{counted(drawn.num_rows, 'triplet')} of {counted(prompts, 'prompt')}"
+    table_drawn, _ = read_table(study.triplets, "triplets", BUILD)
+    prompts = table_drawn.group_by(["embedder", "prompt"]).aggregate([]).num_rows
+    text = f"{counted(table_drawn.num_rows, 'triplet')} of {counted(prompts, 'prompt')}"
     reporter.stage("triplets", text, None if fresh else time.perf_counter() - started)
     for name in bins:
         for sentence in describe_prompts(study.prompts(name), table):
             reporter.note(f"{name}: {sentence}.")
-    return expected, drawn
+    return expected, table_drawn
+
+
+def _clips_of(study: Study, name: str, neighbours: _Neighbours) -> EmbedderClips:
+    """What the triplets of an embedder are drawn from."""
+    vectors = np.load(study.vectors(name), mmap_mode="r")
+    found, config = neighbours.of(name), study.config
+    means = None
+    if config.bins.method == "per_prompt":
+        means = prompt_random_means(vectors, config.bins, config.study.seed, found)
+    return EmbedderClips(name, vectors, found, read_bins(study.bins(name))[0], means)
 
 
 def _schedule(

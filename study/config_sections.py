@@ -143,6 +143,15 @@ class DesignConfig(ConfigSection):
     catch_trials: int = Field(default=0, ge=0, le=10)
     repeat_trials: int = Field(default=0, ge=0, le=10)
     same_track: bool = False
+    comparison: Literal["separate", "shared"] = Field(
+        default="separate",
+        description="How several embedders are compared: each with its own prompts and listeners, or all on the same "
+        "prompts, heard by the same listeners.",
+    )
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """The settings as they are fingerprinted: `comparison` only if it is not the one that was once the only one."""
+        return self.model_dump(exclude={"comparison"} if self.comparison == "separate" else None)
 
     @property
     def scored_trials(self) -> int:

@@ -67,7 +67,7 @@ def schedule_provenance(config: StudyConfig, triplets: str) -> Provenance:
     study.toml that was changed after the build.
     """
     settings = {
-        **{f"design.{key}": value for key, value in config.design.model_dump().items()},
+        **{f"design.{key}": value for key, value in config.design.fingerprinted().items()},
         **{f"bins.{key}": value for key, value in config.bins.fingerprinted().items()},
         **{f"corpus.{key}": getattr(config.corpus, key) for key in ("clip_seconds", "hop_seconds", "silence_dbfs")},
         "embedding.embedders": config.embedding.embedders,

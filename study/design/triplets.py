@@ -9,7 +9,7 @@ Conventions: clips are corpus rows; ranks count from 1 among the prompt's neighb
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,8 @@ def triplets_provenance(config: StudyConfig, bins: dict[str, str]) -> Provenance
         "embedders": config.embedding.embedders,
         "seed": config.study.seed,
     }
+    if design.comparison != "separate":
+        settings["comparison"] = design.comparison
     return Provenance("triplets", settings, {f"bins:{embedder}": found for embedder, found in bins.items()})
 
 
@@ -73,6 +75,28 @@ def require_tracks(tracks: Rows, design: DesignConfig) -> None:
 
 
 @dataclass(frozen=True)
+class EmbedderClips:
+    """What triplets of one embedder are drawn from.
+
+    Attributes:
+        vectors: float32 [clips, dim], unit rows.
+        random_means: each prompt's mean cosine with random clips, if each prompt has its own bins ("per_prompt").
+    """
+
+    embedder: str
+    vectors: npt.NDArray[np.float32]
+    found: PromptNeighbours
+    bins: SimilarityBins
+    random_means: Floats | None = None
+
+    def bins_of(self, index: int) -> SimilarityBins | None:
+        """The bins of a prompt; None if its own bins overlap or reach beyond 1."""
+        if self.random_means is None:
+            return self.bins
+        return prompt_bins(self.bins, self.found.neighbours.scores[index], float(self.random_means[index]))
+
+
+@dataclass(frozen=True)
 class DrawnTriplets:
     """The triplets of an embedder, and for each random prompt whether it was eligible and whether it was chosen."""
 
@@ -81,54 +105,60 @@ class DrawnTriplets:
 
 
 def draw_triplets(
-    embedder: str,
-    vectors: npt.NDArray[np.float32],
-    tracks: Rows,
-    found: PromptNeighbours,
-    bins: SimilarityBins,
-    design: DesignConfig,
-    seed: int,
-    first: int = 0,
-    random_means: Floats | None = None,
-) -> DrawnTriplets:
-    """Draw the triplets of one embedder, numbered from `first`.
+    sources: Sequence[EmbedderClips], tracks: Rows, design: DesignConfig, seed: int, first: int = 0
+) -> list[DrawnTriplets]:
+    """Draw the triplets of one embedder, or of several on the same prompts, numbered from `first`.
 
     Args:
-        vectors: float32 [clips, dim], unit rows.
+        sources: by embedder, all with the same prompts; a prompt is chosen only if it is eligible with each of them.
         tracks: int64 [clips], the track of each clip.
-        random_means: each prompt's mean cosine with random clips, if each prompt has its own bins ("per_prompt").
 
     Raises:
-        DataError: if too few prompts have a clip in each bin; it names the bins that most prompts lack.
+        DataError: if too few prompts have a clip in each bin; it names the embedder and the bin that most prompts lack.
     """
     rng = np.random.default_rng([seed, 3])
     wanted = wanted_prompts(design)
-    kept = np.ones(len(vectors), np.bool_)
-    kept[found.left_out] = False
-    own = [_bins_of(bins, found.neighbours.scores[i], random_means, i) for i in range(len(found.prompts))]
-    usable = _usable(tracks, found, design.same_track)
-    held = np.array([_held(one, found.neighbours.scores[i], usable[i]) for i, one in enumerate(own)])
-    counts = held.sum(axis=2)
-    eligible = (counts > 0).all(axis=1)
-    order = [int(index) for index in rng.permutation(len(found.prompts)) if eligible[index]]
-    triplets: list[Triplet] = []
-    chosen = np.zeros(len(found.prompts), np.bool_)
-    for index in spread_over_tracks(order, tracks[found.prompts]):
-        fitted = own[index]
-        candidates = fitted and _draw_clips(index, held[index], vectors, tracks, kept, found, fitted, design, rng)
-        if not candidates:
+    prompts = sources[0].found.prompts
+    kept = np.ones(len(tracks), np.bool_)
+    kept[sources[0].found.left_out] = False
+    held = [_held(source, tracks, design.same_track) for source in sources]
+    counts = [one.sum(axis=2) for one in held]
+    eligible = np.all([(one > 0).all(axis=1) for one in counts], axis=0)
+    order = [int(index) for index in rng.permutation(len(prompts)) if eligible[index]]
+    drawn: list[list[tuple[int, dict[int, Candidate]]]] = [[] for _ in sources]
+    chosen = np.zeros(len(prompts), np.bool_)
+    for index in spread_over_tracks(order, tracks[prompts]):
+        clips = [
+            _draw_clips(index, inside[index], source, tracks, kept, design, rng)
+            for source, inside in zip(sources, held, strict=True)
+        ]
+        if any(one is None for one in clips):
             continue
         chosen[index] = True
-        triplets += _pairs(first + len(triplets), embedder, int(found.prompts[index]), candidates, tracks)
+        for so_far, one in zip(drawn, clips, strict=True):
+            so_far.append((int(prompts[index]), one or {}))
         if chosen.sum() == wanted:
             break
-    prompts = Prompts(found.prompts, tracks[found.prompts], counts, eligible, chosen)
-    _require_prompts(prompts, wanted, design)
-    return DrawnTriplets(triplets, prompts)
+    results = []
+    for source, own_counts, own in zip(sources, counts, drawn, strict=True):
+        triplets: list[Triplet] = []
+        for prompt, candidates in own:
+            triplets += _pairs(first + len(triplets), source.embedder, prompt, candidates, tracks)
+        first += len(triplets)
+        results.append(DrawnTriplets(triplets, Prompts(prompts, tracks[prompts], own_counts, eligible, chosen)))
+    _require_prompts(sources, results, wanted, design)
+    return results
 
 
-def _bins_of(bins: SimilarityBins, scores: Floats, random_means: Floats | None, index: int) -> SimilarityBins | None:
-    return bins if random_means is None else prompt_bins(bins, scores, float(random_means[index]))
+def _held(source: EmbedderClips, tracks: Rows, same_track: bool) -> npt.NDArray[np.bool_]:
+    """Which neighbours of each prompt are in bins 1 to 3, [P, 3, k]."""
+    scores = source.found.neighbours.scores
+    usable = _usable(tracks, source.found, same_track)
+    held = np.zeros((len(scores), len(BINS) - 1, scores.shape[1]), np.bool_)
+    for index in range(len(scores)):
+        if (bins := source.bins_of(index)) is not None:
+            held[index] = [usable[index] & bins.holds(number, scores[index]) for number in BINS[:3]]
+    return held
 
 
 def _usable(tracks: Rows, found: PromptNeighbours, same_track: bool) -> npt.NDArray[np.bool_]:
@@ -139,24 +169,24 @@ def _usable(tracks: Rows, found: PromptNeighbours, same_track: bool) -> npt.NDAr
     return np.asarray(usable)
 
 
-def _held(bins: SimilarityBins | None, scores: Floats, usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Which neighbours of a prompt are in bins 1 to 3, [3, k]."""
-    if bins is None:
-        return np.zeros((len(BINS) - 1, len(scores)), np.bool_)
-    return np.array([usable & bins.holds(number, scores) for number in BINS[:3]])
-
-
-def _require_prompts(prompts: Prompts, wanted: int, design: DesignConfig) -> None:
+def _require_prompts(
+    sources: Sequence[EmbedderClips], results: Sequence[DrawnTriplets], wanted: int, design: DesignConfig
+) -> None:
     # `robust` without design.prompts takes all prompts; only the number of trials sets a minimum.
     least = wanted if design.kind == "paper" or design.prompts is not None else design.scored_trials
+    prompts = results[0].prompts
     found = int(prompts.chosen.sum())
     if found >= least:
         return
+    shortages = "; ".join(
+        f"{source.embedder}: {result.prompts.describe_shortage()}"
+        for source, result in zip(sources, results, strict=True)
+    )
     raise DataError(
         f"only {found:,} of {counted(len(prompts.rows), 'prompt')} have a clip "
         + ("" if design.same_track else "of another track ")
-        + f"in each bin, and the design needs {least}; {prompts.describe_shortage()}; in study.toml lower "
-        "design.prompts, raise bins.half_width, "
+        + ("in each bin" if len(sources) == 1 else "in each bin of every embedder")
+        + f", and the design needs {least}; {shortages}; in study.toml lower design.prompts, raise bins.half_width, "
         + ("" if design.same_track else "set design.same_track = true, ")
         + "or add music to corpus.audio."
     )
@@ -165,26 +195,27 @@ def _require_prompts(prompts: Prompts, wanted: int, design: DesignConfig) -> Non
 def _draw_clips(
     index: int,
     held: npt.NDArray[np.bool_],
-    vectors: npt.NDArray[np.float32],
+    source: EmbedderClips,
     tracks: Rows,
     kept: npt.NDArray[np.bool_],
-    found: PromptNeighbours,
-    bins: SimilarityBins,
     design: DesignConfig,
     rng: np.random.Generator,
 ) -> dict[int, Candidate] | None:
     """One clip for each bin, or `None` if bin 4 has no usable clip or the clips found are not distinct."""
-    prompt = int(found.prompts[index])
+    found, bins = source.found, source.bins_of(index)
+    if bins is None:
+        return None
     scores, rows = found.neighbours.scores[index], found.neighbours.rows[index]
     pools = {
         number: [Candidate(int(rows[i]), float(scores[i]), int(i) + 1) for i in np.flatnonzero(inside)]
         for number, inside in zip(BINS[:3], held, strict=True)
     }
     ranks = {int(row): rank for rank, row in enumerate(rows, start=1)}
-    pools[4] = _random_bin(prompt, vectors, tracks, kept, bins, design.same_track, ranks, rng)
+    prompt = int(found.prompts[index])
+    pools[4] = _random_bin(prompt, source.vectors, tracks, kept, bins, design.same_track, ranks, rng)
     for _ in range(ATTEMPTS):
         drawn = {number: pool[rng.integers(len(pool))] for number, pool in pools.items() if pool}
-        if len(drawn) == len(BINS) and _distinct(drawn, vectors, tracks, design.same_track):
+        if len(drawn) == len(BINS) and _distinct(drawn, source.vectors, tracks, design.same_track):
             return drawn
     return None
 

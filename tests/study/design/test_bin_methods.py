@@ -23,7 +23,7 @@ from study.design.bins import (
     prompt_random_means,
     random_scores,
 )
-from study.design.triplets import draw_triplets
+from tests.study.design.drawing import draw_one
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_bins_are_fitted_to_the_clips_that_can_be_drawn() -> None:
     assert found.duplicates > 0
     design = DesignConfig(prompts=1, trials=1)
     now, then = (
-        draw_triplets("one", vectors, tracks, one, fitted, design, 3).prompts.eligible.sum()
+        draw_one(vectors, tracks, one, fitted, design, 3).prompts.eligible.sum()
         for one, fitted in ((found, bins), (before, old))
     )
     assert now > 1.5 * then
@@ -113,7 +113,7 @@ def test_bins_of_each_prompt_follow_that_prompt() -> None:
     random = random_scores(vectors, 400, 5, tracks=tracks)
     bins = fit_bins(found.neighbours.scores, random, config.half_width, config.method)
     means = prompt_random_means(vectors, config, 5, found)
-    made = draw_triplets("one", vectors, tracks, found, bins, DesignConfig(prompts=5, trials=5), 5, 0, means)
+    made = draw_one(vectors, tracks, found, bins, DesignConfig(prompts=5, trials=5), 5, means)
     assert len(made.triplets) == 30
     for triplet in made.triplets:
         index = int(np.flatnonzero(found.prompts == triplet.prompt)[0])

@@ -21,7 +21,7 @@ from study.design.eligibility import (
     spread_over_tracks,
     write_prompts,
 )
-from study.design.triplets import draw_triplets
+from tests.study.design.drawing import draw_one
 from tests.study.design.test_bin_methods import corpus
 
 
@@ -41,10 +41,10 @@ def test_prompts_come_from_distinct_tracks_while_there_are_any() -> None:
     vectors, tracks = corpus(7)
     found = find_neighbours(vectors, BinsConfig(prompts=300, neighbours=100), 7, tracks=tracks)
     bins = SimilarityBins(0.5, 0.15, 0.0, 0.05)
-    few = draw_triplets("one", vectors, tracks, found, bins, DesignConfig(prompts=10, trials=10), 7).prompts
+    few = draw_one(vectors, tracks, found, bins, DesignConfig(prompts=10, trials=10), 7).prompts
     assert len(set(few.tracks[few.chosen])) == 10
     assert few.describe().endswith("10 chosen from 10 tracks")
-    many = draw_triplets("one", vectors, tracks, found, bins, DesignConfig(prompts=60, trials=10), 7).prompts
+    many = draw_one(vectors, tracks, found, bins, DesignConfig(prompts=60, trials=10), 7).prompts
     uses = np.bincount(many.tracks[many.chosen])
     available = np.bincount(many.tracks[many.eligible], minlength=len(uses))[: len(uses)]
     assert many.chosen.sum() == 60
@@ -56,9 +56,7 @@ def test_a_refusal_names_the_bin_that_is_short() -> None:
     vectors, tracks = corpus(8)
     found = find_neighbours(vectors, BinsConfig(prompts=100, neighbours=100), 8, tracks=tracks)
     with pytest.raises(DataError, match=r"bin 1 is short: \d+ prompts? with a clip in it \(bin"):
-        draw_triplets(
-            "one", vectors, tracks, found, SimilarityBins(0.5, 0.245, 0.0, 0.004), DesignConfig(prompts=90), 8
-        )
+        draw_one(vectors, tracks, found, SimilarityBins(0.5, 0.245, 0.0, 0.004), DesignConfig(prompts=90), 8)
 
 
 def test_a_planted_difference_is_found_and_a_file_keeps_it(tmp_path: Path) -> None:

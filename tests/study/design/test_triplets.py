@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from embeddings.errors import RootnoteError
 from study.config_sections import BinsConfig, DesignConfig
 from study.design.bins import SimilarityBins, find_neighbours, random_scores
-from study.design.triplets import BLOCK, draw_triplets, require_tracks
+from study.design.triplets import BLOCK, require_tracks
+from tests.study.design.drawing import draw_one
 
 
 def corpus(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -32,8 +33,8 @@ def test_every_rule_holds(seed: int, same_track: bool) -> None:
     found = find_neighbours(vectors, config, seed)
     bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.03)
     design = DesignConfig(prompts=6, trials=6, same_track=same_track)
-    rows = draw_triplets("one", vectors, tracks, found, bins, design, seed).triplets
-    assert rows == draw_triplets("one", vectors, tracks, found, bins, design, seed).triplets
+    rows = draw_one(vectors, tracks, found, bins, design, seed).triplets
+    assert rows == draw_one(vectors, tracks, found, bins, design, seed).triplets
     assert len(rows) == 36
     assert len({row.prompt for row in rows}) == 6
     for row in rows:
@@ -72,7 +73,7 @@ def test_excluded_clips_do_not_affect_the_design(seed: int, count: int) -> None:
     bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.06)
     design = DesignConfig(prompts=1, trials=1, same_track=True)
     try:
-        rows = draw_triplets("one", vectors, tracks, found, bins, design, seed).triplets
+        rows = draw_one(vectors, tracks, found, bins, design, seed).triplets
     except RootnoteError:
         return
     assert not {clip for row in rows for clip in (row.prompt, row.clip_high, row.clip_low)} & set(left_out.tolist())
@@ -86,7 +87,7 @@ def test_random_clips_come_from_all_over_a_large_corpus() -> None:
     tracks = np.arange(count)
     found = find_neighbours(vectors, BinsConfig(neighbours=200, prompts=40), 1)
     bins = SimilarityBins(mu=0.9, sigma=0.03, random_mean=0.0, half_width=0.014)
-    rows = draw_triplets("one", vectors, tracks, found, bins, DesignConfig(prompts=20, trials=6), 1).triplets
+    rows = draw_one(vectors, tracks, found, bins, DesignConfig(prompts=20, trials=6), 1).triplets
     drawn = {row.clip_low for row in rows if row.bin_low == 4}
     assert 4 <= sum(row < BLOCK for row in drawn) <= 16
 
@@ -96,7 +97,7 @@ def test_too_few_prompts_says_how_many_there_are() -> None:
     found = find_neighbours(vectors, BinsConfig(neighbours=120), 1)
     bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.03)
     with pytest.raises(RootnoteError, match=r"only \d+ of 600 prompts .* needs 601"):
-        draw_triplets("one", vectors, tracks, found, bins, DesignConfig(prompts=601), 1)
+        draw_one(vectors, tracks, found, bins, DesignConfig(prompts=601), 1)
 
 
 def test_a_single_track_is_refused() -> None:
@@ -104,7 +105,7 @@ def test_a_single_track_is_refused() -> None:
     found = find_neighbours(vectors, BinsConfig(neighbours=120), 1)
     bins = SimilarityBins(mu=0.65, sigma=0.12, random_mean=0.0, half_width=0.03)
     with pytest.raises(RootnoteError, match=r"only 0 of 600 .* of another track .*same_track = true"):
-        draw_triplets("one", vectors, np.zeros(600, np.int64), found, bins, DesignConfig(), 1)
+        draw_one(vectors, np.zeros(600, np.int64), found, bins, DesignConfig(), 1)
 
 
 def test_fewer_than_five_tracks_are_refused_unless_allowed() -> None:
