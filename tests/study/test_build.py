@@ -84,7 +84,7 @@ def study(built: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_fresh_study_folder(built: Path) -> None:
     assert sorted(path.name for path in built.iterdir()) == [
-        "build", "consent.md", "debrief.md", "instructions.md", "study.toml",
+        "build", "consent.md", "debrief.md", "instructions.md", "secret.key", "study.toml",
     ]  # fmt: skip
     study = load_study(built)
     assert study.config.study.name == 'A "quoted" study'
@@ -202,7 +202,7 @@ def test_duplicates_are_left_out_where_the_study_names_them(study: Path) -> None
 
 @pytest.mark.parametrize("harm", ["lose", "cut short"])
 @pytest.mark.parametrize(
-    "broken", ["triplets.parquet", "stimuli.json", "logmel.npy", "logmel.bins.json", "stimuli/*.flac"]
+    "broken", ["triplets.parquet", "stimuli.json", "logmel.npy", "logmel.bins.json", "stimuli/*.wav"]
 )
 def test_a_missing_or_damaged_artefact_is_rebuilt(study: Path, broken: str, harm: str) -> None:
     path = next((study / "build").glob(broken))

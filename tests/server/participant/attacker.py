@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
+from study.stimuli.flac import INFO_END
 from werkzeug.test import TestResponse
 
 from server.assignments.trials import SLOTS
-from study.stimuli.flac import INFO_END
 from tests.server.conftest import Walker
 
 HASHED = 32  # features that words and headers are hashed into

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from sqlalchemy import make_url
+from study.stimuli.flac import INFO_END
 
 from embeddings.provenance import read_json, write_json
 from server.app import create_app
@@ -22,7 +23,6 @@ from server.db import database
 from server.settings import Settings
 from study.config import Study
 from study.config_sections import StimuliConfig
-from study.stimuli.flac import INFO_END
 from study.stimuli.render import fill_up_all, render
 from study.trial_plan import read_plan
 from tests.paper_study import CLIPS_PER_PROMPT, make_study
