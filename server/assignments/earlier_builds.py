@@ -1,4 +1,4 @@
-"""Builds of earlier versions, which reveal the more similar side to an attacker: only a study that has begun may use one.
+"""Builds of earlier versions, which reveal the more similar side to an attacker: only a study that has begun uses one.
 
 Once people have consented, the study is finished as it is, with the same lists and sounds for everyone.
 """

@@ -105,7 +105,7 @@ def _draws(plan: Mapping[str, Any]) -> str:
     if "drawn_with" not in plan:
         return f"Everything that is drawn or shuffled follows from the seed {seed}."
     return (
-        f"Prompts and clips are drawn from the seed {seed}. Lists, order, sides, and the dither of the sounds are drawn "
+        f"Prompts and clips are drawn from the seed {seed}. Lists, order, sides and the dither of the sounds are drawn "
         "from a secret key, which is not part of this plan."
     )
 

@@ -1,9 +1,9 @@
 """Storage: where listeners get the stimuli from, build/stimuli or an S3 bucket.
 
 With `storage.stimuli = "s3://bucket/folder"` in study.toml, `rootnote study publish` uploads them to a bucket. A clip's
-object has the same name as its file in build/stimuli, drawn from the secret key, so that no key reveals a bin, a clip or a track.
-Objects are uploaded in random order, because S3 shows when an object was written, and neighbouring rows of the corpus
-often belong to one album.
+object has the same name as its file in build/stimuli. It is drawn from the secret key, so that no name reveals a bin, a
+clip or a track. Objects are uploaded in random order, because S3 shows when an object was written, and neighbouring
+rows of the corpus often belong to one album. No object is compressed.
 
 With `storage.delivery = "redirect"` the server redirects the address of a sound to a signed address of the bucket that
 is valid for `storage.seconds`; with "proxy" the server fetches the bytes and sends them itself. A signed address shows
