@@ -28,7 +28,7 @@ class ReportInputs:
     """Everything that sections are computed from.
 
     `by` names columns to group agreement by; `others` are studies to compare with; `notes` are remarks on the input
-    files; `rules_source` says where the exclusion rules come from.
+    files; `rules_source` says where the exclusion rules come from; `leaks` are names in study.leaks.LEAKS.
     """
 
     responses: Responses
@@ -43,6 +43,7 @@ class ReportInputs:
     others: Sequence[ComparedStudy] = ()
     by: Sequence[str] = ()
     seed: int = SEED
+    leaks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -242,6 +243,50 @@ def test_a_schedule_of_another_corpus_is_refused(study: Path, tmp_path: Path) ->
     (study / "build/schedule.parquet").write_bytes(own)
     with pytest.raises(RootnoteError, match=r"schedule\.parquet is stale \(.*seed.*triplets.* changed since\)"):
         read_plan(load_study(study))
+
+
+# ------------------------------------------------------------------ the secret key
+
+
+def drawn(study: Path) -> dict[str, bytes]:
+    """What is drawn from the key: the schedule, and the stimuli by name."""
+    files = [study / "build/schedule.parquet", *(study / "build/stimuli").iterdir()]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def test_the_same_key_draws_the_same_bytes(study: Path) -> None:
+    before, key = drawn(study), study / "secret.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    for name in ("schedule.parquet", "stimuli.json"):
+        (study / "build" / name).unlink()
+    assert run("study", "build", study).returncode == 0
+    assert drawn(study) == before
+    sides = [trial.high_side for trials in read_plan(load_study(study)).lists.values() for trial in trials]
+    kept = key.read_text()
+    done = run("study", "build", study, "--redraw")
+    assert done.stdout.count("(up to date)") == 4
+    assert key.read_text() != kept
+    assert not drawn(study).keys() & before.keys() - {"schedule.parquet"}
+    assert sides != [trial.high_side for trials in read_plan(load_study(study)).lists.values() for trial in trials]
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda key: key.unlink(), "secret.key is missing, and this study was built with it; copy it"),
+        (lambda key: key.write_text("ab" * 32), "is not the key that this study was built with; put that one back"),
+        (lambda key: key.write_text("ab"), "secret.key is damaged; copy it"),
+    ],
+)
+def test_a_built_study_without_its_key_is_refused(study: Path, harm: Callable[[Path], None], words: str) -> None:
+    harm(study / "secret.key")
+    before = drawn(study)
+    for command in (("study", "build"), ("study", "freeze"), ("server", "export")):
+        if command[0] == "server":
+            assert run("server", "migrate", study).returncode == 0
+        assert words in refusal(*command, study)
+    assert words in run("study", "check", study).stdout
+    assert drawn(study) == before
 
 
 def test_two_builds_at_once_are_refused(study: Path) -> None:

@@ -1,12 +1,10 @@
-"""Blinding: what the build of an earlier version revealed to listeners, by the export's manifest."""
+"""Blinding: what the build of an earlier version revealed to listeners."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from analysis.report.section import ReportInputs, ReportSection
-from embeddings.errors import RootnoteError
-from study.export_manifest import read_manifest
 from study.leaks import LEAKS, describe_leaks
 
 
@@ -16,11 +14,7 @@ class BlindingSection(ReportSection):
     template = "blinding.html.j2"
 
     def compute(self, inputs: ReportInputs) -> tuple[str, ...]:
-        try:
-            exported = read_manifest(inputs.responses.path.resolve().parent)
-        except RootnoteError:
-            return ()  # analysis.preregistration.deviations reports a damaged manifest
-        return exported.leaks if exported else ()
+        return inputs.leaks
 
     def values(self, result: tuple[str, ...], report: object) -> dict[str, list[str]]:
         return {"leaks": [LEAKS.get(name, name) for name in result]}

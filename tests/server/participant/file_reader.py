@@ -7,6 +7,7 @@ hear which one is more similar, so the samples themselves are left out.
 from __future__ import annotations
 
 import io
+import itertools
 
 import numpy as np
 import soundfile
@@ -51,7 +52,7 @@ def _flac_parts(data: bytes) -> list[tuple[int, int, int]]:
         if kind & 0x80:
             break
     frames = [*_frames(data), len(data)]
-    sizes = [(1, end - begin, begin) for begin, end in zip(frames, frames[1:], strict=False)]
+    sizes = [(1, end - begin, begin) for begin, end in itertools.pairwise(frames)]
     return [(2, len(data) - at, at), *parts[:6], *sizes]
 
 
