@@ -139,4 +139,4 @@ def test_backup_and_restore_errors(
         assert 'database "none" does not exist' in str(server("backup", site.study.folder, "--to", folder).exception)
         monkeypatch.setenv("PATH", str(tmp_path))
         assert "postgresql-client" in str(server("backup", site.study.folder, "--to", folder).exception)
-    assert len(list(folder.iterdir())) == 2  # nothing half-written is left
+    assert len(list(folder.iterdir())) == 3  # the backup, its key, the text: nothing half-written is left

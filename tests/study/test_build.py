@@ -278,12 +278,14 @@ def test_the_same_key_draws_the_same_bytes(study: Path) -> None:
         (lambda key: key.write_text("ab"), "secret.key is damaged; copy it"),
     ],
 )
-def test_a_built_study_without_its_key_is_refused(study: Path, harm: Callable[[Path], None], words: str) -> None:
+def test_a_built_study_without_its_key_is_refused(
+    study: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], None], words: str
+) -> None:
+    monkeypatch.setenv("ROOTNOTE_SECRET", "a secret for tests only, 32 characters and more")
     harm(study / "secret.key")
     before = drawn(study)
-    for command in (("study", "build"), ("study", "freeze"), ("server", "export")):
-        if command[0] == "server":
-            assert run("server", "migrate", study).returncode == 0
+    assert run("server", "migrate", study).returncode == 0
+    for command in (("study", "build"), ("study", "freeze"), ("server", "run"), ("server", "export")):
         assert words in refusal(*command, study)
     assert words in run("study", "check", study).stdout
     assert drawn(study) == before
