@@ -1,11 +1,12 @@
-"""Can an attacker infer the more similar side from the bytes that 200 listeners receive, apart from the audio?
+"""Can an attacker who does not hear the sounds tell which clip is more similar, or which clip a sound is?
 
-    python benchmarks/blinding.py [--listeners 200]
+    python benchmarks/blinding.py [--listeners 84] [--rows 73]
 
-Runs the attacker of tests/server/participant/attacker.py on a study in which more similar clips also have more similar
-file sizes. It is tested on what the server sends, on the same with a planted leak, and on stimuli that are not padded
-to one size. The attacker learns from half of the listeners and guesses the trials of the others; the p-value against
-chance is exact (binomial, two-sided). The number of listeners must be a multiple of 20.
+Listeners take a study of twelve trials (84 listeners: 1,008 trials) in which more similar clips also have more similar
+compressed sizes. The attacker of tests/server/participant/attacker.py gets every byte except the samples and learns
+from five sixths of the listeners to guess the trials of the others: on what is sent, and on the same with each leak of
+earlier versions. Then a matched filter looks for dither that follows from the source code, study.toml and the corpus.
+The p-values against chance are exact (binomial; two-sided for sides, one-sided for rows).
 """
 
 from __future__ import annotations
@@ -14,46 +15,19 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from sqlalchemy import make_url
+from scipy.stats import binom
 
-from server.app import create_app
-from server.db import database
-from server.settings import Settings
-from study.trial_plan import read_plan
+from study.secret_key import new_key
 from tests.paper_study import make_study
-from tests.server.conftest import SECRET, FakeClock, Site
-from tests.server.participant.attacker import Evidence, attack, collect, plant
-from tests.server.participant.test_blinding import write_stimuli
-
-LEAKS = (
-    "one byte more",
-    "a header",
-    "an address",
-    "a date as X has",
-    "four times as slow",
-    "a word in the page",
+from tests.server.participant.attacker import LEAKS, Evidence, attack
+from tests.server.participant.test_blinding import (
+    PUBLIC_STREAMS,
+    PlantedKey,
+    listen,
+    old_dither,
+    rows_found,
+    write_telling_sounds,
 )
-
-
-def collect_all(folder: Path, listeners: int, *, filled_up: bool) -> list[Evidence]:
-    """Let listeners take a study of three trials, and record everything that they receive in them."""
-    study = make_study(folder / "s", prompts=10, listeners=listeners, trials=3, toml='[prescreen]\nkind = "none"\n')
-    write_stimuli(study, filled_up=filled_up)
-    url = make_url(f"sqlite:///{folder / 'answers.sqlite3'}")
-    engine = database.connect(url)
-    database.migrate(engine)
-    engine.dispose()
-    settings = Settings(url, SECRET, requests_per_second=0)
-    site = Site(study, create_app(study, settings, clock=FakeClock()), FakeClock(), str(url))
-    plan, seen = read_plan(study), []
-    for listener in range(listeners):
-        walker = site.walker().consent().go("instructions")
-        number = site.query("SELECT list_number FROM assignments ORDER BY id DESC LIMIT 1")[0][0]
-        for trial in plan.lists[number]:
-            seen.append(collect(walker, listener, trial.high_side))
-            walker.go("trial", **walker.answer_fields())
-    site.app.extensions["rootnote"].engine.dispose()
-    return seen
 
 
 def print_verdict(what: str, seen: list[Evidence]) -> None:
@@ -61,17 +35,35 @@ def print_verdict(what: str, seen: list[Evidence]) -> None:
     print(f"{what}: {verdict.right} of {verdict.trials} right, p = {verdict.chance:.2g}", flush=True)
 
 
+def attack_traffic(folder: Path, listeners: int) -> None:
+    toml = '[prescreen]\nkind = "none"\n'
+    study = make_study(folder / "s", prompts=15, listeners=listeners, trials=12, toml=f'kind = "robust"\n{toml}')
+    write_telling_sounds(study)
+    seen = list(listen(study, folder, listeners))
+    print_verdict("as it is sent", seen)
+    for name, plant in LEAKS.items():
+        print_verdict(f"planted: {name}", [plant(evidence) for evidence in seen])
+
+
+def attack_dither(folder: Path, rows: int) -> None:
+    found = rows_found(folder, rows, PlantedKey(bytes(32)), old_dither)
+    print(f"dither of earlier versions: row and copy of {found} of {2 * rows} sounds", flush=True)
+    key = new_key()
+    for name, stream in PUBLIC_STREAMS.items():
+        found = rows_found(folder, rows, key, stream)
+        p = binom.sf(found - 1, 2 * rows, 1 / (2 * rows))
+        print(f"dither, tried as {name}: row and copy of {found} of {2 * rows} sounds, p = {p:.2g}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--listeners", type=int, default=200)
-    listeners = parser.parse_args().listeners
+    parser.add_argument("--listeners", type=int, default=84)
+    parser.add_argument("--rows", type=int, default=73)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        seen = collect_all(Path(folder), listeners, filled_up=True)
-    print_verdict("as it is sent", seen)
-    for leak in LEAKS:
-        print_verdict(f"with a leak planted, {leak}", [plant(one, leak) for one in seen])
+        attack_traffic(Path(folder), options.listeners)
     with tempfile.TemporaryDirectory() as folder:
-        print_verdict("stimuli without padding", collect_all(Path(folder), 60, filled_up=False))
+        attack_dither(Path(folder), options.rows)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ folder that was not made by the demo is refused.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -168,10 +169,13 @@ def _complete(folder: Path, seed: int) -> None:
     (folder / "consent.md").write_text(CONSENT, encoding="utf-8")
     from embeddings.provenance import replacing
     from study.config import load_study
+    from study.secret_key import FILE, SecretKey, write_key
 
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    click.echo("   completed for the demo: consent.md, and seed and rehearsal.scale in study.toml")
+    # Only for a demo, which gives the same result every time: everybody can compute this key.
+    write_key(folder / FILE, SecretKey(hashlib.sha256(f"rootnote demo {seed}".encode()).digest()))
+    click.echo("   completed for the demo: consent.md, secret.key, and seed and rehearsal.scale in study.toml")
     config = load_study(folder).config
     assert (config.study.seed, config.rehearsal.scale) == (seed, SCALE), "study.toml's template has changed"
 

@@ -67,15 +67,19 @@ def digest(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; rename it to `path` on success, delete it on failure."""
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; rename it to `path` on success, delete it on failure.
+
+    Args:
+        private: whether only its owner may read the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o600 if private else 0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from werkzeug.wrappers import Response as WebResponse
 from embeddings.errors import RootnoteError
 from server import error_pages
 from server.app_context import AppContext
+from server.assignments.earlier_builds import require_blind
 from server.assignments.experiment import Clock, Experiment, utc_now
 from server.assignments.places import sync_places
 from server.audit import hash_chain
@@ -44,6 +45,7 @@ from server.web.security_headers import MarketplaceOrigins, is_desk_path, securi
 from study.config import Study
 from study.prescreen.item import encode_wav
 from study.prescreen.registry import STEPS
+from study.prescreen.steps import prescreen_bytes
 from study.prescreen.volume import volume_sound
 from study.questionnaire import QUESTION_TYPES, text_characters
 from study.registry import template_folders
@@ -65,7 +67,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
             migrated or belongs to another schedule.
     """
     context = _make_context(study, settings, clock)
-    _prepare_database(context)
+    _prepare_database(context, study)
     app = Flask(__name__)
     context.install(app)
     max_bytes = _max_request_bytes(study)
@@ -93,6 +95,7 @@ def _make_context(study: Study, settings: Settings, clock: Clock) -> AppContext:
     experiment = Experiment(config, read_plan(study), clock, open_storage(study), settings.rehearsal)
     command = f"rootnote server migrate {study.folder}" + (" --rehearsal" if settings.rehearsal else "")
     signer = TokenSigner(settings.secret)
+    volume_wav = encode_wav(volume_sound(config.stimuli.loudness_lufs))
     return AppContext(
         engine=engine,
         revision=database.require_migrated(engine, command),
@@ -101,7 +104,8 @@ def _make_context(study: Study, settings: Settings, clock: Clock) -> AppContext:
         texts=texts,
         signer=signer,
         journal=Journal(settings.erasures_of(study)),
-        volume_wav=encode_wav(volume_sound(config.stimuli.loudness_lufs)),
+        volume_wav=volume_wav,
+        download_bytes=len(volume_wav) + prescreen_bytes(config) + experiment.plan.bytes_per_listener,
         limits=Limits(settings.requests_per_second),
         queue=RequestQueue(settings.at_work),
         marketplace_entry=_marketplace_entry(study, settings, signer),
@@ -118,10 +122,11 @@ def _marketplace_entry(study: Study, settings: Settings, signer: TokenSigner) ->
     return MarketplaceEntry(marketplace, settings.vault, signer, study.config.pay)
 
 
-def _prepare_database(context: AppContext) -> None:
+def _prepare_database(context: AppContext, study: Study) -> None:
     """Create the rows that a new database lacks, and repeat the erasures of the journal."""
     now = context.now()
     with database.writing(context.engine) as session, session.begin():
+        require_blind(session, context.experiment.plan, study.folder)
         sync_places(session, context.experiment)
         hash_chain.begin(session, now)
         shown = {language: (one.consent_version, one.consent_source) for language, one in context.texts.items()}
@@ -191,7 +196,8 @@ def _add_security_headers(app: Flask, origins: MarketplaceOrigins, context: AppC
         if request.endpoint == "static" and response.status_code < 400:
             response.headers["Cache-Control"] = "public, max-age=86400"
         else:
-            response.headers["Cache-Control"] = "private, no-store"
+            # No proxy may compress a sound: its compressed size would hint at the more similar clip.
+            response.headers["Cache-Control"] = "private, no-store, no-transform"
         return response
 
 

@@ -26,7 +26,8 @@ class AppContext:
     """Everything that one application needs to serve its study.
 
     `revision`: the migration the database is at; `texts`: by language; `volume_wav`: the sound that listeners set
-    their volume with; `marketplace_entry`: None if listeners come by plain links.
+    their volume with; `download_bytes`: the size of all sounds of one listener; `marketplace_entry`: None if listeners
+    come by plain links.
     """
 
     engine: Engine
@@ -37,6 +38,7 @@ class AppContext:
     signer: TokenSigner
     journal: Journal
     volume_wav: bytes
+    download_bytes: int
     limits: Limits
     queue: RequestQueue
     marketplace_entry: MarketplaceEntry | None = None

@@ -3,6 +3,9 @@
 Every stage compares the provenance that its artefact would have now with the one it has. If they are equal and the
 artefact is complete, the stage is skipped; otherwise the artefact is made again. An interrupted build continues where
 it stopped.
+
+Schedule and stimuli are drawn from the study's secret key, which the first build writes. Those of earlier versions,
+which had no key, are kept as long as they are up to date, because people may have taken part; `redraw` replaces them.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +51,9 @@ from study.design.bins import (
 from study.design.eligibility import describe_prompts, prompts_provenance, write_prompts
 from study.design.schedule import make_schedule
 from study.design.triplets import EmbedderClips, draw_triplets, require_tracks, triplets_provenance
-from study.trial_plan import BUILD, schedule_provenance, stimuli_provenance
+from study.leaks import describe_leaks, is_keyed, leaks_of
+from study.secret_key import SecretKey, new_key, read_key, write_key
+from study.trial_plan import BUILD, require_key_of, schedule_provenance, stimuli_provenance
 from study.trials import ROLES, PlannedTrial, Triplet, read_trials, read_triplets, schedule_table, triplets_table
 
 Progress = Callable[[str, int, int], None]
@@ -76,8 +82,11 @@ class BuildReporter:
             self.line(line)
 
 
-def build(study: Study, reporter: BuildReporter) -> None:
+def build(study: Study, reporter: BuildReporter, *, redraw: bool = False) -> None:
     """Bring every artefact of a study up to date.
+
+    Args:
+        redraw: draw a new secret key, and with it new lists and new stimuli.
 
     Raises:
         RootnoteError: if a stage fails; what was finished before it is kept.
@@ -94,8 +103,12 @@ def build(study: Study, reporter: BuildReporter) -> None:
             vectors = _vectors(study, name, corpus, table, reporter)
             bins[name] = _bins(study, name, vectors, found, reporter)
         triplets = _triplets(study, bins, found, table, reporter)
-        schedule = _schedule(study, triplets, reporter)
-        _stimuli(study, corpus, table, schedule, reporter)
+        if redraw:
+            _forget_draws(study)
+        kept = _kept_of_earlier_version(study, triplets[0], corpus)
+        key = None if "stimuli" in kept else _key(study)
+        schedule = _schedule(study, triplets, None if "schedule" in kept else key, reporter)
+        _stimuli(study, corpus, table, schedule, key, reporter)
 
 
 class _Neighbours:
@@ -155,6 +168,54 @@ def _is_fresh(read: Callable[[], Provenance], expected: Provenance) -> bool:
         return read().fingerprint == expected.fingerprint
     except ArtefactError:
         return False
+
+
+# ------------------------------------------------------------------ the secret key
+
+
+def _forget_draws(study: Study) -> None:
+    """Delete what was drawn from the key, and the key: the key last, so that an interrupted redraw is repeated."""
+    for path in (study.stimuli_index, study.schedule, study.key):
+        path.unlink(missing_ok=True)
+
+
+def _kept_of_earlier_version(study: Study, triplets: Provenance, corpus: Provenance) -> tuple[str, ...]:
+    """Which of "schedule" and "stimuli" are up to date and of a version that had no secret key."""
+    schedule = schedule_provenance(study.config, triplets.fingerprint, keyed=False)
+    if not _is_fresh(lambda: read_table(study.schedule, "schedule", BUILD)[1], schedule):
+        return ()
+    stimuli = stimuli_provenance(study.config, schedule.fingerprint, corpus.fingerprint, keyed=False)
+    return ("schedule", "stimuli") if _is_fresh(lambda: _whole_stimuli(study), stimuli) else ("schedule",)
+
+
+def _key(study: Study) -> SecretKey:
+    """The study's key; the first build draws and writes it.
+
+    Raises:
+        ArtefactError: if the study was built with a key that is missing, or with another one.
+    """
+    index, drawn = _drawn(study)
+    if not study.key.exists() and not drawn:
+        write_key(study.key, new_key())
+    key = read_key(study.key)
+    if index:
+        require_key_of(index, study, key)
+    return key
+
+
+def _drawn(study: Study) -> tuple[dict[str, Any], bool]:
+    """The index of the stimuli if they were drawn from a key (else empty); whether anything was."""
+    index: dict[str, Any] = {}
+    drawn = False
+    with contextlib.suppress(ArtefactError):
+        drawn = is_keyed(read_table(study.schedule, "schedule", BUILD)[1])
+    with contextlib.suppress(ArtefactError):
+        content, provenance = read_json(study.stimuli_index, "stimuli", BUILD)
+        index = content if is_keyed(provenance) else {}
+    return index, drawn or bool(index)
+
+
+# ------------------------------------------------------------------ stages
 
 
 def _corpus(study: Study, reporter: BuildReporter) -> tuple[Provenance, pa.Table]:
@@ -319,14 +380,14 @@ def _clips_of(study: Study, name: str, neighbours: _Neighbours) -> EmbedderClips
 
 
 def _schedule(
-    study: Study, triplets: tuple[Provenance, pa.Table], reporter: BuildReporter
+    study: Study, triplets: tuple[Provenance, pa.Table], key: SecretKey | None, reporter: BuildReporter
 ) -> tuple[Provenance, list[PlannedTrial]]:
     config = study.config
-    expected = schedule_provenance(config, triplets[0].fingerprint)
+    expected = schedule_provenance(config, triplets[0].fingerprint, keyed=key is not None)
     started = time.perf_counter()
     fresh = _is_fresh(lambda: read_table(study.schedule, "schedule", BUILD)[1], expected)
-    if not fresh:
-        trials = make_schedule(read_triplets(triplets[1]), config.design, config.study.seed)
+    if key is not None and not fresh:
+        trials = make_schedule(read_triplets(triplets[1]), config.design, key.rng("schedule"))
         write_table(study.schedule, schedule_table(trials), expected)
     trials = read_trials(read_table(study.schedule, "schedule", BUILD)[0])
     lists = len({trial.list for trial in trials})
@@ -340,18 +401,19 @@ def _stimuli(
     corpus: Provenance,
     table: pa.Table,
     schedule: tuple[Provenance, list[PlannedTrial]],
+    key: SecretKey | None,
     reporter: BuildReporter,
 ) -> None:
     config = study.config
-    expected = stimuli_provenance(config, schedule[0].fingerprint, corpus.fingerprint)
+    expected = stimuli_provenance(config, schedule[0].fingerprint, corpus.fingerprint, keyed=key is not None)
     started = time.perf_counter()
     fresh = _is_fresh(lambda: _whole_stimuli(study), expected)
-    if not fresh:
+    if key is not None and not fresh:
         from study.stimuli.render import ClipSource, render_all  # imports scipy's filters
 
-        keys = {trial.stimulus_key(role) for trial in schedule[1] for role in ROLES}
-        catch = {int(key.split("/")[0]) for key in keys if "/" in key}
-        wanted = sorted({int(key.split("/")[0]) for key in keys})
+        names = {trial.stimulus_key(role) for trial in schedule[1] for role in ROLES}
+        catch = {int(name.split("/")[0]) for name in names if "/" in name}
+        wanted = sorted({int(name.split("/")[0]) for name in names})
         chosen = table.select(["path", "start_s"]).take(wanted).to_pylist()
         sources = [
             ClipSource(row, study.audio / clip["path"], clip["start_s"])
@@ -365,15 +427,20 @@ def _stimuli(
             catch,
             config.stimuli,
             config.corpus.clip_seconds,
-            lambda done: reporter.progress("stimuli", done, len(keys)),
+            key,
+            lambda done: reporter.progress("stimuli", done, len(names)),
         )
-        write_json(study.stimuli_index, {"clips": index}, expected)
+        size = (study.stimuli / next(iter(index.values()))["file"]).stat().st_size
+        write_json(study.stimuli_index, {"bytes": size, "clips": index}, expected)
     content, _ = read_json(study.stimuli_index, "stimuli", BUILD)
     entries = content["clips"].values()
     by_rms = sum(entry["loudness"] == "RMS" for entry in entries)
     text = f"{counted(len(entries), 'clip')} at {config.stimuli.loudness_lufs:g} LUFS"
     text += f", {by_rms:,} of them matched by RMS" if by_rms else ""
     reporter.stage("stimuli", text, None if fresh else time.perf_counter() - started)
+    if leaks := leaks_of(schedule[0], expected):
+        reporter.line(f"           built by an earlier version: {describe_leaks(leaks)}")
+        reporter.line(f"           before anyone takes part, build it again: {BUILD} {study.folder} --redraw")
 
 
 def _whole_stimuli(study: Study) -> Provenance:

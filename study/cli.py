@@ -114,10 +114,12 @@ def _toml(text: str) -> str:
 
 @cli.command()
 @study_argument
-def build(folder: Path) -> None:
+@click.option("--redraw", is_flag=True, help="Draw a new secret key, and with it new lists and new stimuli.")
+def build(folder: Path, redraw: bool) -> None:
     """Build everything the study needs: corpus, vectors, bins, triplets, schedule, stimuli.
 
-    Only what is missing or out of date is made; an interrupted build continues where it stopped.
+    Only what is missing or out of date is made; an interrupted build continues where it stopped. The first build
+    writes DIR/secret.key: keep it with the study folder, and show it to nobody who takes part.
 
     Example: rootnote study build my-study
     """
@@ -139,7 +141,7 @@ def build(folder: Path) -> None:
                 tasks[stage] = bars.add_task(stage, total=of)
             bars.update(tasks[stage], completed=done, visible=done < of)
 
-        build_study(study, BuildReporter(lambda line: console.print(line, markup=False), progress))
+        build_study(study, BuildReporter(lambda line: console.print(line, markup=False), progress), redraw=redraw)
     click.echo(f"The study is built. Next: rootnote study check {folder}")
 
 

@@ -122,6 +122,11 @@ class Study:
         return self.build / "stimuli.json"
 
     @property
+    def key(self) -> Path:
+        """The secret key, in the folder itself: deleting build/ must not delete it."""
+        return self.folder / "secret.key"
+
+    @property
     def published(self) -> Path:
         return self.build / "published.json"
 

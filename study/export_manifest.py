@@ -32,6 +32,7 @@ class ExportManifest:
         erased: number of listeners who erased their answers and are in no file.
         log: the end of the server's log at the time, for `rootnote server audit --noted` ("" in older exports).
         rehearsal: whether the listeners were simulated.
+        leaks: what the study's build revealed to listeners; names in study.leaks.LEAKS.
     """
 
     study: str
@@ -43,6 +44,7 @@ class ExportManifest:
     log: str = ""
     withheld: tuple[str, ...] = ()
     rehearsal: bool = False
+    leaks: tuple[str, ...] = ()
 
 
 def write_manifest(
@@ -56,6 +58,7 @@ def write_manifest(
     log: str = "",
     withheld: Sequence[str] = (),
     rehearsal: bool = False,
+    leaks: Sequence[str] = (),
 ) -> Path:
     """Write export.json for files in `folder`."""
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -64,6 +67,8 @@ def write_manifest(
         content["withheld"] = list(withheld)
     if rehearsal:
         content["rehearsal"] = True
+    if leaks:
+        content["leaks"] = list(leaks)
     write_json(
         folder / MANIFEST, content, Provenance("export", content, {"schedule": schedule, "plan": plan, **hashes})
     )
@@ -87,6 +92,7 @@ def read_manifest(folder: Path) -> ExportManifest | None:
         name, erased, log = str(settings["study"]), int(settings.get("erased", 0)), str(settings.get("log", ""))
         withheld = tuple(str(key) for key in settings.get("withheld", ()))
         rehearsal = bool(settings.get("rehearsal", False))
-        return ExportManifest(name, schedule, plan, made_from, arrived, erased, log, withheld, rehearsal)
+        leaks = tuple(str(leak) for leak in settings.get("leaks", ()))
+        return ExportManifest(name, schedule, plan, made_from, arrived, erased, log, withheld, rehearsal, leaks)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RootnoteError(f"{folder / MANIFEST} is not complete ({error}); run `{EXPORT}`.") from error

@@ -1,7 +1,8 @@
 """The plan of a study: the part of the design that the web server and the rehearsal need, without heavy libraries.
 
 A plan is the schedule (every TrialList with its trials in order) and the rendered stimuli. It can be read only if
-schedule, stimuli and the current study.toml belong together.
+schedule, stimuli, the secret key and the current study.toml belong together. Schedules and stimuli of earlier versions
+were made without a key; `Plan.leaks` says what they reveal.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embeddings.errors import RootnoteError
+from embeddings.errors import ArtefactError, RootnoteError
 from embeddings.provenance import Provenance, digest, read_json, read_table, require_fresh
 from study.config import Study, StudyConfig
+from study.leaks import DRAWN_WITH, KEY, is_keyed, leaks_of
+from study.secret_key import REDRAW, SecretKey, read_key, stimulus_name
 from study.trials import ROLES, PlannedTrial, read_trials, trial_lists
 
 BUILD = "rootnote study build"
@@ -21,7 +24,7 @@ PUBLISH = "rootnote study publish"
 
 @dataclass(frozen=True)
 class Stimulus:
-    """A rendered clip: its FLAC file and the SHA-256 (hex) of its bytes."""
+    """A rendered clip: its file (WAV; FLAC in earlier versions) and the SHA-256 (hex) of its bytes."""
 
     file: Path
     sha256: str
@@ -29,11 +32,23 @@ class Stimulus:
 
 @dataclass(frozen=True)
 class Plan:
-    """All TrialLists by number, and the stimuli by key."""
+    """All TrialLists by number, and the stimuli by key.
+
+    Attributes:
+        leaks: what a build of an earlier version reveals; names in study.leaks.LEAKS.
+        stimulus_bytes: the size of each stimulus, 0 if it is not known.
+    """
 
     schedule_fingerprint: str
     lists: dict[int, list[PlannedTrial]]
     stimuli: dict[str, Stimulus]
+    leaks: tuple[str, ...] = ()
+    stimulus_bytes: int = 0
+
+    @property
+    def bytes_per_listener(self) -> int:
+        """The size of all stimuli of one listener, who loads three for each trial."""
+        return len(ROLES) * max(len(trials) for trials in self.lists.values()) * self.stimulus_bytes
 
 
 def read_plan(study: Study) -> Plan:
@@ -45,28 +60,49 @@ def read_plan(study: Study) -> Plan:
     table, schedule = read_table(study.schedule, "schedule", BUILD)
     content, stimuli = read_json(study.stimuli_index, "stimuli", BUILD)
     _require_one_study(study, schedule, stimuli)
+    if is_keyed(stimuli):
+        require_key_of(content, study, read_key(study.key))
     if study.config.storage.stimuli:
         _, published = read_json(study.published, "published", PUBLISH)
         require_fresh(study.published, published, published_provenance(study.config, content), PUBLISH)
     lists = trial_lists(read_trials(table))
-    return Plan(schedule.fingerprint, lists, _stimuli(study, content, lists))
+    found = _stimuli(study, content, lists)
+    return Plan(schedule.fingerprint, lists, found, leaks_of(schedule, stimuli), _stimulus_bytes(content, found))
 
 
 def _require_one_study(study: Study, schedule: Provenance, stimuli: Provenance) -> None:
     _, triplets = read_table(study.triplets, "triplets", BUILD)
     _, corpus = read_table(study.corpus, "corpus", BUILD)
-    require_fresh(study.schedule, schedule, schedule_provenance(study.config, triplets.fingerprint), BUILD)
-    expected = stimuli_provenance(study.config, schedule.fingerprint, corpus.fingerprint)
+    expected = schedule_provenance(study.config, triplets.fingerprint, keyed=is_keyed(schedule))
+    require_fresh(study.schedule, schedule, expected, BUILD)
+    expected = stimuli_provenance(study.config, schedule.fingerprint, corpus.fingerprint, keyed=is_keyed(stimuli))
     require_fresh(study.stimuli_index, stimuli, expected, BUILD)
 
 
-def schedule_provenance(config: StudyConfig, triplets: str) -> Provenance:
+def require_key_of(index: dict[str, Any], study: Study, key: SecretKey) -> None:
+    """Check that the stimuli of an index (build/stimuli.json) were made with a key.
+
+    Raises:
+        ArtefactError: if they were made with another key.
+    """
+    if any(entry["file"] != stimulus_name(key, clip) for clip, entry in index["clips"].items()):
+        raise ArtefactError(
+            f"{study.key} is not the key that this study was built with; put that one back, or build again with "
+            f"`{REDRAW}`."
+        )
+
+
+def schedule_provenance(config: StudyConfig, triplets: str, *, keyed: bool = True) -> Provenance:
     """The provenance of a schedule made now from the triplets of that fingerprint.
 
     Its settings include those of the stages before it, so that the server, which has only the schedule, detects a
     study.toml that was changed after the build.
+
+    Args:
+        keyed: whether it is drawn from the secret key, not from study.seed as in earlier versions.
     """
     settings = {
+        **({DRAWN_WITH: KEY} if keyed else {}),
         **{f"design.{key}": value for key, value in config.design.fingerprinted().items()},
         **{f"bins.{key}": value for key, value in config.bins.fingerprinted().items()},
         **{f"corpus.{key}": getattr(config.corpus, key) for key in ("clip_seconds", "hop_seconds", "silence_dbfs")},
@@ -76,17 +112,21 @@ def schedule_provenance(config: StudyConfig, triplets: str) -> Provenance:
     return Provenance("schedule", settings, {"triplets": triplets})
 
 
-def stimuli_provenance(config: StudyConfig, schedule: str, corpus: str) -> Provenance:
-    """The provenance of stimuli rendered now for that schedule from that corpus."""
-    # "size": files rendered by older versions differ in size, which reveals the bin.
-    settings = {**config.stimuli.model_dump(), "clip_seconds": config.corpus.clip_seconds, "size": "equal"}
+def stimuli_provenance(config: StudyConfig, schedule: str, corpus: str, *, keyed: bool = True) -> Provenance:
+    """The provenance of stimuli rendered now for that schedule from that corpus.
+
+    Args:
+        keyed: whether they are WAV with dither from the secret key; earlier versions padded FLAC files to one size.
+    """
+    made = {"format": "wav", DRAWN_WITH: KEY} if keyed else {"size": "equal"}
+    settings = {**config.stimuli.model_dump(), "clip_seconds": config.corpus.clip_seconds, **made}
     return Provenance("stimuli", settings, {"schedule": schedule, "corpus": corpus})
 
 
 def published_provenance(config: StudyConfig, index: dict[str, Any]) -> Provenance:
     """The provenance of the stimuli of that index (build/stimuli.json) in study.toml's bucket.
 
-    Rendering again gives other names and bytes even with the same settings, so it contains the index's digest.
+    Another key gives other names and bytes with the same settings, so it contains the index's digest.
     """
     return Provenance("published", {"storage.stimuli": config.storage.stimuli}, {"stimuli": digest(index["clips"])})
 
@@ -109,3 +149,10 @@ def _present(study: Study, stimuli: dict[str, Stimulus]) -> set[str]:
     if study.config.storage.stimuli:
         return {stimulus.file.name for stimulus in stimuli.values()}
     return {path.name for path in study.stimuli.iterdir()} if study.stimuli.is_dir() else set()
+
+
+def _stimulus_bytes(content: dict[str, Any], stimuli: dict[str, Stimulus]) -> int:
+    """The size of each stimulus; indexes of earlier versions do not state it."""
+    if "bytes" in content:
+        return int(content["bytes"])
+    return next((one.file.stat().st_size for one in stimuli.values() if one.file.is_file()), 0)

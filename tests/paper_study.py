@@ -6,22 +6,19 @@ the real ones, so the server and the rehearsal accept the study as built.
 
 from __future__ import annotations
 
-import hashlib
-import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import soundfile
 
-from embeddings.provenance import Provenance, write_json, write_table
+from embeddings.provenance import Provenance, write_table
 from study.config import Study, load_study
 from study.design.schedule import make_schedule
-from study.stimuli.render import fill_up_all
-from study.trial_plan import schedule_provenance, stimuli_provenance
+from study.trial_plan import schedule_provenance
 from study.trials import PlannedTrial, Triplet
+from tests.server.small_study import TEST_KEY, write_sounds
 
 SIMILARITIES = {1: 0.94, 2: 0.72, 3: 0.50, 4: 0.0}
 CLIPS_PER_PROMPT = 5  # the prompt, then its clip in each bin
@@ -76,24 +73,15 @@ def make_study(
     made = make_triplets(prompts, study.config.study.seed)
     write_table(study.triplets, pa.Table.from_pylist([vars(triplet) for triplet in made]), triplets)
     schedule = schedule_provenance(study.config, triplets.fingerprint)
-    planned = make_schedule(made, study.config.design, study.config.study.seed)
+    planned = make_schedule(made, study.config.design, TEST_KEY.rng("schedule", study.config.study.seed))
     write_table(study.schedule, pa.Table.from_pylist([vars(trial) for trial in planned]), schedule)
-    stimuli = stimuli_provenance(study.config, schedule.fingerprint, corpus.fingerprint)
-    write_json(study.stimuli_index, {"clips": _render(study, planned, seconds)}, stimuli)
+    write_sounds(study, dict(_sounds(planned, seconds)))
     return study
 
 
-def _render(study: Study, planned: list[PlannedTrial], seconds: float) -> dict[str, dict[str, object]]:
-    study.stimuli.mkdir(parents=True)
+def _sounds(planned: list[PlannedTrial], seconds: float) -> Iterator[tuple[str, np.ndarray]]:
     keys = sorted({trial.stimulus_key(role) for trial in planned for role in ("x", "high", "low")})
-    clips: dict[str, dict[str, object]] = {}
+    time = np.arange(round(seconds * 44100)) / 44100
     for number, key in enumerate(keys):
         rng = np.random.default_rng(number)
-        time = np.arange(round(seconds * 44100)) / 44100
-        sound = 0.1 * np.sin(2 * np.pi * (200 + 7 * number) * time) + 0.01 * rng.standard_normal(len(time))
-        file = study.stimuli / f"{secrets.token_hex(16)}.flac"
-        soundfile.write(file, sound, 44100, subtype="PCM_16")
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        clips[key] = {"file": file.name, "sha256": digest, "gain_db": 0.0, "loudness": "BS.1770"}
-    fill_up_all(study.stimuli, clips)
-    return clips
+        yield key, 0.1 * np.sin(2 * np.pi * (200 + 7 * number) * time) + 0.01 * rng.standard_normal(len(time))

@@ -15,6 +15,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 import rootnote
+from server.app import create_app
+from server.settings import read_settings
+from study.config import load_study
+from study.export_manifest import read_manifest
+from study.leaks import LEAKS as BUILD_LEAKS
+from study.stimuli.storage import mimetype
 
 FIXTURES = Path(__file__).parent / "fixtures" / "0.1.0"
 MUSIC_TIME = 1_767_225_600  # 2026-01-01T00:00:00Z: Git does not keep the times of files
@@ -88,7 +94,7 @@ def test_the_rehearsal_exports_the_same_responses(study: Path, tmp_path: Path) -
 
 
 def test_the_report_has_the_same_numbers(study: Path, tmp_path: Path) -> None:
-    note = "Made for tests: the listeners are simulated."
+    note = "Made for tests: the listeners are simulated."  # its export does not state the leaks; the folder does
     responses = study / "rehearsal" / "responses.csv"
     run("analysis", "report", responses, "--study", study, "--out", tmp_path / "report", "--note", note)
     for name in ("table1.json", "numbers.json"):
@@ -97,6 +103,60 @@ def test_the_report_has_the_same_numbers(study: Path, tmp_path: Path) -> None:
             json.loads((tmp_path / "report" / name).read_text()),
             name,
         )
+    assert set(json.loads((tmp_path / "report" / "numbers.json").read_text())["leaks"]) == LEAKS
+
+
+# ------------------------------------------------------------------ blinding
+
+
+LEAKS = {"schedule", "layout", "dither"}
+
+
+@pytest.fixture
+def fresh(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The study with an empty database: it was built with 0.1.0, and nobody has consented."""
+    monkeypatch.setenv("ROOTNOTE_DATABASE_URL", f"sqlite:///{tmp_path / 'fresh.sqlite3'}")
+    run("server", "migrate", study)
+    return study
+
+
+@pytest.mark.parametrize("command", ["run", "open"])
+def test_an_old_build_is_refused_before_anyone_consents(fresh: Path, command: str) -> None:
+    refused = CliRunner().invoke(rootnote.cli, ["server", command, str(fresh)])
+    assert refused.exit_code == 1
+    assert f"rootnote study build {fresh} --redraw" in str(refused.exception)
+    assert "study.seed" in str(refused.exception) and "\n" not in str(refused.exception)
+
+
+def test_the_named_command_rebuilds_an_old_study(fresh: Path) -> None:
+    assert "--redraw" in run("study", "build", fresh).stdout, "the command is shown, and nothing else changes"
+    done = run("study", "build", fresh, "--redraw")
+    assert done.stdout.count("(up to date)") == 4 and "--redraw" not in done.stdout
+    assert {path.suffix for path in (fresh / "build/stimuli").iterdir()} == {".wav"}
+    site = create_app(load_study(fresh), read_settings(load_study(fresh), os.environ))
+    site.extensions["rootnote"].engine.dispose()
+    assert "leaks" not in json.loads(run("server", "status", fresh, "--json").stdout)
+
+
+def test_an_old_study_that_has_begun_continues_and_says_what_it_reveals(study: Path, tmp_path: Path) -> None:
+    run("server", "migrate", study)
+    run("server", "open", study)
+    site = create_app(load_study(study), read_settings(load_study(study), os.environ))
+    context = site.extensions["rootnote"]
+    stimulus = next(iter(context.experiment.plan.stimuli.values()))
+    assert mimetype(stimulus) == "audio/flac" and context.download_bytes > 1000
+    context.engine.dispose()
+    assert set(json.loads(run("server", "status", study, "--json").stdout)["leaks"]) == LEAKS
+    assert "study.seed" in run("server", "status", study).stdout
+    run("server", "sync", study)
+    run("server", "pay", study, "--yes")
+    run("server", "export", study, "--out", tmp_path / "export")
+    manifest = read_manifest(tmp_path / "export")
+    assert manifest is not None and set(manifest.leaks) == LEAKS
+    run("analysis", "report", tmp_path / "export" / "responses.csv", "--out", tmp_path / "report")
+    report = (tmp_path / "report" / "report.html").read_text()
+    assert all(text in report for text in BUILD_LEAKS.values())
+    assert set(json.loads((tmp_path / "report" / "numbers.json").read_text())["leaks"]) == LEAKS
 
 
 def _columns(lines: list[str], header: str) -> list[list[str]]:

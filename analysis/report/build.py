@@ -19,11 +19,14 @@ from analysis.report.find_bins import find_bins
 from analysis.report.html import to_html
 from analysis.report.registry import load_sections
 from analysis.report.section import Plot, Report, ReportInputs, ReportSection
-from analysis.responses.load import describe, read_responses
+from analysis.responses.load import Responses, describe, read_responses
 from analysis.statistics.agreement import Alternative, table1
 from analysis.statistics.comparison import contrasts_as_data
 from embeddings.errors import RootnoteError
 from embeddings.provenance import replacing
+from study.config import Study
+from study.export_manifest import read_manifest
+from study.leaks import find_leaks
 
 if TYPE_CHECKING:
     from analysis.report.cli import ReportOptions
@@ -53,7 +56,17 @@ def read_inputs(options: ReportOptions) -> ReportInputs:
         others=[read_study(other) for other in options.compare],
         by=options.by,
         prompts=found.prompts,
+        leaks=_leaks(read, planned.study),
     )
+
+
+def _leaks(read: Responses, study: Study | None) -> tuple[str, ...]:
+    """What the build revealed, by the export; exports of earlier versions do not say, so by the study folder too."""
+    try:
+        exported = read_manifest(read.path.resolve().parent)
+    except RootnoteError:
+        exported = None  # analysis.preregistration.deviations reports a damaged manifest
+    return (exported.leaks if exported else ()) or (find_leaks(study) if study else ())
 
 
 def compute_report(inputs: ReportInputs, sections: Mapping[str, ReportSection] | None = None) -> Report:

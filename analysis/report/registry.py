@@ -19,6 +19,7 @@ SECTIONS: Registry[type[ReportSection]] = Registry(
         "tables": "analysis.report.sections.tables:TablesSection",
         "contrasts": "analysis.report.sections.contrasts:ContrastsSection",
         "preregistration": "analysis.report.sections.preregistration:PreregistrationSection",
+        "blinding": "analysis.report.sections.blinding:BlindingSection",
         "dependence": "analysis.report.sections.dependence:DependenceSection",
         "agreement_by": "analysis.report.sections.agreement_by:AgreementBySection",
         "curves": "analysis.report.sections.curves:CurvesSection",

@@ -37,7 +37,7 @@ class ReportInputs:
     """Everything that sections are computed from.
 
     `by` names columns to group agreement by; `others` are studies to compare with; `notes` are remarks on the input
-    files; `rules_source` says where the exclusion rules come from.
+    files; `rules_source` says where the exclusion rules come from; `leaks` are names in study.leaks.LEAKS.
     """
 
     responses: Responses
@@ -53,6 +53,7 @@ class ReportInputs:
     by: Sequence[str] = ()
     prompts: Mapping[str, EligiblePrompts] = field(default_factory=dict)
     seed: int = SEED
+    leaks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -32,19 +32,22 @@ KEPT_BACKUPS = 30
 )
 @json_option
 def backup(folder: Path, to: Path, keep: int, as_json: bool) -> None:
-    """Back up the whole database into one verified file, while listeners continue.
+    """Back up the whole database into one verified file, while listeners continue, and copy the secret key next to it.
 
     PostgreSQL needs its client program pg_dump.
 
     Example: rootnote server backup my-study --to /var/backups/rootnote
     """
     from server.db.backup import backup as write_backup
+    from server.db.key_backup import back_up_key
     from server.db.urls import display_url
     from server.settings import read_settings
     from study.config import load_study
 
-    settings = read_settings(load_study(folder), os.environ, secret=False)
+    study = load_study(folder)
+    settings = read_settings(study, os.environ, secret=False)
     path = write_backup(settings.database, to, keep)
+    back_up_key(study, path)
     size = path.stat().st_size
     if as_json:
         click.echo(json.dumps({"path": str(path), "bytes": size}))
@@ -69,6 +72,7 @@ def restore(file: Path, folder: Path, erasures: Path | None) -> None:
     Example: rootnote server restore /var/backups/rootnote/rootnote-20260301T020000Z.dump my-study
     """
     from server.db.backup import restore as read_backup
+    from server.db.key_backup import restore_key
     from server.db.urls import display_url
     from server.privacy.erasure import Journal
     from server.settings import read_settings
@@ -77,6 +81,8 @@ def restore(file: Path, folder: Path, erasures: Path | None) -> None:
     study = load_study(folder)
     settings = read_settings(study, os.environ, secret=False)
     read_backup(settings.database, file)
+    if restore_key(study, file):
+        click.echo(f"Restored {study.key}.")
     journal = Journal(settings.erasures_of(study))
     if erasures is not None:
         click.echo(f"Added {counted(journal.merge(Journal(erasures)), 'erasure')} to {journal.path}.")

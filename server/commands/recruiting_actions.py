@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 
 from embeddings.errors import RootnoteError
 from embeddings.wording import counted
+from server.assignments.earlier_builds import require_blind
 from server.audit import study_control
 from server.audit.actor import current_actor
 from server.commands.common import opened
@@ -111,6 +112,8 @@ def _open(command: CommandContext, budget: int | None, dry_run: bool, yes: bool)
     if not marketplace.opens_by_hand:
         require_reachable(command.settings)
     plan = read_plan(command.study)
+    with command.recruiting.reading() as session:
+        require_blind(session, plan, command.study.folder)
     opening.prepare_places(context, plan, rehearsal=command.settings.rehearsal)
     if marketplace.opens_by_hand:
         if dry_run:

@@ -49,18 +49,21 @@ def status(folder: Path, rehearsal: bool, watch: bool, as_json: bool) -> None:
 def _count(study: Study, engine: Any) -> dict[str, Any]:
     from server.db import database
     from server.monitoring.status import count, identities, money, wage
+    from study.leaks import LEAKS, find_leaks
 
     config = study.config
     with database.reading(engine) as session:
         numbers = count(session) | money(session, config.pay)
-        return numbers | wage(session, config.pay) | identities(session, config, datetime.now(UTC))
+        numbers |= wage(session, config.pay) | identities(session, config, datetime.now(UTC))
+    leaks = find_leaks(study)
+    return numbers | ({"leaks": {name: LEAKS[name] for name in leaks}} if leaks else {})
 
 
 def _status_table(counted: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
-    for section in ("places", "listeners", "marketplace", "money", "wage", "identities"):
+    for section in ("places", "listeners", "marketplace", "money", "wage", "identities", "leaks"):
         if section in counted:
             table.add_row(section.capitalize(), "", style="bold")
         for name, number in counted.get(section, {}).items():

@@ -79,6 +79,7 @@ def export(session: Session, study: Study, plan: Plan, folder: Path, *, rehearsa
         erased(session),
         str(hash_chain.end(session)),
         rehearsal=rehearsal,
+        leaks=plan.leaks,
     )
     return ExportResult(paths[0], paths[1], paths[2], manifest, len(rows), completed)
 

@@ -7,6 +7,7 @@ to the same assignment.
 from __future__ import annotations
 
 import logging
+import math
 from urllib.parse import urlencode
 
 from flask import redirect, render_template, request, url_for
@@ -133,6 +134,7 @@ def _consent_page(visit: Visit, ticket: ConsentTicket, arrival: Arrival | None =
         version=ticket.consent,
         choices=_language_choices(visit) if request.method == "GET" else {},
         message=study_control.control(visit.session).message,
+        megabytes=math.ceil(visit.context.download_bytes / 1e6),
     )
 
 

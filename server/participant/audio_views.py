@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response as WebResponse
 
 from server.assignments import audio as sounds
 from server.participant.visit import Visit, blueprint, pass_visit
-from study.stimuli.storage import MIMETYPE
+from study.stimuli.storage import mimetype
 from study.trial_plan import Stimulus
 
 SOUND_NAME = re.compile(r"[\w-]{43}", re.ASCII)  # server.identity.tokens.random_token
@@ -41,12 +41,12 @@ def audio(visit: Visit, name: str) -> WebResponse:
 def _send_stimulus(visit: Visit, stimulus: Stimulus) -> WebResponse:
     storage = visit.experiment.storage
     address = storage.address(stimulus)
-    return redirect(address, 303) if address else _send(storage.read(stimulus), MIMETYPE)
+    return redirect(address, 303) if address else _send(storage.read(stimulus), mimetype(stimulus))
 
 
-def _send(data: bytes, mimetype: str) -> WebResponse:
+def _send(data: bytes, kind: str) -> WebResponse:
     # From memory: a file sent by its path would reveal its name, date and checksum in the headers.
-    return send_file(io.BytesIO(data), mimetype=mimetype, conditional=True, etag=False, max_age=None)
+    return send_file(io.BytesIO(data), mimetype=kind, conditional=True, etag=False, max_age=None)
 
 
 def _is_sent_to_end(response: WebResponse) -> bool:

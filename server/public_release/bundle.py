@@ -139,6 +139,7 @@ def write_bundle(session: Session, study: Study, plan: Plan, options: ReleaseOpt
         erased(session),
         withheld=withheld,
         rehearsal=options.rehearsal,
+        leaks=plan.leaks,
     )
     return ReleaseMetadata(
         title=options.title,

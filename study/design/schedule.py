@@ -2,11 +2,14 @@
 
 A TrialList is one listener's trials. In the `paper` design every triplet is heard equally often, no listener hears a
 prompt twice, and each listener hears every bin pair equally often, give or take one. The more similar clip is A in half
-of each triplet's and each listener's trials, and each bin pair is spread evenly over the positions. In the `robust`
+of each bin pair's and each triplet's trials, and each bin pair is spread evenly over the positions. In the `robust`
 design each listener answers every bin pair equally often, over as many different prompts as possible.
-"Half" and "evenly" are exact if the numbers divide, and off by one otherwise.
+"Half" and "evenly" are exact if the numbers divide, and off by one otherwise. Sides are balanced over the lists and
+not within one, where a listener who is sure of nine answers would know the tenth. A place that goes to another listener
+keeps its list, so the answers of a complete study are balanced too.
 
-Conventions: lists count from 0 over all embedders, positions from 1; randomness comes from a seed.
+Conventions: lists count from 0 over all embedders, positions from 1. All randomness comes from one generator, which
+the build derives from the study's secret key.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ REPEAT_DISTANCE = 3  # least number of positions between a trial and its repeat
 Cell = tuple[int, int]  # (prompt number, pair number)
 
 
-def make_schedule(triplets: Sequence[Triplet], design: DesignConfig, seed: int) -> list[PlannedTrial]:
+def make_schedule(triplets: Sequence[Triplet], design: DesignConfig, rng: np.random.Generator) -> list[PlannedTrial]:
     """All TrialLists for the triplets; each embedder has its own full set.
 
     Raises:
@@ -37,10 +40,9 @@ def make_schedule(triplets: Sequence[Triplet], design: DesignConfig, seed: int) 
     """
     trials: list[PlannedTrial] = []
     embedders = list(dict.fromkeys(triplet.embedder for triplet in triplets))
-    for number, embedder in enumerate(embedders):
+    for number, (embedder, own_rng) in enumerate(zip(embedders, rng.spawn(len(embedders)), strict=True)):
         own = [triplet for triplet in triplets if triplet.embedder == embedder]
-        rng = np.random.default_rng([seed, number])
-        trials += _one_embedder(own, design, rng, first_list=number * design.listener_count)
+        trials += _one_embedder(own, design, own_rng, first_list=number * design.listener_count)
     return trials
 
 
@@ -54,13 +56,15 @@ def _one_embedder(
     cells = assign(len(prompts), design.listener_count, design.scored_trials, rng)
     high_is_a = balance_sides(cells, rng)
     positions = spread_positions(cells, design.scored_trials, rng)
+    catch_sides = half_true(design.catch_trials * len(cells), rng)
     lists = []
     for listener, chosen in enumerate(cells):
         scored = [
             _plan(by_cell[cell], first_list + listener, "AB"[not is_a])
             for _, cell, is_a in sorted(zip(positions[listener], chosen, high_is_a[listener], strict=True))
         ]
-        lists.append(_add_checks(scored, triplets, design, rng))
+        own_sides = catch_sides[listener * design.catch_trials :][: design.catch_trials]
+        lists.append(_add_checks(scored, triplets, design, own_sides, rng))
     return [trial for trials in lists for trial in trials]
 
 
@@ -179,35 +183,30 @@ def assign_robust(prompts: int, listeners: int, trials: int, rng: np.random.Gene
 
 
 def balance_sides(cells: list[list[Cell]], rng: np.random.Generator) -> list[list[bool]]:
-    """True if the more similar clip is A: half of each listener's and of each triplet's trials.
+    """True if the more similar clip is A: in half of each bin pair's and of each triplet's trials.
 
-    Trials are edges between listeners and triplets. Pairing up the edges at every vertex links each edge to at
-    most one other at either end; the links form paths and even cycles, along which sides alternate.
+    A triplet with an odd number of trials has one left over; those of a bin pair are divided in half again.
     """
-    edges = [(listener, slot) for listener, row in enumerate(cells) for slot in range(len(row))]
-    links: dict[tuple[int, int], list[tuple[int, int]]] = {edge: [] for edge in edges}
-    at_vertex: dict[object, list[tuple[int, int]]] = defaultdict(list)
-    for listener, slot in edges:
-        at_vertex["listener", listener].append((listener, slot))
-        at_vertex["triplet", cells[listener][slot]].append((listener, slot))
-    for edges_here in at_vertex.values():
-        order = [edges_here[i] for i in rng.permutation(len(edges_here))]
-        for one, other in zip(order[0::2], order[1::2], strict=False):
-            links[one].append(other)
-            links[other].append(one)
-    side: dict[tuple[int, int], bool] = {}
-    for start in sorted(edges, key=lambda edge: len(links[edge])):
-        if start in side:
-            continue
-        side[start] = bool(rng.integers(2))
-        stack = [start]
-        while stack:
-            edge = stack.pop()
-            for neighbour in links[edge]:
-                if neighbour not in side:
-                    side[neighbour] = not side[edge]
-                    stack.append(neighbour)
+    trials_of: dict[Cell, list[Cell]] = defaultdict(list)
+    for listener, row in enumerate(cells):
+        for slot, cell in enumerate(row):
+            trials_of[cell].append((listener, slot))
+    side: dict[Cell, bool] = {}
+    left_over: dict[int, list[Cell]] = defaultdict(list)
+    for (_, pair), own in sorted(trials_of.items()):
+        order = [own[i] for i in rng.permutation(len(own))]
+        if len(order) % 2:
+            left_over[pair].append(order.pop())
+        side.update(zip(order, half_true(len(order), rng), strict=True))
+    for own in left_over.values():
+        side.update(zip(own, half_true(len(own), rng), strict=True))
     return [[side[listener, slot] for slot in range(len(row))] for listener, row in enumerate(cells)]
+
+
+def half_true(count: int, rng: np.random.Generator) -> list[bool]:
+    """`count` values in random order, half of them true; of an odd number, chance decides the last."""
+    first = int(rng.integers(2))
+    return [bool(value) for value in rng.permutation([(first + i) % 2 for i in range(count)])]
 
 
 def spread_positions(cells: list[list[Cell]], trials: int, rng: np.random.Generator) -> list[list[int]]:
@@ -287,11 +286,15 @@ def _plan(triplet: Triplet, number: int, high_side: str) -> PlannedTrial:
 
 
 def _add_checks(
-    scored: list[PlannedTrial], triplets: list[Triplet], design: DesignConfig, rng: np.random.Generator
+    scored: list[PlannedTrial],
+    triplets: list[Triplet],
+    design: DesignConfig,
+    catch_sides: list[bool],
+    rng: np.random.Generator,
 ) -> list[PlannedTrial]:
     """Insert catch and repeat trials and number the positions from 1."""
     trials = list(scored)
-    for catch in _catch_trials(scored, triplets, design.catch_trials, rng):
+    for catch in _catch_trials(scored, triplets, catch_sides, rng):
         trials.insert(int(rng.integers(len(trials) + 1)), catch)
     # Only trials that leave room for the distance can be repeated.
     for index in rng.permutation(max(len(scored) - REPEAT_DISTANCE + 1, 0))[: design.repeat_trials]:
@@ -303,21 +306,20 @@ def _add_checks(
 
 
 def _catch_trials(
-    scored: list[PlannedTrial], triplets: list[Triplet], count: int, rng: np.random.Generator
+    scored: list[PlannedTrial], triplets: list[Triplet], high_is_a: list[bool], rng: np.random.Generator
 ) -> list[PlannedTrial]:
     """Trials whose more similar clip is the prompt itself, on prompts that the listener does not hear otherwise."""
     heard = {trial.prompt for trial in scored}
     random_clips = {t.prompt: t for t in triplets if t.bin_low == 4 and t.prompt not in heard}
-    chosen = rng.permutation(sorted(random_clips))[:count]
-    sides = rng.permutation(["A", "B"] * ((count + 1) // 2))
+    chosen = rng.permutation(sorted(random_clips))[: len(high_is_a)]
     return [
         replace(
-            _plan(random_clips[int(prompt)], scored[0].list, str(side)),
+            _plan(random_clips[int(prompt)], scored[0].list, "AB"[not is_a]),
             kind="catch",
             triplet=-1,
             bin_high=1,
             clip_high=int(prompt),
             similarity_high=1.0,
         )
-        for prompt, side in zip(chosen, sides, strict=False)
+        for prompt, is_a in zip(chosen, high_is_a, strict=False)
     ]

@@ -82,6 +82,7 @@ def describe(study: Study, alternative: str = "two-sided") -> dict[str, Any]:
             "schedule": plan.schedule_fingerprint,
             "stimuli": digest({key: stimulus.sha256 for key, stimulus in plan.stimuli.items()}),
         },
+        **({} if plan.leaks else {"drawn_with": "secret.key"}),
         "files": {name: _sha256(study.folder / name) for name in files if (study.folder / name).is_file()},
     }
 

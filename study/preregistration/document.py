@@ -99,6 +99,17 @@ def text_of(path: Path) -> str:
 # For people. A frozen preregistration.md must equal this text, so a changed sentence makes frozen plans look edited.
 
 
+def _draws(plan: Mapping[str, Any]) -> str:
+    """What decides all that is drawn; the studies of earlier versions had no secret key."""
+    seed = plan["study"]["seed"]
+    if "drawn_with" not in plan:
+        return f"Everything that is drawn or shuffled follows from the seed {seed}."
+    return (
+        f"Prompts and clips are drawn from the seed {seed}. Lists, order, sides and the dither of the sounds are drawn "
+        "from a secret key, which is not part of this plan."
+    )
+
+
 def to_markdown(plan: Mapping[str, Any]) -> str:
     """The plan as a document; it follows from the JSON alone."""
     study, tests, settings = plan["study"], plan["tests"], plan["settings"]
@@ -126,7 +137,7 @@ def to_markdown(plan: Mapping[str, Any]) -> str:
         "",
         "## Seed, settings, fingerprints",
         "",
-        f"Everything that is drawn or shuffled follows from the seed {study['seed']}.",
+        _draws(plan),
         "",
         "| artefact | fingerprint (SHA-256) |",
         "|---|---|",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from study.config import StudyConfig
-from study.prescreen.item import SAMPLE_RATE, Item
+from study.prescreen.item import SAMPLE_RATE, Item, encode_wav
 from study.prescreen.registry import STEPS
 from study.prescreen.settings import StepConfig
 
@@ -51,9 +51,18 @@ def count_right(items: Sequence[Item], answers: Sequence[int]) -> int:
 
 def minutes(config: StudyConfig) -> float:
     """How long the steps take a listener who passes each at once: every sound once, and ANSWER_SECONDS to answer it."""
+    return sum(len(item.render()) / SAMPLE_RATE + ANSWER_SECONDS for item in _items_of_a_listener(config)) / 60
+
+
+def prescreen_bytes(config: StudyConfig) -> int:
+    """The size of the sounds of a listener who passes each step at once."""
+    return sum(len(encode_wav(item.render())) for item in _items_of_a_listener(config))
+
+
+def _items_of_a_listener(config: StudyConfig) -> list[Item]:
+    """Items such as a listener gets; their lengths hardly vary."""
     rng = np.random.default_rng(0)
-    items = [item for step in config.prescreen.steps for item in draw_attempt(step, rng, config)]
-    return sum(len(item.render()) / SAMPLE_RATE + ANSWER_SECONDS for item in items) / 60
+    return [item for step in config.prescreen.steps for item in draw_attempt(step, rng, config)]
 
 
 def chance_of_guessing(step: str, config: StudyConfig) -> float:

@@ -1,9 +1,13 @@
 """Stimuli: the clips of a study as listeners hear them.
 
 Each clip is rendered once: mono (as the embedders hear it), −23 LUFS (ITU-R BS.1770), true peak at most −1 dBTP,
-raised-cosine fades, 16-bit FLAC at 44.1 kHz with dither, all of the same length, under random names. If BS.1770's
-gate leaves nothing to measure or the clip is shorter than its 0.4-s block, RMS is matched instead and the index says
-so. If loudness and peak conflict, the peak limit wins.
+raised-cosine fades, 16-bit PCM in WAV with dither, all of the same length. If BS.1770's gate leaves nothing to
+measure or the clip is shorter than its 0.4-s block, RMS is matched instead and the index says so. If loudness and peak
+conflict, the peak limit wins.
+
+A file reveals nothing but its sound: its 44-byte header and its size depend only on the length of the clips, and its
+name and dither are drawn from the study's secret key. A compressed format would give it away: the more similar a clip
+is to X, the closer it usually is in compressed size.
 Conventions: levels in dB re full scale, durations in seconds.
 """
 
@@ -13,7 +17,6 @@ import hashlib
 import io
 import math
 import os
-import secrets
 import shutil
 import tempfile
 from collections import defaultdict
@@ -31,7 +34,7 @@ from scipy.signal import resample_poly
 
 from embeddings.audio.decode import read_clips
 from study.config_sections import StimuliConfig
-from study.stimuli.flac import fill_up, size_for_all
+from study.secret_key import SecretKey, stimulus_name
 
 Samples = npt.NDArray[np.float64]
 
@@ -50,9 +53,9 @@ class ClipSource:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A rendered clip: FLAC bytes, the gain applied (dB) and how loudness was measured."""
+    """A rendered clip: WAV bytes, the gain applied (dB) and how loudness was measured."""
 
-    flac: bytes
+    wav: bytes
     gain_db: float
     loudness: str
 
@@ -84,7 +87,7 @@ def render(samples: Samples, config: StimuliConfig, rng: np.random.Generator) ->
     scaled = faded * 10 ** (gain / 20) * 32767
     dither = rng.random(len(scaled)) - rng.random(len(scaled))
     quantised = np.clip(np.round(scaled + dither), -32768, 32767).astype(np.int16)
-    return Rendered(_flac(quantised, config.sample_rate), gain, method)
+    return Rendered(encode(quantised, config.sample_rate), gain, method)
 
 
 def fade(samples: Samples, length: int) -> Samples:
@@ -97,9 +100,10 @@ def fade(samples: Samples, length: int) -> Samples:
     return out
 
 
-def _flac(samples: npt.NDArray[np.int16], sample_rate: int) -> bytes:
+def encode(samples: npt.NDArray[np.int16], sample_rate: int) -> bytes:
+    """PCM in WAV: a header of 44 bytes, then the samples."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, samples, sample_rate, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
 
 
@@ -109,12 +113,13 @@ def render_all(
     catch_rows: set[int],
     config: StimuliConfig,
     clip_seconds: float,
+    key: SecretKey,
     done: Callable[[int], None] = lambda count: None,
 ) -> dict[str, dict[str, Any]]:
     """Render every source into `folder`; its earlier content is replaced at the end, all at once.
 
-    All files are of one size. Rows in `catch_rows` are rendered a second time with other dither, so that a catch
-    trial's copy of X is not byte-identical with X.
+    Rows in `catch_rows` are rendered a second time with other dither, so that a catch trial's copy of X is not
+    byte-identical with X. The same key and sources give the same bytes under the same names.
 
     Returns:
         The index: "row" or "row/catch" -> file, sha256, gain_db, loudness.
@@ -128,13 +133,12 @@ def render_all(
         index: dict[str, dict[str, Any]] = {}
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             jobs = [
-                pool.submit(_render_track, temporary, path, clips, catch_rows, config, clip_seconds)
+                pool.submit(_render_track, temporary, path, clips, catch_rows, config, clip_seconds, key)
                 for path, clips in sorted(by_path.items())
             ]
             for job in jobs:
                 index.update(job.result())
                 done(len(index))
-        fill_up_all(temporary, index)
         _swap(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -148,37 +152,27 @@ def _render_track(
     catch_rows: set[int],
     config: StimuliConfig,
     seconds: float,
+    key: SecretKey,
 ) -> dict[str, dict[str, Any]]:
     clips = sorted(clips, key=lambda clip: clip.start_s)
     index = {}
     samples_of = read_clips(path, [clip.start_s for clip in clips], seconds, config.sample_rate)
     for clip, samples in zip(clips, samples_of, strict=True):
-        keys = [str(clip.row)] + ([f"{clip.row}/catch"] if clip.row in catch_rows else [])
-        for number, key in enumerate(keys):
-            rng = np.random.default_rng([clip.row, number])
-            index[key] = _store(folder, render(samples.astype(np.float64), config, rng))
+        names = [str(clip.row)] + ([f"{clip.row}/catch"] if clip.row in catch_rows else [])
+        for name in names:
+            rendered = render(samples.astype(np.float64), config, key.rng("dither", name))
+            index[name] = _store(folder / stimulus_name(key, name), rendered)
     return index
 
 
-def _store(folder: Path, rendered: Rendered) -> dict[str, Any]:
-    name = f"{secrets.token_hex(8)}.flac"
-    (folder / name).write_bytes(rendered.flac)
+def _store(path: Path, rendered: Rendered) -> dict[str, Any]:
+    path.write_bytes(rendered.wav)
     return {
-        "file": name,
-        "sha256": hashlib.sha256(rendered.flac).hexdigest(),
+        "file": path.name,
+        "sha256": hashlib.sha256(rendered.wav).hexdigest(),
         "gain_db": round(rendered.gain_db, 3),
         "loudness": rendered.loudness,
     }
-
-
-def fill_up_all(folder: Path, index: dict[str, dict[str, Any]]) -> None:
-    """Fill every file of an index up to one size, and correct its checksum there."""
-    size = size_for_all([(folder / entry["file"]).stat().st_size for entry in index.values()])
-    for entry in index.values():
-        path = folder / entry["file"]
-        filled = fill_up(path.read_bytes(), size)
-        path.write_bytes(filled)
-        entry["sha256"] = hashlib.sha256(filled).hexdigest()
 
 
 def _swap(new: Path, folder: Path) -> None:

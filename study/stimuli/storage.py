@@ -1,9 +1,9 @@
 """Storage: where listeners get the stimuli from, build/stimuli or an S3 bucket.
 
 With `storage.stimuli = "s3://bucket/folder"` in study.toml, `rootnote study publish` uploads them to a bucket. A clip's
-object has the same name as its file in build/stimuli: a random number, so that no key reveals a bin, a clip or a track.
-Objects are uploaded in random order, because S3 shows when an object was written, and neighbouring rows of the corpus
-often belong to one album.
+object has the same name as its file in build/stimuli. It is drawn from the secret key, so that no name reveals a bin, a
+clip or a track. Objects are uploaded in random order, because S3 shows when an object was written, and neighbouring
+rows of the corpus often belong to one album. No object is compressed.
 
 With `storage.delivery = "redirect"` the server redirects the address of a sound to a signed address of the bucket that
 is valid for `storage.seconds`; with "proxy" the server fetches the bytes and sends them itself. A signed address shows
@@ -20,8 +20,6 @@ import contextlib
 import hashlib
 import os
 import random
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,9 +31,8 @@ from embeddings.provenance import read_json, write_json
 from study.config import Study, StudyConfig
 from study.trial_plan import BUILD, PUBLISH, Stimulus, published_provenance
 
-MIMETYPE = "audio/flac"
+MIMETYPES = {".wav": "audio/wav", ".flac": "audio/flac"}  # FLAC: studies that were built by earlier versions
 UPLOADS = 8  # at once
-CACHE_BYTES = 64 * 2**20
 MISSING = ("404", "NoSuchKey", "NotFound")
 REASONS = {
     "NoSuchBucket": "there is no such bucket",
@@ -48,6 +45,11 @@ REASONS = {
     "301": "the bucket is in another region; set AWS_REGION",
     "RequestTimeTooSkewed": "this machine's clock is wrong",
 }
+
+
+def mimetype(stimulus: Stimulus) -> str:
+    """The type of a stimulus, as browsers are told."""
+    return MIMETYPES[stimulus.file.suffix]
 
 
 class Storage(Protocol):
@@ -87,8 +89,6 @@ class S3Storage:
         parts = urlsplit(self.url)
         self.bucket, self.prefix = parts.netloc, parts.path.strip("/")
         self._seconds, self._redirects = config.storage.seconds, config.storage.delivery == "redirect"
-        self._cache: OrderedDict[str, bytes] = OrderedDict()
-        self._cached, self._lock = 0, threading.Lock()
         with self._explained("be used"):
             self._client = _client()
             signed = urlsplit(self._sign("origin"))
@@ -101,21 +101,15 @@ class S3Storage:
         return self._sign(self.key(stimulus)) if self._redirects else None
 
     def read(self, stimulus: Stimulus) -> bytes:
-        """The bytes, from memory if they were read before.
+        """The bytes. Nothing is kept: a sound that comes sooner than another would show that it is played more often.
 
         Raises:
             ArtefactError: if the bucket lacks them or has different ones.
             ResourceError: if the bucket cannot be read.
         """
-        key = self.key(stimulus)
-        with self._lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                return self._cache[key]
-        data = self._download(key)
+        data = self._download(self.key(stimulus))
         if hashlib.sha256(data).hexdigest() != stimulus.sha256:
             raise ArtefactError(f"{self.url} has a sound that differs from build/stimuli; run `{PUBLISH}`.")
-        self._remember(key, data)
         return data
 
     def holds(self, stimulus: Stimulus) -> bool:
@@ -146,8 +140,8 @@ class S3Storage:
                 Bucket=self.bucket,
                 Key=self.key(stimulus),
                 Body=data,
-                ContentType=MIMETYPE,
-                CacheControl="private, no-store",
+                ContentType=mimetype(stimulus),
+                CacheControl="private, no-store, no-transform",
                 ChecksumAlgorithm="SHA256",
                 ChecksumSHA256=_base64(stimulus.sha256),
             )
@@ -166,13 +160,6 @@ class S3Storage:
         except _MissingError:
             raise ArtefactError(f"{self.url} lacks a stimulus; run `{PUBLISH}`.") from None
         return body
-
-    def _remember(self, key: str, data: bytes) -> None:
-        with self._lock:
-            self._cached += len(data) - len(self._cache.get(key, b""))
-            self._cache[key] = data
-            while self._cached > CACHE_BYTES:
-                self._cached -= len(self._cache.popitem(last=False)[1])
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:

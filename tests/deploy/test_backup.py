@@ -13,6 +13,8 @@ from sqlalchemy import create_engine, inspect, make_url, text
 import rootnote
 from server.app import create_app
 from server.db import database
+from server.db.backup import backup, find_backups
+from server.db.key_backup import back_up_key
 from server.settings import Settings
 from tests.server.conftest import SECRET, Site
 from tests.server.small_study import make_study
@@ -57,13 +59,16 @@ def test_a_restored_study_is_complete_and_continues(
     folder = tmp_path / "backups"
     done = server("backup", site.study.folder, "--to", folder)
     assert done.exit_code == 0, done.output
-    [path] = folder.iterdir()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    [path] = find_backups(folder)
+    assert {stat.S_IMODE(each.stat().st_mode) for each in folder.iterdir()} == {0o600}
     before = rows(site.database_url)
     midway.listen().finish()
     monkeypatch.setenv("ROOTNOTE_DATABASE_URL", empty)
+    kept = site.study.key.read_bytes()
+    site.study.key.unlink()  # a new host gets the study folder from where it was built, without a key by mistake
     done = server("restore", path, site.study.folder)
     assert done.exit_code == 0, done.output
+    assert (site.study.key.read_bytes(), stat.S_IMODE(site.study.key.stat().st_mode)) == (kept, 0o600)
     assert rows(empty) == before
     app = create_app(site.study, Settings(make_url(empty), SECRET), clock=site.clock)
     site.app = app
@@ -84,14 +89,15 @@ def test_a_restored_study_is_complete_and_continues(
 
 
 def test_old_backups_are_deleted_and_nothing_else(site: Site, tmp_path: Path, client_programs: Path) -> None:
-    from server.db.backup import backup, find_backups
-
     folder = tmp_path / "backups"
     folder.mkdir()
     (folder / "notes.dump").write_text("mine")
     paths = [backup(make_url(site.database_url), folder, 2, datetime(2026, 3, day, tzinfo=UTC)) for day in (1, 3, 2, 4)]
     assert find_backups(folder) == [paths[3], paths[1]]
     assert sorted(path.name for path in folder.iterdir()) == sorted([paths[1].name, paths[3].name, "notes.dump"])
+    (folder / "rootnote-20260301T000000Z.key").write_text("of a backup that is gone")
+    back_up_key(site.study, paths[3])
+    assert [path.name for path in folder.glob("*.key")] == [paths[3].with_suffix(".key").name]
 
 
 def test_restore_refuses_an_unclosed_sqlite_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +108,7 @@ def test_restore_refuses_an_unclosed_sqlite_database(tmp_path: Path, monkeypatch
     database.migrate(engine)
     engine.dispose()
     assert server("backup", study, "--to", tmp_path / "backups").exit_code == 0
-    [path] = (tmp_path / "backups").iterdir()
+    [path] = find_backups(tmp_path / "backups")
     target.rename(target.with_name("answers.sqlite3-wal"))
     refused = server("restore", path, study)
     assert refused.exit_code == 1 and "answers.sqlite3-wal" in str(refused.exception)
@@ -116,7 +122,7 @@ def test_backup_and_restore_errors(
     url, folder = make_url(site.database_url), tmp_path / "backups"
     monkeypatch.setenv("ROOTNOTE_DATABASE_URL", site.database_url)
     assert server("backup", site.study.folder, "--to", folder).exit_code == 0
-    [path] = folder.iterdir()
+    [path] = find_backups(folder)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     monkeypatch.setenv("ROOTNOTE_DATABASE_URL", empty)
     cut = server("restore", path, site.study.folder)
@@ -133,4 +139,4 @@ def test_backup_and_restore_errors(
         assert 'database "none" does not exist' in str(server("backup", site.study.folder, "--to", folder).exception)
         monkeypatch.setenv("PATH", str(tmp_path))
         assert "postgresql-client" in str(server("backup", site.study.folder, "--to", folder).exception)
-    assert len(list(folder.iterdir())) == 2  # nothing half-written is left
+    assert len(list(folder.iterdir())) == 3  # the backup, its key, the text: nothing half-written is left

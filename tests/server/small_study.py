@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import soundfile
 
 from embeddings.provenance import Provenance, read_table, write_json, write_table
 from study.config import Study, load_study
 from study.design.bin_pairs import BIN_PAIRS
+from study.secret_key import SecretKey, stimulus_name, write_key
+from study.stimuli.render import encode
 from study.trial_plan import schedule_provenance, stimuli_provenance
 
 CLIPS = 24
+TEST_KEY = SecretKey(bytes(range(32)))
 TOML = """\
 [study]
 name = "Test study"
@@ -85,19 +86,28 @@ def _trial(rng: np.random.Generator, number: int, position: int, catch: bool) ->
     }
 
 
-def write_stimuli(study: Study) -> None:
+def write_stimuli(study: Study, key: SecretKey = TEST_KEY) -> None:
     """Write stimuli for the schedule as it is now."""
-    study.stimuli.mkdir(parents=True, exist_ok=True)
+    clips = [str(row) for row in range(CLIPS)] + [f"{row}/catch" for row in range(CLIPS)]
     rng = np.random.default_rng(5)
-    clips = {}
-    for key in [str(row) for row in range(CLIPS)] + [f"{row}/catch" for row in range(CLIPS)]:
-        file = study.stimuli / f"{secrets.token_hex(16)}.flac"
-        soundfile.write(
-            file, 0.1 * rng.standard_normal(round(44100 * study.config.corpus.clip_seconds)), 44100, subtype="PCM_16"
-        )
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        clips[key] = {"file": file.name, "sha256": digest, "gain_db": 0.0, "loudness": "BS.1770"}
+    sounds = {clip: rng.standard_normal(round(44100 * study.config.corpus.clip_seconds)) for clip in clips}
+    write_sounds(study, {clip: 0.1 * sound for clip, sound in sounds.items()}, key)
+
+
+def write_sounds(study: Study, sounds: Mapping[str, np.ndarray], key: SecretKey = TEST_KEY) -> None:
+    """Write these sounds [samples] as the stimuli of a key, with their index."""
+    study.stimuli.mkdir(parents=True, exist_ok=True)
+    for path in study.stimuli.iterdir():
+        path.unlink()
+    write_key(study.key, key)
+    clips, size = {}, 0
+    for clip, sound in sounds.items():
+        data = encode(np.round(np.clip(sound, -1, 1) * 32767).astype(np.int16), study.config.stimuli.sample_rate)
+        file, size = study.stimuli / stimulus_name(key, clip), len(data)
+        file.write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        clips[clip] = {"file": file.name, "sha256": digest, "gain_db": 0.0, "loudness": "BS.1770"}
     _, schedule = read_table(study.schedule, "schedule", "")
     _, corpus = read_table(study.corpus, "corpus", "")
     provenance = stimuli_provenance(study.config, schedule.fingerprint, corpus.fingerprint)
-    write_json(study.stimuli_index, {"clips": clips}, provenance)
+    write_json(study.stimuli_index, {"bytes": size, "clips": clips}, provenance)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,7 +85,7 @@ def study(built: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_fresh_study_folder(built: Path) -> None:
     assert sorted(path.name for path in built.iterdir()) == [
-        "build", "consent.md", "debrief.md", "instructions.md", "study.toml",
+        "build", "consent.md", "debrief.md", "instructions.md", "secret.key", "study.toml",
     ]  # fmt: skip
     study = load_study(built)
     assert study.config.study.name == 'A "quoted" study'
@@ -202,7 +203,7 @@ def test_duplicates_are_left_out_where_the_study_names_them(study: Path) -> None
 
 @pytest.mark.parametrize("harm", ["lose", "cut short"])
 @pytest.mark.parametrize(
-    "broken", ["triplets.parquet", "stimuli.json", "logmel.npy", "logmel.bins.json", "stimuli/*.flac"]
+    "broken", ["triplets.parquet", "stimuli.json", "logmel.npy", "logmel.bins.json", "stimuli/*.wav"]
 )
 def test_a_missing_or_damaged_artefact_is_rebuilt(study: Path, broken: str, harm: str) -> None:
     path = next((study / "build").glob(broken))
@@ -242,6 +243,52 @@ def test_a_schedule_of_another_corpus_is_refused(study: Path, tmp_path: Path) ->
     (study / "build/schedule.parquet").write_bytes(own)
     with pytest.raises(RootnoteError, match=r"schedule\.parquet is stale \(.*seed.*triplets.* changed since\)"):
         read_plan(load_study(study))
+
+
+# ------------------------------------------------------------------ the secret key
+
+
+def drawn(study: Path) -> dict[str, bytes]:
+    """What is drawn from the key: the schedule, and the stimuli by name."""
+    files = [study / "build/schedule.parquet", *(study / "build/stimuli").iterdir()]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def test_the_same_key_draws_the_same_bytes(study: Path) -> None:
+    before, key = drawn(study), study / "secret.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    for name in ("schedule.parquet", "stimuli.json"):
+        (study / "build" / name).unlink()
+    assert run("study", "build", study).returncode == 0
+    assert drawn(study) == before
+    sides = [trial.high_side for trials in read_plan(load_study(study)).lists.values() for trial in trials]
+    kept = key.read_text()
+    done = run("study", "build", study, "--redraw")
+    assert done.stdout.count("(up to date)") == 4
+    assert key.read_text() != kept
+    assert not drawn(study).keys() & before.keys() - {"schedule.parquet"}
+    assert sides != [trial.high_side for trials in read_plan(load_study(study)).lists.values() for trial in trials]
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda key: key.unlink(), "secret.key is missing, and this study was built with it; copy it"),
+        (lambda key: key.write_text("ab" * 32), "is not the key that this study was built with; put that one back"),
+        (lambda key: key.write_text("ab"), "secret.key is damaged; copy it"),
+    ],
+)
+def test_a_built_study_without_its_key_is_refused(
+    study: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], None], words: str
+) -> None:
+    monkeypatch.setenv("ROOTNOTE_SECRET", "a secret for tests only, 32 characters and more")
+    harm(study / "secret.key")
+    before = drawn(study)
+    assert run("server", "migrate", study).returncode == 0
+    for command in (("study", "build"), ("study", "freeze"), ("server", "run"), ("server", "export")):
+        assert words in refusal(*command, study)
+    assert words in run("study", "check", study).stdout
+    assert drawn(study) == before
 
 
 def test_two_builds_at_once_are_refused(study: Path) -> None:

@@ -9,12 +9,9 @@ import pytest
 
 from embeddings.provenance import read_table
 from study.columns import DESIGN_COLUMNS, RESPONSE_COLUMNS, ResponseColumn, arrow_schema, columns_read
-from study.config_sections import DesignConfig
-from study.design.schedule import make_schedule
 from study.trials import PlannedTrial, Triplet, read_trials, read_triplets, schedule_table, trial_lists, triplets_table
 
 VERSION_0_1 = Path(__file__).parent / "version_0_1"
-DESIGN = DesignConfig(prompts=6, listeners=6, trials=6)
 TRIPLET = Triplet(0, "one", 1, 1, 4, 2, 3, 0.9, 0.1)
 TRIAL = PlannedTrial("one", 0, 1, "scored", 0, 1, 1, 4, 2, 3, 0.9, 0.1, "A")
 
@@ -51,4 +48,3 @@ def test_tables_of_version_0_1_are_read_and_written_unchanged() -> None:
     table, provenance = read_table(VERSION_0_1 / "schedule.parquet", "schedule", "")
     trials = read_trials(table)
     assert len(trial_lists(trials)) == 6 and schedule_table(trials).equals(table)
-    assert make_schedule(triplets, DESIGN, seed=1) == trials

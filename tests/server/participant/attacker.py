@@ -1,10 +1,9 @@
-"""An attacker who collects every byte that listeners get and learns to tell the more similar side from it.
+"""An attacker who collects every byte that listeners get except the samples, and learns to tell the more similar side.
 
-What it sees of a trial: the page's source, the address, size, headers (with their order) and time of each sound's
-reply, and of the sound the bytes before the audio, but for where this begins: whoever reads so far has the sound and
-can see how well it compresses. It compares A with B and each with X, and looks at the page
-alone; every number that comes of it is a feature of a logistic regression, trained on one half of the listeners and
-tried on the other. It hears nothing: the audio frames are left out, because whoever listens can of course tell.
+What it sees of a trial: the page's source and headers, and of each sound the address, the time and headers of the
+reply (with their order), and the layout of the file (tests.server.participant.file_reader). It compares A with B and
+each with X, and looks at the page alone. Every number that results is a feature of a ridge regression, which learns
+from other listeners than the one whose trials it guesses.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import hashlib
 import re
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,28 +21,28 @@ from scipy.stats import binom
 from werkzeug.test import TestResponse
 
 from server.assignments.trials import SLOTS
-from study.stimuli.flac import INFO_END
 from tests.server.conftest import Walker
+from tests.server.participant.file_reader import as_flac, layout, outside_samples
 
 HASHED = 32  # features that words and headers are hashed into
+FOLDS = 6
 Features = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound's reply but for its audio."""
+    """The reply to a request for a sound."""
 
     address: str
     status: int
     headers: tuple[tuple[str, str], ...]
-    size: int
-    before_audio: bytes
+    data: bytes
     seconds: float
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a listener got in one trial, and the answer that the attacker is after."""
+    """What a listener got in one trial, and the answer that the attacker wants."""
 
     listener: int
     position: int
@@ -65,8 +64,7 @@ def collect(walker: Walker, listener: int, high_side: str) -> Evidence:
 def _fetch(walker: Walker, slot: str) -> Sound:
     address, began = walker.sound(slot), time.perf_counter()
     reply: TestResponse = walker.client.get(address)
-    seconds, data = time.perf_counter() - began, reply.data
-    return Sound(address, reply.status_code, tuple(reply.headers), len(data), data[:INFO_END], seconds)
+    return Sound(address, reply.status_code, tuple(reply.headers), reply.data, time.perf_counter() - began)
 
 
 # ------------------------------------------------------------------ features
@@ -76,8 +74,10 @@ def features(evidence: Evidence) -> Features:
     """Numbers that are positive, by and large, where A and negative where B stands out, and numbers of the page."""
     x, a, b = (_numbers(evidence.sounds[slot]) for slot in SLOTS)
     words = [_words(evidence.sounds[slot]) for slot in SLOTS]
-    alike = [float(one == words[0][name]) - float(words[2].get(name) == words[0][name])
-             for name, one in sorted(words[1].items()) if name in words[0]]  # fmt: skip
+    alike = [
+        float(words[1].get(name) == words[0][name]) - float(words[2].get(name) == words[0][name])
+        for name in sorted(words[0])
+    ]
     alike = (alike + [0.0] * HASHED)[:HASHED]
     # Random addresses are looked at letter by letter above; here they would only drown the words.
     words_of_page = re.findall(r"[\w-]+|[^\w\s]", re.sub(r"[\w-]{40,}", "address", evidence.page))
@@ -85,7 +85,8 @@ def features(evidence: Evidence) -> Features:
     spot = [evidence.position % 2, evidence.listener % 2, len(evidence.page), evidence.page.count(" ")]
     places = [evidence.page.find(evidence.sounds[slot].address) for slot in SLOTS]
     order = np.sign([places[1] - places[2], places[0] - places[1], places[0] - places[2]])
-    return np.concatenate([a - b, abs(x - a) - abs(x - b), alike, page, spot, order])
+    nearer = abs(x - a) - abs(x - b)
+    return np.concatenate([a - b, nearer, np.sign(nearer), alike, page, spot, order])
 
 
 def _numbers(sound: Sound) -> Features:
@@ -93,25 +94,24 @@ def _numbers(sound: Sound) -> Features:
     name = sound.address.rpartition("/")[2]
     letters = [float(ord(letter)) for letter in name[:8].ljust(8)]
     shape = [len(name), sum(map(ord, name)), sum(map(str.isupper, name)), sum(map(str.isdigit, name))]
-    head = list(sound.before_audio[:64].ljust(64, b"\0"))
-    # Coarsely: in steps of a factor of two.
-    wait = round(np.log2(max(sound.seconds, 1e-4)))
-    headers = _bag(map(str, sound.headers))
-    whole = [sound.size, len(sound.before_audio), sum(sound.before_audio), sound.status, len(str(sound.headers)), wait]
-    return np.array([*letters, *shape, *head, *whole, *headers], float)
+    outside = outside_samples(sound.data)
+    wait = round(np.log2(max(sound.seconds, 1e-4)))  # coarsely: in steps of a factor of two
+    whole = [len(outside), sum(outside), sound.status, len(str(sound.headers)), wait]
+    head = list(outside[:64].ljust(64, b"\0"))
+    return np.array([*letters, *shape, *head, *layout(sound.data), *whole, *_bag(map(str, sound.headers))], float)
 
 
 def _words(sound: Sound) -> dict[str, str]:
     """Everything of a sound that may be equal to that of another."""
     told = {f"{name} {number}": value for number, (name, value) in enumerate(sound.headers)}
-    before = {"before": hashlib.sha256(sound.before_audio).hexdigest(), "size": str(sound.size)}
-    return told | before | {f"letter {i}": letter for i, letter in enumerate(sound.address.rpartition("/")[2][:8])}
+    outside = {"outside": hashlib.sha256(outside_samples(sound.data)).hexdigest(), "size": str(len(sound.data))}
+    return told | outside | {f"letter {i}": letter for i, letter in enumerate(sound.address.rpartition("/")[2][:8])}
 
 
-def _bag(words: Sequence[str] | object) -> list[float]:
-    """How often words come, hashed into a fixed number of counts."""
+def _bag(words: Iterable[str]) -> list[float]:
+    """How often words occur, hashed into a fixed number of counts."""
     counts = [0.0] * HASHED
-    for word in words:  # type: ignore[attr-defined]
+    for word in words:
         counts[zlib.crc32(word.encode()) % HASHED] += 1
     return counts
 
@@ -121,7 +121,7 @@ def _bag(words: Sequence[str] | object) -> list[float]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How often the attacker was right on listeners that it had not seen."""
+    """How often the attacker was right about listeners that it had not learnt from."""
 
     right: int
     trials: int
@@ -134,47 +134,51 @@ class Verdict:
 
 
 def attack(seen: Sequence[Evidence]) -> Verdict:
-    """Learn from listeners with an even number halved by two, guess the others'."""
+    """Guess each listener's trials after learning from five sixths of the other listeners."""
     table = np.array([features(one) for one in seen])
-    high = np.array([one.high_side == "A" for one in seen])
-    learn = np.array([one.listener // 2 % 2 == 0 for one in seen])
-    scale = table[learn].std(axis=0)
-    kept = scale > 0
-    z = (table[:, kept] - table[learn][:, kept].mean(axis=0)) / scale[kept]
-    weights = _logistic(z[learn], high[learn])
-    guesses = (z[~learn] @ weights[1:] + weights[0]) > 0
-    return Verdict(int((guesses == high[~learn]).sum()), int((~learn).sum()))
+    high = np.array([1.0 if one.high_side == "A" else -1.0 for one in seen])
+    fold = np.array([one.listener % FOLDS for one in seen])
+    right = 0
+    for number in range(FOLDS):
+        learn = fold != number
+        mean, scale = table[learn].mean(axis=0), table[learn].std(axis=0)
+        kept = scale > 0
+        z, new = (np.clip((table[of][:, kept] - mean[kept]) / scale[kept], -10, 10) for of in (learn, ~learn))
+        # Ridge regression in its dual form, because there are more features than trials.
+        weights = z.T @ np.linalg.solve(z @ z.T + 30 * np.eye(len(z)), high[learn])
+        right += int(np.sum((new @ weights > 0) == (high[~learn] > 0)))
+    return Verdict(right, len(seen))
 
 
-def _logistic(z: Features, y: npt.NDArray[np.bool_], penalty: float = 3.0) -> Features:
-    """Logistic regression with a ridge, by Newton's method."""
-    design = np.column_stack([np.ones(len(z)), z])
-    ridge = penalty * np.eye(design.shape[1])
-    weights = np.zeros(design.shape[1])
-    for _ in range(25):
-        p = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
-        gradient = design.T @ (p - y) + ridge @ weights
-        curvature = design.T @ (design * (p * (1 - p))[:, None]) + ridge
-        step = np.linalg.solve(curvature, gradient)
-        weights -= step
-        if abs(step).max() < 1e-6:
-            break
-    return weights
+# ------------------------------------------------------------------ planted leaks
 
 
-def plant(evidence: Evidence, leak: str) -> Evidence:
-    """The same evidence with a leak in it: how an attack that finds nothing is known to be able to."""
-    high = evidence.sounds[evidence.high_side]
-    changed = {
-        "one byte more": replace(high, size=high.size + 1),
-        "a header": replace(high, headers=(*high.headers, ("X-Kind", "h"))),
-        "an address": replace(
-            high, address=high.address.rpartition("/")[0] + "/0" + high.address.rpartition("/")[2][1:]
-        ),
-        "a date as X has": replace(high, headers=(*high.headers, ("Last-Modified", "Monday"))),
-        "four times as slow": replace(high, seconds=4 * high.seconds),
-    }
-    if leak in changed:
-        return replace(evidence, sounds={**evidence.sounds, evidence.high_side: changed[leak]})
-    assert leak == "a word in the page"
-    return replace(evidence, page=evidence.page + f" data-side-{evidence.high_side}")
+def _packed(evidence: Evidence, size: int = 0) -> Evidence:
+    sounds = {slot: replace(sound, data=as_flac(sound.data, size)) for slot, sound in evidence.sounds.items()}
+    return replace(evidence, sounds=sounds)
+
+
+def _padded(evidence: Evidence) -> Evidence:
+    return _packed(evidence, max(2 * len(sound.data) for sound in evidence.sounds.values()))
+
+
+def _on_the_high_side(change: Callable[[Sound], Sound]) -> Callable[[Evidence], Evidence]:
+    return lambda seen: replace(seen, sounds=seen.sounds | {seen.high_side: change(seen.sounds[seen.high_side])})
+
+
+# The same evidence with a leak: this shows that an attack that finds nothing would find it. Those of the files are what
+# earlier versions had.
+LEAKS: dict[str, Callable[[Evidence], Evidence]] = {
+    "compressed size": _packed,
+    "padding to one size": _padded,
+    "one byte more": _on_the_high_side(lambda sound: replace(sound, data=sound.data + b"\0")),
+    "a header": _on_the_high_side(lambda sound: replace(sound, headers=(*sound.headers, ("X-Kind", "h")))),
+    "a date as X has": _on_the_high_side(
+        lambda sound: replace(sound, headers=(*sound.headers, ("Last-Modified", "Monday")))
+    ),
+    "an address": _on_the_high_side(
+        lambda sound: replace(sound, address=sound.address.replace("/audio/", "/audio/0")[:-1])
+    ),
+    "four times as slow": _on_the_high_side(lambda sound: replace(sound, seconds=4 * sound.seconds)),
+    "a word in the page": lambda seen: replace(seen, page=f"{seen.page} data-side-{seen.high_side}"),
+}

@@ -1,125 +1,165 @@
-"""An attacker collects all that listeners get but the sound itself, and learns from it which side is more similar.
+"""Attackers with the source code, study.toml and the corpus, but without the secret key and without ears.
 
-The stimuli are such that the attack would be worth while: the more similar a clip is to X, the nearer it is in packed
-size, as with music.
+One collects all that listeners get except the samples and learns from it which side is more similar; one looks for
+dither that it can compute itself; one draws the schedule again. Each finds the leaks of earlier versions and nothing
+in what is sent now. benchmarks/blinding.py has the same attacks with larger numbers.
 """
 
 from __future__ import annotations
 
-import re
-import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from scipy import stats
 from sqlalchemy import make_url
 
-from embeddings.provenance import read_json, write_json
 from server.app import create_app
-from server.assignments.trials import SLOTS
 from server.db import database
 from server.settings import Settings
 from study.config import Study
-from study.config_sections import StimuliConfig
-from study.stimuli.flac import INFO_END
-from study.stimuli.render import fill_up_all, render
+from study.config_sections import DesignConfig, StimuliConfig
+from study.design.schedule import make_schedule
+from study.secret_key import SecretKey, new_key, stimulus_name
+from study.stimuli.render import ClipSource, render_all
 from study.trial_plan import read_plan
-from tests.paper_study import CLIPS_PER_PROMPT, make_study
-from tests.server.conftest import SECRET, FakeClock, Site, Walker
+from tests.paper_study import CLIPS_PER_PROMPT, make_study, make_triplets
+from tests.server.conftest import SECRET, FakeClock, Site
+from tests.server.participant.attacker import LEAKS, Evidence, attack, collect
+from tests.server.participant.file_reader import find_dither
+from tests.server.small_study import write_sounds
 
 TRIALS = 10
 RATE = 44100
+UNLIKELY = 0.0001  # what is not found may look like this in one of ten thousand runs of the suite
 
 
-def write_stimuli(study: Study, *, filled_up: bool) -> None:
-    """Render clips of noise and tone: each prompt has its share of noise, its clips the less like it the more other."""
-    content, provenance = read_json(study.stimuli_index, "stimuli", "")
+# ------------------------------------------------------------------ everything but the samples
+
+
+def write_telling_sounds(study: Study) -> None:
+    """Write clips of noise and tone that are worth an attack: the more similar to X, the nearer in compressed size."""
     rng = np.random.default_rng(1)
     turn = rng.choice([-1, 1], 100)
-    for key, entry in content["clips"].items():
+    time, sounds = np.arange(round(0.1 * RATE)) / RATE, {}
+    for key in read_plan(study).stimuli:
         prompt, bin_ = divmod(int(key.split("/")[0]), CLIPS_PER_PROMPT)
         noise = 2.0 ** -(4 + 3 * np.sin(prompt) + 0.5 * bin_ * turn[prompt])
-        tone = np.sin(2 * np.pi * rng.uniform(200, 800) * np.arange(round(0.1 * RATE)) / RATE)
-        flac = render(0.1 * (tone + noise * rng.standard_normal(len(tone))), StimuliConfig(), rng).flac
-        (study.stimuli / entry["file"]).write_bytes(flac)
-    if filled_up:
-        fill_up_all(study.stimuli, content["clips"])
-    write_json(study.stimuli_index, content, provenance)
+        tone = np.sin(2 * np.pi * rng.uniform(200, 800) * time)
+        sounds[key] = 0.1 * (tone + noise * rng.standard_normal(len(tone)))
+    write_sounds(study, sounds)
 
 
-def collect(study: Study, folder: Path, listeners: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What every listener gets: features [trial, feature], whether A is more similar, and whose trial it is."""
+def listen(study: Study, folder: Path, listeners: int) -> Iterator[Evidence]:
+    """Let listeners take the study, and record everything that they receive in their trials."""
     url = make_url(f"sqlite:///{folder / 'answers.sqlite3'}")
     engine = database.connect(url)
     database.migrate(engine)
     engine.dispose()
     # As a rehearsal, so that the same lists are heard every time.
-    app = create_app(study, Settings(url, SECRET, rehearsal=True), clock=FakeClock())
+    settings = Settings(url, SECRET, rehearsal=True, requests_per_second=0)
+    app = create_app(study, settings, clock=FakeClock())
     site = Site(study, app, FakeClock(), str(url))
-    plan, rows, labels, owners = read_plan(study), [], [], []
+    plan = read_plan(study)
     for listener in range(listeners):
         walker = site.walker().consent().go("instructions")
         number = site.query("SELECT list_number FROM assignments ORDER BY id DESC LIMIT 1")[0][0]
         for trial in plan.lists[number]:
-            rows.append(observe(walker))
-            labels.append(trial.high_side == "A")
-            owners.append(listener)
+            yield collect(walker, listener, trial.high_side)
             walker.go("trial", **walker.answer_fields("A"))
-    site.app.extensions["rootnote"].engine.dispose()
-    return np.array(rows, dtype=float), np.array(labels), np.array(owners)
-
-
-def observe(walker: Walker) -> np.ndarray:
-    """Features of the page and of each sound; then how A and B compare with each other and with X."""
-    page = walker.html
-    addresses = {slot: walker.sound(slot) for slot in SLOTS}
-    seen = {}
-    for slot in SLOTS:
-        began = time.perf_counter()
-        reply = walker.client.get(addresses[slot])
-        took = time.perf_counter() - began
-        name = addresses[slot].removeprefix("/audio/")
-        headers = [float(len(value)) for _, value in sorted(reply.headers)]
-        numbers = [float(number) for _, value in sorted(reply.headers) for number in re.findall(r"\d+", value)[:1]]
-        seen[slot] = np.array(
-            [
-                *(reply.status_code, len(reply.data), took, len(name), page.index(name), page.rindex(name)),
-                *(ord(letter) for letter in name[:12]),
-                *headers,
-                *numbers,
-                *reply.data[:INFO_END],  # what comes before the sound in the file
-            ],
-            dtype=float,
-        )
-    x, a, b = (seen[slot] for slot in SLOTS)
-    nearer = np.abs(a - x) - np.abs(b - x)
-    return np.concatenate([[len(page)], a, b, a - b, nearer, np.sign(nearer)])
-
-
-def guess(features: np.ndarray, labels: np.ndarray, owners: np.ndarray) -> int:
-    """How many trials are guessed rightly by a ridge regression that learns from the other listeners' trials."""
-    right = 0
-    for fold in range(6):
-        test = owners % 6 == fold
-        mean, scale = features[~test].mean(axis=0), features[~test].std(axis=0) + 1e-9
-        train, new = (np.clip((features[which] - mean) / scale, -10, 10) for which in (~test, test))
-        weights = np.linalg.solve(train.T @ train + 30 * np.eye(train.shape[1]), train.T @ (2.0 * labels[~test] - 1))
-        right += int(np.sum((new @ weights > 0) == labels[test]))
-    return right
+    app.extensions["rootnote"].engine.dispose()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("filled_up", "listeners"), [(True, 18), (False, 9)])
-def test_nothing_but_the_sound_tells_the_more_similar_side(tmp_path: Path, filled_up: bool, listeners: int) -> None:
+def test_only_the_samples_tell_the_more_similar_side(tmp_path: Path) -> None:
     extra = 'catch_trials = 1\nrepeat_trials = 1\n[prescreen]\nkind = "none"\n'
-    study = make_study(tmp_path / "s", prompts=15, listeners=listeners, trials=TRIALS, toml=extra)
-    write_stimuli(study, filled_up=filled_up)
-    features, labels, owners = collect(study, tmp_path, listeners)
-    n = len(labels)
-    assert n == listeners * (TRIALS + 2)
-    right = guess(features, labels, owners)
-    if filled_up:
-        assert stats.binomtest(right, n).pvalue > 0.0001, f"{right} of {n}"
-    else:
-        assert right / n > 0.8, "the attacker is no fool: files as they are packed give it away"
+    study = make_study(tmp_path / "s", prompts=15, listeners=18, trials=TRIALS, toml=extra)
+    write_telling_sounds(study)
+    seen = list(listen(study, tmp_path, 18))
+    assert len(seen) == 18 * (TRIALS + 2)
+    verdict = attack(seen)
+    assert verdict.chance > UNLIKELY, verdict
+    for name, plant in LEAKS.items():
+        found = attack([plant(evidence) for evidence in seen])
+        assert found.right / found.trials > 0.8, f"the attacker does not find {name}: {found}"
+
+
+# ------------------------------------------------------------------ public streams of random numbers
+
+
+def old_dither(row: int, copy: int, study: str) -> np.random.Generator:
+    """The dither of earlier versions."""
+    return np.random.default_rng([row, copy])
+
+
+# What somebody with the source code and study.toml can try: (row, 1 for a catch copy, text of study.toml) -> stream.
+PUBLIC_STREAMS: dict[str, Callable[[int, int, str], np.random.Generator]] = {
+    "row and copy": old_dither,
+    "seed, row and copy": lambda row, copy, study: np.random.default_rng([1, row, copy]),
+    "row": lambda row, copy, study: np.random.default_rng(row),
+    "an empty key": lambda row, copy, study: key_stream(SecretKey(bytes(32)), row, copy),
+    "study.toml as key": lambda row, copy, study: key_stream(SecretKey(study.encode()), row, copy),
+}
+
+
+def key_stream(key: SecretKey, row: int, copy: int) -> np.random.Generator:
+    return key.rng("dither", f"{row}/catch" if copy else str(row))
+
+
+class PlantedKey(SecretKey):
+    """Dither as in earlier versions: from the row, not from a secret."""
+
+    def rng(self, *purpose: str | int) -> np.random.Generator:
+        row, _, copy = str(purpose[1]).partition("/")
+        return old_dither(int(row), int(bool(copy)), "")
+
+
+def rows_found(folder: Path, rows: int, key: SecretKey, stream: Callable[[int, int, str], np.random.Generator]) -> int:
+    """For how many of `rows` clips and as many catch copies the dither names both the row and the copy."""
+    path = folder / "music.wav"
+    if not path.exists():
+        time = np.arange(rows * RATE // 2) / RATE
+        sweep = np.sin(2 * np.pi * (200 * time + 30 * time**2))
+        soundfile.write(path, (0.1 * sweep).astype(np.float32), RATE)
+    sources = [ClipSource(row, path, row * 0.5) for row in range(rows)]
+    index = render_all(folder / "stimuli", sources, set(range(rows)), StimuliConfig(), 0.5, key)
+    names = {(row, copy): f"{row}/catch" if copy else str(row) for row in range(rows) for copy in (0, 1)}
+    right = 0
+    for name, entry in index.items():
+        candidates = {names[of]: stream(*of, "study.toml") for of in names}
+        right += find_dither((folder / "stimuli" / entry["file"]).read_bytes(), candidates) == name
+    return right
+
+
+def test_dither_tells_neither_the_row_nor_a_catch_copy(tmp_path: Path) -> None:
+    rows = 12
+    assert rows_found(tmp_path, rows, PlantedKey(bytes(32)), old_dither) == 2 * rows
+    key = new_key()
+    for name, stream in PUBLIC_STREAMS.items():
+        right = rows_found(tmp_path, rows, key, stream)
+        assert stats.binom.sf(right - 1, 2 * rows, 1 / (2 * rows)) > UNLIKELY, f"{name}: {right} of {2 * rows}"
+
+
+def test_names_tell_no_rows() -> None:
+    key = new_key()
+    ordered = sorted(range(1000), key=lambda row: stimulus_name(key, str(row)))
+    assert stats.spearmanr(ordered, range(1000)).pvalue > UNLIKELY
+
+
+def test_study_toml_and_source_code_predict_no_side() -> None:
+    """The schedule of earlier versions followed from study.seed."""
+    triplets, design = make_triplets(15, 1), DesignConfig()
+    streams = {
+        "seed": lambda: np.random.default_rng(1),
+        "an empty key": lambda: SecretKey(bytes(32)).rng("schedule"),
+        "study.toml as key": lambda: SecretKey(b"study.toml").rng("schedule"),
+    }
+    sides = [trial.high_side for trial in make_schedule(triplets, design, new_key().rng("schedule"))]
+    planted = [trial.high_side for trial in make_schedule(triplets, design, np.random.default_rng(1))]
+    for name, stream in streams.items():
+        guessed = [trial.high_side for trial in make_schedule(triplets, design, stream())]
+        right = sum(one == other for one, other in zip(guessed, sides, strict=True))
+        assert stats.binomtest(right, len(sides)).pvalue > UNLIKELY, f"{name}: {right} of {len(sides)}"
+        assert (guessed == planted) == (name == "seed")

@@ -27,7 +27,7 @@ def test_headers_of_every_reply(site: Site, path: str) -> None:
     assert all(name in reply.headers for name in SECURITY)
     assert "unsafe" not in reply.headers["Content-Security-Policy"]
     assert "Set-Cookie" not in reply.headers
-    cached = "public, max-age=86400" if path.startswith("/static") else "private, no-store"
+    cached = "public, max-age=86400" if path.startswith("/static") else "private, no-store, no-transform"
     assert reply.headers["Cache-Control"] == cached
 
 

@@ -66,7 +66,7 @@ def test_a_due_sound_is_answered_with_a_signed_address(make_bucket_site: Callabl
     sounds = [walker.sound(clip) for clip in "XAB"]
     replies = [walker.client.get(sound) for sound in sounds]
     assert {reply.status_code for reply in replies} == {303}
-    assert all(reply.headers["Cache-Control"] == "private, no-store" for reply in replies)
+    assert all(reply.headers["Cache-Control"] == "private, no-store, no-transform" for reply in replies)
     assert all(reply.headers["Referrer-Policy"] == "no-referrer" for reply in replies)
     assert len({len(reply.location) for reply in replies}) == 1
     rendered = {path.read_bytes() for path in site.study.stimuli.iterdir()}

@@ -253,7 +253,7 @@ def read_trials() -> list[Any]:
     from study.design.schedule import make_schedule
     from tests.paper_study import make_triplets
 
-    return list(make_schedule(make_triplets(15, 1), DesignConfig(), 1))
+    return list(make_schedule(make_triplets(15, 1), DesignConfig(), np.random.default_rng(1)))
 
 
 @pytest.mark.slow

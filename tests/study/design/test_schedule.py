@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,10 @@ from study.config_sections import DesignConfig
 from study.design.bin_pairs import BIN_PAIRS
 from study.design.schedule import make_schedule
 from study.trials import PlannedTrial, Triplet
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
 
 
 def triplets(prompts: int, embedder: str = "one", first: int = 0) -> list[Triplet]:
@@ -34,10 +39,10 @@ def require_balance(trials: list[PlannedTrial], design: DesignConfig) -> None:
     assert max(counts(trials, "list", "bin_high", "bin_low")) <= -(-per_list // 6)
     if per_list >= 6:
         assert len(counts(trials, "list", "bin_high", "bin_low")) == 6 * design.listener_count
-    for names in (("triplet",), ("list",)):
-        for number in Counter(tuple(getattr(t, n) for n in names) for t in trials):
-            own = [t for t in trials if tuple(getattr(t, n) for n in names) == number]
-            assert abs(sum(t.high_side == "A" for t in own) * 2 - len(own)) <= len(own) % 2
+    for names in (("triplet",), ("bin_high", "bin_low")):
+        groups = Counter(tuple(getattr(t, n) for n in names) for t in trials)
+        on_a = Counter(tuple(getattr(t, n) for n in names) for t in trials if t.high_side == "A")
+        assert all(abs(2 * on_a[group] - number) <= number % 2 for group, number in groups.items())
     at_position = Counter((t.bin_high, t.bin_low, t.position) for t in trials)
     for pair in BIN_PAIRS:
         spread = [at_position[(*pair, position)] for position in range(1, per_list + 1)]
@@ -48,14 +53,13 @@ def require_balance(trials: list[PlannedTrial], design: DesignConfig) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 20240101])
 def test_the_papers_size(seed: int) -> None:
-    trials = make_schedule(triplets(15), DesignConfig(), seed)
+    trials = make_schedule(triplets(15), DesignConfig(), rng(seed))
     require_balance(trials, DesignConfig())
     assert counts(trials, "triplet") == [10] * 90
     assert counts(trials, "bin_high", "bin_low") == [150] * 6
     assert set(counts(trials, "triplet", "high_side")) == {5}
-    assert set(counts(trials, "list", "high_side")) == {5}
     assert set(counts(trials, "bin_high", "bin_low", "position")) == {15}
-    assert trials == make_schedule(triplets(15), DesignConfig(), seed)
+    assert trials == make_schedule(triplets(15), DesignConfig(), rng(seed))
 
 
 @settings(max_examples=60, deadline=None)
@@ -63,7 +67,7 @@ def test_the_papers_size(seed: int) -> None:
 def test_any_size_is_balanced_or_refused(prompts: int, per_list: int, listeners: int, seed: int) -> None:
     design = DesignConfig(listeners=listeners, trials=per_list)
     try:
-        trials = make_schedule(triplets(prompts), design, seed)
+        trials = make_schedule(triplets(prompts), design, rng(seed))
     except RootnoteError as error:
         assert "design." in str(error)
         assert per_list > prompts or listeners * per_list % (prompts * 6)
@@ -79,7 +83,7 @@ def test_any_size_is_balanced_or_refused(prompts: int, per_list: int, listeners:
 def test_robust_lists_use_prompts_as_evenly_as_possible(prompts: int, listeners: int, per_list: int, seed: int) -> None:
     assume(per_list <= prompts)
     design = DesignConfig(kind="robust", listeners=listeners, trials=per_list)
-    trials = make_schedule(triplets(prompts), design, seed)
+    trials = make_schedule(triplets(prompts), design, rng(seed))
     require_balance(trials, design)
     assert counts(trials, "bin_high", "bin_low") == [listeners * per_list // 6] * 6
     used = counts(trials, "prompt")
@@ -96,7 +100,7 @@ def test_robust_lists_use_prompts_as_evenly_as_possible(prompts: int, listeners:
 
 def test_catch_and_repeat_trials() -> None:
     design = DesignConfig(catch_trials=2, repeat_trials=2)
-    trials = make_schedule(triplets(15), design, 3)
+    trials = make_schedule(triplets(15), design, rng(3))
     require_scored = [t for t in trials if t.kind == "scored"]
     assert len(require_scored) == 900
     for number in range(90):
@@ -114,8 +118,19 @@ def test_catch_and_repeat_trials() -> None:
             assert catch.stimulus_key("x") == str(catch.prompt)
 
 
+def test_sides_vary_within_a_listener_as_by_chance() -> None:
+    """Who is sure of nine answers learns nothing about the tenth, and nothing about a second catch trial."""
+    design = DesignConfig(listeners=900, catch_trials=2)
+    trials = make_schedule(triplets(15), design, rng(7))
+    scored = Counter(t.list for t in trials if t.kind == "scored" and t.high_side == "A")
+    assert np.var([scored[number] for number in range(900)]) == pytest.approx(10 / 4, rel=0.15)
+    catch = Counter(t.list for t in trials if t.kind == "catch" and t.high_side == "A")
+    assert catch.total() == 900, "half of all catch trials"
+    assert Counter(catch[number] for number in range(900))[1] == pytest.approx(450, abs=60)
+
+
 def test_every_embedder_has_its_own_lists() -> None:
-    trials = make_schedule(triplets(15) + triplets(15, "two", 90), DesignConfig(), 1)
+    trials = make_schedule(triplets(15) + triplets(15, "two", 90), DesignConfig(), rng(1))
     assert {t.list for t in trials if t.embedder == "one"} == set(range(90))
     assert {t.list for t in trials if t.embedder == "two"} == set(range(90, 180))
     assert counts(trials, "triplet") == [10] * 180
@@ -134,4 +149,4 @@ def test_every_embedder_has_its_own_lists() -> None:
 )
 def test_impossible_sizes_name_the_number(prompts: int, design: DesignConfig, words: str) -> None:
     with pytest.raises(RootnoteError, match=words):
-        make_schedule(triplets(prompts), design, 1)
+        make_schedule(triplets(prompts), design, rng(1))

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 import rootnote
 from embeddings.errors import RootnoteError
 from study.config import Study
+from study.secret_key import new_key
 from study.stimuli.storage import S3Storage, cors_rules, open_storage, publish
 from study.trial_plan import read_plan
 from tests.server.small_study import make_study, write_stimuli
@@ -58,10 +59,10 @@ def test_rendered_files_are_uploaded_under_random_names(bucket: Bucket, study: S
         assert storage.read(stimulus) == stimulus.file.read_bytes()
         name = storage.key(stimulus)
         assert name.startswith("clips/")
-        assert len(name) == len("clips/") + 32 + len(".flac")
+        assert len(name) == len("clips/") + 32 + len(".wav")
         assert storage.holds(stimulus), key
     kept = bucket.client.head_object(Bucket=BUCKET, Key=storage.key(next(iter(plan.stimuli.values()))))
-    assert (kept["ContentType"], kept["Metadata"]) == ("audio/flac", {})
+    assert (kept["ContentType"], kept["Metadata"]) == ("audio/wav", {})
     assert "ContentDisposition" not in kept
 
 
@@ -114,7 +115,7 @@ def test_a_host_with_a_bucket_needs_no_folder_of_stimuli(bucket: Bucket, study: 
     publish(study)
     shutil.rmtree(study.stimuli)
     assert len(read_plan(study).stimuli) == CLIPS
-    write_stimuli(study)  # rendered again: other names and bytes by the same settings
+    write_stimuli(study, new_key())  # other names and bytes with the same settings
     with pytest.raises(RootnoteError, match=r"published.json is stale .*rootnote study publish"):
         read_plan(study)
 
@@ -209,7 +210,7 @@ def test_boto3_is_not_imported_for_a_folder(study: Study) -> None:
         "from study.config import load_study\nfrom study.trial_plan import read_plan\n"
         "from study.stimuli.storage import open_storage\n"
         "study = load_study(Path(sys.argv[1]))\nplan = read_plan(study)\n"
-        "assert open_storage(study).read(next(iter(plan.stimuli.values())))[:4] == b'fLaC'\n"
+        "assert open_storage(study).read(next(iter(plan.stimuli.values())))[:4] == b'RIFF'\n"
         "import server.app\nassert 'botocore' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program, str(study.folder)], check=True, timeout=60)
