@@ -1,9 +1,11 @@
 """The schedule: which listener hears which triplet, at which position, with the more similar clip on which side.
 
-A TrialList is one listener's trials. In the `paper` design every triplet is heard equally often, no listener hears a
-prompt twice, and each listener hears every bin pair equally often, give or take one. The more similar clip is A in half
-of each bin pair's and each triplet's trials, and each bin pair is spread evenly over the positions. In the `robust`
-design each listener answers every bin pair equally often, over as many different prompts as possible.
+A TrialList is one listener's trials. Every embedder has lists of its own or, with `design.comparison = "shared"`, all
+are heard in each list, on the same prompts, each equally often. In the `paper` design every triplet is heard equally
+often, no listener hears a prompt twice, and each listener hears every bin pair equally often, give or take one. The
+more similar clip is A in half of each bin pair's and each triplet's trials, and each bin pair is spread evenly over the
+positions. In the `robust` design each listener answers every bin pair equally often, over as many different prompts as
+possible.
 "Half" and "evenly" are exact if the numbers divide, and off by one otherwise. Sides are balanced over the lists and
 not within one, where a listener who is sure of nine answers would know the tenth. A place that goes to another listener
 keeps its list, so the answers of a complete study are balanced too.
@@ -30,30 +32,39 @@ REPEAT_DISTANCE = 3  # least number of positions between a trial and its repeat
 
 
 Cell = tuple[int, int]  # (prompt number, pair number)
+TripletCell = tuple[int, int, int]  # (prompt number, pair number, embedder number)
+Edge = tuple[int, int]  # (listener, slot)
 
 
 def make_schedule(triplets: Sequence[Triplet], design: DesignConfig, rng: np.random.Generator) -> list[PlannedTrial]:
-    """All TrialLists for the triplets; each embedder has its own full set.
+    """All TrialLists for the triplets; each embedder has its own full set, or all share one (`design.comparison`).
 
     Raises:
         ConfigError: if the sizes in [design] cannot be met, naming the number to change.
     """
-    trials: list[PlannedTrial] = []
     embedders = list(dict.fromkeys(triplet.embedder for triplet in triplets))
+    if design.comparison == "shared":
+        return _plan_lists(triplets, design, rng, embedders, first_list=0)
+    trials: list[PlannedTrial] = []
     for number, (embedder, own_rng) in enumerate(zip(embedders, rng.spawn(len(embedders)), strict=True)):
         own = [triplet for triplet in triplets if triplet.embedder == embedder]
-        trials += _one_embedder(own, design, own_rng, first_list=number * design.listener_count)
+        trials += _plan_lists(own, design, own_rng, [embedder], first_list=number * design.listener_count)
     return trials
 
 
-def _one_embedder(
-    triplets: list[Triplet], design: DesignConfig, rng: np.random.Generator, first_list: int
+def _plan_lists(
+    triplets: Sequence[Triplet], design: DesignConfig, rng: np.random.Generator, embedders: list[str], first_list: int
 ) -> list[PlannedTrial]:
+    """The TrialLists of embedders with the same prompts; `design.listener_count` lists for each of them."""
     prompts = list(dict.fromkeys(triplet.prompt for triplet in triplets))
-    by_cell = {(prompts.index(t.prompt), BIN_PAIRS.index((t.bin_high, t.bin_low))): t for t in triplets}
+    by_cell = {
+        (prompts.index(t.prompt), BIN_PAIRS.index((t.bin_high, t.bin_low)), embedders.index(t.embedder)): t
+        for t in triplets
+    }
     check_sizes(len(prompts), design)
     assign = assign_paper if design.kind == "paper" else assign_robust
-    cells = assign(len(prompts), design.listener_count, design.scored_trials, rng)
+    listeners = design.listener_count * len(embedders)
+    cells = spread_embedders(assign(len(prompts), listeners, design.scored_trials, rng), len(embedders), rng)
     high_is_a = balance_sides(cells, rng)
     positions = spread_positions(cells, design.scored_trials, rng)
     catch_sides = half_true(design.catch_trials * len(cells), rng)
@@ -66,6 +77,28 @@ def _one_embedder(
         own_sides = catch_sides[listener * design.catch_trials :][: design.catch_trials]
         lists.append(_add_checks(scored, triplets, design, own_sides, rng))
     return [trial for trials in lists for trial in trials]
+
+
+def spread_embedders(cells: list[list[Cell]], embedders: int, rng: np.random.Generator) -> list[list[TripletCell]]:
+    """Give every cell an embedder: each equally often for each listener and for each pair of prompt and bin pair.
+
+    Trials are edges between listeners and cells, each split into vertices of at most as many edges as there are
+    embedders; colouring them (König 1916) puts every embedder once at each vertex.
+    """
+    used: dict[Cell, int] = defaultdict(int)
+    ends: dict[Edge, tuple[object, object]] = {}
+    edges = [(listener, slot) for listener, row in enumerate(cells) for slot in range(len(row))]
+    for index in rng.permutation(len(edges)):
+        listener, slot = edges[index]
+        cell = cells[listener][slot]
+        ends[listener, slot] = ("listener", listener, slot // embedders), ("cell", cell, used[cell] // embedders)
+        used[cell] += 1
+    colours = _colour_edges(ends, embedders)
+    names = rng.permutation(embedders)
+    return [
+        [(*cell, int(names[colours[listener, slot]])) for slot, cell in enumerate(row)]
+        for listener, row in enumerate(cells)
+    ]
 
 
 def check_sizes(prompts: int, design: DesignConfig) -> None:
@@ -166,7 +199,7 @@ def assign_robust(prompts: int, listeners: int, trials: int, rng: np.random.Gene
     chosen = [[int(names[(listener * trials + j) % prompts]) for j in range(trials)] for listener in range(listeners)]
     edges = [(listener, slot) for listener in range(listeners) for slot in range(trials)]
     used: dict[int, int] = defaultdict(int)
-    ends: dict[Cell, tuple[object, object]] = {}
+    ends: dict[Edge, tuple[object, object]] = {}
     for index in rng.permutation(len(edges)):
         listener, slot = edges[index]
         prompt = chosen[listener][slot]
@@ -182,21 +215,21 @@ def assign_robust(prompts: int, listeners: int, trials: int, rng: np.random.Gene
     ]
 
 
-def balance_sides(cells: list[list[Cell]], rng: np.random.Generator) -> list[list[bool]]:
+def balance_sides(cells: list[list[TripletCell]], rng: np.random.Generator) -> list[list[bool]]:
     """True if the more similar clip is A: in half of each bin pair's and of each triplet's trials.
 
     A triplet with an odd number of trials has one left over; those of a bin pair are divided in half again.
     """
-    trials_of: dict[Cell, list[Cell]] = defaultdict(list)
+    trials_of: dict[TripletCell, list[Edge]] = defaultdict(list)
     for listener, row in enumerate(cells):
         for slot, cell in enumerate(row):
             trials_of[cell].append((listener, slot))
-    side: dict[Cell, bool] = {}
-    left_over: dict[int, list[Cell]] = defaultdict(list)
-    for (_, pair), own in sorted(trials_of.items()):
+    side: dict[Edge, bool] = {}
+    left_over: dict[tuple[int, int], list[Edge]] = defaultdict(list)
+    for (_, pair, embedder), own in sorted(trials_of.items()):
         order = [own[i] for i in rng.permutation(len(own))]
         if len(order) % 2:
-            left_over[pair].append(order.pop())
+            left_over[pair, embedder].append(order.pop())
         side.update(zip(order, half_true(len(order), rng), strict=True))
     for own in left_over.values():
         side.update(zip(own, half_true(len(own), rng), strict=True))
@@ -209,7 +242,7 @@ def half_true(count: int, rng: np.random.Generator) -> list[bool]:
     return [bool(value) for value in rng.permutation([(first + i) % 2 for i in range(count)])]
 
 
-def spread_positions(cells: list[list[Cell]], trials: int, rng: np.random.Generator) -> list[list[int]]:
+def spread_positions(cells: list[list[TripletCell]], trials: int, rng: np.random.Generator) -> list[list[int]]:
     """A position (0-based) for each trial: distinct within a listener, each bin pair even over the positions.
 
     Each pair is split into vertices of at most `trials` edges; colouring the bipartite graph of listeners and
@@ -228,10 +261,10 @@ def spread_positions(cells: list[list[Cell]], trials: int, rng: np.random.Genera
     return [[int(names[colours[listener, slot]]) for slot in range(len(row))] for listener, row in enumerate(cells)]
 
 
-def _colour_edges(ends: dict[Cell, tuple[object, object]], colours: int) -> dict[Cell, int]:
+def _colour_edges(ends: dict[Edge, tuple[object, object]], colours: int) -> dict[Edge, int]:
     """Colour the edges of a bipartite multigraph of maximum degree `colours`, no colour twice at a vertex."""
-    at: dict[object, dict[int, Cell]] = defaultdict(dict)
-    colour: dict[Cell, int] = {}
+    at: dict[object, dict[int, Edge]] = defaultdict(dict)
+    colour: dict[Edge, int] = {}
     for edge, (left, right) in ends.items():
         free_left = next(c for c in range(colours) if c not in at[left])
         free_right = next(c for c in range(colours) if c not in at[right])
@@ -246,9 +279,9 @@ def _swap_chain(
     start: object,
     one: int,
     other: int,
-    ends: dict[Cell, tuple[object, object]],
-    at: dict[object, dict[int, Cell]],
-    colour: dict[Cell, int],
+    ends: dict[Edge, tuple[object, object]],
+    at: dict[object, dict[int, Edge]],
+    colour: dict[Edge, int],
 ) -> None:
     """Exchange two colours along the path that leaves `start` with colour `one`, so that `one` is free there."""
     chain, vertex, wanted = [], start, one

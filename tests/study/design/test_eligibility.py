@@ -21,6 +21,7 @@ from study.design.eligibility import (
     spread_over_tracks,
     write_prompts,
 )
+from study.design.triplets import EmbedderClips, draw_triplets
 from tests.study.design.drawing import draw_one
 from tests.study.design.test_bin_methods import corpus
 
@@ -50,6 +51,25 @@ def test_prompts_come_from_distinct_tracks_while_there_are_any() -> None:
     assert many.chosen.sum() == 60
     assert (uses[available > uses] >= uses.max() - 1).all()  # a track that has more left is used at most one round less
     assert "some several times" in many.describe()
+
+
+def test_shared_prompts_are_eligible_with_every_embedder() -> None:
+    vectors, tracks = corpus(7)
+    turned = np.roll(vectors, 1, axis=0)
+    bins = SimilarityBins(0.5, 0.15, 0.0, 0.05)
+    config = BinsConfig(prompts=300, neighbours=100)
+    sources = [
+        EmbedderClips(name, own, find_neighbours(own, config, 7, tracks=tracks), bins)
+        for name, own in (("one", vectors), ("two", turned))
+    ]
+    one, two = draw_triplets(sources, tracks, DesignConfig(prompts=20, trials=10, comparison="shared"), 7)
+    assert [t.prompt for t in one.triplets] == [t.prompt for t in two.triplets]
+    assert [t.triplet for t in (*one.triplets, *two.triplets)] == list(range(240))
+    assert [t.clip_high for t in one.triplets] != [t.clip_high for t in two.triplets]
+    for drawn in (one, two):
+        assert (drawn.prompts.counts[drawn.prompts.chosen] > 0).all()
+    with pytest.raises(DataError, match=r"in each bin of every embedder, .*; one: bin \d is short.*; two: bin"):
+        draw_triplets(sources, tracks, DesignConfig(prompts=299, trials=10, comparison="shared"), 7)
 
 
 def test_a_refusal_names_the_bin_that_is_short() -> None:

@@ -62,6 +62,28 @@ def test_the_papers_size(seed: int) -> None:
     assert trials == make_schedule(triplets(15), DesignConfig(), rng(seed))
 
 
+@pytest.mark.parametrize("kind", ["paper", "robust"])
+@pytest.mark.parametrize("embedders", [2, 3])
+def test_shared_prompts_are_heard_by_the_same_listeners(kind: str, embedders: int) -> None:
+    names = ["one", "two", "three"][:embedders]
+    design = DesignConfig(kind=kind, listeners=45, trials=12, comparison="shared", catch_trials=1, prompts=15)
+    own = [triplet for i, name in enumerate(names) for triplet in triplets(15, name, 90 * i)]
+    trials = make_schedule(own, design, rng(3))
+    scored = [trial for trial in trials if trial.kind == "scored"]
+    assert len({trial.list for trial in trials}) == 45 * embedders
+    assert set(counts(scored, "list", "embedder")) == {12 // embedders}  # each listener hears each equally often
+    assert set(counts(trials, "list", "prompt")) == {1}
+    assert len(set(counts(scored, "embedder"))) == 1
+    per_triplet = counts(scored, "triplet")
+    assert len(per_triplet) == 90 * embedders
+    if kind == "paper":
+        assert set(per_triplet) == {6}
+    for name in names:
+        on_a = Counter((t.bin_high, t.bin_low) for t in scored if t.embedder == name and t.high_side == "A")
+        both = Counter((t.bin_high, t.bin_low) for t in scored if t.embedder == name)
+        assert all(abs(2 * on_a[pair] - number) <= number % 2 for pair, number in both.items())
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 12), st.integers(1, 130), st.integers(0, 10**6))
 def test_any_size_is_balanced_or_refused(prompts: int, per_list: int, listeners: int, seed: int) -> None:
