@@ -48,6 +48,7 @@ from study.design.bins import (
     read_bins,
     write_bins,
 )
+from study.design.disagreement import draw_disagreements
 from study.design.eligibility import describe_prompts, prompts_provenance, write_prompts
 from study.design.schedule import make_schedule
 from study.design.triplets import EmbedderClips, draw_triplets, require_tracks, triplets_provenance
@@ -351,9 +352,12 @@ def _triplets(
     if not fresh:
         sources = [_clips_of(study, name, neighbours) for name in bins]
         triplets: list[Triplet] = []
-        for together in [sources] if config.design.comparison == "shared" else [[one] for one in sources]:
-            tracks = table["track"].to_numpy()
-            made = draw_triplets(together, tracks, config.design, config.study.seed, len(triplets))
+        tracks = table["track"].to_numpy()
+        for together in [[one] for one in sources] if config.design.comparison == "separate" else [sources]:
+            if config.design.comparison == "disagreement":
+                made = draw_disagreements(together, tracks, config.design, config.study.seed)
+            else:
+                made = draw_triplets(together, tracks, config.design, config.study.seed, len(triplets))
             for source, drawn in zip(together, made, strict=True):
                 triplets += drawn.triplets
                 provenance = prompts_provenance(source.embedder, expected.fingerprint)

@@ -70,6 +70,24 @@ class StudyConfig(ConfigSection):
     recruiter: RecruiterConfig = Field(default_factory=RecruiterConfig)
     rehearsal: RehearsalConfig = RehearsalConfig()
 
+    @property
+    def compared(self) -> list[str]:
+        """The measures as triplets and answers name them: the embedders, or each of two against the other."""
+        embedders = self.embedding.embedders
+        if self.design.comparison != "disagreement":
+            return list(embedders)
+        one, other = embedders
+        return [f"{one} against {other}", f"{other} against {one}"]
+
+    @model_validator(mode="after")
+    def _two_embedders_disagree(self) -> StudyConfig:
+        if self.design.comparison == "disagreement" and len(self.embedding.embedders) != 2:
+            raise ValueError(
+                f'design.comparison = "disagreement" compares two embedders, but embedding.embedders has '
+                f"{len(self.embedding.embedders)}"
+            )
+        return self
+
     @model_validator(mode="after")
     def _unique_questions(self) -> StudyConfig:
         ids = [question.id for question in self.questions]

@@ -143,10 +143,10 @@ class DesignConfig(ConfigSection):
     catch_trials: int = Field(default=0, ge=0, le=10)
     repeat_trials: int = Field(default=0, ge=0, le=10)
     same_track: bool = False
-    comparison: Literal["separate", "shared"] = Field(
+    comparison: Literal["separate", "shared", "disagreement"] = Field(
         default="separate",
-        description="How several embedders are compared: each with its own prompts and listeners, or all on the same "
-        "prompts, heard by the same listeners.",
+        description="How several embedders are compared: each with its own prompts and listeners; all on the same "
+        "prompts, heard by the same listeners; or two of them on triplets that they order differently.",
     )
 
     def fingerprinted(self) -> dict[str, Any]:

@@ -73,9 +73,9 @@ def find_layout(study: Study, embedder: str | None) -> PlannedLayout:
         RootnoteError: if the study does not have the embedder.
     """
     config = study.config
-    name = embedder or config.embedding.embedders[0]
-    if name not in config.embedding.embedders:
-        raise RootnoteError(f"the study has no embedder '{name}'; it has {', '.join(config.embedding.embedders)}.")
+    name = embedder or config.compared[0]
+    if name not in config.compared:
+        raise RootnoteError(f"the study has no embedder '{name}'; it has {', '.join(config.compared)}.")
     if study.schedule.is_file():
         plan = read_plan(study)
         return PlannedLayout(layout_of((trial for trials in plan.lists.values() for trial in trials), name))

@@ -1,7 +1,7 @@
 """The schedule: which listener hears which triplet, at which position, with the more similar clip on which side.
 
-A TrialList is one listener's trials. Every embedder has lists of its own or, with `design.comparison = "shared"`, all
-are heard in each list, on the same prompts, each equally often. In the `paper` design every triplet is heard equally
+A TrialList is one listener's trials. Every embedder has lists of its own or, unless `design.comparison` is "separate",
+all are heard in each list, on the same prompts, each equally often. In the `paper` design every triplet is heard equally
 often, no listener hears a prompt twice, and each listener hears every bin pair equally often, give or take one. The
 more similar clip is A in half of each bin pair's and each triplet's trials, and each bin pair is spread evenly over the
 positions. In the `robust` design each listener answers every bin pair equally often, over as many different prompts as
@@ -43,7 +43,7 @@ def make_schedule(triplets: Sequence[Triplet], design: DesignConfig, rng: np.ran
         ConfigError: if the sizes in [design] cannot be met, naming the number to change.
     """
     embedders = list(dict.fromkeys(triplet.embedder for triplet in triplets))
-    if design.comparison == "shared":
+    if design.comparison != "separate":
         return _plan_lists(triplets, design, rng, embedders, first_list=0)
     trials: list[PlannedTrial] = []
     for number, (embedder, own_rng) in enumerate(zip(embedders, rng.spawn(len(embedders)), strict=True)):
@@ -320,7 +320,7 @@ def _plan(triplet: Triplet, number: int, high_side: str) -> PlannedTrial:
 
 def _add_checks(
     scored: list[PlannedTrial],
-    triplets: list[Triplet],
+    triplets: Sequence[Triplet],
     design: DesignConfig,
     catch_sides: list[bool],
     rng: np.random.Generator,
@@ -339,7 +339,7 @@ def _add_checks(
 
 
 def _catch_trials(
-    scored: list[PlannedTrial], triplets: list[Triplet], high_is_a: list[bool], rng: np.random.Generator
+    scored: list[PlannedTrial], triplets: Sequence[Triplet], high_is_a: list[bool], rng: np.random.Generator
 ) -> list[PlannedTrial]:
     """Trials whose more similar clip is the prompt itself, on prompts that the listener does not hear otherwise."""
     heard = {trial.prompt for trial in scored}

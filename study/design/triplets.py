@@ -121,7 +121,7 @@ def draw_triplets(
     prompts = sources[0].found.prompts
     kept = np.ones(len(tracks), np.bool_)
     kept[sources[0].found.left_out] = False
-    held = [_held(source, tracks, design.same_track) for source in sources]
+    held = [find_held(source, tracks, design.same_track) for source in sources]
     counts = [one.sum(axis=2) for one in held]
     eligible = np.all([(one > 0).all(axis=1) for one in counts], axis=0)
     order = [int(index) for index in rng.permutation(len(prompts)) if eligible[index]]
@@ -150,7 +150,7 @@ def draw_triplets(
     return results
 
 
-def _held(source: EmbedderClips, tracks: Rows, same_track: bool) -> npt.NDArray[np.bool_]:
+def find_held(source: EmbedderClips, tracks: Rows, same_track: bool) -> npt.NDArray[np.bool_]:
     """Which neighbours of each prompt are in bins 1 to 3, [P, 3, k]."""
     scores = source.found.neighbours.scores
     usable = _usable(tracks, source.found, same_track)
@@ -169,11 +169,15 @@ def _usable(tracks: Rows, found: PromptNeighbours, same_track: bool) -> npt.NDAr
     return np.asarray(usable)
 
 
+def least_prompts(wanted: int, design: DesignConfig) -> int:
+    """The least number of prompts: `robust` without design.prompts takes all, and only the trials set a minimum."""
+    return wanted if design.kind == "paper" or design.prompts is not None else design.scored_trials
+
+
 def _require_prompts(
     sources: Sequence[EmbedderClips], results: Sequence[DrawnTriplets], wanted: int, design: DesignConfig
 ) -> None:
-    # `robust` without design.prompts takes all prompts; only the number of trials sets a minimum.
-    least = wanted if design.kind == "paper" or design.prompts is not None else design.scored_trials
+    least = least_prompts(wanted, design)
     prompts = results[0].prompts
     found = int(prompts.chosen.sum())
     if found >= least:

@@ -71,7 +71,7 @@ def describe(study: Study, alternative: str = "two-sided") -> dict[str, Any]:
         "corpus": {"clips": corpus.num_rows},
         "triplets": triplets.num_rows,
         "bins": bins,
-        "answers": {name: _answers(plan, name) for name in config.embedding.embedders},
+        "answers": {name: _answers(plan, name) for name in config.compared},
         "exclusions": plan_of(config).as_data(),
         "tests": TESTS | {"alternative": alternative},
         "settings": config.model_dump(mode="json", exclude=set(EXCLUDED_SECTIONS)),
