@@ -157,7 +157,11 @@ def participants(facts: PacketContext) -> Section:
     """Number of participants and who can take part."""
     config, check = facts.config, facts.check
     languages = listing([LANGUAGES[code].english for code in config.study.languages])
-    per = f" ({config.design.listener_count} for each of {len(check.embedders)} measures)" * (len(check.embedders) > 1)
+    per = ""
+    if len(check.embedders) > 1:
+        per = f" ({config.design.listener_count} for each of {len(check.embedders)} measures)"
+        if config.design.comparison != "separate":
+            per = f" (each hears clips selected by {listing(check.embedders)})"
     points = [
         f"The study needs {counted(check.listeners, 'person', 'people')} who finish{per}, and ends automatically when "
         "all places are filled. People who do not finish or do not pass the listening check are in addition to these.",

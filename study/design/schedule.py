@@ -1,14 +1,13 @@
 """The schedule: which listener hears which triplet, at which position, with the more similar clip on which side.
 
 A TrialList is one listener's trials. Every embedder has lists of its own or, unless `design.comparison` is "separate",
-all are heard in each list, on the same prompts, each equally often. In the `paper` design every triplet is heard equally
-often, no listener hears a prompt twice, and each listener hears every bin pair equally often, give or take one. The
-more similar clip is A in half of each bin pair's and each triplet's trials, and each bin pair is spread evenly over the
-positions. In the `robust` design each listener answers every bin pair equally often, over as many different prompts as
-possible.
-"Half" and "evenly" are exact if the numbers divide, and off by one otherwise. Sides are balanced over the lists and
-not within one, where a listener who is sure of nine answers would know the tenth. A place that goes to another listener
-keeps its list, so the answers of a complete study are balanced too.
+all are heard in each list, on the same prompts, each equally often. In the `paper` design every triplet is heard
+equally often, no listener hears a prompt twice, and each listener hears every bin pair equally often, give or take one.
+The more similar clip is A in half of each bin pair's and each triplet's trials, and each bin pair is spread evenly over
+the positions. In the `robust` design each listener answers every bin pair equally often, over as many different prompts
+as possible. "Half" and "evenly" are exact if the numbers divide, and off by one otherwise. Sides are balanced over the
+lists and not within one, where a listener who is sure of nine answers would know the tenth. A place that goes to
+another listener keeps its list, so the answers of a complete study are balanced too.
 
 Conventions: lists count from 0 over all embedders, positions from 1. All randomness comes from one generator, which
 the build derives from the study's secret key.
