@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 import rootnote
 from embeddings.errors import RootnoteError
 from study.config import Study
-from study.secret_key import new_key
+from study.secret_key import draw_key
 from study.stimuli.storage import S3Storage, cors_rules, open_storage, publish
 from study.trial_plan import read_plan
 from tests.server.small_study import make_study, write_stimuli
@@ -115,7 +115,7 @@ def test_a_host_with_a_bucket_needs_no_folder_of_stimuli(bucket: Bucket, study: 
     publish(study)
     shutil.rmtree(study.stimuli)
     assert len(read_plan(study).stimuli) == CLIPS
-    write_stimuli(study, new_key())  # other names and bytes with the same settings
+    write_stimuli(study, draw_key())  # other names and bytes with the same settings
     with pytest.raises(RootnoteError, match=r"published.json is stale .*rootnote study publish"):
         read_plan(study)
 
