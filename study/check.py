@@ -13,6 +13,7 @@ from study.config import Study
 from study.config_sections import PAPER_PROMPTS
 from study.consent_check import missing_elements, words_of
 from study.languages import LANGUAGES
+from study.leaks import describe_leaks
 from study.prescreen.steps import chance_of_guessing, graded_steps, minutes
 from study.trial_plan import Plan, read_plan
 
@@ -77,7 +78,8 @@ def check_study(study: Study) -> StudyCheck:
 
 def _read_plan(study: Study) -> tuple[Plan | None, list[str]]:
     try:
-        return read_plan(study), []
+        plan = read_plan(study)
+        return plan, [f"An earlier version built this study: {describe_leaks(plan.leaks)}."] if plan.leaks else []
     except RootnoteError as error:
         return None, [f"Not ready to serve: {error}"]
 
