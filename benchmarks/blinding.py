@@ -17,7 +17,7 @@ from pathlib import Path
 
 from scipy.stats import binom
 
-from study.secret_key import new_key
+from study.secret_key import draw_key
 from tests.paper_study import make_study
 from tests.server.participant.attacker import LEAKS, Evidence, attack
 from tests.server.participant.test_blinding import (
@@ -48,7 +48,7 @@ def attack_traffic(folder: Path, listeners: int) -> None:
 def attack_dither(folder: Path, rows: int) -> None:
     found = rows_found(folder, rows, PlantedKey(bytes(32)), old_dither)
     print(f"dither of earlier versions: row and copy of {found} of {2 * rows} sounds", flush=True)
-    key = new_key()
+    key = draw_key()
     for name, stream in PUBLIC_STREAMS.items():
         found = rows_found(folder, rows, key, stream)
         p = binom.sf(found - 1, 2 * rows, 1 / (2 * rows))

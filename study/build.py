@@ -53,7 +53,7 @@ from study.design.eligibility import describe_prompts, prompts_provenance, write
 from study.design.schedule import make_schedule
 from study.design.triplets import EmbedderClips, draw_triplets, require_tracks, triplets_provenance
 from study.leaks import describe_leaks, is_keyed, leaks_of
-from study.secret_key import SecretKey, new_key, read_key, write_key
+from study.secret_key import SecretKey, draw_key, read_key, write_key
 from study.trial_plan import BUILD, require_key_of, schedule_provenance, stimuli_provenance
 from study.trials import ROLES, PlannedTrial, Triplet, read_trials, read_triplets, schedule_table, triplets_table
 
@@ -197,7 +197,7 @@ def _key(study: Study) -> SecretKey:
     """
     index, drawn = _drawn(study)
     if not study.key.exists() and not drawn:
-        write_key(study.key, new_key())
+        write_key(study.key, draw_key())
     key = read_key(study.key)
     if index:
         require_key_of(index, study, key)

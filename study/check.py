@@ -16,6 +16,7 @@ from study.consent_check import missing_elements, words_of
 from study.design.bin_fit import describe_fit
 from study.design.eligibility import describe_prompts
 from study.languages import LANGUAGES
+from study.leaks import describe_leaks
 from study.prescreen.steps import chance_of_guessing, graded_steps, minutes
 from study.trial_plan import BUILD, Plan, read_plan
 
@@ -80,7 +81,8 @@ def check_study(study: Study) -> StudyCheck:
 
 def _read_plan(study: Study) -> tuple[Plan | None, list[str]]:
     try:
-        return read_plan(study), []
+        plan = read_plan(study)
+        return plan, [f"An earlier version built this study: {describe_leaks(plan.leaks)}."] if plan.leaks else []
     except RootnoteError as error:
         if study.refusal.is_file():
             content, _ = read_json(study.refusal, "refusal", BUILD)

@@ -43,7 +43,7 @@ class SecretKey:
         return hmac.digest(self.value, json.dumps(purpose).encode(), hashlib.sha256)
 
 
-def new_key() -> SecretKey:
+def draw_key() -> SecretKey:
     return SecretKey(secrets.token_bytes(BYTES))
 
 

@@ -51,6 +51,7 @@ def test_the_files_are_small() -> None:
 def test_check_reads_the_built_study(study: Path) -> None:
     found = json.loads(run("study", "check", study, "--json").stdout)
     assert found["built"]
+    assert "study.seed" in found["warnings"][0]
     assert (found["name"], found["embedders"]) == ("Fixture study", ["logmel"])
     assert (found["listeners"], found["trials_per_listener"]) == (8, 5)
 

@@ -6,6 +6,7 @@ import hashlib
 import secrets
 import socket
 import ssl
+import stat
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
@@ -19,6 +20,7 @@ from server.doctor.check import DoctorContext, Finding
 from server.doctor.database import is_private
 from server.recruiting.marketplaces.registry import origins_of
 from server.web.security_headers import security_headers
+from study.leaks import describe_leaks
 
 TIMEOUT = 10.0
 WARNING_DAYS, ERROR_DAYS = 21, 7  # of validity left
@@ -130,7 +132,8 @@ def _plain_http(host: str) -> Iterator[Finding]:
 
 
 def check_stimuli(deployment: DoctorContext) -> Iterator[Finding]:
-    """Every stimulus is present and unchanged; a bucket serves them to listeners only."""
+    """Every stimulus is present and unchanged; a bucket serves them to listeners only; the secret key is secret."""
+    yield from _blinding(deployment)
     if not deployment.study.config.storage.stimuli:
         yield from _local_stimuli(deployment)
         return
@@ -141,6 +144,16 @@ def check_stimuli(deployment: DoctorContext) -> Iterator[Finding]:
     address = deployment.storage.address(stimulus)
     if address is not None:
         yield from _signed(deployment, where, address, stimulus.sha256)
+
+
+def _blinding(deployment: DoctorContext) -> Iterator[Finding]:
+    """Whether listeners could predict the more similar side."""
+    key = deployment.study.key
+    if deployment.plan.leaks:
+        text = f"An earlier version built this study: {describe_leaks(deployment.plan.leaks)}."
+        yield Finding("warning", text, "finish it as it is if people have consented")
+    elif stat.S_IMODE(key.stat().st_mode) & 0o077:
+        yield Finding("warning", f"Other users of this host can read {key}.", f"chmod 600 {key}")
 
 
 def _local_stimuli(deployment: DoctorContext) -> Iterator[Finding]:

@@ -27,6 +27,7 @@ from server.identity.arrival import Arrival
 from server.identity.vault import Vault, new_key, store_identity
 from server.settings import Settings, read_settings
 from study.config import Study, load_study
+from study.secret_key import draw_key
 from study.stimuli.storage import publish
 from tests.deploy.conftest import Roles
 from tests.deploy.https import make_certificate, serving
@@ -144,6 +145,8 @@ def test_the_study_and_its_stimuli(study: Study) -> None:
     (study.folder / "debrief.md").unlink()
     assert error(found(study, "study"), "consent.md", "[YOUR NAME]")
     assert error(found(study, "study"), "debrief.md is missing")
+    study.key.chmod(0o644)
+    assert found(study, "stimuli")[f"Other users of this host can read {study.key}. chmod 600 {study.key}"] == "warning"
     sound = next(study.stimuli.iterdir())
     sound.write_bytes(sound.read_bytes()[:-1])
     assert error(found(study, "stimuli"), "damaged", "rootnote study build")
@@ -326,7 +329,7 @@ def test_a_bucket(study: Study, bucket: Bucket, monkeypatch: pytest.MonkeyPatch)
     assert error(found(study, "stimuli", **here), "lacks a stimulus", "rootnote study publish")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     assert error(found(study, "stimuli", **here), "cannot be read", "Could not connect")
-    write_stimuli(study)
+    write_stimuli(study, draw_key())
     assert error(found(study, "stimuli", **here), "stale", "rootnote study publish")
 
 

@@ -58,7 +58,8 @@ def test_a_complete_study_is_balanced_and_the_key_has_left_nothing_behind(
             walker.listen().finish()
     output = [command(site, *words, folder).output for words in (("server", "status"), ("server", "audit"))]
     command(site, "server", "export", folder, "--out", tmp_path / "export")
-    release = ("--out", tmp_path / "release", "--licence", "CC-BY-4.0", "--author", "A", "--unchecked", "--k", "2", "--before-closing", "a test of the secret key")
+    release = ["--out", tmp_path / "release", "--licence", "CC-BY-4.0", "--author", "A", "--unchecked", "--k", "2"]
+    release += ["--before-closing", "a test of the secret key"]
     command(site, "server", "anonymize", folder, *release)
 
     with (tmp_path / "export" / "responses.csv").open(newline="") as file:

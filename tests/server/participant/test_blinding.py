@@ -22,7 +22,7 @@ from server.settings import Settings
 from study.config import Study
 from study.config_sections import DesignConfig, StimuliConfig
 from study.design.schedule import make_schedule
-from study.secret_key import SecretKey, new_key, stimulus_name
+from study.secret_key import SecretKey, draw_key, stimulus_name
 from study.stimuli.render import ClipSource, render_all
 from study.trial_plan import read_plan
 from tests.paper_study import CLIPS_PER_PROMPT, make_study, make_triplets
@@ -136,14 +136,14 @@ def rows_found(folder: Path, rows: int, key: SecretKey, stream: Callable[[int, i
 def test_dither_tells_neither_the_row_nor_a_catch_copy(tmp_path: Path) -> None:
     rows = 12
     assert rows_found(tmp_path, rows, PlantedKey(bytes(32)), old_dither) == 2 * rows
-    key = new_key()
+    key = draw_key()
     for name, stream in PUBLIC_STREAMS.items():
         right = rows_found(tmp_path, rows, key, stream)
         assert stats.binom.sf(right - 1, 2 * rows, 1 / (2 * rows)) > UNLIKELY, f"{name}: {right} of {2 * rows}"
 
 
 def test_names_tell_no_rows() -> None:
-    key = new_key()
+    key = draw_key()
     ordered = sorted(range(1000), key=lambda row: stimulus_name(key, str(row)))
     assert stats.spearmanr(ordered, range(1000)).pvalue > UNLIKELY
 
@@ -156,7 +156,7 @@ def test_study_toml_and_source_code_predict_no_side() -> None:
         "an empty key": lambda: SecretKey(bytes(32)).rng("schedule"),
         "study.toml as key": lambda: SecretKey(b"study.toml").rng("schedule"),
     }
-    sides = [trial.high_side for trial in make_schedule(triplets, design, new_key().rng("schedule"))]
+    sides = [trial.high_side for trial in make_schedule(triplets, design, draw_key().rng("schedule"))]
     planted = [trial.high_side for trial in make_schedule(triplets, design, np.random.default_rng(1))]
     for name, stream in streams.items():
         guessed = [trial.high_side for trial in make_schedule(triplets, design, stream())]

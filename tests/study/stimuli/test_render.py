@@ -12,7 +12,7 @@ import soundfile
 from scipy.signal import resample
 
 from study.config_sections import StimuliConfig
-from study.secret_key import SecretKey, new_key
+from study.secret_key import SecretKey, draw_key
 from study.stimuli.render import ClipSource, render, render_all
 
 RATE = 44_100
@@ -100,7 +100,7 @@ def test_files_are_alike_but_for_their_samples(tmp_path: Path) -> None:
 def test_the_key_decides_names_and_bytes(tmp_path: Path) -> None:
     sources = write_tracks(tmp_path)
     made = [render_all(tmp_path / name, sources, {1}, CONFIG, 3.0, KEY) for name in ("one", "same")]
-    other = render_all(tmp_path / "other", sources, {1}, CONFIG, 3.0, new_key())
+    other = render_all(tmp_path / "other", sources, {1}, CONFIG, 3.0, draw_key())
     assert made[0] == made[1]
     for key, entry in made[0].items():
         assert entry["file"] != other[key]["file"]

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 import rootnote
 from embeddings.errors import RootnoteError
 from study.config import Study
-from study.secret_key import new_key
+from study.secret_key import draw_key
 from study.stimuli.storage import S3Storage, cors_rules, open_storage, publish
 from study.trial_plan import read_plan
 from tests.server.small_study import make_study, write_stimuli
@@ -63,7 +63,8 @@ def test_rendered_files_are_uploaded_under_random_names(bucket: Bucket, study: S
         assert storage.holds(stimulus), key
     kept = bucket.client.head_object(Bucket=BUCKET, Key=storage.key(next(iter(plan.stimuli.values()))))
     assert (kept["ContentType"], kept["Metadata"]) == ("audio/wav", {})
-    assert "ContentDisposition" not in kept
+    assert not {"ContentDisposition", "ContentEncoding"} & kept.keys()
+    assert kept["CacheControl"] == "private, no-store, no-transform"
 
 
 def test_the_order_of_uploading_is_random(bucket: Bucket, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +116,7 @@ def test_a_host_with_a_bucket_needs_no_folder_of_stimuli(bucket: Bucket, study: 
     publish(study)
     shutil.rmtree(study.stimuli)
     assert len(read_plan(study).stimuli) == CLIPS
-    write_stimuli(study, new_key())  # other names and bytes with the same settings
+    write_stimuli(study, draw_key())  # other names and bytes with the same settings
     with pytest.raises(RootnoteError, match=r"published.json is stale .*rootnote study publish"):
         read_plan(study)
 
@@ -133,7 +134,10 @@ def test_a_signed_address_gives_the_sound_until_it_expires(bucket: Bucket, study
     assert query["X-Amz-Expires"] == ["120"]
     assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
     assert query["X-Amz-Credential"][0].split("/")[2] == "us-east-1"
-    assert httpx.get(address).content == stimulus.file.read_bytes()
+    reply = httpx.get(address, headers={"Accept-Encoding": "gzip, br"})
+    assert reply.content == stimulus.file.read_bytes()
+    assert "Content-Encoding" not in reply.headers
+    assert int(reply.headers["Content-Length"]) == len(reply.content)
     assert open_storage(keep_in_bucket(study, "proxy")).address(stimulus) is None
 
 
