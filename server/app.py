@@ -23,7 +23,7 @@ from server import error_pages
 from server.app_context import AppContext
 from server.assignments.experiment import Clock, Experiment, utc_now
 from server.assignments.places import sync_places
-from server.audit import hash_chain
+from server.audit import answer_seals, hash_chain, resuming
 from server.db import database
 from server.desk import account_views, study_views, user_views
 from server.desk import views as desk_views
@@ -87,7 +87,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
 
 
 def _make_context(study: Study, settings: Settings, clock: Clock) -> AppContext:
-    engine = database.connect(settings.database, settings.secret)
+    engine = database.connect(settings.database, settings.secret, settings.witness_of(study))
     texts = read_study_texts(study)
     config = settings.adjust(study.config)
     experiment = Experiment(config, read_plan(study), clock, open_storage(study), settings.rehearsal)
@@ -122,8 +122,11 @@ def _prepare_database(context: AppContext) -> None:
     """Create the rows that a new database lacks, and repeat the erasures of the journal."""
     now = context.now()
     with database.writing(context.engine) as session, session.begin():
+        resuming.resume(session, now)
+    with database.writing(context.engine) as session, session.begin():
         sync_places(session, context.experiment)
         hash_chain.begin(session, now)
+        answer_seals.seal_earlier(session, now)
         shown = {language: (one.consent_version, one.consent_source) for language, one in context.texts.items()}
         consent_texts.keep(session, shown, now)
     # In a transaction of its own: assignments are locked before the log is.

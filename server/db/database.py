@@ -35,10 +35,16 @@ BUSY_MS = 20_000
 POOL = 16  # connections kept open; as many more may be opened, above what server.web.request_queue admits
 IDLE_SECONDS = 5.0
 LOG_SECRET_OPTION = "rootnote_secret"  # noqa: S105 (the execution option that holds the secret of the audit log)
+WITNESS_OPTION = "rootnote_witness"  # the execution option that holds the path of the witness
 
 
-def connect(url: URL, secret: str = "") -> Engine:
-    """An engine for `url`; nothing is opened yet. Writing to the audit log needs the secret."""
+def connect(url: URL, secret: str = "", witness: Path | None = None) -> Engine:
+    """An engine for `url`; nothing is opened yet.
+
+    Args:
+        secret: seals the audit log and answers; without it neither can be written.
+        witness: the file that records what was sealed (server.audit.witness).
+    """
     sqlite = url.drivername == "sqlite"
     # `_begin` sends the BEGIN that is needed: the drivers do not open transactions by themselves.
     arguments = {"timeout": BUSY_MS / 1000} if sqlite else {"connect_timeout": 5, "autocommit": True}
@@ -49,7 +55,7 @@ def connect(url: URL, secret: str = "") -> Engine:
         pool_use_lifo=not sqlite,  # the same few connections stay busy
         hide_parameters=True,
         connect_args=arguments,
-        execution_options={LOG_SECRET_OPTION: secret},
+        execution_options={LOG_SECRET_OPTION: secret, WITNESS_OPTION: witness},
     )
     event.listen(engine, "begin", _begin)
     if sqlite:
