@@ -59,6 +59,11 @@ class Witness:
     path: Path
     database: str
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the file has recorded nothing of this database; needs no secret."""
+        return not any(values.get("database") == self.database for _, values in self._lines(marks_only=True))
+
     def append(self, keys: SealKeys, records: Iterable[dict[str, Any]], *, sync: bool = True) -> None:
         """Append sealed lines.
 

@@ -100,10 +100,12 @@ def _writable_witness(study: Study, settings: Settings) -> Witness | None:
     from server.settings import require_secret
 
     path = settings.witness_of(study)
-    if path is None or not (path.exists() or os.environ.get("ROOTNOTE_SECRET")):
+    assert path is not None  # this is not a rehearsal
+    witness = Witness(path, name_database(settings.database))
+    if witness.is_empty and not os.environ.get("ROOTNOTE_SECRET"):
         return None
     require_secret(os.environ)
-    return Witness(path, name_database(settings.database))
+    return witness
 
 
 def _note_restore(settings: Settings, witness: Witness, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +15,14 @@ import pytest
 from sqlalchemy import make_url
 
 from server.db import database
-from tests.scale import count
-from tests.server.real_server import ROOT, RealServer, real_server
+from tests.deploy.proxies import INSTALLED, PROXIES, wait_for
+from tests.scale import count, is_soak
+from tests.server.real_server import RealServer, real_server
 from tests.server.small_study import make_study
 
 SLOW = count(150, 1000)
 THREADS = 16  # fewer than there are half-sent requests
 ANSWERS = 40
-DEPLOY = ROOT / "deploy"
 HALVES = (
     b"",
     b"GET /take HTTP/1.1\r\nHost: localhost\r\nX-Half: ",
@@ -55,10 +56,10 @@ def server(tmp_path: Path) -> Iterator[RealServer]:
         yield found
 
 
-def answer_times(base: str) -> list[float]:
+def answer_times(base: str, verify: ssl.SSLContext | bool = True) -> list[float]:
     """How long requests of one client take: health checks, pages and forms."""
     seconds = []
-    with httpx.Client(base_url=base, timeout=10, headers={"Host": "localhost"}) as client:
+    with httpx.Client(base_url=base, timeout=10, headers={"Host": "localhost"}, verify=verify) as client:
         for number in range(ANSWERS):
             path, expected = (("/healthz", 200), ("/take", 200), ("/a/nobody/trial", 404))[number % 3]
             began = time.monotonic()
@@ -105,3 +106,38 @@ def test_a_request_that_comes_in_pieces_is_answered(server: RealServer) -> None:
             expected, received = request.count(b"HTTP/1.1"), b""
             while received.count(b"HTTP/1.1 404") < expected or not received.rstrip().endswith(b"</html>"):
                 received += connection.recv(65536)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INSTALLED)
+def test_half_sent_requests_behind_a_proxy(name: str, server: RealServer, tmp_path: Path) -> None:
+    """The proxy and the server behind it are both attacked; the proxy ends what stays half sent."""
+    with PROXIES[name](server.port, tmp_path) as proxy, contextlib.ExitStack() as stack:
+        context = ssl.create_default_context(cafile=str(proxy.certificate))
+        wait_for(proxy.port, proxy.process)
+        slow = [stack.enter_context(secure_half(proxy.port, context, index)) for index in range(SLOW // 3)]
+        stack.enter_context(half_sent(server.port, SLOW))
+        seconds = answer_times(f"https://localhost:{proxy.port}", verify=context)
+        assert float(np.percentile(seconds, 95)) < 0.5, sorted(seconds)[-5:]
+        if is_soak():
+            time.sleep(16)
+            assert all(has_ended(one) for one in slow)
+
+
+def secure_half(port: int, context: ssl.SSLContext, index: int) -> ssl.SSLSocket:
+    plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+    found = context.wrap_socket(plain, server_hostname="localhost")
+    found.sendall(HALVES[1 + index % 3])
+    return found
+
+
+def has_ended(connection: ssl.SSLSocket) -> bool:
+    connection.settimeout(2)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            try:
+                if not connection.recv(4096):
+                    return True
+            except TimeoutError:
+                return False
+    return True
