@@ -67,15 +67,19 @@ def digest(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; rename it to `path` on success, delete it on failure."""
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; rename it to `path` on success, delete it on failure.
+
+    Args:
+        private: whether only the owner can read the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o600 if private else 0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -110,10 +114,10 @@ def read_json(path: Path, kind: str, made_by: str) -> tuple[dict[str, Any], Prov
     return content, provenance
 
 
-def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:
-    """Write a table as Parquet with its provenance in the schema's metadata."""
+def write_table(path: Path, table: pa.Table, provenance: Provenance, *, private: bool = False) -> None:
+    """Write a table as Parquet with its provenance in the schema's metadata; `private` as in `replacing`."""
     meta = {**(table.schema.metadata or {}), _KEY: json.dumps(provenance.as_dict()).encode()}
-    with replacing(path) as temporary:
+    with replacing(path, private=private) as temporary:
         pq.write_table(table.replace_schema_metadata(meta), temporary, compression="zstd")
 
 

@@ -34,6 +34,8 @@ from server.db.urls import display_url
 BUSY_MS = 20_000
 POOL = 16  # connections kept open; as many more may be opened, above what server.web.request_queue admits
 IDLE_SECONDS = 5.0
+# secure_delete overwrites what is deleted.
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", f"busy_timeout={BUSY_MS}")
 LOG_SECRET_OPTION = "rootnote_secret"  # noqa: S105 (the execution option that holds the secret of the audit log)
 WITNESS_OPTION = "rootnote_witness"  # the execution option that holds the path of the witness
 
@@ -67,12 +69,14 @@ def connect(url: URL, secret: str = "", witness: Path | None = None) -> Engine:
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}"):
+    for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin(connection: Connection) -> None:
     options, sqlite = connection.get_execution_options(), connection.dialect.name == "sqlite"
+    if options.get("alone", False):  # each statement by itself (server.db.compaction)
+        return
     if sqlite and options.get("writes", False):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     elif sqlite or not options.get("reads", False):
@@ -166,9 +170,12 @@ def require_migrated(engine: Engine, fix: str) -> str:
 
 
 def check_reachable(engine: Engine) -> None:
-    """Raise RootnoteError unless the database answers."""
+    """Raise RootnoteError unless the database answers; a new SQLite file is made for its owner only."""
     if engine.url.drivername == "sqlite":
-        Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
+        path = Path(str(engine.url.database))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # its -wal and -shm files get the same mode
+            path.touch(0o600)
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("SELECT 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -117,6 +118,28 @@ def test_the_files_run_existing_commands(compose: dict[str, Any]) -> None:
     assert {("server", "migrate"), ("server", "backup"), ("server", "doctor")} <= named
     for words in named:
         assert CliRunner().invoke(rootnote.cli, [*words, "--help"]).exit_code == 0, words
+
+
+def test_every_base_image_can_be_pinned_by_digest(tmp_path: Path) -> None:
+    """By the lines that pin-images.sh prints; the digests themselves are not in the repository."""
+    compose, dockerfile = (DEPLOY / "compose.yaml").read_text(), (DEPLOY / "Dockerfile").read_text()
+    images = dict(re.findall(r"\$\{(ROOTNOTE_\w+_IMAGE):-([\w.:-]+)\}", compose))
+    named = re.findall(r"^\s+image: (\S+)$", compose, re.MULTILINE)
+    assert [one for one in named if not one.startswith("${")] == ["rootnote"]
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
+    assert f"ARG PYTHON_IMAGE={images['ROOTNOTE_PYTHON_IMAGE']}\n" in dockerfile
+    example = (DEPLOY / "compose.env.example").read_text()
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\necho sha256:0123\n")
+    docker.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    script = ["sh", str(DEPLOY / "pin-images.sh")]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
+    lines = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert lines == {name: f"{image}@sha256:0123" for name, image in images.items()}
+    assert set(images) == set(re.findall(r"^#(ROOTNOTE_\w+_IMAGE)=$", example, re.MULTILINE))
+    docker.write_text("#!/bin/sh\n")
+    assert subprocess.run(script, env=environment, capture_output=True).returncode == 1
 
 
 # ------------------------------------------------------------------ systemd

@@ -29,8 +29,9 @@ HALVES = (
     b"POST /a/anything/trial HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nchoice=",
     b"POST /take HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nentry\r\n",
     b"POST /take HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n",
-    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",  # whole, and never closed by the client
 )
+# Whole, and never closed by the client.
+UNCLOSED = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 @contextlib.contextmanager
@@ -40,7 +41,7 @@ def half_sent(port: int, number: int) -> Iterator[list[socket.socket]]:
         found = []
         for index in range(number):
             found.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)))
-            found[-1].sendall(HALVES[index % len(HALVES)])
+            found[-1].sendall((*HALVES, UNCLOSED)[index % (len(HALVES) + 1)])
         time.sleep(0.5)
         yield found
 
