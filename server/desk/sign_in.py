@@ -86,7 +86,9 @@ def submit_code(sealed: str, code: str) -> WebResponse | None:
     proof = _cipher().open(sealed, moment, CODE_SECONDS)
     if proof is None:
         raise StaleSignInError
-    counted = _record_code("code", proof["name"], moment) if two_factor.is_app_code(code) else ()
+    with reading(engine()) as session:
+        device = _device_key(users.find(session, proof["name"]))
+    counted = _record_code(device or "code", proof["name"], moment) if two_factor.is_app_code(code) else ()
     with writing(engine()) as session, session.begin():
         user = users.find(session, proof["name"])
         if user is None or user.factor is None or _password_proof(user) != proof:
