@@ -86,6 +86,9 @@ class _Incoming:
 class BufferingWorker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's threaded worker, for which a connection counts once it has sent a complete request."""
 
+    worker_connections: int
+    nr_conns: int
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._incoming: OrderedDict[Any, _Incoming] = OrderedDict()  # by connection, oldest first
