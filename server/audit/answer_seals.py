@@ -108,7 +108,7 @@ def _query(model: type[Response] | type[Answer]) -> Select[Any]:
 
 
 def _content_of(model: type[Response] | type[Answer], row: Row[Any]) -> str:
-    return _content(model, row.run, row.run_list, row._mapping)
+    return _content(model, row.run, row.run_list, row._asdict())
 
 
 def saved(session: Session) -> Iterator[tuple[str, str]]:

@@ -71,8 +71,7 @@ def send_code() -> WebResponse:
 
 def _sign_in_page(page: str, status: int = 200, problem: str = "", name: str = "", sealed: str = "") -> WebResponse:
     values = {"page": page, "problem": problem, "name": name, "sealed": sealed, "form": auth.form_token()}
-    values["with_code"] = status == 429
-    return auth.sign_in_page(render_template(f"desk/{page}.html", **values), status)
+    return auth.sign_in_page(render_template(f"desk/{page}.html", with_code=status == 429, **values), status)
 
 
 def _too_many_page(error: TooManyAttemptsError, name: str = "") -> WebResponse:

@@ -42,7 +42,6 @@ def half_sent(port: int, number: int) -> Iterator[list[socket.socket]]:
         for index in range(number):
             found.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)))
             found[-1].sendall((*HALVES, UNCLOSED)[index % (len(HALVES) + 1)])
-        time.sleep(0.5)
         yield found
 
 
