@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import ssl
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 from benchmarks.load import show, show_all
@@ -36,28 +39,41 @@ from tests.server.web.test_slow_connections import HALVES
 
 HEARING, THINKING, ARRIVING = 0.3, 1.0, 3.0  # seconds
 HEALTH_INTERVAL = 0.1
+OPENING = 6.0  # within which the slow connections are opened
 
 
-class Attack:
-    """A constant number of half-sent requests; `ended` counts those that the other side has ended."""
+@dataclass(frozen=True)
+class Target:
+    """A port to attack; with a certificate, over https."""
 
-    def __init__(self) -> None:
-        self.ended = 0
+    port: int
+    certificate: str = ""
 
-    async def hold(self, index: int, port: int, context: ssl.SSLContext | None) -> None:
+
+def attack(targets: list[Target], number: int, ended: Synchronized[int]) -> None:
+    """Hold half-sent requests open, in a process of its own; `ended` counts those that the other side has ended."""
+
+    async def hold(index: int, target: Target, context: ssl.SSLContext | None) -> None:
+        await asyncio.sleep(OPENING * index / number)
         while True:
             with contextlib.suppress(OSError):
                 name = "localhost" if context else None
-                reader, writer = await asyncio.open_connection(
-                    "127.0.0.1", port, ssl=context, server_hostname=name, ssl_handshake_timeout=120 if context else None
-                )
+                streams = asyncio.open_connection("127.0.0.1", target.port, ssl=context, server_hostname=name)
+                reader, writer = await streams
                 with contextlib.suppress(OSError):
                     writer.write(HALVES[index % len(HALVES)])
                     while await reader.read(4096):
                         pass
                 writer.close()
-            self.ended += 1
+            ended.value += 1
             await asyncio.sleep(0.1)
+
+    async def hold_all() -> None:
+        contexts = [ssl.create_default_context(cafile=one.certificate) if one.certificate else None for one in targets]
+        both = list(zip(targets, contexts, strict=True))
+        await asyncio.gather(*(hold(index, *both[index % len(both)]) for index in range(number)))
+
+    asyncio.run(hold_all())
 
 
 async def ask_health(port: int, seconds: list[float]) -> None:
@@ -70,10 +86,13 @@ async def ask_health(port: int, seconds: list[float]) -> None:
         await asyncio.sleep(HEALTH_INTERVAL)
 
 
-async def run(options: argparse.Namespace, targets: list[tuple[int, ssl.SSLContext | None]], port: int) -> None:
-    booked, health, attack = Booked(), list[float](), Attack()
-    holders = [asyncio.create_task(attack.hold(index, *targets[index % len(targets)])) for index in range(options.slow)]
-    await asyncio.sleep(min(5.0, options.slow / 100))
+async def run(options: argparse.Namespace, targets: list[Target], port: int) -> None:
+    booked, health = Booked(), list[float]()
+    spawning = multiprocessing.get_context("spawn")
+    ended = spawning.Value("i", 0)
+    attacker = spawning.Process(target=attack, args=(targets, options.slow, ended), daemon=True)
+    attacker.start()
+    await asyncio.sleep(OPENING + 2)
     watch = asyncio.create_task(ask_health(port, health))
 
     async def one(index: int) -> None:
@@ -81,11 +100,11 @@ async def run(options: argparse.Namespace, targets: list[tuple[int, ssl.SSLConte
         await ManyListener(port, index, booked, HEARING, THINKING, 0.1).take()
 
     await asyncio.gather(*(one(index) for index in range(options.listeners)))
-    for task in (watch, *holders):
-        task.cancel()
-    await asyncio.gather(watch, *holders, return_exceptions=True)
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+    attacker.terminate()
     found = await asyncio.to_thread(compare_with_database, booked, options.url)
-    print(f"{options.slow} half-sent requests at all times, {attack.ended} ended by the server and replaced")
+    print(f"{options.slow} half-sent requests at all times, {ended.value} ended by the server and replaced")
     print(", ".join(f"{key} {value}" for key, value in found.items()) + f", sent again {booked.again}")
     show_all(booked)
     print("  " + show("/healthz", health))
@@ -110,11 +129,11 @@ def main() -> None:
         server = RealServer(study.folder, options.url, log, workers=os.cpu_count() or 1)
         try:
             server.start()
-            targets: list[tuple[int, ssl.SSLContext | None]] = [(server.port, None)]
+            targets = [Target(server.port)]
             if options.proxy != "none":
                 proxy = stack.enter_context(PROXIES[options.proxy](server.port, Path(name)))
                 wait_for(proxy.port, proxy.process)
-                targets.append((proxy.port, ssl.create_default_context(cafile=str(proxy.certificate))))
+                targets.append(Target(proxy.port, str(proxy.certificate)))
             asyncio.run(run(options, targets, server.port))
         finally:
             server.kill()
