@@ -2,7 +2,8 @@
 
 One process per core, because a Python process keeps one core busy, and in each as many threads as requests may wait at
 once: the request queue (server.web.request_queue) admits only a few, answers first, and a waiting request costs a
-sleeping thread. An idle connection takes none. Only admitted requests hold a database connection, so processes × 16
+sleeping thread. An idle connection takes none, and neither does a half-sent request
+(server.web.buffering_worker). Only admitted requests hold a database connection, so processes × 16
 must stay below PostgreSQL's max_connections (100 by default).
 """
 
@@ -15,8 +16,8 @@ wsgi_app = "server.wsgi:make()"
 bind = os.environ.get("ROOTNOTE_BIND", "127.0.0.1:8000")
 workers = int(os.environ.get("WEB_CONCURRENCY") or os.cpu_count() or 1)
 threads = int(os.environ.get("ROOTNOTE_THREADS") or 512)
-worker_class = "gthread"
-worker_connections = 2000
+worker_class = "server.web.buffering_worker.BufferingWorker"
+worker_connections = 4000
 backlog = 2048
 # The application is made before the fork: it reports a failed start once, and the processes share memory.
 preload_app = True

@@ -114,10 +114,10 @@ def read_json(path: Path, kind: str, made_by: str) -> tuple[dict[str, Any], Prov
     return content, provenance
 
 
-def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:
-    """Write a table as Parquet with its provenance in the schema's metadata."""
+def write_table(path: Path, table: pa.Table, provenance: Provenance, *, private: bool = False) -> None:
+    """Write a table as Parquet with its provenance in the schema's metadata; `private` as in `replacing`."""
     meta = {**(table.schema.metadata or {}), _KEY: json.dumps(provenance.as_dict()).encode()}
-    with replacing(path) as temporary:
+    with replacing(path, private=private) as temporary:
         pq.write_table(table.replace_schema_metadata(meta), temporary, compression="zstd")
 
 

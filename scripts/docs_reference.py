@@ -24,7 +24,8 @@ COLUMNS = "<!-- columns -->"  # where docs/reference/files.md has the columns of
 OTHER_VARIABLES: dict[str, dict[str, str]] = {
     "Vault and audit log": {
         "ROOTNOTE_VAULT_KEY": "Encrypts workers' ids at marketplaces; `rootnote server vault new-key` makes one. "
-        "Several keys are separated by commas: put the new one first and run `rootnote server vault rotate`.",
+        "Several keys are separated by commas: put the new one first, restart the server, and run `rootnote server "
+        "vault rotate`.",
         "ROOTNOTE_VAULT_KEY_FILE": "A file that holds the key instead.",
         "ROOTNOTE_FORMER_SECRETS": "Earlier values of ROOTNOTE_SECRET, separated by commas; `rootnote server audit "
         "--verify` checks older entries with them.",
@@ -49,6 +50,9 @@ OTHER_VARIABLES: dict[str, dict[str, str]] = {
         "ROOTNOTE_ADMINISTRATOR_PASSWORD": "Compose: the password of PostgreSQL's superuser.",
         "ROOTNOTE_OWNER_PASSWORD": "Compose: the password of the role that migrates and restores.",
         "ROOTNOTE_APP_PASSWORD": "Compose: the password of the role that serves and backs up.",
+        "ROOTNOTE_PYTHON_IMAGE": "Compose: the server's base image, by digest (deploy/pin-images.sh).",
+        "ROOTNOTE_POSTGRES_IMAGE": "Compose: PostgreSQL's image, by digest.",
+        "ROOTNOTE_CADDY_IMAGE": "Compose: Caddy's image, by digest.",
         "ROOTNOTE_HOST": "Caddy: the host name of the study.",
         "ROOTNOTE_UPSTREAM": "Caddy: the address of the server behind it.",
     },

@@ -16,6 +16,7 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import RequestRedirect
 from werkzeug.wrappers import Response as WebResponse
 
 from embeddings.errors import RootnoteError
@@ -24,12 +25,13 @@ from server.app_context import AppContext
 from server.assignments.earlier_builds import require_blind
 from server.assignments.experiment import Clock, Experiment, utc_now
 from server.assignments.places import sync_places
-from server.audit import hash_chain
+from server.audit import answer_seals, hash_chain, resuming
 from server.db import database
+from server.db.compaction import truncate_wal
 from server.desk import account_views, study_views, user_views
 from server.desk import views as desk_views
+from server.identity import vault as identity_vault
 from server.identity.tokens import TokenSigner, sha256
-from server.identity.vault import NEEDED
 from server.monitoring import health
 from server.participant import privacy_views, routes
 from server.privacy import consent_texts, retention
@@ -41,7 +43,7 @@ from server.web import i18n, rate_limits, request_log
 from server.web.markdown import read_study_texts
 from server.web.rate_limits import Limits
 from server.web.request_queue import QueuedApp, RequestQueue
-from server.web.security_headers import MarketplaceOrigins, is_desk_path, security_headers
+from server.web.security_headers import MarketplaceOrigins, is_desk_path, local_path, security_headers
 from study.config import Study
 from study.prescreen.item import encode_wav
 from study.prescreen.registry import STEPS
@@ -68,6 +70,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
     """
     context = _make_context(study, settings, clock)
     _prepare_database(context, study)
+    _require_readable_identities(context)
     app = Flask(__name__)
     context.install(app)
     max_bytes = _max_request_bytes(study)
@@ -89,7 +92,7 @@ def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> F
 
 
 def _make_context(study: Study, settings: Settings, clock: Clock) -> AppContext:
-    engine = database.connect(settings.database, settings.secret)
+    engine = database.connect(settings.database, settings.secret, settings.witness_of(study))
     texts = read_study_texts(study)
     config = settings.adjust(study.config)
     experiment = Experiment(config, read_plan(study), clock, open_storage(study), settings.rehearsal)
@@ -117,7 +120,7 @@ def _marketplace_entry(study: Study, settings: Settings, signer: TokenSigner) ->
     if not study.config.recruiter.has_arrivals:
         return None
     if settings.vault is None:
-        raise RootnoteError(NEEDED)
+        raise RootnoteError(identity_vault.NEEDED)
     marketplace = make_marketplace(study, endpoint=settings.market_url)
     return MarketplaceEntry(marketplace, settings.vault, signer, study.config.pay)
 
@@ -127,13 +130,24 @@ def _prepare_database(context: AppContext, study: Study) -> None:
     now = context.now()
     with database.writing(context.engine) as session, session.begin():
         require_blind(session, context.experiment.plan, study.folder)
+        resuming.resume(session, now)
+    with database.writing(context.engine) as session, session.begin():
         sync_places(session, context.experiment)
         hash_chain.begin(session, now)
+        answer_seals.seal_earlier(session, now)
         shown = {language: (one.consent_version, one.consent_source) for language, one in context.texts.items()}
         consent_texts.keep(session, shown, now)
     # In a transaction of its own: assignments are locked before the log is.
     with database.writing(context.engine) as session, session.begin():
         replay(session, context.journal, now)
+
+
+def _require_readable_identities(context: AppContext) -> None:
+    """Refuse to start with a key too few: a listener whose identity cannot be read could not be paid."""
+    vault = context.settings.vault
+    if vault is not None:
+        with database.reading(context.engine) as session:
+            identity_vault.require_readable(session, vault)
 
 
 def _max_request_bytes(study: Study) -> int:
@@ -193,6 +207,8 @@ def _add_security_headers(app: Flask, origins: MarketplaceOrigins, context: AppC
         sounds = (storage,) if storage and not desk else ()
         headers = security_headers(origins, desk=desk, secure=https, sounds=sounds, market=settings.market_url)
         response.headers.update(headers)
+        if isinstance(request.routing_exception, RequestRedirect):  # it would name the host that the request names
+            response.headers["Location"] = local_path(request.routing_exception.new_url)
         if request.endpoint == "static" and response.status_code < 400:
             response.headers["Cache-Control"] = "public, max-age=86400"
         else:
@@ -235,5 +251,6 @@ def _purge_hourly(app: Flask, context: AppContext) -> None:
         experiment = context.experiment
         try:
             retention.purge_automatically(context.engine, experiment.config, context.signer, experiment.clock)
+            truncate_wal(context.engine)  # which still contains what was erased
         except SQLAlchemyError as error:
             log.warning("identities were not checked", exc_info=error)  # retried in the next hour

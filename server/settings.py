@@ -58,6 +58,10 @@ class Settings:
             return study.folder / "rehearsal.erasures.jsonl"
         return study.folder / (self.erasures or "erasures.jsonl")
 
+    def witness_of(self, study: Study) -> Path | None:
+        """The witness (server.audit.witness), next to the journal of erasures; a rehearsal has none."""
+        return None if self.rehearsal else self.erasures_of(study).with_name("witness.jsonl")
+
     def adjust(self, config: StudyConfig) -> StudyConfig:
         """The study's configuration with what the environment overrides."""
         if self.reservation_minutes is None:
@@ -283,6 +287,15 @@ def read_settings(
 def former_secrets(environment: Mapping[str, str]) -> list[str]:
     """Earlier values of ROOTNOTE_SECRET, which sealed older entries of the audit log: ROOTNOTE_FORMER_SECRETS."""
     return [one.strip() for one in environment.get("ROOTNOTE_FORMER_SECRETS", "").split(",") if one.strip()]
+
+
+def require_secret(environment: Mapping[str, str]) -> str:
+    """ROOTNOTE_SECRET of an environment.
+
+    Raises:
+        RootnoteError: if it is not set or too short.
+    """
+    return _require_secret(ServerEnvironment.read(environment))
 
 
 def _require_secret(environment: ServerEnvironment) -> str:

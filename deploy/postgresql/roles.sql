@@ -37,6 +37,16 @@ ALTER DEFAULT PRIVILEGES FOR ROLE rootnote_owner IN SCHEMA public
 ALTER DEFAULT PRIVILEGES FOR ROLE rootnote_owner IN SCHEMA public
     GRANT USAGE, SELECT ON SEQUENCES TO rootnote_app;
 
+-- No role but a superuser makes large objects, which would fill the disk outside any table.
+DO $$
+BEGIN
+    REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea), lo_import(text),
+        lo_import(text, oid) FROM PUBLIC;
+    REVOKE EXECUTE ON FUNCTION lo_open(oid, integer), lowrite(integer, bytea), lo_put(oid, bigint, bytea) FROM PUBLIC;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'large objects cannot be forbidden: the functions belong to the provider';
+END $$;
+
 -- A statement that hangs is cancelled, so that it does not block places.
 ALTER ROLE rootnote_app SET statement_timeout = '30s';
 ALTER ROLE rootnote_app SET idle_in_transaction_session_timeout = '60s';

@@ -141,10 +141,26 @@ class FactorCheck:
 def check(session: Session, secret: str, researcher: Researcher, code: str, now: datetime) -> FactorCheck | None:
     """Use a code of the app, or a recovery code; None if it is wrong or has been used."""
     typed = _normalised(code)
-    if len(typed) == totp.DIGITS:
+    if is_app_code(code):
         return FactorCheck() if _use_app_code(session, secret, researcher, typed, now) else None
     left = _use_recovery_code(session, secret, researcher, typed)
     return None if left is None else FactorCheck(left)
+
+
+def is_right(secret: str, researcher: Researcher, code: str, now: datetime) -> bool:
+    """Whether a code of the app, or a recovery code, is right; it is not used up."""
+    typed = _normalised(code)
+    if is_app_code(code):
+        key = _key(secret, researcher)
+        step = totp.matching_step(key, typed, now) if key else None
+        return step is not None and (researcher.factor_step is None or researcher.factor_step < step)
+    used = _hash(secret, researcher, typed)
+    return any(hmac.compare_digest(one, used) for one in json.loads(researcher.recovery or "[]"))
+
+
+def is_app_code(code: str) -> bool:
+    """Whether a code is as short as an app's; recovery codes are too long to be guessed."""
+    return len(_normalised(code)) == totp.DIGITS
 
 
 def can_decrypt(secret: str, researcher: Researcher) -> bool:

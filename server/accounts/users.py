@@ -1,28 +1,24 @@
-"""Users of the desk: their accounts and passwords, their sign-ins, and the limit on failed attempts.
+"""Users of the desk: their accounts and passwords, and their sign-ins.
 
 Passwords are stored as argon2id hashes. An unknown name costs the same work as a known one, so that response times
-reveal nothing. Failed attempts are counted by name and by network address, each under a keyed hash; after too many
-within 15 minutes, further ones are refused unread, and the counts are deleted when the window ends. A sign-in ends
-12 hours after it started, an hour after the desk was last used, or when the user signs out. The first user is an
-owner, and one owner always remains while there are other users.
+reveal nothing. A sign-in ends 12 hours after it started, an hour after the desk was last used, or when the user signs
+out. The first user is an owner, and one owner always remains while there are other users.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import case, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
 from server.accounts.roles import Role
-from server.db.models import Researcher, SignIn, SignInAttempts
+from server.db.models import Researcher, SignIn
 from server.identity.tokens import random_token, sha256
 
 PASSWORD_LENGTH = 12
@@ -35,20 +31,9 @@ COMMON_WORDS = (
 )  # fmt: skip
 MIN_DISTINCT = 6  # distinct characters that must remain without them
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-WINDOW = timedelta(minutes=15)
-NAME_ATTEMPTS, ADDRESS_ATTEMPTS = 10, 30
-UNKNOWN_NAMES_LOGGED = 30  # failures of unknown names in the log, per window
 MAX_AGE, MAX_IDLE = timedelta(hours=12), timedelta(hours=1)
 
 _hasher = PasswordHasher()  # the low-memory profile of RFC 9106: 64 MiB, 3 passes
-
-
-class TooManyAttemptsError(Exception):
-    """Signing in is refused for `minutes`; `newly_locked`: the keys whose limit this attempt is the first to exceed."""
-
-    def __init__(self, minutes: int, newly_locked: tuple[str, ...] = ()) -> None:
-        super().__init__(f"refused for {minutes} min")
-        self.minutes, self.newly_locked = minutes, newly_locked
 
 
 # ------------------------------------------------------------------ accounts
@@ -182,62 +167,6 @@ def is_password(researcher_hash: str | None, password: str) -> bool:
     except (VerificationError, InvalidHashError):
         return False
     return researcher_hash is not None
-
-
-# ------------------------------------------------------------------ attempts
-
-
-def record_attempt(session: Session, name_key: str, address_key: str, now: datetime) -> None:
-    """Count an attempt before its password is checked.
-
-    Raises:
-        TooManyAttemptsError: if the name or the address has used up its attempts.
-    """
-    waits, newly_locked = [], []
-    for key, limit in sorted([(name_key, NAME_ATTEMPTS), (address_key, ADDRESS_ATTEMPTS)]):
-        number, since = _count(session, key, now)
-        if number > limit:
-            waits.append(since + WINDOW - now)
-        if number == limit + 1:
-            newly_locked.append(key)
-    if waits:
-        raise TooManyAttemptsError(max(1, round(max(waits).total_seconds() / 60)), tuple(newly_locked))
-
-
-def may_log_unknown_name(session: Session, key: str, now: datetime) -> bool:
-    """Count a failure of an unknown name, and say whether to log it: strangers must not be able to fill the log."""
-    return _count(session, key, now)[0] <= UNKNOWN_NAMES_LOGGED
-
-
-def _count(session: Session, key: str, now: datetime) -> tuple[int, datetime]:
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    expired = SignInAttempts.since <= now - WINDOW
-    row = insert(SignInAttempts).values(key=key, since=now, number=1)
-    row = row.on_conflict_do_update(
-        index_elements=[SignInAttempts.key],
-        set_={
-            "number": case((expired, 1), else_=SignInAttempts.number + 1),
-            "since": case((expired, now), else_=SignInAttempts.since),
-        },
-    )
-    number, since = session.execute(row.returning(SignInAttempts.number, SignInAttempts.since)).one()
-    return number, since
-
-
-def delete_expired_attempts(session: Session, now: datetime) -> None:
-    """Delete the counts whose window has ended, except those that another request is updating."""
-    expired = select(SignInAttempts.key).where(SignInAttempts.since <= now - WINDOW).with_for_update(skip_locked=True)
-    session.execute(
-        delete(SignInAttempts).where(SignInAttempts.key.in_(expired)).execution_options(synchronize_session=False)
-    )
-
-
-def uncount_attempt(session: Session, keys: Iterable[str]) -> None:
-    """Take back the count of an attempt that succeeded."""
-    for key in sorted(keys):
-        session.execute(
-            update(SignInAttempts).where(SignInAttempts.key == key).values(number=SignInAttempts.number - 1)
-        )
 
 
 # ------------------------------------------------------------------ sign-ins

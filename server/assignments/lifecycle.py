@@ -20,6 +20,7 @@ from server.assignments.places import affected_rows, claim_place, claimable, has
 from server.assignments.prescreen import ItemAnswer, PrescreenStatus
 from server.assignments.steps import end_assignment, may_proceed
 from server.assignments.trials import AHEAD, serve_ahead, serve_clips, served_trials
+from server.audit import answer_seals
 from server.db.models import ACTIVE, Answer, Assignment, AssignmentState, Listener, Payment, Place
 from server.identity.tokens import ConsentTicket, random_code, random_pseudonym, sha256
 from study.config import cents
@@ -117,10 +118,10 @@ def answer_questions(session: Session, experiment: Experiment, assignment: Assig
     if not may_proceed(session, experiment, assignment, "questions"):
         return
     now = experiment.clock()
-    session.add_all(
-        Answer(assignment_id=assignment.id, question=question, value=value, answered_at=now)
-        for question, value in answers.items()
-    )
+    for question, value in answers.items():
+        values = {"question": question, "value": value, "answered_at": now}
+        answer_seals.add_seal(session, Answer, assignment, values)
+        session.add(Answer(assignment_id=assignment.id, **values))
     affected_rows(
         session, update(Place).where(Place.assignment_id == assignment.id).values(filled=True, expires_at=None)
     )

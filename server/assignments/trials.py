@@ -12,7 +12,8 @@ from server.assignments.experiment import Experiment, StepRefusedError
 from server.assignments.places import renew_lease
 from server.assignments.steps import ENDED, end_assignment, may_proceed
 from server.assignments.telemetry import Telemetry, is_plausible
-from server.db.models import Assignment, AssignmentState
+from server.audit import answer_seals
+from server.db.models import Assignment, AssignmentState, Response
 from server.identity.tokens import random_token
 
 SLOTS = ("X", "A", "B")
@@ -117,6 +118,7 @@ def answer_trial(session: Session, experiment: Experiment, assignment: Assignmen
     values = asdict(answer)
     values |= values.pop("telemetry")
     values |= {"assignment_id": assignment.id, "late": late, "answered_at": experiment.clock()}
+    answer_seals.add_seal(session, Response, assignment, values)
     queries.run(session, queries.ADD_RESPONSE, **values)
     if late and assignment.state is not AssignmentState.EXPIRED:
         end_assignment(experiment, assignment, AssignmentState.EXPIRED)

@@ -1,4 +1,4 @@
-"""`rootnote server audit` and `rootnote server consents`: the audit log, and what listeners agreed to."""
+"""`rootnote server audit` and `rootnote server consents`: log and seals, and what listeners agreed to."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from embeddings.wording import counted
 from server.commands.common import json_option, opened, rehearsal_option, study_argument
 
 if TYPE_CHECKING:
-    from server.audit import hash_chain
     from server.audit.hash_chain import ChainEnd
+    from server.audit.verification import Verification
+    from server.audit.witness import WitnessRecord
     from server.db.models import LogEntry
     from study.config import Study
 
@@ -25,14 +26,32 @@ LAST_ENTRIES = 20
 @click.command()
 @study_argument
 @rehearsal_option
-@click.option("--verify", is_flag=True, help="Check the whole log; exit with status 1 if anything was changed.")
+@click.option(
+    "--verify", is_flag=True, help="Check the whole log and all answers; exit with status 1 if anything was changed."
+)
 @click.option(
     "--noted", metavar="NUMBER:HASH", help="An end of the log that you recorded elsewhere, and that must be in it."
 )
+@click.option(
+    "--restored",
+    metavar="REASON",
+    help="Log that an earlier copy of the database was put back without `server restore`, such as by its provider.",
+)
 @click.option("--all", "everything", is_flag=True, help=f"Show every entry, not only the last {LAST_ENTRIES}.")
 @json_option
-def audit(folder: Path, rehearsal: bool, verify: bool, noted: str | None, everything: bool, as_json: bool) -> None:
-    """Show the log of what researchers and commands did, or --verify that it is unchanged.
+def audit(
+    folder: Path,
+    rehearsal: bool,
+    verify: bool,
+    noted: str | None,
+    restored: str | None,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Show the log of what researchers and commands did, or --verify that log and answers are unchanged.
+
+    --verify also compares them with the witness, witness.jsonl next to the journal of erasures, if there is one on
+    this machine: it reveals deleted answers, and an earlier copy of the database that was put back.
 
     Without --noted, --verify looks for the end of the log in export.json, if the study's folder contains one.
 
@@ -40,25 +59,61 @@ def audit(folder: Path, rehearsal: bool, verify: bool, noted: str | None, everyt
     """
     from sqlalchemy import select
 
-    from server.audit import hash_chain
+    from server.audit import hash_chain, verification
     from server.db import database
     from server.db.models import LogEntry
     from server.settings import former_secrets
 
-    with opened(folder, rehearsal, secret=True) as (study, engine), database.snapshot(engine) as session:
+    with opened(folder, rehearsal, secret=True) as (study, engine):
         secrets = [str(engine.get_execution_options()[database.LOG_SECRET_OPTION]), *former_secrets(os.environ)]
-        if verify or noted:
-            known_end = _read_end(noted) if noted or rehearsal else _exported_end(study)
-            _print_verification(hash_chain.verify(session, secrets, known_end), as_json)
+        if restored is not None:
+            click.echo(_record_restore(engine, restored))
             return
-        last = select(LogEntry).order_by(LogEntry.id.desc()).limit(None if everything else LAST_ENTRIES)
-        rows, end = list(session.scalars(last))[::-1], hash_chain.end(session)
+        # Before the snapshot: what is recorded was committed earlier.
+        recorded = _read_witness(engine, secrets) if verify or noted else None
+        with database.snapshot(engine) as session:
+            if verify or noted:
+                known_end = _read_end(noted) if noted or rehearsal else _exported_end(study)
+                _print_verification(verification.verify(session, secrets, known_end, recorded), as_json)
+                return
+            last = select(LogEntry).order_by(LogEntry.id.desc()).limit(None if everything else LAST_ENTRIES)
+            rows, end = list(session.scalars(last))[::-1], hash_chain.end(session)
     if as_json:
         click.echo(json.dumps({"entries": [_entry(row) for row in rows], "end": str(end)}))
         return
     for row in rows:
         click.echo(_line(row))
     click.echo(f"The log ends at {end}. Record this elsewhere, for `rootnote server audit --noted`.")
+
+
+def _read_witness(engine: Any, secrets: list[str]) -> WitnessRecord | None:
+    from server.audit.seals import SealKeys
+    from server.audit.witness import witness_of
+    from server.db import database
+
+    with database.reading(engine) as session:
+        found = witness_of(session)
+    return found.read([SealKeys(one) for one in secrets]) if found else None
+
+
+def _record_restore(engine: Any, reason: str) -> str:
+    from server.assignments.experiment import utc_now
+    from server.audit import resuming
+    from server.audit.actor import current_actor
+    from server.audit.seals import require_keys
+    from server.audit.witness import witness_of
+    from server.db import database
+
+    with database.writing(engine) as session, session.begin():
+        found = witness_of(session)
+        if found is None:
+            raise RootnoteError("a rehearsal has no witness; --restored is for the real database.")
+        resuming.record_restore(
+            session, found, require_keys(session), who=current_actor(), file="without `server restore`", reason=reason
+        )
+    with database.writing(engine) as session, session.begin():
+        resuming.resume(session, utc_now())
+    return "Logged that the database was restored. The witness accepts its present state."
 
 
 def _entry(row: LogEntry) -> dict[str, Any]:
@@ -91,15 +146,21 @@ def _exported_end(study: Study) -> ChainEnd | None:
     return _read_end(exported.log) if exported and exported.log and not exported.log.startswith("0:") else None
 
 
-def _print_verification(result: hash_chain.Verification, as_json: bool) -> None:
+def _print_verification(result: Verification, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"entries": result.entries, "end": str(result.end), "faults": result.faults}))
+        values = {"entries": result.entries, "answers": result.answers, "end": str(result.end)}
+        click.echo(json.dumps({**values, "faults": result.faults, "notes": result.notes}))
     for fault in () if as_json else result.faults:
         click.echo(fault)
+    for note in () if as_json else result.notes:
+        click.echo(note)
     if result.faults:
-        raise RootnoteError(f"the log has been changed; the check found {counted(len(result.faults), 'fault')}.")
+        raise RootnoteError(
+            f"the log or the answers have been changed; the check found {counted(len(result.faults), 'fault')}."
+        )
     if not as_json:
-        click.echo(f"The log is unchanged ({counted(result.entries, 'entry', 'entries')}). It ends at {result.end}.")
+        entries, answers = counted(result.entries, "entry", "entries"), counted(result.answers, "answer")
+        click.echo(f"The log ({entries}) and {answers} are unchanged. The log ends at {result.end}.")
         if result.began:
             unsealed = counted(result.unsealed, "unsealed entry", "unsealed entries")
             earlier = f", after {unsealed}" if result.unsealed else ""

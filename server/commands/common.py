@@ -55,12 +55,15 @@ def opened(folder: Path, rehearsal: bool, *, secret: bool = False) -> Iterator[t
         {"ROOTNOTE_SECRET": secrets.token_hex(32)} if rehearsal and not os.environ.get("ROOTNOTE_SECRET") else {}
     )
     settings = read_settings(study, {**os.environ, **secret_if_none}, rehearsal=rehearsal, secret=secret)
-    engine = database.connect(settings.database, settings.secret)
+    engine = database.connect(settings.database, settings.secret, settings.witness_of(study) if secret else None)
     try:
         database.require_migrated(engine, f"rootnote server migrate {folder}" + (" --rehearsal" if rehearsal else ""))
         if secret:
+            from server.audit import resuming
             from server.privacy import erasure
 
+            with database.writing(engine) as session, session.begin():
+                resuming.resume(session, datetime.now(UTC))
             with database.writing(engine) as session, session.begin():
                 erasure.replay(session, erasure.Journal(settings.erasures_of(study)), datetime.now(UTC))
         yield study, engine

@@ -61,6 +61,7 @@ def erase(person: str, folder: Path, worker: bool, reason: str, yes: bool, rehea
             erasure.erase(session, Journal(settings.erasures_of(study)), found, utc_now(), current_actor(), reason)
             erasure.delete_erased_identities(session, study.config.pay)
             in_vault = session.get(VaultEntry, found.listener.pseudonym) is not None
+        _compact(engine)
     click.echo(f"Erased the answers of assignment {pseudonym}.")
     if in_vault:
         click.echo("Their marketplace id stays encrypted until they are paid, and is then deleted.")
@@ -99,10 +100,22 @@ def disclose(person: str, folder: Path, worker: bool, out: Path | None, rehearsa
     if out is None:
         click.echo(text)
         return
-    with replacing(out) as temporary:
+    with replacing(out, private=True) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    out.chmod(0o600)
     click.echo(f"Wrote {out}. It is about one person: send it to that person only, then delete it.")
+
+
+def _compact(engine: Any) -> None:
+    """Overwrite what was deleted in the database's files, or say who can."""
+    from server.db.compaction import compact
+    from server.privacy.erasure import DELETED
+    from server.privacy.retention import IDENTIFYING
+
+    if not compact(engine, {table.__tablename__ for table in (*DELETED, *IDENTIFYING)}):
+        click.echo(
+            "The database's files may still contain the deleted rows. When nobody uses it, the owner of its tables can "
+            "overwrite them: VACUUM (FULL) in PostgreSQL, VACUUM in SQLite."
+        )
 
 
 def _find(session: Any, settings: Settings, person: str, worker: bool) -> Assignment:
@@ -155,6 +168,7 @@ def purge(folder: Path, at_once: bool, reason: str, yes: bool, rehearsal: bool) 
             if found := retention.blocking_reason(session, utc_now()):
                 raise RootnoteError(f"identities are still needed: {found}.")
             deleted = retention.purge(session, TokenSigner(settings.secret), utc_now(), current_actor(), reason)
+        _compact(engine)
     click.echo(f"Deleted the identities of {counted(deleted, 'participant')}.")
     click.echo("Earlier backups still contain them: delete those too.")
 

@@ -12,6 +12,9 @@ import click
 from embeddings.errors import RootnoteError
 from server.commands.common import rehearsal_option, study_argument
 
+CONNECTIONS = 4000  # waitress reads a request completely before it takes a thread; a half-sent one is a connection
+IDLE_SECONDS, CLEANUP_SECONDS = 20, 5  # for a connection on which nothing happens
+
 
 @click.command()
 @study_argument
@@ -84,7 +87,10 @@ def _listen(app: Any, host: str, port: int, threads: int, *, behind_proxy: bool)
             threads=threads,
             ident=None,
             max_request_body_size=4 * MAX_REQUEST_BYTES,
-            connection_limit=1000,
+            connection_limit=CONNECTIONS,
+            channel_timeout=IDLE_SECONDS,
+            cleanup_interval=CLEANUP_SECONDS,
+            asyncore_use_poll=True,  # select() ends at 1,024 open files
             clear_untrusted_proxy_headers=not behind_proxy,
         )
     except (OSError, ValueError) as error:

@@ -32,7 +32,9 @@ def new_key() -> None:
 def rotate(folder: Path, rehearsal: bool) -> None:
     """Encrypt all marketplace ids with the first key.
 
-    ROOTNOTE_VAULT_KEY must contain the new key first, then the old ones, separated by commas.
+    ROOTNOTE_VAULT_KEY must contain the new key first, then the old ones, separated by commas. Restart every server with
+    it before you rotate: one that runs with the old key first still encrypts new ids with that. Remove the old keys
+    when this command finds nothing encrypted with them.
     """
     from server.assignments.experiment import utc_now
     from server.audit import study_control
@@ -46,6 +48,11 @@ def rotate(folder: Path, rehearsal: bool) -> None:
         if current is None:
             raise RootnoteError(identity_vault.NEEDED)
         with database.writing(engine) as session, session.begin():
-            entries = counted(identity_vault.rotate(session, current, utc_now()), "entry", "entries")
+            number, changed = identity_vault.rotate(session, current, utc_now())
+            entries = counted(number, "entry", "entries")
             study_control.write_log(session, current_actor(), "rotated the vault's key", utc_now(), detail=entries)
-    click.echo(f"Encrypted {entries} with the first key; you can now remove the other keys.")
+    if changed:
+        click.echo(f"{counted(changed, 'entry', 'entries')} of {number:,} had another key and now have the first.")
+        click.echo("Restart every server that was started with another key first, then run this command again.")
+    else:
+        click.echo(f"All entries ({number:,}) are encrypted with the first key; you can now remove the other keys.")

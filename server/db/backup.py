@@ -42,10 +42,9 @@ def backup(url: URL, folder: Path, keep: int, now: datetime | None = None) -> Pa
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     moment = (now or datetime.now(UTC)).strftime(STAMP)
     path = folder / f"rootnote-{moment}{SUFFIXES[url.drivername]}"
-    with replacing(path) as temporary:
+    with replacing(path, private=True) as temporary:
         write = _copy_sqlite if url.drivername == "sqlite" else _dump
         write(url, temporary)
-    path.chmod(0o600)
     for old in find_backups(folder)[keep:]:
         old.unlink(missing_ok=True)
     return path
@@ -149,10 +148,9 @@ def _restore_sqlite(path: Path, target: Path) -> None:
             f"{target.parent} already contains a database ({', '.join(found)}); move all these files away together, or "
             "name another database in ROOTNOTE_DATABASE_URL."
         )
-    with replacing(target) as temporary:
+    with replacing(target, private=True) as temporary:
         shutil.copyfile(path, temporary)
         try:
             _check_sqlite(temporary)
         except sqlite3.Error as error:
             raise RootnoteError(f"{path} is damaged ({error}); take an older backup.") from None
-    target.chmod(0o600)

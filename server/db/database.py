@@ -34,11 +34,19 @@ from server.db.urls import display_url
 BUSY_MS = 20_000
 POOL = 16  # connections kept open; as many more may be opened, above what server.web.request_queue admits
 IDLE_SECONDS = 5.0
+# secure_delete overwrites what is deleted.
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", f"busy_timeout={BUSY_MS}")
 LOG_SECRET_OPTION = "rootnote_secret"  # noqa: S105 (the execution option that holds the secret of the audit log)
+WITNESS_OPTION = "rootnote_witness"  # the execution option that holds the path of the witness
 
 
-def connect(url: URL, secret: str = "") -> Engine:
-    """An engine for `url`; nothing is opened yet. Writing to the audit log needs the secret."""
+def connect(url: URL, secret: str = "", witness: Path | None = None) -> Engine:
+    """An engine for `url`; nothing is opened yet.
+
+    Args:
+        secret: seals the audit log and answers; without it neither can be written.
+        witness: the file that records what was sealed (server.audit.witness).
+    """
     sqlite = url.drivername == "sqlite"
     # `_begin` sends the BEGIN that is needed: the drivers do not open transactions by themselves.
     arguments = {"timeout": BUSY_MS / 1000} if sqlite else {"connect_timeout": 5, "autocommit": True}
@@ -49,7 +57,7 @@ def connect(url: URL, secret: str = "") -> Engine:
         pool_use_lifo=not sqlite,  # the same few connections stay busy
         hide_parameters=True,
         connect_args=arguments,
-        execution_options={LOG_SECRET_OPTION: secret},
+        execution_options={LOG_SECRET_OPTION: secret, WITNESS_OPTION: witness},
     )
     event.listen(engine, "begin", _begin)
     if sqlite:
@@ -61,12 +69,14 @@ def connect(url: URL, secret: str = "") -> Engine:
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}"):
+    for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin(connection: Connection) -> None:
     options, sqlite = connection.get_execution_options(), connection.dialect.name == "sqlite"
+    if options.get("alone", False):  # each statement by itself (server.db.compaction)
+        return
     if sqlite and options.get("writes", False):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     elif sqlite or not options.get("reads", False):
@@ -160,9 +170,12 @@ def require_migrated(engine: Engine, fix: str) -> str:
 
 
 def check_reachable(engine: Engine) -> None:
-    """Raise RootnoteError unless the database answers."""
+    """Raise RootnoteError unless the database answers; a new SQLite file is made for its owner only."""
     if engine.url.drivername == "sqlite":
-        Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
+        path = Path(str(engine.url.database))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # its -wal and -shm files get the same mode
+            path.touch(0o600)
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("SELECT 1")

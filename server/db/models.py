@@ -187,7 +187,8 @@ class Response(Base):
     """The answer to one trial; `late`: given after the place had gone to another listener.
 
     What follows `answered_at` is telemetry (server.assignments.telemetry), null if the browser sent nothing, and how
-    sure the listener was (1 to 5), null if that was not asked.
+    sure the listener was (1 to 5), null if that was not asked. `seal` covers all values (server.audit.answer_seals):
+    a column that is added later must be nullable.
     """
 
     __tablename__ = "responses"
@@ -212,10 +213,11 @@ class Response(Base):
     output_latency_ms: Mapped[float | None]
     agent_class: Mapped[str | None] = mapped_column(String(32))
     confidence: Mapped[int | None]
+    seal: Mapped[str | None] = mapped_column(String(96))
 
 
 class Answer(Base):
-    """The answer to one question after the trials."""
+    """The answer to one question after the trials; `seal` as in Response."""
 
     __tablename__ = "answers"
     __table_args__ = (UniqueConstraint("assignment_id", "question"),)
@@ -225,6 +227,7 @@ class Answer(Base):
     question: Mapped[str] = mapped_column(String(32))
     value: Mapped[str] = mapped_column(Text)
     answered_at: Mapped[datetime]
+    seal: Mapped[str | None] = mapped_column(String(96))
 
 
 # Every arrival looks for a place among those that are not filled.

@@ -11,9 +11,9 @@ from flask import Blueprint, current_app, g, redirect, render_template, request,
 from werkzeug.wrappers import Response as WebResponse
 
 from server.accounts import two_factor, users
+from server.accounts.attempts import TooManyAttemptsError
 from server.accounts.roles import Role
 from server.accounts.two_factor import Enrolment
-from server.accounts.users import TooManyAttemptsError
 from server.audit import study_control
 from server.db.models import Researcher
 from server.desk import auth, rendering
@@ -42,11 +42,12 @@ def sign_in() -> WebResponse:
 
 @blueprint.post("/sign-in")
 def send_sign_in() -> WebResponse:
-    """Check name and password; then sign in, or ask for a code."""
+    """Check name and password, and a code if it is sent with them; then sign in, or ask for a code."""
     auth.require_own_form()
     name = request.form.get("name", "").strip().lower()[:FIELD_LIMIT]
     try:
-        result = desk_sign_in.submit_password(name, request.form.get("password", ""))
+        code = request.form.get("code", "")[:FIELD_LIMIT]
+        result = desk_sign_in.submit_password(name, request.form.get("password", ""), code)
     except TooManyAttemptsError as error:
         return _too_many_page(error, name)
     if result is None:
@@ -70,7 +71,7 @@ def send_code() -> WebResponse:
 
 def _sign_in_page(page: str, status: int = 200, problem: str = "", name: str = "", sealed: str = "") -> WebResponse:
     values = {"page": page, "problem": problem, "name": name, "sealed": sealed, "form": auth.form_token()}
-    return auth.sign_in_page(render_template(f"desk/{page}.html", **values), status)
+    return auth.sign_in_page(render_template(f"desk/{page}.html", with_code=status == 429, **values), status)
 
 
 def _too_many_page(error: TooManyAttemptsError, name: str = "") -> WebResponse:

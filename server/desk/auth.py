@@ -14,13 +14,15 @@ from flask import abort, g, redirect, request, url_for
 from werkzeug.wrappers import Response as WebResponse
 
 from server.accounts import roles, users
+from server.accounts.two_factor import KeyCipher
 from server.db.database import reading, writing
 from server.db.models import Researcher, SignIn
 from server.desk import context
-from server.identity.tokens import random_token
+from server.identity.tokens import random_token, sha256
 
 RENEW_INTERVAL = timedelta(minutes=1)  # use of the desk is recorded at most this often, so that reading writes little
 FIELD_LIMIT = 128
+DEVICE_SECONDS, DEVICE_LIMIT = 180 * 24 * 3600, 1024
 
 
 def _is_secure() -> bool:
@@ -32,9 +34,9 @@ def _cookie_name(kind: str) -> str:
     return f"{'__Secure-' if _is_secure() else ''}rootnote-{kind}"
 
 
-def _set_cookie(response: WebResponse, kind: str, value: str) -> None:
+def _set_cookie(response: WebResponse, kind: str, value: str, max_age: int | None = None) -> None:
     name, secure = _cookie_name(kind), _is_secure()
-    response.set_cookie(name, value, path="/desk", httponly=True, secure=secure, samesite="Strict")
+    response.set_cookie(name, value, max_age, path="/desk", httponly=True, secure=secure, samesite="Strict")
 
 
 def _delete_cookie(response: WebResponse, kind: str) -> None:
@@ -113,6 +115,26 @@ def _find_sign_in(token: str) -> SignIn | None:
     return current
 
 
+# ------------------------------------------------------------------ known devices
+
+
+def known_device(user: Researcher) -> str:
+    """The random id of this browser if this user has signed in with it, under the present password; "" otherwise."""
+    sealed = request.cookies.get(_cookie_name("device"), "")[:DEVICE_LIMIT]
+    found = _device_cipher().open(sealed, context.now(), DEVICE_SECONDS) if sealed else None
+    if found is None or any(found.get(key) != value for key, value in _owner(user).items()):
+        return ""
+    return str(found["device"])
+
+
+def _owner(user: Researcher) -> dict[str, str]:
+    return {"name": user.name, "hash": sha256(user.password_hash)[:16]}
+
+
+def _device_cipher() -> KeyCipher:
+    return KeyCipher(context.settings().secret, "device")
+
+
 # ------------------------------------------------------------------ replies that set or delete cookies
 
 
@@ -123,10 +145,12 @@ def sign_in_page(html: str, status: int) -> WebResponse:
     return response
 
 
-def begin_sign_in(token: str) -> WebResponse:
-    """Set the cookie of a new sign-in and redirect to the overview."""
+def begin_sign_in(token: str, user: Researcher) -> WebResponse:
+    """Set the cookies of a new sign-in and of a known device, and redirect to the overview."""
     response = redirect(url_for("desk.overview"), 303)
     set_sign_in(response, token)
+    sealed = _device_cipher().seal({**_owner(user), "device": random_token()}, context.now())
+    _set_cookie(response, "device", sealed, max_age=DEVICE_SECONDS)
     _delete_cookie(response, "form")
     return response
 

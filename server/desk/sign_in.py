@@ -1,6 +1,6 @@
 """Signing in to the desk: name and password, then a code if the user has a second factor. Every attempt is logged.
 
-A wrong code counts like a wrong password, for the same name and address. Between the two steps the page carries a
+server.accounts.attempts says how attempts are counted. Between the two steps the page carries a
 sealed proof of whose password was right, in which browser, valid for five minutes. The log names who failed only if a
 user has that name, and never an address; failures of unknown names are logged only up to a limit per 15 minutes.
 """
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from flask import request
+from flask import g, request
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as WebResponse
 
-from server.accounts import two_factor, users
-from server.accounts.two_factor import KeyCipher
-from server.accounts.users import TooManyAttemptsError
+from server.accounts import attempts, two_factor, users
+from server.accounts.attempts import AttemptKeys, TooManyAttemptsError
+from server.accounts.two_factor import FactorCheck, KeyCipher
 from server.audit import study_control
 from server.db.database import reading, writing
 from server.db.models import Researcher
@@ -42,10 +43,13 @@ class StaleSignInError(Exception):
     """The password was checked too long ago, or the account has changed since."""
 
 
-def submit_password(name: str, password: str) -> WebResponse | CodeRequired | None:
+def submit_password(name: str, password: str, code: str = "") -> WebResponse | CodeRequired | None:
     """Check name and password.
 
     The password is hashed outside any transaction, so that this slow step holds no lock.
+
+    Args:
+        code: a code of the second factor; if it is right, attempts of others keep this user out no longer.
 
     Returns:
         The reply that leads to the desk, or what the second step needs; None if name or password is wrong.
@@ -54,15 +58,18 @@ def submit_password(name: str, password: str) -> WebResponse | CodeRequired | No
         TooManyAttemptsError: if too many attempts have failed recently.
     """
     moment = now()
-    if not check_password(name, password):
+    if not check_password(name, password, code):
         return None
     with writing(engine()) as session, session.begin():
         user = users.find(session, name)
         if user is None:
             return None
-        if user.factor is not None:
+        if user.factor is None:
+            return _sign_in(session, user, "", moment)
+        passed = two_factor.check(session, settings().secret, user, code, moment) if code else None
+        if passed is None:
             return CodeRequired(_cipher().seal(_password_proof(user), moment))
-        return _sign_in(session, user, "", moment)
+        return _sign_in(session, user, _note(passed), moment)
 
 
 def submit_code(sealed: str, code: str) -> WebResponse | None:
@@ -73,49 +80,56 @@ def submit_code(sealed: str, code: str) -> WebResponse | None:
 
     Raises:
         StaleSignInError: if the password has to be entered again.
-        TooManyAttemptsError: if too many attempts have failed recently.
+        TooManyAttemptsError: if too many codes of the app were wrong recently; recovery codes are always checked.
     """
     moment = now()
     proof = _cipher().open(sealed, moment, CODE_SECONDS)
     if proof is None:
         raise StaleSignInError
-    keys = _record_attempt(proof["name"], moment)
+    with reading(engine()) as session:
+        device = _device_key(users.find(session, proof["name"]))
+    counted = _record_code(device or "code", proof["name"], moment) if two_factor.is_app_code(code) else ()
     with writing(engine()) as session, session.begin():
         user = users.find(session, proof["name"])
         if user is None or user.factor is None or _password_proof(user) != proof:
             raise StaleSignInError
         passed = two_factor.check(session, settings().secret, user, code, moment)
         if passed is not None:
-            users.uncount_attempt(session, keys)
-            left = passed.recovery_left
-            return _sign_in(session, user, "" if left is None else f"by a recovery code, {left} left", moment)
+            attempts.take_back(session, counted)
+            return _sign_in(session, user, _note(passed), moment)
     _log_failure(proof["name"], "failed to sign in", "wrong code", moment)
     return None
 
 
-def check_password(name: str, password: str) -> bool:
+def check_password(name: str, password: str, code: str = "") -> bool:
     """Whether the password belongs to the name; if not, the failure is counted and logged.
 
     Raises:
         TooManyAttemptsError: if too many attempts have failed recently.
     """
     moment = now()
-    keys = _record_attempt(name, moment)
     with reading(engine()) as session:
         user = users.find(session, name)
         password_hash = user.password_hash if user else None
+        session.expunge_all()
+    counted = _record_attempt(name, user, code, moment)
     if not users.is_password(password_hash, password):
         _log_failure(name, "failed to sign in", "wrong password" if password_hash else "", moment)
         return False
     with writing(engine()) as session, session.begin():
-        users.uncount_attempt(session, keys)
+        attempts.take_back(session, counted)
     return True
+
+
+def _note(passed: FactorCheck) -> str:
+    left = passed.recovery_left
+    return "" if left is None else f"by a recovery code, {left} left"
 
 
 def _sign_in(session: Session, user: Researcher, detail: str, moment: datetime) -> WebResponse:
     token = users.sign_in(session, user, moment)
     study_control.write_log(session, user.name, "signed in", moment, detail=detail)
-    return auth.begin_sign_in(token)
+    return auth.begin_sign_in(token, user)
 
 
 def _password_proof(user: Researcher) -> dict[str, str]:
@@ -130,22 +144,53 @@ def _cipher() -> KeyCipher:
 # ------------------------------------------------------------------ attempts
 
 
-def _record_attempt(name: str, moment: datetime) -> tuple[str, str]:
+def _record_attempt(name: str, user: Researcher | None, code: str, moment: datetime) -> tuple[str, ...]:
     """Count an attempt before it is checked; returns the keys under which it is counted."""
-    keys = (_key("name", name), _key("address", network(request.remote_addr)))
+    address = network(request.remote_addr)
+    keys = AttemptKeys(
+        _key("name", name), _key("address", address), _key("pair", f"{name} {address}"), _device_key(user)
+    )
+    try:
+        return _record(lambda session: attempts.record(session, keys, moment), name, moment)
+    except TooManyAttemptsError:
+        # A right code proves who this is, before the password is read; others cannot use up these attempts.
+        if user is None or user.factor is None or not code:
+            raise
+        counted = _record_code("unread", name, moment) if two_factor.is_app_code(code) else ()
+        if not two_factor.is_right(settings().secret, user, code, moment):
+            raise
+        return counted
+
+
+def _record_code(purpose: str, name: str, moment: datetime) -> tuple[str, ...]:
+    key = _key(purpose, name)
+    return _record(lambda session: attempts.record_one(session, key, attempts.CODE_ATTEMPTS, moment), name, moment)
+
+
+def _record(count: Callable[[Session], tuple[str, ...]], name: str, moment: datetime) -> tuple[str, ...]:
     with writing(engine()) as session, session.begin():
-        users.delete_expired_attempts(session, moment)
+        attempts.delete_expired(session, moment)
     with writing(engine()) as session:
         try:
-            users.record_attempt(session, *keys, moment)
+            return count(session)
         except TooManyAttemptsError as error:
             if error.newly_locked:
-                kind = "name" if keys[0] in error.newly_locked else "address"
-                _write_failure(session, name, "was locked out", f"too many attempts with one {kind}", moment)
+                address = _key("address", network(request.remote_addr))
+                kind = "with one address" if error.newly_locked == (address,) else "with one name"
+                _write_failure(session, name, "was locked out", f"too many attempts {kind}", moment)
             raise
         finally:
             session.commit()
-    return keys
+
+
+def _device_key(user: Researcher | None) -> str:
+    """The key of a device on which this user has signed in; "" if it is not known."""
+    if user is None:
+        return ""
+    if "sign_in" in g and g.sign_in.researcher_id == user.id:
+        return _key("device", f"sign-in {g.sign_in.id}")
+    device = auth.known_device(user)
+    return _key("device", device) if device else ""
 
 
 def _log_failure(name: str, what: str, detail: str, moment: datetime) -> None:
@@ -155,7 +200,7 @@ def _log_failure(name: str, what: str, detail: str, moment: datetime) -> None:
 
 def _write_failure(session: Session, name: str, what: str, detail: str, moment: datetime) -> None:
     user = users.find(session, name)
-    if user is not None or users.may_log_unknown_name(session, _key("strangers", ""), moment):
+    if user is not None or attempts.may_log(session, _key("strangers", ""), moment):
         study_control.write_log(session, user.name if user else UNKNOWN_NAME, what, moment, detail=detail)
 
 

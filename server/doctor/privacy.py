@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 from embeddings.errors import RootnoteError
 from embeddings.wording import counted
-from server.audit import hash_chain
+from server.audit.seals import SealKeys
+from server.audit.verification import verify
+from server.audit.witness import Witness, name_database
 from server.db import database
 from server.doctor.check import DoctorContext, Finding
 from server.privacy import erasure, retention
@@ -46,15 +49,31 @@ def check_log(deployment: DoctorContext) -> Iterator[Finding]:
     if not _is_reachable(deployment):
         return
     secret = read_settings(deployment.study, deployment.environment).secret
+    secrets = [secret, *former_secrets(deployment.environment)]
+    path = deployment.settings.witness_of(deployment.study)
+    assert path is not None  # the doctor never checks a rehearsal
+    recorded = Witness(path, name_database(deployment.settings.database)).read([SealKeys(one) for one in secrets])
     with database.snapshot(deployment.engine) as session:
-        result = hash_chain.verify(session, [secret, *former_secrets(deployment.environment)])
+        result = verify(session, secrets, recorded=recorded)
     if result.end.number == 0 and not result.entries:
         yield Finding("ok", "The log starts when the server first starts.")
     elif result.faults:
         fix = "run `rootnote server audit --verify`, and find out who can write to the database"
-        yield Finding("error", f"The log has been changed: {result.faults[0]}", fix)
+        yield Finding("error", f"The log or the answers have been changed: {result.faults[0]}", fix)
     else:
-        yield Finding("ok", f"The log is unchanged ({counted(result.entries, 'entry', 'entries')}).")
+        entries, answers = counted(result.entries, "entry", "entries"), counted(result.answers, "answer")
+        yield Finding("ok", f"The log ({entries}) and {answers} are unchanged.")
+    yield _check_witness(path, bool(recorded.began))
+
+
+def _check_witness(path: Path, began: bool) -> Finding:
+    fix = "make it writable, or name another folder in ROOTNOTE_ERASURES; until then deleted answers are not detected"
+    place = path if path.exists() else path.parent
+    if not os.access(place, os.W_OK):
+        return Finding("warning", f"The witness {path} cannot be written.", fix)
+    if not began:
+        return Finding("warning", f"There is no witness of this database in {path.parent}.", "start the server once")
+    return Finding("ok", f"The witness {path} can be written.")
 
 
 def _is_reachable(deployment: DoctorContext) -> bool:

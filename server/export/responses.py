@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import importlib
 import io
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ from study.prescreen.steps import graded_steps
 from study.questions.base import BaseQuestion
 from study.trial_plan import Plan
 
+FORMULA_SIGNS = frozenset("=+-@|\u2212")
+
 
 @dataclass(frozen=True)
 class ExportResult:
@@ -55,7 +58,7 @@ class ExportResult:
 
 
 def export(session: Session, study: Study, plan: Plan, folder: Path, *, rehearsal: bool = False) -> ExportResult:
-    """Write responses.csv, responses.parquet, listeners.csv and export.json, each atomically.
+    """Write responses.csv, responses.parquet, listeners.csv and export.json, each atomically, for their owner only.
 
     Args:
         rehearsal: whether the listeners were simulated; recorded in export.json.
@@ -63,10 +66,10 @@ def export(session: Session, study: Study, plan: Plan, folder: Path, *, rehearsa
     rows = list(response_rows(session, study, plan))
     people = listener_rows(session, study)
     paths = [folder / name for name in ("responses.csv", "responses.parquet", "listeners.csv")]
-    write_csv(paths[0], tuple(RESPONSE_COLUMNS), rows)
+    write_csv(paths[0], tuple(RESPONSE_COLUMNS), rows, private=True)
     provenance = Provenance("responses", {"study": study.config.study.name}, {"schedule": plan.schedule_fingerprint})
-    write_table(paths[1], pa.Table.from_pylist(rows, schema=arrow_schema(RESPONSE_COLUMNS)), provenance)
-    write_csv(paths[2], tuple(people[0]) if people else tuple(LISTENER_COLUMNS), people)
+    write_table(paths[1], pa.Table.from_pylist(rows, schema=arrow_schema(RESPONSE_COLUMNS)), provenance, private=True)
+    write_csv(paths[2], tuple(people[0]) if people else tuple(LISTENER_COLUMNS), people, private=True)
     completed = len({row["assignment"] for row in rows if row["completed"]})
     frozen = read_frozen(study.folder)
     manifest = write_manifest(
@@ -81,6 +84,7 @@ def export(session: Session, study: Study, plan: Plan, folder: Path, *, rehearsa
         rehearsal=rehearsal,
         leaks=plan.leaks,
     )
+    manifest.chmod(0o600)
     return ExportResult(paths[0], paths[1], paths[2], manifest, len(rows), completed)
 
 
@@ -189,15 +193,24 @@ def _exported(question: BaseQuestion, answer: str) -> str:
 
 
 def guarded(text: str) -> str:
-    """A text that a spreadsheet does not run as a formula: a possible formula gets a leading apostrophe."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
+    """A text that a spreadsheet does not run as a formula: a possible formula gets a leading apostrophe.
+
+    Spreadsheets skip invisible characters and spaces at the beginning, and read full-width signs as plain ones.
+    """
+    visible = text.lstrip("".join({letter for letter in text if _is_invisible(letter)}))
+    first = unicodedata.normalize("NFKC", visible[:1])[:1]
+    return f"'{text}" if first in FORMULA_SIGNS or text[:1] in ("\t", "\r", "\n") else text
 
 
-def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    """Write a table as CSV, atomically."""
+def _is_invisible(letter: str) -> bool:
+    return letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf", "Mn", "Zs")
+
+
+def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]], *, private: bool = False) -> None:
+    """Write a table as CSV, atomically; `private`: readable by its owner only."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    with replacing(path) as temporary:
+    with replacing(path, private=private) as temporary:
         temporary.write_text(buffer.getvalue(), encoding="utf-8")

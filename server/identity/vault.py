@@ -3,7 +3,8 @@
 Paying needs a worker's id, so it is stored here, in one table, under a key that is not in the database. Each entry is a
 Fernet token (AES-128-CBC with HMAC-SHA-256), so that a changed one is detected. ROOTNOTE_VAULT_KEY, or the file that
 ROOTNOTE_VAULT_KEY_FILE names, contains one or more keys, separated by commas or white space: the first encrypts, all
-decrypt. To change the key, put the new one first, run `rootnote server vault rotate`, and remove the old one.
+decrypt. To change the key, put the new one first and restart every server, so that all of them encrypt with it; run
+`rootnote server vault rotate`; then remove the old one. A server does not start without a key that is still needed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
+from embeddings.wording import counted
 from server.db.models import Listener, VaultEntry
 from server.db.upsert import find_or_add
 from server.identity.arrival import Arrival
@@ -43,7 +45,8 @@ class Vault:
         if not keys:
             raise RootnoteError(NEEDED)
         try:
-            self._fernet = MultiFernet([Fernet(key) for key in keys])
+            self._first = Fernet(keys[0])
+            self._fernet = MultiFernet([self._first, *(Fernet(key) for key in keys[1:])])
         except ValueError:
             raise RootnoteError(
                 "ROOTNOTE_VAULT_KEY is not a valid key; make one with `rootnote server vault new-key`."
@@ -58,6 +61,14 @@ class Vault:
             return Arrival(**json.loads(self._fernet.decrypt(sealed.encode())))
         except (InvalidToken, ValueError, TypeError):
             return None
+
+    def is_sealed_with_first(self, sealed: str) -> bool:
+        """Whether the first key alone opens this."""
+        try:
+            self._first.decrypt(sealed.encode())
+        except InvalidToken:
+            return False
+        return True
 
     def reseal(self, sealed: str) -> str:
         """The same arrival, sealed with the first key.
@@ -128,14 +139,31 @@ def load_identity(session: Session, vault: Vault, listener: Listener) -> Arrival
     return found
 
 
-def rotate(session: Session, vault: Vault, now: datetime) -> int:
-    """Seal every entry again with the first key; returns the number of entries.
+def require_readable(session: Session, vault: Vault) -> None:
+    """Check that the keys decrypt every identity.
+
+    Raises:
+        RootnoteError: if they do not; the removed key has to be added again.
+    """
+    sealed = list(session.scalars(select(VaultEntry.sealed)))
+    unreadable = sum(vault.open(text) is None for text in sealed)
+    if unreadable:
+        raise RootnoteError(
+            f"ROOTNOTE_VAULT_KEY does not decrypt {unreadable:,} of {counted(len(sealed), 'identity', 'identities')}; "
+            "add the former key after the new one, separated by a comma, and run `rootnote server vault rotate` before "
+            "you remove it."
+        )
+
+
+def rotate(session: Session, vault: Vault, now: datetime) -> tuple[int, int]:
+    """Seal every entry with the first key; returns the number of entries, and of those that had another.
 
     Raises:
         RootnoteError: if none of the keys opens an entry; nothing is changed then.
     """
     rows = list(session.scalars(select(VaultEntry).with_for_update()))
-    for row in rows:
+    others = [row for row in rows if not vault.is_sealed_with_first(row.sealed)]
+    for row in others:
         row.sealed, row.changed_at = vault.reseal(row.sealed), now
     session.flush()
-    return len(rows)
+    return len(rows), len(others)

@@ -13,10 +13,7 @@ of it with the backups.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
 from server.audit import study_control
+from server.db import append_only
 from server.db.enums import LIVE
 from server.db.models import (
     ACTIVE,
@@ -64,18 +62,7 @@ class Journal:
         """
         line = f"{json.dumps({'assignment': pseudonym, 'at': at.astimezone(UTC).isoformat()})}\n".encode()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                fcntl.flock(number, fcntl.LOCK_EX)
-                _inherit_owner(number, self.path)
-                complete = _truncate_partial_line(number)
-                if os.write(number, line) != len(line):
-                    os.ftruncate(number, complete)
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(number)
-            finally:
-                os.close(number)
+            append_only.append(self.path, line, sync=True)
         except OSError as error:
             raise RootnoteError(
                 f"the journal of erasures {self.path} cannot be written ({error.strerror}); "
@@ -111,22 +98,6 @@ class Journal:
         for pseudonym, at in missing:
             self.record(pseudonym, at)
         return len(missing)
-
-
-def _truncate_partial_line(number: int) -> int:
-    """Remove an incomplete last line, whose erasure was never confirmed; returns the remaining size in bytes."""
-    size = os.fstat(number).st_size
-    complete = os.pread(number, size, 0).rfind(b"\n") + 1
-    if complete != size:
-        os.ftruncate(number, complete)
-    return complete
-
-
-def _inherit_owner(number: int, path: Path) -> None:
-    """Give a file that root creates to the owner of its folder, so that the server can still write it."""
-    if os.geteuid() == 0:
-        owner = path.parent.stat()
-        os.fchown(number, owner.st_uid, owner.st_gid)
 
 
 # ------------------------------------------------------------------ erasing

@@ -27,6 +27,7 @@ from server.privacy import erasure
 from study.config import StudyConfig
 
 SERVER = "(server)"
+IDENTIFYING = (VaultEntry, Listener, MarketplaceSubmission, Assignment, Payment, Posting)  # what a purge changes
 
 
 @dataclass(frozen=True)

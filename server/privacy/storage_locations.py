@@ -55,6 +55,14 @@ LOCATIONS: tuple[StorageLocation, ...] = (
         ADMINISTRATORS,
     ),
     StorageLocation(
+        "The witness",
+        "A file next to the journal of erasures: which runs, by random pseudonym, saved an answer to which trial or "
+        "question, and the ends of the audit log; no answer.",
+        Identifiability.PSEUDONYMOUS,
+        "until the researchers delete it with the database",
+        ADMINISTRATORS,
+    ),
+    StorageLocation(
         "Exports",
         "responses.csv and .parquet, listeners.csv: answers, times and questionnaires under a pseudonym; no worker "
         "id, keyed hash or completion code. They contain free-text answers.",

@@ -35,7 +35,7 @@ RIGHTS = (
     "You may have your answers erased: at /withdraw with your completion code, or by writing to the contact. You may "
     "complain to the review board named in the consent text, or to a data protection authority."
 )
-OMITTED = {"id", "assignment_id", "token_hash", "entry_hash", "listener_id", "sound", "params"}
+OMITTED = {"id", "assignment_id", "token_hash", "entry_hash", "listener_id", "sound", "params", "seal"}
 
 
 def find(session: Session, signer: TokenSigner, wanted: str, *, worker: bool = False) -> Assignment | None:

@@ -143,6 +143,7 @@ TABLES: dict[str, Table] = {
             "position": Column("which trial"),
             "late": Column("whether the reservation had expired"),
             "answered_at": Column("when"),
+            "seal": Column("keyed hash that reveals edits", NOT_PERSONAL),
             **{
                 name: Column(column.meaning[0].lower() + column.meaning[1:])
                 for name, column in RESPONSE_COLUMNS.items()
@@ -161,6 +162,7 @@ TABLES: dict[str, Table] = {
             "question": Column("which question"),
             "value": Column("the answer; free text may contain anything the listener chooses to write", PERSONAL),
             "answered_at": Column("when"),
+            "seal": Column("keyed hash that reveals edits", NOT_PERSONAL),
         },
     ),
     "control": Table(

@@ -5,6 +5,9 @@ before other steps, steps before pages, pages before sounds and files, and all o
 within a rank, first come, first served. One or two slots stay free for higher ranks, and each waiting request costs a
 sleeping thread. A reply is computed to its last byte within the slot: slow connections are read and written outside.
 
+Only the address of a listener known to this process counts: one that a request below status 400 has used before. Posts
+to other addresses wait with the pages, so that invented ones overtake nobody.
+
 Two bounds limit the harm of this order. At least every `OVERDUE_SHARE`th free slot goes to a request that has waited
 longer than `patience`, if there is one. And a request that works longer than `stuck` is waiting for something else (a
 bucket, a lock, a lost database) and frees its slot, up to `MAX_AT_WORK` requests in all. Health checks do not wait.
@@ -14,14 +17,15 @@ Times are in seconds.
 from __future__ import annotations
 
 import enum
+import hashlib
 import io
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -31,6 +35,7 @@ MAX_AT_WORK = 16
 OVERDUE_SHARE = 4
 PATIENCE = 10.0
 STUCK = 1.0
+KNOWN = 50_000
 UNQUEUED = ("/healthz", "/readyz")
 WAITED = "rootnote.waited"  # in the environ: how long the request waited
 
@@ -45,11 +50,15 @@ class Rank(enum.IntEnum):
     ARRIVAL = 4
 
 
-def rank_of(method: str, path: str) -> Rank | None:
-    """The rank of a request; None if it does not wait at all."""
+def rank_of(method: str, path: str, *, known: bool = True) -> Rank | None:
+    """The rank of a request; None if it does not wait at all.
+
+    Args:
+        known: whether the path is below the address of a known listener.
+    """
     if path in UNQUEUED:
         return None
-    if method == "POST" and path.startswith("/a/"):
+    if method == "POST" and path.startswith("/a/") and known:
         return Rank.ANSWER if path.endswith("/trial") else Rank.STEP
     if path in ("/", "/take"):
         return Rank.ARRIVAL
@@ -132,6 +141,30 @@ class RequestQueue:
         return chosen
 
 
+class KnownListeners:
+    """The addresses that listeners have used lately, as hashes; the oldest are forgotten."""
+
+    def __init__(self, limit: int = KNOWN) -> None:
+        self._limit, self._lock = limit, threading.Lock()
+        self._found: OrderedDict[bytes, None] = OrderedDict()
+
+    def add(self, path: str) -> None:
+        """Remember the address that a path belongs to."""
+        key = self._key(path)
+        with self._lock:
+            self._found[key] = None
+            self._found.move_to_end(key)
+            if len(self._found) > self._limit:
+                self._found.popitem(last=False)
+
+    def __contains__(self, path: str) -> bool:
+        return self._key(path) in self._found
+
+    @staticmethod
+    def _key(path: str) -> bytes:
+        return hashlib.blake2b(path.split("/")[2].encode("utf-8", "replace"), digest_size=16).digest()
+
+
 @dataclass(frozen=True)
 class QueuedApp:
     """A WSGI application behind a queue; request bodies of up to `max_body` bytes are read before they wait."""
@@ -139,14 +172,23 @@ class QueuedApp:
     app: WSGIApplication
     queue: RequestQueue
     max_body: int
+    listeners: KnownListeners = field(default_factory=KnownListeners)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        rank = rank_of(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
+        path = environ.get("PATH_INFO", "")
+        own = path.startswith("/a/")
+        rank = rank_of(environ["REQUEST_METHOD"], path, known=own and path in self.listeners)
         if rank is None:
             return self.app(environ, start_response)
+
+        def start(status: str, *rest: Any) -> Any:
+            if own and status < "400":
+                self.listeners.add(path)
+            return start_response(status, *rest)
+
         _read_ahead(environ, self.max_body)
         with self.queue.admitted(rank) as environ[WAITED]:
-            return [_whole(self.app(environ, start_response))]
+            return [_whole(self.app(environ, start if own else start_response))]
 
 
 def _read_ahead(environ: WSGIEnvironment, max_body: int) -> None:

@@ -65,6 +65,12 @@ def is_desk_path(path: str) -> bool:
     return path == "/desk" or path.startswith("/desk/")
 
 
+def local_path(url: str) -> str:
+    """The path and query of an address, without its host; it never begins with two slashes, which would name one."""
+    parts = urlsplit(url)
+    return f"/{parts.path.lstrip('/')}" + (f"?{parts.query}" if parts.query else "")
+
+
 def _local(market: str) -> MarketplaceOrigins:
     """A local marketplace, which workers and server may reach by different names of this machine."""
     port = urlsplit(market).port

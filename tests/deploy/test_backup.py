@@ -83,6 +83,7 @@ def test_a_restored_study_is_complete_and_continues(
         )
         connection.execute(text("DELETE FROM log"))
     app.extensions["rootnote"].engine.dispose()
+    monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
     refused = server("restore", path, site.study.folder)
     assert refused.exit_code == 1
     assert "already" in str(refused.exception)

@@ -76,7 +76,7 @@ def test_a_sound_deployment(study: Study, roles: Roles, tmp_path: Path, monkeypa
     certificate = make_certificate(tmp_path, 60)
     settings = Settings(app_role, SECRET, public_url="https://localhost", trusted_proxies=1)
     app = create_app(study, settings)
-    add_researcher(Site(study, app, FakeClock(), ""), "anna")
+    add_researcher(Site(study, app, FakeClock(datetime.now(UTC)), ""), "anna")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
     monkeypatch.setenv("ROOTNOTE_DATABASE_URL", app_role.render_as_string(hide_password=False))
@@ -136,7 +136,7 @@ def test_rights_and_the_log(site: Site, tmp_path: Path) -> None:
     assert error(found(site.study, "rights", **url), "identities of 1 participant were due", "rootnote server purge")
     with database.writing(engine) as session, session.begin():
         session.execute(text("UPDATE log_head SET hash = 'x'"))
-    assert error(found(site.study, "log", **url), "The log has been changed", "audit --verify")
+    assert error(found(site.study, "log", **url), "The log or the answers have been changed", "audit --verify")
 
 
 def test_the_study_and_its_stimuli(study: Study) -> None:

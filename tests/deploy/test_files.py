@@ -6,9 +6,7 @@ import configparser
 import os
 import re
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from server.doctor.check import DoctorContext
 from server.doctor.run import CHECKS, run_checks
 from server.settings import read_settings
 from study.config import Study
-from tests.deploy.https import make_certificate
+from tests.deploy.proxies import INSTALLED, PROXIES, wait_for
 from tests.reference_pages import reference
 from tests.server.conftest import SECRET
 from tests.server.real_server import RealServer, real_server
@@ -122,6 +120,28 @@ def test_the_files_run_existing_commands(compose: dict[str, Any]) -> None:
         assert CliRunner().invoke(rootnote.cli, [*words, "--help"]).exit_code == 0, words
 
 
+def test_every_base_image_can_be_pinned_by_digest(tmp_path: Path) -> None:
+    """By the lines that pin-images.sh prints; the digests themselves are not in the repository."""
+    compose, dockerfile = (DEPLOY / "compose.yaml").read_text(), (DEPLOY / "Dockerfile").read_text()
+    images = dict(re.findall(r"\$\{(ROOTNOTE_\w+_IMAGE):-([\w.:-]+)\}", compose))
+    named = re.findall(r"^\s+image: (\S+)$", compose, re.MULTILINE)
+    assert [one for one in named if not one.startswith("${")] == ["rootnote"]
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
+    assert f"ARG PYTHON_IMAGE={images['ROOTNOTE_PYTHON_IMAGE']}\n" in dockerfile
+    example = (DEPLOY / "compose.env.example").read_text()
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\necho sha256:0123\n")
+    docker.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    script = ["sh", str(DEPLOY / "pin-images.sh")]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
+    lines = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert lines == {name: f"{image}@sha256:0123" for name, image in images.items()}
+    assert set(images) == set(re.findall(r"^#(ROOTNOTE_\w+_IMAGE)=$", example, re.MULTILINE))
+    docker.write_text("#!/bin/sh\n")
+    assert subprocess.run(script, env=environment, capture_output=True).returncode == 1
+
+
 # ------------------------------------------------------------------ systemd
 
 
@@ -155,7 +175,7 @@ def test_proxies_log_and_trust_no_addresses(compose: dict[str, Any]) -> None:
     nginx, caddy = (DEPLOY / "nginx.conf").read_text(), (DEPLOY / "Caddyfile").read_text()
     for text in (nginx, caddy):
         assert text.count("{") == text.count("}")
-    assert nginx.count("access_log off;") == 2
+    assert nginx.count("access_log off;") == len(re.findall(r"^server {", nginx, re.MULTILINE)) == 3
     assert "error_log /var/log/nginx/rootnote.log crit;" in nginx
     for line in ("X-Forwarded-For $remote_addr;", "X-Forwarded-Proto $scheme;", "proxy_next_upstream off;"):
         assert line in nginx
@@ -183,12 +203,6 @@ def served(tmp_path: Path) -> Iterator[tuple[RealServer, Study]]:
         yield server, study
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def doctor_says(study: Study, port: int, proxy: subprocess.Popen[bytes]) -> dict[str, str]:
     """What the doctor finds of https://localhost:port, once it is there."""
     environment = {
@@ -196,14 +210,9 @@ def doctor_says(study: Study, port: int, proxy: subprocess.Popen[bytes]) -> dict
         "ROOTNOTE_PUBLIC_URL": f"https://localhost:{port}",
         "ROOTNOTE_TRUSTED_PROXIES": "1",
     }
+    wait_for(port, proxy)
     case = DoctorContext(study, read_settings(study, environment), environment)
-    end = time.monotonic() + 20
-    while True:
-        found = {finding.text: finding.state for _, finding in run_checks(case, set(CHECKS) - {"address"})}
-        if not any("cannot be reached" in text for text in found) or time.monotonic() > end:
-            return found
-        assert proxy.poll() is None, "the proxy ended"
-        time.sleep(0.2)
+    return {finding.text: finding.level for _, finding in run_checks(case, set(CHECKS) - {"address"})}
 
 
 def refuses_much(port: int, certificate: Path) -> bool:
@@ -214,67 +223,33 @@ def refuses_much(port: int, certificate: Path) -> bool:
     return reply.status_code in (413, 502)  # Caddy 2.6 says 502
 
 
+@pytest.mark.parametrize("name", INSTALLED)
+def test_the_doctor_finds_nothing_wrong_behind_a_proxy(
+    name: str, served: tuple[RealServer, Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, study = served
+    with PROXIES[name](server.port, tmp_path) as proxy:
+        monkeypatch.setenv("SSL_CERT_FILE", str(proxy.certificate))
+        found = doctor_says(study, proxy.port, proxy.process)
+        # Caddy's own certificates are valid for half a day; public ones for months.
+        errors = {text for text, level in found.items() if level == "error" and "valid for" not in text}
+        assert errors == set(), found
+        assert not any("version" in text for text in found)
+        assert refuses_much(proxy.port, proxy.certificate)
+    log = tmp_path / "error.log"
+    assert not log.exists() or "/take" not in log.read_text()
+
+
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
-def test_the_doctor_finds_nothing_wrong_behind_nginx(
-    served: tuple[RealServer, Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server, study = served
-    certificate, port = make_certificate(tmp_path, 60), free_port()
-    site = (DEPLOY / "nginx.conf").read_text()
-    site = re.sub(r"/etc/letsencrypt/\S+/(fullchain|privkey).pem", str(certificate), site)
-    site = site.replace("/var/log/nginx/rootnote.log", str(tmp_path / "error.log"))
-    site = site.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}").replace("study.example.org", "localhost")
-    site = site.replace("listen 443 ", f"listen 127.0.0.1:{port} ").replace(
-        "listen 80;", f"listen 127.0.0.1:{free_port()};"
-    )
-    site = re.sub(r"^\s*listen \[::\]:.*\n", "", site, flags=re.MULTILINE)
-    (tmp_path / "site.conf").write_text(site)
-    temporary = "".join(
-        f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    main = f"daemon off; pid {tmp_path}/pid; error_log stderr; events {{}} "
-    main += f"http {{ {temporary} include {tmp_path}/site.conf; }}"
-    (tmp_path / "nginx.conf").write_text(main)
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    with subprocess.Popen(["nginx", "-c", str(tmp_path / "nginx.conf")], stderr=subprocess.DEVNULL) as proxy:
-        try:
-            found = doctor_says(study, port, proxy)
-            assert "wrong" not in found.values(), found
-            assert not any("version" in text for text in found)
-            assert refuses_much(port, certificate)
-        finally:
-            proxy.terminate()
-    assert "/take" not in (tmp_path / "error.log").read_text()
-
-
-@pytest.mark.skipif(not shutil.which("caddy"), reason="Caddy is not installed")
-def test_the_doctor_finds_nothing_wrong_behind_caddy(
-    served: tuple[RealServer, Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server, study = served
-    port = free_port()
-    # Caddy makes a certificate for localhost by itself, as it gets one for a public name.
-    alone = "{\n\tadmin off\n\tskip_install_trust\n\tauto_https disable_redirects\n}\n"
-    (tmp_path / "Caddyfile").write_text(alone + (DEPLOY / "Caddyfile").read_text())
-    environment = {
-        **os.environ,
-        "ROOTNOTE_HOST": f"localhost:{port}",
-        "ROOTNOTE_UPSTREAM": f"127.0.0.1:{server.port}",
-        "XDG_DATA_HOME": str(tmp_path / "data"),
-        "XDG_CONFIG_HOME": str(tmp_path / "config"),
-    }
-    root = tmp_path / "data/caddy/pki/authorities/local/root.crt"
-    command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile")]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as proxy:
-        try:
-            end = time.monotonic() + 20
-            while not root.exists() and time.monotonic() < end:
-                time.sleep(0.1)
-            monkeypatch.setenv("SSL_CERT_FILE", str(root))
-            found = doctor_says(study, port, proxy)
-            # Its own certificates are good for half a day; public ones for months.
-            wrong = {text for text, state in found.items() if state == "wrong" and "good for" not in text}
-            assert wrong == set(), found
-            assert refuses_much(port, root)
-        finally:
-            proxy.terminate()
+def test_nginx_answers_its_own_host_alone(served: tuple[RealServer, Study], tmp_path: Path) -> None:
+    server, _ = served
+    with PROXIES["nginx"](server.port, tmp_path) as proxy:
+        assert proxy.plain_port is not None
+        plain = f"http://127.0.0.1:{proxy.plain_port}"
+        wait_for(proxy.plain_port, proxy.process)
+        own = httpx.get(f"{plain}/take?x=1", headers={"Host": "localhost"})
+        assert own.headers["Location"] == "https://localhost/take?x=1"
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.get(f"{plain}/take", headers={"Host": "evil.example"})
+        with pytest.raises(httpx.ConnectError):  # no certificate for another name
+            httpx.get(f"https://127.0.0.1:{proxy.port}/take", verify=False)

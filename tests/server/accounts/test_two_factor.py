@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from server.accounts import two_factor
-from server.accounts.users import NAME_ATTEMPTS
+from server.accounts.attempts import CODE_ATTEMPTS
 from tests.scale import count
 from tests.server.conftest import SECRET, Site
 from tests.server.desk.desk_client import ON_SQLITE, PASSWORD, Visit, add_researcher, sealed
@@ -133,8 +133,9 @@ def test_the_key_is_encrypted_and_bound_to_its_user(site: Site) -> None:
     assert Visit(site).send_code(app.at(site.clock.now), "ben").status_code == 401
 
 
-def test_wrong_codes_are_limited_and_counted_with_passwords(site: Site) -> None:
-    app, _ = Visit(site).signed_in().enrol()
+def test_wrong_codes_are_limited_and_recovery_codes_are_not(site: Site) -> None:
+    known = Visit(site).signed_in()
+    app, recovery = known.enrol()
     site.clock.advance(1)
     visit = Visit(site)
     for _ in range(2):
@@ -144,13 +145,14 @@ def test_wrong_codes_are_limited_and_counted_with_passwords(site: Site) -> None:
     def guess(code: str) -> int:
         return visit.client.post("/desk/sign-in/code", data={**fields, "code": code}).status_code
 
-    statuses = [guess("999999") for _ in range(NAME_ATTEMPTS - 2)]
-    assert statuses == [401] * (NAME_ATTEMPTS - 2)
+    statuses = [guess("999999") for _ in range(CODE_ATTEMPTS)]
+    assert statuses == [401] * CODE_ATTEMPTS
     assert guess(app.at(site.clock.now)) == 429, "the right one too"
-    assert visit.sign_in().status_code == 429, "and the password"
     whats = [what for _, what, _ in logged(site)]
-    assert whats.count("failed to sign in") == NAME_ATTEMPTS
+    assert whats.count("failed to sign in") == CODE_ATTEMPTS + 2
     assert whats.count("was locked out") == 1
+    assert guess(recovery[0]) == 303, "nobody can guess a recovery code"
+    assert known.send_code(app.at(site.clock.now)).status_code == 303, "and others' guesses do not count on this device"
     site.clock.advance(16)
     assert Visit(site).send_code(app.at(site.clock.now)).status_code == 303
 
@@ -239,8 +241,8 @@ HOSTILE = st.one_of(st.text(max_size=80), st.sampled_from([*DAMAGED, "123456", "
 
 @ON_SQLITE
 def test_damaged_codes_break_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.accounts.users.NAME_ATTEMPTS", 10_000)
-    monkeypatch.setattr("server.accounts.users.ADDRESS_ATTEMPTS", 10_000)
+    monkeypatch.setattr("server.accounts.attempts.CODE_ATTEMPTS", 10_000)
+    monkeypatch.setattr("server.accounts.attempts.ADDRESS_ATTEMPTS", 10_000)
     Visit(site).signed_in().enrol()
     visit = Visit(site)
     fields = {"sealed": sealed(visit.sign_in().text), "form": visit.form("sign-in")}

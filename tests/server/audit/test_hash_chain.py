@@ -18,7 +18,9 @@ from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
 from server.audit import hash_chain, study_control
-from server.audit.hash_chain import ChainEnd, ChainKeys
+from server.audit.hash_chain import ChainEnd
+from server.audit.seals import SealKeys
+from server.audit.verification import verify
 from server.db import database
 from server.db.models import ConsentText
 from study.config import Study
@@ -54,7 +56,7 @@ def write(engine: Engine, number: int = ENTRIES) -> ChainEnd:
 
 def faults(engine: Engine, *secrets: str, known_end: ChainEnd | None = None) -> tuple[str, ...]:
     with database.reading(engine) as session:
-        return hash_chain.verify(session, secrets or (SECRET,), known_end).faults
+        return verify(session, secrets or (SECRET,), known_end).faults
 
 
 def unlock(engine: Engine) -> None:
@@ -70,7 +72,7 @@ def unlock(engine: Engine) -> None:
 def test_an_unchanged_log_is_valid(engine: Engine) -> None:
     end = write(engine)
     with database.reading(engine) as session:
-        result = hash_chain.verify(session, [SECRET], end)
+        result = verify(session, [SECRET], end)
     assert (result.faults, result.entries, result.end) == ((), ENTRIES + 1, end)  # the first tells that it began
     assert end.number == ENTRIES + 1
 
@@ -125,7 +127,7 @@ def edit_and_hash(session: Session, rng: np.random.Generator, rows: list[Row[Any
         changed = hash_chain.LogEntry(
             number=row.number, at=at, who=who, what=row.what, detail=row.detail, reason=row.reason
         )
-        before, head = hash_chain._hash(changed, before, head), ""  # the seal of the head needs the secret
+        before, head = hash_chain.entry_hash(changed, before, head), ""  # the seal of the head needs the secret
         new = {"who": who, "hash": before, "id": row.id}
         session.execute(text("UPDATE log SET who = :who, hash = :hash WHERE id = :id"), new)
     session.execute(text("UPDATE log_head SET hash = :hash"), {"hash": before})
@@ -175,14 +177,14 @@ def swap_words(session: Session, rng: np.random.Generator, rows: list[Row[Any]])
 
 def insert(session: Session, rng: np.random.Generator, rows: list[Row[Any]]) -> None:
     """A forged row at the end, with a correct hash and a seal made with another secret."""
-    last, seals = rows[-1], ChainKeys(OTHER)
+    last, seals = rows[-1], SealKeys(OTHER)
     entry = hash_chain.LogEntry(at=NOW, who="anna", what="signed in", detail="", reason="", number=last.number + 1)
-    entry.hash = hash_chain._hash(entry, last.hash, "")
-    entry.seal, entry.key = seals.seal_entry(entry.hash), str(rng.choice([seals.name, last.key]))
+    entry.hash = hash_chain.entry_hash(entry, last.hash, "")
+    entry.seal, entry.key = seals.seal("entry", entry.hash), str(rng.choice([seals.name, last.key]))
     session.add(entry)
     session.flush()
     end = ChainEnd(last.number + 1, entry.hash)
-    new = {"n": end.number, "h": end.hash, "s": seals.seal_head(end), "k": entry.key}
+    new = {"n": end.number, "h": end.hash, "s": seals.seal("head", str(end)), "k": entry.key}
     session.execute(text("UPDATE log_head SET number = :n, hash = :h, seal = :s, key = :k"), new)
 
 
@@ -225,7 +227,7 @@ def test_every_random_tampering_is_found(engine: Engine) -> None:
                 with contextlib.suppress(IntegrityError):  # the number is taken: nothing can be added
                     study_control.write_log(session, "ben", "signed in", NOW + timedelta(days=500))
                     session.expire_all()
-            if not hash_chain.verify(session, [SECRET]).faults:
+            if not verify(session, [SECRET]).faults:
                 missed.append((number, way.__name__))
             session.rollback()
     assert missed == []

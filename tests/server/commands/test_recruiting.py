@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +16,13 @@ from sqlalchemy import make_url, select
 
 import rootnote
 from embeddings.errors import RootnoteError
+from server.app import create_app
 from server.db import database
 from server.db.models import Listener
 from server.identity.vault import Vault, load_identity
 from server.recruiting import direct_payments
 from server.recruiting.marketplaces import mturk_client
+from server.settings import read_settings
 from server.simulation.marketplaces import turk_wire
 from tests.server.conftest import SECRET, Site
 from tests.server.recruiting.mturk_study import KEY, NO_PRESCREEN, MTurkStudy, make_mturk
@@ -259,8 +262,10 @@ def test_payments_by_hand_are_listed_only_if_the_budget_allows_them(make_site: C
 
 
 @on_sqlite
-def test_the_vault_key_is_rotated(make_mturk: MakeMTurk, monkeypatch: pytest.MonkeyPatch) -> None:
-    mturk = make_mturk(listeners=1, toml=NO_PRESCREEN)
+def test_the_vault_key_is_rotated_and_not_dropped_too_early(
+    make_mturk: MakeMTurk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mturk = make_mturk(listeners=2, toml=NO_PRESCREEN)
     mturk.launch()
     mturk.worker("A1").agree()
     new = CliRunner().invoke(rootnote.cli, ["server", "vault", "new-key"]).output.strip()
@@ -268,9 +273,21 @@ def test_the_vault_key_is_rotated(make_mturk: MakeMTurk, monkeypatch: pytest.Mon
     monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
     monkeypatch.setenv("ROOTNOTE_DATABASE_URL", mturk.site.database_url)
     monkeypatch.setenv("ROOTNOTE_VAULT_KEY", f"{new},{KEY}")
-    assert "1 entry" in CliRunner().invoke(rootnote.cli, ["server", "vault", "rotate", folder]).output
+    rotated = CliRunner().invoke(rootnote.cli, ["server", "vault", "rotate", folder]).output
+    assert "1 entry of 1 had another key" in rotated
+    assert "then run this command again" in rotated
+    # A server that still runs with the old key encrypts the next worker's id with it.
+    mturk.worker("A2").agree()
+    monkeypatch.setenv("ROOTNOTE_VAULT_KEY", new)
+    server_settings = read_settings(mturk.site.study, os.environ)
+    with pytest.raises(RootnoteError, match="does not decrypt 1 of 2 identities"):
+        create_app(mturk.site.study, server_settings)
+    monkeypatch.setenv("ROOTNOTE_VAULT_KEY", f"{new},{KEY}")
+    for said in ("1 entry of 2 had another key", "you can now remove the other keys"):
+        assert said in CliRunner().invoke(rootnote.cli, ["server", "vault", "rotate", folder]).output
     with mturk.context.reading() as session:
-        listener = session.scalars(select(Listener)).one()
+        listener = session.scalars(select(Listener).order_by(Listener.id)).first()
+        assert listener is not None
         found = load_identity(session, Vault([new]), listener)
         assert found is not None and found.worker == "A1"
         with pytest.raises(RootnoteError, match="ROOTNOTE_VAULT_KEY does not decrypt"):

@@ -21,7 +21,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 import rootnote
 from server.accounts import users
-from server.accounts.users import ADDRESS_ATTEMPTS, NAME_ATTEMPTS
+from server.accounts.attempts import ADDRESS_ATTEMPTS, ATTACKED_ATTEMPTS, DEVICE_ATTEMPTS, NAME_ATTEMPTS
+from server.db import database
 from server.db.models import Assignment, AssignmentState
 from server.desk import agreement
 from server.payments.hourly_pay import quantile
@@ -116,12 +117,19 @@ def test_a_sign_in_ends_when_idle_and_after_twelve_hours(site: Site) -> None:
     assert visit.open().status_code == 303
 
 
-def test_guessing_is_limited_by_name_and_by_address(site: Site) -> None:
-    visit = Visit(site)
+def guess_at(visit: Visit, address: str = "127.0.0.1") -> Callable[..., Any]:
+    """Guesses from one address; each is the reply."""
     form = visit.form("sign-in")
 
-    def guess(name: str, password: str = "wrong") -> Any:
-        return visit.client.post("/desk/sign-in", data={"form": form, "name": name, "password": password})
+    def guess(name: str, password: str = "wrong", **more: str) -> Any:
+        data = {"form": form, "name": name, "password": password, **more}
+        return visit.client.post("/desk/sign-in", data=data, environ_base={"REMOTE_ADDR": address})
+
+    return guess
+
+
+def test_guessing_is_limited_by_name_and_by_address(site: Site) -> None:
+    guess = guess_at(Visit(site))
 
     assert [guess("anna").status_code for _ in range(NAME_ATTEMPTS)] == [401] * NAME_ATTEMPTS
     refused = guess("anna", PASSWORD)
@@ -134,8 +142,57 @@ def test_guessing_is_limited_by_name_and_by_address(site: Site) -> None:
     site.clock.advance(16)
     assert guess("anna", PASSWORD).status_code == 303
     counts = site.query("SELECT * FROM attempts")
-    assert len(counts) == 2, "expired counts are deleted"
+    assert len(counts) == 3, "expired counts are deleted"
     assert "127.0.0.1" not in str(counts)
+
+
+def test_guessers_at_many_addresses_keep_nobody_out(site: Site) -> None:
+    """They have few attempts each, and who comes from an address of their own is let in."""
+    for number in range(2):
+        guess = guess_at(Visit(site), f"10.0.0.{number}")
+        statuses = [guess("anna").status_code for _ in range(NAME_ATTEMPTS)]
+        allowed = (NAME_ATTEMPTS, ATTACKED_ATTEMPTS)[number]
+        assert statuses == [401] * allowed + [429] * (NAME_ATTEMPTS - allowed)
+    assert guess_at(Visit(site), "10.0.0.9")("anna", PASSWORD).status_code == 303
+
+
+def test_a_known_device_is_let_in_at_the_address_of_the_guessers(site: Site) -> None:
+    own = Visit(site, environ_base={"REMOTE_ADDR": "127.0.0.1"}).signed_in()
+    assert own.send("sign-out", at="").status_code == 303
+    guess = guess_at(Visit(site))
+    assert {guess(f"name{number}").status_code for number in range(ADDRESS_ATTEMPTS)} == {401}
+    assert [guess("anna").status_code for _ in range(3)] == [429] * 3
+    assert own.sign_in().status_code == 303
+    # It is known for its user alone, has a limit of its own, and a new password ends it.
+    own.send("sign-out", at="")
+    assert own.sign_in("ben").status_code == 429
+    wrong = [own.sign_in(password="wrong").status_code for _ in range(DEVICE_ATTEMPTS + 1)]
+    assert wrong == [401] * DEVICE_ATTEMPTS + [429]
+    site.clock.advance(16)
+    assert {guess(f"name{number}").status_code for number in range(ADDRESS_ATTEMPTS)} == {401}
+    with database.writing(site.app.extensions["rootnote"].engine) as session, session.begin():
+        users.change_password(session, "anna", f"{PASSWORD} and more")
+    assert own.sign_in(password=f"{PASSWORD} and more").status_code == 429
+
+
+def test_a_second_factor_is_let_in_at_the_address_of_the_guessers(site: Site) -> None:
+    app, recovery = Visit(site).signed_in().enrol()
+    site.clock.advance(1)
+    guess = guess_at(Visit(site))
+    assert {guess("anna").status_code for _ in range(NAME_ATTEMPTS)} == {401}
+    refused = guess("anna", PASSWORD)
+    assert refused.status_code == 429
+    assert 'name="code"' in refused.text
+    assert guess("anna", PASSWORD, code="999999").status_code == 429
+    assert guess("anna", "wrong", code=app.at(site.clock.now)).status_code == 401
+    assert guess("anna", PASSWORD, code=app.at(site.clock.now)).status_code == 303
+    guess = guess_at(Visit(site))
+    assert guess("anna", PASSWORD, code=app.at(site.clock.now)).status_code == 429, "a code works once"
+    # Guessed codes are limited too, except those that nobody can guess.
+    assert {guess("anna", PASSWORD, code=f"99999{number}").status_code for number in range(10)} == {429}
+    site.clock.advance(1)
+    assert guess("anna", PASSWORD, code=app.at(site.clock.now)).status_code == 429
+    assert guess("anna", PASSWORD, code=recovery[3]).status_code == 303
 
 
 @pytest.mark.both_databases

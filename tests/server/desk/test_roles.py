@@ -232,8 +232,8 @@ def test_a_new_password_leaves_the_second_factor(site: Site) -> None:
 
 
 def test_sign_ins_are_logged_and_strangers_cannot_fill_the_log(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.accounts.users.ADDRESS_ATTEMPTS", 10_000)
-    monkeypatch.setattr("server.accounts.users.UNKNOWN_NAMES_LOGGED", 3)
+    monkeypatch.setattr("server.accounts.attempts.ADDRESS_ATTEMPTS", 10_000)
+    monkeypatch.setattr("server.accounts.attempts.UNKNOWN_NAMES_LOGGED", 3)
     visit = Visit(site)
     form = visit.form("sign-in")
 
@@ -255,7 +255,7 @@ def test_sign_ins_are_logged_and_strangers_cannot_fill_the_log(site: Site, monke
 
 @ON_SQLITE
 def test_an_address_that_is_locked_out_is_logged_without_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.accounts.users.ADDRESS_ATTEMPTS", 2)
+    monkeypatch.setattr("server.accounts.attempts.ADDRESS_ATTEMPTS", 2)
     statuses = [Visit(site).sign_in(f"stranger{number}").status_code for number in range(4)]
     assert statuses == [401, 401, 429, 429]
     entries = logged(site)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+import rootnote
 from embeddings.provenance import read_table
 from server.db import database
 from server.export import responses
+from server.export.responses import guarded
 from server.monitoring.status import count, shown_codes
 from study.export_manifest import read_manifest
 from study.trial_plan import read_plan
-from tests.server.conftest import FakeClock, Site
+from tests.server.conftest import SECRET, FakeClock, Site
 
 COLUMNS = (
     "study,embedder,assignment,listener,trial,position,kind,prompt,bin_high,bin_low,clip_high,clip_low,"
@@ -124,3 +128,26 @@ def test_status_counts(make_site: Callable[..., Site], clock: FakeClock) -> None
     assert expected.items() <= counted["listeners"].items()
     assert counted["responses"] == 4
     assert sorted(codes) == sorted([(done.code, "finished", 1.5), (out.code, "screened_out", 1.5)])
+
+
+@pytest.mark.parametrize(
+    "sign", ["=", "＝", "\u200b=", "\ufeff=", " =", "|", "+", "－", "@", "\u2212", "\u200b\ufeff＋", "\t"]
+)
+def test_no_text_is_a_formula(sign: str) -> None:
+    assert guarded(f"{sign}1+1") == f"'{sign}1+1"
+    assert guarded(f"a{sign}1+1") == f"a{sign}1+1"
+
+
+def test_an_export_is_its_owners_only(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
+    monkeypatch.setenv("ROOTNOTE_DATABASE_URL", f"sqlite:///{tmp_path / 'new.sqlite3'}")
+    before = os.umask(0o022)
+    try:
+        for words in (("migrate", site.study.folder), ("export", site.study.folder, "--out", tmp_path / "out")):
+            done = CliRunner().invoke(rootnote.cli, ["server", *map(str, words)])
+            assert done.exit_code == 0, done.output
+    finally:
+        os.umask(before)
+    files = [*(tmp_path / "out").iterdir(), *tmp_path.glob("new.sqlite3*")]
+    assert len(files) >= 5
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}

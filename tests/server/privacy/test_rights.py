@@ -342,3 +342,34 @@ def test_a_damaged_journal_stops_the_server_and_the_commands(commanded: Site) ->
     journal.write_text("nonsense\n" + good)
     refused = quick("server", "export", commanded.study.folder)
     assert "line 1 of the journal of erasures" in str(refused.exception)
+
+
+@pytest.mark.both_databases
+def test_erased_text_is_in_no_file_of_the_database(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `server erase`; PostgreSQL's WAL is not covered."""
+    finished(site)
+    monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
+    monkeypatch.setenv("ROOTNOTE_DATABASE_URL", site.database_url)
+    assert TELL_TALE.encode() in files_of(site)
+    done = quick("server", "erase", one(site).pseudonym, site.study.folder, "--yes")
+    assert done.exit_code == 0, done.output
+    assert "may still contain" not in done.output
+    assert TELL_TALE.encode() not in files_of(site)
+
+
+def files_of(site: Site) -> bytes:
+    """The content of the database's files, as they are on the disk."""
+    engine = engine_of(site)
+    if engine.dialect.name == "sqlite":
+        file = Path(str(engine.url.database))
+        return b"".join(path.read_bytes() for path in file.parent.glob(f"{file.name}*"))
+    with engine.connect() as connection:
+        folder = Path(str(connection.scalar(text("SHOW data_directory"))))
+        connection.rollback()
+        paths = [
+            folder / str(connection.scalar(text("SELECT pg_relation_filepath(:name)"), {"name": table.__tablename__}))
+            for table in ANSWERED
+        ]
+    with engine.execution_options(alone=True).connect() as connection:
+        connection.exec_driver_sql("CHECKPOINT")
+    return b"".join(path.read_bytes() for path in paths)

@@ -43,6 +43,19 @@ class Seconds:
 # ------------------------------------------------------------------ headers
 
 
+@pytest.mark.parametrize("path", ["/a//token", "/static//rootnote.css", "/desk", "//evil.example//take"])
+def test_no_redirect_follows_the_host_that_a_request_names(site: Site, path: str) -> None:
+    environ = {"PATH_INFO": path, "QUERY_STRING": "x=1"}
+    reply = Client(site.app).get(base_url="http://evil.example", environ_overrides=environ)
+    if path.startswith("//"):
+        assert reply.status_code == 404
+        return
+    assert reply.status_code == 308
+    location = reply.headers["Location"]
+    assert location.startswith("/") and not location.startswith("//")
+    assert "evil" not in location
+
+
 @pytest.mark.parametrize("recruiter", ["link", "mturk", "prolific"])
 def test_pages_may_be_framed_by_the_marketplace_in_use_alone(recruiter: str) -> None:
     marketplace = load_marketplace(recruiter)

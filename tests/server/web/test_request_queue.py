@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
-from server.web.request_queue import MAX_AT_WORK, OVERDUE_SHARE, QueuedApp, Rank, RequestQueue, rank_of
+from server.web.request_queue import MAX_AT_WORK, OVERDUE_SHARE, KnownListeners, QueuedApp, Rank, RequestQueue, rank_of
 from study.stimuli.storage import LocalStorage
 from study.trial_plan import Stimulus
 from tests.server.conftest import Site
@@ -268,3 +268,32 @@ def test_a_slow_line_holds_no_place(narrow: Site, chunked: bool) -> None:
     assert statuses == ["200 OK", "303 SEE OTHER"]
     assert sum(map(len, untaken)) > 1000
     assert walker.reload().find(r'data-position="(\d+)"') == "2"
+
+
+def test_an_invented_address_overtakes_nobody(site: Site) -> None:
+    """Only the address of a listener who has been here before counts as one."""
+    gated = site.app.wsgi_app
+    assert isinstance(gated, QueuedApp)
+    ranks: list[Rank] = []
+
+    class Recording(RequestQueue):
+        @contextmanager
+        def admitted(self, rank: Rank) -> Iterator[float]:
+            ranks.append(rank)
+            yield 0.0
+
+    site.app.wsgi_app = replace(gated, queue=Recording())  # type: ignore[method-assign]
+    for _ in range(2):
+        assert site.walker().client.post("/a/anything/trial", data={"position": 1}).status_code == 404
+    assert ranks == [Rank.PAGE, Rank.PAGE]
+    listener = site.walker().begin().hear_all()
+    ranks.clear()
+    assert listener.post("trial", **listener.answer_fields()).status_code == 303
+    assert ranks == [Rank.ANSWER]
+
+
+def test_known_listeners_are_forgotten_in_time() -> None:
+    known = KnownListeners(2)
+    for name in ("a", "b", "a", "c"):
+        known.add(f"/a/{name}/trial")
+    assert [f"/a/{name}" in known for name in "abc"] == [True, False, True]
