@@ -13,6 +13,7 @@ from study.config import Study
 from study.config_sections import PAPER_PROMPTS
 from study.consent_check import missing_elements, words_of
 from study.languages import LANGUAGES
+from study.money import amount
 from study.prescreen.steps import chance_of_guessing, graded_steps, minutes
 from study.trial_plan import Plan, read_plan
 
@@ -24,7 +25,7 @@ SCREENED_OUT_SHARE = 0.1  # assumed for the estimate of cost
 
 @dataclass(frozen=True)
 class StudyCheck:
-    """The study in numbers; money in US dollars."""
+    """The study in numbers; money in `currency`, also where a name ends in `_usd`."""
 
     name: str
     embedders: list[str]
@@ -32,6 +33,7 @@ class StudyCheck:
     trials_per_listener: int
     responses_per_pair: float
     minutes: float
+    currency: str
     reward_usd: float
     hourly_usd: float
     rewards_usd: float
@@ -52,8 +54,8 @@ def check_study(study: Study) -> StudyCheck:
     design, pay = config.design, config.pay
     listeners = design.listener_count * len(config.embedding.embedders)
     plan, build_warning = _read_plan(study)
-    rewards = listeners * pay.reward_usd
-    screened_out = round(listeners * SCREENED_OUT_SHARE / (1 - SCREENED_OUT_SHARE)) * pay.screened_out_usd
+    rewards = listeners * pay.reward
+    screened_out = round(listeners * SCREENED_OUT_SHARE / (1 - SCREENED_OUT_SHARE)) * pay.screened_out
     if not graded_steps(config):
         screened_out = 0.0
     return StudyCheck(
@@ -63,8 +65,9 @@ def check_study(study: Study) -> StudyCheck:
         trials_per_listener=design.scored_trials + design.catch_trials + design.repeat_trials,
         responses_per_pair=design.listener_count * design.scored_trials / 6,
         minutes=pay.minutes,
-        reward_usd=pay.reward_usd,
-        hourly_usd=pay.reward_usd / pay.minutes * 60,
+        currency=config.currency,
+        reward_usd=pay.reward,
+        hourly_usd=pay.reward / pay.minutes * 60,
         rewards_usd=rewards,
         screened_out_usd=screened_out,
         total_usd=rewards + screened_out,
@@ -120,10 +123,11 @@ def _design_warnings(study: Study, plan: Plan | None) -> list[str]:
     warnings = []
     if not config.study.contact:
         warnings.append("study.contact is empty: give an e-mail address that listeners can write to.")
-    wage = pay.reward_usd / pay.minutes * 60
-    if wage < pay.floor_usd_per_hour:
+    wage = pay.reward / pay.minutes * 60
+    if wage < pay.floor_per_hour:
         warnings.append(
-            f"The pay of ${wage:.2f} per hour is below pay.floor_usd_per_hour = {pay.floor_usd_per_hour:.2f}."
+            f"The pay of {amount(wage, config.currency)} per hour is below "
+            f"pay.floor_per_hour = {pay.floor_per_hour:.2f}."
         )
     prompts = _fewest_prompts(study, plan)
     if prompts is not None and prompts < FEW_PROMPTS:

@@ -52,8 +52,8 @@ def _count(study: Study, engine: Any) -> dict[str, Any]:
 
     config = study.config
     with database.reading(engine) as session:
-        numbers = count(session) | money(session, config.pay)
-        return numbers | wage(session, config.pay) | identities(session, config, datetime.now(UTC))
+        numbers = count(session) | money(session, config)
+        return numbers | wage(session, config) | identities(session, config, datetime.now(UTC))
 
 
 def _status_table(counted: dict[str, Any]) -> Any:

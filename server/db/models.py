@@ -15,7 +15,7 @@ from sqlalchemy import JSON, DateTime, Dialect, Enum, ForeignKey, Index, MetaDat
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-from server.db.enums import PaymentKind, PaymentState, SubmissionStatus
+from server.db.enums import CallbackState, PaymentKind, PaymentState, SubmissionStatus
 from study.languages import SOURCE
 
 
@@ -435,6 +435,20 @@ class Payment(Base):
     reason: Mapped[str] = mapped_column(Text, default="")
     intended_at: Mapped[datetime]
     paid_at: Mapped[datetime | None]
+
+
+class PanelCallback(Base):
+    """The call that tells a panel's server that a listener finished: written before the call, at most one each."""
+
+    __tablename__ = "callbacks"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"), unique=True)
+    state: Mapped[CallbackState] = mapped_column(_stored(CallbackState, 16))
+    attempts: Mapped[int]
+    answer: Mapped[str] = mapped_column(String(64))
+    called_at: Mapped[datetime]
+    next_at: Mapped[datetime | None]
 
 
 class VaultEntry(Base):

@@ -20,6 +20,7 @@ from server.audit import study_control
 from server.db.models import Assignment, AssignmentState
 from server.identity.arrival import Arrival
 from server.identity.tokens import WORKER_LIMIT, ConsentTicket
+from server.participant import open_links
 from server.participant.visit import TOKEN_LIMIT, Visit, blueprint, pass_visit
 from server.recruiting.marketplace_entry import MarketplaceEntry
 from server.web import i18n
@@ -87,7 +88,7 @@ def _arrive_again(
 
 def _first_page(visit: Visit, ticket: ConsentTicket, arrival: Arrival | None = None) -> str:
     """The page for a person without an assignment; the arrival is counted."""
-    unavailable = _unavailable_page(visit)
+    unavailable = _unavailable_page(visit) or open_links.refusal(visit, ticket)
     page = unavailable or _consent_page(visit, ticket, arrival)
     if not _is_prefetch():
         _count_arrival(visit, "not_let_in" if unavailable else "informed")
@@ -156,7 +157,7 @@ def consent(visit: Visit) -> WebResponse | str | tuple[str, int]:
         if arrival is None:
             raise StepRefusedError("This page is incomplete; please open it from the marketplace again.")
     if lifecycle.find_by_ticket(visit.session, ticket) is None:
-        if unavailable := _unavailable_page(visit):
+        if unavailable := _unavailable_page(visit) or open_links.refusal(visit, ticket):
             return unavailable
         if ticket.consent != visit.texts.consent_version:
             return _consent_page(visit, ticket.with_consent(visit.texts.consent_version), arrival)
