@@ -23,7 +23,7 @@ SECTIONS = {
         "pay": (f"{_COMMANDS}.recruiting:pay", "Send outstanding payments and bonuses."),
         "callbacks": (
             f"{_COMMANDS}.callbacks:callbacks",
-            "List the calls to a panel's server; decide about unclear ones.",
+            "List the calls to a panel's server.",
         ),
         "codes": (f"{_COMMANDS}.data:codes", "Print completion codes with outcome and pay, as CSV."),
     },

@@ -48,7 +48,7 @@ def paid_at_most(config: StudyConfig, places: int) -> int:
 
 def _is_exhausted(session: Session, config: StudyConfig) -> bool:
     query = select(Assignment.state, func.count()).group_by(Assignment.state)
-    ended: dict[AssignmentState, int] = dict(session.execute(query).tuples().all())
+    ended: dict[AssignmentState, int] = dict(session.execute(query).all())
     places = session.scalar(select(func.count()).select_from(Place)) or 0
     held = select(func.count()).select_from(Place).where(Place.assignment_id.is_not(None), ~Place.filled)
     limit = paid_at_most(config, places) - (session.scalar(held) or 0)

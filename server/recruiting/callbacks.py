@@ -20,7 +20,8 @@ from embeddings.wording import counted
 from server.audit import study_control
 from server.audit.actor import current_actor
 from server.db.enums import CallbackState
-from server.db.models import COMPLETED, TURNED_AWAY, Assignment, PanelCallback
+from server.db.models import COMPLETED, TURNED_AWAY, Assignment
+from server.db.panel_models import PanelCallback
 from server.identity.vault import load_identity
 from server.payments import ledger
 from server.recruiting.context import RecruitingContext, Report
@@ -36,7 +37,7 @@ OPEN = (CallbackState.UNCLEAR, CallbackState.REFUSED)  # a person decides
 
 
 @dataclass(frozen=True)
-class Answer:
+class CallResult:
     """What came of a call; `text` goes into the records and names nobody."""
 
     state: CallbackState
@@ -53,7 +54,7 @@ def deliver_callbacks(context: RecruitingContext, report: Report, *, rehearsal: 
     accepted = 0
     for number in due:
         if (address := _begin(context, number, rehearsal)) is not None:
-            answer = call(address) if address else Answer(CallbackState.REFUSED, "the participant's id is deleted")
+            answer = call(address) if address else CallResult(CallbackState.REFUSED, "the participant's id is deleted")
             _record(context, number, answer)
             accepted += answer.state is CallbackState.DONE
     with context.reading() as session:
@@ -70,21 +71,21 @@ def has_outstanding(session: Session, context: RecruitingContext) -> bool:
     return context.marketplace.calls_back and session.scalar(later) is not None
 
 
-def call(address: str) -> Answer:
+def call(address: str) -> CallResult:
     """Make one call."""
     import httpx
 
     try:
         status = httpx.get(address, timeout=TIMEOUT, follow_redirects=False).status_code
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
-        return Answer(CallbackState.WAITING, f"not reached ({type(error).__name__})")
+        return CallResult(CallbackState.WAITING, f"not reached ({type(error).__name__})")
     except httpx.HTTPError as error:
-        return Answer(CallbackState.UNCLEAR, f"no clear answer ({type(error).__name__})")
+        return CallResult(CallbackState.UNCLEAR, f"no clear answer ({type(error).__name__})")
     if status in AGAIN:
-        return Answer(CallbackState.WAITING, f"HTTP {status}")
+        return CallResult(CallbackState.WAITING, f"HTTP {status}")
     if 200 <= status < 300:
-        return Answer(CallbackState.DONE, f"HTTP {status}")
-    return Answer(CallbackState.REFUSED if 400 <= status < 500 else CallbackState.UNCLEAR, f"HTTP {status}")
+        return CallResult(CallbackState.DONE, f"HTTP {status}")
+    return CallResult(CallbackState.REFUSED if 400 <= status < 500 else CallbackState.UNCLEAR, f"HTTP {status}")
 
 
 def _give_up_interrupted(context: RecruitingContext) -> None:
@@ -125,7 +126,7 @@ def _begin(context: RecruitingContext, number: int, rehearsal: bool) -> str | No
     return address
 
 
-def _record(context: RecruitingContext, number: int, answer: Answer) -> None:
+def _record(context: RecruitingContext, number: int, answer: CallResult) -> None:
     """Record what came of a call, also in the log."""
     with context.writing() as session:
         row = session.scalars(select(PanelCallback).where(PanelCallback.assignment_id == number)).one()
