@@ -35,7 +35,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def stored(states: type[enum.StrEnum], length: int) -> Enum:
+def _stored(states: type[enum.StrEnum], length: int) -> Enum:
     """An enum, stored as text."""
     return Enum(states, native_enum=False, length=length, values_callable=lambda found: [one.value for one in found])
 
@@ -109,7 +109,7 @@ class Assignment(Base):
     listener_id: Mapped[int] = mapped_column(ForeignKey("listeners.id"), unique=True)
     entry_hash: Mapped[str] = mapped_column(String(64), unique=True)
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)
-    state: Mapped[AssignmentState] = mapped_column(stored(AssignmentState, 16))
+    state: Mapped[AssignmentState] = mapped_column(_stored(AssignmentState, 16))
     list_number: Mapped[int]
     completion_code: Mapped[str] = mapped_column(String(16), unique=True)
     consent_version: Mapped[str] = mapped_column(String(64))
@@ -408,7 +408,7 @@ class MarketplaceSubmission(Base):
     key: Mapped[str] = mapped_column(String(64), unique=True)
     assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"), index=True)
     opening: Mapped[str] = mapped_column(String(64), index=True)
-    status: Mapped[SubmissionStatus] = mapped_column(stored(SubmissionStatus, 16))
+    status: Mapped[SubmissionStatus] = mapped_column(_stored(SubmissionStatus, 16))
     seen_at: Mapped[datetime]
     excluded: Mapped[bool] = mapped_column(default=False)
 
@@ -428,10 +428,10 @@ class Payment(Base):
     assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"))
     submission_id: Mapped[int | None] = mapped_column(ForeignKey("submissions.id"))
     opening_id: Mapped[int | None] = mapped_column(ForeignKey("openings.id"))  # whose reward this is
-    kind: Mapped[PaymentKind] = mapped_column(stored(PaymentKind, 16))
+    kind: Mapped[PaymentKind] = mapped_column(_stored(PaymentKind, 16))
     cents: Mapped[int]
     fee_cents: Mapped[int]
-    state: Mapped[PaymentState] = mapped_column(stored(PaymentState, 8))
+    state: Mapped[PaymentState] = mapped_column(_stored(PaymentState, 8))
     reason: Mapped[str] = mapped_column(Text, default="")
     intended_at: Mapped[datetime]
     paid_at: Mapped[datetime | None]

@@ -7,8 +7,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from server.db.enums import CallbackState
-from server.db.models import Base, stored
+from server.db.models import Base
 
 
 class PanelCallback(Base):
@@ -18,7 +17,7 @@ class PanelCallback(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"), unique=True)
-    state: Mapped[CallbackState] = mapped_column(stored(CallbackState, 16))
+    state: Mapped[str] = mapped_column(String(16))  # a CallbackState
     attempts: Mapped[int]
     answer: Mapped[str] = mapped_column(String(64))
     called_at: Mapped[datetime]

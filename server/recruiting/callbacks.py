@@ -60,8 +60,8 @@ def deliver_callbacks(context: RecruitingContext, report: Report, *, rehearsal: 
     with context.reading() as session:
         waiting = [one for one in listed(session) if one.state in OPEN]
     if waiting:
-        calls = counted(len(waiting), "callback")
-        report(f"{calls} to the panel need a decision: run `rootnote server callbacks`.")
+        calls, verb = counted(len(waiting), "callback"), "needs" if len(waiting) == 1 else "need"
+        report(f"{calls} to the panel {verb} a decision: run `rootnote server callbacks`.")
     return accepted
 
 
@@ -119,7 +119,7 @@ def _begin(context: RecruitingContext, number: int, rehearsal: bool) -> str | No
         if row is None:
             row = PanelCallback(assignment_id=number, attempts=0, answer="")
             session.add(row)
-        elif row.state is not CallbackState.WAITING:
+        elif row.state != CallbackState.WAITING:
             return None
         row.state, row.attempts = CallbackState.SENDING, row.attempts + 1
         row.called_at, row.next_at = context.clock(), None
@@ -131,9 +131,9 @@ def _record(context: RecruitingContext, number: int, answer: CallResult) -> None
     with context.writing() as session:
         row = session.scalars(select(PanelCallback).where(PanelCallback.assignment_id == number)).one()
         row.state, row.answer = answer.state, answer.text
-        if row.state is CallbackState.WAITING and row.attempts >= ATTEMPTS:
+        if row.state == CallbackState.WAITING and row.attempts >= ATTEMPTS:
             row.state = CallbackState.REFUSED
-        elif row.state is CallbackState.WAITING:
+        elif row.state == CallbackState.WAITING:
             row.next_at = context.clock() + min(FIRST_WAIT * 3 ** (row.attempts - 1), LONGEST_WAIT)
         pseudonym = session.get_one(Assignment, number).pseudonym
         detail = f"{pseudonym}: {row.state}, {answer.text}"
@@ -158,7 +158,7 @@ def listed(session: Session) -> list[ListedCallback]:
     """All callbacks, oldest first."""
     query = select(PanelCallback, Assignment.pseudonym).join(Assignment, PanelCallback.assignment_id == Assignment.id)
     return [
-        ListedCallback(pseudonym, row.state, row.attempts, row.answer)
+        ListedCallback(pseudonym, CallbackState(row.state), row.attempts, row.answer)
         for row, pseudonym in session.execute(query.order_by(PanelCallback.id))
     ]
 
