@@ -129,6 +129,12 @@ def _design_warnings(study: Study, plan: Plan | None) -> list[str]:
             f"The pay of {amount(wage, config.currency)} per hour is below "
             f"pay.floor_per_hour = {pay.floor_per_hour:.2f}."
         )
+    link = config.recruiter.settings
+    if config.recruiter.kind == "link" and pay.most and link.open is None and not config.recruiter.has_arrivals:
+        warnings.append(
+            "Listeners are paid, and anyone who has the address may take part again and again: set "
+            "recruiter.link.open = false (personal links, `rootnote server links`), or true if that is intended."
+        )
     prompts = _fewest_prompts(study, plan)
     if prompts is not None and prompts < FEW_PROMPTS:
         fix = (

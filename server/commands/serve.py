@@ -60,7 +60,11 @@ def run(folder: Path, host: str, port: int, threads: int, rehearsal: bool) -> No
     port = getattr(server, "effective_port", port)
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"Serving '{study.config.study.name}'{' for rehearsal' if rehearsal else ''}.")
-    click.echo(f"Link for listeners: http://{shown}:{port}/take")
+    address = f"http://{shown}:{port}"
+    if not rehearsal and getattr(study.config.recruiter.settings, "personal_only", False):
+        click.echo(f"Personal links for listeners: rootnote server links {folder} 20 --url {address}")
+    else:
+        click.echo(f"Link for listeners: {address}/take")
     click.echo(f"Answers are stored in {display_url(settings.database)}. Press Ctrl-C to stop.")
     signal.signal(signal.SIGTERM, _stop)
     try:

@@ -33,7 +33,7 @@ def refusal(visit: Visit, ticket: ConsentTicket) -> str | None:
     settings = config.recruiter.settings
     if config.recruiter.kind != "link" or visit.context.settings.rehearsal or visit.signer.is_personal(ticket):
         return None
-    if settings.open is False and not config.recruiter.has_arrivals:
+    if settings.personal_only:
         raise StepRefusedError("This study uses personal links; please open the link that you received.")
     if not config.pay.most or not _is_exhausted(visit.session, config):
         return None

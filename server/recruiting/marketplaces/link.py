@@ -109,6 +109,11 @@ class LinkConfig(MarketplaceConfig):
         return bool(self.addresses or self.keep or self.id_param != "worker")
 
     @property
+    def personal_only(self) -> bool:
+        """Whether nobody may take part without a personal link."""
+        return self.open is False and not self.has_arrivals
+
+    @property
     def panel_name(self) -> str:
         return self.name or (host_of(self.addresses[0]) if self.addresses else "the panel")
 
