@@ -82,8 +82,9 @@ def require_unchanged(launch: Launch, config: StudyConfig) -> None:
         before = launch.terms.get(section, {})
         for key in now:
             if now[key] != before.get(key):
+                shown = key.replace("_usd", "")  # as it is stored, and was called
                 raise RootnoteError(
-                    f"{section}.{key} in study.toml was changed after the launch (from {before.get(key)!r} to "
+                    f"{section}.{shown} in study.toml was changed after the launch (from {before.get(key)!r} to "
                     f"{now[key]!r}); restore it: listeners were promised the earlier value."
                 )
 

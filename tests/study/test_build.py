@@ -163,7 +163,7 @@ def test_a_plan_of_an_earlier_study_toml_is_refused(study: Path, old: str, new: 
 
 def test_a_study_may_move_and_change_its_words(study: Path) -> None:
     edit(study, 'audio = "../music"', f'audio = "{study.parent.as_posix()}/music"')
-    edit(study, "reward_usd = 1.50", "reward_usd = 2.00")
+    edit(study, "reward = 1.50", "reward = 2.00")
     moved = study.rename(study.parent / "elsewhere")
     assert read_plan(load_study(moved)).lists
 

@@ -124,7 +124,7 @@ def panel_server() -> Iterator[PanelServer]:
             else:
                 self.connection.close()
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_request(self, code: object = "-", size: object = "-") -> None:
             """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
