@@ -75,7 +75,7 @@ def direction() -> str:
 
 def money(amount: float) -> str:
     """An amount of money with the name of its currency: a sign alone may stand for several."""
-    words = CURRENCY_WORDS[current_app.jinja_env.globals["currency"]]
+    words = CURRENCY_WORDS[str(current_app.jinja_env.globals["currency"])]
     return gettext(words) % {"amount": f"{amount:.2f}".replace(".", LANGUAGES[present()].decimal)}
 
 
