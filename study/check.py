@@ -13,7 +13,7 @@ from study.config import Study
 from study.config_sections import PAPER_PROMPTS
 from study.consent_check import missing_elements, words_of
 from study.languages import LANGUAGES
-from study.money import amount
+from study.money import SIGNS, amount
 from study.prescreen.steps import chance_of_guessing, graded_steps, minutes
 from study.trial_plan import Plan, read_plan
 
@@ -86,7 +86,9 @@ def _read_plan(study: Study) -> tuple[Plan | None, list[str]]:
 
 
 def _text_warnings(study: Study) -> list[str]:
-    warnings = []
+    warnings: list[str] = []
+    currency = study.config.currency
+    own = (currency, SIGNS.get(currency, currency))
     for language, name in itertools.product(study.config.study.languages, TEXTS):
         path = study.text(name, language)
         if not path.is_file():
@@ -100,6 +102,9 @@ def _text_warnings(study: Study) -> list[str]:
             )
         if name == "consent" and (missing := missing_elements(text, language)):
             warnings.append(f"{path.name} does not seem to mention: {', '.join(missing)}.")
+        if name == "consent":
+            other = [sign for sign in (*SIGNS.values(), *SIGNS) if sign in text and sign not in own]
+            warnings += [f"{path.name} mentions {sign}, and the study pays in {currency}." for sign in other[:1]]
         placeholders = PLACEHOLDER.findall(text)
         if placeholders:
             warnings.append(f"{path.name} has placeholders to fill in: {', '.join(dict.fromkeys(placeholders))}.")

@@ -90,6 +90,12 @@ class RecruiterConfig(ConfigSection):
         return bool(getattr(self.settings, "has_arrivals", usual))
 
     @property
+    def shown_name(self) -> str:
+        """The marketplace's name, or that of the panel that sends people by link."""
+        own = getattr(self.settings, "panel_name", "") if self.has_arrivals else ""
+        return str(own or load_marketplace(self.kind).capabilities.name)
+
+    @property
     def currency(self) -> str:
         """The currency that the marketplace's own section names; StudyConfig.currency is the study's."""
         return str(getattr(self.settings, "currency", "USD"))

@@ -80,7 +80,7 @@ def storage_locations(config: StudyConfig) -> list[StorageLocation]:
             )
         )
     if config.recruiter.has_arrivals:
-        name = load_marketplace(config.recruiter.kind).capabilities.name
+        name = config.recruiter.shown_name
         found.append(
             StorageLocation(
                 name,

@@ -69,5 +69,13 @@ def test_check_shows_the_currency(tmp_path: Path) -> None:
     assert "pay of £7.50 per hour is below" in printed and "$" not in printed
 
 
+def test_check_compares_the_currency_of_the_consent_text(tmp_path: Path) -> None:
+    config(tmp_path, '[pay]\ncurrency = "GBP"\n')
+    for text, warned in (("You are paid £1.50.", False), ("You are paid $1.50.", True), ("You get 2 EUR.", True)):
+        (tmp_path / "consent.md").write_text(text)
+        printed = run("study", "check", tmp_path).stdout
+        assert ("consent.md mentions" in printed and "the study pays in GBP" in printed) == warned, text
+
+
 def test_nothing_is_paid() -> None:
     assert PayConfig(reward=0, screened_out=0).most == 0 < PayConfig(reward=0).most

@@ -78,7 +78,7 @@ def test_a_lost_tab_is_found_again_by_the_copied_link(site: Site) -> None:
     walker = site.walker().begin()
     assert f'href="{walker.address}/later"' in walker.html
     page = walker.client.get(f"{walker.address}/later").text
-    found = re.search(r'value="http://localhost(/a/[\w-]+)"', page)
+    found = re.search(r"<code data-link[^>]*>http://localhost(/a/[\w-]+)</code>", page)
     assert found, page
     other = Walker(site, address=found[1])
     assert (other.reload().step, other.html) == ("trial", walker.reload().html)

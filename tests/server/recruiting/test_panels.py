@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -10,7 +11,12 @@ import pytest
 
 from embeddings.errors import RootnoteError
 from server.identity.vault import Vault
+from server.irb.context import gather
+from server.irb.html import render
+from server.public_release.design import published_design
+from server.simulation.launch import as_recruited_by
 from study.config import load_study
+from study.preregistration.exclusion_rules import plan_of
 from tests.server.conftest import Site
 from tests.server.recruiting.panel_study import KEY, QUIET, TONES, Panelist, command, recipe
 
@@ -123,7 +129,23 @@ def test_the_same_link_leads_to_the_same_run(make_panel: MakePanel) -> None:
     second = Panelist(site).come(**sent)
     assert (second.address, second.step) == (first.address, "trial")
     later = second.client.get(f"{second.address}/later").text
-    assert f'value="http://localhost{first.address}"' in later
+    assert f">http://localhost{first.address}</code>" in later
+
+
+def test_a_rehearsal_sends_its_own_listeners(make_panel: MakePanel) -> None:
+    """Simulated listeners come by a plain link, because no panel sends them."""
+    site = make_panel(recipe("Prolific, set up by hand") + "[player]\nconfidence = true\n")
+    assert site.study.config.recruiter.has_arrivals
+    with as_recruited_by(site.study, "link") as rehearsed:
+        assert not rehearsed.config.recruiter.has_arrivals and rehearsed.config.player.confidence
+
+
+def test_the_packet_and_the_release_name_the_panel_only_where_they_should(make_panel: MakePanel) -> None:
+    site = make_panel(recipe("Prolific, set up by hand"))
+    packet = render(gather(site.study, {}, site.clock()), [])
+    assert "Prolific" in packet and "PROLIFIC_PID=…" in packet
+    released = json.dumps(published_design(site.study, plan_of(site.study.config), seed=True)[0])
+    assert "C1FINISHED" not in released and "app.prolific.com" not in released
 
 
 def test_open_tells_the_address_for_the_panel(make_panel: MakePanel) -> None:
