@@ -53,12 +53,12 @@ def money(session: Session, config: StudyConfig) -> dict[str, Any]:
     under_way = {bool(open_): number for open_, number in session.execute(openings)}
     kinds = select(Payment.kind, func.sum(Payment.cents)).where(Payment.state == "paid").group_by(Payment.kind)
     fees = select(func.coalesce(func.sum(Payment.fee_cents), 0)).where(Payment.state == "paid")
-    amounts: dict[str, Any] = {kind: formatting.money(cents, config.currency) for kind, cents in session.execute(kinds)}
+    amounts: dict[str, Any] = {kind: formatting.as_money(cents, config.currency) for kind, cents in session.execute(kinds)}
     amounts |= {
-        "fees": formatting.money(session.scalar(fees) or 0, config.currency),
-        "paid": formatting.money(ledger.paid(session), config.currency),
+        "fees": formatting.as_money(session.scalar(fees) or 0, config.currency),
+        "paid": formatting.as_money(ledger.paid(session), config.currency),
         "in_doubt": len(ledger.pending(session)),
-        "at_most": formatting.money(ledger.committed(session), config.currency),
+        "at_most": formatting.as_money(ledger.committed(session), config.currency),
         "budget": formatting.budget(launch.budget_cents, config.currency),
     }
     settled = {"openings": under_way.get(True, 0), "openings_settled": under_way.get(False, 0)}
@@ -78,7 +78,7 @@ def wage(session: Session, config: StudyConfig) -> dict[str, Any]:
     }
     if found.below:
         people = "1 person" if found.below == 1 else f"{found.below} people"
-        missing = formatting.money(found.missing, config.currency)
+        missing = formatting.as_money(found.missing, config.currency)
         rows["below_the_floor"] = f"{people}, by {missing} in all; `rootnote server pay --to-floor` pays the difference"
     return {"wage": rows}
 

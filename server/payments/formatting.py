@@ -16,14 +16,14 @@ def use_currency(currency: str) -> None:
     _CURRENCY.set(currency)
 
 
-def money(cents: int, currency: str = "") -> str:
+def as_money(cents: int, currency: str = "") -> str:
     """$1,234.50; in the command's currency, if none is given."""
     return f"{sign(currency or _CURRENCY.get())}{cents // 100:,}.{cents % 100:02d}"
 
 
-dollars = money  # its earlier name, until every caller uses the current one
+dollars = as_money  # its earlier name, until every caller uses the current one
 
 
 def budget(cents: int, currency: str = "") -> str:
     """A launch's budget; "no limit" if none was set."""
-    return "no limit" if cents >= NO_LIMIT else money(cents, currency)
+    return "no limit" if cents >= NO_LIMIT else as_money(cents, currency)

@@ -28,7 +28,7 @@ from server.db.models import (
     Payment,
     Posting,
 )
-from server.payments.formatting import money
+from server.payments.formatting import as_money
 from study.config import cents
 from study.config_sections import PayConfig
 
@@ -207,7 +207,7 @@ def require_budget(session: Session, more: int) -> None:
         return
     missing = more - (found.budget_cents - committed(session))
     raise OverBudgetError(
-        f"the budget of {money(found.budget_cents)} is {money(missing)} too low for this; "
+        f"the budget of {as_money(found.budget_cents)} is {as_money(missing)} too low for this; "
         "raise it with `rootnote server open --budget AMOUNT`."
     )
 
