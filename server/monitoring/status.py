@@ -53,7 +53,9 @@ def money(session: Session, config: StudyConfig) -> dict[str, Any]:
     under_way = {bool(open_): number for open_, number in session.execute(openings)}
     kinds = select(Payment.kind, func.sum(Payment.cents)).where(Payment.state == "paid").group_by(Payment.kind)
     fees = select(func.coalesce(func.sum(Payment.fee_cents), 0)).where(Payment.state == "paid")
-    amounts: dict[str, Any] = {kind: formatting.as_money(cents, config.currency) for kind, cents in session.execute(kinds)}
+    amounts: dict[str, Any] = {
+        kind: formatting.as_money(cents, config.currency) for kind, cents in session.execute(kinds)
+    }
     amounts |= {
         "fees": formatting.as_money(session.scalar(fees) or 0, config.currency),
         "paid": formatting.as_money(ledger.paid(session), config.currency),

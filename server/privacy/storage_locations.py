@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from server.privacy.data_inventory import Identifiability
 from study.config import StudyConfig
-from study.marketplaces import load_marketplace
 
 ADMINISTRATORS = "the server's administrators"
 

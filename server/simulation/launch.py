@@ -30,7 +30,7 @@ from embeddings.errors import RootnoteError
 from server.cli import cli
 from server.db import database
 from server.db.models import Payment, Posting
-from server.payments.formatting import dollars
+from server.payments.formatting import dollars, use_currency
 from server.settings import read_settings
 from server.simulation.bots import ResponseModel, StimulusLookup
 from server.simulation.marketplace_client import MarketplaceClient, local_marketplace
@@ -93,6 +93,7 @@ def rehearse_launch(
     with contextlib.ExitStack() as stack:
         study = stack.enter_context(as_recruited_by(load_study(folder), kind))
         stack.enter_context(_name_study_in_errors(study, folder))
+        use_currency(study.config.currency)
         workers = local_marketplace(kind, DEPOSIT)
         market = stack.enter_context(workers.market)
         environment = _environment(study, folder, market)

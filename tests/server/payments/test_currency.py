@@ -56,6 +56,7 @@ def test_researchers_read_its_sign(make_site: Callable[..., Site], currency: str
     found = json.loads(command(site, "status", "--json"))
     assert (found["money"]["paid"], found["money"]["budget"]) == (f"{sign}1.17", f"{sign}20.00")
     assert found["wage"]["floor"] == f"{sign}9.00" and found["wage"]["median_an_hour"].startswith(sign)
+    assert command(site, "codes") == f"code,outcome,{currency.lower()}\n{one.code},paid,1.17\n"
     add_researcher(site)
     visit = Visit(site)
     visit.sign_in()
