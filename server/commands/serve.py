@@ -112,7 +112,13 @@ def links(folder: Path, number: int, url: str | None) -> None:
     from server.settings import read_settings
     from study.config import load_study
 
-    settings = read_settings(load_study(folder), os.environ)
+    study = load_study(folder)
+    if study.config.recruiter.has_arrivals:
+        raise RootnoteError(
+            f"people come from {study.config.recruiter.shown_name} with ids of its own, so personal links do not work; "
+            'they are for recruiter.kind = "link" without a panel.'
+        )
+    settings = read_settings(study, os.environ)
     signer, address = TokenSigner(settings.secret), url or settings.public_url or "http://127.0.0.1:8000"
     for _ in range(number):
         click.echo(f"{address.rstrip('/')}/take?link={signer.make_link()}")

@@ -148,6 +148,12 @@ def test_the_packet_and_the_release_name_the_panel_only_where_they_should(make_p
     assert "C1FINISHED" not in released and "app.prolific.com" not in released
 
 
+def test_personal_links_are_refused_where_they_would_not_work(make_panel: MakePanel) -> None:
+    site = make_panel(recipe("CloudResearch Connect"))
+    with pytest.raises(AssertionError, match="people come from CloudResearch Connect with ids of its own"):
+        command(site, "links", "2")
+
+
 def test_open_tells_the_address_for_the_panel(make_panel: MakePanel) -> None:
     site = make_panel(recipe("CloudResearch Connect"))
     printed = command(site, "open")
