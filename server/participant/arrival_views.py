@@ -55,7 +55,7 @@ def take(visit: Visit) -> WebResponse | str | tuple[str, int]:
 def _arrive_from_marketplace(visit: Visit, entry: MarketplaceEntry) -> WebResponse | str:
     query = {name: value[:ADDRESS_LIMIT] for name, value in request.args.items()}
     arrival = entry.read_arrival(visit.session, query)
-    if "owed" in request.args:
+    if "owed" in request.args and not entry.marketplace.capabilities.pays_by_hand:
         link = entry.return_link_when_owed(arrival)
         return render_template("owed.html", step="owed", back=link, preview=arrival.preview)
     if arrival.preview:

@@ -121,6 +121,16 @@ def test_an_address_never_leaves_the_panel(make_panel: MakePanel) -> None:
             assert "This link is incomplete" in refused.html
 
 
+def test_nobody_reads_a_code_without_taking_part(make_panel: MakePanel) -> None:
+    """Pages for marketplaces that pay by a place of its own must not hand out a panel's code or address."""
+    site = make_panel(recipe("Prolific, set up by hand"))
+    ids = {"PROLIFIC_PID": "1" * 24, "STUDY_ID": "b" * 24, "SESSION_ID": "c" * 24}
+    for more in ({}, {"owed": "1"}):
+        one = Panelist(site).come(**ids, **more)
+        assert (one.step, one.back) == ("consent", "") and "C1FINISHED" not in one.html, more
+    assert "C1FINISHED" not in one.agree().html + one.client.get(f"{one.address}/later").text
+
+
 def test_the_same_link_leads_to_the_same_run(make_panel: MakePanel) -> None:
     site = make_panel(recipe("CloudResearch Connect"))
     sent = {"participantId": "p1", "assignmentId": "a1", "projectId": "j1"}
