@@ -33,7 +33,7 @@ from server.desk import views as desk_views
 from server.identity import vault as identity_vault
 from server.identity.tokens import TokenSigner, sha256
 from server.monitoring import health
-from server.participant import privacy_views, routes
+from server.participant import panel, privacy_views, routes
 from server.privacy import consent_texts, retention
 from server.privacy.erasure import Journal, replay
 from server.recruiting.marketplace_entry import MarketplaceEntry
@@ -165,12 +165,15 @@ def _set_up_templates(app: Flask, study: Study, context: AppContext) -> None:
         study_name=config.study.name,
         contact=config.study.contact,
         rehearsal=context.settings.rehearsal,
-        marketplace=entry.marketplace.capabilities.name if entry else "",
-        unheard_usd=config.pay.unheard_usd,
-        screened_out_usd=config.pay.screened_out_usd,
+        marketplace=entry.marketplace.capabilities.name if entry and entry.marketplace.holds_places else "",
+        panel=entry.marketplace.capabilities.name if entry and not entry.marketplace.holds_places else "",
+        unheard=config.pay.unheard,
+        screened_out=config.pay.screened_out,
+        currency=config.currency,
         assets=_assets_version(app),
     )
     i18n.install(app, config.study.languages)
+    panel.install(app, entry)
 
 
 def _assets_version(app: Flask) -> str:

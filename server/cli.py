@@ -21,6 +21,10 @@ SECTIONS = {
     "Money": {
         "approve": (f"{_COMMANDS}.recruiting:approve", "Approve submissions at the marketplace."),
         "pay": (f"{_COMMANDS}.recruiting:pay", "Send outstanding payments and bonuses."),
+        "callbacks": (
+            f"{_COMMANDS}.callbacks:callbacks",
+            "List the calls to a panel's server.",
+        ),
         "codes": (f"{_COMMANDS}.data:codes", "Print completion codes with outcome and pay, as CSV."),
     },
     "Data": {

@@ -17,6 +17,7 @@ from study.design.bin_fit import describe_fit
 from study.design.eligibility import describe_prompts
 from study.languages import LANGUAGES
 from study.leaks import describe_leaks
+from study.money import SIGNS, amount
 from study.prescreen.steps import chance_of_guessing, graded_steps, minutes
 from study.trial_plan import BUILD, Plan, read_plan
 
@@ -28,7 +29,7 @@ SCREENED_OUT_SHARE = 0.1  # assumed for the estimate of cost
 
 @dataclass(frozen=True)
 class StudyCheck:
-    """The study in numbers; money in US dollars."""
+    """The study in numbers; money in `currency`, also where a name ends in `_usd`."""
 
     name: str
     embedders: list[str]
@@ -36,6 +37,7 @@ class StudyCheck:
     trials_per_listener: int
     responses_per_pair: float
     minutes: float
+    currency: str
     reward_usd: float
     hourly_usd: float
     rewards_usd: float
@@ -56,8 +58,8 @@ def check_study(study: Study) -> StudyCheck:
     design, pay = config.design, config.pay
     listeners = design.listener_count * len(config.embedding.embedders)
     plan, build_warning = _read_plan(study)
-    rewards = listeners * pay.reward_usd
-    screened_out = round(listeners * SCREENED_OUT_SHARE / (1 - SCREENED_OUT_SHARE)) * pay.screened_out_usd
+    rewards = listeners * pay.reward
+    screened_out = round(listeners * SCREENED_OUT_SHARE / (1 - SCREENED_OUT_SHARE)) * pay.screened_out
     if not graded_steps(config):
         screened_out = 0.0
     return StudyCheck(
@@ -67,8 +69,9 @@ def check_study(study: Study) -> StudyCheck:
         trials_per_listener=design.scored_trials + design.catch_trials + design.repeat_trials,
         responses_per_pair=design.listener_count * design.scored_trials / 6,
         minutes=pay.minutes,
-        reward_usd=pay.reward_usd,
-        hourly_usd=pay.reward_usd / pay.minutes * 60,
+        currency=config.currency,
+        reward_usd=pay.reward,
+        hourly_usd=pay.reward / pay.minutes * 60,
         rewards_usd=rewards,
         screened_out_usd=screened_out,
         total_usd=rewards + screened_out,
@@ -103,7 +106,9 @@ def _fit_warnings(study: Study) -> list[str]:
 
 
 def _text_warnings(study: Study) -> list[str]:
-    warnings = []
+    warnings: list[str] = []
+    currency = study.config.currency
+    own = (currency, SIGNS.get(currency, currency))
     for language, name in itertools.product(study.config.study.languages, TEXTS):
         path = study.text(name, language)
         if not path.is_file():
@@ -117,6 +122,9 @@ def _text_warnings(study: Study) -> list[str]:
             )
         if name == "consent" and (missing := missing_elements(text, language)):
             warnings.append(f"{path.name} does not seem to mention: {', '.join(missing)}.")
+        if name == "consent":
+            other = [sign for sign in (*SIGNS.values(), *SIGNS) if sign in text and sign not in own]
+            warnings += [f"{path.name} mentions {sign}, and the study pays in {currency}." for sign in other[:1]]
         placeholders = PLACEHOLDER.findall(text)
         if placeholders:
             warnings.append(f"{path.name} has placeholders to fill in: {', '.join(dict.fromkeys(placeholders))}.")
@@ -140,10 +148,17 @@ def _design_warnings(study: Study, plan: Plan | None) -> list[str]:
     warnings = []
     if not config.study.contact:
         warnings.append("study.contact is empty: give an e-mail address that listeners can write to.")
-    wage = pay.reward_usd / pay.minutes * 60
-    if wage < pay.floor_usd_per_hour:
+    wage = pay.reward / pay.minutes * 60
+    if wage < pay.floor_per_hour:
         warnings.append(
-            f"The pay of ${wage:.2f} per hour is below pay.floor_usd_per_hour = {pay.floor_usd_per_hour:.2f}."
+            f"The pay of {amount(wage, config.currency)} per hour is below "
+            f"pay.floor_per_hour = {pay.floor_per_hour:.2f}."
+        )
+    link = config.recruiter.settings
+    if config.recruiter.kind == "link" and pay.most and link.open is None and not config.recruiter.has_arrivals:
+        warnings.append(
+            "Listeners are paid, and anyone who has the address may take part again and again: set "
+            "recruiter.link.open = false (personal links, `rootnote server links`), or true if that is intended."
         )
     prompts = _fewest_prompts(study, plan)
     if prompts is not None and prompts < FEW_PROMPTS:

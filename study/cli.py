@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -201,21 +202,25 @@ def check(folder: Path, as_json: bool) -> None:
     """
     from study.check import check_study
     from study.config import load_study
+    from study.money import amount
 
     found = check_study(load_study(folder))
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
         return
+    paid = functools.partial(amount, currency=found.currency)
     click.echo(f"{found.name}: {', '.join(found.embedders)}")
     click.echo(f"  listeners   {found.listeners:,}, {counted(found.trials_per_listener, 'trial')} each")
     click.echo(f"  responses   {found.responses_per_pair:g} per bin pair and embedder")
     if found.guessing:
         steps = ", ".join(f"{step} ({100 * chance:.2g} % pass by guessing)" for step, chance in found.guessing.items())
         click.echo(f"  prescreen   {steps}, about {found.prescreen_minutes:.1f} minutes")
-    click.echo(f"  time        {found.minutes:g} minutes for ${found.reward_usd:.2f}: ${found.hourly_usd:.2f} per hour")
     click.echo(
-        f"  cost        ${found.total_usd:,.2f} without marketplace fees: ${found.rewards_usd:,.2f} for listeners who "
-        f"finish, about ${found.screened_out_usd:,.2f} if one in ten is screened out"
+        f"  time        {found.minutes:g} minutes for {paid(found.reward_usd)}: {paid(found.hourly_usd)} per hour"
+    )
+    click.echo(
+        f"  cost        {paid(found.total_usd)} without marketplace fees: {paid(found.rewards_usd)} for listeners who "
+        f"finish, about {paid(found.screened_out_usd)} if one in ten is screened out"
     )
     for warning in found.warnings:
         click.echo(f"  warning     {warning}")

@@ -1,7 +1,7 @@
 """study.toml: every scientific decision of a study, validated when it is read.
 
 Unknown keys are refused, with the nearest known key. Secrets and the database URL are in the environment, not here.
-Durations are in seconds unless the name says otherwise; money is in US dollars.
+Durations are in seconds unless the name says otherwise; money is in the study's currency.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from study.config_sections import (
     StorageConfig,
     StudyInfo,
 )
-from study.marketplaces import RecruiterConfig, SectionError, known_keys
+from study.marketplaces import RecruiterConfig, SectionError, known_keys, share_currency
 from study.prescreen.config import PrescreenConfig, configurable_steps
 from study.prescreen.registry import STEPS
 from study.questionnaire import (
@@ -46,9 +46,9 @@ from study.questionnaire import (
 )
 
 
-def cents(usd: float) -> int:
-    """An amount of study.toml in cents: everywhere else money is whole cents, never a float."""
-    return int(Decimal(str(usd)) * 100)
+def cents(amount: float) -> int:
+    """An amount of study.toml in cents (or pence): everywhere else money is whole cents, never a float."""
+    return int(Decimal(str(amount)) * 100)
 
 
 class StudyConfig(ConfigSection):
@@ -87,6 +87,16 @@ class StudyConfig(ConfigSection):
                 f"{len(self.embedding.embedders)}"
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_currency(cls, data: Any) -> Any:
+        return share_currency(data) if isinstance(data, Mapping) else data
+
+    @property
+    def currency(self) -> str:
+        """The currency of all amounts: pay.currency, else that of the marketplace's section, else USD."""
+        return self.pay.currency or self.recruiter.currency
 
     @model_validator(mode="after")
     def _unique_questions(self) -> StudyConfig:

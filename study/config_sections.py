@@ -1,16 +1,17 @@
 """The sections of study.toml, one model each.
 
-Durations are in seconds unless the name says otherwise; money is in US dollars.
+Durations are in seconds unless the name says otherwise; money is in the currency of [pay].
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
 from embeddings.models.registry import embedder_names, is_embedder
 from study.languages import LANGUAGES
@@ -236,36 +237,123 @@ class PlayerConfig(ConfigSection):
     confidence: bool = False
 
 
-class PayConfig(ConfigSection):
-    """The pay of listeners, by outcome; `budget_usd` is the most that a launch may cost, fees included.
+CURRENCIES = ("USD", "GBP", "EUR")
 
-    `without_sound_usd` is for those who consented and cannot use sound at all; None: the reward.
+
+def _in_dollars(name: str) -> str:
+    """The name that a key of [pay] had when all amounts were US dollars."""
+    return "floor_usd_per_hour" if name == "floor_per_hour" else f"{name}_usd"
+
+
+def _amount(name: str, **settings: Any) -> Any:
+    """A field for an amount of money, which study.toml may also give under its earlier name."""
+    return Field(validation_alias=AliasChoices(name, _in_dollars(name)), **settings)
+
+
+class PayConfig(ConfigSection):
+    """The pay of listeners, by outcome; `budget` is the most that a launch may cost, fees included.
+
+    `without_sound` is for those who consented and cannot use sound at all; None: the reward. Keys that end in `_usd`
+    are the earlier names of the same amounts, in US dollars.
     """
 
-    reward_usd: float = Field(default=1.50, ge=0, le=1000, description="The reward for a finished run.")
-    minutes: float = Field(default=4.0, gt=0)
-    screened_out_usd: float = Field(
-        default=1.50, ge=0, le=1000, description="The pay of listeners who fail the prescreen; the paper paid them."
-    )
-    without_sound_usd: float | None = Field(default=None, ge=0, le=1000)
-    withdrawn_usd: float = Field(default=0.0, ge=0, le=1000)
-    expired_usd: float = Field(default=0.0, ge=0, le=1000)
-    floor_usd_per_hour: float = Field(default=15.0, ge=0)
-    budget_usd: float | None = Field(default=None, gt=0, le=1_000_000)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    @field_validator(
-        "reward_usd", "screened_out_usd", "without_sound_usd", "withdrawn_usd", "expired_usd", "budget_usd"
+    currency: Literal["USD", "GBP", "EUR"] | None = Field(
+        default=None, description="USD, GBP or EUR: the currency of all amounts; default: that of the marketplace."
     )
+    reward: float = _amount("reward", default=1.50, ge=0, le=1000, description="The reward for a finished run.")
+    minutes: float = Field(default=4.0, gt=0)
+    screened_out: float = _amount(
+        "screened_out",
+        default=1.50,
+        ge=0,
+        le=1000,
+        description="The pay of listeners who fail the prescreen; the paper paid them.",
+    )
+    without_sound: float | None = _amount("without_sound", default=None, ge=0, le=1000)
+    withdrawn: float = _amount("withdrawn", default=0.0, ge=0, le=1000)
+    expired: float = _amount("expired", default=0.0, ge=0, le=1000)
+    floor_per_hour: float = _amount("floor_per_hour", default=15.0, ge=0)
+    budget: float | None = _amount("budget", default=None, gt=0, le=1_000_000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_form(cls, data: Any) -> Any:
+        """Refuse a section that mixes amounts with and without `_usd`, or gives US dollars in another currency."""
+        if not isinstance(data, Mapping):
+            return data
+        earlier = [_in_dollars(name) for name in AMOUNTS if _in_dollars(name) in data]
+        current = [name for name in AMOUNTS if name in data]
+        if earlier and current:
+            raise ValueError(
+                f'[pay] has both {current[0]} and {earlier[0]}; write all amounts without `usd`, and currency = "USD"'
+            )
+        if earlier and data.get("currency", "USD") != "USD":
+            name = next(name for name in AMOUNTS if _in_dollars(name) == earlier[0])
+            raise ValueError(f"{earlier[0]} is in US dollars and currency is {data['currency']}; write {name} instead")
+        return data
+
+    @field_validator("reward", "screened_out", "without_sound", "withdrawn", "expired", "budget")
     @classmethod
     def _whole_cents(cls, value: float | None) -> float | None:
         if value is not None and Decimal(str(value)) * 100 % 1:
             raise ValueError(f"{value:g} is not a whole number of cents")
         return value
 
+    @model_serializer(mode="wrap")
+    def _by_stored_names(self, serialize: Callable[[PayConfig], dict[str, Any]]) -> dict[str, Any]:
+        """Frozen plans and launches keep the names that amounts in US dollars have always had there."""
+        found = serialize(self)
+        if self.currency not in (None, "USD"):
+            return found
+        return {_in_dollars(key) if key in AMOUNTS else key: found[key] for key in found if key != "currency"}
+
+    @property
+    def unheard(self) -> float:
+        """The pay of a listener who cannot use sound."""
+        return self.reward if self.without_sound is None else self.without_sound
+
+    @property
+    def most(self) -> float:
+        """The highest pay that any outcome of a run has; 0 if nobody is paid."""
+        return max(self.reward, self.screened_out, self.unheard, self.withdrawn, self.expired)
+
+    # The earlier names of the amounts, until every caller uses the current ones.
+    @property
+    def reward_usd(self) -> float:
+        return self.reward
+
+    @property
+    def screened_out_usd(self) -> float:
+        return self.screened_out
+
+    @property
+    def without_sound_usd(self) -> float | None:
+        return self.without_sound
+
+    @property
+    def withdrawn_usd(self) -> float:
+        return self.withdrawn
+
+    @property
+    def expired_usd(self) -> float:
+        return self.expired
+
+    @property
+    def floor_usd_per_hour(self) -> float:
+        return self.floor_per_hour
+
+    @property
+    def budget_usd(self) -> float | None:
+        return self.budget
+
     @property
     def unheard_usd(self) -> float:
-        """The pay of a listener who cannot use sound."""
-        return self.reward_usd if self.without_sound_usd is None else self.without_sound_usd
+        return self.unheard
+
+
+AMOUNTS = tuple(name for name in PayConfig.model_fields if name not in ("currency", "minutes"))
 
 
 class PrivacyConfig(ConfigSection):

@@ -86,12 +86,45 @@ class RecruiterConfig(ConfigSection):
     @property
     def has_arrivals(self) -> bool:
         """Whether listeners arrive with a marketplace's ids, so that the vault must store who they are."""
-        return bool(load_marketplace(self.kind).capabilities.has_arrivals)
+        usual = load_marketplace(self.kind).capabilities.has_arrivals
+        return bool(getattr(self.settings, "has_arrivals", usual))
+
+    @property
+    def shown_name(self) -> str:
+        """The marketplace's name, or that of the panel that sends people by link."""
+        own = getattr(self.settings, "panel_name", "") if self.has_arrivals else ""
+        return str(own or load_marketplace(self.kind).capabilities.name)
 
     @property
     def currency(self) -> str:
-        """The currency that listeners are paid in."""
+        """The currency that the marketplace's own section names; StudyConfig.currency is the study's."""
         return str(getattr(self.settings, "currency", "USD"))
+
+
+def share_currency(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """study.toml with pay.currency also in the marketplace's own section, where that has such a setting.
+
+    Raises:
+        ValueError: if the two differ, or the marketplace does not pay in this currency.
+    """
+    pay, recruiter = data.get("pay"), data.get("recruiter", {})
+    currency = pay.get("currency") if isinstance(pay, Mapping) else None
+    kind = recruiter.get("kind", "link") if isinstance(recruiter, Mapping) else None
+    if currency is None or not isinstance(kind, str) or kind not in MARKETPLACES:
+        return data
+    marketplace, section = load_marketplace(kind), recruiter.get(kind, {})
+    if not isinstance(section, Mapping):
+        return data
+    if section.get("currency", currency) != currency:
+        raise ValueError(
+            f"pay.currency is {currency} and recruiter.{kind}.currency is {section['currency']}; remove the second"
+        )
+    if currency not in marketplace.currencies:
+        allowed = " or ".join(marketplace.currencies)
+        raise ValueError(f"pay.currency is {currency}, and {marketplace.capabilities.name} pays in {allowed}")
+    if "currency" not in marketplace.Settings.model_fields:
+        return data
+    return {**data, "recruiter": {**recruiter, kind: {**section, "currency": currency}}}
 
 
 def private_settings() -> dict[str, Any]:

@@ -142,7 +142,7 @@ def cost_per_listener(study: Study, trials: float, loss: float) -> float:
     pay, design = study.config.pay, study.config.design
     checks = design.catch_trials + design.repeat_trials
     share = (trials + checks) / (design.scored_trials + checks)
-    return pay.reward_usd * share + pay.screened_out_usd * loss / (1 - loss)
+    return pay.reward * share + pay.screened_out * loss / (1 - loss)
 
 
 def recruits_needed(listeners: int | None, loss: float) -> int | None:

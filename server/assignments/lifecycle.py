@@ -168,7 +168,7 @@ def expire_absent(session: Session, now: datetime) -> None:
 
 
 def _was_paid_for_leaving(session: Session, experiment: Experiment, assignment: Assignment) -> bool:
-    less = Payment.cents < cents(experiment.config.pay.reward_usd)  # with the whole reward paid they may continue
+    less = Payment.cents < cents(experiment.config.pay.reward)  # with the whole reward paid they may continue
     partial = (Payment.assignment_id == assignment.id, Payment.kind == "partial", Payment.state != "void", less)
     return session.scalar(select(Payment.id).where(*partial).limit(1)) is not None
 

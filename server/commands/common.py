@@ -47,10 +47,12 @@ def opened(folder: Path, rehearsal: bool, *, secret: bool = False) -> Iterator[t
         RootnoteError: if a setting is missing or the database is not migrated.
     """
     from server.db import database
+    from server.payments import formatting
     from server.settings import read_settings
     from study.config import load_study
 
     study = load_study(folder)
+    formatting.use_currency(study.config.currency)
     secret_if_none = (
         {"ROOTNOTE_SECRET": secrets.token_hex(32)} if rehearsal and not os.environ.get("ROOTNOTE_SECRET") else {}
     )

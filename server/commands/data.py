@@ -18,10 +18,10 @@ def codes(folder: Path, rehearsal: bool) -> None:
     from server.db import database
     from server.monitoring.status import shown_codes
 
-    click.echo("code,outcome,usd")
     with opened(folder, rehearsal) as (study, engine), database.reading(engine) as session:
-        for code, outcome, usd in shown_codes(session, study.config.pay):
-            click.echo(f"{code},{outcome},{usd:.2f}")
+        click.echo(f"code,outcome,{study.config.currency.lower()}")
+        for code, outcome, pay in shown_codes(session, study.config.pay):
+            click.echo(f"{code},{outcome},{pay:.2f}")
 
 
 @click.command()

@@ -27,6 +27,7 @@ from server.identity.vault import Vault, has_keys, read_vault
 from server.payments import ledger
 from server.payments.formatting import NO_LIMIT, dollars
 from server.recruiting import approvals, direct_payments, launch, opening, payouts, postings, snapshot, sync, wage_floor
+from server.recruiting.callbacks import deliver_callbacks, has_outstanding
 from server.recruiting.context import RecruitingContext
 from server.recruiting.due import (
     DuePayment,
@@ -140,6 +141,7 @@ def _open(command: CommandContext, budget: int | None, dry_run: bool, yes: bool)
 def _show_manual_opening(command: CommandContext) -> None:
     marketplace = command.recruiting.marketplace.capabilities
     address = command.recruiting.url if command.settings.public_url else "<your server>/take"
+    address = command.recruiting.marketplace.address(address)
     if marketplace.has_arrivals:
         click.echo(f"Post the study on {marketplace.name} yourself, with this address: {address}")
     else:
@@ -179,6 +181,7 @@ def sync_study(folder: Path, no_approve: bool, watch: bool, every: float, dry_ru
             f"Approved {counted(done.approved, 'submission')}, opened {counted(done.ordered, 'place')}, "
             f"retried {counted(done.retried, 'payment')}."
         )
+        deliver_callbacks(command.recruiting, click.echo, rehearsal=command.settings.rehearsal)
         _show_open_questions(command)
 
 
@@ -431,8 +434,9 @@ def _sync_once(folder: Path, rehearsal: bool, approve: bool) -> bool:
             _require_launched(command)
             with logged(command.recruiting, "synchronised"):
                 done = sync.synchronize(command.recruiting, approve=approve, report=click.echo)
+            deliver_callbacks(command.recruiting, click.echo, rehearsal=command.settings.rehearsal)
             with command.recruiting.reading() as session:
-                over = sync.is_over(session)
+                over = sync.is_over(session) and not has_outstanding(session, command.recruiting)
     except MarketplaceError as error:
         click.echo(f"{error} Trying again.", err=True)
         return False

@@ -63,7 +63,11 @@ def run(folder: Path, host: str, port: int, threads: int, rehearsal: bool) -> No
     port = getattr(server, "effective_port", port)
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"Serving '{study.config.study.name}'{' for rehearsal' if rehearsal else ''}.")
-    click.echo(f"Link for listeners: http://{shown}:{port}/take")
+    address = f"http://{shown}:{port}"
+    if not rehearsal and getattr(study.config.recruiter.settings, "personal_only", False):
+        click.echo(f"Personal links for listeners: rootnote server links {folder} 20 --url {address}")
+    else:
+        click.echo(f"Link for listeners: {address}/take")
     click.echo(f"Answers are stored in {display_url(settings.database)}. Press Ctrl-C to stop.")
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -114,7 +118,13 @@ def links(folder: Path, number: int, url: str | None) -> None:
     from server.settings import read_settings
     from study.config import load_study
 
-    settings = read_settings(load_study(folder), os.environ)
+    study = load_study(folder)
+    if study.config.recruiter.has_arrivals:
+        raise RootnoteError(
+            f"people come from {study.config.recruiter.shown_name} with ids of its own, so personal links do not work; "
+            'they are for recruiter.kind = "link" without a panel.'
+        )
+    settings = read_settings(study, os.environ)
     signer, address = TokenSigner(settings.secret), url or settings.public_url or "http://127.0.0.1:8000"
     for _ in range(number):
         click.echo(f"{address.rstrip('/')}/take?link={signer.make_link()}")

@@ -53,8 +53,8 @@ def _count(study: Study, engine: Any) -> dict[str, Any]:
 
     config = study.config
     with database.reading(engine) as session:
-        numbers = count(session) | money(session, config.pay)
-        numbers |= wage(session, config.pay) | identities(session, config, datetime.now(UTC))
+        numbers = count(session) | money(session, config)
+        numbers |= wage(session, config) | identities(session, config, datetime.now(UTC))
     leaks = find_leaks(study)
     return numbers | ({"leaks": {name: LEAKS[name] for name in leaks}} if leaks else {})
 

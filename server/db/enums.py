@@ -28,6 +28,16 @@ class PaymentState(enum.StrEnum):
     VOID = "void"
 
 
+class CallbackState(enum.StrEnum):
+    """The state of a call to a panel's server: `SENDING` before it is made; only `WAITING` calls are made again."""
+
+    SENDING = "sending"
+    DONE = "done"
+    WAITING = "waiting"
+    UNCLEAR = "unclear"  # it may have arrived: a person decides
+    REFUSED = "refused"  # the panel refused it, or could not be reached for hours
+
+
 class PaymentKind(enum.StrEnum):
     """The purpose of a payment."""
 

@@ -1,6 +1,6 @@
 """The figures of the desk's overview: progress, participant flow, losses, prescreen, answers per hour, time and pay.
 
-Nothing here reads what listeners chose. Conventions: rates lie in [0, 1], durations are minutes, money is US dollars.
+Nothing here reads what listeners chose. Conventions: rates lie in [0, 1], durations are minutes, money is the study's.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from server.desk import progress
 from server.desk.progress import PairKey, Progress
 from server.monitoring import status
 from server.payments.hourly_pay import HourlyPay, hourly_pay, quantile
+from study.money import sign
 from study.prescreen.registry import STEPS
 
 HOURS = 48
@@ -81,6 +82,7 @@ class Overview:
     wages: HourlyPay | None
     floor: float
     reward: float
+    sign: str  # of the currency
 
 
 def overview(session: Session, experiment: Experiment) -> Overview:
@@ -100,8 +102,9 @@ def overview(session: Session, experiment: Experiment) -> Overview:
         hours=_hours(session, experiment.clock()),
         durations=_durations(session),
         wages=hourly_pay(session, pay),
-        floor=pay.floor_usd_per_hour,
-        reward=pay.reward_usd,
+        floor=pay.floor_per_hour,
+        reward=pay.reward,
+        sign=sign(experiment.config.currency),
     )
 
 

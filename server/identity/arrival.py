@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -10,7 +11,7 @@ class Arrival:
     """Who arrives, as the address claims; nothing vouches for it.
 
     `worker`, `submission` and `opening` are the marketplace's ids; `preview`: the person only previews the task;
-    `back`: the address that takes them back to the marketplace.
+    `back`: the address that takes them back to the marketplace; `kept`: parameters that a panel's addresses need.
     """
 
     worker: str | None
@@ -18,3 +19,4 @@ class Arrival:
     opening: str = ""
     preview: bool = False
     back: str = ""
+    kept: Mapping[str, str] = field(default_factory=dict)

@@ -22,13 +22,13 @@ SOURCES = {
 def outcomes(config: StudyConfig) -> list[tuple[str, float]]:
     """The pay for each way in which a run can end."""
     paid: PayConfig = config.pay
-    checks = [("Listening check not passed", paid.screened_out_usd)] if graded_steps(config) else []
+    checks = [("Listening check not passed", paid.screened_out)] if graded_steps(config) else []
     return [
-        ("Finished", paid.reward_usd),
+        ("Finished", paid.reward),
         *checks,
-        ("No sound on the device", paid.unheard_usd),
-        ("Left before the end", paid.withdrawn_usd),
-        ("Away for too long (place expired)", paid.expired_usd),
+        ("No sound on the device", paid.unheard),
+        ("Left before the end", paid.withdrawn),
+        ("Away for too long (place expired)", paid.expired),
     ]
 
 
@@ -36,7 +36,7 @@ def compensation(facts: PacketContext) -> Section:
     """Pay by outcome, the planned hour, the measured hour."""
     config, check = facts.config, facts.check
     rows = [[how, pay(usd, config)] for how, usd in outcomes(config)]
-    floor = config.pay.floor_usd_per_hour
+    floor = config.pay.floor_per_hour
     blocks: list[Block] = [
         BlockTable("Pay by outcome", ("Outcome", "Pay"), rows),
         Text(f"{marketplace_class(config).payment_note} The software never rejects anyone's work."),
@@ -78,7 +78,7 @@ def _measured(facts: PacketContext) -> list[Block]:
 
 
 def _row(one: Measured, facts: PacketContext) -> list[str]:
-    config, floor = facts.config, facts.config.pay.floor_usd_per_hour
+    config, floor = facts.config, facts.config.pay.floor_per_hour
     wages = [
         f"{money(usd, config)} ({_versus_minimum(usd, floor)} the minimum)"
         for usd in (one.usd_at_median, one.usd_at_slow)

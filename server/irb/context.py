@@ -1,6 +1,6 @@
 """The facts of the packet, from the study, the code and the databases; the sections put them into words.
 
-Amounts are in US dollars, durations in minutes.
+Amounts are in the study's currency, durations in minutes.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _advert(study: Study, environment: Mapping[str, str]) -> Advert:
     recruiter = make_marketplace(study)
     places = config.design.listener_count * len(config.embedding.embedders)
     address = environment.get("ROOTNOTE_PUBLIC_URL", "").rstrip("/") or "https://(the server's address)"
-    reward = cents(config.pay.reward_usd)
+    reward = cents(config.pay.reward)
     order = PostingOrder("packet", "packet", places, places, reward, f"{address}/take", config.pay.minutes)
     return Advert(recruiter.capabilities.name, recruiter.advert(order))
 

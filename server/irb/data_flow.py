@@ -12,7 +12,6 @@ from typing import Literal
 from markupsafe import Markup
 
 from server.irb.templating import environment
-from server.recruiting.marketplaces.registry import marketplace_class
 from study.config import StudyConfig
 
 Kind = Literal["personal", "pseudonymous", "plain"]
@@ -78,7 +77,7 @@ def boxes(config: StudyConfig) -> dict[str, Box]:
     }
     if config.recruiter.has_arrivals:
         found["backups"] = dataclasses.replace(found["backups"], kind="personal")  # the vault among what they copy
-        name = marketplace_class(config).capabilities.name
+        name = config.recruiter.shown_name
         found["market"] = Box(20, 384, name, ("knows its workers,", "pays them"), "personal")
         found["vault"] = Box(
             666, 180, "Database: vault", ("worker ids, encrypted;", "the key is elsewhere"), "personal"
@@ -112,7 +111,7 @@ def arrows(config: StudyConfig) -> list[Arrow]:
 
 def in_words(config: StudyConfig) -> list[str]:
     """The diagram in sentences, for people who cannot see it."""
-    market = marketplace_class(config).capabilities.name if config.recruiter.has_arrivals else ""
+    market = config.recruiter.shown_name if config.recruiter.has_arrivals else ""
     straight = config.storage.stimuli and config.storage.delivery == "redirect"
     sentences = [
         "The participant's browser loads pages from the web server and sends answers, times and the kind of browser.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from study.config import StudyConfig
+from study.money import amount as shown
 
 
 def listing(words: Sequence[str]) -> str:
@@ -24,5 +25,4 @@ def pay(amount: float, config: StudyConfig) -> str:
 
 def money(amount: float, config: StudyConfig) -> str:
     """An amount in the currency that the study pays in."""
-    sign = {"GBP": "£", "EUR": "€", "USD": "$"}.get(config.recruiter.currency, f"{config.recruiter.currency} ")
-    return f"{sign}{amount:,.2f}"
+    return shown(amount, config.currency)

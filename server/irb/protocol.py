@@ -82,7 +82,7 @@ def _check(kind: str, config: StudyConfig) -> str:
         if own.required
         else "The result is recorded; everyone continues."
     )
-    if own.required and not config.pay.screened_out_usd:
+    if own.required and not config.pay.screened_out:
         fails = "Participants who do not pass end here."
     return (
         f"Listening check: {STEPS[kind].summary} {counted(own.items, 'sound')}, {passed} must be right, {tries}. "

@@ -50,7 +50,7 @@ def risks(facts: PacketContext) -> Section:
 
 
 def _pressure(config: StudyConfig) -> str:
-    left = pay(config.pay.withdrawn_usd, config)
+    left = pay(config.pay.withdrawn, config)
     return (
         "Participants can leave on every page with two clicks and without giving a reason. Those who leave early are "
         f"paid {left}, which the consent text should say."
@@ -77,9 +77,9 @@ def _leaving(config: StudyConfig) -> list[str]:
         "as incomplete" + ("" if "incomplete" not in config.exclusions.rules else ", excluded from the results") + ".",
         "Participants can also close the window: they can continue where they stopped for "
         f"{minutes(config.recruiter.reservation_minutes)}, and then lose their place.",
-        f"Participants who leave early are paid {pay(config.pay.withdrawn_usd, config)}. Those who cannot use sound, "
+        f"Participants who leave early are paid {pay(config.pay.withdrawn, config)}. Those who cannot use sound, "
         "or whose device cannot play it, can end the study with the link “No sound?” and are paid "
-        f"{pay(config.pay.unheard_usd, config)}.",
+        f"{pay(config.pay.unheard, config)}.",
     ]
 
 

@@ -45,10 +45,11 @@ from server.db.models import (
 )
 from server.identity.vault import Vault, new_key
 from server.privacy import erasure
-from server.recruiting.marketplaces.registry import marketplace_class
+from server.recruiting.marketplaces.registry import make_marketplace, marketplace_class
 from server.settings import Settings
 from study.config import Study
 from study.config_sections import StorageConfig
+from study.marketplaces import RecruiterConfig
 from study.prescreen.registry import STEPS
 from study.prescreen.steps import stored_item
 
@@ -88,7 +89,7 @@ class ScratchStudy:
 
     def entry_address(self, person: int, *, place: int = 1, preview: bool = False, **more: str) -> str:
         """The address at which a person arrives; `place` counts the places they took at the marketplace."""
-        query = marketplace_class(self.study.config).sample_query(person, place, preview=preview)
+        query = make_marketplace(self.study).sample_arrival(person, place, preview=preview)
         return f"{self.address}/take?{urlencode(query | more)}"
 
     # ------------------------------------------------------------------ moving a listener forward
@@ -215,7 +216,8 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
     Raises:
         RootnoteError: if the study is not built, its clips are not on this machine, or a text is missing.
     """
-    local_study = dataclasses.replace(study, config=study.config.model_copy(update={"storage": StorageConfig()}))
+    changes = {"storage": StorageConfig(), "recruiter": _with_open_links(study.config.recruiter)}
+    local_study = dataclasses.replace(study, config=study.config.model_copy(update=changes))
     with tempfile.TemporaryDirectory(prefix="rootnote-packet-") as folder, _without_logs():
         url, clock = URL.create("sqlite", database=str(Path(folder) / "scratch.sqlite3")), ScratchClock()
         engine = database.connect(url)
@@ -239,10 +241,17 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
             context_of(app).engine.dispose()
 
 
+def _with_open_links(recruiter: RecruiterConfig) -> RecruiterConfig:
+    """The pages are the same with personal links, which the packet's made-up people do not have."""
+    if recruiter.kind != "link":
+        return recruiter
+    return recruiter.model_copy(update={"link": recruiter.settings.model_copy(update={"open": True})})
+
+
 def _open_places(scratch: ScratchStudy) -> None:
     """Store the posting through which marketplace workers arrive."""
     marketplace = marketplace_class(scratch.study.config)
-    if not marketplace.capabilities.has_arrivals:
+    if not scratch.study.config.recruiter.has_arrivals:
         return
     with scratch.writing() as session:
         session.add(

@@ -267,7 +267,8 @@ def _come_too_late(walk: ScreenTour, token: str) -> None:
     if scratch.study.config.recruiter.has_arrivals:
         scratch.submit(token)
         walk.show(TAKEN, walk.first_page(walk.people, place=2))
-        walk.show(OWED, walk.first_page(STRANGER, owed="1"))
+        if not marketplace_class(scratch.study.config).capabilities.pays_by_hand:
+            walk.show(OWED, walk.first_page(STRANGER, owed="1"))
     walk.show(COMPLETE, visitor)
     scratch.break_down()
     walk.show(BROKEN, visitor)

@@ -70,7 +70,7 @@ def missing(facts: PacketContext) -> list[str]:
         found.append("A contact for participants: study.contact in study.toml is empty.")
     for code, text in facts.texts.items():
         found += _missing_in(text, code, facts)
-    if facts.check.hourly_usd < config.pay.floor_usd_per_hour:
+    if facts.check.hourly_usd < config.pay.floor_per_hour:
         found.append("Pay: the planned hourly wage is below the study's own minimum.")
     if not any(one.source != "simulation" for one in facts.measured):
         found.append("The real duration: it has not been measured with people yet; a pilot with five people is enough.")

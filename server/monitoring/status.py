@@ -24,6 +24,7 @@ from server.payments import formatting, hourly_pay, ledger
 from server.privacy import retention
 from study.config import StudyConfig
 from study.config_sections import PayConfig
+from study.money import amount
 
 
 def count(session: Session) -> dict[str, Any]:
@@ -42,8 +43,8 @@ def count(session: Session) -> dict[str, Any]:
     }
 
 
-def money(session: Session, pay: PayConfig) -> dict[str, Any]:
-    """The launch at the marketplace: submissions and US dollars; empty if the study is not launched."""
+def money(session: Session, config: StudyConfig) -> dict[str, Any]:
+    """The launch at the marketplace: submissions and money; empty if the study is not launched."""
     launch = ledger.launch(session)
     if launch is None:
         return {}
@@ -52,32 +53,34 @@ def money(session: Session, pay: PayConfig) -> dict[str, Any]:
     under_way = {bool(open_): number for open_, number in session.execute(openings)}
     kinds = select(Payment.kind, func.sum(Payment.cents)).where(Payment.state == "paid").group_by(Payment.kind)
     fees = select(func.coalesce(func.sum(Payment.fee_cents), 0)).where(Payment.state == "paid")
-    amounts: dict[str, Any] = {kind: formatting.dollars(amount) for kind, amount in session.execute(kinds)}
+    amounts: dict[str, Any] = {
+        kind: formatting.as_money(cents, config.currency) for kind, cents in session.execute(kinds)
+    }
     amounts |= {
-        "fees": formatting.dollars(session.scalar(fees) or 0),
-        "paid": formatting.dollars(ledger.paid(session)),
+        "fees": formatting.as_money(session.scalar(fees) or 0, config.currency),
+        "paid": formatting.as_money(ledger.paid(session), config.currency),
         "in_doubt": len(ledger.pending(session)),
-        "at_most": formatting.dollars(ledger.committed(session)),
-        "budget": formatting.budget(launch.budget_cents),
+        "at_most": formatting.as_money(ledger.committed(session), config.currency),
+        "budget": formatting.budget(launch.budget_cents, config.currency),
     }
     settled = {"openings": under_way.get(True, 0), "openings_settled": under_way.get(False, 0)}
     return {"marketplace": settled | _by_name(session, statuses), "money": amounts}
 
 
-def wage(session: Session, pay: PayConfig) -> dict[str, Any]:
+def wage(session: Session, config: StudyConfig) -> dict[str, Any]:
     """The measured hourly pay and its minimum; empty before anyone finished."""
-    found = hourly_pay.hourly_pay(session, pay)
+    found = hourly_pay.hourly_pay(session, config.pay)
     if found is None:
         return {}
     rows = {
         "minutes_at_work": f"{found.minutes:.1f}",
-        "median_an_hour": f"${found.median:.2f}",
-        "tenth_percentile": f"${found.tenth:.2f}",
-        "floor": f"${pay.floor_usd_per_hour:.2f}",
+        "median_an_hour": amount(found.median, config.currency),
+        "tenth_percentile": amount(found.tenth, config.currency),
+        "floor": amount(config.pay.floor_per_hour, config.currency),
     }
     if found.below:
         people = "1 person" if found.below == 1 else f"{found.below} people"
-        missing = formatting.dollars(found.missing)
+        missing = formatting.as_money(found.missing, config.currency)
         rows["below_the_floor"] = f"{people}, by {missing} in all; `rootnote server pay --to-floor` pays the difference"
     return {"wage": rows}
 
@@ -98,7 +101,7 @@ def _by_name(session: Session, query: Any) -> dict[str, int]:
 
 
 def shown_codes(session: Session, pay: PayConfig) -> Iterator[tuple[str, str, float]]:
-    """(code, outcome, US dollars) of every ended assignment; without pseudonyms, so that nothing can be linked."""
+    """(code, outcome, pay) of every ended assignment; without pseudonyms, so that nothing can be linked."""
     ended = select(Assignment).where(Assignment.state.not_in(ACTIVE)).order_by(Assignment.completion_code)
     for assignment in session.scalars(ended):
         yield assignment.completion_code, assignment.state.value, _due(assignment.state, pay)

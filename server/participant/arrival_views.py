@@ -21,6 +21,7 @@ from server.audit import study_control
 from server.db.models import Assignment, AssignmentState
 from server.identity.arrival import Arrival
 from server.identity.tokens import WORKER_LIMIT, ConsentTicket
+from server.participant import open_links
 from server.participant.visit import TOKEN_LIMIT, Visit, blueprint, pass_visit
 from server.recruiting.marketplace_entry import MarketplaceEntry
 from server.web import i18n
@@ -55,7 +56,7 @@ def take(visit: Visit) -> WebResponse | str | tuple[str, int]:
 def _arrive_from_marketplace(visit: Visit, entry: MarketplaceEntry) -> WebResponse | str:
     query = {name: value[:ADDRESS_LIMIT] for name, value in request.args.items()}
     arrival = entry.read_arrival(visit.session, query)
-    if "owed" in request.args:
+    if "owed" in request.args and not entry.marketplace.capabilities.pays_by_hand:
         link = entry.return_link_when_owed(arrival)
         return render_template("owed.html", step="owed", back=link, preview=arrival.preview)
     if arrival.preview:
@@ -88,7 +89,7 @@ def _arrive_again(
 
 def _first_page(visit: Visit, ticket: ConsentTicket, arrival: Arrival | None = None) -> str:
     """The page for a person without an assignment; the arrival is counted."""
-    unavailable = _unavailable_page(visit)
+    unavailable = _unavailable_page(visit) or open_links.refusal(visit, ticket)
     page = unavailable or _consent_page(visit, ticket, arrival)
     if not _is_prefetch():
         _count_arrival(visit, "not_let_in" if unavailable else "informed")
@@ -158,7 +159,7 @@ def consent(visit: Visit) -> WebResponse | str | tuple[str, int]:
         if arrival is None:
             raise StepRefusedError("This page is incomplete; please open it from the marketplace again.")
     if lifecycle.find_by_ticket(visit.session, ticket) is None:
-        if unavailable := _unavailable_page(visit):
+        if unavailable := _unavailable_page(visit) or open_links.refusal(visit, ticket):
             return unavailable
         if ticket.consent != visit.texts.consent_version:
             return _consent_page(visit, ticket.with_consent(visit.texts.consent_version), arrival)

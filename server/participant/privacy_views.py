@@ -125,5 +125,5 @@ def consent_text(visit: Visit, digest: str) -> str:
 def accessibility(visit: Visit) -> str:
     """How the pages can be used, and what is offered to people who cannot use sound."""
     pay = visit.experiment.config.pay
-    same = pay.unheard_usd >= pay.reward_usd
-    return render_template("accessibility.html", step="text", same=same, usd=pay.unheard_usd)
+    same = pay.unheard >= pay.reward
+    return render_template("accessibility.html", step="text", same=same)

@@ -14,6 +14,7 @@ from server.db.models import Assignment, PrescreenItem
 from server.participant import forms
 from server.participant.visit import Visit, blueprint, pass_visit
 from server.privacy import erasure
+from server.recruiting.completion import completion_code
 from study.prescreen.item import INTERVAL_SPANS
 from study.prescreen.steps import graded_steps, step_config
 from study.questionnaire import check_answers
@@ -95,7 +96,8 @@ def _end_values(visit: Visit, assignment: Assignment) -> dict[str, object]:
         "back": entry.return_link(visit.session, assignment) if entry else None,
         "version": assignment.consent_version,
         "erased": assignment.erased_at is not None,
-        "code": assignment.completion_code,
+        "code": completion_code(visit.experiment.config, assignment),
+        "reference": assignment.completion_code,
         "text": visit.texts.debrief,
     }
 
@@ -166,6 +168,19 @@ def leave(visit: Visit, token: str) -> WebResponse:
     if request.form.get("answers") == "erase":
         erasure.erase(visit.session, visit.context.journal, assignment, visit.now(), erasure.LISTENER)
     return _to_page(token)
+
+
+@blueprint.get("/a/<token>/later")
+@pass_visit
+def continue_later(visit: Visit, token: str) -> str | WebResponse:
+    """The link with which a listener who came by an open link continues later."""
+    assignment = visit.assignment(token)
+    if assignment.state in steps.ENDED:
+        return _to_page(token)
+    minutes = f"{visit.experiment.config.recruiter.reservation_minutes:g}"
+    address = visit.context.settings.public_url or request.host_url.rstrip("/")
+    link = address + url_for("participant.page", token=token)
+    return render_template("later.html", step="later", token=token, link=link, minutes=minutes)
 
 
 @blueprint.get("/a/<token>/technical")

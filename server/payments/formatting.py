@@ -1,15 +1,29 @@
-"""Amounts and numbers as people read them."""
+"""Amounts as people read them, in the currency of the study that a command works on."""
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
+from study.money import sign
+
 NO_LIMIT = 10**9  # cents; recorded when no budget was set
 
-
-def dollars(amount: int) -> str:
-    """$1,234.50"""
-    return f"${amount // 100:,}.{amount % 100:02d}"
+_CURRENCY = ContextVar("currency", default="USD")
 
 
-def budget(amount: int) -> str:
+def use_currency(currency: str) -> None:
+    """Format all amounts of this command in the currency of its study."""
+    _CURRENCY.set(currency)
+
+
+def as_money(cents: int, currency: str = "") -> str:
+    """$1,234.50; in the command's currency, if none is given."""
+    return f"{sign(currency or _CURRENCY.get())}{cents // 100:,}.{cents % 100:02d}"
+
+
+dollars = as_money  # its earlier name, until every caller uses the current one
+
+
+def budget(cents: int, currency: str = "") -> str:
     """A launch's budget; "no limit" if none was set."""
-    return "no limit" if amount >= NO_LIMIT else dollars(amount)
+    return "no limit" if cents >= NO_LIMIT else as_money(cents, currency)

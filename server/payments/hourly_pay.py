@@ -2,7 +2,7 @@
 
 Working time runs from consent to the end, by the times at which something was sent. A pause between two of them counts
 as five minutes at most, so that an hour away does not count as an hour of work.
-Conventions: minutes; hourly pay in US dollars; missing amounts in cents, rounded up.
+Conventions: minutes; hourly pay in the study's currency; missing amounts in cents, rounded up.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PaidWork:
         return self.cents / 100 / (self.minutes / 60) if self.minutes > 0 else math.inf
 
     def short(self, floor: float) -> int:
-        """The shortfall from the hourly minimum `floor` (US dollars), in cents."""
+        """The shortfall from the hourly minimum `floor` (in the study's currency), in cents."""
         return max(math.ceil(round(floor * 100 * self.minutes / 60 - self.cents, 6)), 0)
 
 
@@ -103,7 +103,7 @@ def hourly_pay(session: Session, pay: PayConfig) -> HourlyPay | None:
     found = paid_work(session, pay)
     if not found:
         return None
-    hourly, short = [one.hourly for one in found], [one.short(pay.floor_usd_per_hour) for one in found]
+    hourly, short = [one.hourly for one in found], [one.short(pay.floor_per_hour) for one in found]
     return HourlyPay(
         n=len(found),
         minutes=statistics.median(one.minutes for one in found),

@@ -28,7 +28,7 @@ from server.db.models import (
     Payment,
     Posting,
 )
-from server.payments.formatting import dollars
+from server.payments.formatting import as_money
 from study.config import cents
 from study.config_sections import PayConfig
 
@@ -49,15 +49,15 @@ def outcome(state: AssignmentState, pay: PayConfig) -> RunOutcome:
 def due(state: AssignmentState, pay: PayConfig) -> tuple[PaymentKind, int]:
     """The amount owed for a run in this state: the kind and the cents."""
     if state in COMPLETED:
-        return PaymentKind.REWARD, cents(pay.reward_usd)
+        return PaymentKind.REWARD, cents(pay.reward)
     if state is AssignmentState.TECHNICAL:
-        amount = cents(pay.unheard_usd)
-        return PaymentKind.REWARD if amount == cents(pay.reward_usd) else PaymentKind.SCREEN_OUT, amount
+        amount = cents(pay.unheard)
+        return PaymentKind.REWARD if amount == cents(pay.reward) else PaymentKind.SCREEN_OUT, amount
     if state in TURNED_AWAY:
-        return PaymentKind.SCREEN_OUT, cents(pay.screened_out_usd)
+        return PaymentKind.SCREEN_OUT, cents(pay.screened_out)
     if state is AssignmentState.EXPIRED:
-        return PaymentKind.PARTIAL, cents(pay.expired_usd)
-    return PaymentKind.PARTIAL, cents(pay.withdrawn_usd) if state in LEFT else 0
+        return PaymentKind.PARTIAL, cents(pay.expired)
+    return PaymentKind.PARTIAL, cents(pay.withdrawn) if state in LEFT else 0
 
 
 def settles(state: AssignmentState, pay: PayConfig) -> tuple[PaymentKind, ...]:
@@ -207,8 +207,8 @@ def require_budget(session: Session, more: int) -> None:
         return
     missing = more - (found.budget_cents - committed(session))
     raise OverBudgetError(
-        f"the budget of {dollars(found.budget_cents)} is {dollars(missing)} too low for this; "
-        "raise it with `rootnote server open --budget USD`."
+        f"the budget of {as_money(found.budget_cents)} is {as_money(missing)} too low for this; "
+        "raise it with `rootnote server open --budget AMOUNT`."
     )
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from server.privacy.data_inventory import Identifiability
 from study.config import StudyConfig
-from study.marketplaces import load_marketplace
 
 ADMINISTRATORS = "the server's administrators"
 
@@ -88,7 +87,7 @@ def storage_locations(config: StudyConfig) -> list[StorageLocation]:
             )
         )
     if config.recruiter.has_arrivals:
-        name = load_marketplace(config.recruiter.kind).capabilities.name
+        name = config.recruiter.shown_name
         found.append(
             StorageLocation(
                 name,

@@ -1,8 +1,8 @@
 """Subject access requests: everything that is stored about one person, for them (GDPR articles 15 and 20).
 
-The answer is a JSON object; times are UTC (ISO 8601), money is US dollars. It contains the listener's own choices. What
-the study's design says about a clip (its bin) is not the listener's data and is left out, so that an answer unblinds
-nobody.
+The answer is a JSON object; times are UTC (ISO 8601), money is in the study's currency. It contains the listener's own
+choices. What the study's design says about a clip (its bin) is not the listener's data and is left out, so that an
+answer unblinds nobody.
 """
 
 from __future__ import annotations

@@ -344,6 +344,21 @@ TABLES: dict[str, Table] = {
             "paid_at": Column("when it was sent"),
         },
     ),
+    "callbacks": Table(
+        "the calls that tell a panel's server that a participant finished",
+        "listeners",
+        "payments",
+        ADMINISTRATORS,
+        {
+            "id": ROW_ID,
+            "assignment_id": ASSIGNMENT_ID,
+            "state": Column("sending, done, waiting, unclear or refused"),
+            "attempts": Column("how often it was tried"),
+            "answer": Column("the status of the answer; never its content"),
+            "called_at": Column("when it was made last"),
+            "next_at": Column("when it is tried again"),
+        },
+    ),
     "vault": Table(
         "who a listener is at the marketplace; the only table with worker ids",
         "listeners",

@@ -40,7 +40,7 @@ class RecruitingContext:
     @property
     def reward(self) -> int:
         """The reward in cents."""
-        return cents(self.config.pay.reward_usd)
+        return cents(self.config.pay.reward)
 
     @property
     def fee(self) -> int:

@@ -19,9 +19,10 @@ from study.config import StudyConfig, cents
 def launch_terms(config: StudyConfig) -> dict[str, Any]:
     """The parts of study.toml that must not change while a launch runs: pay, and the marketplace with its section."""
     pay, recruiter = config.pay.model_dump(mode="json"), config.recruiter.model_dump(mode="json")
-    pay.pop("budget_usd")  # may be raised
-    kind = config.recruiter.kind
-    return {"pay": pay, "recruiter": {"kind": kind, **({kind: recruiter[kind]} if kind in recruiter else {})}}
+    pay = {key: value for key, value in pay.items() if key not in ("budget_usd", "budget")}  # may be raised
+    kind, changeable = config.recruiter.kind, config.recruiter.settings.changeable
+    section = {key: value for key, value in recruiter.get(kind, {}).items() if key not in changeable}
+    return {"pay": pay, "recruiter": {"kind": kind} | ({kind: section} if section else {})}
 
 
 def begin(session: Session, context: RecruitingContext, schedule: str, *, live: bool, budget: int) -> Launch:
@@ -81,8 +82,9 @@ def require_unchanged(launch: Launch, config: StudyConfig) -> None:
         before = launch.terms.get(section, {})
         for key in now:
             if now[key] != before.get(key):
+                shown = key.replace("_usd", "")  # as it is stored, and was called
                 raise RootnoteError(
-                    f"{section}.{key} in study.toml was changed after the launch (from {before.get(key)!r} to "
+                    f"{section}.{shown} in study.toml was changed after the launch (from {before.get(key)!r} to "
                     f"{now[key]!r}); restore it: listeners were promised the earlier value."
                 )
 

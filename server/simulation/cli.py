@@ -101,6 +101,7 @@ def rehearse(
             f"--listeners {wanted} is more than the study's {len(plan.lists)} places; "
             "increase design.listeners in study.toml, or give a smaller number."
         )
+    make_link = _link_maker(study, url) if url else None
     console = Console(stderr=True)
     if not as_json:
         subject = "simulated listener takes" if wanted == 1 else "simulated listeners take"
@@ -109,8 +110,19 @@ def rehearse(
         contextlib.nullcontext(url) if url else _own_server(study) as address,
         _progress(console, wanted) as report,
     ):
-        summary = run_listeners(ListenerMix(address, wanted, seed, model, at_once, patience), lookup, report)
+        summary = run_listeners(ListenerMix(address, wanted, seed, model, at_once, patience, make_link), lookup, report)
     _print_summary(summary, folder, wanted, as_json, own=url is None)
+
+
+def _link_maker(study: Study, url: str) -> Callable[[], str] | None:
+    """Makes personal links to a server that may not be a rehearsal's, if the study admits nobody without one."""
+    if not getattr(study.config.recruiter.settings, "personal_only", False):
+        return None
+    from server.identity.tokens import TokenSigner
+    from server.settings import read_settings
+
+    signer = TokenSigner(read_settings(study, os.environ).secret)
+    return lambda: f"{url.rstrip('/')}/take?link={signer.make_link()}"
 
 
 @contextlib.contextmanager

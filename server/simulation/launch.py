@@ -30,7 +30,7 @@ from embeddings.errors import RootnoteError
 from server.cli import cli
 from server.db import database
 from server.db.models import Payment, Posting
-from server.payments.formatting import dollars
+from server.payments.formatting import dollars, use_currency
 from server.settings import read_settings
 from server.simulation.bots import ResponseModel, StimulusLookup
 from server.simulation.marketplace_client import MarketplaceClient, local_marketplace
@@ -93,6 +93,7 @@ def rehearse_launch(
     with contextlib.ExitStack() as stack:
         study = stack.enter_context(as_recruited_by(load_study(folder), kind))
         stack.enter_context(_name_study_in_errors(study, folder))
+        use_currency(study.config.currency)
         workers = local_marketplace(kind, DEPOSIT)
         market = stack.enter_context(workers.market)
         environment = _environment(study, folder, market)
@@ -125,7 +126,8 @@ def _name_study_in_errors(study: Study, folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def as_recruited_by(study: Study, kind: str) -> Iterator[Study]:
     """The study with another marketplace: a folder of links to its files, with a study.toml that names it."""
-    if study.config.recruiter.kind == kind:
+    panel = kind == "link" and study.config.recruiter.has_arrivals  # whose participants nobody sends here
+    if study.config.recruiter.kind == kind and not panel:
         yield study
         return
     with tempfile.TemporaryDirectory(prefix="rootnote-") as name:
@@ -135,8 +137,20 @@ def as_recruited_by(study: Study, kind: str) -> Iterator[Study]:
             if path.name != "study.toml":
                 (folder / path.name).symlink_to(path)
         text = (study.folder / "study.toml").read_text(encoding="utf-8")
-        (folder / "study.toml").write_text(set_recruiter(text, kind), encoding="utf-8")
+        (folder / "study.toml").write_text(
+            set_recruiter(_without_panel(text) if kind == "link" else text, kind), encoding="utf-8"
+        )
         yield load_study(folder)
+
+
+def _without_panel(text: str) -> str:
+    """The text of a study.toml without [recruiter.link] and the sections in it."""
+    kept, within = [], False
+    for line in text.splitlines():
+        if found := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+            within = found[1] == "recruiter.link" or found[1].startswith("recruiter.link.")
+        kept += [] if within else [line]
+    return "\n".join(kept) + "\n"
 
 
 def set_recruiter(text: str, kind: str) -> str:

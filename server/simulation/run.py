@@ -22,7 +22,10 @@ RETRY_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class ListenerMix:
-    """The rehearsal's size: how many must finish, how many at a time, and how long to wait for a place."""
+    """The rehearsal's size: how many must finish, how many at a time, and how long to wait for a place.
+
+    `make_link` makes the first address of a listener, where that is not just the server's /take.
+    """
 
     url: str
     listeners: int
@@ -30,6 +33,7 @@ class ListenerMix:
     model: ResponseModel
     at_once: int = 6
     patience_seconds: float = 60.0
+    make_link: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,8 @@ def _send_one(
     mix: ListenerMix, lookup: StimulusLookup, state: _State, index: int, report: Callable[[int], None]
 ) -> None:
     while True:
-        session = SimulatedListener(mix.url, index, mix.seed, lookup, mix.model).take_study()
+        start = mix.make_link() if mix.make_link else ""
+        session = SimulatedListener(mix.url, index, mix.seed, lookup, mix.model, start).take_study()
         if session.outcome not in ("full", "complete"):
             report(state.record(session))
             return

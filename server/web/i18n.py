@@ -16,12 +16,17 @@ from pathlib import Path
 
 from flask import Flask, current_app, g, request
 
-from study.languages import LANGUAGES, SOURCE
+from study.languages import LANGUAGES, SOURCE, mark
 from study.questions.base import BaseQuestion
 
 FOLDER = Path(__file__).parents[1] / "locale"
 DOMAIN = "rootnote"
 OFFERED = "LANGUAGES_OFFERED"
+CURRENCY_WORDS = {
+    "USD": mark("%(amount)s US dollars"),
+    "GBP": mark("%(amount)s British pounds"),
+    "EUR": mark("%(amount)s euros"),
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ def install(app: Flask, offered: Sequence[str]) -> None:
     app.config[OFFERED] = tuple(offered)
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.jinja_env.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
-    app.jinja_env.globals.update(language=present, direction=direction, amount=amount, wording=wording)
+    app.jinja_env.globals.update(language=present, direction=direction, money=money, wording=wording)
     app.jinja_env.globals.update(languages={code: LANGUAGES[code].name for code in offered})
 
 
@@ -68,9 +73,10 @@ def direction() -> str:
     return LANGUAGES[present()].direction
 
 
-def amount(money: float) -> str:
-    """An amount of money, without its currency."""
-    return f"{money:.2f}".replace(".", LANGUAGES[present()].decimal)
+def money(amount: float) -> str:
+    """An amount of money with the name of its currency: a sign alone may stand for several."""
+    words = CURRENCY_WORDS[str(current_app.jinja_env.globals["currency"])]
+    return gettext(words) % {"amount": f"{amount:.2f}".replace(".", LANGUAGES[present()].decimal)}
 
 
 @functools.cache

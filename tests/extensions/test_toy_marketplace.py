@@ -83,7 +83,7 @@ def test_from_open_to_the_last_payment(site: Site, run: Callable[..., str], monk
     run("server", "sync")
     assert site.query("SELECT state FROM assignments") == [("finished",)], "nothing is given back behind their back"
     paid = run("server", "pay", "--yes")
-    assert first.code in paid and "$1.50" in paid
+    assert first.code in paid and "€1.50" in paid
     assert site.query("SELECT kind, cents, state FROM payments") == [("reward", 150, "paid")]
     assert site.query("SELECT state FROM assignments") == [("paid",)]
     assert site.query("SELECT status FROM submissions") == [("approved",)]

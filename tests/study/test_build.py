@@ -95,11 +95,13 @@ def test_a_fresh_study_folder(built: Path) -> None:
 def test_init_writes_the_defaults_of_the_model(tmp_path: Path) -> None:
     from study.config import StudyConfig
     from study.config_sections import CorpusConfig, StudyInfo
+    from study.marketplaces import RecruiterConfig
 
     write_music(tmp_path / "music", 1, seconds=1)
     assert run("study", "init", tmp_path / "s", "--audio", tmp_path / "music").returncode == 0
     written = load_study(tmp_path / "s").config
-    expected = StudyConfig(study=StudyInfo(name="s", seed=1), corpus=CorpusConfig(audio="../music"))
+    new = RecruiterConfig.model_validate({"link": {"open": False}})  # a study.toml without the key has an open link
+    expected = StudyConfig(study=StudyInfo(name="s", seed=1), corpus=CorpusConfig(audio="../music"), recruiter=new)
     assert written == expected
 
 
@@ -164,7 +166,7 @@ def test_a_plan_of_an_earlier_study_toml_is_refused(study: Path, old: str, new: 
 
 def test_a_study_may_move_and_change_its_words(study: Path) -> None:
     edit(study, 'audio = "../music"', f'audio = "{study.parent.as_posix()}/music"')
-    edit(study, "reward_usd = 1.50", "reward_usd = 2.00")
+    edit(study, "reward = 1.50", "reward = 2.00")
     moved = study.rename(study.parent / "elsewhere")
     assert read_plan(load_study(moved)).lists
 

@@ -22,7 +22,7 @@ def test_defaults_are_the_papers(tmp_path: Path) -> None:
     assert (study.config.design.listener_count, study.config.design.scored_trials) == (90, 10)
     assert (study.config.corpus.clip_seconds, study.config.corpus.hop_seconds) == (3.0, 3.0)
     assert study.config.bins.half_width == 0.02
-    assert study.config.pay.reward_usd == 1.50
+    assert study.config.pay.reward == 1.50
     assert study.audio == tmp_path / "music"
 
 

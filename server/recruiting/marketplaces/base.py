@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from embeddings.errors import RootnoteError
 from server.db.enums import PaymentKind, RunOutcome, SubmissionStatus
 from server.identity.arrival import Arrival
-from study.config_sections import ConfigSection
+from study.config_sections import CURRENCIES, ConfigSection
 
 if TYPE_CHECKING:
     from study.config import Study
@@ -179,11 +179,13 @@ class DirectPayment:
 class MarketplaceConfig(ConfigSection):
     """The base of a marketplace's own section of study.toml, [recruiter.<kind>].
 
-    `private`: settings that a public release does not contain, each with its replacement. A marketplace that does not
-    pay in US dollars has a setting `currency`.
+    `private`: settings that a public release does not contain, each with its replacement. `changeable`: settings that
+    may change while a launch runs, because listeners were promised nothing by them. A setting `currency` follows
+    pay.currency.
     """
 
     private: ClassVar[Mapping[str, Any]] = {}
+    changeable: ClassVar[frozenset[str]] = frozenset()
 
 
 class Marketplace(ABC):
@@ -198,6 +200,9 @@ class Marketplace(ABC):
     Settings: ClassVar[type[MarketplaceConfig]] = MarketplaceConfig
     frame_origins: ClassVar[tuple[str, ...]] = ()  # sites that show our pages in a frame
     form_origins: ClassVar[tuple[str, ...]] = ()  # sites that our pages post forms to
+    holds_places: ClassVar[bool] = True  # whether people hold a place there, which they can return
+    calls_back = False  # whether its server is told of finished runs
+    currencies: ClassVar[tuple[str, ...]] = ("USD",)  # that it can pay in
     simulator: ClassVar[str] = ""  # "module:function": a local marketplace and its workers, for rehearsals
 
     # For the packet for a review board:
@@ -216,6 +221,10 @@ class Marketplace(ABC):
         """The parameters with which a made-up worker arrives, such as for screenshots."""
         return {"worker": f"listener{person}"}
 
+    def sample_arrival(self, person: int, place: int, *, preview: bool = False) -> dict[str, str]:
+        """The same, with the parameters of this study."""
+        return self.sample_query(person, place, preview=preview)
+
     @abstractmethod
     def arrive(self, query: Mapping[str, str]) -> Arrival:
         """The arrival with these parameters, and whether it is a preview.
@@ -227,6 +236,18 @@ class Marketplace(ABC):
     @abstractmethod
     def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         """How a listener returns after a run with this outcome; `code` is their completion code."""
+
+    def callback_address(self, arrival: Arrival, code: str) -> str:
+        """The address that is called, once, for a finished run, if `calls_back`."""
+        raise NotImplementedError
+
+    def address(self, url: str) -> str:
+        """The address that the researcher posts, if listeners arrive with parameters that the marketplace fills in."""
+        return url
+
+    def make_full_link(self, arrival: Arrival) -> ReturnLink:
+        """How somebody returns for whom the study has no place."""
+        return ReturnLink()
 
     @abstractmethod
     def advert(self, order: PostingOrder) -> tuple[tuple[str, str], ...]:
@@ -293,6 +314,7 @@ class ManualMarketplace(Marketplace):
     """
 
     opening: ClassVar[str] = "manual"
+    currencies: ClassVar[tuple[str, ...]] = CURRENCIES
 
     @classmethod
     def for_study(cls, study: Study, *, live: bool, endpoint: str) -> Self:

@@ -111,6 +111,7 @@ class ProlificMarketplace(Marketplace):
     """Prolific for one study; uses the network only when it has to."""
 
     capabilities = Capabilities(name="Prolific", pays_unsubmitted=True, screens_out_separately=True, settle_minutes=15)
+    currencies = ("USD", "GBP")
     Settings = ProlificConfig
     frame_origins = (SITE,)
     simulator = "server.simulation.marketplace_client:local_prolific"

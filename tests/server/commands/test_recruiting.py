@@ -217,7 +217,7 @@ def test_a_study_edited_after_its_launch(make_mturk: MakeMTurk, ask: Ask) -> Non
     path.write_text(path.read_text() + "[pay]\nreward_usd = 1.00\n")
     for name in ("open", "sync", "pay", "close"):
         status, output = ask(mturk, name, *(["--yes"] if name != "sync" else []))
-        assert (status, "pay.reward_usd in study.toml was changed after the launch" in output) == (1, True), name
+        assert (status, "pay.reward in study.toml was changed after the launch" in output) == (1, True), name
 
 
 def test_a_clock_that_is_wrong_and_a_service_that_is_gone() -> None:

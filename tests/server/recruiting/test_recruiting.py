@@ -240,8 +240,8 @@ def _bonus(mturk: MTurkStudy) -> None:
 def test_a_study_changed_after_its_launch_is_refused(make_mturk: MakeMTurk) -> None:
     mturk = make_mturk(listeners=1)
     mturk.launch()
-    pay = mturk.context.config.pay.model_copy(update={"reward_usd": 2.0})
-    with mturk.context.reading() as session, pytest.raises(RootnoteError, match=r"pay\.reward_usd .*1\.5.*2\.0"):
+    pay = mturk.context.config.pay.model_copy(update={"reward": 2.0})
+    with mturk.context.reading() as session, pytest.raises(RootnoteError, match=r"pay\.reward .*1\.5.*2\.0"):
         found = ledger.launch(session)
         assert found is not None
         launch.require_unchanged(found, mturk.context.config.model_copy(update={"pay": pay}))
