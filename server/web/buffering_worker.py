@@ -41,7 +41,8 @@ HEAD_END = b"\r\n\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,10})[ \t]*\r\n", re.IGNORECASE)
 CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n", re.IGNORECASE)
 EXPECT = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
-CHUNKS_END = b"0\r\n\r\n"
+CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-f]{1,8})[ \t]*(?:;.*)?", re.IGNORECASE)
+CHUNK_LINE = 256  # bytes of a chunk's first line, at most
 
 
 class _Incoming:
@@ -51,6 +52,7 @@ class _Incoming:
         self.data, self.deadline = bytearray(data), deadline
         self._head = -1  # bytes up to the end of the head, once it is there
         self._length = 0  # bytes of the body; below 0: chunked
+        self._chunk = 0  # where the next chunk begins
         self.wants_continue = False
 
     @property
@@ -59,7 +61,7 @@ class _Incoming:
         if self._head < 0 and not self._find_head():
             return False
         if self._length < 0:
-            return self.data.endswith(CHUNKS_END)
+            return self._has_last_chunk()
         return len(self.data) - self._head >= self._length
 
     @property
@@ -69,11 +71,22 @@ class _Incoming:
             return TOO_LARGE_HEAD if len(self.data) > HEAD_BYTES else b""
         return TOO_LARGE if max(self._length, len(self.data) - self._head) > BODY_BYTES else b""
 
+    def _has_last_chunk(self) -> bool:
+        """Follow the chunks that have arrived; one that is none is left to gunicorn, which refuses it."""
+        while (end := self.data.find(b"\r\n", self._chunk)) >= 0:
+            size = CHUNK_SIZE.fullmatch(self.data, self._chunk, end)
+            if size is None:
+                return True
+            if int(size[1], 16) == 0:  # after it, lines up to an empty one
+                return self.data.find(HEAD_END, end) >= 0
+            self._chunk = end + 2 + int(size[1], 16) + 2
+        return len(self.data) - self._chunk > CHUNK_LINE
+
     def _find_head(self) -> bool:
         end = self.data.find(HEAD_END)
         if end < 0:
             return False
-        self._head = end + len(HEAD_END)
+        self._head = self._chunk = end + len(HEAD_END)
         head = bytes(self.data[: end + 2])
         if CHUNKED.search(head):
             self._length = -1

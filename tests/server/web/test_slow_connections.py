@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import make_url
 
 from server.db import database
+from server.web.buffering_worker import _Incoming
 from tests.deploy.proxies import INSTALLED, PROXIES, wait_for
 from tests.scale import count, is_soak
 from tests.server.real_server import RealServer, real_server
@@ -141,3 +142,28 @@ def has_ended(connection: ssl.SSLSocket) -> bool:
             except TimeoutError:
                 return False
     return True
+
+
+@pytest.mark.parametrize(
+    "body, complete",
+    [
+        (b"", False),
+        (b"4\r\nposi\r\n", False),
+        (b"7\r\n0\r\n\r\nab", False),  # looks like the end, within a chunk
+        (b"7\r\n0\r\n\r\nab\r\n0\r\n\r\n", True),
+        (b"4;x=1\r\nposi\r\n0\r\n\r\nGET / HTTP/1.1\r\n", True),  # and the next request
+        (b"0\r\nTrailer: x\r\n", False),
+        (b"0\r\nTrailer: x\r\n\r\n", True),
+        (b"nonsense\r\n", True),  # gunicorn refuses it
+        (b"1" * 300, True),
+    ],
+)
+def test_the_end_of_a_chunked_request(body: bytes, complete: bool) -> None:
+    head = b"POST /take HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    found = _Incoming(b"", 0.0)
+    seen = []
+    for byte in head + body:
+        found.data.append(byte)
+        seen.append(found.is_complete)
+    assert seen[-1] is complete
+    assert not any(seen[: len(head)])
