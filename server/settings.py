@@ -260,7 +260,7 @@ def read_settings(
             used.
     """
     found = (RehearsalEnvironment if rehearsal else ServerEnvironment).read(environment)
-    key = _require_secret(found) if secret else ""
+    key = require_secret(found) if secret else ""
     overrides: dict[str, Any] = {}
     if isinstance(found, RehearsalEnvironment):
         overrides = {"reservation_minutes": found.reservation_minutes, "market_url": found.market_url}
@@ -285,7 +285,12 @@ def former_secrets(environment: Mapping[str, str]) -> list[str]:
     return [one.strip() for one in environment.get("ROOTNOTE_FORMER_SECRETS", "").split(",") if one.strip()]
 
 
-def _require_secret(environment: ServerEnvironment) -> str:
+def require_secret(environment: ServerEnvironment) -> str:
+    """The secret.
+
+    Raises:
+        RootnoteError: if it is not set or too short.
+    """
     value = environment.secret.get_secret_value()
     if len(value) >= SECRET_LENGTH:
         return value

@@ -9,10 +9,11 @@ from typing import Any
 
 from embeddings.errors import RootnoteError
 from embeddings.wording import counted
-from study.config import Study
+from study.config import Study, StudyConfig
 from study.config_sections import PAPER_PROMPTS
 from study.consent_check import missing_elements, words_of
 from study.languages import LANGUAGES
+from study.marketplaces import load_marketplace
 from study.prescreen.steps import chance_of_guessing, graded_steps, minutes
 from study.trial_plan import Plan, read_plan
 
@@ -82,6 +83,41 @@ def _read_plan(study: Study) -> tuple[Plan | None, list[str]]:
         return None, [f"Not ready to serve: {error}"]
 
 
+def build_problems(study: Study) -> list[str]:
+    """Why the study cannot be served yet; empty if it is built."""
+    return _read_plan(study)[1]
+
+
+def unfinished_texts(study: Study) -> list[str]:
+    """The texts that listeners may not be shown yet: consent.md is missing, or any text has placeholders."""
+    found = []
+    for language, name in itertools.product(study.config.study.languages, TEXTS):
+        path = study.text(name, language)
+        if path.is_file():
+            found += _placeholders(path.name, path.read_text(encoding="utf-8", errors="replace"))
+        elif name == "consent":
+            found.append(f"{path.name} is missing.")
+    return found
+
+
+def wage_problem(config: StudyConfig) -> str:
+    """Why the marketplace would refuse the pay; empty if it would not."""
+    pay, minimum = config.pay, config.recruiter.minimum_hourly
+    if minimum is None or pay.reward_usd * 100 * 60 >= minimum * pay.minutes:
+        return ""
+    name = load_marketplace(config.recruiter.kind).capabilities.name
+    least = -(-minimum * pay.minutes // 60) / 100
+    return (
+        f"The pay of {pay.reward_usd / pay.minutes * 60:.2f} {config.recruiter.currency} an hour is below the minimum "
+        f"of {name}, {minimum / 100:.2f}: pay at least {least:.2f} for {pay.minutes:g} minutes."
+    )
+
+
+def _placeholders(name: str, text: str) -> list[str]:
+    found = PLACEHOLDER.findall(text)
+    return [f"{name} has placeholders to fill in: {', '.join(dict.fromkeys(found))}."] if found else []
+
+
 def _text_warnings(study: Study) -> list[str]:
     warnings = []
     for language, name in itertools.product(study.config.study.languages, TEXTS):
@@ -97,9 +133,7 @@ def _text_warnings(study: Study) -> list[str]:
             )
         if name == "consent" and (missing := missing_elements(text, language)):
             warnings.append(f"{path.name} does not seem to mention: {', '.join(missing)}.")
-        placeholders = PLACEHOLDER.findall(text)
-        if placeholders:
-            warnings.append(f"{path.name} has placeholders to fill in: {', '.join(dict.fromkeys(placeholders))}.")
+        warnings += _placeholders(path.name, text)
     return warnings
 
 
@@ -125,6 +159,8 @@ def _design_warnings(study: Study, plan: Plan | None) -> list[str]:
         warnings.append(
             f"The pay of ${wage:.2f} per hour is below pay.floor_usd_per_hour = {pay.floor_usd_per_hour:.2f}."
         )
+    if problem := wage_problem(config):
+        warnings.append(problem)
     prompts = _fewest_prompts(study, plan)
     if prompts is not None and prompts < FEW_PROMPTS:
         fix = (

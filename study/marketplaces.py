@@ -89,6 +89,12 @@ class RecruiterConfig(ConfigSection):
         return bool(load_marketplace(self.kind).capabilities.has_arrivals)
 
     @property
+    def minimum_hourly(self) -> int | None:
+        """The least pay for an hour that the marketplace allows, in cents; None if it has no such rule."""
+        found: int | None = load_marketplace(self.kind).minimum_hourly.get(self.currency)
+        return found
+
+    @property
     def currency(self) -> str:
         """The currency that listeners are paid in."""
         return str(getattr(self.settings, "currency", "USD"))

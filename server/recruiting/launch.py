@@ -6,14 +6,15 @@ import contextlib
 import secrets
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
 from server.audit import study_control
-from server.db.models import Launch
+from server.db.models import Assignment, Launch, Posting
 from server.payments import ledger
 from server.recruiting.context import RecruitingContext
-from study.config import StudyConfig, cents
+from study.config import StudyConfig
 
 
 def launch_terms(config: StudyConfig) -> dict[str, Any]:
@@ -53,7 +54,10 @@ def begin(session: Session, context: RecruitingContext, schedule: str, *, live: 
             f"this database holds {was} launch and this would be {now} one; "
             "set ROOTNOTE_DATABASE_URL to a new database, or leave `--live` as it was."
         )
-    require_unchanged(found, context.config)
+    if is_promised(session, context):
+        require_unchanged(found, context.config)
+    else:
+        found.terms = launch_terms(context.config)
     found.budget_cents, found.closed_at = max(found.budget_cents, budget), None
     return found
 
@@ -67,8 +71,29 @@ def require_launched(session: Session, context: RecruitingContext) -> Launch:
     found = ledger.launch(session)
     if found is None:
         raise RootnoteError("the study is not launched yet; run `rootnote server open`.")
-    require_unchanged(found, context.config)
+    if is_promised(session, context):
+        require_unchanged(found, context.config)
     return found
+
+
+def is_promised(session: Session, context: RecruitingContext) -> bool:
+    """Whether anybody was promised the terms of the launch: somebody consented, or places are offered for them."""
+    if session.scalar(select(Assignment.id).limit(1)) is not None:
+        return True
+    offered = session.scalar(select(Posting.id).limit(1)) is not None
+    return offered and not context.marketplace.capabilities.opens_by_hand
+
+
+def require_promises_kept(context: RecruitingContext) -> None:
+    """Refuse a study.toml that differs from what listeners of its launch were promised.
+
+    Raises:
+        RootnoteError: naming the first key that differs.
+    """
+    with context.reading() as session:
+        found = ledger.launch(session)
+        if found is not None and is_promised(session, context):
+            require_unchanged(found, context.config)
 
 
 def require_unchanged(launch: Launch, config: StudyConfig) -> None:
@@ -85,25 +110,6 @@ def require_unchanged(launch: Launch, config: StudyConfig) -> None:
                     f"{section}.{key} in study.toml was changed after the launch (from {before.get(key)!r} to "
                     f"{now[key]!r}); restore it: listeners were promised the earlier value."
                 )
-
-
-def require_payable(context: RecruitingContext) -> None:
-    """Refuse amounts that this marketplace cannot pay.
-
-    Raises:
-        RootnoteError: naming the key.
-    """
-    pay, marketplace = context.config.pay, context.marketplace.capabilities
-    if context.reward == 0 and not marketplace.pays_by_hand:
-        raise RootnoteError(f"pay.reward_usd in study.toml is 0; {marketplace.name} needs a reward.")
-    if marketplace.pays_unsubmitted or marketplace.pays_by_hand:
-        return
-    for name in ("screened_out_usd", "without_sound_usd", "withdrawn_usd", "expired_usd"):
-        if cents(getattr(pay, name) or 0) > context.reward:
-            raise RootnoteError(
-                f"pay.{name} in study.toml is above pay.reward_usd; "
-                f"on {marketplace.name} everyone who submits is paid the reward."
-            )
 
 
 def stop(context: RecruitingContext, who: str) -> None:

@@ -54,18 +54,6 @@ class OpeningCost:
         return self.places * (self.reward + self.fee)
 
 
-def require_openable(context: RecruitingContext) -> None:
-    """Refuse to open a study that was changed since its launch, or whose pay the marketplace cannot make.
-
-    Raises:
-        RootnoteError: naming the problem.
-    """
-    with context.reading() as session:
-        if (found := ledger.launch(session)) is not None:
-            launch.require_unchanged(found, context.config)
-    launch.require_payable(context)
-
-
 def prepare_places(context: RecruitingContext, plan: Plan, *, rehearsal: bool) -> None:
     """Make the study's places in the database, as many as the design says."""
     with context.writing() as session:

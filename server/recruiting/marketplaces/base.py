@@ -68,6 +68,7 @@ class Capabilities:
         opens_by_hand: the researcher posts the study there; Rootnote only records the posting.
         pays_by_hand: the researcher pays outside Rootnote; Rootnote keeps the list and the ledger.
         lists_submissions: the marketplace reports submissions and their status.
+        has_drafts: a study can be made there for a look at it, before anybody is invited.
         has_preview: workers can see a page of the study before they take a place.
         batch: the most places of one posting (None: no limit).
         pays_unsubmitted: a direct payment reaches workers who did not submit.
@@ -82,6 +83,7 @@ class Capabilities:
     opens_by_hand: bool = False
     pays_by_hand: bool = False
     lists_submissions: bool = True
+    has_drafts: bool = False
     has_preview: bool = False
     batch: int | None = None
     pays_unsubmitted: bool = False
@@ -199,6 +201,7 @@ class Marketplace(ABC):
     frame_origins: ClassVar[tuple[str, ...]] = ()  # sites that show our pages in a frame
     form_origins: ClassVar[tuple[str, ...]] = ()  # sites that our pages post forms to
     simulator: ClassVar[str] = ""  # "module:function": a local marketplace and its workers, for rehearsals
+    minimum_hourly: ClassVar[Mapping[str, int]] = {}  # the least pay for an hour that it allows, in cents, by currency
 
     # For the packet for a review board:
     listing_title: ClassVar[str] = ""  # heads the words of `advert`; empty: "As shown by NAME"
@@ -241,6 +244,17 @@ class Marketplace(ABC):
             UnknownWorkerError: if the order is for one worker, who is unknown to the marketplace.
         """
 
+    def draft(self, order: PostingOrder) -> str:
+        """Make a draft of the launch's posting, or bring it up to date; returns its id. `open` publishes it.
+
+        Only where `capabilities.has_drafts`.
+        """
+        raise NotImplementedError
+
+    def draft_address(self, draft: str) -> str:
+        """Where a researcher looks at a draft."""
+        raise NotImplementedError
+
     @abstractmethod
     def submissions(self, opening: str) -> PostingStatus:
         """The state of a posting, with its submissions."""
@@ -268,6 +282,27 @@ class Marketplace(ABC):
     @abstractmethod
     def fee(self, cents: int, places: int = 1) -> int:
         """The marketplace's fee, in cents, on one payment from a posting with this many places."""
+
+    def cost(self, reward: int, places: int) -> int:
+        """What this many places cost in cents, with fees, if every place is paid."""
+        return places * (reward + self.fee(reward, self.capabilities.batch or 1))
+
+    def screen_out_cost(self, cents: int) -> int:
+        """What a listener who fails the prescreen costs, with the fee, on top of the places."""
+        return cents + self.fee(cents) if cents else 0
+
+    def estimated_minutes(self, minutes: float) -> float:
+        """How long a run takes, as the marketplace tells its workers."""
+        return minutes
+
+    def time_limit(self, minutes: float) -> int | None:
+        """After how many minutes a place is taken back; None if that never happens."""
+        return None
+
+    @classmethod
+    def missing_credentials(cls, environment: Mapping[str, str]) -> list[str]:
+        """What the environment lacks for using an account there, one sentence each; asks nobody."""
+        return []
 
     @abstractmethod
     def has_paid(self, payment: DirectPayment) -> bool:

@@ -37,7 +37,14 @@ from server.recruiting.marketplaces.base import (
     ReturnLink,
     UnknownWorkerError,
 )
-from server.recruiting.marketplaces.mturk_client import ACCOUNT_ERRORS, MTurkApiError, ask, connect, pages
+from server.recruiting.marketplaces.mturk_client import (
+    ACCOUNT_ERRORS,
+    MTurkApiError,
+    ask,
+    connect,
+    missing_credentials,
+    pages,
+)
 from server.web.loopback import is_loopback
 from study.languages import mark
 
@@ -113,6 +120,10 @@ class MTurkMarketplace(Marketplace):
     @classmethod
     def for_study(cls, study: Study, *, live: bool, endpoint: str) -> Self:
         return cls(study.config.recruiter.settings, study.config.study.name, live=live, endpoint=endpoint)
+
+    @classmethod
+    def missing_credentials(cls, environment: Mapping[str, str]) -> list[str]:
+        return missing_credentials(environment)
 
     @classmethod
     def sample_query(cls, person: int, place: int, *, preview: bool = False) -> dict[str, str]:
@@ -356,6 +367,13 @@ class MTurkMarketplace(Marketplace):
 
     def account(self) -> int | None:
         return int(Decimal(self._ask("get_account_balance")["AvailableBalance"]) * 100)
+
+    def time_limit(self, minutes: float) -> int | None:
+        return self._config.assignment_minutes
+
+    def screen_out_cost(self, cents: int) -> int:
+        """A listener who fails the prescreen submits too, and uses a place."""
+        return cents + self.fee(cents, BATCH) if cents else 0
 
     def fee(self, cents: int, places: int = 1) -> int:
         """20 % of it, or 40 % if a HIT has ten assignments or more; rounded half up, at least one cent."""

@@ -35,7 +35,7 @@ from server.recruiting.marketplaces.base import (
     ReportedSubmission,
     ReturnLink,
 )
-from server.recruiting.marketplaces.prolific_api import WAITS, ProlificApiError, ProlificClient
+from server.recruiting.marketplaces.prolific_api import TOKEN, WAITS, ProlificApiError, ProlificClient
 from server.web.loopback import is_loopback
 
 if TYPE_CHECKING:
@@ -117,6 +117,13 @@ class ProlificMarketplace(Marketplace):
     listing_note = "Prolific shows this text, word for word, to everyone who passes its filters."
     payment_note = "Payment is made by Prolific: the submission is approved by what the study's database shows."
     sample_opening = "a" * 24
+    minimum_hourly = {"USD": 800, "GBP": 600}  # noqa: RUF012
+
+    @classmethod
+    def missing_credentials(cls, environment: Mapping[str, str]) -> list[str]:
+        if environment.get(TOKEN, "").strip():
+            return []
+        return [f"The environment variable {TOKEN} is not set: make a token at app.prolific.com, Settings, API tokens."]
 
     @classmethod
     def for_study(cls, study: Study, *, live: bool, endpoint: str) -> Self:
@@ -391,6 +398,12 @@ class ProlificMarketplace(Marketplace):
         rate = Fraction(1, 3) if self._config.fee == "academic" else Fraction(428, 1000)
         fee = _round(Fraction(cents) * rate)
         return fee + _round(Fraction(fee) * Fraction(str(self._config.tax_percent)) / 100)
+
+    def estimated_minutes(self, minutes: float) -> float:
+        return max(1, round(minutes))
+
+    def time_limit(self, minutes: float) -> int | None:
+        return max(self._config.max_minutes, int(self.estimated_minutes(minutes)) + 1)
 
     def disconnect(self) -> None:
         self._api.close()
