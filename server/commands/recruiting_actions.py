@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from embeddings.errors import RootnoteError
 from embeddings.wording import counted
 from server.audit import study_control
 from server.audit.actor import current_actor
+from server.commands.common import opened
 from server.commands.recruiting_context import CommandContext, confirm, open_context, read_cents, require_launched
 from server.db import database
 from server.db.models import Posting
 from server.payments import ledger
 from server.payments.formatting import dollars
-from server.recruiting import approvals, direct_payments, launch, payouts, postings, snapshot, sync, wage_floor
+from server.recruiting import (
+    approvals,
+    direct_payments,
+    launch,
+    payouts,
+    postings,
+    snapshot,
+    sync,
+    wage_floor,
+    webhooks,
+)
 from server.recruiting.due import (
     DuePayment,
     PaymentMethod,
@@ -27,6 +40,7 @@ from server.recruiting.due import (
     needs_manual_review,
 )
 from server.recruiting.marketplaces.base import MarketplaceError
+from server.recruiting.marketplaces.registry import marketplace_class
 from server.recruiting.payment_audit import logged
 from server.recruiting.wage_floor import WageTopUp
 from server.recruiting.watch import repeat_until_complete
@@ -45,8 +59,7 @@ def sync_study(folder: Path, no_approve: bool, watch: bool, every: float, dry_ru
         if dry_run:
             _show_sync(command)
             return
-        with logged(command.recruiting, "synchronised"):
-            done = sync.synchronize(command.recruiting, approve=not no_approve, report=click.echo)
+        done = _synchronize(command, not no_approve)
         click.echo(
             f"Approved {counted(done.approved, 'submission')}, opened {counted(done.ordered, 'place')}, "
             f"retried {counted(done.retried, 'payment')}."
@@ -266,16 +279,39 @@ def _show_open_questions(command: CommandContext) -> None:
 
 def watch_study(folder: Path, rehearsal: bool, every: float, *, approve: bool = True) -> None:
     """Synchronise until every place is filled and nothing waits; Ctrl-C or SIGTERM stops it."""
-    if repeat_until_complete(lambda: _sync_once(folder, rehearsal, approve), every):
+    with _event_waiting(folder, rehearsal) as is_waiting:
+        complete = repeat_until_complete(lambda: _sync_once(folder, rehearsal, approve), every, is_waiting)
+    if complete:
         click.echo("The study is complete. Next: rootnote server pay, then rootnote server close.")
+
+
+@contextlib.contextmanager
+def _event_waiting(folder: Path, rehearsal: bool) -> Iterator[Callable[[], bool]]:
+    """Asks the database whether the marketplace has sent an event that no synchronisation has seen."""
+    with opened(folder, rehearsal) as (study, engine):
+        sends_events = bool(marketplace_class(study.config).event_types)
+
+        def is_waiting() -> bool:
+            with contextlib.suppress(SQLAlchemyError), database.reading(engine) as session:
+                return webhooks.is_waiting(session)
+            return False
+
+        yield is_waiting if sends_events else lambda: False
+
+
+def _synchronize(command: CommandContext, approve: bool) -> sync.SyncResult:
+    context = command.recruiting
+    with context.writing() as session:
+        webhooks.mark_handled(session, context.clock())
+    with logged(context, "synchronised"):
+        return sync.synchronize(context, approve=approve, report=click.echo)
 
 
 def _sync_once(folder: Path, rehearsal: bool, approve: bool) -> bool:
     try:
         with open_context(folder, rehearsal) as command:
             require_launched(command)
-            with logged(command.recruiting, "synchronised"):
-                done = sync.synchronize(command.recruiting, approve=approve, report=click.echo)
+            done = _synchronize(command, approve)
             with command.recruiting.reading() as session:
                 over = sync.is_over(session)
     except MarketplaceError as error:

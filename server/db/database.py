@@ -28,6 +28,7 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
+from server.db import webhook_models  # noqa: F401 (its table belongs to Base)
 from server.db.models import Base
 from server.db.urls import display_url
 

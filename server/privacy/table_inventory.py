@@ -342,6 +342,18 @@ TABLES: dict[str, Table] = {
             "paid_at": Column("when it was sent"),
         },
     ),
+    "webhook_events": Table(
+        "the events that the marketplace sent, so that each has an effect once",
+        "the study",
+        "study",
+        ADMINISTRATORS,
+        {
+            "id": Column("hash of the event's random id; who and what it was about is not stored", NOT_PERSONAL),
+            "kind": Column("the type of event", NOT_PERSONAL),
+            "received_at": Column("when it was received", NOT_PERSONAL),
+            "handled_at": Column("when the next synchronisation began", NOT_PERSONAL),
+        },
+    ),
     "vault": Table(
         "who a listener is at the marketplace; the only table with worker ids",
         "listeners",

@@ -87,7 +87,7 @@ def _time_out_stale(session: Session, context: RecruitingContext, reported: set[
     )
     for row in session.scalars(held.where(MarketplaceSubmission.seen_at <= began - context.margin)):
         row.status = SubmissionStatus.TIMED_OUT
-        _update_assignment_state(session, context, row)
+        update_assignment_state(session, context.clock(), row)
 
 
 def submission_key(context: RecruitingContext, submission: ReportedSubmission) -> str:
@@ -102,7 +102,7 @@ def _record_posting(
         row = _submission_row(session, context, submission)
         known.add(row.key)
         row.status = submission.status
-        _update_assignment_state(session, context, row)
+        update_assignment_state(session, context.clock(), row)
         _record_decision(session, context, row)
     held = select(MarketplaceSubmission).where(
         MarketplaceSubmission.opening == market_id, MarketplaceSubmission.status == SubmissionStatus.HELD
@@ -110,7 +110,7 @@ def _record_posting(
     for row in session.scalars(held.where(MarketplaceSubmission.seen_at <= began - context.margin)):
         if row.key not in known and (vanished := _status_of_vanished(context, row, status, began)):
             row.status = vanished
-            _update_assignment_state(session, context, row)
+            update_assignment_state(session, context.clock(), row)
     _settle_posting(session, context, market_id, status)
 
 
@@ -148,7 +148,7 @@ def _status_of_vanished(
     return SubmissionStatus.TIMED_OUT if over else None
 
 
-def _update_assignment_state(session: Session, context: RecruitingContext, row: MarketplaceSubmission) -> None:
+def update_assignment_state(session: Session, now: datetime, row: MarketplaceSubmission) -> None:
     """Update the assignment's state from its submission."""
     if row.assignment_id is None:
         return
@@ -162,7 +162,7 @@ def _update_assignment_state(session: Session, context: RecruitingContext, row: 
     ):
         assignment.state = AssignmentState.APPROVED
     if row.status in GIVEN_BACK and assignment.state in ACTIVE and not _holds_another(session, row):
-        lifecycle.return_place(session, context.clock(), assignment)
+        lifecycle.return_place(session, now, assignment)
     session.flush()
 
 

@@ -16,6 +16,7 @@ marketplace's own pages.
     ├── ArrivalError            for the listener: this address cannot be right
     ├── UnknownWorkerError      the marketplace does not know this worker, or cannot reach them
     ├── ForeignSubmissionError  the submission belongs to another worker
+    ├── EventRefusedError       a request that claims to be an event of the marketplace is not one
     └── UnknownOutcomeError     no clear answer: the work may have been done, so ask before doing it again
 """
 
@@ -56,6 +57,14 @@ class ForeignSubmissionError(MarketplaceError):
 
 class UnknownOutcomeError(MarketplaceError):
     """The marketplace gave no clear answer; the work may have been done."""
+
+
+class EventRefusedError(MarketplaceError):
+    """A request is not an event of the marketplace; `status` is the HTTP status of the reply."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -157,6 +166,20 @@ class PostingStatus:
 
 
 @dataclass(frozen=True)
+class ReportedEvent:
+    """An event that the marketplace sent: a change of one worker's submission, or of something else.
+
+    `status`: what the submission has become, if its place is free by that.
+    """
+
+    id: str
+    kind: str
+    worker: str = ""
+    submission: str = ""
+    status: SubmissionStatus | None = None
+
+
+@dataclass(frozen=True)
 class DirectPayment:
     """Money for a submission that is not paid by its approval; the worker reads `reason`.
 
@@ -203,6 +226,8 @@ class Marketplace(ABC):
     simulator: ClassVar[str] = ""  # "module:function": a local marketplace and its workers, for rehearsals
     minimum_hourly: ClassVar[Mapping[str, int]] = {}  # the least pay for an hour that it allows, in cents, by currency
 
+    event_types: ClassVar[tuple[str, ...]] = ()  # the events that it sends to the server
+
     # For the packet for a review board:
     listing_title: ClassVar[str] = ""  # heads the words of `advert`; empty: "As shown by NAME"
     listing_note: ClassVar[str] = "The researchers post this on the marketplace."
@@ -230,6 +255,14 @@ class Marketplace(ABC):
     @abstractmethod
     def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         """How a listener returns after a run with this outcome; `code` is their completion code."""
+
+    def read_event(self, headers: Mapping[str, str], body: bytes, secret: str, now: datetime) -> ReportedEvent | None:
+        """The event in a request; None if it changes nothing here. Needs no network. Only with `event_types`.
+
+        Raises:
+            EventRefusedError: if the marketplace did not sign it, or it is no event.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def advert(self, order: PostingOrder) -> tuple[tuple[str, str], ...]:

@@ -32,10 +32,12 @@ from server.recruiting.marketplaces.base import (
     MarketplaceError,
     PostingOrder,
     PostingStatus,
+    ReportedEvent,
     ReportedSubmission,
     ReturnLink,
 )
 from server.recruiting.marketplaces.prolific_api import TOKEN, WAITS, ProlificApiError, ProlificClient
+from server.recruiting.marketplaces.prolific_webhooks import EVENT_TYPES, read_event
 from server.web.loopback import is_loopback
 
 if TYPE_CHECKING:
@@ -117,6 +119,7 @@ class ProlificMarketplace(Marketplace):
     listing_note = "Prolific shows this text, word for word, to everyone who passes its filters."
     payment_note = "Payment is made by Prolific: the submission is approved by what the study's database shows."
     sample_opening = "a" * 24
+    event_types = EVENT_TYPES
     minimum_hourly = {"USD": 800, "GBP": 600}  # noqa: RUF012
 
     @classmethod
@@ -152,6 +155,9 @@ class ProlificMarketplace(Marketplace):
                 "This address is not one that Prolific gives; please open the study from Prolific again."
             )
         return Arrival(worker, submission, opening)
+
+    def read_event(self, headers: Mapping[str, str], body: bytes, secret: str, now: datetime) -> ReportedEvent | None:
+        return read_event(headers, body, secret, now)
 
     def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         """Listeners who left return their submission there themselves; all others come back with a code."""
