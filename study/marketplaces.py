@@ -20,8 +20,8 @@ MARKETPLACES: Registry[Any] = Registry(
     "rootnote.marketplaces",
     {
         "link": "server.recruiting.marketplaces.link:LinkMarketplace",
-        "mturk": "server.recruiting.marketplaces.mturk:MTurkMarketplace",
         "prolific": "server.recruiting.marketplaces.prolific:ProlificMarketplace",
+        "mturk": "server.recruiting.marketplaces.mturk:MTurkMarketplace",
     },
 )
 

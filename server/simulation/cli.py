@@ -44,7 +44,7 @@ def _rate(name: str, text: str) -> Callable[[Any], Any]:
 @click.option(
     "--recruiter",
     metavar="KIND",
-    help="Rehearse a complete launch, up to the last payment, on a simulated marketplace (mturk or prolific).",
+    help="Rehearse a complete launch, up to the last payment, on a simulated marketplace, such as prolific.",
 )
 @click.option("--url", help="Use a running server (`server run --rehearsal`) instead of starting one.")
 @click.option("--true-rates", metavar="JSON", help='Agreement by bin pair, e.g. \'{"1-2": 0.8, "1-4": 0.97}\'.')

@@ -1,9 +1,10 @@
-"""Amazon Mechanical Turk, closed by AWS on 2026-09-30: for replications and compatible marketplaces.
+"""Amazon Mechanical Turk, closed on 2026-09-30: for replications only.
 
-The sandbox, or the real one with `live`. A posting is a HIT of at most nine assignments, because the fee
-doubles from ten on; all HITs of a launch are of one HIT type, so workers see them as one. A qualification type of the
-study marks workers who took part; they are shown no other HIT of it. Every creating call carries a UniqueRequestToken.
-Because a token is remembered for a day only, existing HITs are looked up first.
+AWS closed it by its own documentation; it is here for the paper's protocol, and for compatible marketplaces. The
+sandbox, or the real one with `live`. A posting is a HIT of at most nine assignments, because the fee doubled from ten
+on; all HITs of a launch are of one HIT type, so workers saw them as one. A qualification type of the study marks
+workers who took part; they were shown no other HIT of it. Every creating call carries a UniqueRequestToken. Because a
+token was remembered for a day only, existing HITs are looked up first.
 
 Sources: the API reference of 2017-01-17 and botocore's service model of it.
 """

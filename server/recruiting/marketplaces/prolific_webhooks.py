@@ -31,6 +31,12 @@ def sign(secret: str, sent: str, body: bytes) -> str:
     return base64.b64encode(hmac.new(secret.encode(), sent.encode() + body, hashlib.sha256).digest()).decode()
 
 
+def sign_event(secret: str, sent: datetime, body: bytes) -> dict[str, str]:
+    """The headers of a signed event."""
+    seconds = str(int(sent.timestamp()))
+    return {SENT: seconds, SIGNATURE: sign(secret, seconds, body)}
+
+
 def read_event(headers: Mapping[str, str], body: bytes, secret: str, now: datetime) -> ReportedEvent | None:
     """The event of a signed request; None if it is of a type that changes nothing here.
 
