@@ -35,6 +35,8 @@ def preview_open(folder: Path, budget: str | None, rehearsal: bool) -> None:
     with contextlib.suppress(RootnoteError):  # a variable with a wrong value is among what is missing
         database = read_settings(study, os.environ, rehearsal=rehearsal, secret=False).database
     preview = preview_launch(study, marketplace, os.environ, database, read_cents(budget), rehearsal=rehearsal)
+    if marketplace.notice:
+        click.echo(marketplace.notice)
     _show_preview(marketplace.capabilities, preview)
     if preview.recorded is not None:
         one = preview.recorded
@@ -124,6 +126,8 @@ def _open(command: CommandContext, budget: int | None, yes: bool) -> None:
         opening.open_by_hand(context, plan.schedule_fingerprint, live=command.live, budget=budget)
         _show_manual_opening(command)
         return
+    if context.marketplace.notice and not command.settings.rehearsal:
+        click.echo(context.marketplace.notice)
     cost = opening.estimate_cost(context, budget, balance)
     _show_cost(command, cost)
     opening.require_affordable(cost)

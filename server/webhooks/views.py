@@ -30,7 +30,8 @@ def receive() -> Response:
         abort(413)
     body = request.get_data(cache=False)
     try:
-        event = entry.marketplace.read_event(request.headers, body, context.settings.webhook_secret, context.now())
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        event = entry.marketplace.read_event(headers, body, context.settings.webhook_secret, context.now())
     except EventRefusedError as error:
         return Response(f"{error}\n", status=error.status, mimetype="text/plain")
     if event is not None:

@@ -224,6 +224,7 @@ class Marketplace(ABC):
     frame_origins: ClassVar[tuple[str, ...]] = ()  # sites that show our pages in a frame
     form_origins: ClassVar[tuple[str, ...]] = ()  # sites that our pages post forms to
     simulator: ClassVar[str] = ""  # "module:function": a local marketplace and its workers, for rehearsals
+    notice: ClassVar[str] = ""  # what a researcher must know before anything else, such as that it closed
     minimum_hourly: ClassVar[Mapping[str, int]] = {}  # the least pay for an hour that it allows, in cents, by currency
 
     event_types: ClassVar[tuple[str, ...]] = ()  # the events that it sends to the server
@@ -258,6 +259,8 @@ class Marketplace(ABC):
 
     def read_event(self, headers: Mapping[str, str], body: bytes, secret: str, now: datetime) -> ReportedEvent | None:
         """The event in a request; None if it changes nothing here. Needs no network. Only with `event_types`.
+
+        `headers`: by their names in lower case.
 
         Raises:
             EventRefusedError: if the marketplace did not sign it, or it is no event.

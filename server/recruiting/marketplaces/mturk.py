@@ -111,6 +111,7 @@ class MTurkMarketplace(Marketplace):
     frame_origins = (*SITES, "https://requester.mturk.com", "https://requestersandbox.mturk.com")
     form_origins = tuple(f"https://{host}" for host in SUBMIT_HOSTS)
     simulator = "server.simulation.marketplace_client:local_mturk"
+    notice = 'AWS closed Mechanical Turk on 2026-09-30; for a new study use Prolific (recruiter.kind = "prolific").'
     listing_note = (
         "This is what Mechanical Turk shows in its list of tasks and above the task, word for word. A worker may look "
         "at a preview (the consent text, without a button to begin) before accepting."

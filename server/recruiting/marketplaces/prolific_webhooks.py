@@ -20,7 +20,7 @@ from server.recruiting.marketplaces.base import EventRefusedError, ReportedEvent
 
 SUBMISSION, STUDY = "submission.status.change", "study.status.change"
 EVENT_TYPES = (SUBMISSION, STUDY)
-SIGNATURE, SENT, EVENT_ID = "X-Prolific-Request-Signature", "X-Prolific-Request-Timestamp", "X-Event-ID"
+SIGNATURE, SENT, EVENT_ID = "x-prolific-request-signature", "x-prolific-request-timestamp", "x-event-id"
 OLDEST, NEWEST = timedelta(hours=25), timedelta(minutes=5)  # a day of attempts, and clocks that differ
 GIVEN_BACK = {"RETURNED": SubmissionStatus.RETURNED, "TIMED-OUT": SubmissionStatus.TIMED_OUT}
 ID = re.compile(r"[0-9a-f]{24}")
@@ -38,7 +38,7 @@ def sign_event(secret: str, sent: datetime, body: bytes) -> dict[str, str]:
 
 
 def read_event(headers: Mapping[str, str], body: bytes, secret: str, now: datetime) -> ReportedEvent | None:
-    """The event of a signed request; None if it is of a type that changes nothing here.
+    """The event of a signed request, whose header names are in lower case; None if it is of a type that changes nothing here.
 
     Raises:
         EventRefusedError: if the request is not signed with the secret, too old, or not an event.
