@@ -148,11 +148,15 @@ def _show_cost(command: CommandContext, found: opening.OpeningCost) -> None:
     sandbox = "" if command.live else " (no real money)"
     name = command.recruiting.marketplace.capabilities.name
     click.echo(f"{name}{sandbox}: {counted(found.places, 'place')} in {counted(found.postings, 'posting')}")
-    click.echo(f"  {found.places} x ({dollars(found.reward)} + {dollars(found.fee)} fee) = {dollars(found.cost)}")
+    click.echo(f"  {found.places} x ({dollars(found.reward)} + {found.fee_text} fee) = {dollars(found.cost)}")
     if found.single is not None:
         click.echo(f"  a single posting of {found.places} would cost {dollars(found.single)}")
     if found.screen_out:
         click.echo(f"  each listener who fails the prescreen costs {dollars(found.screen_out)}")
+    if found.screen_out_plan.sentence:
+        click.echo(f"  {found.screen_out_plan.sentence}")
+    if found.screen_outs:
+        click.echo(f"  at most {dollars(found.maximum)} with {counted(found.screen_outs, 'screen-out')}")
     balance = "not known" if found.balance is None else dollars(found.balance)
     click.echo(f"  budget {dollars(found.budget)}, account {balance}")
 

@@ -80,11 +80,18 @@ def require_unchanged(launch: Launch, config: StudyConfig) -> None:
     for section, now in launch_terms(config).items():
         before = launch.terms.get(section, {})
         for key in now:
-            if now[key] != before.get(key):
+            if differs(now[key], before.get(key)):
                 raise RootnoteError(
                     f"{section}.{key} in study.toml was changed after the launch (from {before.get(key)!r} to "
                     f"{now[key]!r}); restore it: listeners were promised the earlier value."
                 )
+
+
+def differs(now: Any, before: Any) -> bool:
+    """Whether a setting was changed; one that an earlier version did not have yet was not."""
+    if isinstance(now, dict) and isinstance(before, dict):
+        return any(key in before and differs(now[key], before[key]) for key in now)
+    return bool(now != before)
 
 
 def require_payable(context: RecruitingContext) -> None:
