@@ -128,11 +128,15 @@ def report_notes(context: RecruitingContext, postings: Mapping[str, PostingStatu
 def order_places(context: RecruitingContext, places: int, *, draft: bool = False) -> None:
     """Order one posting: recorded, ordered, recorded again.
 
-    Where the researcher pays by hand, a place has no price in the ledger: each payment counts when it is recorded.
+    Where the researcher pays by hand, a place has no price in the ledger: each payment counts when it is recorded. The
+    launch's first posting also pays some screen-outs by itself, where the marketplace can and the budget allows.
     """
     by_hand = context.marketplace.capabilities.pays_by_hand
     reward, fee = (0, Fraction(0)) if by_hand else (context.reward, context.exact_fee)
     fee_cents, rest = split(fee)
+    with context.reading() as session:
+        is_first = session.scalar(select(Posting.id).where(Posting.owed_to.is_(None)).limit(1)) is None
+    pays = is_first and context.marketplace.screen_out_plan(ask=True).way == "by_itself"
     with context.writing() as session:
         ledger.require_budget(session, places * (reward + fee))
         posting = Posting(
@@ -145,19 +149,12 @@ def order_places(context: RecruitingContext, places: int, *, draft: bool = False
         )
         session.add(posting)
         session.flush()
+        if pays:
+            cost = screen_out_cost(context)
+            can_pay = ledger.affordable(session, Fraction(cost, MILLION))
+            posting.screen_outs, posting.screen_out_cost = min(expected_screen_outs(places), can_pay), cost
         number = posting.id
-        _add_screen_outs(session, context, posting)
     place_order(context, number)
-
-
-def _add_screen_outs(session: Session, context: RecruitingContext, posting: Posting) -> None:
-    """Let the launch's first posting pay some screen-outs by itself, where the marketplace can and the budget allows."""
-    first = session.scalar(select(Posting.id).where(Posting.id != posting.id, Posting.owed_to.is_(None)).limit(1))
-    if first is not None or context.marketplace.screen_out_plan(ask=True).way != "by_itself":
-        return
-    cost = screen_out_cost(context)
-    posting.screen_outs = min(expected_screen_outs(posting.places), ledger.affordable(session, Fraction(cost, MILLION)))
-    posting.screen_out_cost = cost if posting.screen_outs else 0
 
 
 def expected_screen_outs(places: int) -> int:

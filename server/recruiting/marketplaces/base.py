@@ -185,9 +185,9 @@ class ScreenOutPlan:
     """How listeners who are screened out are paid on a marketplace.
 
     Attributes:
-        way: "direct": as everything is that is not a reward; "approve": by approving the submission, which pays the reward;
-            "by_itself": by the marketplace, up to a number of workers; "return_and_bonus": the worker is asked to
-            return the place, and is then paid a direct payment.
+        way: "direct": like everything that is not a reward; "approve": by approving the submission, which pays the
+            reward; "by_itself": by the marketplace, up to a number of workers; "return_and_bonus": the worker is asked
+            to return the place, and is then paid a direct payment.
         cents: what one of them is paid by the marketplace itself.
         sentence: the same for the researcher, before the launch.
     """
