@@ -14,7 +14,7 @@ from embeddings.wording import counted
 from server.commands.recruiting_context import CommandContext, confirm, open_context, read_cents
 from server.payments.formatting import budget as shown_budget
 from server.payments.formatting import dollars
-from server.recruiting import drafts, launch, opening
+from server.recruiting import drafts, opening
 from server.recruiting.marketplaces.base import Capabilities
 from server.recruiting.marketplaces.registry import make_marketplace
 from server.recruiting.preview import LaunchPreview, preview_launch
@@ -66,7 +66,9 @@ def _show_preview(marketplace: Capabilities, found: LaunchPreview) -> None:
     if found.single is not None:
         click.echo(f"  a single posting of {found.places} would cost {dollars(found.single)}")
     if found.screen_out:
-        click.echo(f"  each listener who fails the prescreen costs up to {dollars(found.screen_out)} more")
+        click.echo(f"  each listener who fails the prescreen costs {dollars(found.screen_out)}")
+    if found.screen_out_plan:
+        click.echo(click.wrap_text(found.screen_out_plan, WIDTH, "  ", "    "))
     rule = f"; the minimum of {marketplace.name} is {dollars(found.minimum)}" if found.minimum is not None else ""
     click.echo(f"  pay {dollars(found.hourly)} an hour, for {found.minutes:g} minutes{rule}")
     if found.limit is not None:
@@ -87,10 +89,11 @@ def open_study(
     most = read_cents(budget)
     with open_context(folder, rehearsal, live) as command:
         context = command.recruiting
-        launch.require_promises_kept(context)
-        require_ready(command.study, context.marketplace, rehearsal=rehearsal)
+        opening.require_openable(context)
+        if not rehearsal:
+            require_ready(command.study, context.marketplace)
         if draft:
-            _draft(command)
+            _draft(command, most)
             return
         _open(command, most, yes)
     if watch:
@@ -99,17 +102,19 @@ def open_study(
         watch_study(folder, rehearsal, every)
 
 
-def _draft(command: CommandContext) -> None:
+def _draft(command: CommandContext, budget: int | None) -> None:
     context = command.recruiting
     drafts.require_drafts(context)
     require_reachable(command.settings)
-    context.marketplace.account()
+    balance = context.marketplace.account()
     plan = read_plan(command.study)
     opening.prepare_places(context, plan, rehearsal=command.settings.rehearsal)
-    made = drafts.make_draft(context, plan.schedule_fingerprint, live=command.live)
+    drafts.follow_study(context)
+    cost = opening.estimate_cost(context, budget, balance)
+    made = drafts.make_draft(context, plan.schedule_fingerprint, cost, live=command.live, report=click.echo)
     name = context.marketplace.capabilities.name
-    click.echo(f"The study is a draft on {name} with {counted(made.places, 'place')}; nobody sees it, and it is free.")
-    click.echo("Look at it there, as a participant would:")
+    click.echo(f"A draft with {counted(made.places, 'place')} is on {name}. Nobody sees it, and it costs nothing.")
+    click.echo("Look at it as a participant would, with Preview on this page:")
     click.echo(f"  {made.address}")
     click.echo("To change it, edit study.toml and run this again. To publish it:")
     click.echo(f"  rootnote server open {command.study.folder}{' --live' if command.live else ''}")
@@ -128,16 +133,17 @@ def _open(command: CommandContext, budget: int | None, yes: bool) -> None:
         return
     if context.marketplace.notice and not command.settings.rehearsal:
         click.echo(context.marketplace.notice)
+    drafts.require_previewed(context)
     cost = opening.estimate_cost(context, budget, balance)
     _show_cost(command, cost)
     opening.require_affordable(cost)
+    places, price = cost.places + cost.drafted, cost.cost + cost.drafted_cost
     money = "REAL money" if command.live else "no real money"
-    question = (
-        f"Open {counted(cost.places, 'place')} for {dollars(cost.cost)} ({money}; budget {dollars(cost.budget)})?"
-    )
-    confirm(yes, question)
+    confirm(yes, f"Open {counted(places, 'place')} for {dollars(price)} ({money}; budget {dollars(cost.budget)})?")
+    drafts.prepare_publishing(context)
     done = opening.open_places(context, plan.schedule_fingerprint, cost, live=command.live, report=click.echo)
-    click.echo(f"Opened {counted(done.ordered, 'place')}. Next: rootnote server status {command.study.folder}")
+    opened = done.ordered + cost.drafted
+    click.echo(f"Opened {counted(opened, 'place')}. Next: rootnote server status {command.study.folder}")
 
 
 def _show_manual_opening(command: CommandContext) -> None:
@@ -152,12 +158,19 @@ def _show_manual_opening(command: CommandContext) -> None:
 
 def _show_cost(command: CommandContext, found: opening.OpeningCost) -> None:
     sandbox = "" if command.live else " (no real money)"
-    name = command.recruiting.marketplace.capabilities.name
-    click.echo(f"{name}{sandbox}: {counted(found.places, 'place')} in {counted(found.postings, 'posting')}")
-    click.echo(f"  {found.places} x ({dollars(found.reward)} + {dollars(found.fee)} fee) = {dollars(found.cost)}")
+    name, places = command.recruiting.marketplace.capabilities.name, found.places + found.drafted
+    posted = "in a draft" if found.drafted and not found.places else f"in {counted(found.postings, 'posting')}"
+    click.echo(f"{name}{sandbox}: {counted(places, 'place')} {posted}")
+    price = dollars(found.cost + found.drafted_cost)
+    click.echo(f"  {places} x ({dollars(found.reward)} + {found.fee_text} fee) = {price}")
     if found.single is not None:
         click.echo(f"  a single posting of {found.places} would cost {dollars(found.single)}")
     if found.screen_out:
         click.echo(f"  each listener who fails the prescreen costs {dollars(found.screen_out)}")
+    if found.screen_out_plan.sentence:
+        click.echo(click.wrap_text(found.screen_out_plan.sentence, WIDTH, "  ", "    "))
+    if found.screen_outs:
+        most = dollars(found.maximum + found.drafted_cost)
+        click.echo(f"  at most {most} with {counted(found.screen_outs, 'screen-out')}")
     balance = "not known" if found.balance is None else dollars(found.balance)
     click.echo(f"  budget {dollars(found.budget)}, account {balance}")

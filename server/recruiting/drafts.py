@@ -1,31 +1,30 @@
 """A launch as a draft: the study exists at the marketplace, nobody sees it there, and it costs nothing.
 
-The launch is recorded first, without a budget, and its name is the draft's at the marketplace: a program that dies
-after making the draft finds it by that name. No place is ordered, so `sync` neither publishes the draft nor adds to it.
-`open` orders the places, which finds the draft and publishes it.
+The order is recorded before the draft is made, under a token that marks it as a draft's: a program that dies finds the
+draft again, and `sync` does not publish it. Until it is published nobody was promised anything, so study.toml may
+change and `open --draft` brings the draft up to date. `open` publishes only what the last `open --draft` made.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, select
 
 from embeddings.errors import RootnoteError
-from server.audit import study_control
-from server.audit.actor import current_actor
-from server.db.models import Place, Posting
+from server.db.models import Posting
 from server.payments import ledger
-from server.recruiting import launch
-from server.recruiting.context import RecruitingContext
+from server.payments.fees import split
+from server.recruiting import launch, opening
+from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.marketplaces.base import MarketplaceError, PostingOrder
+from server.recruiting.postings import DRAFT, order_of
 
 
 @dataclass(frozen=True)
 class LaunchDraft:
-    """A draft at the marketplace: its id, where a researcher looks at it, and its places."""
+    """A draft at the marketplace: where a researcher looks at it, and its places."""
 
-    id: str
     address: str
     places: int
 
@@ -36,32 +35,75 @@ def require_drafts(context: RecruitingContext) -> None:
     Raises:
         RootnoteError: with the reason.
     """
-    marketplace = context.marketplace
-    if not marketplace.capabilities.has_drafts:
-        raise MarketplaceError(
-            f"{marketplace.capabilities.name} has no drafts; leave out --draft, and use --dry-run to see the cost."
-        )
+    name = context.marketplace.capabilities.name
+    if not context.marketplace.capabilities.has_drafts:
+        raise MarketplaceError(f"{name} has no drafts; leave out --draft, and use --dry-run to see the cost.")
     with context.reading() as session:
-        if session.scalar(select(Posting.id).limit(1)) is not None:
-            raise RootnoteError(
-                f"the study is open on {marketplace.capabilities.name} already, so it cannot become a draft again."
-            )
+        if launch.is_promised(session, context):
+            raise RootnoteError(f"the study is open on {name} already, so it cannot become a draft again.")
 
 
-def make_draft(context: RecruitingContext, schedule: str, *, live: bool) -> LaunchDraft:
-    """Record the launch and make its draft; a draft that exists is brought up to date."""
+def follow_study(context: RecruitingContext) -> None:
+    """Let orders for drafts have the pay that study.toml says now; their budget is not confirmed yet."""
     with context.writing() as session:
-        launch.begin(session, context, schedule, live=live, budget=0)
-        found = ledger.launch(session)
-        assert found is not None
-        name = found.name
-        places = session.scalar(select(func.count()).select_from(Place).where(~Place.filled)) or 0
-    order = PostingOrder(
-        f"draft-{name}"[:64], name, places, places, context.reward, context.url, context.config.pay.minutes
-    )
-    made = context.marketplace.draft(order)
-    with context.writing() as session:
-        study_control.write_log(
-            session, current_actor(), "made a draft", context.clock(), detail=f"{places} places, {made}"
+        found = list(session.scalars(select(Posting).where(*_is_draft())))
+        for posting in found:
+            posting.reward_cents = context.reward
+            posting.fee_cents, posting.fee_millionths = split(context.exact_fee)
+        recorded = ledger.launch(session, lock=True)
+        if found and recorded is not None:
+            recorded.budget_cents = 0
+
+
+def make_draft(
+    context: RecruitingContext, schedule: str, cost: opening.OpeningCost, *, live: bool, report: Report
+) -> LaunchDraft:
+    """Record the launch and make its draft; a draft that exists is brought up to date with study.toml."""
+    for draft, order in _drafts(context):
+        context.marketplace.update_draft(draft, order)
+    opening.draft_places(context, schedule, cost, live=live, report=report)
+    found = _drafts(context)
+    if not found:
+        raise MarketplaceError(
+            f"{context.marketplace.capabilities.name} lists no draft of this study; it may have been published or "
+            "deleted there. Run `rootnote server sync` for details."
         )
-    return LaunchDraft(made, context.marketplace.draft_address(made), places)
+    draft, order = found[0]
+    return LaunchDraft(context.marketplace.draft_address(draft), order.total)
+
+
+def require_previewed(context: RecruitingContext) -> None:
+    """Refuse to publish a draft that study.toml no longer describes.
+
+    Raises:
+        RootnoteError: naming what was changed.
+    """
+    with context.reading() as session:
+        found = ledger.launch(session)
+        changed = launch.changed_key(found, context.config) if found is not None else ""
+    if changed and _drafts(context):
+        raise RootnoteError(
+            f"{changed} in study.toml was changed after the draft was made; run `rootnote server open --draft` again "
+            "to look at it, then open it."
+        )
+
+
+def prepare_publishing(context: RecruitingContext) -> None:
+    """Bring the draft up to date once more; from now on it counts as offered to workers."""
+    for draft, order in _drafts(context):
+        context.marketplace.update_draft(draft, order)
+    with context.writing() as session:
+        for posting in session.scalars(select(Posting).where(Posting.token.startswith(f"{DRAFT}-"))):
+            if posting.market_id is not None:
+                posting.token = f"places-{posting.token.removeprefix(f'{DRAFT}-')}"
+
+
+def _drafts(context: RecruitingContext) -> list[tuple[str, PostingOrder]]:
+    """The drafts at the marketplace, with their orders."""
+    with context.reading() as session:
+        found = session.scalars(select(Posting).where(*_is_draft()).order_by(Posting.id))
+        return [(str(posting.market_id), order_of(session, context, posting)) for posting in found]
+
+
+def _is_draft() -> tuple[ColumnElement[bool], ...]:
+    return Posting.token.startswith(f"{DRAFT}-"), Posting.market_id.is_not(None), Posting.closed_at.is_(None)

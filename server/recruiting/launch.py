@@ -6,7 +6,7 @@ import contextlib
 import secrets
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
@@ -14,6 +14,7 @@ from server.audit import study_control
 from server.db.models import Assignment, Launch, Posting
 from server.payments import ledger
 from server.recruiting.context import RecruitingContext
+from server.recruiting.postings import DRAFT
 from study.config import StudyConfig
 
 
@@ -80,8 +81,9 @@ def is_promised(session: Session, context: RecruitingContext) -> bool:
     """Whether anybody was promised the terms of the launch: somebody consented, or places are offered for them."""
     if session.scalar(select(Assignment.id).limit(1)) is not None:
         return True
-    offered = session.scalar(select(Posting.id).limit(1)) is not None
-    return offered and not context.marketplace.capabilities.opens_by_hand
+    cancelled = func.coalesce(Posting.market_id, "").startswith("none-")
+    offered = select(Posting.id).where(~Posting.token.startswith(f"{DRAFT}-"), ~cancelled).limit(1)
+    return not context.marketplace.capabilities.opens_by_hand and session.scalar(offered) is not None
 
 
 def require_promises_kept(context: RecruitingContext) -> None:
@@ -102,14 +104,30 @@ def require_unchanged(launch: Launch, config: StudyConfig) -> None:
     Raises:
         RootnoteError: naming the first key that differs.
     """
+    if changed := changed_key(launch, config):
+        section, _, key = changed.partition(".")
+        before, now = launch.terms.get(section, {}).get(key), launch_terms(config)[section][key]
+        raise RootnoteError(
+            f"{changed} in study.toml was changed after the launch (from {before!r} to {now!r}); restore it: "
+            "listeners were promised the earlier value."
+        )
+
+
+def changed_key(launch: Launch, config: StudyConfig) -> str:
+    """The first key of the terms, as "section.key", that differs from the launch; empty if none does."""
     for section, now in launch_terms(config).items():
         before = launch.terms.get(section, {})
         for key in now:
-            if now[key] != before.get(key):
-                raise RootnoteError(
-                    f"{section}.{key} in study.toml was changed after the launch (from {before.get(key)!r} to "
-                    f"{now[key]!r}); restore it: listeners were promised the earlier value."
-                )
+            if differs(now[key], before.get(key)):
+                return f"{section}.{key}"
+    return ""
+
+
+def differs(now: Any, before: Any) -> bool:
+    """Whether a setting was changed; one that an earlier version did not have yet was not."""
+    if isinstance(now, dict) and isinstance(before, dict):
+        return any(key in before and differs(now[key], before[key]) for key in now)
+    return bool(now != before)
 
 
 def stop(context: RecruitingContext, who: str) -> None:

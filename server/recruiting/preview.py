@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 from server.db.models import Launch, Place, Posting
 from server.db.read_only import open_read_only
 from server.payments import ledger
-from server.recruiting.marketplaces.base import Marketplace
+from server.payments.fees import rounded, rounded_up
+from server.recruiting.marketplaces.base import Marketplace, ScreenOutPlan
 from server.recruiting.postings import batches
 from server.recruiting.readiness import missing_before_launch
 from study.config import Study, cents
@@ -41,6 +42,7 @@ class LaunchPreview:
         total: of all places, with fees.
         single: the cost of all places in one posting, if that is more expensive.
         screen_out: the cost of a listener who fails the prescreen.
+        screen_out_plan: how they are paid, if there is a choice.
         minutes, limit: how long a run is expected to take, and may take at most (None: no limit).
         hourly: the pay for an hour.
         minimum: what the marketplace demands for an hour (None: nothing).
@@ -56,6 +58,7 @@ class LaunchPreview:
     total: int
     single: int | None
     screen_out: int
+    screen_out_plan: str
     minutes: float
     limit: int | None
     hourly: int
@@ -84,17 +87,20 @@ def preview_launch(
     config, pay = study.config, study.config.pay
     places = config.design.listener_count * len(config.embedding.embedders)
     reward, batch = cents(pay.reward_usd), marketplace.capabilities.batch
-    total = marketplace.cost(reward, places)
+    fee = marketplace.exact_fee(reward, batch or 1)
+    total = rounded(places * (reward + fee))
+    plan = marketplace.screen_out_plan()
     whole = places * (reward + marketplace.fee(reward, places)) if batch and places > batch else 0
     minutes = max(pay.minutes, marketplace.estimated_minutes(pay.minutes))
     return LaunchPreview(
         places=places,
         postings=len(batches(places, batch)),
         reward=reward,
-        fee=Fraction(total, places) - reward,
-        total=round(total),
+        fee=fee,
+        total=total,
         single=whole if whole > total else None,
-        screen_out=marketplace.screen_out_cost(cents(pay.screened_out_usd)),
+        screen_out=_screen_out_cost(marketplace, plan, reward, cents(pay.screened_out_usd)),
+        screen_out_plan=plan.sentence,
         minutes=minutes,
         limit=marketplace.time_limit(pay.minutes),
         hourly=round(reward * 60 / minutes),
@@ -103,6 +109,14 @@ def preview_launch(
         recorded=None if database is None else recorded_launch(database),
         missing=() if rehearsal else tuple(missing_before_launch(study, marketplace, environment)),
     )
+
+
+def _screen_out_cost(marketplace: Marketplace, plan: ScreenOutPlan, reward: int, promised: int) -> int:
+    """What a listener who fails the prescreen costs, with the fee."""
+    amount = reward if plan.way == "approve" else promised
+    if marketplace.capabilities.pays_by_hand or not amount:
+        return amount
+    return rounded_up(amount + marketplace.exact_fee(amount, marketplace.capabilities.batch or 1))
 
 
 def recorded_launch(url: URL) -> RecordedLaunch | None:

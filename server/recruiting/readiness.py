@@ -10,8 +10,8 @@ from server.payments.formatting import dollars
 from server.recruiting.marketplaces.base import Marketplace
 from server.settings import ServerEnvironment, read_settings, require_secret
 from server.web.loopback import is_loopback
-from study.check import build_problems, unfinished_texts, wage_problem
-from study.config import Study, cents
+from study.check import build_problems, unfinished_texts
+from study.config import Study, StudyConfig, cents
 
 
 def missing_before_launch(study: Study, marketplace: Marketplace, environment: Mapping[str, str]) -> list[str]:
@@ -29,16 +29,17 @@ def study_problems(study: Study, marketplace: Marketplace) -> list[str]:
     problems = unfinished_texts(study)
     if not study.config.study.contact.strip():
         problems.append("study.contact in study.toml is empty: give an e-mail address that listeners can write to.")
-    return [*problems, *pay_problems(study, marketplace)]
+    return [*problems, *pay_problems(study.config, marketplace)]
 
 
-def pay_problems(study: Study, marketplace: Marketplace) -> list[str]:
+def pay_problems(config: StudyConfig, marketplace: Marketplace) -> list[str]:
     """Amounts that this marketplace cannot pay, or does not allow."""
-    pay, capabilities = study.config.pay, marketplace.capabilities
+    pay, capabilities = config.pay, marketplace.capabilities
     reward = cents(pay.reward_usd)
     if reward == 0 and not capabilities.pays_by_hand:
         return [f"pay.reward_usd in study.toml is 0; {capabilities.name} needs a reward."]
-    problems = [problem] if (problem := wage_problem(study.config)) else []
+    problem = _problem(lambda: marketplace.check_terms(reward, pay.minutes))
+    problems = [problem] if problem else []
     if capabilities.pays_unsubmitted or capabilities.pays_by_hand:
         return problems
     for name in ("screened_out_usd", "without_sound_usd", "withdrawn_usd", "expired_usd"):
@@ -50,16 +51,30 @@ def pay_problems(study: Study, marketplace: Marketplace) -> list[str]:
     return problems
 
 
-def require_ready(study: Study, marketplace: Marketplace, *, rehearsal: bool) -> None:
-    """Refuse to invite listeners to a study that is not ready; a rehearsal only needs pay that can be sent.
+def require_ready(study: Study, marketplace: Marketplace) -> None:
+    """Refuse to invite listeners to a study that is not ready.
 
     Raises:
         RootnoteError: with the first problem, and how many others there are.
     """
-    found = pay_problems(study, marketplace) if rehearsal else study_problems(study, marketplace)
+    _refuse(study_problems(study, marketplace), f"rootnote server open {study.folder} --dry-run")
+
+
+def require_payable(config: StudyConfig, marketplace: Marketplace) -> None:
+    """Refuse pay that this marketplace cannot send, or does not allow.
+
+    Raises:
+        RootnoteError: with the first problem, and how many others there are.
+    """
+    _refuse(pay_problems(config, marketplace), "rootnote server open --dry-run")
+
+
+def _refuse(found: list[str], command: str) -> None:
     if found:
-        more = f" (and {len(found) - 1} more: rootnote server open {study.folder} --dry-run)" if len(found) > 1 else ""
-        raise RootnoteError(f"{found[0]}{more}")
+        more = f" ({len(found) - 1} more: {command})" if len(found) > 1 else ""
+        raise RootnoteError(
+            found[0][0].lower() + found[0][1:] + more if found[0].startswith("The ") else found[0] + more
+        )
 
 
 def _environment_problems(study: Study, environment: Mapping[str, str]) -> list[str]:

@@ -17,6 +17,7 @@ marketplace's own pages.
     ├── UnknownWorkerError      the marketplace does not know this worker, or cannot reach them
     ├── ForeignSubmissionError  the submission belongs to another worker
     ├── EventRefusedError       a request that claims to be an event of the marketplace is not one
+    ├── OrderRefusedError       these places cannot be ordered, now or later
     └── UnknownOutcomeError     no clear answer: the work may have been done, so ask before doing it again
 """
 
@@ -26,6 +27,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from embeddings.errors import RootnoteError
@@ -55,6 +57,10 @@ class ForeignSubmissionError(MarketplaceError):
     """The submission belongs to another worker: anyone can write any id into an address."""
 
 
+class OrderRefusedError(MarketplaceError):
+    """These places cannot be ordered, now or later: the order is cancelled."""
+
+
 class UnknownOutcomeError(MarketplaceError):
     """The marketplace gave no clear answer; the work may have been done."""
 
@@ -77,11 +83,11 @@ class Capabilities:
         opens_by_hand: the researcher posts the study there; Rootnote only records the posting.
         pays_by_hand: the researcher pays outside Rootnote; Rootnote keeps the list and the ledger.
         lists_submissions: the marketplace reports submissions and their status.
-        has_drafts: a study can be made there for a look at it, before anybody is invited.
         has_preview: workers can see a page of the study before they take a place.
         batch: the most places of one posting (None: no limit).
         pays_unsubmitted: a direct payment reaches workers who did not submit.
-        screens_out_separately: workers who are screened out get a direct payment, not an approval.
+        has_drafts: a posting can be made as a draft that the researcher previews there before workers see it.
+        auto_approval_days: after so many days the marketplace approves submitted work by itself (None: never).
         settle_minutes: how long a payment may take to show; an earlier check proves nothing.
         hold_minutes: after this time a held place returns by itself, where the marketplace does not report who holds
             one.
@@ -92,11 +98,11 @@ class Capabilities:
     opens_by_hand: bool = False
     pays_by_hand: bool = False
     lists_submissions: bool = True
-    has_drafts: bool = False
     has_preview: bool = False
     batch: int | None = None
     pays_unsubmitted: bool = False
-    screens_out_separately: bool = False
+    has_drafts: bool = False
+    auto_approval_days: int | None = None
     settle_minutes: float = 0
     hold_minutes: float | None = None
 
@@ -124,6 +130,7 @@ class PostingOrder:
         url: where listeners arrive.
         minutes: how long a run is expected to take.
         only_for: a worker's id; nobody else may take the place, and the study is not repeated.
+        screen_outs: how many workers the marketplace may screen out and pay by itself, in all the launch's orders.
     """
 
     token: str
@@ -134,6 +141,7 @@ class PostingOrder:
     url: str
     minutes: float
     only_for: str = ""
+    screen_outs: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.token) <= TOKEN_LENGTH:
@@ -151,18 +159,51 @@ class ReportedSubmission:
     opening: str
     status: SubmissionStatus
     at: datetime | None = None
+    return_requested: bool = False
 
 
 @dataclass(frozen=True)
 class PostingStatus:
-    """The state of a posting: places that may still be taken, places held but not submitted, and the known submissions.
+    """The state of a posting.
 
-    A marketplace may not report who holds a place: `submissions` need not include all that are held.
+    Attributes:
+        free: places that may still be taken, now or when the posting goes on: nothing is ordered in their stead.
+        held: places held but not submitted.
+        submissions: those that are known; a marketplace may not report who holds a place.
+        orderable: more places may be ordered on it now.
+        draft: nobody can see it yet.
+        screen_outs: how many workers the marketplace may screen out and pay by itself, those so far included.
+        used_up: it has paused because all of `screen_outs` are used.
+        secure: workers arrive with a signed address.
+        note: one sentence for the researcher, if they have to do something there.
     """
 
     free: int
     held: int
     submissions: tuple[ReportedSubmission, ...] = ()
+    orderable: bool = True
+    draft: bool = False
+    screen_outs: int = 0
+    used_up: bool = False
+    secure: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ScreenOutPlan:
+    """How listeners who are screened out are paid on a marketplace.
+
+    Attributes:
+        way: "direct": like everything that is not a reward; "approve": by approving the submission, which pays the
+            reward; "by_itself": by the marketplace, up to a number of workers; "return_and_bonus": the worker is asked
+            to return the place, and is then paid a direct payment.
+        cents: what one of them is paid by the marketplace itself.
+        sentence: the same for the researcher, before the launch.
+    """
+
+    way: Literal["direct", "approve", "by_itself", "return_and_bonus"]
+    cents: int = 0
+    sentence: str = ""
 
 
 @dataclass(frozen=True)
@@ -280,17 +321,6 @@ class Marketplace(ABC):
             UnknownWorkerError: if the order is for one worker, who is unknown to the marketplace.
         """
 
-    def draft(self, order: PostingOrder) -> str:
-        """Make a draft of the launch's posting, or bring it up to date; returns its id. `open` publishes it.
-
-        Only where `capabilities.has_drafts`.
-        """
-        raise NotImplementedError
-
-    def draft_address(self, draft: str) -> str:
-        """Where a researcher looks at a draft."""
-        raise NotImplementedError
-
     @abstractmethod
     def submissions(self, opening: str) -> PostingStatus:
         """The state of a posting, with its submissions."""
@@ -319,13 +349,40 @@ class Marketplace(ABC):
     def fee(self, cents: int, places: int = 1) -> int:
         """The marketplace's fee, in cents, on one payment from a posting with this many places."""
 
-    def cost(self, reward: int, places: int) -> int:
-        """What this many places cost in cents, with fees, if every place is paid."""
-        return places * (reward + self.fee(reward, self.capabilities.batch or 1))
+    def exact_fee(self, cents: int, places: int = 1) -> Fraction:
+        """The fee on one payment at full precision, in cents: many small payments may cost fractions of a cent each."""
+        return Fraction(self.fee(cents, places))
 
-    def screen_out_cost(self, cents: int) -> int:
-        """What a listener who fails the prescreen costs, with the fee, on top of the places."""
-        return cents + self.fee(cents) if cents else 0
+    def check_terms(self, reward: int, minutes: float) -> None:  # noqa: B027 (most have no rule)
+        """Refuse pay or settings that the marketplace does not allow. Needs no network.
+
+        Raises:
+            MarketplaceError: naming the key of study.toml.
+        """
+
+    def screen_out_plan(self, *, ask: bool = False) -> ScreenOutPlan:
+        """How those who are screened out are paid; `ask`: ask the marketplace what the account may use."""
+        return ScreenOutPlan("direct")
+
+    def draft(self, order: PostingOrder) -> str:
+        """Make a posting that nobody sees yet; returns its id. Repeating the order gives the same id."""
+        raise MarketplaceError(f"{self.capabilities.name} has no drafts; open the study without --draft.")
+
+    def update_draft(self, draft: str, order: PostingOrder) -> None:  # noqa: B027 (most have no drafts)
+        """Bring a draft up to date with study.toml; a posting that is published already stays as it is."""
+
+    def draft_address(self, draft: str) -> str:
+        """Where a researcher looks at a draft; empty if it has no page."""
+        return ""
+
+    def publish(self, posting: str) -> None:  # noqa: B027 (most have no drafts)
+        """Show a draft to workers; a posting that is published already stays as it is."""
+
+    def allow_screen_outs(self, posting: str, number: int) -> None:  # noqa: B027 (most do not pay screen-outs)
+        """Let the marketplace screen out this many workers in all, and let a posting go on that paused for it."""
+
+    def request_return(self, submission: ReportedSubmission, reason: str) -> None:  # noqa: B027
+        """Ask a worker to return their submission."""
 
     def estimated_minutes(self, minutes: float) -> float:
         """How long a run takes, as the marketplace tells its workers."""

@@ -373,10 +373,6 @@ class MTurkMarketplace(Marketplace):
     def time_limit(self, minutes: float) -> int | None:
         return self._config.assignment_minutes
 
-    def screen_out_cost(self, cents: int) -> int:
-        """A listener who fails the prescreen submits too, and uses a place."""
-        return cents + self.fee(cents, BATCH) if cents else 0
-
     def fee(self, cents: int, places: int = 1) -> int:
         """20 % of it, or 40 % if a HIT has ten assignments or more; rounded half up, at least one cent."""
         percent = 20 if places <= BATCH else 40

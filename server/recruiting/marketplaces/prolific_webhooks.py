@@ -38,7 +38,9 @@ def sign_event(secret: str, sent: datetime, body: bytes) -> dict[str, str]:
 
 
 def read_event(headers: Mapping[str, str], body: bytes, secret: str, now: datetime) -> ReportedEvent | None:
-    """The event of a signed request, whose header names are in lower case; None if it is of a type that changes nothing here.
+    """The event of a signed request; None if it is of a type that changes nothing here.
+
+    `headers`: by their names in lower case.
 
     Raises:
         EventRefusedError: if the request is not signed with the secret, too old, or not an event.

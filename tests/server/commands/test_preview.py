@@ -68,7 +68,7 @@ def state(folder: Path) -> dict[str, bytes]:
             "prolific",
             "[pay]\nminutes = 12.0\nbudget_usd = 250\n",
             ["pay $7.50 an hour", "budget $250.00"],
-            ["below the minimum of Prolific, 8.00: pay at least 1.60 for 12 minutes"],
+            ["is 7.50 an hour, and Prolific's minimum is 8.00: raise the reward in [pay] of study.toml"],
         ),
         (
             "mturk",
