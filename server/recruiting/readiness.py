@@ -72,9 +72,7 @@ def require_payable(config: StudyConfig, marketplace: Marketplace) -> None:
 def _refuse(found: list[str], command: str) -> None:
     if found:
         more = f" ({len(found) - 1} more: {command})" if len(found) > 1 else ""
-        raise RootnoteError(
-            found[0][0].lower() + found[0][1:] + more if found[0].startswith("The ") else found[0] + more
-        )
+        raise RootnoteError(f"{found[0]}{more}")
 
 
 def _environment_problems(study: Study, environment: Mapping[str, str]) -> list[str]:

@@ -155,7 +155,7 @@ class ProlificMarketplace(Marketplace):
 
     def draft_address(self, draft: str) -> str:
         site = self._endpoint.replace("127.0.0.1", "localhost") if self._endpoint else SITE
-        return f"{site}/researcher/workspaces/studies/{draft}"
+        return f"{site}/researcher/studies/{draft}"
 
     def publish(self, posting: str) -> None:
         self._places.publish(posting)
