@@ -35,6 +35,7 @@ CODE, PARTICIPANTS = "A1B2C3", [f"{number:024x}" for number in range(1, 5)]
 EXPLAINED = {
     "get_unread_messages": "the local Prolific has no messages",
     "screen_out": "Prolific has removed this route",
+    "draft_study, word for word": "it sends fields that Prolific's API description does not have, one of them refused",
     "TestSNSService": "Amazon's notification service (SNS) is not Mechanical Turk",
     "a person is needed": "the test asks a person to look",
 }
@@ -212,7 +213,20 @@ def _prolific_checks() -> Iterator[tuple[str, Callable[[], None]]]:
 
     url = os.environ["MARKET_URL"]
     ProlificService.api_root = f"{url}/api/v1"
-    service, kept = ProlificService(TOKEN, "v1", "https://example.org"), {}
+    unknown_fields, send = ["completion_option", "is_custom_screening", "status"], ProlificService._req
+    kept: dict[str, Any] = {}
+
+    class Service(ProlificService):
+        """Leaves out the fields of a new study that Prolific does not know, so that everything else can be tried."""
+
+        word_for_word = False
+
+        def _req(self, method: str, endpoint: str, **given: Any) -> Any:
+            if (method, endpoint) == ("POST", "/studies/") and not self.word_for_word:
+                given["json"] = {name: one for name, one in given["json"].items() if name not in unknown_fields}
+            return send(self, method, endpoint, **given)
+
+    service = Service(TOKEN, "v1", "https://example.org")
 
     def study(**changed: Any) -> dict[str, Any]:
         code = {"code": CODE, "code_type": "COMPLETED", "actor": "participant"}
@@ -230,7 +244,7 @@ def _prolific_checks() -> Iterator[tuple[str, Callable[[], None]]]:
             "maximum_allowed_time": 17,
             "name": "A study",
             "peripheral_requirements": ["audio"],
-            "project_name": "A new project",
+            "project_name": kept["project"],
             "prolific_id_option": "url_parameters",
             "reward": 150,
             "total_available_places": 2,
@@ -252,11 +266,20 @@ def _prolific_checks() -> Iterator[tuple[str, Callable[[], None]]]:
         found = service.get_workspaces()
         kept["workspace"] = found[0]["title"]
         service.validate_workspace(kept["workspace"])
+        kept["project"] = service._req("GET", f"/workspaces/{found[0]['id']}/projects/")["results"][0]["title"]
 
     def draft() -> None:
         made = service.draft_study(**study())
         kept["study"] = made["id"]
         _require(made["status"] == "UNPUBLISHED", made)
+
+    def draft_word_for_word() -> None:
+        service.word_for_word = True
+        try:
+            made = service.draft_study(**study(internal_name="peer 5"))
+        finally:
+            service.word_for_word = False
+        _require("id" in made, made)
 
     def submissions() -> None:
         kept["done"], kept["held"] = take(PARTICIPANTS[0], True), take(PARTICIPANTS[1], False)
@@ -292,7 +315,8 @@ def _prolific_checks() -> Iterator[tuple[str, Callable[[], None]]]:
 
     yield "get_workspaces, validate_workspace", workspaces
     yield "who_am_i", lambda: _require("id" in service.who_am_i(), "no id")
-    yield "draft_study, with a new project", draft
+    yield "draft_study, word for word", draft_word_for_word
+    yield "draft_study", draft
     yield "get_study", lambda: _require(service.get_study(kept["study"])["reward"] == 150, "another reward")
     yield "publish_study", publish
     yield "get_studies", lambda: _require(kept["study"] in [one["id"] for one in service.get_studies(["ACTIVE"])], "")
@@ -329,6 +353,14 @@ def _prolific_checks() -> Iterator[tuple[str, Callable[[], None]]]:
         "delete_study",
         lambda: _require(
             service.delete_study(service.draft_study(**study(internal_name="peer 3"))["id"]), "not deleted"
+        ),
+    )
+    yield (
+        "draft_study, in a new project",
+        lambda: _require(
+            service.draft_study(**study(internal_name="peer 4", project_name="A new project"))["status"]
+            == "UNPUBLISHED",
+            "no draft",
         ),
     )
     yield "an unknown study is refused", unknown
