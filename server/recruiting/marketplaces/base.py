@@ -87,6 +87,7 @@ class Capabilities:
         batch: the most places of one posting (None: no limit).
         pays_unsubmitted: a direct payment reaches workers who did not submit.
         has_drafts: a posting can be made as a draft that the researcher previews there before workers see it.
+        has_test_mode: a study can be taken by test participants, at no cost.
         auto_approval_days: after so many days the marketplace approves submitted work by itself (None: never).
         settle_minutes: how long a payment may take to show; an earlier check proves nothing.
         hold_minutes: after this time a held place returns by itself, where the marketplace does not report who holds
@@ -102,6 +103,7 @@ class Capabilities:
     batch: int | None = None
     pays_unsubmitted: bool = False
     has_drafts: bool = False
+    has_test_mode: bool = False
     auto_approval_days: int | None = None
     settle_minutes: float = 0
     hold_minutes: float | None = None

@@ -68,7 +68,12 @@ class ProlificMarketplace(Marketplace):
     """Prolific for one study; uses the network only when it has to."""
 
     capabilities = Capabilities(
-        name="Prolific", pays_unsubmitted=True, has_drafts=True, auto_approval_days=21, settle_minutes=15
+        name="Prolific",
+        pays_unsubmitted=True,
+        has_drafts=True,
+        has_test_mode=True,
+        auto_approval_days=21,
+        settle_minutes=15,
     )
     Settings = ProlificConfig
     frame_origins = (SITE,)
@@ -245,6 +250,9 @@ class ProlificMarketplace(Marketplace):
 
     def create_test_study(self, study_id: str) -> ProlificTestStudy:
         return self._account.create_test_study(study_id)
+
+    def discard_draft(self, draft: str) -> None:
+        self._places.discard_draft(draft)
 
     def webhook_secret(self) -> str:
         return self._account.webhook_secret()

@@ -90,6 +90,11 @@ class ProlificPlaces:
             ),
         )
 
+    def discard_draft(self, id_: str) -> None:
+        """Delete a draft; one that cannot be deleted costs nothing."""
+        with contextlib.suppress(ProlificApiError):
+            self._api.delete(f"/studies/{id_}/")
+
     def _find(self, order: PostingOrder, listed: list[dict[str, Any]]) -> dict[str, Any] | None:
         """The study that an order belongs to; of two drafts (a request that arrived twice) the older.
 

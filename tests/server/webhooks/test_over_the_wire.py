@@ -6,69 +6,20 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import httpx
 import pytest
-from click.testing import CliRunner
-from sqlalchemy import create_engine, text
 
-import rootnote
 from embeddings.errors import RootnoteError
-from server.simulation.fake_prolific import FakeProlific
 from server.simulation.page_parser import read_page
 from server.simulation.server_process import own_server
 from study.config import load_study
-from tests.server.conftest import SECRET
-from tests.server.recruiting.mturk_study import KEY, NO_PRESCREEN
-from tests.server.recruiting.prolific_study import PROLIFIC
-from tests.server.small_study import make_study
+from tests.server.recruiting.typed_commands import Launched, launched
+
+__all__ = ["launched"]
 
 WITHIN_SECONDS = 5.0
-
-
-@dataclass
-class Launched:
-    """A study on the local Prolific, with the environment of its commands."""
-
-    folder: Path
-    market: FakeProlific
-    environment: dict[str, str]
-
-    def type(self, *words: str) -> str:
-        name, *options = words
-        arguments = ["server", name, str(self.folder), "--rehearsal", *options]
-        run = CliRunner().invoke(rootnote.cli, arguments, env=self.environment)
-        if isinstance(run.exception, RootnoteError):
-            raise run.exception
-        assert run.exit_code == 0, run.output
-        return run.output
-
-    def query(self, sql: str) -> list[Any]:
-        engine = create_engine(self.environment["ROOTNOTE_REHEARSAL_DATABASE_URL"])
-        with engine.connect() as connection:
-            found = list(connection.execute(text(sql)))
-        engine.dispose()
-        return found
-
-    def calls(self, operation: str) -> int:
-        return sum(call.operation == operation for call in self.market.calls)
-
-
-@pytest.fixture
-def launched(tmp_path: Path) -> Iterator[Launched]:
-    study = make_study(tmp_path / "study", listeners=1, trials=1, toml=PROLIFIC + NO_PRESCREEN)
-    with FakeProlific("1000.00") as market:
-        environment = {
-            "ROOTNOTE_SECRET": SECRET,
-            "ROOTNOTE_VAULT_KEY": KEY,
-            "ROOTNOTE_MARKET_URL": market.url,
-            "ROOTNOTE_REHEARSAL_DATABASE_URL": f"sqlite:///{tmp_path / 'rehearsal.sqlite3'}",
-        }
-        yield Launched(study.folder, market, environment)
 
 
 def soon(condition: Callable[[], bool], seconds: float = WITHIN_SECONDS) -> bool:
