@@ -111,6 +111,7 @@ def _draft(command: CommandContext, budget: int | None) -> None:
     opening.prepare_places(context, plan, rehearsal=command.settings.rehearsal)
     drafts.follow_study(context)
     cost = opening.estimate_cost(context, budget, balance)
+    _show_cost(command, cost)
     made = drafts.make_draft(context, plan.schedule_fingerprint, cost, live=command.live, report=click.echo)
     name = context.marketplace.capabilities.name
     click.echo(f"A draft with {counted(made.places, 'place')} is on {name}. Nobody sees it, and it costs nothing.")
@@ -172,5 +173,8 @@ def _show_cost(command: CommandContext, found: opening.OpeningCost) -> None:
     if found.screen_outs:
         most = dollars(found.maximum + found.drafted_cost)
         click.echo(f"  at most {most} with {counted(found.screen_outs, 'screen-out')}")
+    if (audience := command.recruiting.marketplace.audience()) is not None:
+        few = "; that is fewer than the places" if audience < places else ""
+        click.echo(f"  {counted(audience, 'person', 'people')} there may take part now{few}")
     balance = "not known" if found.balance is None else dollars(found.balance)
     click.echo(f"  budget {dollars(found.budget)}, account {balance}")

@@ -370,6 +370,10 @@ class Marketplace(ABC):
         """Make a posting that nobody sees yet; returns its id. Repeating the order gives the same id."""
         raise MarketplaceError(f"{self.capabilities.name} has no drafts; open the study without --draft.")
 
+    def audience(self) -> int | None:
+        """How many workers may take the study now; None if the marketplace does not say."""
+        return None
+
     def update_draft(self, draft: str, order: PostingOrder) -> None:  # noqa: B027 (most have no drafts)
         """Bring a draft up to date with study.toml; a posting that is published already stays as it is."""
 

@@ -109,7 +109,7 @@ class ProlificDraft:
 
     def longest(self, minutes: float) -> int:
         """The longest that a participant may take, in minutes."""
-        return self.prolific.longest(estimated_minutes(minutes))
+        return int(self.prolific.longest(estimated_minutes(minutes)))
 
     def body(self, order: PostingOrder, name: str, variant: StudyVariant, **more: Any) -> dict[str, Any]:
         """The whole request; `more`: `project`, `blocked` (studies) and `group`, the participant group's id."""

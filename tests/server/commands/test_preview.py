@@ -167,3 +167,11 @@ def test_nobody_is_invited_to_unfinished_texts_and_terms_are_fixed_by_consent(
     site.walker().consent()
     (folder / "study.toml").write_text(toml)
     assert "pay.reward_usd in study.toml was changed after the launch" in open_()[1]
+
+
+def test_study_check_warns_of_pay_below_the_marketplaces_minimum(tmp_path: Path, alone: None) -> None:
+    for reward, warned in (("1.59", True), ("1.60", False)):
+        toml = set_recruiter(f"[pay]\nminutes = 12.0\nreward_usd = {reward}\n", "prolific")
+        folder = make_study(tmp_path / reward, toml=toml).folder
+        output = CliRunner().invoke(rootnote.cli, ["study", "check", str(folder)]).output
+        assert ("below the minimum of Prolific, 8.00: pay at least 1.60 for 12 minutes" in output) is warned
