@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import click
+from sqlalchemy import select
 
 from embeddings.errors import RootnoteError
 from embeddings.wording import counted
@@ -69,7 +70,7 @@ def run_test_launch(folder: Path, emails: Sequence[str]) -> None:
         if not context.marketplace.capabilities.has_test_mode:
             raise RootnoteError(f"{name} has no test mode; set recruiter.kind in study.toml to a marketplace with one.")
         with context.reading() as session:
-            if ledger.launch(session) is not None:
+            if session.scalar(select(Posting.id).limit(1)) is not None:
                 raise RootnoteError(
                     "the rehearsal's database holds a launch already; empty it with `rootnote server migrate "
                     f"{folder} --rehearsal --fresh`, restart the server, and run this again."

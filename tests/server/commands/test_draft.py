@@ -63,8 +63,10 @@ def test_a_draft_is_made_once_follows_study_toml_and_is_published_by_open(
 
 
 @on_sqlite
-@pytest.mark.parametrize("fault", ["timeout_after", "fail"])
-@pytest.mark.parametrize(("operation", "nth"), [("CreateStudy", 2), ("UpdateStudy", 1), ("TransitionStudy", 1)])
+@pytest.mark.parametrize(
+    ("operation", "nth", "fault"),
+    [("CreateStudy", 2, "timeout_after"), ("UpdateStudy", 1, "fail"), ("TransitionStudy", 1, "timeout_after")],
+)
 def test_a_draft_that_broke_off_is_found_again(
     make_prolific: MakeProlific, ask: Ask, operation: str, nth: int, fault: str
 ) -> None:

@@ -40,9 +40,16 @@ def take_test_study(launch: Launched) -> None:
 
 
 @pytest.mark.slow
-def test_a_test_participant_takes_the_study_at_no_cost(launched: Launched) -> None:
+def test_a_test_participant_takes_the_study_at_no_cost(
+    launched: Launched,
+) -> None:
     with own_server(load_study(launched.folder), {**os.environ, **launched.environment}) as address:
         launched.environment["ROOTNOTE_PUBLIC_URL"] = address
+        launched.market.state.features -= {"test_studies"}
+        with pytest.raises(RootnoteError, match="without it, run a pilot of a few listeners"):
+            launched.type("rehearse", "--prolific-test", EMAIL, rehearsal=False)
+        assert launched.market.state.studies == {}
+        launched.market.state.features |= {"test_studies"}
         browser = threading.Thread(target=take_test_study, args=(launched,))
         browser.start()
         output = launched.type("rehearse", "--prolific-test", EMAIL, rehearsal=False)
@@ -55,13 +62,3 @@ def test_a_test_participant_takes_the_study_at_no_cost(launched: Launched) -> No
         assert launched.query("SELECT state FROM assignments") == [("paid",)]
         with pytest.raises(RootnoteError, match="holds a launch already"):
             launched.type("rehearse", "--prolific-test", EMAIL, rehearsal=False)
-
-
-@pytest.mark.slow
-def test_a_workspace_without_test_mode_is_told_to_run_a_pilot(launched: Launched) -> None:
-    launched.market.state.features -= {"test_studies"}
-    with own_server(load_study(launched.folder), {**os.environ, **launched.environment}) as address:
-        launched.environment["ROOTNOTE_PUBLIC_URL"] = address
-        with pytest.raises(RootnoteError, match="without it, run a pilot of a few listeners"):
-            launched.type("rehearse", "--prolific-test", EMAIL, rehearsal=False)
-    assert launched.market.state.studies == {}
