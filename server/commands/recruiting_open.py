@@ -79,7 +79,8 @@ def _show_preview(marketplace: Capabilities, found: LaunchPreview) -> None:
 def _exact(cents: Fraction) -> str:
     """An amount that may have fractions of a cent: $0.4667."""
     whole = round(cents)
-    return dollars(whole) if whole == cents else f"${float(cents) / 100:.4f}"
+    sign = dollars(0).partition("0")[0]
+    return dollars(whole) if whole == cents else f"{sign}{float(cents) / 100:.4f}"
 
 
 def open_study(
