@@ -29,6 +29,8 @@ def receive() -> Response:
     if (request.content_length or 0) > MAX_BYTES:
         abort(413)
     body = request.get_data(cache=False)
+    if len(body) > MAX_BYTES:  # sent in chunks, without a length
+        abort(413)
     try:
         headers = {name.lower(): value for name, value in request.headers.items()}
         event = entry.marketplace.read_event(headers, body, context.settings.webhook_secret, context.now())

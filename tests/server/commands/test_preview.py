@@ -19,6 +19,12 @@ from tests.server.small_study import make_study
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ALWAYS_MISSING = ["ROOTNOTE_SECRET is not set", "ROOTNOTE_PUBLIC_URL is not set"]
+READY = {
+    "ROOTNOTE_SECRET": SECRET,
+    "ROOTNOTE_PUBLIC_URL": "https://study.example.org",
+    "ROOTNOTE_VAULT_KEY": KEY,
+    "PROLIFIC_TOKEN": "token",
+}
 UNFINISHED = "# Consent\n\nRun by [RESEARCHER] at [INSTITUTION].\n"
 
 
@@ -73,7 +79,11 @@ def state(folder: Path) -> dict[str, bytes]:
         (
             "mturk",
             "[pay]\nscreened_out_usd = 1.60\n",
-            ["90 x ($1.50 + $0.30 fee) = $162.00", "a single posting of 90 would cost $189.00"],
+            [
+                "AWS closed Mechanical Turk on 2026-09-30; for a new study use Prolific",
+                "90 x ($1.50 + $0.30 fee) = $162.00",
+                "a single posting of 90 would cost $189.00",
+            ],
             ["There are no AWS credentials", "pay.screened_out_usd in study.toml is above pay.reward_usd = $1.50"],
         ),
     ],
@@ -94,13 +104,7 @@ def test_it_needs_nothing_shows_everything_and_touches_nothing(
 
 def test_what_is_ready_is_not_listed_as_missing(tmp_path: Path, alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_study(tmp_path / "study", toml=set_recruiter("", "prolific")).folder
-    given = {
-        "ROOTNOTE_SECRET": SECRET,
-        "ROOTNOTE_PUBLIC_URL": "https://study.example.org",
-        "ROOTNOTE_VAULT_KEY": KEY,
-        "PROLIFIC_TOKEN": "token",
-    }
-    for name, value in given.items():
+    for name, value in READY.items():
         monkeypatch.setenv(name, value)
     status, output = preview(folder, "--budget", "12.50")
     assert (status, "must be done" in output) == (0, False), output
@@ -175,3 +179,18 @@ def test_study_check_warns_of_pay_below_the_marketplaces_minimum(tmp_path: Path,
         folder = make_study(tmp_path / reward, toml=toml).folder
         output = CliRunner().invoke(rootnote.cli, ["study", "check", str(folder)]).output
         assert ("below the minimum of Prolific, 8.00: pay at least 1.60 for 12 minutes" in output) is warned
+
+
+def test_the_documentation_shows_what_its_settings_give(
+    tmp_path: Path, alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "how-to" / "prolific.md").read_text(encoding="utf-8")
+    settings = text.partition("```toml\n")[2].partition("```")[0]
+    shown = text.partition("```\nProlific: 90 places")[2].partition("```")[0]
+    folder = make_study(
+        tmp_path / "study", listeners=90, trials=1, toml="[pay]" + settings.partition("[pay]")[2]
+    ).folder
+    (folder / "consent.md").write_text(UNFINISHED)
+    for name, value in READY.items():
+        monkeypatch.setenv(name, value)
+    assert preview(folder)[1].strip() == " ".join(f"Prolific: 90 places{shown}".split())
