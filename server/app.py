@@ -44,6 +44,7 @@ from server.web.markdown import read_study_texts
 from server.web.rate_limits import Limits
 from server.web.request_queue import QueuedApp, RequestQueue
 from server.web.security_headers import MarketplaceOrigins, is_desk_path, local_path, security_headers
+from server.webhooks import views as webhook_views
 from study.config import Study
 from study.prescreen.item import encode_wav
 from study.prescreen.registry import STEPS
@@ -194,6 +195,7 @@ def _register_pages(app: Flask, context: AppContext) -> None:
         account_views.blueprint,
         user_views.blueprint,
         health.make_blueprint(checks),
+        webhook_views.make_blueprint(context),
     ):
         app.register_blueprint(blueprint)
 

@@ -17,6 +17,7 @@ SECTIONS = {
         "status": (f"{_COMMANDS}.status:status", "Show how many listeners are at each stage, and what was paid."),
         "sync": (f"{_COMMANDS}.recruiting:sync_", "Fetch submissions from the marketplace; approve complete ones."),
         "close": (f"{_COMMANDS}.recruiting:close", "Stop recruiting."),
+        "webhooks": (f"{_COMMANDS}.webhooks:webhooks", "Let the marketplace tell the server at once what changed."),
     },
     "Money": {
         "approve": (f"{_COMMANDS}.recruiting:approve", "Approve submissions at the marketplace."),

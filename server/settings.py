@@ -43,6 +43,7 @@ class Settings:
     requests_per_second: float = REQUESTS_PER_SECOND
     vault: Vault | None = field(default=None, repr=False)
     market_url: str = ""
+    webhook_secret: str = field(default="", repr=False)
     erasures: str = ""
     factor_required: bool = False
     at_work: int = request_queue.AT_WORK
@@ -161,6 +162,12 @@ class ServerEnvironment(BaseSettings):
         allow_inf_nan=False,
         json_schema_extra={"expected": "a number from 0 to 1000000"},
     )
+    webhook_secret: SecretStr = _variable(
+        "ROOTNOTE_WEBHOOK_SECRET",
+        SecretStr(""),
+        "The secret with which the marketplace signs its events; `rootnote server webhooks` prints it. Without it the "
+        "server receives none.",
+    )
     erasures: str = _variable(
         "ROOTNOTE_ERASURES",
         "",
@@ -277,6 +284,7 @@ def read_settings(
         metrics_token=found.metrics_token.get_secret_value(),
         requests_per_second=found.requests_per_second,
         vault=_open_vault(study, environment, key if rehearsal else "") if secret else None,
+        webhook_secret=found.webhook_secret.get_secret_value(),
         erasures=found.erasures,
         factor_required=found.desk_second_factor == "required",
         at_work=found.at_work,

@@ -10,13 +10,14 @@ from typing import Any
 from embeddings.errors import RootnoteError
 from embeddings.provenance import read_json, read_table
 from embeddings.wording import counted
-from study.config import Study
+from study.config import Study, StudyConfig
 from study.config_sections import PAPER_PROMPTS
 from study.consent_check import missing_elements, words_of
 from study.design.bin_fit import describe_fit
 from study.design.eligibility import describe_prompts
 from study.languages import LANGUAGES
 from study.leaks import describe_leaks
+from study.marketplaces import load_marketplace
 from study.money import SIGNS, amount
 from study.prescreen.steps import chance_of_guessing, graded_steps, minutes
 from study.trial_plan import BUILD, Plan, read_plan
@@ -93,6 +94,42 @@ def _read_plan(study: Study) -> tuple[Plan | None, list[str]]:
         return None, [f"Not ready to serve: {error}"]
 
 
+def build_problems(study: Study) -> list[str]:
+    """Why the study cannot be served yet; empty if it is built."""
+    plan, problems = _read_plan(study)
+    return [] if plan is not None else problems
+
+
+def unfinished_texts(study: Study) -> list[str]:
+    """The texts that listeners may not be shown yet: consent.md is missing, or any text has placeholders."""
+    found = []
+    for language, name in itertools.product(study.config.study.languages, TEXTS):
+        path = study.text(name, language)
+        if path.is_file():
+            found += _placeholders(path.name, path.read_text(encoding="utf-8", errors="replace"))
+        elif name == "consent":
+            found.append(f"{path.name} is missing.")
+    return found
+
+
+def wage_problem(config: StudyConfig) -> str:
+    """Why the marketplace would refuse the pay; empty if it would not."""
+    pay, minimum = config.pay, config.recruiter.minimum_hourly
+    if minimum is None or pay.reward * 100 * 60 >= minimum * pay.minutes:
+        return ""
+    name = load_marketplace(config.recruiter.kind).capabilities.name
+    least = -(-minimum * pay.minutes // 60) / 100
+    return (
+        f"The pay of {pay.reward / pay.minutes * 60:.2f} {config.currency} an hour is below the minimum "
+        f"of {name}, {minimum / 100:.2f}: pay at least {least:.2f} for {pay.minutes:g} minutes."
+    )
+
+
+def _placeholders(name: str, text: str) -> list[str]:
+    found = PLACEHOLDER.findall(text)
+    return [f"{name} has placeholders to fill in: {', '.join(dict.fromkeys(found))}."] if found else []
+
+
 def _fit_warnings(study: Study) -> list[str]:
     """What to know of the bins and of the prompts that can be used."""
     warnings = []
@@ -125,9 +162,7 @@ def _text_warnings(study: Study) -> list[str]:
         if name == "consent":
             other = [sign for sign in (*SIGNS.values(), *SIGNS) if sign in text and sign not in own]
             warnings += [f"{path.name} mentions {sign}, and the study pays in {currency}." for sign in other[:1]]
-        placeholders = PLACEHOLDER.findall(text)
-        if placeholders:
-            warnings.append(f"{path.name} has placeholders to fill in: {', '.join(dict.fromkeys(placeholders))}.")
+        warnings += _placeholders(path.name, text)
     return warnings
 
 
@@ -160,6 +195,8 @@ def _design_warnings(study: Study, plan: Plan | None) -> list[str]:
             "Listeners are paid, and anyone who has the address may take part again and again: set "
             "recruiter.link.open = false (personal links, `rootnote server links`), or true if that is intended."
         )
+    if problem := wage_problem(config):
+        warnings.append(problem)
     prompts = _fewest_prompts(study, plan)
     if prompts is not None and prompts < FEW_PROMPTS:
         fix = (

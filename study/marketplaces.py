@@ -20,8 +20,8 @@ MARKETPLACES: Registry[Any] = Registry(
     "rootnote.marketplaces",
     {
         "link": "server.recruiting.marketplaces.link:LinkMarketplace",
-        "mturk": "server.recruiting.marketplaces.mturk:MTurkMarketplace",
         "prolific": "server.recruiting.marketplaces.prolific:ProlificMarketplace",
+        "mturk": "server.recruiting.marketplaces.mturk:MTurkMarketplace",
     },
 )
 
@@ -94,6 +94,12 @@ class RecruiterConfig(ConfigSection):
         """The marketplace's name, or that of the panel that sends people by link."""
         own = getattr(self.settings, "panel_name", "") if self.has_arrivals else ""
         return str(own or load_marketplace(self.kind).capabilities.name)
+
+    @property
+    def minimum_hourly(self) -> int | None:
+        """The least pay for an hour that the marketplace allows, in cents; None if it has no such rule."""
+        found: int | None = load_marketplace(self.kind).minimum_hourly.get(self.currency)
+        return found
 
     @property
     def currency(self) -> str:

@@ -20,21 +20,41 @@ every_option = click.option(
 @study_argument
 @click.option("--live", is_flag=True, help="Spend real money (default: the sandbox, if there is one).")
 @click.option("--budget", metavar="USD", help="Maximum cost of the launch, fees included.")
+@click.option("--draft", is_flag=True, help="Only make the study at the marketplace, to look at it; nobody is invited.")
 @watch_option
 @every_option
-@dry_run_option
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show places, cost, hourly pay and what is missing; needs no key or network, and writes nothing.",
+)
 @yes_option
 @rehearsal_option
 def open_(
-    folder: Path, live: bool, budget: str | None, watch: bool, every: float, dry_run: bool, yes: bool, rehearsal: bool
+    folder: Path,
+    live: bool,
+    budget: str | None,
+    draft: bool,
+    watch: bool,
+    every: float,
+    dry_run: bool,
+    yes: bool,
+    rehearsal: bool,
 ) -> None:
     """Open all places of the study at the marketplace, or those that are missing.
 
-    Example: rootnote server open my-study --budget 200 --live
+    \b
+    Examples:
+      rootnote server open my-study --dry-run
+      rootnote server open my-study --live --draft
+      rootnote server open my-study --live --budget 200
     """
-    from server.commands import recruiting_actions
+    from server.commands import recruiting_open
 
-    recruiting_actions.open_study(folder, live, budget, watch, every, dry_run, yes, rehearsal)
+    if dry_run:
+        recruiting_open.preview_open(folder, budget, rehearsal)
+        return
+    recruiting_open.open_study(folder, live, budget, watch, every, draft, yes, rehearsal)
 
 
 @click.command(name="sync")

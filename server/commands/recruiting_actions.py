@@ -1,34 +1,38 @@
-"""The actions of `rootnote server` open, sync, approve, pay and close: show, confirm, call server.recruiting."""
+"""The actions of `rootnote server` sync, approve, pay and close: show, confirm, call server.recruiting."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from embeddings.errors import RootnoteError
 from embeddings.wording import counted
-from server.assignments.earlier_builds import require_blind
 from server.audit import study_control
 from server.audit.actor import current_actor
 from server.commands.common import opened
+from server.commands.recruiting_context import CommandContext, confirm, open_context, read_cents, require_launched
 from server.db import database
 from server.db.models import Posting
-from server.identity.tokens import TokenSigner
-from server.identity.vault import Vault, has_keys, read_vault
 from server.payments import ledger
-from server.payments.formatting import NO_LIMIT, dollars
-from server.recruiting import approvals, direct_payments, launch, opening, payouts, postings, snapshot, sync, wage_floor
+from server.payments.formatting import dollars
+from server.recruiting import (
+    approvals,
+    direct_payments,
+    launch,
+    payouts,
+    postings,
+    snapshot,
+    sync,
+    wage_floor,
+    webhooks,
+)
 from server.recruiting.callbacks import deliver_callbacks, has_outstanding
-from server.recruiting.context import RecruitingContext
 from server.recruiting.due import (
     DuePayment,
     PaymentMethod,
@@ -36,131 +40,12 @@ from server.recruiting.due import (
     approvable_by_override,
     needs_manual_review,
 )
-from server.recruiting.exclusive import exclusive
 from server.recruiting.marketplaces.base import MarketplaceError
-from server.recruiting.marketplaces.registry import make_marketplace
+from server.recruiting.marketplaces.registry import marketplace_class
 from server.recruiting.payment_audit import logged
-from server.recruiting.reachability import require_reachable
 from server.recruiting.wage_floor import WageTopUp
 from server.recruiting.watch import repeat_until_complete
-from server.settings import Settings, read_settings
-from study.config import Study, cents
-from study.trial_plan import read_plan
-
-
-@dataclass(frozen=True)
-class CommandContext:
-    """The context of a command: the recruiting context, the study, its settings, and whether real money is spent."""
-
-    recruiting: RecruitingContext
-    study: Study
-    settings: Settings
-    live: bool
-
-    @property
-    def by_hand(self) -> bool:
-        """Whether the researcher pays outside Rootnote."""
-        return self.recruiting.marketplace.capabilities.pays_by_hand
-
-
-@contextlib.contextmanager
-def open_context(folder: Path, rehearsal: bool, live: bool | None = None) -> Iterator[CommandContext]:
-    """Lock the study's ledger and connect to the marketplace; `live` None: as the study was launched."""
-    with opened(folder, rehearsal, secret=True) as (study, engine), exclusive(engine):
-        settings = read_settings(study, os.environ, rehearsal=rehearsal)
-        with database.reading(engine) as session:
-            found = ledger.launch(session)
-        real = bool(found and found.live) if live is None else live
-        marketplace = make_marketplace(study, live=real, endpoint=settings.market_url)
-        context = RecruitingContext(
-            engine,
-            marketplace,
-            settings.adjust(study.config),
-            TokenSigner(settings.secret),
-            settings.vault or _unused_vault(),
-            f"{settings.public_url}/take",
-        )
-        if settings.market_url:  # a marketplace on this machine counts at once, and a rehearsal is short
-            context = replace(context, margin=timedelta(seconds=1))
-        try:
-            yield CommandContext(context, study, settings, real)
-        finally:
-            marketplace.disconnect()
-
-
-def _unused_vault() -> Vault:
-    """Plain links store no identities, so this vault is never used."""
-    return read_vault(os.environ if has_keys(os.environ) else {}, rehearsal_secret="unused")  # noqa: S106
-
-
-# ------------------------------------------------------------------ open
-
-
-def open_study(
-    folder: Path, live: bool, budget: str | None, watch: bool, every: float, dry_run: bool, yes: bool, rehearsal: bool
-) -> None:
-    """Open the study's places, or the missing ones."""
-    with open_context(folder, rehearsal, live) as command:
-        _open(command, _read_cents(budget), dry_run, yes)
-    if watch and not dry_run:
-        _watch(folder, rehearsal, every)
-
-
-def _open(command: CommandContext, budget: int | None, dry_run: bool, yes: bool) -> None:
-    context, marketplace = command.recruiting, command.recruiting.marketplace.capabilities
-    opening.require_openable(context)
-    balance = context.marketplace.account()
-    if not marketplace.opens_by_hand:
-        require_reachable(command.settings)
-    plan = read_plan(command.study)
-    with command.recruiting.reading() as session:
-        require_blind(session, plan, command.study.folder)
-    opening.prepare_places(context, plan, rehearsal=command.settings.rehearsal)
-    if marketplace.opens_by_hand:
-        if dry_run:
-            click.echo("Nothing was opened (--dry-run).")
-            return
-        opening.open_by_hand(context, plan.schedule_fingerprint, live=command.live, budget=budget)
-        _show_manual_opening(command)
-        return
-    cost = opening.estimate_cost(context, budget, balance, dry_run=dry_run)
-    _show_cost(command, cost)
-    opening.require_affordable(cost)
-    if dry_run:
-        click.echo("Nothing was opened (--dry-run).")
-        return
-    money = "REAL money" if command.live else "no real money"
-    question = (
-        f"Open {counted(cost.places, 'place')} for {dollars(cost.cost)} ({money}; budget {dollars(cost.budget)})?"
-    )
-    _confirm(yes, question)
-    done = opening.open_places(context, plan.schedule_fingerprint, cost, live=command.live, report=click.echo)
-    click.echo(f"Opened {counted(done.ordered, 'place')}. Next: rootnote server status {command.study.folder}")
-
-
-def _show_manual_opening(command: CommandContext) -> None:
-    marketplace = command.recruiting.marketplace.capabilities
-    address = command.recruiting.url if command.settings.public_url else "<your server>/take"
-    address = command.recruiting.marketplace.address(address)
-    if marketplace.has_arrivals:
-        click.echo(f"Post the study on {marketplace.name} yourself, with this address: {address}")
-    else:
-        click.echo(f"The link to send: {address}")
-    click.echo("You pay those who finish yourself; `rootnote server pay` keeps the list.")
-
-
-def _show_cost(command: CommandContext, found: opening.OpeningCost) -> None:
-    sandbox = "" if command.live else " (no real money)"
-    name = command.recruiting.marketplace.capabilities.name
-    click.echo(f"{name}{sandbox}: {counted(found.places, 'place')} in {counted(found.postings, 'posting')}")
-    click.echo(f"  {found.places} x ({dollars(found.reward)} + {dollars(found.fee)} fee) = {dollars(found.cost)}")
-    if found.single is not None:
-        click.echo(f"  a single posting of {found.places} would cost {dollars(found.single)}")
-    if found.screen_out:
-        click.echo(f"  each listener who fails the prescreen costs {dollars(found.screen_out)}")
-    balance = "not known" if found.balance is None else dollars(found.balance)
-    click.echo(f"  budget {dollars(found.budget)}, account {balance}")
-
+from study.config import cents
 
 # ------------------------------------------------------------------ sync and approve
 
@@ -168,15 +53,14 @@ def _show_cost(command: CommandContext, found: opening.OpeningCost) -> None:
 def sync_study(folder: Path, no_approve: bool, watch: bool, every: float, dry_run: bool, rehearsal: bool) -> None:
     """Synchronise once, or until the study is complete."""
     if watch and not dry_run:
-        _watch(folder, rehearsal, every, approve=not no_approve)
+        watch_study(folder, rehearsal, every, approve=not no_approve)
         return
     with open_context(folder, rehearsal) as command:
-        _require_launched(command)
+        require_launched(command)
         if dry_run:
             _show_sync(command)
             return
-        with logged(command.recruiting, "synchronised"):
-            done = sync.synchronize(command.recruiting, approve=not no_approve, report=click.echo)
+        done = _synchronize(command, not no_approve)
         click.echo(
             f"Approved {counted(done.approved, 'submission')}, opened {counted(done.ordered, 'place')}, "
             f"retried {counted(done.retried, 'payment')}."
@@ -209,7 +93,7 @@ def approve_work(
     """Approve complete work, or that of the named assignments."""
     with open_context(folder, rehearsal) as command:
         context = command.recruiting
-        _require_launched(command)
+        require_launched(command)
         recorded = snapshot.record_snapshot(context)
         with context.reading() as session:
             due = approvable_by_override(session, context) if anyway else all_due(session, context)
@@ -226,7 +110,7 @@ def approve_work(
         if dry_run or not chosen:
             return
         total = dollars(sum(one.cost for one in chosen))
-        _confirm(yes, f"Approve {counted(len(chosen), 'submission')} for {total}?")
+        confirm(yes, f"Approve {counted(len(chosen), 'submission')} for {total}?")
         named = ", ".join(one.pseudonym for one in chosen) if pseudonyms else ""
         with logged(context, "approved anyway" if anyway else "approved", named):
             done = approvals.approve_listed(context, recorded, chosen)
@@ -242,12 +126,12 @@ def pay_listeners(
     """Send outstanding payments, a bonus, or top-ups to the hourly minimum."""
     with open_context(folder, rehearsal) as command:
         if not command.by_hand:
-            _require_launched(command)
+            require_launched(command)
             snapshot.record_snapshot(command.recruiting)
         if not dry_run:
             direct_payments.reconcile_direct_payments(command.recruiting, click.echo)
         if bonus:
-            _pay_bonus(command, bonus[0], _read_cents(bonus[1]), reason, dry_run, yes)
+            _pay_bonus(command, bonus[0], read_cents(bonus[1]), reason, dry_run, yes)
         elif to_floor:
             _pay_to_floor(command, reason, dry_run, yes)
         else:
@@ -265,9 +149,9 @@ def _pay_due(command: CommandContext, dry_run: bool, yes: bool) -> None:
         payouts.require_room(command.recruiting, cost)
         for one in due:
             click.echo(f"  {codes[one.assignment]}  {dollars(one.cents)}  {_words(one.kind)}")
-        _confirm(yes, f"Have you paid {people} {dollars(cost)}? Rootnote then records the payments")
+        confirm(yes, f"Have you paid {people} {dollars(cost)}? Rootnote then records the payments")
     else:
-        _confirm(yes, f"Pay {people} {dollars(cost)}?")
+        confirm(yes, f"Pay {people} {dollars(cost)}?")
     with logged(command.recruiting, "paid"):
         paid, places = payouts.pay_all(command.recruiting, due, lambda line: click.echo(line, err=True))
     click.echo(f"Paid {paid}." + (f" Opened {counted(places, 'place')} for payment only." if places else ""))
@@ -280,7 +164,7 @@ def _pay_bonus(
     click.echo(f"Bonus for {pseudonym}: {dollars(bonus.cents)} + {dollars(bonus.fee)} fee.")
     if dry_run:
         return
-    _confirm(yes, f"Pay {dollars(bonus.cents + bonus.fee)}?")
+    confirm(yes, f"Pay {dollars(bonus.cents + bonus.fee)}?")
     with logged(command.recruiting, "paid a bonus", pseudonym, reason):
         payouts.pay_bonus(command.recruiting, bonus)
     click.echo("Paid 1.")
@@ -298,9 +182,9 @@ def _pay_to_floor(command: CommandContext, reason: str, dry_run: bool, yes: bool
         payouts.require_room(context, sum(one.cents for one in ready))
         for one in ready:
             click.echo(f"  {one.code}  {dollars(one.cents)}")
-        _confirm(yes, f"Have you paid {people} {dollars(cost)}?")
+        confirm(yes, f"Have you paid {people} {dollars(cost)}?")
     else:
-        _confirm(yes, f"Pay {people} {dollars(cost)}, fees included?")
+        confirm(yes, f"Pay {people} {dollars(cost)}, fees included?")
     with logged(context, "topped up to the hourly minimum", f"{floor} an hour", reason):
         paid = wage_floor.top_up_all(context, ready, reason)
     click.echo(f"Topped up {counted(paid, 'person', 'people')} to {floor} an hour.")
@@ -327,7 +211,7 @@ def close_study(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None
     """Stop recruiting."""
     with open_context(folder, rehearsal) as command:
         context = command.recruiting
-        _require_launched(command)
+        require_launched(command)
         with context.reading() as session:
             open_now = session.scalar(select(func.count()).select_from(Posting).where(Posting.closed_at.is_(None))) or 0
             committed, spent = ledger.committed(session), ledger.paid(session)
@@ -336,7 +220,7 @@ def close_study(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None
         )
         if dry_run:
             return
-        _confirm(yes, f"Stop recruiting and pay what is complete, at most {dollars(committed - spent)}?")
+        confirm(yes, f"Stop recruiting and pay what is complete, at most {dollars(committed - spent)}?")
         launch.stop(context, current_actor())
         with context.writing() as session:
             study_control.write_log(
@@ -349,33 +233,6 @@ def close_study(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None
 
 
 # ------------------------------------------------------------------ words
-
-
-def _confirm(yes: bool, question: str) -> None:
-    if not yes:
-        click.confirm(question, abort=True)
-
-
-def _read_cents(amount: str | None) -> int | None:
-    """An amount as typed, in cents.
-
-    Raises:
-        RootnoteError: if it is not a whole number of cents.
-    """
-    if amount is None:
-        return None
-    try:
-        value = Decimal(amount.removeprefix("$")) * 100
-        if not value.is_finite() or value % 1 or not 0 <= value < 10 * NO_LIMIT:
-            raise InvalidOperation
-    except InvalidOperation:
-        raise RootnoteError(f"'{amount}' is not an amount in US dollars and cents, such as 200 or 12.50.") from None
-    return int(value)
-
-
-def _require_launched(command: CommandContext) -> None:
-    with command.recruiting.reading() as session:
-        launch.require_launched(session, command.recruiting)
 
 
 def _words(kind: str) -> str:
@@ -422,18 +279,41 @@ def _show_open_questions(command: CommandContext) -> None:
 # ------------------------------------------------------------------ watch
 
 
-def _watch(folder: Path, rehearsal: bool, every: float, *, approve: bool = True) -> None:
+def watch_study(folder: Path, rehearsal: bool, every: float, *, approve: bool = True) -> None:
     """Synchronise until every place is filled and nothing waits; Ctrl-C or SIGTERM stops it."""
-    if repeat_until_complete(lambda: _sync_once(folder, rehearsal, approve), every):
+    with _event_waiting(folder, rehearsal) as is_waiting:
+        complete = repeat_until_complete(lambda: _sync_once(folder, rehearsal, approve), every, is_waiting)
+    if complete:
         click.echo("The study is complete. Next: rootnote server pay, then rootnote server close.")
+
+
+@contextlib.contextmanager
+def _event_waiting(folder: Path, rehearsal: bool) -> Iterator[Callable[[], bool]]:
+    """Asks the database whether the marketplace has sent an event that no synchronisation has seen."""
+    with opened(folder, rehearsal) as (study, engine):
+        sends_events = bool(marketplace_class(study.config).event_types)
+
+        def is_waiting() -> bool:
+            with contextlib.suppress(SQLAlchemyError), database.reading(engine) as session:
+                return webhooks.is_waiting(session)
+            return False
+
+        yield is_waiting if sends_events else lambda: False
+
+
+def _synchronize(command: CommandContext, approve: bool) -> sync.SyncResult:
+    context = command.recruiting
+    with context.writing() as session:
+        webhooks.mark_handled(session, context.clock())
+    with logged(context, "synchronised"):
+        return sync.synchronize(context, approve=approve, report=click.echo)
 
 
 def _sync_once(folder: Path, rehearsal: bool, approve: bool) -> bool:
     try:
         with open_context(folder, rehearsal) as command:
-            _require_launched(command)
-            with logged(command.recruiting, "synchronised"):
-                done = sync.synchronize(command.recruiting, approve=approve, report=click.echo)
+            require_launched(command)
+            done = _synchronize(command, approve)
             deliver_callbacks(command.recruiting, click.echo, rehearsal=command.settings.rehearsal)
             with command.recruiting.reading() as session:
                 over = sync.is_over(session) and not has_outstanding(session, command.recruiting)

@@ -29,6 +29,7 @@ from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
 from server.db import panel_models as _panel_models  # noqa: F401 (its table belongs to the metadata)
+from server.db import webhook_models  # noqa: F401 (its table belongs to Base)
 from server.db.models import Base
 from server.db.urls import display_url
 

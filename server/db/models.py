@@ -11,7 +11,20 @@ import enum
 from datetime import UTC, date, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Enum, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
@@ -392,6 +405,10 @@ class Posting(Base):
     places: Mapped[int]
     reward_cents: Mapped[int]
     fee_cents: Mapped[int]  # on one reward
+    fee_millionths: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # of a cent, on top
+    screen_outs: Mapped[int] = mapped_column(default=0, server_default="0")  # the marketplace may pay by itself
+    screen_out_cost: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # millionths of a cent
+    secure: Mapped[bool] = mapped_column(default=False, server_default=false())  # workers arrive with a signed address
     owed_to: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"))
     market_id: Mapped[str | None] = mapped_column(String(64), index=True)
     ordered_at: Mapped[datetime]
@@ -434,6 +451,7 @@ class Payment(Base):
     kind: Mapped[PaymentKind] = mapped_column(_stored(PaymentKind, 16))
     cents: Mapped[int]
     fee_cents: Mapped[int]
+    fee_millionths: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # of a cent, on top
     state: Mapped[PaymentState] = mapped_column(_stored(PaymentState, 8))
     reason: Mapped[str] = mapped_column(Text, default="")
     intended_at: Mapped[datetime]

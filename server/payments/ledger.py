@@ -1,10 +1,11 @@
 """The ledger: every intended payment, by assignment and kind, and the committed cost of a launch.
 
 A payment is recorded as pending before the marketplace is asked and as paid after, so an interruption leaves a row that
-says what to check. The kinds are in server.db.enums. Money is whole cents.
+says what to check. The kinds are in server.db.enums. Payments are whole cents; fees are kept to a millionth of a cent
+(server.payments.fees), and sums of them are rounded to the cent.
 
 The committed cost can only be too high, never too low: every place of a posting that may still be taken or paid
-counts in full, with its fee, and so does every other payment.
+counts in full, with its fee, and so do every other payment and every screen-out that the marketplace may pay by itself.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from fractions import Fraction
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
@@ -28,6 +30,7 @@ from server.db.models import (
     Payment,
     Posting,
 )
+from server.payments.fees import MILLION, millionths, split, whole_cents
 from server.payments.formatting import as_money
 from study.config import cents
 from study.config_sections import PayConfig
@@ -113,7 +116,7 @@ def record_pending(
     assignment: Assignment | None,
     kind: PaymentKind,
     amount: int,
-    fee: int,
+    fee: Fraction | int,
     now: datetime,
     *,
     submission: MarketplaceSubmission | None = None,
@@ -130,6 +133,7 @@ def record_pending(
         return earlier
     if opening is None or opening.settled_at is not None:
         require_budget(session, amount + fee)
+    fee_cents, rest = split(fee)
     payment = Payment(
         token=new_token(kind),
         assignment_id=None if assignment is None else assignment.id,
@@ -137,7 +141,8 @@ def record_pending(
         opening_id=None if opening is None else opening.id,
         kind=kind,
         cents=amount,
-        fee_cents=fee,
+        fee_cents=fee_cents,
+        fee_millionths=rest,
         state=PaymentState.PENDING,
         reason=reason,
         intended_at=now,
@@ -178,34 +183,52 @@ def launch(session: Session, *, lock: bool = False) -> Launch | None:
 
 def paid(session: Session) -> int:
     """The sum paid so far, in cents, fees included."""
-    return _sum(session, Payment.state == PaymentState.PAID)
+    return whole_cents(_sum(session, Payment.state == PaymentState.PAID))
 
 
 def committed(session: Session) -> int:
     """The most that the launch may cost as it is now, in cents: paid, in unknown state, and open."""
-    unit = Posting.places * (Posting.reward_cents + Posting.fee_cents)
-    unsettled = select(func.coalesce(func.sum(unit), 0)).where(Posting.settled_at.is_(None))
+    return whole_cents(_committed(session))
+
+
+def _committed(session: Session) -> int:
+    """The same in millionths of a cent."""
+    whole = func.sum(Posting.places * (Posting.reward_cents + Posting.fee_cents))
+    rest = func.sum(Posting.places * Posting.fee_millionths + Posting.screen_outs * Posting.screen_out_cost)
+    unsettled = select(func.coalesce(whole, 0), func.coalesce(rest, 0)).where(Posting.settled_at.is_(None))
+    cents_, millionths_ = session.execute(unsettled).one()
     within = select(Posting.id).where(Posting.settled_at.is_(None))
     other = Payment.opening_id.is_(None) | Payment.opening_id.not_in(within)
-    return int(session.scalar(unsettled) or 0) + _sum(session, other, Payment.state != PaymentState.VOID)
+    return int(cents_) * MILLION + int(millionths_) + _sum(session, other, Payment.state != PaymentState.VOID)
 
 
 def remaining_budget(session: Session) -> int:
     """The amount that may still be ordered or paid within the budget, in cents."""
+    return max(_remaining(session), 0) // MILLION
+
+
+def affordable(session: Session, cost: Fraction) -> int:
+    """How many payments of this cost in cents the budget still allows."""
+    unit = millionths(cost)
+    return max(_remaining(session), 0) // unit
+
+
+def _remaining(session: Session) -> int:
+    """What is left of the budget, in millionths of a cent; up to half a cent more than the budget is rounded down."""
     found = launch(session)
-    return 0 if found is None else max(found.budget_cents - committed(session), 0)
+    return 0 if found is None else found.budget_cents * MILLION + MILLION // 2 - 1 - _committed(session)
 
 
-def require_budget(session: Session, more: int) -> None:
+def require_budget(session: Session, more: Fraction | int) -> None:
     """Refuse `more` cents than the budget allows.
 
     Raises:
         OverBudgetError: with the missing amount.
     """
     found = launch(session, lock=True)
-    if found is None or more <= found.budget_cents - committed(session):
+    if found is None or millionths(more) <= _remaining(session):
         return
-    missing = more - (found.budget_cents - committed(session))
+    missing = max(whole_cents(millionths(more) - _remaining(session) + MILLION // 2 - 1), 1)
     raise OverBudgetError(
         f"the budget of {as_money(found.budget_cents)} is {as_money(missing)} too low for this; "
         "raise it with `rootnote server open --budget AMOUNT`."
@@ -213,5 +236,7 @@ def require_budget(session: Session, more: int) -> None:
 
 
 def _sum(session: Session, *where: ColumnElement[bool]) -> int:
-    total = select(func.coalesce(func.sum(Payment.cents + Payment.fee_cents), 0)).where(*where)
-    return int(session.scalar(total) or 0)
+    """Payments with their fees, in millionths of a cent."""
+    whole, rest = func.sum(Payment.cents + Payment.fee_cents), func.sum(Payment.fee_millionths)
+    cents_, millionths_ = session.execute(select(func.coalesce(whole, 0), func.coalesce(rest, 0)).where(*where)).one()
+    return int(cents_) * MILLION + int(millionths_)

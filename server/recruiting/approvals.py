@@ -11,6 +11,7 @@ from server.db.models import Assignment, MarketplaceSubmission, Payment, Posting
 from server.payments import ledger
 from server.recruiting.context import RecruitingContext
 from server.recruiting.due import DuePayment, PaymentMethod, all_due
+from server.recruiting.marketplaces.base import MarketplaceError
 from server.recruiting.snapshot import MarketplaceSnapshot, posting_of
 
 
@@ -22,8 +23,20 @@ def approve_complete(context: RecruitingContext, snapshot: MarketplaceSnapshot) 
 
 
 def approve_listed(context: RecruitingContext, snapshot: MarketplaceSnapshot, due: Iterable[DuePayment]) -> int:
-    """Approve these; returns how many were approved."""
-    return sum(_approve(context, snapshot, one) for one in due)
+    """Approve these; returns how many were approved.
+
+    Raises:
+        MarketplaceError: the first refusal, after all the others were tried.
+    """
+    approved, refusal = 0, None
+    for one in due:
+        try:
+            approved += _approve(context, snapshot, one)
+        except MarketplaceError as error:
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+    return approved
 
 
 def _approve(context: RecruitingContext, snapshot: MarketplaceSnapshot, due: DuePayment) -> int:
@@ -35,7 +48,7 @@ def _approve(context: RecruitingContext, snapshot: MarketplaceSnapshot, due: Due
         posting = posting_of(session, row.opening)
         assignment = session.get_one(Assignment, due.assignment)
         payment = ledger.record_pending(
-            session, assignment, due.kind, due.cents, due.fee, context.clock(), submission=row, opening=posting
+            session, assignment, due.kind, due.cents, due.exact_fee, context.clock(), submission=row, opening=posting
         )
         if payment.state != PaymentState.PENDING or payment.submission_id not in (row.id, None):
             return 0

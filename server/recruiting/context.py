@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from fractions import Fraction
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -14,6 +15,7 @@ from server.assignments.experiment import Clock, utc_now
 from server.db import database
 from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault
+from server.payments.fees import rounded
 from server.recruiting.marketplaces.base import Marketplace
 from study.config import StudyConfig, cents
 
@@ -44,8 +46,13 @@ class RecruitingContext:
 
     @property
     def fee(self) -> int:
-        """The fee in cents on the reward of one place."""
-        return self.marketplace.fee(self.reward, self.marketplace.capabilities.batch or 1)
+        """The fee in cents on the reward of one place, rounded."""
+        return rounded(self.exact_fee)
+
+    @property
+    def exact_fee(self) -> Fraction:
+        """The fee on the reward of one place at full precision, in cents."""
+        return self.marketplace.exact_fee(self.reward, self.marketplace.capabilities.batch or 1)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Session]:

@@ -17,6 +17,7 @@ from server.db.enums import LIVE, PaymentKind, PaymentState, SubmissionStatus
 from server.db.models import Assignment, MarketplaceSubmission, Payment, Posting
 from server.identity.vault import load_identity
 from server.payments import ledger
+from server.payments.fees import split
 from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.due import DuePayment, is_in_progress
 from server.recruiting.marketplaces.base import (
@@ -85,6 +86,7 @@ def _was_approved_instead(context: RecruitingContext, number: int) -> bool:
         if approved is None or payment.kind in (PaymentKind.BONUS, PaymentKind.LIFT):
             return False  # a bonus and a top-up are paid on top of the approval
         payment.opening_id, payment.cents, payment.fee_cents = approved.opening_id, approved.cents, approved.fee_cents
+        payment.fee_millionths = approved.fee_millionths
         session.delete(approved)
         session.flush()
         ledger.settle(session, payment, context.clock())
@@ -159,7 +161,7 @@ def pay_directly(
     """
     with context.writing() as session:
         row = session.get(MarketplaceSubmission, submission) if submission else None
-        fee = context.marketplace.fee(amount)
+        fee = context.marketplace.exact_fee(amount)
         who = session.get_one(Assignment, assignment)
         payment = ledger.find(session, who, kind)
         if payment is not None:
@@ -168,7 +170,8 @@ def pay_directly(
             # While its posting is not settled, that counts in full, and this payment is added to it.
             if session.get_one(Posting, payment.opening_id).settled_at is None:
                 ledger.require_budget(session, amount + fee)
-            payment.opening_id, payment.cents, payment.fee_cents = None, amount, fee
+            payment.opening_id, payment.cents = None, amount
+            payment.fee_cents, payment.fee_millionths = split(fee)
             payment.submission_id, payment.intended_at = submission, context.clock()
         else:
             payment = ledger.record_pending(
@@ -206,20 +209,22 @@ def record_manual_payments(context: RecruitingContext, payments: Iterable[tuple[
 def post_place_for(context: RecruitingContext, due: DuePayment) -> None:
     """Order one place for a listener who could not submit, worth what they are owed."""
     with context.writing() as session:
-        ledger.require_budget(session, due.cost)
+        ledger.require_budget(session, due.cents + due.exact_fee)
+        fee_cents, rest = split(due.exact_fee)
         assignment = session.get_one(Assignment, due.assignment)
         posting = Posting(
             token=ledger.new_token("owed"),
             places=1,
             reward_cents=due.cents,
-            fee_cents=due.fee,
+            fee_cents=fee_cents,
+            fee_millionths=rest,
             owed_to=assignment.id,
             ordered_at=context.clock(),
         )
         session.add(posting)
         session.flush()
         payment = ledger.record_pending(
-            session, assignment, due.kind, due.cents, due.fee, context.clock(), opening=posting
+            session, assignment, due.kind, due.cents, due.exact_fee, context.clock(), opening=posting
         )
         payment.opening_id, number = posting.id, posting.id  # an earlier place was not taken in time
     place_order(context, number)

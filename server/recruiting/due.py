@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections import defaultdict
 from dataclasses import dataclass
+from fractions import Fraction
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from server.db.enums import LIVE, PaymentKind, PaymentState, SubmissionStatus
 from server.db.models import Assignment, MarketplaceSubmission, Payment, Posting
 from server.payments import ledger
+from server.payments.fees import joined, rounded_up
 from server.recruiting.context import RecruitingContext
 from server.recruiting.snapshot import posting_of
 
@@ -31,19 +33,23 @@ PAYABLE = (PaymentMethod.DIRECT, PaymentMethod.PLACE, PaymentMethod.BY_HAND)  # 
 
 @dataclass(frozen=True)
 class DuePayment:
-    """An amount that a listener is owed; `submission` is our id of the submission that it goes with."""
+    """An amount that a listener is owed, and the exact fee on it, in cents.
+
+    `submission` is our id of the submission that it goes with.
+    """
 
     assignment: int
     pseudonym: str
     kind: PaymentKind
     cents: int
-    fee: int
+    exact_fee: Fraction
     method: PaymentMethod
     submission: int | None = None
 
     @property
     def cost(self) -> int:
-        return self.cents + self.fee
+        """The amount with its fee, rounded up to the cent."""
+        return rounded_up(self.cents + self.exact_fee)
 
 
 def all_due(session: Session, context: RecruitingContext) -> list[DuePayment]:
@@ -82,19 +88,37 @@ def _due(
     marketplace = context.marketplace.capabilities
     who = (assignment.id, assignment.pseudonym, kind)
     if marketplace.pays_by_hand:
-        return DuePayment(*who, amount, 0, PaymentMethod.BY_HAND)
+        return DuePayment(*who, amount, Fraction(0), PaymentMethod.BY_HAND)
     submitted = next((row for row in rows if row.status == SubmissionStatus.SUBMITTED), None)
-    separate = marketplace.screens_out_separately and kind is not PaymentKind.REWARD
-    if submitted is not None and not separate and amount >= context.reward:
-        posting = posting_of(session, submitted.opening)
-        reward, fee = (posting.reward_cents, posting.fee_cents) if posting else (context.reward, context.fee)
-        return DuePayment(*who, reward, fee, PaymentMethod.APPROVE, submitted.id)
-    fee, is_live = context.marketplace.fee(amount), any(row.status in LIVE for row in rows)
-    if rows and (separate or (marketplace.pays_unsubmitted and not is_live)):
+    fee, is_live = context.marketplace.exact_fee(amount), any(row.status in LIVE for row in rows)
+    if submitted is not None:
+        posting, way = posting_of(session, submitted.opening), screen_out_way(session, context, submitted.opening, kind)
+        if way == "return_and_bonus":
+            return DuePayment(*who, amount, fee, PaymentMethod.WAIT, submitted.id)
+        if way in ("approve", "by_itself") or amount >= context.reward:
+            reward = posting.reward_cents if posting else context.reward
+            return DuePayment(*who, reward, place_fee(context, posting), PaymentMethod.APPROVE, submitted.id)
+    early = kind is PaymentKind.PARTIAL  # who has left is paid whether or not they have given the place back
+    if rows and marketplace.pays_unsubmitted and (early or not is_live):
         return DuePayment(*who, amount, fee, PaymentMethod.DIRECT, rows[0].id)
     if is_live or marketplace.pays_unsubmitted:
         return DuePayment(*who, amount, fee, PaymentMethod.WAIT)
     return DuePayment(*who, amount, fee, PaymentMethod.PLACE)
+
+
+def place_fee(context: RecruitingContext, posting: Posting | None) -> Fraction:
+    """The exact fee on the reward of a posting's place."""
+    return joined(posting.fee_cents, posting.fee_millionths) if posting else context.exact_fee
+
+
+def screen_out_way(session: Session, context: RecruitingContext, opening: str, kind: PaymentKind) -> str:
+    """How a screen-out is paid that was submitted to this posting; "" for other kinds."""
+    if kind is not PaymentKind.SCREEN_OUT:
+        return ""
+    paid_there = select(Posting.id).where(Posting.market_id == opening, Posting.screen_outs > 0).limit(1)
+    if session.scalar(paid_there) is not None:
+        return "by_itself"  # and not yet, so no screen-out was left
+    return context.marketplace.screen_out_plan().way
 
 
 def approvable_by_override(session: Session, context: RecruitingContext) -> list[DuePayment]:
@@ -105,7 +129,9 @@ def approvable_by_override(session: Session, context: RecruitingContext) -> list
         if assignment is not None and posting is not None:
             kind = ledger.due(assignment.state, context.config.pay)[0]
             who = (assignment.id, assignment.pseudonym, kind)
-            found.append(DuePayment(*who, posting.reward_cents, posting.fee_cents, PaymentMethod.APPROVE, row.id))
+            found.append(
+                DuePayment(*who, posting.reward_cents, place_fee(context, posting), PaymentMethod.APPROVE, row.id)
+            )
     return found
 
 

@@ -6,14 +6,16 @@ import contextlib
 import secrets
 from typing import Any
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
 from server.audit import study_control
-from server.db.models import Launch
+from server.db.models import Assignment, Launch, Posting
 from server.payments import ledger
 from server.recruiting.context import RecruitingContext
-from study.config import StudyConfig, cents
+from server.recruiting.postings import DRAFT
+from study.config import StudyConfig
 
 
 def launch_terms(config: StudyConfig) -> dict[str, Any]:
@@ -54,7 +56,10 @@ def begin(session: Session, context: RecruitingContext, schedule: str, *, live: 
             f"this database holds {was} launch and this would be {now} one; "
             "set ROOTNOTE_DATABASE_URL to a new database, or leave `--live` as it was."
         )
-    require_unchanged(found, context.config)
+    if is_promised(session, context):
+        require_unchanged(found, context.config)
+    else:
+        found.terms = launch_terms(context.config)
     found.budget_cents, found.closed_at = max(found.budget_cents, budget), None
     return found
 
@@ -68,8 +73,30 @@ def require_launched(session: Session, context: RecruitingContext) -> Launch:
     found = ledger.launch(session)
     if found is None:
         raise RootnoteError("the study is not launched yet; run `rootnote server open`.")
-    require_unchanged(found, context.config)
+    if is_promised(session, context):
+        require_unchanged(found, context.config)
     return found
+
+
+def is_promised(session: Session, context: RecruitingContext) -> bool:
+    """Whether anybody was promised the terms of the launch: somebody consented, or places are offered for them."""
+    if session.scalar(select(Assignment.id).limit(1)) is not None:
+        return True
+    cancelled = func.coalesce(Posting.market_id, "").startswith("none-")
+    offered = select(Posting.id).where(~Posting.token.startswith(f"{DRAFT}-"), ~cancelled).limit(1)
+    return not context.marketplace.capabilities.opens_by_hand and session.scalar(offered) is not None
+
+
+def require_promises_kept(context: RecruitingContext) -> None:
+    """Refuse a study.toml that differs from what listeners of its launch were promised.
+
+    Raises:
+        RootnoteError: naming the first key that differs.
+    """
+    with context.reading() as session:
+        found = ledger.launch(session)
+        if found is not None and is_promised(session, context):
+            require_unchanged(found, context.config)
 
 
 def require_unchanged(launch: Launch, config: StudyConfig) -> None:
@@ -78,34 +105,30 @@ def require_unchanged(launch: Launch, config: StudyConfig) -> None:
     Raises:
         RootnoteError: naming the first key that differs.
     """
+    if changed := changed_key(launch, config):
+        section, _, key = changed.partition(".")
+        before, now = launch.terms.get(section, {}).get(key), launch_terms(config)[section][key]
+        raise RootnoteError(
+            f"{changed.replace('_usd', '')} in study.toml was changed after the launch (from {before!r} to {now!r}); "
+            "restore it: listeners were promised the earlier value."
+        )
+
+
+def changed_key(launch: Launch, config: StudyConfig) -> str:
+    """The first key of the terms, as "section.key", that differs from the launch; empty if none does."""
     for section, now in launch_terms(config).items():
         before = launch.terms.get(section, {})
         for key in now:
-            if now[key] != before.get(key):
-                shown = key.replace("_usd", "")  # as it is stored, and was called
-                raise RootnoteError(
-                    f"{section}.{shown} in study.toml was changed after the launch (from {before.get(key)!r} to "
-                    f"{now[key]!r}); restore it: listeners were promised the earlier value."
-                )
+            if differs(now[key], before.get(key)):
+                return f"{section}.{key}"
+    return ""
 
 
-def require_payable(context: RecruitingContext) -> None:
-    """Refuse amounts that this marketplace cannot pay.
-
-    Raises:
-        RootnoteError: naming the key.
-    """
-    pay, marketplace = context.config.pay, context.marketplace.capabilities
-    if context.reward == 0 and not marketplace.pays_by_hand:
-        raise RootnoteError(f"pay.reward_usd in study.toml is 0; {marketplace.name} needs a reward.")
-    if marketplace.pays_unsubmitted or marketplace.pays_by_hand:
-        return
-    for name in ("screened_out_usd", "without_sound_usd", "withdrawn_usd", "expired_usd"):
-        if cents(getattr(pay, name) or 0) > context.reward:
-            raise RootnoteError(
-                f"pay.{name} in study.toml is above pay.reward_usd; "
-                f"on {marketplace.name} everyone who submits is paid the reward."
-            )
+def differs(now: Any, before: Any) -> bool:
+    """Whether a setting was changed; one that an earlier version did not have yet was not."""
+    if isinstance(now, dict) and isinstance(before, dict):
+        return any(key in before and differs(now[key], before[key]) for key in now)
+    return bool(now != before)
 
 
 def stop(context: RecruitingContext, who: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 from sqlalchemy.orm import Session
 
@@ -13,11 +15,21 @@ from server.assignments.places import sync_places
 from server.audit import study_control
 from server.audit.actor import current_actor
 from server.payments import ledger
+from server.payments.fees import rounded, rounded_up
 from server.payments.formatting import NO_LIMIT, dollars
 from server.recruiting import launch
 from server.recruiting.context import RecruitingContext, Report
+from server.recruiting.marketplaces.base import PostingStatus, ScreenOutPlan
 from server.recruiting.payment_audit import logged
-from server.recruiting.postings import batches, record_manual_posting, supply
+from server.recruiting.postings import (
+    batches,
+    expected_screen_outs,
+    order_missing_places,
+    publish_drafts,
+    record_manual_posting,
+    supply,
+)
+from server.recruiting.readiness import require_payable
 from server.recruiting.snapshot import record_snapshot
 from server.recruiting.sync import SyncResult, reconcile_postings, synchronize
 from study.config import cents
@@ -26,14 +38,18 @@ from study.trial_plan import Plan
 
 @dataclass(frozen=True)
 class OpeningCost:
-    """The cost of opening the missing places, in cents.
+    """The cost of opening the missing places; in cents, where nothing else is said.
 
     Attributes:
         places: how many places are missing.
         postings: how many postings they need.
-        reward, fee: of one place.
+        reward: of one place.
+        exact_fee: on it, at full precision.
         single: the cost of all places in one posting, if that is more expensive (else None).
-        screen_out: the cost of a listener who fails the prescreen, if that is not paid separately (else 0).
+        screen_out: the cost of a listener who fails the prescreen, if the marketplace pays it (else 0).
+        screen_outs: how many screen-outs the marketplace may pay by itself, which are paid for beforehand.
+        screen_out_plan: how those who are screened out are paid.
+        drafted: places in a draft, which opening publishes; they are in `committed`.
         committed: the most that the launch costs without these places.
         budget: the most that the launch may cost.
         balance: of the account; None if it is not known.
@@ -42,16 +58,41 @@ class OpeningCost:
     places: int
     postings: int
     reward: int
-    fee: int
+    exact_fee: Fraction
     single: int | None
     screen_out: int
+    screen_outs: int
+    screen_out_plan: ScreenOutPlan
+    drafted: int
     committed: int
     budget: int
     balance: int | None
 
     @property
+    def fee(self) -> int:
+        """The fee on one place, rounded to the cent."""
+        return rounded(self.exact_fee)
+
+    @property
+    def fee_text(self) -> str:
+        """The fee on one place, with fractions of a cent if it has any."""
+        cents_ = float(self.exact_fee)
+        return dollars(self.fee) if self.exact_fee.denominator == 1 else f"${cents_ / 100:.4f}"
+
+    @property
     def cost(self) -> int:
-        return self.places * (self.reward + self.fee)
+        """What the places cost, fees included."""
+        return rounded(self.places * (self.reward + self.exact_fee))
+
+    @property
+    def drafted_cost(self) -> int:
+        """What the places of the draft cost, fees included."""
+        return rounded(self.drafted * (self.reward + self.exact_fee))
+
+    @property
+    def maximum(self) -> int:
+        """What the places and all screen-outs that are paid for beforehand cost at most."""
+        return self.cost + self.screen_outs * self.screen_out
 
 
 def require_openable(context: RecruitingContext) -> None:
@@ -60,10 +101,8 @@ def require_openable(context: RecruitingContext) -> None:
     Raises:
         RootnoteError: naming the problem.
     """
-    with context.reading() as session:
-        if (found := ledger.launch(session)) is not None:
-            launch.require_unchanged(found, context.config)
-    launch.require_payable(context)
+    launch.require_promises_kept(context)
+    require_payable(context.config, context.marketplace)
 
 
 def prepare_places(context: RecruitingContext, plan: Plan, *, rehearsal: bool) -> None:
@@ -94,22 +133,51 @@ def estimate_cost(
     with context.reading() as session:
         missing = supply(session, postings).missing
         committed, found = ledger.committed(session), ledger.launch(session)
+    return _cost(context, missing, postings, committed, found.budget_cents if found else 0, budget, balance, dry_run)
+
+
+def _cost(
+    context: RecruitingContext,
+    missing: int,
+    postings: Mapping[str, PostingStatus],
+    committed: int,
+    earlier_budget: int,
+    budget: int | None,
+    balance: int | None,
+    dry_run: bool,
+) -> OpeningCost:
     marketplace, batch = context.marketplace, context.marketplace.capabilities.batch
-    screened = cents(context.config.pay.screened_out_usd)
-    separately = marketplace.capabilities.screens_out_separately
+    plan = marketplace.screen_out_plan(ask=not dry_run and not postings)
+    unit, screen_out = context.reward + context.exact_fee, _screen_out(context, plan)
     single = marketplace.fee(context.reward, missing) if batch and missing >= 10 else 0
-    most = budget or _study_budget(context) or 0
+    cost = rounded(missing * unit)
+    by_itself = plan.way == "by_itself" and missing and not postings
+    screen_outs = expected_screen_outs(missing) if by_itself else 0
+    wanted = max(budget or _study_budget(context) or 0, earlier_budget)
+    if wanted and screen_out:
+        screen_outs = max(min(screen_outs, (wanted - committed - cost) // screen_out), 0)
     return OpeningCost(
         places=missing,
         postings=len(batches(missing, batch)),
         reward=context.reward,
-        fee=context.fee,
+        exact_fee=context.exact_fee,
         single=missing * (context.reward + single) if single > context.fee else None,
-        screen_out=screened + marketplace.fee(screened) if screened and not separately else 0,
+        screen_out=screen_out,
+        screen_outs=screen_outs,
+        screen_out_plan=plan,
+        drafted=sum(status.free for status in postings.values() if status.draft),
         committed=committed,
-        budget=max(most, found.budget_cents if found else 0) or committed + missing * (context.reward + context.fee),
+        budget=wanted or committed + cost + screen_outs * screen_out,
         balance=balance,
     )
+
+
+def _screen_out(context: RecruitingContext, plan: ScreenOutPlan) -> int:
+    """What a listener who fails the prescreen costs at the marketplace, fees included; 0 if it is not paid there."""
+    amount = cents(context.config.pay.screened_out_usd)
+    if plan.way == "approve":
+        amount = context.reward
+    return rounded_up(amount + context.marketplace.exact_fee(amount)) if amount else 0
 
 
 def require_affordable(found: OpeningCost) -> None:
@@ -124,22 +192,45 @@ def require_affordable(found: OpeningCost) -> None:
             f"above its budget of {dollars(found.budget)}; raise it with --budget, or lower design.listeners in "
             "study.toml."
         )
-    if found.balance is not None and found.balance < found.cost:
+    needed = found.cost + found.drafted_cost
+    if found.balance is not None and found.balance < needed:
         raise RootnoteError(
-            f"the account has {dollars(found.balance)} and {dollars(found.cost)} are needed; add money to it first."
+            f"the account has {dollars(found.balance)} and {dollars(needed)} are needed; add money to it first."
         )
 
 
 def open_places(
     context: RecruitingContext, schedule: str, found: OpeningCost, *, live: bool, report: Report
 ) -> SyncResult:
-    """Record the launch and order the missing places."""
+    """Record the launch, publish its draft if there is one, and order the missing places."""
     with context.writing() as session:
         launch.begin(session, context, schedule, live=live, budget=found.budget)
         _resume(session, context)
     money = "REAL money" if live else "no real money"
     with logged(context, "opened places", f"{money}, budget {dollars(found.budget)}"):
+        publish_drafts(context)
         return synchronize(context, report=report)
+
+
+def draft_places(
+    context: RecruitingContext, schedule: str, found: OpeningCost, *, live: bool, report: Report
+) -> list[str]:
+    """Record the launch and make its places as a draft; returns the marketplace's ids. `open_places` publishes it.
+
+    Raises:
+        RootnoteError: if the marketplace has no drafts.
+    """
+    if not context.marketplace.capabilities.has_drafts:
+        raise RootnoteError(f"{context.marketplace.capabilities.name} has no drafts; open the study without --draft.")
+    with context.writing() as session:
+        launch.begin(session, context, schedule, live=live, budget=found.budget)
+        _resume(session, context)
+    money = "REAL money" if live else "no real money"
+    with logged(context, "drafted places", f"{money}, budget {dollars(found.budget)}"):
+        reconcile_postings(context, report)
+        order_missing_places(context, record_snapshot(context).postings, report, draft=True)
+        postings = record_snapshot(context).postings
+    return [id_ for id_, status in postings.items() if status.draft]
 
 
 def _study_budget(context: RecruitingContext) -> int | None:

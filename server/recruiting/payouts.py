@@ -11,6 +11,7 @@ from embeddings.errors import RootnoteError
 from server.db.enums import PaymentKind
 from server.db.models import Assignment
 from server.payments import ledger
+from server.payments.fees import rounded_up
 from server.recruiting import direct_payments
 from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.due import PAYABLE, DuePayment, PaymentMethod, all_due
@@ -88,7 +89,7 @@ def find_bonus(context: RecruitingContext, pseudonym: str, amount: int | None, r
         number = found.id
     if submission is None and not context.marketplace.capabilities.pays_unsubmitted:
         raise RootnoteError(f"assignment {pseudonym} has no submission, so a bonus cannot reach this listener.")
-    return Bonus(number, pseudonym, amount, context.marketplace.fee(amount), reason, submission)
+    return Bonus(number, pseudonym, amount, rounded_up(context.marketplace.exact_fee(amount)), reason, submission)
 
 
 def pay_bonus(context: RecruitingContext, bonus: Bonus) -> bool:

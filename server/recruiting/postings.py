@@ -9,18 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from embeddings.wording import counted
 from server.audit import study_control
 from server.db.enums import PaymentState, SubmissionStatus
 from server.db.models import ACTIVE, Assignment, MarketplaceSubmission, Payment, Place, Posting
 from server.identity.vault import load_identity
 from server.payments import ledger
+from server.payments.fees import MILLION, split
 from server.payments.formatting import dollars
 from server.recruiting.context import RecruitingContext, Report
-from server.recruiting.marketplaces.base import MarketplaceError, PostingOrder, PostingStatus, UnknownWorkerError
+from server.recruiting.marketplaces.base import (
+    MarketplaceError,
+    OrderRefusedError,
+    PostingOrder,
+    PostingStatus,
+    UnknownWorkerError,
+)
+from server.recruiting.snapshot import screen_out_cost
+
+DRAFT = "draft"  # begins the token of an order for a draft
 
 
 @dataclass(frozen=True)
@@ -40,8 +52,8 @@ def supply(session: Session, postings: Mapping[str, PostingStatus]) -> PlaceSupp
     """Count places, so that a returned place is not ordered again while the marketplace still offers it."""
     unfilled = session.scalar(select(func.count()).select_from(Place).where(~Place.filled)) or 0
     owed = set(session.scalars(select(Posting.market_id).where(Posting.owed_to.is_not(None))))
-    counted = {id_: status for id_, status in postings.items() if id_ not in owed}
-    held = sum(status.held for status in counted.values())
+    own = {id_: status for id_, status in postings.items() if id_ not in owed}
+    held = sum(status.held for status in own.values())
     # A listener whose run ended but who has not submitted holds a place there; no place of the study waits for it.
     ended = (
         select(func.count())
@@ -50,11 +62,11 @@ def supply(session: Session, postings: Mapping[str, PostingStatus]) -> PlaceSupp
         .where(
             MarketplaceSubmission.status == SubmissionStatus.HELD,
             Assignment.state.not_in(ACTIVE),
-            MarketplaceSubmission.opening.in_(counted),
+            MarketplaceSubmission.opening.in_(own),
         )
     )
     done = min(session.scalar(ended) or 0, held)
-    return PlaceSupply(unfilled, sum(status.free for status in counted.values()), held - done)
+    return PlaceSupply(unfilled, sum(status.free for status in own.values()), held - done)
 
 
 def batches(missing: int, most: int | None) -> list[int]:
@@ -66,8 +78,8 @@ def batches(missing: int, most: int | None) -> list[int]:
 
 def affordable(session: Session, context: RecruitingContext, missing: int) -> int:
     """How many of the missing places the budget allows."""
-    unit = context.reward + context.fee
-    return min(missing, ledger.remaining_budget(session) // unit) if unit else missing
+    unit = context.reward + context.exact_fee
+    return min(missing, ledger.affordable(session, unit)) if unit else missing
 
 
 def is_recruiting(session: Session, context: RecruitingContext) -> bool:
@@ -77,15 +89,23 @@ def is_recruiting(session: Session, context: RecruitingContext) -> bool:
     return launch is not None and launch.closed_at is None and opens and study_control.control(session).recruiting
 
 
-def order_missing_places(context: RecruitingContext, postings: Mapping[str, PostingStatus], report: Report) -> int:
-    """Order the missing places, as far as the budget allows; returns how many were ordered."""
+def order_missing_places(
+    context: RecruitingContext, postings: Mapping[str, PostingStatus], report: Report, *, draft: bool = False
+) -> int:
+    """Order the missing places, as far as the budget allows; returns how many were ordered.
+
+    Nothing is ordered while a posting takes no order, because it is paused or not yet open. `draft`: order them in a
+    posting that nobody sees yet.
+    """
     with context.reading() as session:
         if not is_recruiting(session, context):
             return 0
         missing = supply(session, postings).missing
         wanted = affordable(session, context, missing)
+    if missing and any(not status.orderable for status in postings.values()):
+        return 0
     for places in batches(wanted, context.marketplace.capabilities.batch):
-        order_places(context, places)
+        order_places(context, places, draft=draft)
     if wanted < missing:
         unit = dollars(context.reward + context.fee)
         more = "1 more place is" if missing - wanted == 1 else f"{missing - wanted} more places are"
@@ -93,29 +113,78 @@ def order_missing_places(context: RecruitingContext, postings: Mapping[str, Post
     return wanted
 
 
+def report_notes(context: RecruitingContext, postings: Mapping[str, PostingStatus], report: Report) -> None:
+    """Say what a person has to do at the marketplace so that the missing listeners can come."""
+    with context.reading() as session:
+        needed = is_recruiting(session, context) and supply(session, postings).unfilled > 0
+    for status in postings.values() if needed else ():
+        if status.note:
+            report(status.note)
+
+
 # ------------------------------------------------------------------ ordering
 
 
-def order_places(context: RecruitingContext, places: int) -> None:
+def order_places(context: RecruitingContext, places: int, *, draft: bool = False) -> None:
     """Order one posting: recorded, ordered, recorded again.
 
-    Where the researcher pays by hand, a place has no price in the ledger: each payment counts when it is recorded.
+    Where the researcher pays by hand, a place has no price in the ledger: each payment counts when it is recorded. The
+    launch's first posting also pays some screen-outs by itself, where the marketplace can and the budget allows.
     """
     by_hand = context.marketplace.capabilities.pays_by_hand
-    reward, fee = (0, 0) if by_hand else (context.reward, context.fee)
+    reward, fee = (0, Fraction(0)) if by_hand else (context.reward, context.exact_fee)
+    fee_cents, rest = split(fee)
+    with context.reading() as session:
+        is_first = session.scalar(select(Posting.id).where(Posting.owed_to.is_(None)).limit(1)) is None
+    pays = is_first and context.marketplace.screen_out_plan(ask=True).way == "by_itself"
     with context.writing() as session:
         ledger.require_budget(session, places * (reward + fee))
         posting = Posting(
-            token=ledger.new_token("places"),
+            token=ledger.new_token(DRAFT if draft else "places"),
             places=places,
             reward_cents=reward,
-            fee_cents=fee,
+            fee_cents=fee_cents,
+            fee_millionths=rest,
             ordered_at=context.clock(),
         )
         session.add(posting)
         session.flush()
+        if pays:
+            cost = screen_out_cost(context)
+            can_pay = ledger.affordable(session, Fraction(cost, MILLION))
+            posting.screen_outs, posting.screen_out_cost = min(expected_screen_outs(places), can_pay), cost
         number = posting.id
     place_order(context, number)
+
+
+def expected_screen_outs(places: int) -> int:
+    """How many screen-outs are paid for beforehand: a quarter of the places, and at least 3."""
+    return max(-(-places // 4), 3)
+
+
+def allow_more_screen_outs(context: RecruitingContext, postings: Mapping[str, PostingStatus], report: Report) -> None:
+    """Let a posting go on that has paused because all its screen-outs are used, as far as the budget allows."""
+    for market_id, status in postings.items():
+        if not status.used_up:
+            continue
+        with context.writing() as session:
+            found = supply(session, postings)
+            if not is_recruiting(session, context) or found.unfilled <= found.held:
+                continue
+            cost = screen_out_cost(context)
+            more = min(
+                expected_screen_outs(found.unfilled - found.held), ledger.affordable(session, Fraction(cost, MILLION))
+            )
+            if more:
+                query = select(Posting).where(Posting.market_id == market_id, Posting.settled_at.is_(None))
+                posting = session.scalars(query.order_by(Posting.id)).first()
+                assert posting is not None, "a settled posting is not asked about"
+                posting.screen_outs = number = status.screen_outs + more
+        if not more:
+            report("The study has paused because all paid screen-outs are used and the budget is spent: open --budget.")
+            continue
+        context.marketplace.allow_screen_outs(market_id, number)
+        report(f"{counted(status.screen_outs, 'screen-out')} used; {more} more may be paid, and the study goes on.")
 
 
 def record_manual_posting(context: RecruitingContext) -> None:
@@ -132,12 +201,14 @@ def place_order(context: RecruitingContext, number: int) -> None:
 
     Raises:
         UnknownWorkerError: if it was for one worker, who is unknown to the marketplace; nothing is owed then.
+        OrderRefusedError: if it can never be placed; nothing is ordered then.
     """
     with context.reading() as session:
-        order = _order(session, context, session.get_one(Posting, number))
+        order = order_of(session, context, session.get_one(Posting, number))
     try:
-        market_id = context.marketplace.open(order)
-    except UnknownWorkerError:
+        draft = order.token.startswith(f"{DRAFT}-")
+        market_id = context.marketplace.draft(order) if draft else context.marketplace.open(order)
+    except (UnknownWorkerError, OrderRefusedError):
         with context.writing() as session:
             _cancel(session, context, session.get_one(Posting, number))
         raise
@@ -146,18 +217,20 @@ def place_order(context: RecruitingContext, number: int) -> None:
 
 
 def _cancel(session: Session, context: RecruitingContext, posting: Posting) -> None:
-    posting.market_id = f"none-{posting.id}"
+    posting.market_id, posting.screen_outs = f"none-{posting.id}", 0
     posting.closed_at = posting.settled_at = context.clock()
     for payment in session.scalars(select(Payment).where(Payment.opening_id == posting.id)):
         payment.state = PaymentState.VOID
 
 
-def _order(session: Session, context: RecruitingContext, posting: Posting) -> PostingOrder:
+def order_of(session: Session, context: RecruitingContext, posting: Posting) -> PostingOrder:
+    """The order of a recorded posting, as the marketplace gets it."""
     launch = ledger.launch(session)
     assert launch is not None
-    before = select(func.coalesce(func.sum(Posting.places), 0)).where(
-        Posting.id <= posting.id, Posting.owed_to.is_(None)
-    )
+    cancelled = Posting.market_id.is_not(None) & Posting.market_id.startswith("none-")
+    earlier = (Posting.id <= posting.id, Posting.owed_to.is_(None), ~func.coalesce(cancelled, False))
+    before = select(func.coalesce(func.sum(Posting.places), 0)).where(*earlier)
+    allowed = select(func.coalesce(func.sum(Posting.screen_outs), 0)).where(*earlier)
     minutes, url, only_for = context.config.pay.minutes, context.url, ""
     if posting.owed_to is not None:
         assignment = session.get_one(Assignment, posting.owed_to)
@@ -166,8 +239,10 @@ def _order(session: Session, context: RecruitingContext, posting: Posting) -> Po
             raise MarketplaceError(f"the identity of listener {assignment.listener.pseudonym} is no longer stored.")
         only_for, url = who.worker, f"{context.url}?owed=1"
     total = posting.places if only_for else int(session.scalar(before) or posting.places)
+    screen_outs = 0 if only_for else int(session.scalar(allowed) or 0)
     reward = context.reward if context.marketplace.capabilities.pays_by_hand else posting.reward_cents
-    return PostingOrder(posting.token, launch.name, posting.places, total, reward, url, minutes, only_for)
+    names = (posting.token, launch.name, posting.places, total)
+    return PostingOrder(*names, reward, url, minutes, only_for, screen_outs)
 
 
 def unplaced(session: Session) -> list[int]:
@@ -178,15 +253,30 @@ def unplaced(session: Session) -> list[int]:
 # ------------------------------------------------------------------ closing
 
 
-def close_postings(context: RecruitingContext) -> int:
-    """Close every open posting, at the marketplace too; returns how many were open."""
+def publish_drafts(context: RecruitingContext) -> None:
+    """Show every draft of the launch to workers."""
     with context.reading() as session:
-        query = select(Posting.market_id).where(Posting.closed_at.is_(None), Posting.market_id.is_not(None))
+        query = select(Posting.market_id).where(Posting.settled_at.is_(None), Posting.market_id.is_not(None))
         found = sorted({str(one) for one in session.scalars(query.where(Posting.owed_to.is_(None)))})
+    for market_id in found if context.marketplace.capabilities.has_drafts else ():
+        context.marketplace.publish(market_id)
+
+
+def close_postings(context: RecruitingContext, postings: Mapping[str, PostingStatus] | None = None) -> int:
+    """Close every open posting, at the marketplace too; returns how many were open.
+
+    `postings`: a closed one that offers places all the same, because somebody returned theirs, is closed again.
+    """
+    offered = [id_ for id_, status in (postings or {}).items() if status.free and not status.draft]
+    with context.reading() as session:
+        query = select(Posting.market_id).where(Posting.market_id.is_not(None), Posting.owed_to.is_(None))
+        still_open = Posting.closed_at.is_(None) | Posting.market_id.in_(offered)
+        found = sorted({str(one) for one in session.scalars(query.where(still_open))})
     for market_id in found:
         context.marketplace.close(market_id)
         with context.writing() as session:
-            for posting in session.scalars(select(Posting).where(Posting.market_id == market_id)):
+            rows = select(Posting).where(Posting.market_id == market_id, Posting.closed_at.is_(None))
+            for posting in session.scalars(rows):
                 posting.closed_at = context.clock()
                 if not context.marketplace.capabilities.lists_submissions:
                     posting.settled_at = posting.closed_at  # the marketplace reports nothing more

@@ -23,8 +23,10 @@ from server.db.models import (
 )
 from server.db.upsert import find_or_add
 from server.payments import ledger
+from server.payments.fees import joined, millionths
 from server.recruiting.context import RecruitingContext
 from server.recruiting.marketplaces.base import PostingStatus, ReportedSubmission
+from study.config import cents
 
 GIVEN_BACK = (SubmissionStatus.RETURNED, SubmissionStatus.TIMED_OUT)
 
@@ -87,7 +89,7 @@ def _time_out_stale(session: Session, context: RecruitingContext, reported: set[
     )
     for row in session.scalars(held.where(MarketplaceSubmission.seen_at <= began - context.margin)):
         row.status = SubmissionStatus.TIMED_OUT
-        _update_assignment_state(session, context, row)
+        update_assignment_state(session, context.clock(), row)
 
 
 def submission_key(context: RecruitingContext, submission: ReportedSubmission) -> str:
@@ -102,7 +104,7 @@ def _record_posting(
         row = _submission_row(session, context, submission)
         known.add(row.key)
         row.status = submission.status
-        _update_assignment_state(session, context, row)
+        update_assignment_state(session, context.clock(), row)
         _record_decision(session, context, row)
     held = select(MarketplaceSubmission).where(
         MarketplaceSubmission.opening == market_id, MarketplaceSubmission.status == SubmissionStatus.HELD
@@ -110,7 +112,8 @@ def _record_posting(
     for row in session.scalars(held.where(MarketplaceSubmission.seen_at <= began - context.margin)):
         if row.key not in known and (vanished := _status_of_vanished(context, row, status, began)):
             row.status = vanished
-            _update_assignment_state(session, context, row)
+            update_assignment_state(session, context.clock(), row)
+    _record_terms(session, context, market_id, status)
     _settle_posting(session, context, market_id, status)
 
 
@@ -148,7 +151,7 @@ def _status_of_vanished(
     return SubmissionStatus.TIMED_OUT if over else None
 
 
-def _update_assignment_state(session: Session, context: RecruitingContext, row: MarketplaceSubmission) -> None:
+def update_assignment_state(session: Session, now: datetime, row: MarketplaceSubmission) -> None:
     """Update the assignment's state from its submission."""
     if row.assignment_id is None:
         return
@@ -161,8 +164,9 @@ def _update_assignment_state(session: Session, context: RecruitingContext, row: 
         AssignmentState.SUBMITTED,
     ):
         assignment.state = AssignmentState.APPROVED
-    if row.status in GIVEN_BACK and assignment.state in ACTIVE and not _holds_another(session, row):
-        lifecycle.return_place(session, context.clock(), assignment)
+    over = row.status in GIVEN_BACK or row.status == SubmissionStatus.SCREENED_OUT
+    if over and assignment.state in ACTIVE and not _holds_another(session, row):
+        lifecycle.return_place(session, now, assignment)
     session.flush()
 
 
@@ -176,7 +180,10 @@ def _holds_another(session: Session, row: MarketplaceSubmission) -> bool:
 
 
 def _record_decision(session: Session, context: RecruitingContext, row: MarketplaceSubmission) -> None:
-    """Record what was decided at the marketplace: approved, or rejected by a person."""
+    """Record what was decided at the marketplace: approved, screened out, or rejected by a person."""
+    if row.status == SubmissionStatus.SCREENED_OUT:
+        _record_screen_out(session, context, row)
+        return
     if row.status not in (SubmissionStatus.APPROVED, SubmissionStatus.REJECTED):
         return
     posting = posting_of(session, row.opening)
@@ -194,6 +201,23 @@ def _record_decision(session: Session, context: RecruitingContext, row: Marketpl
         payment = _record_external_payment(session, context, row, posting)
     payment.submission_id = row.id
     ledger.settle(session, payment, context.clock())
+
+
+def _record_screen_out(session: Session, context: RecruitingContext, row: MarketplaceSubmission) -> None:
+    """Record that the marketplace screened a worker out and paid them by itself."""
+    posting = session.scalar(
+        select(Posting).where(Posting.market_id == row.opening, Posting.screen_outs > 0).order_by(Posting.id).limit(1)
+    )
+    assignment = session.get(Assignment, row.assignment_id) if row.assignment_id else None
+    earlier = select(Payment.id).where(Payment.submission_id == row.id, Payment.kind == PaymentKind.SCREEN_OUT)
+    known = assignment is not None and ledger.find(session, assignment, PaymentKind.SCREEN_OUT) is not None
+    if posting is None or known or session.scalar(earlier.limit(1)) is not None:
+        return
+    amount, now = cents(context.config.pay.screened_out_usd), context.clock()
+    fee = context.marketplace.exact_fee(amount)
+    kind = PaymentKind.SCREEN_OUT
+    payment = ledger.record_pending(session, assignment, kind, amount, fee, now, submission=row, opening=posting)
+    ledger.settle(session, payment, now)
 
 
 def _record_external_payment(
@@ -214,7 +238,7 @@ def _record_external_payment(
         assignment,
         kind,
         posting.reward_cents,
-        posting.fee_cents,
+        joined(posting.fee_cents, posting.fee_millionths),
         context.clock(),
         submission=row,
         opening=posting,
@@ -226,10 +250,24 @@ def posting_of(session: Session, market_id: str) -> Posting | None:
     return session.scalar(select(Posting).where(Posting.market_id == market_id).order_by(Posting.id).limit(1))
 
 
+def screen_out_cost(context: RecruitingContext) -> int:
+    """What a screen-out costs that the marketplace pays by itself, in millionths of a cent."""
+    amount = cents(context.config.pay.screened_out_usd)
+    return millionths(amount + context.marketplace.exact_fee(amount))
+
+
+def _record_terms(session: Session, context: RecruitingContext, market_id: str, status: PostingStatus) -> None:
+    """Record what the marketplace allows: how many screen-outs it pays by itself, and whether arrivals are signed."""
+    own = (Posting.market_id == market_id, Posting.owed_to.is_(None), Posting.settled_at.is_(None))
+    for number, posting in enumerate(session.scalars(select(Posting).where(*own).order_by(Posting.id))):
+        posting.screen_outs, posting.secure = (0 if number else status.screen_outs), status.secure
+        posting.screen_out_cost = screen_out_cost(context) if posting.screen_outs else 0
+
+
 def _settle_posting(session: Session, context: RecruitingContext, market_id: str, status: PostingStatus) -> None:
     """A posting is settled when no place can be taken or is held and every submission is decided."""
     waiting = any(one.status in LIVE for one in status.submissions)
-    if status.free or status.held or waiting:
+    if (status.free and not status.draft) or status.held or waiting:
         return
     rows = list(session.scalars(select(Posting).where(Posting.market_id == market_id)))
     if any(row.closed_at is None for row in rows) and not context.marketplace.capabilities.batch:

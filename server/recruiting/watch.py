@@ -8,14 +8,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+WAKING_SECONDS = 1.0
 
-def repeat_until_complete(once: Callable[[], bool], every: float) -> bool:
-    """Call `once` every `every` seconds until it returns True; False if Ctrl-C or SIGTERM stopped it."""
+
+def repeat_until_complete(once: Callable[[], bool], every: float, is_woken: Callable[[], bool]) -> bool:
+    """Call `once` every `every` seconds, and earlier when woken, until it returns True.
+
+    Returns False if Ctrl-C or SIGTERM stopped it.
+    """
     with contextlib.suppress(KeyboardInterrupt), _interrupt_on_sigterm():
         while not once():
-            time.sleep(every)
+            _rest(every, is_woken)
         return True
     return False
+
+
+def _rest(seconds: float, is_woken: Callable[[], bool]) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, WAKING_SECONDS))
+        if is_woken():
+            return
 
 
 @contextlib.contextmanager

@@ -44,7 +44,14 @@ def _rate(name: str, text: str) -> Callable[[Any], Any]:
 @click.option(
     "--recruiter",
     metavar="KIND",
-    help="Rehearse a complete launch, up to the last payment, on a simulated marketplace (mturk or prolific).",
+    help="Rehearse a complete launch, up to the last payment, on a simulated marketplace, such as prolific.",
+)
+@click.option(
+    "--prolific-test",
+    "emails",
+    metavar="EMAIL",
+    multiple=True,
+    help="Run a launch in Prolific's own test mode, for a test participant with this address; costs nothing.",
 )
 @click.option("--url", help="Use a running server (`server run --rehearsal`) instead of starting one.")
 @click.option("--true-rates", metavar="JSON", help='Agreement by bin pair, e.g. \'{"1-2": 0.8, "1-4": 0.97}\'.')
@@ -67,6 +74,7 @@ def rehearse(
     listeners: int | None,
     seed: int,
     recruiter: str | None,
+    emails: tuple[str, ...],
     url: str | None,
     true_rates: str | None,
     at_once: int,
@@ -82,6 +90,13 @@ def rehearse(
     from study.config import load_study
     from study.trial_plan import read_plan
 
+    if emails:
+        if url or listeners or recruiter:
+            raise click.UsageError("--prolific-test takes neither --recruiter nor --url nor --listeners.")
+        from server.simulation.own_test_mode import run_test_launch
+
+        run_test_launch(folder, emails)
+        return
     study = load_study(folder)
     if recruiter:
         if url or listeners:

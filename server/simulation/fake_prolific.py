@@ -10,6 +10,10 @@
         market.fail("PayBonuses", 1, "timeout_after")    # the next PayBonuses; more in marketplaces/faults.py
         market.ledger(), market.balance, market.on_hold  # every cent
         market.calls, market.deliver()                   # what was asked, webhooks
+        market.keys.rotate()                             # signed arrivals are signed by another key
+
+Confirmed webhooks are sent by themselves, unless `sends_webhooks` is False; `deliver` sends them in another order,
+twice or late.
 
 Every request is checked by a model that refuses what it does not know. Rules: marketplaces/prolific_state.py; pages for
 participants at `market.worker_url`: marketplaces/prolific_site.py. What is not emulated is answered 404.
@@ -17,17 +21,19 @@ participants at `market.worker_url`: marketplaces/prolific_site.py. What is not 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, Self
 
 from server.simulation.marketplaces import prolific_site, prolific_wire
-from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest
-from server.simulation.marketplaces.loopback import FakeMarketplace, People
-from server.simulation.marketplaces.prolific_state import FakeProlificState
+from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest, as_json
+from server.simulation.marketplaces.loopback import FakeMarketplace, Notification, People
+from server.simulation.marketplaces.prolific_hooks import EVERY_SECONDS, FakeHooks
+from server.simulation.marketplaces.prolific_state import FEATURES, FakeProlificState
 from server.simulation.marketplaces.prolific_studies import (
     FEE_RATE,
     FakeParticipant,
@@ -35,6 +41,9 @@ from server.simulation.marketplaces.prolific_studies import (
     FakeSubmission,
     FeeSchedule,
 )
+from server.simulation.marketplaces.prolific_tokens import SigningKeys
+
+JWKS = "/.well-known/study/jwks.json"
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,13 @@ class TakenPlace:
 
 
 class FakeProlific(FakeMarketplace):
-    """The market; `balance` is prepaid, in US dollars, `fee_rate` a share of every payment, `tax_rate` of the fee."""
+    """The market.
+
+    Args:
+        balance: prepaid, in US dollars.
+        fee_rate: a share of every payment; `tax_rate`: of the fee.
+        features: what the workspace may use that not every workspace may (prolific_state.FEATURES).
+    """
 
     state: FakeProlificState
 
@@ -60,11 +75,15 @@ class FakeProlific(FakeMarketplace):
         token: str = "rehearsal-token",  # noqa: S107 (it opens nothing but this emulator)
         fee_rate: Fraction = FEE_RATE,
         tax_rate: Fraction = Fraction(0),
+        features: tuple[str, ...] = FEATURES,
+        sends_webhooks: bool = True,
     ) -> None:
         super().__init__(clock, seed)
         self.token = token
         tariff = FeeSchedule(fee_rate, tax_rate)
-        self.state = FakeProlificState(Decimal(balance), tariff, self.now, self.new_id, self.pay)
+        self.state = FakeProlificState(Decimal(balance), tariff, self.now, self.new_id, self.pay, features)
+        self.keys, self.hooks = SigningKeys(self.now), FakeHooks(self.now, self.new_id)
+        self._sends_webhooks, self._closed = sends_webhooks, threading.Event()
         self.state.emit = self.emit
         self.participants = People(self.state.participants, FakeParticipant)
 
@@ -113,14 +132,38 @@ class FakeProlific(FakeMarketplace):
             self.state.time_out(self.state.submission(submission_id))
 
     def _taken(self, one: FakeSubmission) -> TakenPlace:
-        return TakenPlace(one.id, one.study.id, one.participant, prolific_site.study_address(one))
+        address = prolific_site.study_address(one, self.keys, self.state.workspace)
+        return TakenPlace(one.id, one.study.id, one.participant, address)
+
+    # ------------------------------------------------------------------ webhooks
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if self._sends_webhooks:
+            threading.Thread(target=self._send_webhooks, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._closed.set()
+        super().__exit__(*error)
+
+    def _send_webhooks(self) -> None:
+        while not self._closed.wait(EVERY_SECONDS):
+            if self.hooks.wants():
+                for one in self.deliver():
+                    self.hooks.send(one)
+
+    def send(self, one: Notification, to: str) -> None:
+        self.hooks.post(one, to)
 
     # ------------------------------------------------------------------ the wire
 
     def handle(self, request: HttpRequest) -> HttpReply:
+        if request.path.rstrip("/") == JWKS:
+            return as_json(200, self.keys.published())
         if not request.path.startswith(prolific_wire.API + "/"):
             with self.acting():
-                return prolific_site.ProlificSite(self.state).handle(request)
+                return prolific_site.ProlificSite(self.state, self.keys).handle(request)
         if closed := prolific_wire.refuse_path(request, self.token):
             return closed
         operation, ids = prolific_wire.operation_of(request)
@@ -129,8 +172,8 @@ class FakeProlific(FakeMarketplace):
         try:
             given = prolific_wire.given(request)
         except FakeProlificError as refused:
-            return prolific_wire.error(refused)
-        return self.call(operation, ids | given, lambda: prolific_wire.answer(self.state, request, self.entries))
+            return prolific_wire.error(refused, operation)
+        return self.call(operation, ids | given, lambda: prolific_wire.answer(self, request))
 
     def throttled(self) -> HttpReply:
         return prolific_wire.error(FakeProlificError("Too many requests", "Request was throttled.", 429, 140429))

@@ -16,6 +16,8 @@ marketplace's own pages.
     ├── ArrivalError            for the listener: this address cannot be right
     ├── UnknownWorkerError      the marketplace does not know this worker, or cannot reach them
     ├── ForeignSubmissionError  the submission belongs to another worker
+    ├── EventRefusedError       a request that claims to be an event of the marketplace is not one
+    ├── OrderRefusedError       these places cannot be ordered, now or later
     └── UnknownOutcomeError     no clear answer: the work may have been done, so ask before doing it again
 """
 
@@ -25,6 +27,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from embeddings.errors import RootnoteError
@@ -54,8 +57,20 @@ class ForeignSubmissionError(MarketplaceError):
     """The submission belongs to another worker: anyone can write any id into an address."""
 
 
+class OrderRefusedError(MarketplaceError):
+    """These places cannot be ordered, now or later: the order is cancelled."""
+
+
 class UnknownOutcomeError(MarketplaceError):
     """The marketplace gave no clear answer; the work may have been done."""
+
+
+class EventRefusedError(MarketplaceError):
+    """A request is not an event of the marketplace; `status` is the HTTP status of the reply."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,9 @@ class Capabilities:
         has_preview: workers can see a page of the study before they take a place.
         batch: the most places of one posting (None: no limit).
         pays_unsubmitted: a direct payment reaches workers who did not submit.
-        screens_out_separately: workers who are screened out get a direct payment, not an approval.
+        has_drafts: a posting can be made as a draft that the researcher previews there before workers see it.
+        has_test_mode: a study can be taken by test participants, at no cost.
+        auto_approval_days: after so many days the marketplace approves submitted work by itself (None: never).
         settle_minutes: how long a payment may take to show; an earlier check proves nothing.
         hold_minutes: after this time a held place returns by itself, where the marketplace does not report who holds
             one.
@@ -85,7 +102,9 @@ class Capabilities:
     has_preview: bool = False
     batch: int | None = None
     pays_unsubmitted: bool = False
-    screens_out_separately: bool = False
+    has_drafts: bool = False
+    has_test_mode: bool = False
+    auto_approval_days: int | None = None
     settle_minutes: float = 0
     hold_minutes: float | None = None
 
@@ -113,6 +132,7 @@ class PostingOrder:
         url: where listeners arrive.
         minutes: how long a run is expected to take.
         only_for: a worker's id; nobody else may take the place, and the study is not repeated.
+        screen_outs: how many workers the marketplace may screen out and pay by itself, in all the launch's orders.
     """
 
     token: str
@@ -123,6 +143,7 @@ class PostingOrder:
     url: str
     minutes: float
     only_for: str = ""
+    screen_outs: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.token) <= TOKEN_LENGTH:
@@ -140,18 +161,65 @@ class ReportedSubmission:
     opening: str
     status: SubmissionStatus
     at: datetime | None = None
+    return_requested: bool = False
 
 
 @dataclass(frozen=True)
 class PostingStatus:
-    """The state of a posting: places that may still be taken, places held but not submitted, and the known submissions.
+    """The state of a posting.
 
-    A marketplace may not report who holds a place: `submissions` need not include all that are held.
+    Attributes:
+        free: places that may still be taken, now or when the posting goes on: nothing is ordered in their stead.
+        held: places held but not submitted.
+        submissions: those that are known; a marketplace may not report who holds a place.
+        orderable: more places may be ordered on it now.
+        draft: nobody can see it yet.
+        screen_outs: how many workers the marketplace may screen out and pay by itself, those so far included.
+        used_up: it has paused because all of `screen_outs` are used.
+        secure: workers arrive with a signed address.
+        note: one sentence for the researcher, if they have to do something there.
     """
 
     free: int
     held: int
     submissions: tuple[ReportedSubmission, ...] = ()
+    orderable: bool = True
+    draft: bool = False
+    screen_outs: int = 0
+    used_up: bool = False
+    secure: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ScreenOutPlan:
+    """How listeners who are screened out are paid on a marketplace.
+
+    Attributes:
+        way: "direct": like everything that is not a reward; "approve": by approving the submission, which pays the
+            reward; "by_itself": by the marketplace, up to a number of workers; "return_and_bonus": the worker is asked
+            to return the place, and is then paid a direct payment.
+        cents: what one of them is paid by the marketplace itself.
+        sentence: the same for the researcher, before the launch.
+    """
+
+    way: Literal["direct", "approve", "by_itself", "return_and_bonus"]
+    cents: int = 0
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
+class ReportedEvent:
+    """An event that the marketplace sent: a change of one worker's submission, or of something else.
+
+    `status`: what the submission has become, if its place is free by that.
+    """
+
+    id: str
+    kind: str
+    worker: str = ""
+    submission: str = ""
+    status: SubmissionStatus | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +272,10 @@ class Marketplace(ABC):
     calls_back = False  # whether its server is told of finished runs
     currencies: ClassVar[tuple[str, ...]] = ("USD",)  # that it can pay in
     simulator: ClassVar[str] = ""  # "module:function": a local marketplace and its workers, for rehearsals
+    notice: ClassVar[str] = ""  # what a researcher must know before anything else, such as that it closed
+    minimum_hourly: ClassVar[Mapping[str, int]] = {}  # the least pay for an hour that it allows, in cents, by currency
+
+    event_types: ClassVar[tuple[str, ...]] = ()  # the events that it sends to the server
 
     # For the packet for a review board:
     listing_title: ClassVar[str] = ""  # heads the words of `advert`; empty: "As shown by NAME"
@@ -249,6 +321,16 @@ class Marketplace(ABC):
         """How somebody returns for whom the study has no place."""
         return ReturnLink()
 
+    def read_event(self, headers: Mapping[str, str], body: bytes, secret: str, now: datetime) -> ReportedEvent | None:
+        """The event in a request; None if it changes nothing here. Needs no network. Only with `event_types`.
+
+        `headers`: by their names in lower case.
+
+        Raises:
+            EventRefusedError: if the marketplace did not sign it, or it is no event.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def advert(self, order: PostingOrder) -> tuple[tuple[str, str], ...]:
         """The advertisement that workers see before they take a place: (label, text). Needs no network."""
@@ -289,6 +371,58 @@ class Marketplace(ABC):
     @abstractmethod
     def fee(self, cents: int, places: int = 1) -> int:
         """The marketplace's fee, in cents, on one payment from a posting with this many places."""
+
+    def exact_fee(self, cents: int, places: int = 1) -> Fraction:
+        """The fee on one payment at full precision, in cents: many small payments may cost fractions of a cent each."""
+        return Fraction(self.fee(cents, places))
+
+    def check_terms(self, reward: int, minutes: float) -> None:  # noqa: B027 (most have no rule)
+        """Refuse pay or settings that the marketplace does not allow. Needs no network.
+
+        Raises:
+            MarketplaceError: naming the key of study.toml.
+        """
+
+    def screen_out_plan(self, *, ask: bool = False) -> ScreenOutPlan:
+        """How those who are screened out are paid; `ask`: ask the marketplace what the account may use."""
+        return ScreenOutPlan("direct")
+
+    def draft(self, order: PostingOrder) -> str:
+        """Make a posting that nobody sees yet; returns its id. Repeating the order gives the same id."""
+        raise MarketplaceError(f"{self.capabilities.name} has no drafts; open the study without --draft.")
+
+    def audience(self) -> int | None:
+        """How many workers may take the study now; None if the marketplace does not say."""
+        return None
+
+    def update_draft(self, draft: str, order: PostingOrder) -> None:  # noqa: B027 (most have no drafts)
+        """Bring a draft up to date with study.toml; a posting that is published already stays as it is."""
+
+    def draft_address(self, draft: str) -> str:
+        """Where a researcher looks at a draft; empty if it has no page."""
+        return ""
+
+    def publish(self, posting: str) -> None:  # noqa: B027 (most have no drafts)
+        """Show a draft to workers; a posting that is published already stays as it is."""
+
+    def allow_screen_outs(self, posting: str, number: int) -> None:  # noqa: B027 (most do not pay screen-outs)
+        """Let the marketplace screen out this many workers in all, and let a posting go on that paused for it."""
+
+    def request_return(self, submission: ReportedSubmission, reason: str) -> None:  # noqa: B027
+        """Ask a worker to return their submission."""
+
+    def estimated_minutes(self, minutes: float) -> float:
+        """How long a run takes, as the marketplace tells its workers."""
+        return minutes
+
+    def time_limit(self, minutes: float) -> int | None:
+        """After how many minutes a place is taken back; None if that never happens."""
+        return None
+
+    @classmethod
+    def missing_credentials(cls, environment: Mapping[str, str]) -> list[str]:
+        """What the environment lacks for using an account there, one sentence each; asks nobody."""
+        return []
 
     @abstractmethod
     def has_paid(self, payment: DirectPayment) -> bool:

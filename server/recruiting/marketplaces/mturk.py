@@ -1,9 +1,10 @@
-"""Amazon Mechanical Turk, closed by AWS on 2026-09-30: for replications and compatible marketplaces.
+"""Amazon Mechanical Turk, closed on 2026-09-30: for replications only.
 
-The sandbox, or the real one with `live`. A posting is a HIT of at most nine assignments, because the fee
-doubles from ten on; all HITs of a launch are of one HIT type, so workers see them as one. A qualification type of the
-study marks workers who took part; they are shown no other HIT of it. Every creating call carries a UniqueRequestToken.
-Because a token is remembered for a day only, existing HITs are looked up first.
+AWS closed it by its own documentation; it is here for the paper's protocol, and for compatible marketplaces. The
+sandbox, or the real one with `live`. A posting is a HIT of at most nine assignments, because the fee doubled from ten
+on; all HITs of a launch are of one HIT type, so workers saw them as one. A qualification type of the study marks
+workers who took part; they were shown no other HIT of it. Every creating call carries a UniqueRequestToken. Because a
+token was remembered for a day only, existing HITs are looked up first.
 
 Sources: the API reference of 2017-01-17 and botocore's service model of it.
 """
@@ -37,7 +38,14 @@ from server.recruiting.marketplaces.base import (
     ReturnLink,
     UnknownWorkerError,
 )
-from server.recruiting.marketplaces.mturk_client import ACCOUNT_ERRORS, MTurkApiError, ask, connect, pages
+from server.recruiting.marketplaces.mturk_client import (
+    ACCOUNT_ERRORS,
+    MTurkApiError,
+    ask,
+    connect,
+    missing_credentials,
+    pages,
+)
 from server.web.loopback import is_loopback
 from study.languages import mark
 
@@ -103,6 +111,7 @@ class MTurkMarketplace(Marketplace):
     frame_origins = (*SITES, "https://requester.mturk.com", "https://requestersandbox.mturk.com")
     form_origins = tuple(f"https://{host}" for host in SUBMIT_HOSTS)
     simulator = "server.simulation.marketplace_client:local_mturk"
+    notice = 'AWS closed Mechanical Turk on 2026-09-30; for a new study use Prolific (recruiter.kind = "prolific").'
     listing_note = (
         "This is what Mechanical Turk shows in its list of tasks and above the task, word for word. A worker may look "
         "at a preview (the consent text, without a button to begin) before accepting."
@@ -113,6 +122,10 @@ class MTurkMarketplace(Marketplace):
     @classmethod
     def for_study(cls, study: Study, *, live: bool, endpoint: str) -> Self:
         return cls(study.config.recruiter.settings, study.config.study.name, live=live, endpoint=endpoint)
+
+    @classmethod
+    def missing_credentials(cls, environment: Mapping[str, str]) -> list[str]:
+        return missing_credentials(environment)
 
     @classmethod
     def sample_query(cls, person: int, place: int, *, preview: bool = False) -> dict[str, str]:
@@ -356,6 +369,9 @@ class MTurkMarketplace(Marketplace):
 
     def account(self) -> int | None:
         return int(Decimal(self._ask("get_account_balance")["AvailableBalance"]) * 100)
+
+    def time_limit(self, minutes: float) -> int | None:
+        return self._config.assignment_minutes
 
     def fee(self, cents: int, places: int = 1) -> int:
         """20 % of it, or 40 % if a HIT has ten assignments or more; rounded half up, at least one cent."""

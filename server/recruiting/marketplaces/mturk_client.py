@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from server.recruiting.marketplaces.base import MarketplaceError, UnknownOutcomeError
@@ -42,6 +43,16 @@ class MTurkApiError(MarketplaceError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def missing_credentials(environment: Mapping[str, str]) -> list[str]:
+    """Whether the environment, or AWS's own files, give any credentials; what they open is not asked."""
+    if environment.get("AWS_ACCESS_KEY_ID") and environment.get("AWS_SECRET_ACCESS_KEY"):
+        return []
+    file = environment.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
+    if environment.get("AWS_PROFILE") or Path(file).expanduser().is_file():
+        return []
+    return ["There are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."]
 
 
 def connect(*, live: bool, endpoint: str, attempts: int) -> Any:

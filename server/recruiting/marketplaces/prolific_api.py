@@ -23,6 +23,8 @@ API = "https://api.prolific.com"
 TOKEN = "PROLIFIC_TOKEN"  # noqa: S105 (the variable's name)
 REHEARSAL_TOKEN = "rehearsal-token"  # noqa: S105 (opens nothing but the local emulator)
 PAGE_SIZE = 100
+HEADERS = "_headers"  # of an answer, beside its fields
+NO_REASON = "no reason was given"
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -49,20 +51,37 @@ class ProlificClient:
     def post(self, path: str, body: dict[str, Any] | None = None, *, retry: bool = False) -> dict[str, Any]:
         return self._ask("POST", path, body, retry=retry)
 
+    def delete(self, path: str) -> dict[str, Any]:
+        return self._ask("DELETE", path, retry=True)
+
     def patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._ask("PATCH", path, body, retry=True)
 
     def pages(self, path: str, **query: str | int) -> Iterator[dict[str, Any]]:
-        """Every entry of a list: the `next` link says whether there is more (a page past the last is an error)."""
-        query |= {"page_size": PAGE_SIZE}
+        """Every entry of a list that takes `page` and `page_size`."""
+        number = 1
+        while True:
+            page = self.get(path, **query, page=number, page_size=PAGE_SIZE)
+            found = _results(page)
+            yield from found
+            links = page.get("_links")
+            # Where there are links, they say whether there is more; a page past the last is an error.
+            more = (links.get("next") or {}).get("href") if isinstance(links, dict) else len(found) == PAGE_SIZE
+            if not more:
+                return
+            number += 1
+
+    def whole(self, path: str, **query: str | int) -> list[dict[str, Any]]:
+        """A list that is documented without pages; the links are followed all the same."""
+        import httpx
+
+        found: list[dict[str, Any]] = []
         while True:
             page = self.get(path, **query)
-            yield from page["results"]
+            found += _results(page)
             following = ((page.get("_links") or {}).get("next") or {}).get("href")
             if not following:
-                return
-            import httpx
-
+                return found
             query = dict(httpx.URL(following).params)
 
     def close(self) -> None:
@@ -111,7 +130,7 @@ class ProlificClient:
                 if reply.status_code == 429 and not last:
                     self._sleep(_retry_after(reply) or WAITS[attempt])
                     continue
-                if reply.status_code < 500 or not retry or last:
+                if (reply.status_code < 500 and not _is_cut(reply)) or not retry or last:
                     return _read(reply)
             self.wait(attempt)
         raise AssertionError("the last attempt answers or raises")
@@ -128,10 +147,15 @@ def _read(reply: httpx.Response) -> dict[str, Any]:
             f"Prolific failed (status {reply.status_code}); the request may have been carried out."
         )
     if reply.status_code < 300:
-        return _json(reply)
-    message = explain(_json(reply).get("error"))
+        if _is_cut(reply):
+            raise UnknownOutcomeError("Prolific's answer was cut off; the request may have been carried out.")
+        return _json(reply) | {HEADERS: reply.headers}
+    message = explain(_json(reply))
     if reply.status_code == 401:
-        message = f"Prolific does not accept the token in {TOKEN}; make a new one at app.prolific.com under Settings."
+        message = (
+            f"Prolific does not accept the token in {TOKEN}: it is wrong, deleted or expired; make a new one at "
+            "app.prolific.com under Settings."
+        )
     elif reply.status_code == 403:
         message = f"Prolific does not allow this account to do that: {message}."
     elif reply.status_code == 429:
@@ -141,7 +165,19 @@ def _read(reply: httpx.Response) -> dict[str, Any]:
     raise ProlificApiError(message, reply.status_code)
 
 
+def _is_cut(reply: httpx.Response) -> bool:
+    """Whether an answer that should be JSON ends too early."""
+    if reply.status_code >= 300 or not reply.content:
+        return False
+    try:
+        reply.json()
+    except ValueError:
+        return True
+    return False
+
+
 def _json(reply: httpx.Response) -> dict[str, Any]:
+    """The object that was answered; some answers are a text or nothing."""
     try:
         read = reply.json() if reply.content else {}
     except ValueError:
@@ -149,15 +185,28 @@ def _json(reply: httpx.Response) -> dict[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def explain(error: Any) -> str:
-    """An error's title and detail as one line; the detail is a text, a list, or fields with their problems."""
+def _results(page: dict[str, Any]) -> list[dict[str, Any]]:
+    found = page.get("results")
+    if not isinstance(found, list):
+        raise MarketplaceError("Prolific answered without a list of results; try again.")
+    return found
+
+
+def explain(answer: Any) -> str:
+    """An error's title and detail as one line, whether or not it is wrapped in `error`.
+
+    The detail is a text, a list, or fields with their problems.
+    """
+    error = answer.get("error", answer) if isinstance(answer, dict) else answer
+    if isinstance(error, str):
+        return error.strip().rstrip(".") or NO_REASON
     if not isinstance(error, dict):
-        return "no reason was given"
+        return NO_REASON
     detail = error.get("detail")
     if isinstance(detail, dict):
         detail = "; ".join(f"{name}: {_join(problems)}" for name, problems in detail.items())
     words = [text for text in (_join(error.get("title")), _join(detail)) if text]
-    return " ".join(": ".join(words).split()).rstrip(".") or "no reason was given"
+    return " ".join(": ".join(words).split()).rstrip(".") or NO_REASON
 
 
 def _join(problems: Any) -> str:

@@ -17,24 +17,27 @@ from urllib.parse import quote
 from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest, page, redirect
 from server.simulation.marketplaces.prolific_state import FakeProlificState
 from server.simulation.marketplaces.prolific_studies import OPEN, FakeParticipant, FakeProlificError, FakeSubmission
+from server.simulation.marketplaces.prolific_tokens import SigningKeys
 
 COOKIE = "prolific_participant"
 
 
-def study_address(one: FakeSubmission) -> str:
-    """The study's address for one submission."""
+def study_address(one: FakeSubmission, keys: SigningKeys | None = None, workspace: str = "") -> str:
+    """The study's address for one submission, signed if the study asks for it."""
     values = {"PROLIFIC_PID": one.participant, "STUDY_ID": one.study.id, "SESSION_ID": one.id}
     address = one.study.given.external_study_url
     for name, value in values.items():
         address = address.replace("{{%" + name + "%}}", quote(value, safe=""))
-    return address
+    if keys is None or not one.study.given.is_external_study_url_secure:
+        return address
+    return f"{address}&prolific_token={keys.sign(address, one.id, workspace)}"
 
 
 class ProlificSite:
     """The pages, over one state."""
 
-    def __init__(self, state: FakeProlificState) -> None:
-        self.state = state
+    def __init__(self, state: FakeProlificState, keys: SigningKeys | None = None) -> None:
+        self.state, self.keys = state, keys
 
     def handle(self, request: HttpRequest) -> HttpReply:
         """Answer a participant's request."""
@@ -61,7 +64,7 @@ class ProlificSite:
             case "GET", ["submissions", id_, "open"]:
                 one = self._own_submission(request, id_)
                 self.state.start(one)
-                return redirect(study_address(one))
+                return redirect(study_address(one, self.keys, self.state.workspace))
             case "POST", ["submissions", id_, "return"]:
                 self.state.return_place(self._own_submission(request, id_))
                 return redirect("/studies")

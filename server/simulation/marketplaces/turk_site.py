@@ -6,6 +6,7 @@ A worker's account is the parameter `workerId` (the real site knows it from a co
 - GET /projects/GROUP/preview?workerId=…: the question with ASSIGNMENT_ID_NOT_AVAILABLE, and a button to accept;
 - POST /projects/GROUP/accept, /tasks/ASSIGNMENT/return: what the buttons do;
 - GET /tasks/ASSIGNMENT: the question as accepted;
+- GET /questions/HIT: what the frame shows for a question in HTML;
 - POST /mturk/externalSubmit: where the question's own form ends; it needs assignmentId and one more field.
 """
 
@@ -17,7 +18,8 @@ from xml.sax.saxutils import escape
 
 from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest, page, redirect
 from server.simulation.marketplaces.turk_places import FakeMTurkError, Hit, HitAssignment
-from server.simulation.marketplaces.turk_state import FakeMTurkState, external_url
+from server.simulation.marketplaces.turk_questions import read_question
+from server.simulation.marketplaces.turk_state import FakeMTurkState
 
 PREVIEW_ID = "ASSIGNMENT_ID_NOT_AVAILABLE"
 ANSWERS = "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2005-10-01/QuestionFormAnswers.xsd"
@@ -28,7 +30,7 @@ def question_address(hit: Hit, worker_url: str, place: HitAssignment | None) -> 
     ids = {"assignmentId": place.id if place else PREVIEW_ID, "hitId": hit.id}
     if place is not None:
         ids |= {"turkSubmitTo": f"{worker_url}/", "workerId": place.worker}
-    address = external_url(hit.question)
+    address = read_question(hit.question).url or f"{worker_url}/questions/{hit.id}"
     return f"{address}{'&' if '?' in address else '?'}{urlencode(ids, safe='', quote_via=quote)}"
 
 
@@ -73,6 +75,9 @@ class MTurkSite:
                 worker = place.worker
                 self.state.return_place(place)
                 return redirect(f"/projects?workerId={worker}")
+            case "GET", ["questions", id_]:
+                shown = read_question(self.state.hit(id_).question).html
+                return HttpReply(200, shown.encode(), "text/html; charset=utf-8")
             case "POST", ["mturk", "externalSubmit"]:
                 return self._submit(parse_qsl(request.body.decode(), keep_blank_values=True))
         return page("There is nothing here", "", 404)

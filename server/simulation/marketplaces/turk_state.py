@@ -7,13 +7,10 @@ the HIT expires with the place still free; a fee is rounded to the cent, half up
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlsplit
-from xml.etree import ElementTree
 
 from server.simulation.marketplaces.account import Account
 from server.simulation.marketplaces.money import Kind, LedgerLine
@@ -26,13 +23,12 @@ from server.simulation.marketplaces.turk_places import (
     HitType,
     fee,
 )
+from server.simulation.marketplaces.turk_questions import read_question
 from server.simulation.marketplaces.turk_workers import FakeWorker, Qualification, check_requirement
-from server.web.loopback import is_loopback
 
 TOKEN_LIFE = timedelta(hours=24)
 OVERRIDE_WITHIN = timedelta(days=30)
 DISPOSED_AFTER = timedelta(days=120)
-QUESTION_BYTES = 65_535
 MOST_BONUS = Decimal(10_000)
 LIMITS = {
     "AssignmentDurationInSeconds": (30, 31_536_000),
@@ -42,7 +38,6 @@ LIMITS = {
     "NumberOfAdditionalAssignments": (1, 1_000_000_000),
 }
 LENGTHS = {"Title": 128, "Description": 2000, "Keywords": 1000, "RequesterAnnotation": 255, "Name": 200}
-EXTERNAL = "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2006-07-14/ExternalQuestion.xsd"
 
 
 def check_limits(given: dict[str, Any]) -> None:
@@ -57,35 +52,6 @@ def check_limits(given: dict[str, Any]) -> None:
     for name, most in LENGTHS.items():
         if len(given.get(name, "")) > most:
             raise FakeMTurkError("ParameterValidationError", f"{name} must not be longer than {most} characters.")
-
-
-def external_url(question: str) -> str:
-    """The address in an ExternalQuestion.
-
-    Raises:
-        FakeMTurkError: if the question is not valid, is too long, or its address is not https (or on this machine).
-    """
-    if len(question.encode()) > QUESTION_BYTES:
-        raise FakeMTurkError("ParameterValidationError", f"Question must not be longer than {QUESTION_BYTES} bytes.")
-    try:
-        if "<!" in question.replace("<!--", ""):
-            raise ElementTree.ParseError("a document type is not allowed")
-        root = ElementTree.fromstring(question)  # noqa: S314 (no document type, so no entities)
-    except ElementTree.ParseError as error:
-        raise FakeMTurkError("XMLParseError", f"There was an error parsing the XML question: {error}.") from None
-    tags = [element.tag for element in root]
-    if root.tag != f"{{{EXTERNAL}}}ExternalQuestion" or tags != [
-        f"{{{EXTERNAL}}}ExternalURL",
-        f"{{{EXTERNAL}}}FrameHeight",
-    ]:
-        raise FakeMTurkError("XMLParseError", "The question is not a valid ExternalQuestion.")
-    address, height = (str(element.text or "").strip() for element in root)
-    parts = urlsplit(address)
-    if not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))) or not parts.netloc:
-        raise FakeMTurkError("ParameterValidationError", "ExternalURL must be an https address.")
-    if not re.fullmatch(r"[0-9]{1,5}", height):
-        raise FakeMTurkError("XMLParseError", "FrameHeight must be a number of pixels.")
-    return address
 
 
 class FakeMTurkState(Account):
@@ -174,7 +140,7 @@ class FakeMTurkState(Account):
             raise FakeMTurkError("HitAlreadyExists", f"The HIT with ID {earlier} already exists for this token.")
         if "Question" not in given:
             raise FakeMTurkError("ParameterValidationError", "Question is required (layouts are not emulated).")
-        external_url(given["Question"])
+        read_question(given["Question"])
         now, number = self.now(), given.get("MaxAssignments", 1)
         self.require((kind.reward + fee(kind.reward, number)) * number)
         expires = now + timedelta(seconds=given["LifetimeInSeconds"])
@@ -314,7 +280,8 @@ class FakeMTurkState(Account):
         check_limits(given)
         if any(kind["Name"] == given["Name"] for kind in self.qualification_types.values()):
             raise FakeMTurkError(
-                "QualificationTypeAlreadyExists", f"You have already created a QualificationType '{given['Name']}'."
+                "QualificationTypeAlreadyExists",
+                f"You have already created a QualificationType with this name: {given['Name']}.",
             )
         kept = ("Name", "Description", "Keywords", "QualificationTypeStatus", "RetryDelayInSeconds", "AutoGranted")
         made = {name: given[name] for name in kept if name in given}
@@ -326,6 +293,23 @@ class FakeMTurkState(Account):
         if id_ not in self.qualification_types:
             raise FakeMTurkError("QualificationTypeDoesNotExist", f"QualificationType {id_} does not exist.")
         return self.qualification_types[id_]
+
+    def delete_qualification_type(self, id_: str) -> None:
+        """Delete a type; nobody holds it any more."""
+        self.qualification_type(id_)
+        del self.qualification_types[id_]
+        for worker in self.workers.values():
+            worker.qualifications.pop(id_, None)
+
+    def score(self, kind: str, worker: str) -> Qualification:
+        """A granted qualification; a revoked one has no score."""
+        self.qualification_type(kind)
+        held = self.worker(worker).qualifications.get(kind)
+        if held is None:
+            raise FakeMTurkError("QualificationDoesNotExist", f"Qualification {kind} of {worker} does not exist.")
+        if held.revoked:
+            raise FakeMTurkError("InvalidQualificationState", "This operation can be called with a status of: Granted.")
+        return held
 
     def grant(self, kind: str, worker: str, value: int) -> None:
         if self.qualification_type(kind)["QualificationTypeStatus"] != "Active":

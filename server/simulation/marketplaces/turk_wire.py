@@ -23,7 +23,7 @@ from server.simulation.marketplaces.turk_state import FakeMTurkState
 
 PAGE_SIZE = 10
 NOTIFY_AT_MOST = 100
-CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/([^/]+)/mturk-requester/aws4_request, ")
+CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/]+)/\d{8}/([^/]+)/mturk-requester/aws4_request, ")
 Given = dict[str, Any]
 Operation = Callable[[FakeMTurkState, Given], Given]
 
@@ -43,7 +43,9 @@ def refuse_path(request: HttpRequest) -> HttpReply | None:
     signed = CREDENTIAL.match(request.headers.get("authorization", ""))
     if "authorization" not in request.headers:
         return error("MissingAuthenticationTokenException", "Missing Authentication Token")
-    if signed is None or signed[1] != "us-east-1":
+    if signed is not None and not re.fullmatch(r"\w+", signed[1]):
+        return error("UnrecognizedClientException", "The security token included in the request is invalid.")
+    if signed is None or signed[2] != "us-east-1":
         return error("InvalidSignatureException", "Credential should be scoped to a valid region (us-east-1).")
     if operation_of(request) not in OPERATIONS:
         return error("UnknownOperationException", f"'{operation_of(request)}' is not emulated.")
@@ -222,10 +224,12 @@ def _revoke(state: FakeMTurkState, given: Given) -> Given:
 
 
 def _get_score(state: FakeMTurkState, given: Given) -> Given:
-    held = state.worker(given["WorkerId"]).qualifications.get(given["QualificationTypeId"])
-    if held is None:
-        raise FakeMTurkError("QualificationDoesNotExist", f"Worker {given['WorkerId']} has no such qualification.")
-    return {"Qualification": held.describe()}
+    return {"Qualification": state.score(given["QualificationTypeId"], given["WorkerId"]).describe()}
+
+
+def _delete_qualification_type(state: FakeMTurkState, given: Given) -> Given:
+    state.delete_qualification_type(given["QualificationTypeId"])
+    return {}
 
 
 def _list_workers(state: FakeMTurkState, given: Given) -> Given:
@@ -268,6 +272,7 @@ OPERATIONS: dict[str, Operation] = {
     "CreateQualificationType": _create_qualification_type,
     "CreateWorkerBlock": _block,
     "DeleteHIT": _delete,
+    "DeleteQualificationType": _delete_qualification_type,
     "DisassociateQualificationFromWorker": _revoke,
     "GetAccountBalance": _balance,
     "GetAssignment": _get_assignment,

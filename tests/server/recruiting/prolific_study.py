@@ -66,13 +66,13 @@ def make_prolific(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[
     with contextlib.ExitStack() as stack:
 
         def make(**options: Any) -> ProlificStudy:
-            market = stack.enter_context(FakeProlific("10000.00", clock=clock))
+            market = stack.enter_context(options.pop("market", FakeProlific)("10000.00", clock=clock))
             market.state.bonus_delay = timedelta(minutes=3)
             vault = Vault([KEY])
             settings = {"vault": vault, "market_url": market.url, "rehearsal": True}
             toml = PROLIFIC + NO_PRESCREEN + options.pop("toml", "")
-            if "[pay]" not in toml:  # less than the reward, so that who cannot hear is screened out
-                toml += "[pay]\nwithout_sound_usd = 1.40\n"
+            if "[pay]" not in toml:  # less than the reward, so that Prolific pays who cannot hear by itself
+                toml += "[pay]\nscreened_out_usd = 1.40\nwithout_sound_usd = 1.40\n"
             site = make_site(toml=toml, settings=settings, **options)
             marketplace = ProlificMarketplace(load_study(site.study.folder), endpoint=market.url)
             stack.callback(marketplace.disconnect)
@@ -110,7 +110,8 @@ class ProlificShow(Show):
         assert taken is not None, f"no place for {worker}"
         self.listen(taken, ends)
         if submits:
-            self.mturk.market.complete(taken.assignment_id, "ANY")
+            outcome = "screened_out" if ends == "technical" else "finished"
+            self.mturk.market.complete(taken.assignment_id, self.healthy.marketplace.code(outcome))  # type: ignore[attr-defined]
         elif ends == "leave":
             self.mturk.market.return_(taken.assignment_id)
         else:
@@ -118,7 +119,8 @@ class ProlificShow(Show):
 
     def _new_marketplace(self) -> Any:
         inner: Any = self.healthy.marketplace
-        inner._paid.clear()  # what a program remembers dies with it
+        inner._places._variant = None
+        inner._submissions.paid.clear()  # what a program remembers dies with it
         return inner
 
     def check(self) -> None:
@@ -134,7 +136,7 @@ class ProlificShow(Show):
             ]
         )
         assert len({entry.assignment for entry in ledger if entry.kind == "reward"}) == self.listeners - 1
-        assert mturk.cost == mturk.paid == self.listeners * UNIT + 187 + 33  # $1.40 and its fee; 25 cents and its fee
+        assert mturk.cost == mturk.paid == self.listeners * UNIT + 220  # $1.40 and 25 cents, with a third on both
         states = mturk.states()
         assert states.count("paid") == self.listeners
         assert sorted(set(states)) == ["paid", "technical", "withdrawn"]

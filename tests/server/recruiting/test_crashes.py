@@ -38,7 +38,18 @@ MakeMTurk = Callable[..., MTurkStudy]
 LISTENERS = count(3, 90)
 EVERY = count(25, 1)
 UNIT = 180
-OPERATIONS = ("open", "submissions", "approve", "bonus", "close", "has_paid", "exclude")
+OPERATIONS = (
+    "open",
+    "publish",
+    "submissions",
+    "approve",
+    "bonus",
+    "close",
+    "has_paid",
+    "exclude",
+    "allow_screen_outs",
+    "request_return",
+)
 
 
 class Crash(BaseException):

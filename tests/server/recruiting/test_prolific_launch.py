@@ -69,7 +69,7 @@ def test_who_could_not_submit_is_paid_once_though_the_program_dies_after_each_se
     with pytest.raises(Crash):
         prolific.sync()
     marketplace.bonus = sent
-    marketplace._paid.clear()
+    marketplace._submissions.paid.clear()
     prolific.wait(1)
     prolific.sync()
     prolific.pay()

@@ -1,0 +1,1 @@
+"""Events that a marketplace sends to the server."""
