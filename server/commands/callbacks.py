@@ -21,7 +21,7 @@ def callbacks(folder: Path, arrived: str | None, again: str | None, rehearsal: b
 
     Example: rootnote server callbacks my-study --arrived 3f9a2c
     """
-    from server.commands.recruiting_actions import open_context
+    from server.commands.recruiting_context import open_context
     from server.recruiting.callbacks import decide, listed
 
     if arrived and again:
