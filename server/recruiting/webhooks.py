@@ -18,7 +18,7 @@ from server.db.models import MarketplaceSubmission
 from server.db.upsert import insert
 from server.db.webhook_models import WebhookEvent
 from server.identity.tokens import TokenSigner
-from server.recruiting.marketplaces.base import ReportedEvent
+from server.recruiting.marketplaces.events import ReportedEvent
 from server.recruiting.snapshot import GIVEN_BACK, update_assignment_state
 
 

@@ -6,7 +6,7 @@ from flask import Blueprint, Response, abort, g, request
 
 from server.app_context import AppContext, current_context
 from server.recruiting import webhooks
-from server.recruiting.marketplaces.base import EventRefusedError
+from server.recruiting.marketplaces.events import EventRefusedError
 
 MAX_BYTES = 16 * 1024
 

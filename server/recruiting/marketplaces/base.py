@@ -16,7 +16,6 @@ marketplace's own pages.
     ├── ArrivalError            for the listener: this address cannot be right
     ├── UnknownWorkerError      the marketplace does not know this worker, or cannot reach them
     ├── ForeignSubmissionError  the submission belongs to another worker
-    ├── EventRefusedError       a request that claims to be an event of the marketplace is not one
     ├── OrderRefusedError       these places cannot be ordered, now or later
     └── UnknownOutcomeError     no clear answer: the work may have been done, so ask before doing it again
 """
@@ -33,6 +32,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from embeddings.errors import RootnoteError
 from server.db.enums import PaymentKind, RunOutcome, SubmissionStatus
 from server.identity.arrival import Arrival
+from server.recruiting.marketplaces.events import ReadsEvents
+from server.recruiting.marketplaces.launch_facts import LaunchFacts
 from study.config_sections import CURRENCIES, ConfigSection
 
 if TYPE_CHECKING:
@@ -63,14 +64,6 @@ class OrderRefusedError(MarketplaceError):
 
 class UnknownOutcomeError(MarketplaceError):
     """The marketplace gave no clear answer; the work may have been done."""
-
-
-class EventRefusedError(MarketplaceError):
-    """A request is not an event of the marketplace; `status` is the HTTP status of the reply."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -209,20 +202,6 @@ class ScreenOutPlan:
 
 
 @dataclass(frozen=True)
-class ReportedEvent:
-    """An event that the marketplace sent: a change of one worker's submission, or of something else.
-
-    `status`: what the submission has become, if its place is free by that.
-    """
-
-    id: str
-    kind: str
-    worker: str = ""
-    submission: str = ""
-    status: SubmissionStatus | None = None
-
-
-@dataclass(frozen=True)
 class DirectPayment:
     """Money for a submission that is not paid by its approval; the worker reads `reason`.
 
@@ -256,7 +235,7 @@ class MarketplaceConfig(ConfigSection):
     changeable: ClassVar[frozenset[str]] = frozenset()
 
 
-class Marketplace(ABC):
+class Marketplace(LaunchFacts, ReadsEvents, ABC):
     """The interface of every marketplace.
 
     Making one needs no network and no credentials: the web server has one to read arrivals and to send listeners back.
@@ -272,10 +251,6 @@ class Marketplace(ABC):
     calls_back = False  # whether its server is told of finished runs
     currencies: ClassVar[tuple[str, ...]] = ("USD",)  # that it can pay in
     simulator: ClassVar[str] = ""  # "module:function": a local marketplace and its workers, for rehearsals
-    notice: ClassVar[str] = ""  # what a researcher must know before anything else, such as that it closed
-    minimum_hourly: ClassVar[Mapping[str, int]] = {}  # the least pay for an hour that it allows, in cents, by currency
-
-    event_types: ClassVar[tuple[str, ...]] = ()  # the events that it sends to the server
 
     # For the packet for a review board:
     listing_title: ClassVar[str] = ""  # heads the words of `advert`; empty: "As shown by NAME"
@@ -320,16 +295,6 @@ class Marketplace(ABC):
     def make_full_link(self, arrival: Arrival) -> ReturnLink:
         """How somebody returns for whom the study has no place."""
         return ReturnLink()
-
-    def read_event(self, headers: Mapping[str, str], body: bytes, secret: str, now: datetime) -> ReportedEvent | None:
-        """The event in a request; None if it changes nothing here. Needs no network. Only with `event_types`.
-
-        `headers`: by their names in lower case.
-
-        Raises:
-            EventRefusedError: if the marketplace did not sign it, or it is no event.
-        """
-        raise NotImplementedError
 
     @abstractmethod
     def advert(self, order: PostingOrder) -> tuple[tuple[str, str], ...]:
@@ -376,7 +341,7 @@ class Marketplace(ABC):
         """The fee on one payment at full precision, in cents: many small payments may cost fractions of a cent each."""
         return Fraction(self.fee(cents, places))
 
-    def check_terms(self, reward: int, minutes: float) -> None:  # noqa: B027 (most have no rule)
+    def check_terms(self, reward: int, minutes: float) -> None:
         """Refuse pay or settings that the marketplace does not allow. Needs no network.
 
         Raises:
@@ -391,38 +356,21 @@ class Marketplace(ABC):
         """Make a posting that nobody sees yet; returns its id. Repeating the order gives the same id."""
         raise MarketplaceError(f"{self.capabilities.name} has no drafts; open the study without --draft.")
 
-    def audience(self) -> int | None:
-        """How many workers may take the study now; None if the marketplace does not say."""
-        return None
-
-    def update_draft(self, draft: str, order: PostingOrder) -> None:  # noqa: B027 (most have no drafts)
+    def update_draft(self, draft: str, order: PostingOrder) -> None:
         """Bring a draft up to date with study.toml; a posting that is published already stays as it is."""
 
     def draft_address(self, draft: str) -> str:
         """Where a researcher looks at a draft; empty if it has no page."""
         return ""
 
-    def publish(self, posting: str) -> None:  # noqa: B027 (most have no drafts)
+    def publish(self, posting: str) -> None:
         """Show a draft to workers; a posting that is published already stays as it is."""
 
-    def allow_screen_outs(self, posting: str, number: int) -> None:  # noqa: B027 (most do not pay screen-outs)
+    def allow_screen_outs(self, posting: str, number: int) -> None:
         """Let the marketplace screen out this many workers in all, and let a posting go on that paused for it."""
 
-    def request_return(self, submission: ReportedSubmission, reason: str) -> None:  # noqa: B027
+    def request_return(self, submission: ReportedSubmission, reason: str) -> None:
         """Ask a worker to return their submission."""
-
-    def estimated_minutes(self, minutes: float) -> float:
-        """How long a run takes, as the marketplace tells its workers."""
-        return minutes
-
-    def time_limit(self, minutes: float) -> int | None:
-        """After how many minutes a place is taken back; None if that never happens."""
-        return None
-
-    @classmethod
-    def missing_credentials(cls, environment: Mapping[str, str]) -> list[str]:
-        """What the environment lacks for using an account there, one sentence each; asks nobody."""
-        return []
 
     @abstractmethod
     def has_paid(self, payment: DirectPayment) -> bool:
@@ -436,7 +384,7 @@ class Marketplace(ABC):
             UnknownWorkerError: if there is no such worker.
         """
 
-    def disconnect(self) -> None:  # noqa: B027 (most have nothing to close)
+    def disconnect(self) -> None:
         """Close connections; the next call makes new ones."""
 
 

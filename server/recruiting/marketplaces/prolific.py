@@ -44,11 +44,11 @@ from server.recruiting.marketplaces.base import (
     MarketplaceError,
     PostingOrder,
     PostingStatus,
-    ReportedEvent,
     ReportedSubmission,
     ReturnLink,
     ScreenOutPlan,
 )
+from server.recruiting.marketplaces.events import ReportedEvent
 from server.recruiting.marketplaces.prolific_account import ProlificAccount, ProlificTestStudy, WebhookSubscription
 from server.recruiting.marketplaces.prolific_api import API, TOKEN, ProlificClient
 from server.recruiting.marketplaces.prolific_config import LEAST_HOURLY, ProlificConfig, read_filters

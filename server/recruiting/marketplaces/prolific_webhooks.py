@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from server.db.enums import SubmissionStatus
-from server.recruiting.marketplaces.base import EventRefusedError, ReportedEvent
+from server.recruiting.marketplaces.events import EventRefusedError, ReportedEvent
 
 SUBMISSION, STUDY = "submission.status.change", "study.status.change"
 EVENT_TYPES = (SUBMISSION, STUDY)
