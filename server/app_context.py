@@ -26,7 +26,8 @@ class AppContext:
     """Everything that one application needs to serve its study.
 
     `revision`: the migration the database is at; `texts`: by language; `volume_wav`: the sound that listeners set
-    their volume with; `marketplace_entry`: None if listeners come by plain links.
+    their volume with; `marketplace_entry`: None if listeners come by plain links; `id_parameters`: the parameters of a
+    link that hold ids.
     """
 
     engine: Engine
@@ -40,6 +41,7 @@ class AppContext:
     limits: Limits
     queue: RequestQueue
     marketplace_entry: MarketplaceEntry | None = None
+    id_parameters: tuple[str, ...] = ()
 
     def now(self) -> datetime:
         """The time by the experiment's clock (UTC)."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Arrival:
-    """Who arrives, as the address claims; nothing vouches for it.
+    """Who arrives, as the address claims.
 
     `worker`, `submission` and `opening` are the marketplace's ids; `preview`: the person only previews the task;
-    `back`: the address that takes them back to the marketplace.
+    `back`: the address that takes them back to the marketplace; `signed`: the marketplace signed these ids, and
+    nothing else vouches for them; `entry`: in the vault, the secret number that the run's address follows from.
     """
 
     worker: str | None
@@ -18,3 +19,5 @@ class Arrival:
     opening: str = ""
     preview: bool = False
     back: str = ""
+    signed: bool = False
+    entry: str = ""

@@ -23,6 +23,7 @@ from server.db.models import (
 )
 from server.db.upsert import find_or_add
 from server.payments import ledger
+from server.recruiting.confirmation import record_listing
 from server.recruiting.context import RecruitingContext
 from server.recruiting.marketplaces.base import PostingStatus, ReportedSubmission
 
@@ -68,6 +69,7 @@ def record_submissions(
         return
     for market_id, status in postings.items():
         _record_posting(session, context, market_id, status, began)
+    record_listing(session, context, postings, began)
     _time_out_stale(session, context, set(postings), began)
 
 

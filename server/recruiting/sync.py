@@ -70,10 +70,10 @@ def is_over(session: Session) -> bool:
 
 
 def exclude_all(context: RecruitingContext, snapshot: MarketplaceSnapshot) -> None:
-    """Exclude every worker who took a place, so that none is offered another."""
+    """Exclude every worker whom the marketplace has listed, so that none is offered another place."""
     with context.reading() as session:
         launch = ledger.launch(session)
-        query = select(MarketplaceSubmission).where(~MarketplaceSubmission.excluded)
+        query = select(MarketplaceSubmission).where(~MarketplaceSubmission.excluded, MarketplaceSubmission.listed)
         rows = [(row.id, row.key, row.assignment_id) for row in session.scalars(query)]
     assert launch is not None
     for number, key, assignment in rows:

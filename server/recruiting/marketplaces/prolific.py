@@ -35,7 +35,8 @@ from server.recruiting.marketplaces.base import (
     ReportedSubmission,
     ReturnLink,
 )
-from server.recruiting.marketplaces.prolific_api import WAITS, ProlificApiError, ProlificClient
+from server.recruiting.marketplaces.prolific_api import API, WAITS, ProlificApiError, ProlificClient
+from server.recruiting.marketplaces.prolific_token import TOKEN_PARAMETER, ProlificSignatures
 from server.web.loopback import is_loopback
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ class ProlificConfig(MarketplaceConfig):
 class ProlificMarketplace(Marketplace):
     """Prolific for one study; uses the network only when it has to."""
 
-    capabilities = Capabilities(name="Prolific", pays_unsubmitted=True, screens_out_separately=True, settle_minutes=15)
+    capabilities = Capabilities(
+        name="Prolific", lists_held=True, pays_unsubmitted=True, screens_out_separately=True, settle_minutes=15
+    )
     Settings = ProlificConfig
     frame_origins = (SITE,)
     simulator = "server.simulation.marketplace_client:local_prolific"
@@ -132,6 +135,7 @@ class ProlificMarketplace(Marketplace):
         self._study, self._config = study, study.config.recruiter.settings
         self._live, self._endpoint = live, endpoint
         self._api = api or ProlificClient(endpoint)
+        self._signatures = ProlificSignatures(endpoint or API)
         self._paid: dict[str, tuple[str, int]] = {}  # token -> submission and cents, of this process
 
     # ------------------------------------------------------------------ listeners
@@ -140,11 +144,14 @@ class ProlificMarketplace(Marketplace):
         worker, opening, submission = (query.get(name, "") for name in ("PROLIFIC_PID", "STUDY_ID", "SESSION_ID"))
         if not any((worker, opening, submission)):
             raise ArrivalError("Please open this study from Prolific, so that you can be paid.")
-        if not all(ID.match(id_) for id_ in (worker, opening, submission)):
+        if not all(ID.fullmatch(id_) for id_ in (worker, opening, submission)):
             raise ArrivalError(
                 "This address is not one that Prolific gives; please open the study from Prolific again."
             )
         return Arrival(worker, submission, opening)
+
+    def verify_arrival(self, query: Mapping[str, str], arrival: Arrival, host: str) -> bool:
+        return self._signatures.is_signed(query.get(TOKEN_PARAMETER, ""), arrival, host)
 
     def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         """Listeners who left return their submission there themselves; all others come back with a code."""
