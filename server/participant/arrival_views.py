@@ -114,12 +114,18 @@ def _arrive_again(
 ) -> WebResponse | str:
     """The worker of a run reloads the frame, or comes again with the same submission after a pause."""
     i18n.use(assignment.language)
-    if entry.has_submitted_elsewhere(visit.session, assignment, arrival):
+    if entry.has_submitted_elsewhere(visit.session, assignment, arrival) or _has_better_run(visit, entry, arrival):
         return render_template("taken.html", step="taken")
     lost = steps.current_step(visit.session, visit.experiment, assignment) in ("withdrawn", "expired")
     if lost and assignment.state is not AssignmentState.WITHDRAWN and assignment.erased_at is None:
         return _consent_page(visit, ticket, arrival, again=True)
     return _to_run(visit, entry, arrival, ticket, assignment)
+
+
+def _has_better_run(visit: Visit, entry: MarketplaceEntry, arrival: Arrival) -> bool:
+    """Whether the marketplace has listed this worker with another run, which is over."""
+    other = entry.find_confirmed(visit.session, arrival)
+    return other is not None and entry.has_submitted_elsewhere(visit.session, other, arrival)
 
 
 def _to_run(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
@@ -52,6 +52,12 @@ def confirm(session: Session, number: int, worker_hash: str) -> bool:
         fill_place(session, assignment)
     session.flush()
     return True
+
+
+def is_of_known_worker() -> ColumnElement[bool]:
+    """The condition that a submission's worker is real: the marketplace has listed it, or the run is confirmed."""
+    confirmed = select(Assignment.id).where(Assignment.verification == Verification.CONFIRMED)
+    return MarketplaceSubmission.listed | MarketplaceSubmission.assignment_id.in_(confirmed)
 
 
 def release_unlisted(session: Session, context: RecruitingContext, postings: Mapping[str, PostingStatus]) -> None:
