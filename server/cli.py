@@ -21,6 +21,7 @@ SECTIONS = {
     "Money": {
         "approve": (f"{_COMMANDS}.recruiting:approve", "Approve submissions at the marketplace."),
         "pay": (f"{_COMMANDS}.recruiting:pay", "Send outstanding payments and bonuses."),
+        "confirm": (f"{_COMMANDS}.recruiting:confirm", "Confirm a run that the marketplace has not listed."),
         "codes": (f"{_COMMANDS}.data:codes", "Print completion codes with outcome and pay, as CSV."),
     },
     "Data": {
