@@ -42,8 +42,8 @@ def describe_verification(responses: Responses) -> str:
         return ""
     verb = "is" if number == 1 else "are"
     return (
-        f"{count(number, 'analysed run')} {verb} unverified: the listeners came by an open link, and nobody checked who "
-        "they were."
+        f"{count(number, 'analysed run')} {verb} unverified: the listeners came by an open link, and nobody checked "
+        "who they were."
     )
 
 

@@ -28,7 +28,7 @@ from server.assignments.places import (
 from server.assignments.prescreen import ItemAnswer, PrescreenStatus
 from server.assignments.steps import end_assignment, may_proceed
 from server.assignments.trials import AHEAD, serve_ahead, serve_clips, served_trials
-from server.db.enums import Verification
+from server.db.enums import RunVerification
 from server.db.models import ACTIVE, Answer, Assignment, AssignmentState, Listener, Payment, Place
 from server.identity.tokens import ConsentTicket, random_code, random_pseudonym, sha256
 from study.config import cents
@@ -41,7 +41,7 @@ def consent(
     ticket: ConsentTicket,
     token: str,
     language: str = SOURCE,
-    verification: Verification | None = None,
+    verification: RunVerification | None = None,
 ) -> Assignment:
     """Create the assignment of a person who consented and reserve a place; the same ticket gives the same assignment.
 
@@ -53,10 +53,10 @@ def consent(
         AlreadyTakenPartError: if this person has an assignment from another ticket.
         NoPlaceError: if no place is free; nothing is stored then.
     """
-    standing = verification or (Verification.CONFIRMED if ticket.proven else Verification.UNVERIFIED)
+    standing = verification or (RunVerification.CONFIRMED if ticket.proven else RunVerification.UNVERIFIED)
     try:
         with session.begin_nested():
-            if standing is Verification.CONFIRMED:
+            if standing is RunVerification.CONFIRMED:
                 release_claim(session, ticket.worker_hash)
             assignment = _create_assignment(session, experiment, ticket, token, language, standing)
     except IntegrityError:
@@ -75,7 +75,7 @@ def release_claim(session: Session, worker_hash: str | None) -> bool:
     if claimed is None:
         return True
     listener, verification = claimed
-    if verification is Verification.CONFIRMED:
+    if verification is RunVerification.CONFIRMED:
         return False
     listener.worker_hash = None
     session.flush()
@@ -88,9 +88,9 @@ def _create_assignment(
     ticket: ConsentTicket,
     token: str,
     language: str,
-    verification: Verification,
+    verification: RunVerification,
 ) -> Assignment:
-    known = verification is not Verification.UNCONFIRMED
+    known = verification is not RunVerification.UNCONFIRMED
     listener = Listener(pseudonym=random_pseudonym(), worker_hash=ticket.worker_hash if known else None)
     assignment = Assignment(
         pseudonym=random_pseudonym(),
@@ -163,7 +163,7 @@ def answer_questions(session: Session, experiment: Experiment, assignment: Assig
         Answer(assignment_id=assignment.id, question=question, value=value, answered_at=now)
         for question, value in answers.items()
     )
-    if assignment.verification is not Verification.UNCONFIRMED:
+    if assignment.verification is not RunVerification.UNCONFIRMED:
         fill_place(session, assignment)
     end_assignment(experiment, assignment, AssignmentState.FINISHED)
     session.flush()

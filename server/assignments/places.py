@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, aliased
 from embeddings.errors import RootnoteError
 from server.assignments import queries
 from server.assignments.experiment import Experiment
-from server.db.enums import Verification
+from server.db.enums import RunVerification
 from server.db.models import Assignment, Place, StudyRecord
 from server.db.upsert import insert
 from study.config import StudyConfig
@@ -96,7 +96,7 @@ def claimable(experiment: Experiment, place: type[Place] = Place) -> Any:
 
 def held_unconfirmed(place: type[Place] = Place) -> Any:
     """The condition that a place is held by a run that no marketplace has listed."""
-    unconfirmed = select(Assignment.id).where(Assignment.verification == Verification.UNCONFIRMED)
+    unconfirmed = select(Assignment.id).where(Assignment.verification == RunVerification.UNCONFIRMED)
     return and_(~place.filled, place.assignment_id.in_(unconfirmed))
 
 
@@ -114,7 +114,7 @@ def claim_place(session: Session, experiment: Experiment, assignment: Assignment
     """
     free = aliased(Place)
     found = _claim(session, experiment, assignment, claimable(experiment, free), free, free.turn)
-    if found is None and assignment.verification is Verification.CONFIRMED:
+    if found is None and assignment.verification is RunVerification.CONFIRMED:
         since = select(Assignment.consented_at).where(Assignment.id == free.assignment_id).scalar_subquery()
         found = _claim(session, experiment, assignment, held_unconfirmed(free), free, since)
     return found

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from embeddings.errors import RootnoteError
-from embeddings.wording import counted
 from server.audit.actor import current_actor
 from server.payments.formatting import dollars
 from server.recruiting import confirmation
 from server.recruiting.context import RecruitingContext
+
+MOST_SHOWN = 20
 
 
 def confirm_run(folder: Path, pseudonym: str, decline: bool, reason: str, rehearsal: bool) -> None:
@@ -30,12 +31,11 @@ def show_unconfirmed(context: RecruitingContext) -> None:
     with context.reading() as session:
         found = confirmation.unconfirmed_work(session, context)
     name = context.marketplace.capabilities.name
-    for one in found[:20]:
+    for one in found[:MOST_SHOWN]:
         state = one.state.replace("_", " ")
         click.echo(f"Not confirmed by {name}: assignment {one.pseudonym}, {state}, {dollars(one.cents)}.")
+    if len(found) > MOST_SHOWN:
+        click.echo(f"… and {len(found) - MOST_SHOWN} more runs that are not confirmed.")
     if found:
-        more = f"{counted(len(found), 'run')} not confirmed" + (", 20 of them shown" if len(found) > 20 else "")
-        click.echo(
-            f"{more}; nothing is owed for them. If you know the person: rootnote server confirm STUDY ASSIGNMENT "
-            "--reason WHY"
-        )
+        owed = "Nothing is owed for it." if len(found) == 1 else "Nothing is owed for them."
+        click.echo(f"{owed} If you know the person: rootnote server confirm STUDY ASSIGNMENT --reason WHY")

@@ -20,7 +20,7 @@ class SubmissionStatus(enum.StrEnum):
     SCREENED_OUT = "screened_out"
 
 
-class Verification(enum.StrEnum):
+class RunVerification(enum.StrEnum):
     """Whether a run belongs to a real person of the marketplace.
 
     `CONFIRMED`: the marketplace lists the worker and the submission or signed the arrival, or a personal link or a

@@ -15,7 +15,7 @@ from sqlalchemy import JSON, DateTime, Dialect, Enum, ForeignKey, Index, MetaDat
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-from server.db.enums import PaymentKind, PaymentState, SubmissionStatus, Verification
+from server.db.enums import PaymentKind, PaymentState, RunVerification, SubmissionStatus
 from study.languages import SOURCE
 
 
@@ -114,7 +114,7 @@ class Assignment(Base):
     completion_code: Mapped[str] = mapped_column(String(16), unique=True)
     consent_version: Mapped[str] = mapped_column(String(64))
     language: Mapped[str] = mapped_column(String(16), default=SOURCE, server_default=SOURCE)
-    verification: Mapped[Verification] = mapped_column(_stored(Verification, 16), server_default="unverified")
+    verification: Mapped[RunVerification] = mapped_column(_stored(RunVerification, 16), server_default="unverified")
     consented_at: Mapped[datetime]
     screened_at: Mapped[datetime | None]
     listening_at: Mapped[datetime | None]

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from server.assignments.experiment import Experiment
-from server.db.enums import Verification
+from server.db.enums import RunVerification
 from server.db.models import ACTIVE, COMPLETED, Assignment, AssignmentState, Place, Response
 from study.trials import PlannedTrial
 
@@ -68,7 +68,7 @@ def by_triplet(session: Session, experiment: Experiment) -> dict[TripletKey, Pro
 
 def counts() -> ColumnElement[bool]:
     """The condition that a run counts: it is complete, and not unconfirmed."""
-    return Assignment.state.in_(COMPLETED) & (Assignment.verification != Verification.UNCONFIRMED)
+    return Assignment.state.in_(COMPLETED) & (Assignment.verification != RunVerification.UNCONFIRMED)
 
 
 def _answered_trials() -> Any:

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from server.assignments.steps import effective_state
-from server.db.enums import Verification
+from server.db.enums import RunVerification
 from server.db.models import (
     ACTIVE,
     Assignment,
@@ -33,7 +33,7 @@ def count(session: Session) -> dict[str, Any]:
     held = {assignment for assignment, filled in places if assignment is not None and not filled}
     filled = sum(filled for _, filled in places)
     listeners = dict.fromkeys((state.value for state in AssignmentState), 0)
-    standing = dict.fromkeys((one.value for one in Verification), 0)
+    standing = dict.fromkeys((one.value for one in RunVerification), 0)
     for assignment in session.scalars(select(Assignment)):
         listeners[effective_state(assignment, assignment.id in held).value] += 1
         standing[assignment.verification.value] += 1

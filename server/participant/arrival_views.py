@@ -17,7 +17,7 @@ from server.assignments import experiment, lifecycle, places, steps
 from server.assignments.experiment import StepRefusedError
 from server.assignments.places import Availability
 from server.audit import study_control
-from server.db.enums import Verification
+from server.db.enums import RunVerification
 from server.db.models import Assignment, AssignmentState
 from server.identity.arrival import Arrival
 from server.identity.link_check import find_link_problem, normalise_id
@@ -247,7 +247,7 @@ def _must_prove(visit: Visit, entry: MarketplaceEntry, own: Assignment | None, o
     if other is not None:
         return True
     holds_place = own is not None and places.has_place(visit.session, own)
-    if holds_place or (own is not None and own.verification is not Verification.UNCONFIRMED):
+    if holds_place or (own is not None and own.verification is not RunVerification.UNCONFIRMED):
         return False
     return entry.needs_proof(visit.session, visit.experiment, visit.network)
 
@@ -262,10 +262,10 @@ def _look_up(visit: Visit, entry: MarketplaceEntry, arrival: Arrival) -> bool:
     return True
 
 
-def _standing(entry: MarketplaceEntry, *, proven: bool) -> Verification:
+def _standing(entry: MarketplaceEntry, *, proven: bool) -> RunVerification:
     if proven:
-        return Verification.CONFIRMED
-    return Verification.UNCONFIRMED if entry.lists_submissions else Verification.UNVERIFIED
+        return RunVerification.CONFIRMED
+    return RunVerification.UNCONFIRMED if entry.lists_submissions else RunVerification.UNVERIFIED
 
 
 def _not_now(visit: Visit, ticket: ConsentTicket, arrival: Arrival | None = None) -> str | None:
@@ -278,7 +278,7 @@ def _not_now(visit: Visit, ticket: ConsentTicket, arrival: Arrival | None = None
 
 
 def _create_run(
-    visit: Visit, ticket: ConsentTicket, standing: Verification | None = None
+    visit: Visit, ticket: ConsentTicket, standing: RunVerification | None = None
 ) -> Assignment | str | tuple[str, int]:
     """The run that begins with this consent, or the page that says why there is none."""
     token = visit.signer.token_for(ticket)

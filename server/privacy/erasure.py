@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
 from server.audit import study_control
-from server.db.enums import LIVE, Verification
+from server.db.enums import LIVE, RunVerification
 from server.db.models import (
     ACTIVE,
     Answer,
@@ -200,6 +200,6 @@ def is_settled(session: Session, assignment: Assignment, pay: PayConfig) -> bool
     payments = list(session.scalars(select(Payment).where(Payment.assignment_id == assignment.id)))
     if any(one.state == "pending" for one in payments):
         return False
-    if assignment.verification is Verification.UNCONFIRMED or ledger.owed(assignment, payments, pay) is None:
+    if assignment.verification is RunVerification.UNCONFIRMED or ledger.owed(assignment, payments, pay) is None:
         return True
     return ledger.is_rejected(ledger.submissions_of(session, assignment))

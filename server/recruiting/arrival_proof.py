@@ -107,3 +107,5 @@ class SubmissionLookup:
             self._listings[opening] = self._marketplace.submissions(opening).submissions
         except Exception as error:  # whatever it is, the listener waits and the next one tries again
             log.warning("arrivals cannot be looked up: %s", error)
+        finally:
+            self._marketplace.disconnect()

@@ -18,7 +18,7 @@ from embeddings.errors import RootnoteError
 from server.assignments import lifecycle
 from server.assignments.places import fill_place, release_place
 from server.audit import study_control
-from server.db.enums import SubmissionStatus, Verification
+from server.db.enums import RunVerification, SubmissionStatus
 from server.db.models import ACTIVE, COMPLETED, Assignment, MarketplaceSubmission
 from server.identity.tokens import TokenSigner
 from server.identity.vault import load_identity
@@ -42,12 +42,12 @@ def confirm(session: Session, number: int, worker_hash: str) -> bool:
     """Confirm a run as this worker's; False if another run of the same worker is confirmed already."""
     # The same lock as for a submission: the listener may be finishing at this moment.
     assignment = session.get_one(Assignment, number, with_for_update={"key_share": True})
-    if assignment.verification is not Verification.CONFIRMED:
+    if assignment.verification is not RunVerification.CONFIRMED:
         if assignment.listener.worker_hash != worker_hash:
             if not lifecycle.release_claim(session, worker_hash):
                 return False
             assignment.listener.worker_hash = worker_hash
-        assignment.verification = Verification.CONFIRMED
+        assignment.verification = RunVerification.CONFIRMED
     if assignment.state in COMPLETED:
         fill_place(session, assignment)
     session.flush()
@@ -56,7 +56,7 @@ def confirm(session: Session, number: int, worker_hash: str) -> bool:
 
 def is_of_known_worker() -> ColumnElement[bool]:
     """The condition that a submission's worker is real: the marketplace has listed it, or the run is confirmed."""
-    confirmed = select(Assignment.id).where(Assignment.verification == Verification.CONFIRMED)
+    confirmed = select(Assignment.id).where(Assignment.verification == RunVerification.CONFIRMED)
     return MarketplaceSubmission.listed | MarketplaceSubmission.assignment_id.in_(confirmed)
 
 
@@ -71,12 +71,12 @@ def release_unlisted(session: Session, context: RecruitingContext, postings: Map
     found = query.where(
         MarketplaceSubmission.opening.in_(postings),
         ~MarketplaceSubmission.listed,
-        MarketplaceSubmission.status == SubmissionStatus.HELD,
         MarketplaceSubmission.seen_at <= before,
-        Assignment.verification == Verification.UNCONFIRMED,
+        Assignment.verification == RunVerification.UNCONFIRMED,
     )
     for row, assignment in session.execute(found).all():
-        row.status = SubmissionStatus.TIMED_OUT
+        if row.status == SubmissionStatus.HELD:
+            row.status = SubmissionStatus.TIMED_OUT
         release_place(session, assignment)
 
 
@@ -104,14 +104,14 @@ class UnconfirmedWork:
 def is_payable(context: RecruitingContext, assignment: Assignment) -> bool:
     """Whether money may be owed for a run: the marketplace has listed it, or lists nobody."""
     lists = context.marketplace.capabilities.lists_submissions
-    return not lists or assignment.verification is Verification.CONFIRMED
+    return not lists or assignment.verification is RunVerification.CONFIRMED
 
 
 def unconfirmed_work(session: Session, context: RecruitingContext) -> list[UnconfirmedWork]:
     """The runs that ended without being listed, and that would be owed something."""
     ended = select(Assignment).where(Assignment.state.not_in(ACTIVE)).order_by(Assignment.id)
     found = []
-    for assignment in session.scalars(ended.where(Assignment.verification != Verification.CONFIRMED)):
+    for assignment in session.scalars(ended.where(Assignment.verification != RunVerification.CONFIRMED)):
         amount = ledger.due(assignment.state, context.config.pay)[1]
         if amount and not is_payable(context, assignment):
             found.append(UnconfirmedWork(assignment.pseudonym, assignment.state.value, amount))
@@ -127,14 +127,14 @@ def decide(context: RecruitingContext, pseudonym: str, who: str, reason: str, *,
     with context.writing() as session:
         assignment = session.scalar(select(Assignment).where(Assignment.pseudonym == pseudonym))
         if assignment is None:
-            raise RootnoteError(f"there is no assignment {pseudonym}; `rootnote server status` and the desk list them.")
+            raise RootnoteError(f"there is no assignment {pseudonym}; `rootnote server sync` and the desk list them.")
         if decline:
             listed = (MarketplaceSubmission.assignment_id == assignment.id, MarketplaceSubmission.listed)
             if session.scalar(select(MarketplaceSubmission.id).where(*listed).limit(1)) is not None:
                 raise RootnoteError(
                     f"the marketplace has listed assignment {pseudonym}; reject the work there if you must."
                 )
-            assignment.verification, assignment.listener.worker_hash = Verification.UNCONFIRMED, None
+            assignment.verification, assignment.listener.worker_hash = RunVerification.UNCONFIRMED, None
         else:
             identity = load_identity(session, context.vault, assignment.listener)
             if identity is None or identity.worker is None:
