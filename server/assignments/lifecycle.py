@@ -68,6 +68,11 @@ def consent(
     return assignment
 
 
+def knows_worker(session: Session, worker_hash: str) -> bool:
+    """Whether a run has this id."""
+    return session.scalar(select(Listener.id).where(Listener.worker_hash == worker_hash)) is not None
+
+
 def release_claim(session: Session, worker_hash: str | None) -> bool:
     """Take an id from a run that only claimed it, for the person it belongs to; False if a confirmed run has it."""
     query = select(Listener, Assignment.verification).join(Assignment, Assignment.listener_id == Listener.id)

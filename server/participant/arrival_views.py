@@ -66,6 +66,9 @@ def _require_filled_in(visit: Visit) -> None:
 
 def _arrive_by_link(visit: Visit) -> WebResponse | str:
     ticket = _link_ticket(visit)
+    given = request.args.get("worker", "").strip()
+    if given != normalise_id(given) and lifecycle.knows_worker(visit.session, visit.signer.worker_hash(given)):
+        return render_template("taken.html", step="taken")  # took part before names had one spelling
     if ticket.proven and lifecycle.find_by_ticket(visit.session, ticket):
         return redirect(_address(visit, ticket), 303)
     return _first_page(visit, ticket)
