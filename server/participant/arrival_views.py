@@ -261,7 +261,7 @@ def _look_up(visit: Visit, entry: MarketplaceEntry, arrival: Arrival) -> bool:
     listing = entry.look_up(arrival)
     if listing is None:
         return entry.is_proven(visit.session, arrival)  # `sync` may have recorded it meanwhile
-    confirmation.confirm_listed(visit.session, visit.signer, listing)
+    confirmation.confirm_listed(visit.session, visit.signer, listing, wait=False)
     return True
 
 

@@ -27,11 +27,21 @@ from server.recruiting.context import RecruitingContext
 from server.recruiting.marketplaces.base import PostingStatus, ReportedSubmission
 
 
-def confirm_listed(session: Session, signer: TokenSigner, listed: Iterable[ReportedSubmission]) -> None:
-    """Record that the marketplace has listed these submissions, and confirm the runs that belong to them."""
+def confirm_listed(
+    session: Session, signer: TokenSigner, listed: Iterable[ReportedSubmission], *, wait: bool = True
+) -> None:
+    """Record that the marketplace has listed these submissions, and confirm the runs that belong to them.
+
+    Args:
+        wait: False in a listener's request: it leaves alone what `sync` is recording at this moment.
+    """
     workers = {signer.submission_key(one.worker, one.id): one.worker for one in listed}
-    known = MarketplaceSubmission.key.in_(workers)
-    for row in session.scalars(select(MarketplaceSubmission).where(known).order_by(MarketplaceSubmission.id)).all():
+    query = select(MarketplaceSubmission).where(MarketplaceSubmission.key.in_(workers))
+    if not wait:
+        query = query.where(~MarketplaceSubmission.listed)
+    # A submission is locked before its assignment, everywhere.
+    locked = query.order_by(MarketplaceSubmission.id).with_for_update(skip_locked=not wait)
+    for row in session.scalars(locked).all():
         row.listed = True
         if row.assignment_id is not None:
             confirm(session, row.assignment_id, signer.worker_hash(workers[row.key]))

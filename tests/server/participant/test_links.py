@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy.orm import Session
 
 import rootnote
 from embeddings.errors import RootnoteError
@@ -79,11 +80,8 @@ def test_who_came_by_an_open_link_counts_and_is_labelled(make_site: Callable[...
         walker.listen().finish()
         assert walker.step == "done", query
     assert site.query("SELECT count(*) FROM places WHERE filled")[0][0] == 4
-    with site.app.extensions["rootnote"].engine.connect() as connection:
-        from sqlalchemy.orm import Session
-
-        with Session(connection) as session:
-            wrote = export(session, site.study, read_plan(site.study), tmp_path / "out")
+    with site.app.extensions["rootnote"].engine.connect() as connection, Session(connection) as session:
+        wrote = export(session, site.study, read_plan(site.study), tmp_path / "out")
     with wrote.csv.open() as file:
         rows = list(csv.DictReader(file))
     assert sorted(row["verification"] for row in rows) == ["confirmed"] * 4 + ["unverified"] * 4
@@ -109,6 +107,15 @@ def test_a_signed_id_is_one_person_who_may_come_back(make_site: Callable[..., Si
     assert stranger.reload().step == "instructions"
     assert site.walker().consent("?worker=BOB").step == "taken"
     assert site.query("SELECT verification FROM assignments ORDER BY id") == [("unverified",), ("confirmed",)]
+
+
+def test_a_name_of_an_earlier_version_is_recognised(make_site: Callable[..., Site]) -> None:
+    site = make_site(listeners=4, toml=NO_PRESCREEN)
+    site.walker().consent("?worker=bob")
+    with site.app.extensions["rootnote"].engine.execution_options(writes=True).begin() as connection:
+        former = TokenSigner(SECRET).worker_hash("Bob")
+        connection.execute(update(Listener).values(worker_hash=former))
+    assert site.walker().open("?worker=Bob").step == "taken"
 
 
 def run(*words: object) -> str:
