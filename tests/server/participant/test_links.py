@@ -9,10 +9,12 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 import rootnote
 from embeddings.errors import RootnoteError
+from server.db.models import Listener
 from server.export.responses import export
 from server.identity.tokens import TokenSigner
 from study.trial_plan import read_plan
