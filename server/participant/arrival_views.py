@@ -104,7 +104,7 @@ def _arrive_from_marketplace(visit: Visit, entry: MarketplaceEntry) -> WebRespon
     ticket = entry.ticket_for(visit.texts.consent_version, arrival)
     if (own := entry.find_run(visit.session, ticket, arrival)) is not None:
         return _arrive_again(visit, entry, arrival, ticket, own)
-    if (other := entry.find_confirmed(visit.session, arrival)) is None:
+    if (other := entry.find_by_worker(visit.session, arrival)) is None:
         return _first_page(visit, ticket, arrival)
     # A known worker with another submission: nothing is shown or changed before they have proven that it is theirs.
     if entry.is_over(visit.session, other, arrival) or not entry.lists_submissions:
@@ -127,7 +127,7 @@ def _arrive_again(
 
 def _has_better_run(visit: Visit, entry: MarketplaceEntry, arrival: Arrival) -> bool:
     """Whether the marketplace has listed this worker with another run, which is over."""
-    other = entry.find_confirmed(visit.session, arrival)
+    other = entry.find_by_worker(visit.session, arrival)
     return other is not None and entry.has_submitted_elsewhere(visit.session, other, arrival)
 
 
@@ -223,7 +223,7 @@ def _consent_from_marketplace(
 ) -> WebResponse | str | tuple[str, int]:
     """Begin a run, or continue one: a worker's own, or with another submission once that is proven."""
     own = entry.find_run(visit.session, ticket, arrival)
-    other = entry.find_confirmed(visit.session, arrival) if own is None else None
+    other = entry.find_by_worker(visit.session, arrival) if own is None else None
     if other is not None and (entry.is_over(visit.session, other, arrival) or not entry.lists_submissions):
         return render_template("taken.html", step="taken"), 409
     run = own or other

@@ -96,11 +96,11 @@ class MarketplaceEntry:
         found = lifecycle.find_by_ticket(session, ticket)
         if found is not None:
             return found
-        other = self.find_confirmed(session, arrival)  # begun by an earlier version, or continued with this submission
+        other = self.find_by_worker(session, arrival)  # begun by an earlier version, or continued with this submission
         identity = vaults.load_identity(session, self.vault, other.listener) if other is not None else None
         return other if identity is not None and identity.submission == arrival.submission else None
 
-    def find_confirmed(self, session: Session, arrival: Arrival) -> Assignment | None:
+    def find_by_worker(self, session: Session, arrival: Arrival) -> Assignment | None:
         """The run that this worker's id belongs to, with whichever submission."""
         assert arrival.worker is not None
         runs = select(Assignment).join(Listener, Assignment.listener_id == Listener.id)

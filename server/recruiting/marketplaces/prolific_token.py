@@ -21,6 +21,7 @@ import jwt
 
 from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.base import ArrivalError
+from server.web.loopback import is_loopback
 from study.languages import mark
 
 TOKEN_PARAMETER = "prolific_token"  # noqa: S105 (the parameter's name)
@@ -62,17 +63,23 @@ class ProlificSignatures:
         if not token:
             return False
         try:
-            claims = self._read(token)
+            self._check(self._read(token), arrival, host)
         except UncheckedTokenError as problem:
             log.warning("an arrival from Prolific stays unconfirmed: %s", problem)
             return False
+        return True
+
+    def _check(self, claims: Mapping[str, Any], arrival: Arrival, host: str) -> None:
+        """Compare what was signed with the address that was opened."""
         own = claims.get("prolific")
         named = {"PROLIFIC_PID": arrival.worker, "STUDY_ID": arrival.opening, "SESSION_ID": arrival.submission}
         if not isinstance(own, Mapping) or any(own.get(name) != value for name, value in named.items()):
             raise ArrivalError(FORGED)
-        if not any(urlsplit(str(one)).netloc == host for one in _as_list(claims["aud"])):
-            raise ArrivalError(FORGED)
-        return True
+        audience = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+        if _origin(f"//{host}") not in {_origin(str(one)) for one in audience}:
+            raise UncheckedTokenError(
+                f"its token is for {audience[0]}, and this server is {host} (ROOTNOTE_PUBLIC_URL)."
+            )
 
     def _read(self, token: str) -> dict[str, Any]:
         """The claims of a token whose signature and times are right."""
@@ -124,5 +131,11 @@ class ProlificSignatures:
         self._fetched = now
 
 
-def _as_list(audience: Any) -> list[Any]:
-    return audience if isinstance(audience, list) else [audience]
+def _origin(address: str) -> tuple[str, int | None]:
+    """The host and port of an address, without the usual ports; the names of this machine are one."""
+    try:
+        parts = urlsplit(address)
+        name, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "", None
+    return "localhost" if is_loopback(name) else name, None if port in (80, 443) else port
