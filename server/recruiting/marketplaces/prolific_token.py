@@ -75,11 +75,9 @@ class ProlificSignatures:
         named = {"PROLIFIC_PID": arrival.worker, "STUDY_ID": arrival.opening, "SESSION_ID": arrival.submission}
         if not isinstance(own, Mapping) or any(own.get(name) != value for name, value in named.items()):
             raise ArrivalError(FORGED)
-        audience = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
-        if _origin(f"//{host}") not in {_origin(str(one)) for one in audience}:
-            raise UncheckedTokenError(
-                f"its token is for {audience[0]}, and this server is {host} (ROOTNOTE_PUBLIC_URL)."
-            )
+        audience = str(claims["aud"])
+        if _origin(f"//{host}") != _origin(audience):
+            raise UncheckedTokenError(f"its token is for {audience}, and ROOTNOTE_PUBLIC_URL names {host}.")
 
     def _read(self, token: str) -> dict[str, Any]:
         """The claims of a token whose signature and times are right."""
