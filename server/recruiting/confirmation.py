@@ -19,7 +19,7 @@ from server.assignments import lifecycle
 from server.assignments.places import fill_place, release_place
 from server.audit import study_control
 from server.db.enums import RunVerification, SubmissionStatus
-from server.db.models import ACTIVE, COMPLETED, Assignment, MarketplaceSubmission
+from server.db.models import ACTIVE, COMPLETED, Assignment, Listener, MarketplaceSubmission
 from server.identity.tokens import TokenSigner
 from server.identity.vault import load_identity
 from server.payments import ledger
@@ -123,7 +123,8 @@ def unconfirmed_work(session: Session, context: RecruitingContext) -> list[Uncon
     found = []
     for assignment in session.scalars(ended.where(Assignment.verification != RunVerification.CONFIRMED)):
         amount = ledger.due(assignment.state, context.config.pay)[1]
-        if amount and not is_payable(context, assignment):
+        declined = ledger.is_rejected(ledger.submissions_of(session, assignment))
+        if amount and not declined and not is_payable(context, assignment):
             found.append(UnconfirmedWork(assignment.pseudonym, assignment.state.value, amount))
     return found
 
@@ -135,16 +136,13 @@ def decide(context: RecruitingContext, pseudonym: str, who: str, reason: str, *,
         RootnoteError: if there is no such run, its identity is gone, or its worker has a confirmed run.
     """
     with context.writing() as session:
-        assignment = session.scalar(select(Assignment).where(Assignment.pseudonym == pseudonym))
+        named = (Assignment.pseudonym == pseudonym) | (Listener.pseudonym == pseudonym)  # the desk shows the latter
+        runs = select(Assignment).join(Listener, Assignment.listener_id == Listener.id)
+        assignment = session.scalar(runs.where(named))
         if assignment is None:
             raise RootnoteError(f"there is no assignment {pseudonym}; `rootnote server sync` and the desk list them.")
         if decline:
-            listed = (MarketplaceSubmission.assignment_id == assignment.id, MarketplaceSubmission.listed)
-            if session.scalar(select(MarketplaceSubmission.id).where(*listed).limit(1)) is not None:
-                raise RootnoteError(
-                    f"the marketplace has listed assignment {pseudonym}; reject the work there if you must."
-                )
-            assignment.verification, assignment.listener.worker_hash = RunVerification.UNCONFIRMED, None
+            _decline(session, assignment)
         else:
             identity = load_identity(session, context.vault, assignment.listener)
             if identity is None or identity.worker is None:
@@ -153,3 +151,15 @@ def decide(context: RecruitingContext, pseudonym: str, who: str, reason: str, *,
                 raise RootnoteError(f"the worker of assignment {pseudonym} has another run, which is confirmed.")
         what = "declined a run" if decline else "confirmed a run"
         study_control.write_log(session, who, what, context.clock(), detail=pseudonym, reason=reason)
+
+
+def _decline(session: Session, assignment: Assignment) -> None:
+    rows = ledger.submissions_of(session, assignment)
+    if any(row.listed for row in rows):
+        raise RootnoteError(
+            f"the marketplace has listed assignment {assignment.pseudonym}; reject the work there if you must."
+        )
+    for row in rows:
+        row.status = SubmissionStatus.REJECTED
+    assignment.verification, assignment.listener.worker_hash = RunVerification.UNCONFIRMED, None
+    release_place(session, assignment)

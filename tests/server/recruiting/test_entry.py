@@ -147,6 +147,13 @@ def test_forged_arrivals_count_nowhere_and_keep_nobody_out(prolific: ProlificStu
     with prolific.context.reading() as session:
         waiting = confirmation.unconfirmed_work(session, prolific.context)
     assert len(waiting) == ends.count("done"), "a person decides about them"
+    for one in waiting:
+        confirmation.decide(prolific.context, one.pseudonym, "test", "nobody knows them", decline=True)
+    prolific.wait(5)
+    prolific.sync()
+    with prolific.context.reading() as session:
+        assert confirmation.unconfirmed_work(session, prolific.context) == []
+    assert owed(prolific) == 0
 
 
 @pytest.mark.both_databases
