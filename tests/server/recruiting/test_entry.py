@@ -25,7 +25,7 @@ from tests.server.recruiting.mturk_study import MTurkWalker, query_of
 from tests.server.recruiting.prolific_study import MakeProlific, ProlificStudy, Taken, make_prolific, participant
 
 __all__ = ["make_prolific"]
-FORGED = count(40, 1000)
+FORGED = count(15, 1000)
 REAL = 3
 _ids = (f"{number:024x}" for number in itertools.count(0xF0000))
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
