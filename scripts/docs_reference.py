@@ -37,7 +37,8 @@ OTHER_VARIABLES: dict[str, dict[str, str]] = {
         "that its provider backs up.",
         "ROOTNOTE_CHROMIUM": "The browser that makes the screenshots of `rootnote study irb` (default: the system's "
         "Chromium or Chrome, else Playwright's).",
-        "PROLIFIC_TOKEN": "The API token of the Prolific account.",
+        "PROLIFIC_TOKEN": "The API token of the Prolific account. The web server can do without; with it, it looks up "
+        "arrivals.",
     },
     "gunicorn": {
         "ROOTNOTE_STUDY": "The study's folder (default: the current directory).",

@@ -36,6 +36,7 @@ from server.monitoring import health
 from server.participant import panel, privacy_views, routes
 from server.privacy import consent_texts, retention
 from server.privacy.erasure import Journal, replay
+from server.recruiting.arrival_proof import PAUSE_SECONDS, SubmissionLookup, UnconfirmedLimit
 from server.recruiting.marketplace_entry import MarketplaceEntry
 from server.recruiting.marketplaces.registry import make_marketplace, origins_of
 from server.settings import Settings
@@ -113,6 +114,7 @@ def _make_context(study: Study, settings: Settings, clock: Clock) -> AppContext:
         limits=Limits(settings.requests_per_second),
         queue=RequestQueue(settings.at_work),
         marketplace_entry=_marketplace_entry(study, settings, signer),
+        id_parameters=_id_parameters(study),
     )
 
 
@@ -123,7 +125,17 @@ def _marketplace_entry(study: Study, settings: Settings, signer: TokenSigner) ->
     if settings.vault is None:
         raise RootnoteError(identity_vault.NEEDED)
     marketplace = make_marketplace(study, endpoint=settings.market_url)
-    return MarketplaceEntry(marketplace, settings.vault, signer, study.config.pay)
+    pause = 0.0 if settings.market_url else PAUSE_SECONDS
+    lookup = SubmissionLookup(marketplace, pause=pause) if marketplace.capabilities.lists_held else None
+    limit = UnconfirmedLimit(limited=settings.unconfirmed_limited)
+    return MarketplaceEntry(marketplace, settings.vault, signer, study.config.pay, limit, lookup)
+
+
+def _id_parameters(study: Study) -> tuple[str, ...]:
+    """The parameters of a listener's link that hold ids: those of the marketplace's own links."""
+    sample = make_marketplace(study).sample_arrival(1, 1)
+    ids = [name for name, value in sample.items() if "://" not in value]
+    return (*ids, *(() if study.config.recruiter.has_arrivals else ("link", "signature")))
 
 
 def _prepare_database(context: AppContext, study: Study) -> None:

@@ -27,7 +27,7 @@ class AppContext:
 
     `revision`: the migration the database is at; `texts`: by language; `volume_wav`: the sound that listeners set
     their volume with; `download_bytes`: the size of all sounds of one listener; `marketplace_entry`: None if listeners
-    come by plain links.
+    come by plain links; `id_parameters`: the parameters of a link that hold ids.
     """
 
     engine: Engine
@@ -42,6 +42,7 @@ class AppContext:
     limits: Limits
     queue: RequestQueue
     marketplace_entry: MarketplaceEntry | None = None
+    id_parameters: tuple[str, ...] = ()
 
     def now(self) -> datetime:
         """The time by the experiment's clock (UTC)."""

@@ -26,6 +26,7 @@ SECTIONS = {
             f"{_COMMANDS}.callbacks:callbacks",
             "List the calls to a panel's server.",
         ),
+        "confirm": (f"{_COMMANDS}.recruiting:confirm", "Confirm a run that the marketplace has not listed."),
         "codes": (f"{_COMMANDS}.data:codes", "Print completion codes with outcome and pay, as CSV."),
     },
     "Data": {

@@ -49,6 +49,11 @@ class Settings:
     at_work: int = request_queue.AT_WORK
 
     @property
+    def unconfirmed_limited(self) -> bool:
+        """Whether one address may begin only a few unconfirmed runs; a rehearsal's listeners share one address."""
+        return not self.rehearsal
+
+    @property
     def secure(self) -> bool:
         """Whether listeners reach the server by https."""
         return self.public_url.startswith("https://")

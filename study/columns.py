@@ -52,6 +52,7 @@ class Number:
 Check = AnyText | OneOf | Number
 TEXT, YES_OR_NO, SIDE = AnyText(), OneOf((0, 1)), OneOf(("A", "B"))
 COUNT = Number(least=0)
+VERIFICATIONS = ("confirmed", "unconfirmed", "unverified")
 
 # ------------------------------------------------------------------ how a column is published
 
@@ -308,6 +309,14 @@ RESPONSE_COLUMNS: Registry[ResponseColumn] = Registry(
             analysis="used",
             publish=AS_IS,
             check=Number(1, 5),
+        ),
+        "verification": ResponseColumn(
+            "string",
+            "Standing of the run: confirmed, unconfirmed (it does not count), or unverified (it came by an open link)",
+            source=f"{_COMPUTED}:verification",
+            analysis="used",
+            publish=AS_IS,
+            check=OneOf(VERIFICATIONS),
         ),
     },
 )

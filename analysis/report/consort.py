@@ -20,7 +20,7 @@ import pandas as pd
 
 from analysis.presentation.formatting import count
 from analysis.report.listeners_file import read_listeners
-from analysis.responses.exclusions import Mask, mask_of
+from analysis.responses.exclusions import Mask, mask_of, rules_in_force
 from analysis.responses.load import Responses
 from embeddings.errors import RootnoteError
 from study.export_manifest import ExportManifest, read_manifest
@@ -107,6 +107,7 @@ def _before_analysis(people: Sequence[Mapping[str, str]], arrived: Mapping[str, 
     if arrived:
         informed = arrived.get("informed", 0)
         left = [("study was full", arrived["not_let_in"])] if arrived.get("not_let_in") else []
+        left += [("came by a damaged link", arrived["damaged_link"])] if arrived.get("damaged_link") else []
         left += [("had their answers erased", erased)] if erased else []
         began = len(people) + erased
         left += [("did not consent", informed - began)] if informed > began else []
@@ -134,7 +135,7 @@ def _left_out(read: Responses, finished: set[str]) -> tuple[tuple[str, str], ...
     rows = np.asarray(frame["kind"] == "scored", np.bool_) if "kind" in frame else np.ones(len(frame), np.bool_)
     people = finished & _listeners(frame, rows)
     lines = [("no scored answer in the file", f"{len(finished - people):,}")] if finished - people else []
-    for rule in read.plan.rules:
+    for rule in rules_in_force(frame, read.plan):
         mask = mask_of(frame, rule, read.plan.thresholds)
         if mask is None:
             continue

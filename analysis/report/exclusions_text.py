@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from analysis.presentation.formatting import count
+from analysis.responses.exclusions import runs
 from analysis.responses.load import Responses
 
 
@@ -26,6 +29,22 @@ def describe_exclusions(responses: Responses) -> str:
     verb = "remains" if len(responses.frame) == 1 else "remain"
     rest = f"{count(len(responses.frame), 'response')} of {count(responses.listeners, 'listener')} {verb}."
     return f"{read} Excluded, in this order: {'; '.join(steps)}. {rest}"
+
+
+def describe_verification(responses: Responses) -> str:
+    """How many of the analysed runs nobody could check; "" if there are none, or the file does not say."""
+    frame = responses.frame
+    if "verification" not in frame:
+        return ""
+    own = frame[frame["verification"] == "unverified"]
+    number = len(np.unique(runs(own))) if len(own) else 0
+    if not number:
+        return ""
+    verb = "is" if number == 1 else "are"
+    return (
+        f"{count(number, 'analysed run')} {verb} unverified: the listeners came by an open link, and nobody checked "
+        "who they were."
+    )
 
 
 def describe_rules(responses: Responses, source: str) -> list[str]:

@@ -4,6 +4,7 @@ Each rule is applied to all responses of a file, independently of the other rule
 them is named as the reason. `too_fast` and `not_heard` leave out single responses, `duplicate_person` all runs of a
 person except the first, the others a whole run (one assignment of one listener). No rule depends on whether a scored
 response agreed; `straight_lining` and `one_side` depend on the side chosen.
+`unconfirmed` is not chosen: it leaves out what no marketplace has listed, in every analysis of an export that says so.
 Conventions: a mask is bool [rows], true where a response is left out; a blank value never leads to an exclusion. Only
 `scored` trials enter a table, whatever the rules.
 """
@@ -23,6 +24,7 @@ from embeddings.errors import RootnoteError
 from study.preregistration.exclusion_rules import ONE_SIDE_LEAST, SAYS, ExclusionPlan, Thresholds, plan_of
 
 __all__ = [
+    "ALWAYS",
     "RULES",
     "Applied",
     "Exclusion",
@@ -34,9 +36,11 @@ __all__ = [
     "only_scored",
     "parse_rules",
     "plan_of",
+    "rules_in_force",
     "runs",
     "sensitivity_plans",
     "why_not",
+    "without_unconfirmed",
 ]  # fmt: skip
 
 Mask = npt.NDArray[np.bool_]
@@ -96,8 +100,12 @@ def parse_rules(text: str) -> tuple[str, ...]:
 
 
 def apply(frame: pd.DataFrame, plan: ExclusionPlan) -> Applied:
-    """Apply the plan's rules; a rule whose columns are missing is skipped and listed in `not_applied`."""
-    masks = {name: found for name in plan.rules if (found := mask_of(frame, name, plan.thresholds)) is not None}
+    """Apply the plan's rules; a rule whose columns are missing is skipped and listed in `not_applied`.
+
+    The rule `unconfirmed` is in no plan: it comes first, wherever the file has its column.
+    """
+    names = rules_in_force(frame, plan)
+    masks = {name: found for name in names if (found := mask_of(frame, name, plan.thresholds)) is not None}
     not_applied = {name: why_not(frame, name) for name in plan.rules if name not in masks}
     remaining = _scored(frame)
     exclusions = []
@@ -106,7 +114,7 @@ def apply(frame: pd.DataFrame, plan: ExclusionPlan) -> Applied:
         exclusions.append(_count(frame, everyone, remaining, "catch and repeat trials", ""))
     for name, mask in masks.items():
         left = remaining & ~mask
-        exclusions.append(_count(frame, remaining, left, RULES[name].describe(plan.thresholds), name))
+        exclusions.append(_count(frame, remaining, left, _rule_of(name).describe(plan.thresholds), name))
         remaining = left
     out = np.logical_or.reduce([np.zeros(len(frame), np.bool_), *masks.values()])
     return Applied(frame[~out].reset_index(drop=True), tuple(exclusions), not_applied)
@@ -132,15 +140,30 @@ def _scored(frame: pd.DataFrame) -> Mask:
 
 def mask_of(frame: pd.DataFrame, name: str, thresholds: Thresholds) -> Mask | None:
     """The rows that a rule leaves out, or None if it cannot be applied (see `why_not`)."""
-    return None if why_not(frame, name) else RULES[name].mask(frame, thresholds)
+    return None if why_not(frame, name) else _rule_of(name).mask(frame, thresholds)
 
 
 def why_not(frame: pd.DataFrame, name: str) -> str:
     """Why a rule cannot be applied to these rows; "" if it can."""
-    missing = [column for column in RULES[name].needs if column not in frame]
+    missing = [column for column in _rule_of(name).needs if column not in frame]
     if missing:
         return f"the file lacks the column{'s' if len(missing) > 1 else ''} {' and '.join(missing)}"
-    return RULES[name].obstacle(frame)
+    return _rule_of(name).obstacle(frame)
+
+
+def rules_in_force(frame: pd.DataFrame, plan: ExclusionPlan) -> tuple[str, ...]:
+    """The rules that are applied to these rows: those that apply to every export, then the plan's."""
+    always = tuple(name for name, rule in ALWAYS.items() if all(column in frame for column in rule.needs))
+    return (*always, *plan.rules)
+
+
+def without_unconfirmed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows to which no rule applies that every export must keep to."""
+    return apply(frame, ExclusionPlan(rules=())).kept
+
+
+def _rule_of(name: str) -> Rule:
+    return ALWAYS[name] if name in ALWAYS else RULES[name]
 
 
 def sensitivity_plans(plan: ExclusionPlan) -> list[tuple[str, tuple[str, ...]]]:
@@ -248,6 +271,15 @@ def _one_side(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
 def _rule(name: str, needs: tuple[str, ...], mask: Callable[[pd.DataFrame, Thresholds], Mask], **more: Any) -> Rule:
     return Rule(SAYS[name], needs, mask, **more)
 
+
+def _unconfirmed(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
+    return np.asarray(frame["verification"] == "unconfirmed", np.bool_)
+
+
+# Whatever a plan says: nobody knows whether these runs are of real people.
+ALWAYS: dict[str, Rule] = {
+    "unconfirmed": Rule(lambda thresholds: "run that the marketplace never listed", ("verification",), _unconfirmed),
+}
 
 RULES: dict[str, Rule] = {
     "failed_prescreen": _rule("failed_prescreen", ("passed_prescreen",), _failed_prescreen),

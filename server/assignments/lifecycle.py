@@ -16,11 +16,20 @@ from sqlalchemy.orm import Session
 
 from server.assignments import prescreen, queries
 from server.assignments.experiment import AlreadyTakenPartError, Experiment, NoPlaceError, StepRefusedError
-from server.assignments.places import affected_rows, claim_place, claimable, has_place, lease_values, release_place
+from server.assignments.places import (
+    affected_rows,
+    claim_place,
+    claimable,
+    fill_place,
+    has_place,
+    lease_values,
+    release_place,
+)
 from server.assignments.prescreen import ItemAnswer, PrescreenStatus
 from server.assignments.steps import end_assignment, may_proceed
 from server.assignments.trials import AHEAD, serve_ahead, serve_clips, served_trials
 from server.audit import answer_seals
+from server.db.enums import RunVerification
 from server.db.models import ACTIVE, Answer, Assignment, AssignmentState, Listener, Payment, Place
 from server.identity.tokens import ConsentTicket, random_code, random_pseudonym, sha256
 from study.config import cents
@@ -28,17 +37,29 @@ from study.languages import SOURCE
 
 
 def consent(
-    session: Session, experiment: Experiment, ticket: ConsentTicket, token: str, language: str = SOURCE
+    session: Session,
+    experiment: Experiment,
+    ticket: ConsentTicket,
+    token: str,
+    language: str = SOURCE,
+    verification: RunVerification | None = None,
 ) -> Assignment:
     """Create the assignment of a person who consented and reserve a place; the same ticket gives the same assignment.
+
+    Args:
+        verification: None: by the ticket, confirmed or unverified. An unconfirmed run claims no id: whoever the id
+            belongs to can still take part.
 
     Raises:
         AlreadyTakenPartError: if this person has an assignment from another ticket.
         NoPlaceError: if no place is free; nothing is stored then.
     """
+    standing = verification or (RunVerification.CONFIRMED if ticket.proven else RunVerification.UNVERIFIED)
     try:
         with session.begin_nested():
-            assignment = _create_assignment(session, experiment, ticket, token, language)
+            if standing is RunVerification.CONFIRMED:
+                release_claim(session, ticket.worker_hash)
+            assignment = _create_assignment(session, experiment, ticket, token, language, standing)
     except IntegrityError:
         # The same ticket or worker arrived just before, perhaps by a double click.
         earlier = find_by_ticket(session, ticket)
@@ -48,10 +69,35 @@ def consent(
     return assignment
 
 
+def knows_worker(session: Session, worker_hash: str) -> bool:
+    """Whether a run has this id."""
+    return session.scalar(select(Listener.id).where(Listener.worker_hash == worker_hash)) is not None
+
+
+def release_claim(session: Session, worker_hash: str | None) -> bool:
+    """Take an id from a run that only claimed it, for the person it belongs to; False if a confirmed run has it."""
+    query = select(Listener, Assignment.verification).join(Assignment, Assignment.listener_id == Listener.id)
+    claimed = session.execute(query.where(Listener.worker_hash == worker_hash)).one_or_none() if worker_hash else None
+    if claimed is None:
+        return True
+    listener, verification = claimed
+    if verification is RunVerification.CONFIRMED:
+        return False
+    listener.worker_hash = None
+    session.flush()
+    return True
+
+
 def _create_assignment(
-    session: Session, experiment: Experiment, ticket: ConsentTicket, token: str, language: str
+    session: Session,
+    experiment: Experiment,
+    ticket: ConsentTicket,
+    token: str,
+    language: str,
+    verification: RunVerification,
 ) -> Assignment:
-    listener = Listener(pseudonym=random_pseudonym(), worker_hash=ticket.worker_hash)
+    known = verification is not RunVerification.UNCONFIRMED
+    listener = Listener(pseudonym=random_pseudonym(), worker_hash=ticket.worker_hash if known else None)
     assignment = Assignment(
         pseudonym=random_pseudonym(),
         listener=listener,
@@ -62,6 +108,7 @@ def _create_assignment(
         completion_code=random_code(),
         consent_version=ticket.consent,
         language=language,
+        verification=verification,
         consented_at=experiment.clock(),
     )
     session.add(assignment)
@@ -114,7 +161,7 @@ def _pass_prescreen(session: Session, experiment: Experiment, assignment: Assign
 
 
 def answer_questions(session: Session, experiment: Experiment, assignment: Assignment, answers: dict[str, str]) -> None:
-    """Record the answers to the questions; the assignment is finished and its place filled."""
+    """Record the answers to the questions; the assignment is finished, and its place filled once it is confirmed."""
     if not may_proceed(session, experiment, assignment, "questions"):
         return
     now = experiment.clock()
@@ -122,9 +169,8 @@ def answer_questions(session: Session, experiment: Experiment, assignment: Assig
         values = {"question": question, "value": value, "answered_at": now}
         answer_seals.add_seal(session, Answer, assignment, values)
         session.add(Answer(assignment_id=assignment.id, **values))
-    affected_rows(
-        session, update(Place).where(Place.assignment_id == assignment.id).values(filled=True, expires_at=None)
-    )
+    if assignment.verification is not RunVerification.UNCONFIRMED:
+        fill_place(session, assignment)
     end_assignment(experiment, assignment, AssignmentState.FINISHED)
     session.flush()
 

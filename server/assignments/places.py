@@ -1,7 +1,8 @@
 """The places of a study: one for each trial list, leased to a listener or filled.
 
 A place is held while the listener continues; each step renews the lease. When the lease has expired, the place may go
-to another listener. A filled place stays filled.
+to another listener. A filled place stays filled. A finished run that the marketplace has not listed fills none
+(server.recruiting.confirmation).
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import secrets
 from typing import Any, cast
 
 import numpy as np
-from sqlalchemy import CursorResult, and_, or_, select, update
+from sqlalchemy import CursorResult, and_, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from embeddings.errors import RootnoteError
 from server.assignments import queries
 from server.assignments.experiment import Experiment
+from server.db.enums import RunVerification
 from server.db.models import Assignment, Place, StudyRecord
 from server.db.upsert import insert
 from study.config import StudyConfig
@@ -78,9 +80,10 @@ def _create_study_record(session: Session, experiment: Experiment) -> bool:
     return session.scalar(row.on_conflict_do_nothing().returning(StudyRecord.id)) is not None
 
 
-def availability(session: Session, experiment: Experiment) -> Availability:
-    """Whether a place is free now."""
-    if session.scalar(select(Place.id).where(claimable(experiment)).limit(1)) is not None:
+def availability(session: Session, experiment: Experiment, *, confirmed: bool = False) -> Availability:
+    """Whether a place is free now; `confirmed`: for a person who can prove that the marketplace lists them."""
+    free = claimable(experiment) | held_unconfirmed() if confirmed else claimable(experiment)
+    if session.scalar(select(Place.id).where(free).limit(1)) is not None:
         return Availability.OPEN
     unfilled = session.scalar(select(Place.id).where(~Place.filled).limit(1))
     return Availability.COMPLETE if unfilled is None else Availability.HELD
@@ -91,13 +94,40 @@ def claimable(experiment: Experiment, place: type[Place] = Place) -> Any:
     return and_(~place.filled, or_(place.assignment_id.is_(None), place.expires_at <= experiment.clock()))
 
 
+def held_unconfirmed(place: type[Place] = Place) -> Any:
+    """The condition that a place is held by a run that no marketplace has listed."""
+    unconfirmed = select(Assignment.id).where(Assignment.verification == RunVerification.UNCONFIRMED)
+    return and_(~place.filled, place.assignment_id.in_(unconfirmed))
+
+
+def count_unconfirmed(session: Session, experiment: Experiment) -> int:
+    """How many places unconfirmed runs hold now."""
+    held = select(func.count()).select_from(Place).where(held_unconfirmed(), Place.expires_at > experiment.clock())
+    return session.scalar(held) or 0
+
+
 def claim_place(session: Session, experiment: Experiment, assignment: Assignment) -> int | None:
-    """Reserve a place, never-held ones first, in one statement; returns its list number, None if none is free."""
+    """Reserve a place; returns its list number, None if none is free.
+
+    Never-held places come first, then those whose lease has expired, and for a confirmed run then those that
+    unconfirmed runs hold, the one that has waited longest first: an invented run keeps no real listener out.
+    """
     free = aliased(Place)
+    found = _claim(session, experiment, assignment, claimable(experiment, free), free, free.turn)
+    if found is None and assignment.verification is RunVerification.CONFIRMED:
+        since = select(Assignment.consented_at).where(Assignment.id == free.assignment_id).scalar_subquery()
+        found = _claim(session, experiment, assignment, held_unconfirmed(free), free, since)
+    return found
+
+
+def _claim(
+    session: Session, experiment: Experiment, assignment: Assignment, condition: Any, free: Any, order: Any
+) -> int | None:
+    """Reserve the first place that meets a condition, in one statement."""
     chosen = (
         select(free.id)
-        .where(claimable(experiment, free))
-        .order_by(free.assignment_id.is_not(None), free.turn)
+        .where(condition)
+        .order_by(free.assignment_id.is_not(None), order)
         .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
@@ -121,6 +151,12 @@ def release_place(session: Session, assignment: Assignment) -> None:
     """Return a held place to the pool."""
     freed = update(Place).where(Place.assignment_id == assignment.id, ~Place.filled)
     affected_rows(session, freed.values(assignment_id=None, expires_at=None))
+
+
+def fill_place(session: Session, assignment: Assignment) -> None:
+    """Fill the place of a finished run for good, if it still holds one."""
+    filled = update(Place).where(Place.assignment_id == assignment.id, ~Place.filled)
+    affected_rows(session, filled.values(filled=True, expires_at=None))
 
 
 def lease_values(experiment: Experiment, assignment: Assignment) -> dict[str, Any]:

@@ -123,3 +123,19 @@ def close(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None:
     from server.commands import recruiting_actions
 
     recruiting_actions.close_study(folder, dry_run, yes, rehearsal)
+
+
+@click.command()
+@study_argument
+@click.argument("pseudonym")
+@click.option("--decline", is_flag=True, help="Do not count the run, and owe nothing for it.")
+@click.option("--reason", required=True, help="Why, for the audit log.")
+@rehearsal_option
+def confirm(folder: Path, pseudonym: str, decline: bool, reason: str, rehearsal: bool) -> None:
+    """Confirm a run that the marketplace has not listed: it then counts and is paid. PSEUDONYM: of the assignment.
+
+    Example: rootnote server confirm my-study 3f9a2c --reason "The worker wrote to us and named the code."
+    """
+    from server.commands import confirming
+
+    confirming.confirm_run(folder, pseudonym, decline, reason, rehearsal)

@@ -16,6 +16,7 @@ from embeddings.wording import counted
 from server.audit import study_control
 from server.audit.actor import current_actor
 from server.commands.common import opened
+from server.commands.confirming import show_unconfirmed
 from server.commands.recruiting_context import CommandContext, confirm, open_context, read_cents, require_launched
 from server.db import database
 from server.db.models import Posting
@@ -141,6 +142,7 @@ def pay_listeners(
 def _pay_due(command: CommandContext, dry_run: bool, yes: bool) -> None:
     due, codes = payouts.payable(command.recruiting)
     _show_due(due)
+    show_unconfirmed(command.recruiting)
     if dry_run or not due:
         return
     cost = sum(one.cost for one in due)
@@ -271,6 +273,7 @@ def _show_open_questions(command: CommandContext) -> None:
         verb = "is" if len(due) == 1 else "are"
         total = dollars(sum(one.cents for one in due))
         click.echo(f"{_people(due)} {verb} owed {total} more: run `rootnote server pay`.")
+    show_unconfirmed(command.recruiting)
     for market_id, pseudonym in unclear:
         who = f"by assignment {pseudonym}" if pseudonym else "by a worker who never took the study"
         click.echo(f"Needs your decision: incomplete submission at {market_id} {who}.")

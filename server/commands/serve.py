@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 
@@ -110,10 +111,21 @@ def _stop(number: int, frame: Any) -> None:
 
 @click.command()
 @study_argument
-@click.argument("number", type=click.IntRange(1, 100_000))
+@click.argument("number", type=click.IntRange(1, 100_000), required=False)
+@click.option(
+    "--ids",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file with one id a line: print a signed link for each, which only that person has.",
+)
 @click.option("--url", help="Public address of the server (default: ROOTNOTE_PUBLIC_URL, else this machine).")
-def links(folder: Path, number: int, url: str | None) -> None:
-    """Print NUMBER links, each for one listener, who can resume on any device."""
+def links(folder: Path, number: int | None, ids: Path | None, url: str | None) -> None:
+    """Print NUMBER links, each for one listener, who can resume on any device.
+
+    Whoever comes by one of these links is confirmed; whoever comes by an open link is unverified.
+
+    Example: rootnote server links my-study --ids ids.txt
+    """
+    from server.identity.link_check import normalise_id
     from server.identity.tokens import TokenSigner
     from server.settings import read_settings
     from study.config import load_study
@@ -126,5 +138,41 @@ def links(folder: Path, number: int, url: str | None) -> None:
         )
     settings = read_settings(study, os.environ)
     signer, address = TokenSigner(settings.secret), url or settings.public_url or "http://127.0.0.1:8000"
-    for _ in range(number):
-        click.echo(f"{address.rstrip('/')}/take?link={signer.make_link()}")
+    take = f"{address.rstrip('/')}/take"
+    if (number is None) == (ids is None):
+        raise RootnoteError("say how many links you want, or name a file of ids with --ids.")
+    for worker in _read_ids(ids) if ids else []:
+        signature = signer.sign_id(normalise_id(worker))
+        click.echo(f"{take}?{urlencode({'worker': worker, 'signature': signature})}")
+    for _ in range(number or 0):
+        click.echo(f"{take}?link={signer.make_link()}")
+
+
+def _read_ids(path: Path) -> list[str]:
+    """The ids of a file, one a line.
+
+    Raises:
+        RootnoteError: if it cannot be read, an id is unusable, or two lines name the same person.
+    """
+    from server.identity.link_check import find_link_problem, normalise_id
+    from server.identity.tokens import WORKER_LIMIT
+
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RootnoteError(f"{path} cannot be read as UTF-8 text: {error}.") from None
+    seen: dict[str, int] = {}
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if not (text := line.strip()):
+            continue
+        name = normalise_id(text)
+        if find_link_problem({"worker": [text]}, ("worker",)) or len(name) > WORKER_LIMIT:
+            raise RootnoteError(f"{path}, line {number}: '{text[:40]}' is not a person's id; correct that line.")
+        if name in seen:
+            raise RootnoteError(f"{path}: lines {seen[name]} and {number} name the same person; remove one.")
+        seen[name] = number
+        found.append(text)
+    if not found:
+        raise RootnoteError(f"{path} has no ids; write one a line.")
+    return found

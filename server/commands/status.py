@@ -63,7 +63,8 @@ def _status_table(counted: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
-    for section in ("places", "listeners", "marketplace", "money", "wage", "identities", "leaks"):
+    sections = ("places", "listeners", "verification", "marketplace", "money", "wage", "identities", "leaks")
+    for section in sections:
         if section in counted:
             table.add_row(section.capitalize(), "", style="bold")
         for name, number in counted.get(section, {}).items():

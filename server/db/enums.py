@@ -20,6 +20,19 @@ class SubmissionStatus(enum.StrEnum):
     SCREENED_OUT = "screened_out"
 
 
+class RunVerification(enum.StrEnum):
+    """Whether a run belongs to a real person of the marketplace.
+
+    `CONFIRMED`: the marketplace lists the worker and the submission or signed the arrival, or a personal link or a
+    signed id was used. `UNCONFIRMED`: the marketplace has not listed them yet; the run does not count. `UNVERIFIED`:
+    nobody lists such runs (an open link); it counts and is labelled.
+    """
+
+    CONFIRMED = "confirmed"
+    UNCONFIRMED = "unconfirmed"
+    UNVERIFIED = "unverified"
+
+
 class PaymentState(enum.StrEnum):
     """`PENDING` before the marketplace is asked, `PAID` after, `VOID` if nothing is owed any more."""
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-from server.db.enums import PaymentKind, PaymentState, SubmissionStatus
+from server.db.enums import PaymentKind, PaymentState, RunVerification, SubmissionStatus
 from study.languages import SOURCE
 
 
@@ -103,7 +103,7 @@ class StudyRecord(Base):
 
 
 class Listener(Base):
-    """A person, by pseudonym. `worker_hash` is null for those who came by an anonymous link."""
+    """A person, by pseudonym. `worker_hash` is null after an anonymous link, and while a run is unconfirmed."""
 
     __tablename__ = "listeners"
 
@@ -127,6 +127,7 @@ class Assignment(Base):
     completion_code: Mapped[str] = mapped_column(String(16), unique=True)
     consent_version: Mapped[str] = mapped_column(String(64))
     language: Mapped[str] = mapped_column(String(16), default=SOURCE, server_default=SOURCE)
+    verification: Mapped[RunVerification] = mapped_column(_stored(RunVerification, 16), server_default="unverified")
     consented_at: Mapped[datetime]
     screened_at: Mapped[datetime | None]
     listening_at: Mapped[datetime | None]
@@ -420,6 +421,7 @@ class MarketplaceSubmission(Base):
     """One worker's submission at the marketplace; `assignment_id` is null if it belongs to no known listener.
 
     `key` is the keyed hash of worker and submission: the same submission's id may come again with another worker.
+    `listed`: the marketplace itself has shown this worker with this submission.
     """
 
     __tablename__ = "submissions"
@@ -431,6 +433,7 @@ class MarketplaceSubmission(Base):
     status: Mapped[SubmissionStatus] = mapped_column(_stored(SubmissionStatus, 16))
     seen_at: Mapped[datetime]
     excluded: Mapped[bool] = mapped_column(default=False)
+    listed: Mapped[bool] = mapped_column(default=False, server_default="0")
 
 
 class Payment(Base):

@@ -1,8 +1,8 @@
 """Agreement at the desk: counts and rates by bin pair, for a closed study or a researcher who is unblinded.
 
-Only scored trials of listeners who completed the study count. The interval is Wilson's score interval (Wilson 1927,
-JASA 22, 209-212) at 95 %. It assumes independent answers, which those of one listener are not: the report's tests are
-the result, this is a preview.
+Only scored trials of listeners who completed the study count; those of unconfirmed runs do not. The interval is
+Wilson's score interval (Wilson 1927, JASA 22, 209-212) at 95 %. It assumes independent answers, which those of one
+listener are not: the report's tests are the result, this is a preview.
 
 The analysis takes the same interval from SciPy. The server does not import the analysis and does not install SciPy, so
 the formula is repeated here; a test compares it with statsmodels.
@@ -18,7 +18,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server.assignments.experiment import Experiment
-from server.db.models import COMPLETED, Assignment, Response
+from server.db.models import Assignment, Response
+from server.desk.progress import counts
 
 Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
@@ -60,7 +61,7 @@ def wilson_interval(agreed: int, n: int) -> tuple[float, float]:
 def agreement(session: Session, experiment: Experiment) -> list[PairAgreement]:
     """Agreement by embedder and bin pair; pairs without an answer are left out."""
     query = select(Assignment.list_number, Response.position, Response.choice)
-    query = query.join(Response, Response.assignment_id == Assignment.id).where(Assignment.state.in_(COMPLETED))
+    query = query.join(Response, Response.assignment_id == Assignment.id).where(counts())
     agreed: Counter[tuple[str, int, int]] = Counter()
     n: Counter[tuple[str, int, int]] = Counter()
     for number, position, choice in session.execute(query):

@@ -35,6 +35,7 @@ class ListenerRow:
 
     pseudonym: str
     state: str
+    verification: str
     prescreen: str
     consented_at: datetime
     minutes: float | None
@@ -90,6 +91,7 @@ def _row(
     return ListenerRow(
         pseudonym=pseudonym,
         state="erased" if assignment.erased_at else str(state),
+        verification=assignment.verification.value,
         prescreen="–" if assignment.erased_at else _prescreen_summary(assignment, results),
         consented_at=assignment.consented_at,
         minutes=minutes_between(assignment.consented_at, ended) if ended else None,

@@ -73,6 +73,7 @@ class Overview:
     places: dict[str, int]
     answers: Progress
     late: int
+    unconfirmed: int
     funnel: list[FunnelStep]
     losses: list[FunnelStep]
     prescreen: dict[str, list[FunnelStep]]
@@ -95,6 +96,7 @@ def overview(session: Session, experiment: Experiment) -> Overview:
         places=counts["places"],
         answers=progress.total(triplets.values()),
         late=session.scalar(select(func.count()).select_from(Response).where(Response.late)) or 0,
+        unconfirmed=counts["verification"].get("unconfirmed", 0),
         funnel=_funnel(session, listeners),
         losses=_losses(session, listeners),
         prescreen=_prescreen(session),
@@ -146,9 +148,11 @@ LOSSES = {
 def _losses(session: Session, listeners: Counter[str]) -> list[FunnelStep]:
     consented = sum(listeners.values())
     turned_away = _count_arrivals(session, "not_let_in")
+    damaged = _count_arrivals(session, "damaged_link")
     arrivals = _count_arrivals(session)
     return [
         FunnelStep("Turned away", turned_away, share(turned_away, arrivals)),
+        FunnelStep("Damaged link", damaged, share(damaged, arrivals)),
         *(FunnelStep(name, listeners[state], share(listeners[state], consented)) for state, name in LOSSES.items()),
     ]
 
@@ -216,7 +220,7 @@ def _hours(session: Session, now: datetime) -> list[Hour]:
 def _durations(session: Session) -> Durations | None:
     """How long listeners took who completed the study; None before the first."""
     query = select(Assignment.consented_at, Assignment.ended_at).where(
-        Assignment.state.in_(COMPLETED), Assignment.ended_at.is_not(None)
+        progress.counts(), Assignment.ended_at.is_not(None)
     )
     minutes = [minutes_between(start, end) for start, end in session.execute(query) if end is not None]
     if not minutes:

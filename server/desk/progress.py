@@ -1,7 +1,8 @@
 """How many answers each triplet and bin pair has, of those planned.
 
-Nothing here reads what listeners chose. Conventions: an answer is `counted` once its listener has completed the study,
-`under_way` while the listener holds a place, `lost` if they left or ran out of time. Only scored trials count.
+Nothing here reads what listeners chose. Conventions: an answer is `counted` once its listener has completed the study
+and is not unconfirmed, `under_way` while the listener holds a place, `lost` if they left or ran out of time. Only
+scored trials count.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from server.assignments.experiment import Experiment
+from server.db.enums import RunVerification
 from server.db.models import ACTIVE, COMPLETED, Assignment, AssignmentState, Place, Response
 from study.trials import PlannedTrial
 
@@ -57,16 +59,21 @@ def by_triplet(session: Session, experiment: Experiment) -> dict[TripletKey, Pro
         for trial in trials:
             if trial.kind == "scored":
                 tallies[_key(trial)]["planned"] += 1
-    for number, position, state, has_place in session.execute(_answered_trials()):
+    for number, position, state, has_place, is_counted in session.execute(_answered_trials()):
         trial = experiment.plan.lists[number][position - 1]
         if trial.kind == "scored":
-            tallies[_key(trial)][_category(state, has_place)] += 1
+            tallies[_key(trial)][_category(state, has_place, is_counted)] += 1
     return {key: Progress(**tally) for key, tally in sorted(tallies.items())}
+
+
+def counts() -> ColumnElement[bool]:
+    """The condition that a run counts: it is complete, and not unconfirmed."""
+    return Assignment.state.in_(COMPLETED) & (Assignment.verification != RunVerification.UNCONFIRMED)
 
 
 def _answered_trials() -> Any:
     has_place = select(Place.assignment_id).where(Place.assignment_id == Assignment.id).exists()
-    query = select(Assignment.list_number, Response.position, Assignment.state, has_place)
+    query = select(Assignment.list_number, Response.position, Assignment.state, has_place, counts())
     return query.join(Response, Response.assignment_id == Assignment.id)
 
 
@@ -74,10 +81,10 @@ def _key(trial: PlannedTrial) -> TripletKey:
     return trial.embedder, trial.bin_high, trial.bin_low, trial.triplet, trial.prompt
 
 
-def _category(state: AssignmentState, has_place: bool) -> str:
-    if state in COMPLETED:
+def _category(state: AssignmentState, has_place: bool, is_counted: bool) -> str:
+    if is_counted:
         return "counted"
-    return "under_way" if state in ACTIVE and has_place else "lost"
+    return "under_way" if state in {*ACTIVE, *COMPLETED} and has_place else "lost"
 
 
 def matrices(triplets: dict[TripletKey, Progress]) -> dict[str, Matrix]:

@@ -14,8 +14,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from server.assignments.experiment import Experiment
-from server.db.models import COMPLETED, Answer, Assignment
+from server.db.models import Answer, Assignment
 from server.desk.overview import share
+from server.desk.progress import counts
 from server.payments.hourly_pay import quantile
 from study.questions.base import BaseQuestion
 
@@ -55,9 +56,7 @@ def tallies(session: Session, experiment: Experiment) -> list[Tally]:
     """Every question of the study, in its order."""
     given: dict[str, Counter[str]] = {}
     query = select(Answer.question, Answer.value, func.count()).join(Assignment, Answer.assignment_id == Assignment.id)
-    for name, value, number in session.execute(
-        query.where(Assignment.state.in_(COMPLETED)).group_by(Answer.question, Answer.value)
-    ):
+    for name, value, number in session.execute(query.where(counts()).group_by(Answer.question, Answer.value)):
         given.setdefault(name, Counter())[value] = number
     return [tally(question, given.get(question.id, Counter())) for question in experiment.config.questions]
 

@@ -50,6 +50,10 @@ def completed(row: ResponseContext) -> int:
     return int(row.assignment.state in COMPLETED)
 
 
+def verification(row: ResponseContext) -> str:
+    return row.assignment.verification.value
+
+
 def answered_at(row: ResponseContext) -> str:
     return iso_time(row.response.answered_at)
 

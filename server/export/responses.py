@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from embeddings.provenance import Provenance, replacing, write_table
 from server.assignments.steps import effective_state
 from server.audit import hash_chain
+from server.db.enums import RunVerification
 from server.db.models import (
     Answer,
     ArrivalCount,
@@ -47,7 +48,7 @@ FORMULA_SIGNS = frozenset("=+-@|\u2212")
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The files that were written, and the numbers of responses and of completed runs."""
+    """The files that were written, and the numbers of responses and of completed runs that count."""
 
     csv: Path
     parquet: Path
@@ -70,7 +71,8 @@ def export(session: Session, study: Study, plan: Plan, folder: Path, *, rehearsa
     provenance = Provenance("responses", {"study": study.config.study.name}, {"schedule": plan.schedule_fingerprint})
     write_table(paths[1], pa.Table.from_pylist(rows, schema=arrow_schema(RESPONSE_COLUMNS)), provenance, private=True)
     write_csv(paths[2], tuple(people[0]) if people else tuple(LISTENER_COLUMNS), people, private=True)
-    completed = len({row["assignment"] for row in rows if row["completed"]})
+    counted = [row for row in rows if row["verification"] != RunVerification.UNCONFIRMED]
+    completed = len({row["assignment"] for row in counted if row["completed"]})
     frozen = read_frozen(study.folder)
     manifest = write_manifest(
         folder,

@@ -25,11 +25,15 @@ CODE_ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"  # without 0 O 1 I L
 
 @dataclass(frozen=True)
 class ConsentTicket:
-    """A person's entry: `number` is secret, `consent` the version they read, `worker_hash` a keyed hash of their id."""
+    """A person's entry: `number` is secret, `consent` the version they read, `worker_hash` a keyed hash of their id.
+
+    `proven`: a personal link, or an id that was signed here.
+    """
 
     number: str
     consent: str
     worker_hash: str | None = None
+    proven: bool = False
 
     @property
     def hash(self) -> str:
@@ -53,7 +57,7 @@ class TokenSigner:
         """A new ticket, or that of a personal link; None if the link was not signed here."""
         if link:
             number = self._unsign_link(link)
-            return ConsentTicket(number, consent, self._keyed("link", number)) if number else None
+            return ConsentTicket(number, consent, self._keyed("link", number), proven=True) if number else None
         return ConsentTicket(random_token(), consent, self.worker_hash(worker) if worker else None)
 
     def is_personal(self, ticket: ConsentTicket) -> bool:
@@ -61,19 +65,19 @@ class TokenSigner:
         return ticket.worker_hash == self._keyed("link", ticket.number)
 
     def sign_ticket(self, ticket: ConsentTicket) -> str:
-        signed = self._tickets.dumps([ticket.number, ticket.consent, ticket.worker_hash])
+        signed = self._tickets.dumps([ticket.number, ticket.consent, ticket.worker_hash, ticket.proven])
         return signed if isinstance(signed, str) else signed.decode()
 
     def read_ticket(self, signed: str) -> ConsentTicket | None:
         """The ticket of a form; None if it was not signed here or is more than a day old."""
         try:
-            (number, consent, worker_hash), made = self._tickets.loads(signed, return_timestamp=True)
+            (number, consent, worker_hash, *more), made = self._tickets.loads(signed, return_timestamp=True)
         except (BadData, ValueError, TypeError):
             return None
         # A ticket from the future was signed by another server, or before this clock was set back: it is accepted.
         if (datetime.now(UTC) - made).total_seconds() > TICKET_SECONDS:
             return None
-        return ConsentTicket(number, consent, worker_hash)
+        return ConsentTicket(number, consent, worker_hash, bool(more and more[0]))  # 0.2.0 signed three values
 
     def token_for(self, ticket: ConsentTicket) -> str:
         """The token in the address of the assignment that this ticket becomes (256 bits)."""
@@ -91,9 +95,20 @@ class TokenSigner:
         """The keyed hash of a marketplace's submission and its worker: an id may come again with another worker."""
         return self._keyed("submission", f"{worker}:{submission}")
 
-    def ticket_for_worker(self, consent: str, worker: str) -> ConsentTicket:
-        """The ticket of a marketplace's worker: always the same, so that they resume without a cookie."""
-        return ConsentTicket(self._keyed("entry", worker), consent, self.worker_hash(worker))
+    def ticket_for_worker(self, consent: str, worker: str, submission: str = "") -> ConsentTicket:
+        """The ticket of a worker with one submission: always the same, so that they resume without a cookie.
+
+        Without a submission: of a worker whose id was signed here, and of runs from before 0.3.
+        """
+        who = f"{worker}:{submission}" if submission else worker
+        return ConsentTicket(self._keyed("entry", who), consent, self.worker_hash(worker), proven=not submission)
+
+    def sign_id(self, worker: str) -> str:
+        """The signature of an id (128 bits), the value of /take?worker=…&signature=."""
+        return self._keyed("id", worker)[:32]
+
+    def is_signed_id(self, worker: str, signature: str) -> bool:
+        return hmac.compare_digest(self.sign_id(worker).encode(), signature.encode())
 
     def make_link(self) -> str:
         """A new personal link, the value of /take?link=."""

@@ -117,7 +117,7 @@ def _read_file(name: str) -> str:
 
 
 def store_identity(session: Session, vault: Vault, listener: Listener, arrival: Arrival, now: datetime) -> None:
-    """Store a listener's identity, and where they arrived last."""
+    """Store a listener's identity, and the submission that they hold."""
     sealed, key = vault.seal(arrival), {"pseudonym": listener.pseudonym}
     row = find_or_add(session, VaultEntry, key, {"sealed": sealed, "changed_at": now}, lock=True)
     row.sealed, row.changed_at = sealed, now

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from server.assignments.steps import effective_state
+from server.db.enums import RunVerification
 from server.db.models import (
     ACTIVE,
     Assignment,
@@ -28,17 +29,20 @@ from study.money import amount
 
 
 def count(session: Session) -> dict[str, Any]:
-    """Places (all, free, held, filled), listeners by state, and responses."""
+    """Places (all, free, held, filled), listeners by state and by verification, and responses."""
     places = list(session.execute(select(Place.assignment_id, Place.filled)))
     held = {assignment for assignment, filled in places if assignment is not None and not filled}
     filled = sum(filled for _, filled in places)
     listeners = dict.fromkeys((state.value for state in AssignmentState), 0)
+    standing = dict.fromkeys((one.value for one in RunVerification), 0)
     for assignment in session.scalars(select(Assignment)):
         listeners[effective_state(assignment, assignment.id in held).value] += 1
+        standing[assignment.verification.value] += 1
     shown = {"consented", "screened", "listening", "finished", "screened_out", "withdrawn", "expired"}
     return {
         "places": {"all": len(places), "free": len(places) - filled - len(held), "held": len(held), "filled": filled},
         "listeners": {name: number for name, number in listeners.items() if number or name in shown},
+        "verification": {name: number for name, number in standing.items() if number},
         "responses": session.scalar(select(func.count()).select_from(Response)) or 0,
     }
 

@@ -1,7 +1,7 @@
 """Arriving: /take shows information and consent, and turns a consenting person into an assignment.
 
-GET changes no assignment. A person consents once: sending the form twice, or coming again from the marketplace, leads
-to the same assignment.
+GET changes nothing but the day's count of arrivals; everything else waits for the form. A person consents once: sending
+the form twice, or coming again from the marketplace with the same submission, leads to the same assignment.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ from server.assignments import experiment, lifecycle, places, steps
 from server.assignments.experiment import StepRefusedError
 from server.assignments.places import Availability
 from server.audit import study_control
+from server.db.enums import RunVerification
 from server.db.models import Assignment, AssignmentState
 from server.identity.arrival import Arrival
+from server.identity.link_check import find_link_problem, normalise_id
 from server.identity.tokens import WORKER_LIMIT, ConsentTicket
 from server.participant import open_links
 from server.participant.visit import TOKEN_LIMIT, Visit, blueprint, pass_visit
+from server.recruiting import confirmation
 from server.recruiting.marketplace_entry import MarketplaceEntry
+from server.recruiting.marketplaces.base import ArrivalError
 from server.web import i18n
 
 log = logging.getLogger(__name__)
 
-ADDRESS_LIMIT = 512
+TOKEN_ADDRESS_LIMIT = 4096  # of one parameter; a signed arrival is the longest
 
 
 @blueprint.get("/")
@@ -39,23 +43,60 @@ def home() -> WebResponse:
 @blueprint.get("/take")
 @pass_visit
 def take(visit: Visit) -> WebResponse | str | tuple[str, int]:
-    """Information and consent; changes nothing."""
-    if visit.marketplace_entry is not None:
-        return _arrive_from_marketplace(visit, visit.marketplace_entry)
-    worker, link = request.args.get("worker", "").strip(), request.args.get("link", "")
-    if len(worker) > WORKER_LIMIT or len(link) > 4 * TOKEN_LIMIT:
-        raise StepRefusedError("This link is incomplete; please open the link that you received.")
-    ticket = visit.signer.new_ticket(visit.texts.consent_version, worker or None, link or None)
-    if ticket is None:
-        raise StepRefusedError("This link is incomplete; please open the link that you received.")
-    if link and lifecycle.find_by_ticket(visit.session, ticket):
+    """Information and consent; changes nothing but the day's count of arrivals."""
+    try:
+        _require_filled_in(visit)
+        if visit.marketplace_entry is not None:
+            return _arrive_from_marketplace(visit, visit.marketplace_entry)
+    except ArrivalError as error:
+        if request.args:
+            _count_arrival(visit, "damaged_link")
+        raise StepRefusedError(str(error)) from None
+    return _arrive_by_link(visit)
+
+
+def _require_filled_in(visit: Visit) -> None:
+    """Refuse a link whose ids were not filled in or are damaged.
+
+    Raises:
+        ArrivalError: with one sentence that says what is wrong with the link.
+    """
+    given = dict(request.args.lists())
+    if problem := find_link_problem(given, visit.context.id_parameters):
+        raise ArrivalError(problem)
+
+
+def _arrive_by_link(visit: Visit) -> WebResponse | str:
+    ticket = _link_ticket(visit)
+    given = request.args.get("worker", "").strip()
+    if given != normalise_id(given) and lifecycle.knows_worker(visit.session, visit.signer.worker_hash(given)):
+        return render_template("taken.html", step="taken")  # took part before names had one spelling
+    if ticket.proven and lifecycle.find_by_ticket(visit.session, ticket):
         return redirect(_address(visit, ticket), 303)
     return _first_page(visit, ticket)
 
 
+def _link_ticket(visit: Visit) -> ConsentTicket:
+    """The ticket of a link: a personal one, an id that was signed here, an id, or nothing."""
+    given, link = request.args.get("worker", ""), request.args.get("link", "")
+    signature, signer = request.args.get("signature", ""), visit.signer
+    worker, version = normalise_id(given), visit.texts.consent_version
+    incomplete = StepRefusedError("This link is incomplete; please open the link that you received.")
+    if len(worker) > WORKER_LIMIT or len(link) > 4 * TOKEN_LIMIT or len(signature) > TOKEN_LIMIT:
+        raise incomplete
+    if signature:
+        if link or not signer.is_signed_id(worker, signature):
+            raise incomplete
+        return signer.ticket_for_worker(version, worker)
+    ticket = signer.new_ticket(version, worker or None, link or None)
+    if ticket is None:
+        raise incomplete
+    return ticket
+
+
 def _arrive_from_marketplace(visit: Visit, entry: MarketplaceEntry) -> WebResponse | str:
-    query = {name: value[:ADDRESS_LIMIT] for name, value in request.args.items()}
-    arrival = entry.read_arrival(visit.session, query)
+    query = {name: value[:TOKEN_ADDRESS_LIMIT] for name, value in request.args.items()}
+    arrival = entry.read_arrival(visit.session, query, visit.host)
     if "owed" in request.args and not entry.marketplace.capabilities.pays_by_hand:
         link = entry.return_link_when_owed(arrival)
         return render_template("owed.html", step="owed", back=link, preview=arrival.preview)
@@ -63,28 +104,42 @@ def _arrive_from_marketplace(visit: Visit, entry: MarketplaceEntry) -> WebRespon
         full = _unavailable_page(visit)
         return full or render_template("preview.html", step="preview", text=visit.texts.consent)
     ticket = entry.ticket_for(visit.texts.consent_version, arrival)
-    assignment = lifecycle.find_by_ticket(visit.session, ticket)
-    if assignment is None:
+    if (own := entry.find_run(visit.session, ticket, arrival)) is not None:
+        return _arrive_again(visit, entry, arrival, ticket, own)
+    if (other := entry.find_by_worker(visit.session, arrival)) is None:
         return _first_page(visit, ticket, arrival)
-    return _arrive_again(visit, entry, arrival, ticket, assignment)
+    # A known worker with another submission: nothing is shown or changed before they have proven that it is theirs.
+    if entry.is_over(visit.session, other, arrival) or not entry.lists_submissions:
+        return render_template("taken.html", step="taken")
+    return _consent_page(visit, ticket, arrival, again=True)
 
 
 def _arrive_again(
     visit: Visit, entry: MarketplaceEntry, arrival: Arrival, ticket: ConsentTicket, assignment: Assignment
 ) -> WebResponse | str:
-    """A known worker reloads the frame, took another place, or took the same one again after returning it."""
+    """The worker of a run reloads the frame, or comes again with the same submission after a pause."""
     i18n.use(assignment.language)
-    if entry.has_submitted_elsewhere(visit.session, assignment, arrival):
+    if entry.has_submitted_elsewhere(visit.session, assignment, arrival) or _has_better_run(visit, entry, arrival):
         return render_template("taken.html", step="taken")
-    if assignment.erased_at is not None:  # their identity is not stored again
-        return redirect(_address(visit, ticket), 303)
     lost = steps.current_step(visit.session, visit.experiment, assignment) in ("withdrawn", "expired")
-    number, left = assignment.id, assignment.state is AssignmentState.WITHDRAWN
-    with visit.separate_write() as session:
-        entry.record_arrival(session, session.get_one(Assignment, number), arrival, visit.now())
-    if lost and not left:
+    if lost and assignment.state is not AssignmentState.WITHDRAWN and assignment.erased_at is None:
         return _consent_page(visit, ticket, arrival, again=True)
-    return redirect(_address(visit, ticket), 303)
+    return _to_run(visit, entry, arrival, ticket, assignment)
+
+
+def _has_better_run(visit: Visit, entry: MarketplaceEntry, arrival: Arrival) -> bool:
+    """Whether the marketplace has listed this worker with another run, which is over."""
+    other = entry.find_by_worker(visit.session, arrival)
+    return other is not None and entry.has_submitted_elsewhere(visit.session, other, arrival)
+
+
+def _to_run(
+    visit: Visit, entry: MarketplaceEntry, arrival: Arrival, ticket: ConsentTicket, assignment: Assignment
+) -> WebResponse | str:
+    token = entry.token_of(visit.session, assignment, ticket, arrival)
+    if token is None:  # identities were deleted, and nothing leads to this run any more
+        return render_template("taken.html", step="taken")
+    return redirect(url_for("participant.page", token=token), 303)
 
 
 def _first_page(visit: Visit, ticket: ConsentTicket, arrival: Arrival | None = None) -> str:
@@ -115,7 +170,8 @@ def _unavailable_page(visit: Visit) -> str | None:
     control = study_control.control(visit.session)
     if not control.recruiting:
         return render_template("full.html", step="full", complete=control.closed_at is not None, paused=True)
-    availability = places.availability(visit.session, visit.experiment)
+    can_prove = visit.marketplace_entry is not None and visit.marketplace_entry.lists_held
+    availability = places.availability(visit.session, visit.experiment, confirmed=can_prove)
     return None if availability is Availability.OPEN else _full_page(availability)
 
 
@@ -153,28 +209,103 @@ def consent(visit: Visit) -> WebResponse | str | tuple[str, int]:
     ticket = visit.signer.read_ticket(request.form.get("entry", ""))
     if ticket is None:
         raise StepRefusedError("This page was open for too long; please open the link that you received again.")
-    entry, arrival = visit.marketplace_entry, None
+    entry = visit.marketplace_entry
     if entry is not None:
         arrival = entry.read_sealed(request.form.get("arrival", ""), ticket)
         if arrival is None:
             raise StepRefusedError("This page is incomplete; please open it from the marketplace again.")
-    if lifecycle.find_by_ticket(visit.session, ticket) is None:
-        if unavailable := _unavailable_page(visit) or open_links.refusal(visit, ticket):
-            return unavailable
-        if ticket.consent != visit.texts.consent_version:
-            return _consent_page(visit, ticket.with_consent(visit.texts.consent_version), arrival)
+        return _consent_from_marketplace(visit, entry, arrival, ticket)
+    if lifecycle.find_by_ticket(visit.session, ticket) is None and (page := _not_now(visit, ticket)):
+        return page
+    assignment = _create_run(visit, ticket)
+    return redirect(_address(visit, ticket), 303) if isinstance(assignment, Assignment) else assignment
+
+
+def _consent_from_marketplace(
+    visit: Visit, entry: MarketplaceEntry, arrival: Arrival, ticket: ConsentTicket
+) -> WebResponse | str | tuple[str, int]:
+    """Begin a run, or continue one: a worker's own, or with another submission once that is proven."""
+    own = entry.find_run(visit.session, ticket, arrival)
+    other = entry.find_by_worker(visit.session, arrival) if own is None else None
+    if other is not None and (entry.is_over(visit.session, other, arrival) or not entry.lists_submissions):
+        return render_template("taken.html", step="taken"), 409
+    run = own or other
+    if run is None and (page := _not_now(visit, ticket, arrival)):
+        return page
+    proven = entry.is_proven(visit.session, arrival)
+    if not proven and entry.lists_submissions and _must_prove(visit, entry, own, other):
+        proven = _look_up(visit, entry, arrival)
+        if not proven:
+            return _waiting_page(visit, ticket, arrival)
+    if run is None:
+        began = _create_run(visit, ticket, _standing(entry, proven=proven))
+        if not isinstance(began, Assignment):
+            return began
+        run = began
+    # In this order, because `server sync` also locks the submission before the assignment.
+    entry.record_arrival(visit.session, run, arrival, visit.now(), proven=proven)
+    lifecycle.rejoin(visit.session, visit.experiment, run)
+    return _to_run(visit, entry, arrival, ticket, run)
+
+
+def _must_prove(visit: Visit, entry: MarketplaceEntry, own: Assignment | None, other: Assignment | None) -> bool:
+    """Whether an unproven arrival waits for the marketplace: it continues another run, or too many are unproven."""
+    if other is not None:
+        return True
+    holds_place = own is not None and places.has_place(visit.session, own)
+    if holds_place or (own is not None and own.verification is not RunVerification.UNCONFIRMED):
+        return False
+    return entry.needs_proof(visit.session, visit.experiment, visit.network)
+
+
+def _look_up(visit: Visit, entry: MarketplaceEntry, arrival: Arrival) -> bool:
+    """Ask the marketplace whether it lists this submission, and confirm whatever its list confirms."""
+    visit.release_connection()
+    listing = entry.look_up(arrival)
+    if listing is None:
+        return entry.is_proven(visit.session, arrival)  # `sync` may have recorded it meanwhile
+    confirmation.confirm_listed(visit.session, visit.signer, listing, wait=False)
+    return True
+
+
+def _standing(entry: MarketplaceEntry, *, proven: bool) -> RunVerification:
+    if proven:
+        return RunVerification.CONFIRMED
+    return RunVerification.UNCONFIRMED if entry.lists_submissions else RunVerification.UNVERIFIED
+
+
+def _not_now(visit: Visit, ticket: ConsentTicket, arrival: Arrival | None = None) -> str | None:
+    """The page for a person who cannot begin: no place is free, or the consent text has changed."""
+    if unavailable := _unavailable_page(visit) or open_links.refusal(visit, ticket):
+        return unavailable
+    if ticket.consent != visit.texts.consent_version:
+        return _consent_page(visit, ticket.with_consent(visit.texts.consent_version), arrival)
+    return None
+
+
+def _create_run(
+    visit: Visit, ticket: ConsentTicket, standing: RunVerification | None = None
+) -> Assignment | str | tuple[str, int]:
+    """The run that begins with this consent, or the page that says why there is none."""
     token = visit.signer.token_for(ticket)
     try:
-        assignment = lifecycle.consent(visit.session, visit.experiment, ticket, token, i18n.present())
+        return lifecycle.consent(visit.session, visit.experiment, ticket, token, i18n.present(), standing)
     except experiment.NoPlaceError:
         return _full_page(places.availability(visit.session, visit.experiment))
     except experiment.AlreadyTakenPartError:
         return render_template("taken.html", step="taken"), 409
-    if entry is not None and arrival is not None:
-        # In this order, because `server sync` also locks the submission before the assignment.
-        entry.record_arrival(visit.session, assignment, arrival, visit.now())
-        lifecycle.rejoin(visit.session, visit.experiment, assignment)
-    return redirect(url_for("participant.page", token=token), 303)
+
+
+def _waiting_page(visit: Visit, ticket: ConsentTicket, arrival: Arrival) -> WebResponse:
+    """The page for a worker whose submission must be looked up, and cannot be at this moment; nothing is stored."""
+    assert visit.marketplace_entry is not None
+    page = render_template(
+        "waiting.html",
+        step="waiting",
+        entry=visit.signer.sign_ticket(ticket),
+        arrival=visit.marketplace_entry.vault.seal(arrival),
+    )
+    return WebResponse(page, status=200, mimetype="text/html", headers={"Retry-After": "60"})
 
 
 def _address(visit: Visit, ticket: ConsentTicket) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Concatenate, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
-from flask import Blueprint, abort, g
+from flask import Blueprint, abort, g, request
 from sqlalchemy.orm import Session
 
 from server.app_context import AppContext, current_context
@@ -21,6 +22,7 @@ from server.identity.tokens import TokenSigner
 from server.recruiting.marketplace_entry import MarketplaceEntry
 from server.web import i18n
 from server.web.markdown import StudyTexts
+from server.web.rate_limits import network
 
 TOKEN_LIMIT = 64
 
@@ -48,6 +50,16 @@ class Visit:
     @property
     def marketplace_entry(self) -> MarketplaceEntry | None:
         return self.context.marketplace_entry
+
+    @property
+    def network(self) -> str:
+        """The network that the listener's address belongs to; it is never stored."""
+        return network(request.remote_addr)
+
+    @property
+    def host(self) -> str:
+        """Our own name and port in the address that listeners open."""
+        return urlsplit(self.context.settings.public_url).netloc or request.host
 
     @property
     def texts(self) -> StudyTexts:

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from server.db.enums import PaymentKind, PaymentState
+from server.db.enums import PaymentKind, PaymentState, RunVerification
 from server.db.models import COMPLETED, Answer, Assignment, Payment, PrescreenItem, Response
 from server.payments import ledger
 from study.config_sections import PayConfig
@@ -57,7 +57,7 @@ class HourlyPay:
 
 
 def paid_work(session: Session, pay: PayConfig) -> list[PaidWork]:
-    """Every finished run that was not erased."""
+    """Every finished run that was not erased and is not unconfirmed."""
     moments = _moments(session)
     added: dict[int | None, int] = defaultdict(int)
     extra = select(Payment).where(
@@ -65,7 +65,8 @@ def paid_work(session: Session, pay: PayConfig) -> list[PaidWork]:
     )
     for payment in session.scalars(extra):
         added[payment.assignment_id] += payment.cents
-    done = select(Assignment).where(Assignment.state.in_(COMPLETED), Assignment.ended_at.is_not(None))
+    real = Assignment.verification != RunVerification.UNCONFIRMED
+    done = select(Assignment).where(Assignment.state.in_(COMPLETED), Assignment.ended_at.is_not(None), real)
     return [
         PaidWork(
             one.id,

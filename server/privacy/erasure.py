@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from embeddings.errors import RootnoteError
 from server.audit import study_control
 from server.db import append_only
-from server.db.enums import LIVE
+from server.db.enums import LIVE, RunVerification
 from server.db.models import (
     ACTIVE,
     Answer,
@@ -171,6 +171,6 @@ def is_settled(session: Session, assignment: Assignment, pay: PayConfig) -> bool
     payments = list(session.scalars(select(Payment).where(Payment.assignment_id == assignment.id)))
     if any(one.state == "pending" for one in payments):
         return False
-    if ledger.owed(assignment, payments, pay) is None:
+    if assignment.verification is RunVerification.UNCONFIRMED or ledger.owed(assignment, payments, pay) is None:
         return True
     return ledger.is_rejected(ledger.submissions_of(session, assignment))

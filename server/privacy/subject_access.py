@@ -26,6 +26,7 @@ from server.db.models import (
     VaultEntry,
 )
 from server.identity import vault as identity_vault
+from server.identity.link_check import normalise_id
 from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault
 from server.privacy import consent_texts, retention
@@ -42,7 +43,8 @@ def find(session: Session, signer: TokenSigner, wanted: str, *, worker: bool = F
     """The run with a completion code or pseudonym, or of a worker by their id at the marketplace."""
     runs = select(Assignment).join(Listener, Assignment.listener_id == Listener.id)
     if worker:
-        return session.scalar(runs.where(Listener.worker_hash == signer.worker_hash(wanted)))
+        hashes = (signer.worker_hash(wanted), signer.worker_hash(normalise_id(wanted)))
+        return session.scalar(runs.where(Listener.worker_hash.in_(hashes)))
     found = find_code(session, signer, wanted)
     return found or session.scalar(runs.where((Assignment.pseudonym == wanted) | (Listener.pseudonym == wanted)))
 

@@ -64,6 +64,7 @@ TABLES: dict[str, Table] = {
             "completion_code": Column("the random code shown to the listener at the end"),
             "consent_version": Column("hash of the consent text that the listener agreed to"),
             "language": Column("language of the pages"),
+            "verification": Column("whether the marketplace has listed the listener, or a personal link was used"),
             "consented_at": Column("when the listener consented"),
             "screened_at": Column("when the listener passed the listening check"),
             "listening_at": Column("when the first trial started"),
@@ -199,7 +200,10 @@ TABLES: dict[str, Table] = {
         DESK,
         {
             "day": Column("the day", NOT_PERSONAL),
-            "shown": Column("what was shown: the study information, or that no place is free", NOT_PERSONAL),
+            "shown": Column(
+                "what was shown: the study information, that no place is free, or that the link is damaged",
+                NOT_PERSONAL,
+            ),
             "shard": Column("one of several counters that are added up", NOT_PERSONAL),
             "number": Column("how often", NOT_PERSONAL),
         },
@@ -326,6 +330,7 @@ TABLES: dict[str, Table] = {
             "status": Column("held, submitted, approved, returned …"),
             "seen_at": Column("when this status was last fetched"),
             "excluded": Column("whether the worker was excluded from further postings at the marketplace"),
+            "listed": Column("whether the marketplace itself has listed this worker with this submission"),
         },
     ),
     "payments": Table(

@@ -14,6 +14,7 @@ from server.db.enums import LIVE, PaymentKind, PaymentState, SubmissionStatus
 from server.db.models import Assignment, MarketplaceSubmission, Payment, Posting
 from server.payments import ledger
 from server.payments.fees import joined, rounded_up
+from server.recruiting.confirmation import is_payable
 from server.recruiting.context import RecruitingContext
 from server.recruiting.snapshot import posting_of
 
@@ -53,7 +54,10 @@ class DuePayment:
 
 
 def all_due(session: Session, context: RecruitingContext) -> list[DuePayment]:
-    """Everything that is owed and neither paid nor in progress, with the way to pay it."""
+    """Everything that is owed and neither paid nor in progress, with the way to pay it.
+
+    Nothing is owed for a run that the marketplace has not listed (`confirmation.unconfirmed_work`).
+    """
     recorded: dict[int | None, list[Payment]] = defaultdict(list)
     for one in session.scalars(select(Payment)):
         if is_in_progress(session, one):
@@ -61,7 +65,7 @@ def all_due(session: Session, context: RecruitingContext) -> list[DuePayment]:
     found = []
     for assignment in session.scalars(select(Assignment).order_by(Assignment.id)):
         owed = ledger.owed(assignment, recorded[assignment.id], context.config.pay)
-        if owed is None:
+        if owed is None or not is_payable(context, assignment):
             continue
         rows = ledger.submissions_of(session, assignment)
         if not ledger.is_rejected(rows):

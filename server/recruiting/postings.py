@@ -61,6 +61,7 @@ def supply(session: Session, postings: Mapping[str, PostingStatus]) -> PlaceSupp
         .join(Assignment, MarketplaceSubmission.assignment_id == Assignment.id)
         .where(
             MarketplaceSubmission.status == SubmissionStatus.HELD,
+            MarketplaceSubmission.listed,  # an invented one holds no place there
             Assignment.state.not_in(ACTIVE),
             MarketplaceSubmission.opening.in_(own),
         )

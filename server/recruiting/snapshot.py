@@ -24,6 +24,7 @@ from server.db.models import (
 from server.db.upsert import find_or_add
 from server.payments import ledger
 from server.payments.fees import joined, millionths
+from server.recruiting.confirmation import record_listing
 from server.recruiting.context import RecruitingContext
 from server.recruiting.marketplaces.base import PostingStatus, ReportedSubmission
 from study.config import cents
@@ -70,6 +71,7 @@ def record_submissions(
         return
     for market_id, status in postings.items():
         _record_posting(session, context, market_id, status, began)
+    record_listing(session, context, postings, began)
     _time_out_stale(session, context, set(postings), began)
 
 

@@ -18,6 +18,7 @@ from server.db.models import Assignment, MarketplaceSubmission, Place, Posting
 from server.identity.vault import load_identity
 from server.payments import ledger
 from server.recruiting.approvals import approve_complete
+from server.recruiting.confirmation import is_of_known_worker
 from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.direct_payments import reconcile_direct_payments
 from server.recruiting.due import PaymentMethod, all_due
@@ -133,10 +134,10 @@ def is_over(session: Session) -> bool:
 
 
 def exclude_all(context: RecruitingContext, snapshot: MarketplaceSnapshot) -> None:
-    """Exclude every worker who took a place, so that none is offered another."""
+    """Exclude every worker whom the marketplace has listed, so that none is offered another place."""
     with context.reading() as session:
         launch = ledger.launch(session)
-        query = select(MarketplaceSubmission).where(~MarketplaceSubmission.excluded)
+        query = select(MarketplaceSubmission).where(~MarketplaceSubmission.excluded, is_of_known_worker())
         rows = [(row.id, row.key, row.assignment_id) for row in session.scalars(query)]
     assert launch is not None
     for number, key, assignment in rows:

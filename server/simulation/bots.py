@@ -14,6 +14,7 @@ import functools
 import hashlib
 import io
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from study.trials import PlannedTrial
 
 Outcome = Literal["finished", "screened_out", "withdrawn", "vanished", "expired", "full", "complete", "taken"]
 TIMEOUT = 60.0
+TRY_AGAIN_SECONDS = 0.5
 FIELD_PREFIX = "q_"  # of the fields of questions
 MAX_PAGES = 2000  # a study has far fewer; more means that the same pages come again and again
 
@@ -214,6 +216,7 @@ class SimulatedListener:
         """Do what a page asks; the page that follows."""
         steps = {
             "consent": self._consent,
+            "waiting": self._try_again,
             "prescreen": self._answer_prescreen,
             "instructions": self._set_volume,
             "trial": self._answer_trial,
@@ -221,7 +224,7 @@ class SimulatedListener:
         }
         if page.step not in steps:
             raise BotError(f"an unexpected page: '{page.step}'")
-        if page.step != "consent" and self._rng.random() < self._profile.reload:
+        if page.step not in ("consent", "waiting") and self._rng.random() < self._profile.reload:
             page = self._reload(page)
         return steps[page.step](page)
 
@@ -234,6 +237,11 @@ class SimulatedListener:
 
     def _consent(self, page: ParsedPage) -> ParsedPage:
         return self._send(page.form("/take"))
+
+    def _try_again(self, page: ParsedPage) -> ParsedPage:
+        """The marketplace has not listed this worker yet: wait a little and press the button."""
+        time.sleep(TRY_AGAIN_SECONDS)
+        return self._send(page.form("/take"), twice=False)
 
     def _answer_prescreen(self, page: ParsedPage) -> ParsedPage:
         """Answer by what is heard; a listener chosen to fail gives another answer."""

@@ -42,6 +42,7 @@ from study.marketplaces import load_marketplace
 from study.trial_plan import read_plan
 
 INCOMPLETE = re.compile(r"incomplete submission at \S+ by assignment ([0-9a-f]+)")
+UNCONFIRMED = re.compile(r"^Not confirmed by .*: assignment ([0-9a-f]+), finished", re.MULTILINE)
 PLACE = re.compile(r" x \(\$([\d,.]+) \+ \$([\d,.]+) fee\)")
 WITH_FEES = re.compile(r"\$([\d,.]+) with fees")
 EVERY_SECONDS = "1"
@@ -306,6 +307,8 @@ def _launch(researcher: LaunchRehearsal, pool: WorkerPool, at_once: int, guest: 
         if visit.outcome == "never_opened" and visit.held:
             researcher.echo(f"(the researcher rejects the submission of {visit.worker}, who never took the study)")
             pool.client.reject(visit.held)
+    for pseudonym in UNCONFIRMED.findall(researcher.type("sync")):  # they wrote that they could not submit in time
+        researcher.type("confirm", pseudonym, "--reason", "The worker wrote to us.")
     researcher.type("pay", "--yes")
     if collect_owed(pool):
         researcher.type("sync")

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from analysis.preregistration.sensitivity import PLAN, Specification, in_words, sensitivity_analysis, to_frame
 from analysis.presentation.tables import LEGEND
 from analysis.report.consort import ParticipantFlow, draw_participant_flow, participant_flow
-from analysis.report.exclusions_text import describe_exclusions, describe_rules
+from analysis.report.exclusions_text import describe_exclusions, describe_rules, describe_verification
 from analysis.report.section import Report, ReportInputs, ReportSection
 from study.design.bin_pairs import BIN_PAIRS
 
@@ -43,6 +43,7 @@ class ExclusionsSection(ReportSection):
         return {
             "flow_figure": Markup(draw_participant_flow(result.flow)),  # noqa: S704 – our own drawing
             "excluded": describe_exclusions(inputs.responses),
+            "verification": describe_verification(inputs.responses),
             "rules": describe_rules(inputs.responses, inputs.rules_source),
             "reading": in_words(result.specifications, ALPHA),
             "pairs": BIN_PAIRS,

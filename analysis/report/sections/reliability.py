@@ -9,6 +9,7 @@ from typing import Any
 from analysis.report.plain_data import plain
 from analysis.report.reliability_text import in_words
 from analysis.report.section import Report, ReportInputs, ReportSection
+from analysis.responses.exclusions import without_unconfirmed
 from analysis.statistics.reliability import Reliability, reliability
 from analysis.statistics.two_way import LEVEL
 
@@ -20,7 +21,7 @@ class ReliabilitySection(ReportSection):
 
     def compute(self, inputs: ReportInputs) -> Reliability:
         read = inputs.responses
-        return reliability(read.frame, read.kept, read.everything)
+        return reliability(read.frame, read.kept, without_unconfirmed(read.everything))
 
     def values(self, result: Reliability, report: Report) -> Mapping[str, Any]:
         return {"sentences": in_words(result)}

@@ -75,7 +75,9 @@ class Capabilities:
         has_arrivals: workers arrive with the marketplace's ids in the address, so the vault stores who they are.
         opens_by_hand: the researcher posts the study there; Rootnote only records the posting.
         pays_by_hand: the researcher pays outside Rootnote; Rootnote keeps the list and the ledger.
-        lists_submissions: the marketplace reports submissions and their status.
+        lists_submissions: the marketplace reports submissions and their status. A run then counts only once the
+            marketplace has listed its worker and submission.
+        lists_held: it lists them from the moment that a worker takes a place, not only once they submit.
         has_preview: workers can see a page of the study before they take a place.
         batch: the most places of one posting (None: no limit).
         pays_unsubmitted: a direct payment reaches workers who did not submit.
@@ -92,6 +94,7 @@ class Capabilities:
     opens_by_hand: bool = False
     pays_by_hand: bool = False
     lists_submissions: bool = True
+    lists_held: bool = False
     has_preview: bool = False
     batch: int | None = None
     pays_unsubmitted: bool = False
@@ -279,6 +282,14 @@ class Marketplace(LaunchFacts, ReadsEvents, ABC):
         Raises:
             ArrivalError: with one sentence for the listener.
         """
+
+    def verify_arrival(self, query: Mapping[str, str], arrival: Arrival, host: str) -> bool:
+        """Whether the marketplace signed these ids for the server at `host`; False if nothing is signed.
+
+        Raises:
+            ArrivalError: if the signature is forged.
+        """
+        return False
 
     @abstractmethod
     def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:

@@ -55,6 +55,7 @@ from server.recruiting.marketplaces.prolific_config import LEAST_HOURLY, Prolifi
 from server.recruiting.marketplaces.prolific_draft import ProlificDraft, estimated_minutes
 from server.recruiting.marketplaces.prolific_places import ProlificPlaces
 from server.recruiting.marketplaces.prolific_submissions import ProlificSubmissions
+from server.recruiting.marketplaces.prolific_token import TOKEN_PARAMETER, ProlificSignatures
 from server.recruiting.marketplaces.prolific_webhooks import EVENT_TYPES, read_event, sign_event
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class ProlificMarketplace(Marketplace):
 
     capabilities = Capabilities(
         name="Prolific",
+        lists_held=True,
         pays_unsubmitted=True,
         has_drafts=True,
         has_test_mode=True,
@@ -109,6 +111,7 @@ class ProlificMarketplace(Marketplace):
         self._drafts = ProlificDraft(study.config)
         self._places = ProlificPlaces(self._api, self._account, self._drafts)
         self._submissions = ProlificSubmissions(self._api)
+        self._signatures = ProlificSignatures(endpoint or API)
 
     # ------------------------------------------------------------------ listeners
 
@@ -124,6 +127,9 @@ class ProlificMarketplace(Marketplace):
 
     def read_event(self, headers: Mapping[str, str], body: bytes, secret: str, now: datetime) -> ReportedEvent | None:
         return read_event(headers, body, secret, now)
+
+    def verify_arrival(self, query: Mapping[str, str], arrival: Arrival, host: str) -> bool:
+        return self._signatures.is_signed(query.get(TOKEN_PARAMETER, ""), arrival, host)
 
     def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         """Listeners who left return their submission there themselves; all others come back with a code."""

@@ -170,7 +170,7 @@ def test_nobody_is_invited_to_unfinished_texts_and_terms_are_fixed_by_consent(
     assert open_()[0] == 0, "nobody was promised anything yet"
     site.walker().consent()
     (folder / "study.toml").write_text(toml)
-    assert "pay.reward_usd in study.toml was changed after the launch" in open_()[1]
+    assert "pay.reward in study.toml was changed after the launch" in open_()[1]
 
 
 def test_study_check_warns_of_pay_below_the_marketplaces_minimum(tmp_path: Path, alone: None) -> None:

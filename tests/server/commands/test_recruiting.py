@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,6 +99,16 @@ def test_from_open_to_close(make_mturk: MakeMTurk, ask: Ask) -> None:
     assert counted["money"]["in_doubt"] == 0
     assert counted["marketplace"]["approved"] == 10
     mturk.market.abandon(lost.accepted.assignment_id)
+    unlisted = ask(mturk, "sync")[1]
+    waits = re.search(r"Not confirmed by Mechanical Turk: assignment ([0-9a-f]+), finished, \$1\.50\.", unlisted)
+    assert waits and "Nothing is owed for it." in unlisted, "Mechanical Turk lists nobody who did not submit"
+    assert "Nothing is due" in ask(mturk, "pay", "--yes")[1]
+    assert ask(mturk, "confirm", waits[1])[0] == 2, "without a reason"
+    assert ask(mturk, "confirm", "0000", "--reason", "wrote to us") == (
+        1,
+        "there is no assignment 0000; `rootnote server sync` and the desk list them.",
+    )
+    assert ask(mturk, "confirm", waits[1], "--reason", "wrote to us") == (0, f"Confirmed the run {waits[1]}.\n")
     assert "1 person is owed $1.50" in ask(mturk, "sync")[1]
     assert "1 x reward, $1.80" in ask(mturk, "pay", "--dry-run")[1]
     assert ask(mturk, "pay", "--yes")[1].endswith("Paid 0. Opened 1 place for payment only.\n")

@@ -47,6 +47,34 @@ def test_whoever_was_there_before_roles_is_an_owner_and_stays_signed_in(database
     engine.dispose()
 
 
+@pytest.mark.both_databases
+def test_runs_of_earlier_versions_are_confirmed_where_the_marketplace_reported_them(database_url: str) -> None:
+    engine = database.connect(make_url(database_url))
+    _move(engine, "0008")
+    states = ("submitted", "approved", "rejected", "screened_out", "held", "returned", "timed_out", "")
+    for number, state in enumerate(states, start=1):
+        _run(
+            engine,
+            f"INSERT INTO listeners (id, pseudonym) VALUES ({number}, 'l{number}')",
+            "INSERT INTO assignments (id, pseudonym, listener_id, entry_hash, token_hash, state, list_number, "
+            f"completion_code, consent_version, consented_at) VALUES ({number}, 'a{number}', {number}, 'e{number}', "
+            f"'t{number}', 'finished', {number}, 'c{number}', 'v', '2026-03-01 12:00:00')",
+        )
+        if state:
+            _run(
+                engine,
+                "INSERT INTO submissions (key, assignment_id, opening, status, seen_at, excluded) VALUES "
+                f"('k{number}', {number}, 'o', '{state}', '2026-03-01 12:00:00', false)",
+            )
+    database.migrate(engine)
+    standings = [row[0] for row in _rows(engine, "SELECT verification FROM assignments ORDER BY id")]
+    assert standings == ["confirmed"] * 4 + ["unverified"] * 4
+    assert [bool(row[0]) for row in _rows(engine, "SELECT listed FROM submissions ORDER BY id")] == [True] * 4 + [
+        False
+    ] * 3
+    engine.dispose()
+
+
 def _move(engine: Engine, revision: str, *, back: bool = False) -> None:
     with engine.execution_options(writes=True).begin() as connection:
         (command.downgrade if back else command.upgrade)(database._alembic(connection), revision)

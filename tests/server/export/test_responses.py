@@ -27,7 +27,7 @@ COLUMNS = (
     "study,embedder,assignment,listener,trial,position,kind,prompt,bin_high,bin_low,clip_high,clip_low,"
     "similarity_high,similarity_low,high_side,choice,agreed,response_ms,plays_x,plays_a,plays_b,"
     "passed_prescreen,completed,answered_at,"
-    "seconds_x,seconds_a,seconds_b,play_order,focus_losses,sample_rate,output_latency_ms,agent_class,confidence"
+    "seconds_x,seconds_a,seconds_b,play_order,focus_losses,sample_rate,output_latency_ms,agent_class,confidence,verification"
 )
 
 

@@ -19,7 +19,7 @@ from server.db.models import Payment
 from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault, new_key
 from server.payments import ledger
-from server.recruiting import direct_payments, launch, snapshot, sync
+from server.recruiting import confirmation, direct_payments, launch, snapshot, sync
 from server.recruiting import due as due_payments
 from server.recruiting.context import RecruitingContext
 from server.recruiting.marketplaces.base import ForeignSubmissionError
@@ -58,9 +58,11 @@ class MTurkStudy:
     def sync(self) -> sync.SyncResult:
         return sync.synchronize(self.context, report=self.reported.append)
 
-    def pay(self) -> list[due_payments.DuePayment]:
-        """What `rootnote server pay` does."""
+    def pay(self, *, confirms: bool = True) -> list[due_payments.DuePayment]:
+        """What `rootnote server pay` does, after the researcher has confirmed whoever the market did not list."""
         snapshot.record_snapshot(self.context)
+        if confirms:
+            self.confirm_all()
         direct_payments.reconcile_direct_payments(self.context)
         with self.context.reading() as session:
             due = [one for one in due_payments.all_due(session, self.context) if one.method not in ("approve", "wait")]
@@ -71,6 +73,13 @@ class MTurkStudy:
                 with contextlib.suppress(ForeignSubmissionError):
                     direct_payments.pay_directly(self.context, one.assignment, one.kind, one.cents, "", one.submission)
         return due
+
+    def confirm_all(self) -> None:
+        """What `rootnote server confirm` does, for every run that waits for it."""
+        with self.context.reading() as session:
+            waiting = confirmation.unconfirmed_work(session, self.context)
+        for one in waiting:
+            confirmation.decide(self.context, one.pseudonym, "test", "wrote to us", decline=False)
 
     def wait(self, minutes: float) -> None:
         self.clock.advance(minutes)

@@ -69,7 +69,8 @@ def make_prolific(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[
             market = stack.enter_context(options.pop("market", FakeProlific)("10000.00", clock=clock))
             market.state.bonus_delay = timedelta(minutes=3)
             vault = Vault([KEY])
-            settings = {"vault": vault, "market_url": market.url, "rehearsal": True}
+            limited = options.pop("limited", False)  # whether one address may begin only a few unconfirmed runs
+            settings = {"vault": vault, "market_url": market.url, "rehearsal": not limited}
             toml = PROLIFIC + NO_PRESCREEN + options.pop("toml", "")
             if "[pay]" not in toml:  # less than the reward, so that Prolific pays who cannot hear by itself
                 toml += "[pay]\nscreened_out_usd = 1.40\nwithout_sound_usd = 1.40\n"
