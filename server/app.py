@@ -59,15 +59,18 @@ ASSETS = ("rootnote.css", "player.js", "rootnote.js", "desk.css", "desk.js")
 log = logging.getLogger(__name__)
 
 
-def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> Flask:
+def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now, for_people: bool = True) -> Flask:
     """Make the application for one study; the database must be migrated.
+
+    Args:
+        for_people: whether people may take part; then, unless it is a rehearsal, a build that leaks is refused.
 
     Raises:
         RootnoteError: if artefacts are missing or stale, consent.md is missing, or the database is not
             migrated or belongs to another schedule.
     """
     context = _make_context(study, settings, clock)
-    _prepare_database(context, study)
+    _prepare_database(context, study.folder if for_people and not settings.rehearsal else None)
     app = Flask(__name__)
     context.install(app)
     max_bytes = _max_request_bytes(study)
@@ -122,11 +125,16 @@ def _marketplace_entry(study: Study, settings: Settings, signer: TokenSigner) ->
     return MarketplaceEntry(marketplace, settings.vault, signer, study.config.pay)
 
 
-def _prepare_database(context: AppContext, study: Study) -> None:
-    """Create the rows that a new database lacks, and repeat the erasures of the journal."""
+def _prepare_database(context: AppContext, served: Path | None) -> None:
+    """Create the rows that a new database lacks, and repeat the erasures of the journal.
+
+    Args:
+        served: the study folder, if people may take part.
+    """
     now = context.now()
     with database.writing(context.engine) as session, session.begin():
-        require_blind(session, context.experiment.plan, study.folder)
+        if served is not None:  # before the places are created, so that the study can still be built again
+            require_blind(session, context.experiment.plan, served)
         sync_places(session, context.experiment)
         hash_chain.begin(session, now)
         shown = {language: (one.consent_version, one.consent_source) for language, one in context.texts.items()}

@@ -112,8 +112,9 @@ def _open(command: CommandContext, budget: int | None, dry_run: bool, yes: bool)
     if not marketplace.opens_by_hand:
         require_reachable(command.settings)
     plan = read_plan(command.study)
-    with command.recruiting.reading() as session:
-        require_blind(session, plan, command.study.folder)
+    if not command.settings.rehearsal:
+        with command.recruiting.reading() as session:
+            require_blind(session, plan, command.study.folder)
     opening.prepare_places(context, plan, rehearsal=command.settings.rehearsal)
     if marketplace.opens_by_hand:
         if dry_run:
