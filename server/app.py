@@ -63,15 +63,18 @@ ASSETS = ("rootnote.css", "player.js", "rootnote.js", "desk.css", "desk.js")
 log = logging.getLogger(__name__)
 
 
-def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now) -> Flask:
+def create_app(study: Study, settings: Settings, *, clock: Clock = utc_now, for_people: bool = True) -> Flask:
     """Make the application for one study; the database must be migrated.
+
+    Args:
+        for_people: whether people may take part; then, unless it is a rehearsal, a build that leaks is refused.
 
     Raises:
         RootnoteError: if artefacts are missing or stale, consent.md is missing, or the database is not
             migrated or belongs to another schedule.
     """
     context = _make_context(study, settings, clock)
-    _prepare_database(context, study)
+    _prepare_database(context, study.folder if for_people and not settings.rehearsal else None)
     _require_readable_identities(context)
     app = Flask(__name__)
     context.install(app)
@@ -138,11 +141,16 @@ def _id_parameters(study: Study) -> tuple[str, ...]:
     return (*ids, *(() if study.config.recruiter.has_arrivals else ("link", "signature")))
 
 
-def _prepare_database(context: AppContext, study: Study) -> None:
-    """Create the rows that a new database lacks, and repeat the erasures of the journal."""
+def _prepare_database(context: AppContext, served: Path | None) -> None:
+    """Create the rows that a new database lacks, and repeat the erasures of the journal.
+
+    Args:
+        served: the study folder, if people may take part.
+    """
     now = context.now()
     with database.writing(context.engine) as session, session.begin():
-        require_blind(session, context.experiment.plan, study.folder)
+        if served is not None:  # before the places are created, so that the study can still be built again
+            require_blind(session, context.experiment.plan, served)
         resuming.resume(session, now)
     with database.writing(context.engine) as session, session.begin():
         sync_places(session, context.experiment)

@@ -131,6 +131,7 @@ def test_an_old_build_is_refused_before_anyone_consents(fresh: Path, command: st
 
 def test_the_named_command_rebuilds_an_old_study(fresh: Path) -> None:
     assert "--redraw" in run("study", "build", fresh).stdout, "the command is shown, and nothing else changes"
+    assert CliRunner().invoke(rootnote.cli, ["server", "run", str(fresh)]).exit_code == 1
     done = run("study", "build", fresh, "--redraw")
     assert done.stdout.count("(up to date)") == 4 and "--redraw" not in done.stdout
     assert {path.suffix for path in (fresh / "build/stimuli").iterdir()} == {".wav"}
@@ -142,6 +143,7 @@ def test_the_named_command_rebuilds_an_old_study(fresh: Path) -> None:
 def test_an_old_study_that_has_begun_continues_and_says_what_it_reveals(study: Path, tmp_path: Path) -> None:
     run("server", "migrate", study)
     run("server", "open", study)
+    run("server", "rehearse", study, "--listeners", "1")  # has a database in which nobody has consented
     site = create_app(load_study(study), read_settings(load_study(study), os.environ))
     context = site.extensions["rootnote"]
     stimulus = next(iter(context.experiment.plan.stimuli.values()))

@@ -23,7 +23,7 @@ from server.recruiting.reachability import require_reachable
 from server.recruiting.readiness import require_ready
 from server.settings import read_settings
 from study.config import load_study
-from study.trial_plan import read_plan
+from study.trial_plan import Plan, read_plan
 
 WIDTH = 79
 
@@ -110,8 +110,7 @@ def _draft(command: CommandContext, budget: int | None) -> None:
     require_reachable(command.settings)
     balance = context.marketplace.account()
     plan = read_plan(command.study)
-    with context.reading() as session:
-        require_blind(session, plan, command.study.folder)
+    _require_blind(command, plan)
     opening.prepare_places(context, plan, rehearsal=command.settings.rehearsal)
     drafts.follow_study(context)
     cost = opening.estimate_cost(context, budget, balance)
@@ -131,8 +130,7 @@ def _open(command: CommandContext, budget: int | None, yes: bool) -> None:
     if not marketplace.opens_by_hand:
         require_reachable(command.settings)
     plan = read_plan(command.study)
-    with context.reading() as session:
-        require_blind(session, plan, command.study.folder)
+    _require_blind(command, plan)
     opening.prepare_places(context, plan, rehearsal=command.settings.rehearsal)
     if marketplace.opens_by_hand:
         opening.open_by_hand(context, plan.schedule_fingerprint, live=command.live, budget=budget)
@@ -151,6 +149,12 @@ def _open(command: CommandContext, budget: int | None, yes: bool) -> None:
     done = opening.open_places(context, plan.schedule_fingerprint, cost, live=command.live, report=click.echo)
     opened = done.ordered + cost.drafted
     click.echo(f"Opened {counted(opened, 'place')}. Next: rootnote server status {command.study.folder}")
+
+
+def _require_blind(command: CommandContext, plan: Plan) -> None:
+    if not command.settings.rehearsal:
+        with command.recruiting.reading() as session:
+            require_blind(session, plan, command.study.folder)
 
 
 def _show_manual_opening(command: CommandContext) -> None:

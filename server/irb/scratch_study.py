@@ -226,7 +226,7 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
         vault = None if not study.config.recruiter.has_arrivals else Vault([new_key()])
         journal = str(Path(folder) / "erasures.jsonl")  # not the study's own
         settings = Settings(url, secrets.token_hex(32), requests_per_second=0, vault=vault, erasures=journal)
-        app = create_app(local_study, settings, clock=clock)
+        app = create_app(local_study, settings, clock=clock, for_people=False)
         server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
