@@ -17,7 +17,7 @@ MOST_SHOWN = 20
 
 def confirm_run(folder: Path, pseudonym: str, decline: bool, reason: str, rehearsal: bool) -> None:
     """Confirm or decline one run by hand."""
-    from server.commands.recruiting_actions import open_context
+    from server.commands.recruiting_context import open_context
 
     if not reason.strip():
         raise RootnoteError("--reason is empty; say in a few words how you know.")
