@@ -21,7 +21,9 @@ def launch_terms(config: StudyConfig) -> dict[str, Any]:
     pay, recruiter = config.pay.model_dump(mode="json"), config.recruiter.model_dump(mode="json")
     pay.pop("budget_usd")  # may be raised
     kind = config.recruiter.kind
-    return {"pay": pay, "recruiter": {"kind": kind, **({kind: recruiter[kind]} if kind in recruiter else {})}}
+    changeable = getattr(type(config.recruiter.settings), "changeable", ())
+    section = {key: value for key, value in recruiter.get(kind, {}).items() if key not in changeable}
+    return {"pay": pay, "recruiter": {"kind": kind, **({kind: section} if section else {})}}
 
 
 def begin(session: Session, context: RecruitingContext, schedule: str, *, live: bool, budget: int) -> Launch:

@@ -222,11 +222,12 @@ class DirectPayment:
 class MarketplaceConfig(ConfigSection):
     """The base of a marketplace's own section of study.toml, [recruiter.<kind>].
 
-    `private`: settings that a public release does not contain, each with its replacement. A marketplace that does not
-    pay in US dollars has a setting `currency`.
+    `private`: settings that a public release does not contain, each with its replacement. `changeable`: settings that
+    may be changed while a launch runs. A marketplace that does not pay in US dollars has a setting `currency`.
     """
 
     private: ClassVar[Mapping[str, Any]] = {}
+    changeable: ClassVar[tuple[str, ...]] = ()
 
 
 class Marketplace(ABC):
