@@ -162,6 +162,7 @@ class PostingStatus:
         held: places held but not submitted.
         submissions: those that are known; a marketplace may not report who holds a place.
         orderable: more places may be ordered on it now.
+        refills: whoever ends without submitting gives the place back, and the marketplace offers it again by itself.
         draft: nobody can see it yet.
         screen_outs: how many workers the marketplace may screen out and pay by itself, those so far included.
         used_up: it has paused because all of `screen_outs` are used.
@@ -173,6 +174,7 @@ class PostingStatus:
     held: int
     submissions: tuple[ReportedSubmission, ...] = ()
     orderable: bool = True
+    refills: bool = False
     draft: bool = False
     screen_outs: int = 0
     used_up: bool = False
