@@ -21,6 +21,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from server.simulation.fake_prolific import FakeProlific
+from server.simulation.marketplace_client import ProlificClientPages
 from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest
 
 NAME = "urn:prolific"
@@ -61,6 +62,15 @@ class RecordingProlific(FakeProlific):
         if request.path.startswith(("/api/", "/.well-known/")):
             self.messages.append(RecordedMessage(request, reply))
         return reply
+
+
+def local_recording(balance: str) -> ProlificClientPages:
+    """A local Prolific for `rehearse_launch` that records; MARKETS has it afterwards."""
+    MARKETS.append(RecordingProlific(balance))
+    return ProlificClientPages(MARKETS[-1])
+
+
+MARKETS: list[RecordingProlific] = []
 
 
 @dataclass

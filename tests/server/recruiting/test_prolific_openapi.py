@@ -14,11 +14,15 @@ import pytest
 from server.recruiting import launch, opening
 from server.recruiting.marketplaces.base import MarketplaceError
 from server.recruiting.marketplaces.prolific import ProlificMarketplace
+from server.simulation.bots import ResponseModel
 from server.simulation.fake_prolific import FakeProlific
+from server.simulation.launch import LaunchRehearsal, RehearsedLaunch, rehearse_launch
 from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest
 from server.simulation.marketplaces.prolific_requests import REFUSED_FIELD
+from study.config_sections import RehearsalConfig
 from study.trial_plan import read_plan
-from tests.server.recruiting.openapi import EXCEPTIONS, ApiDescription, RecordedMessage, RecordingProlific
+from tests.paper_study import make_study
+from tests.server.recruiting.openapi import EXCEPTIONS, MARKETS, ApiDescription, RecordedMessage, RecordingProlific
 from tests.server.recruiting.prolific_study import (
     MakeProlific,
     ProlificShow,
@@ -181,6 +185,23 @@ def visit(show: ProlificShow, worker: str, ends: str, code: str = "") -> None:
     show.listen(taken, ends)
     outcome = "screened_out" if ends == "technical" else "finished"
     show.mturk.market.complete(taken.assignment_id, code or show.healthy.marketplace.code(outcome))  # type: ignore[attr-defined]
+
+
+@needs_file
+@pytest.mark.slow
+def test_a_rehearsed_launch_keeps_to_the_openapi_description(
+    tmp_path: Path, description: ApiDescription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands themselves, a server, and workers who fail, leave, come too late and forget to submit."""
+    pay = "[pay]\nreward_usd = 1.40\nscreened_out_usd = 0.50\nwithout_sound_usd = 0.50\n"
+    study = make_study(tmp_path / "study", prompts=6, listeners=6, trials=6, toml=pay)
+    monkeypatch.setenv("ROOTNOTE_SECRET", "a secret for tests only, 32 characters and more")
+    monkeypatch.setattr(ProlificMarketplace, "simulator", "tests.server.recruiting.openapi:local_recording")
+    monkeypatch.setattr(LaunchRehearsal, "report", lambda self: None)
+    model = ResponseModel(RehearsalConfig(fail_prescreen=0.2))
+    outcome = rehearse_launch(study.folder, "prolific", RehearsedLaunch(1, model, 4, 60.0), quiet=True)
+    assert outcome.total == outcome.ledger > 6 * 140
+    assert not (found := wrong(description, MARKETS.pop().messages)), "\n".join(found)
 
 
 @needs_file
