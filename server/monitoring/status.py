@@ -51,10 +51,9 @@ def money(session: Session, pay: PayConfig) -> dict[str, Any]:
     openings = select(Posting.settled_at.is_(None), func.count()).group_by(Posting.settled_at.is_(None))
     under_way = {bool(open_): number for open_, number in session.execute(openings)}
     kinds = select(Payment.kind, func.sum(Payment.cents)).where(Payment.state == "paid").group_by(Payment.kind)
-    fees = select(func.coalesce(func.sum(Payment.fee_cents), 0)).where(Payment.state == "paid")
     amounts: dict[str, Any] = {kind: formatting.dollars(amount) for kind, amount in session.execute(kinds)}
     amounts |= {
-        "fees": formatting.dollars(session.scalar(fees) or 0),
+        "fees": formatting.dollars(ledger.fees_paid(session)),
         "paid": formatting.dollars(ledger.paid(session)),
         "in_doubt": len(ledger.pending(session)),
         "at_most": formatting.dollars(ledger.committed(session)),

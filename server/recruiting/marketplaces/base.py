@@ -190,7 +190,7 @@ class ScreenOutPlan:
         way: "direct": like everything that is not a reward; "approve": by approving the submission, which pays the
             reward; "by_itself": by the marketplace, up to a number of workers; "return_and_bonus": the worker is asked
             to return the place, and is then paid a direct payment.
-        cents: what one of them is paid by the marketplace itself.
+        cents: what one of them is paid by the marketplace itself, if it may be (otherwise 0).
         sentence: the same for the researcher, before the launch.
     """
 
@@ -329,6 +329,10 @@ class Marketplace(ABC):
     def screen_out_plan(self, *, ask: bool = False) -> ScreenOutPlan:
         """How those who are screened out are paid; `ask`: ask the marketplace what the account may use."""
         return ScreenOutPlan("direct")
+
+    def audience(self) -> int | None:
+        """How many workers pass the study's filters now; None if it is unknown."""
+        return None
 
     def draft(self, order: PostingOrder) -> str:
         """Make a posting that nobody sees yet; returns its id. Repeating the order gives the same id."""

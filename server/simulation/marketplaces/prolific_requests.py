@@ -318,6 +318,14 @@ class ParticipantIds(_Request):
     participant_ids: list[str]
 
 
+class CreateProject(_Request):
+    """POST /workspaces/{id}/projects/"""
+
+    title: str = Field(min_length=1)
+    description: str | None = None
+    type: Literal["PRIVATE"] | None = None
+
+
 class CreateTestParticipant(_Request):
     """POST /researchers/participants/"""
 

@@ -413,6 +413,11 @@ def test_lists_keep_to_their_parameters(market: FakeProlific, client: Client) ->
     counts = client.ask("GET", f"/studies/{study}/submissions/counts/")
     assert (counts["RETURNED"], counts["ACTIVE"], counts["TOTAL"]) == (1, 1, 2)
     assert client.ask("GET", "/users/me")["email"], "the last slash may be missing"
+    workspace = client.ask("GET", "/workspaces/?limit=1000")["results"][0]["id"]
+    project = client.ask("POST", f"/workspaces/{workspace}/projects/", json={"title": "Pilot"})["id"]
+    mine = client.make(project=project)
+    listed_there = client.ask("GET", f"/projects/{project}/studies/?page=1&page_size=10&ordering=-date_created")
+    assert [one["id"] for one in listed_there["results"]] == [mine]
 
 
 def test_old_screening_is_refused_by_its_own_error(client: Client) -> None:

@@ -57,6 +57,14 @@ def test_a_project_is_always_named(market: FakeProlific, look: Callable[..., Pro
         look().account()
 
 
+def test_a_study_is_found_among_many(market: FakeProlific, look: Callable[..., ProlificMarketplace]) -> None:
+    market.state.deposit = Decimal(1000)
+    orders = [dataclasses.replace(an_order(), launch=f"{number:08x}-1") for number in range(25)]
+    opened = [look().open(order) for order in orders]
+    assert [look().open(order) for order in orders[-2:]] == opened[-2:]
+    assert len(market.state.studies) == 25
+
+
 def test_filters_of_study_toml_are_checked_and_counted(
     market: FakeProlific, look: Callable[..., ProlificMarketplace]
 ) -> None:
