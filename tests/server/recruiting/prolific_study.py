@@ -10,7 +10,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from server.db.models import Base
 from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault
 from server.recruiting import launch
@@ -149,3 +151,23 @@ class ProlificShow(Show):
 
 def a_show(make: Callable[..., ProlificStudy], breaker: Breaker, listeners: int = LISTENERS) -> ProlificShow:
     return ProlificShow(make(listeners=listeners, trials=1), breaker, listeners)
+
+
+def begin_again(show: ProlificShow, breaker: Breaker | None = None) -> None:
+    """Another launch in the same house: an empty database and a market where nothing has happened."""
+    engine = show.mturk.context.engine
+    with engine.execution_options(writes=True).begin() as connection:
+        connection.execute(text("UPDATE places SET assignment_id = NULL, expires_at = NULL, filled = false"))
+        connection.execute(text("UPDATE control SET recruiting = true"))
+        for table in reversed(Base.metadata.sorted_tables):
+            if table.name not in ("study", "places", "control", "log", "log_head", "consent_texts"):
+                connection.execute(table.delete())
+    market, marketplace = show.mturk.market, show.mturk.context.marketplace
+    marketplace._places._variant = None
+    marketplace._submissions.paid.clear()
+    market.faults, show.breaker = type(market.faults)(), breaker or Breaker(at=0)
+    fresh = FakeProlific("10000.00", clock=show.mturk.clock, seed=len(market.calls))
+    market.state, market.participants, market.entries = fresh.state, fresh.participants, []
+    fresh.state.emit, fresh.state.new_id, fresh.state._pay_out = market.emit, market.new_id, market.pay
+    fresh.state.bonus_delay = timedelta(minutes=3)
+    fresh.state.deposit = Decimal(10_000)

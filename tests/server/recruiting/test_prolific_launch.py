@@ -18,8 +18,16 @@ from server.recruiting import direct_payments, sync
 from server.recruiting import due as due_payments
 from server.recruiting.marketplaces.base import MarketplaceError
 from server.simulation.marketplaces.money import total
-from tests.server.recruiting.prolific_study import UNIT, MakeProlific, ProlificShow, a_show, make_prolific, on_sqlite
-from tests.server.recruiting.test_crashes import LISTENERS, Breaker, Crash
+from tests.server.recruiting.prolific_study import (
+    UNIT,
+    MakeProlific,
+    ProlificShow,
+    a_show,
+    begin_again,
+    make_prolific,
+    on_sqlite,
+)
+from tests.server.recruiting.test_crashes import EVERY, LISTENERS, Breaker, Crash
 
 __all__ = ["make_prolific"]  # a fixture
 
@@ -40,6 +48,20 @@ def test_a_launch_that_breaks_off_at_each_point_once(make_prolific: MakeProlific
     show.check()
     assert breaker.crashes == len(set(breaker.points)) >= 12 * LISTENERS
     print(f"{LISTENERS} listeners, {breaker.crashes} crashes")
+
+
+@pytest.mark.slow
+@on_sqlite
+def test_a_launch_that_breaks_off_at_one_point_alone(make_prolific: MakeProlific) -> None:
+    show = a_show(make_prolific, Breaker(at=0), 2)
+    show.run()
+    points = len(show.breaker.points)
+    assert points > 40, "every point is known beforehand"
+    for at in range(1, points + 1, EVERY):
+        begin_again(show, Breaker(at=at))
+        show.run()
+        assert show.breaker.crashes == 1, at
+        show.check()
 
 
 @on_sqlite

@@ -11,7 +11,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,14 +18,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlalchemy import text
 
 from embeddings.errors import RootnoteError
 from server.assignments.experiment import StepRefusedError
-from server.db.models import Base
 from server.payments import ledger
 from server.recruiting import launch
-from server.simulation.fake_prolific import FakeProlific
 from server.simulation.marketplaces.prolific_requests import TransitionStudy
 from server.simulation.marketplaces.prolific_studies import FakeProlificError
 from tests.scale import count
@@ -36,6 +32,7 @@ from tests.server.recruiting.prolific_study import (
     ProlificShow,
     Taken,
     a_show,
+    begin_again,
     make_prolific,
     participant,
 )
@@ -179,26 +176,6 @@ class ProlificSchedule(RuleBasedStateMachine):
         assert self.market.on_hold == 0
         assert self.study.site.query("SELECT id FROM payments WHERE state = 'pending'") == []
         assert self.study.site.query("SELECT id FROM openings WHERE settled_at IS NULL") == []
-
-
-def begin_again(show: ProlificShow) -> None:
-    """Another launch in the same house: an empty database and a market where nothing has happened."""
-    engine = show.mturk.context.engine
-    with engine.execution_options(writes=True).begin() as connection:
-        connection.execute(text("UPDATE places SET assignment_id = NULL, expires_at = NULL, filled = false"))
-        connection.execute(text("UPDATE control SET recruiting = true"))
-        for table in reversed(Base.metadata.sorted_tables):
-            if table.name not in ("study", "places", "control", "log", "log_head", "consent_texts"):
-                connection.execute(table.delete())
-    market, marketplace = show.mturk.market, show.mturk.context.marketplace
-    marketplace._places._variant = None
-    marketplace._submissions.paid.clear()
-    market.faults = type(market.faults)()
-    fresh = FakeProlific("10000.00", clock=show.mturk.clock, seed=len(market.calls))
-    market.state, market.participants, market.entries = fresh.state, fresh.participants, []
-    fresh.state.emit, fresh.state.new_id, fresh.state._pay_out = market.emit, market.new_id, market.pay
-    fresh.state.bonus_delay = timedelta(minutes=3)
-    fresh.state.deposit = Decimal(10_000)
 
 
 @pytest.fixture
