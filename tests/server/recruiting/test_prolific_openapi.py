@@ -35,6 +35,7 @@ from tests.server.recruiting.test_crashes import Breaker
 
 __all__ = ["make_prolific"]  # a fixture
 VARIABLE = "ROOTNOTE_PROLIFIC_OPENAPI"
+ROOT = Path(__file__).parents[3]
 FILE = os.environ.get(VARIABLE, "")
 WORKERS = ("RETURNS", "TIMESOUT", "WRONG", "LATE", *(f"V{number}" for number in range(1, 10)))
 needs_file = pytest.mark.skipif(not FILE, reason=f"{VARIABLE} names no file")
@@ -258,6 +259,19 @@ def test_the_emulator_has_only_operations_of_the_openapi_description(description
 
 def path_of(template: str) -> str:
     return re.sub(r"\{[^}]+\}", "{id}", template)
+
+
+def test_nothing_outside_the_emulator_speaks_of_what_is_not_in_the_openapi_description() -> None:
+    gone = (REFUSED_FIELD, "screen" + "-out-submissions")
+    folders = ("server", "study", "analysis", "embeddings", "docs", "tests")
+    files = [path for name in folders for path in (ROOT / name).rglob("*.[pm][yd]")]
+    emulator = ROOT / "server" / "simulation"
+    found = {
+        str(path)
+        for path in files
+        if not path.is_relative_to(emulator) and any(word in path.read_text(encoding="utf-8") for word in gone)
+    }
+    assert len(files) > 300 and found == set()
 
 
 def test_every_openapi_exception_has_a_source() -> None:
