@@ -66,6 +66,8 @@ OTHER_VARIABLES: dict[str, dict[str, str]] = {
     "Development": {
         "ROOTNOTE_SKIP_AUDIT": "1: `make check` and `make audit` do not look up known vulnerabilities.",
         "ROOTNOTE_TORCH_INDEX": "Where `make setup` gets torch from on a machine without an NVIDIA GPU.",
+        "ROOTNOTE_PROLIFIC_OPENAPI": "A file with Prolific's description of its API (OpenAPI); tests check every "
+        "message of a launch against it, and are skipped without it.",
         "ROOTNOTE_TEST_TARGET": "Set by make: the target that the last line of a test run names.",
     },
 }

@@ -184,8 +184,8 @@ def _show_cost(command: CommandContext, found: opening.OpeningCost) -> None:
     if found.screen_outs:
         most = dollars(found.maximum + found.drafted_cost)
         click.echo(f"  at most {most} with {counted(found.screen_outs, 'screen-out')}")
-    if (audience := command.recruiting.marketplace.audience()) is not None:
-        few = "; that is fewer than the places" if audience < places else ""
-        click.echo(f"  {counted(audience, 'person', 'people')} there may take part now{few}")
+    if found.audience is not None:
+        few = "; that is fewer than the places" if found.audience < places else ""
+        click.echo(f"  {counted(found.audience, 'person passes', 'people pass')} the filters of study.toml now{few}")
     balance = "not known" if found.balance is None else dollars(found.balance)
     click.echo(f"  budget {dollars(found.budget)}, account {balance}")

@@ -56,12 +56,11 @@ def money(session: Session, config: StudyConfig) -> dict[str, Any]:
     openings = select(Posting.settled_at.is_(None), func.count()).group_by(Posting.settled_at.is_(None))
     under_way = {bool(open_): number for open_, number in session.execute(openings)}
     kinds = select(Payment.kind, func.sum(Payment.cents)).where(Payment.state == "paid").group_by(Payment.kind)
-    fees = select(func.coalesce(func.sum(Payment.fee_cents), 0)).where(Payment.state == "paid")
     amounts: dict[str, Any] = {
         kind: formatting.as_money(cents, config.currency) for kind, cents in session.execute(kinds)
     }
     amounts |= {
-        "fees": formatting.as_money(session.scalar(fees) or 0, config.currency),
+        "fees": formatting.as_money(ledger.fees_paid(session), config.currency),
         "paid": formatting.as_money(ledger.paid(session), config.currency),
         "in_doubt": len(ledger.pending(session)),
         "at_most": formatting.as_money(ledger.committed(session), config.currency),

@@ -186,6 +186,12 @@ def paid(session: Session) -> int:
     return whole_cents(_sum(session, Payment.state == PaymentState.PAID))
 
 
+def fees_paid(session: Session) -> int:
+    """The fees of everything paid so far, in cents."""
+    amounts = select(func.coalesce(func.sum(Payment.cents), 0)).where(Payment.state == PaymentState.PAID)
+    return whole_cents(_sum(session, Payment.state == PaymentState.PAID) - (session.scalar(amounts) or 0) * MILLION)
+
+
 def committed(session: Session) -> int:
     """The most that the launch may cost as it is now, in cents: paid, in unknown state, and open."""
     return whole_cents(_committed(session))

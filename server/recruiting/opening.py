@@ -49,6 +49,7 @@ class OpeningCost:
         screen_out: the cost of a listener who fails the prescreen, if the marketplace pays it (else 0).
         screen_outs: how many screen-outs the marketplace may pay by itself, which are paid for beforehand.
         screen_out_plan: how those who are screened out are paid.
+        audience: how many workers pass the study's filters now; None if it is not known.
         drafted: places in a draft, which opening publishes; they are in `committed`.
         committed: the most that the launch costs without these places.
         budget: the most that the launch may cost.
@@ -63,6 +64,7 @@ class OpeningCost:
     screen_out: int
     screen_outs: int
     screen_out_plan: ScreenOutPlan
+    audience: int | None
     drafted: int
     committed: int
     budget: int
@@ -136,6 +138,14 @@ def estimate_cost(
     return _cost(context, missing, postings, committed, found.budget_cents if found else 0, budget, balance, dry_run)
 
 
+def estimate_offline(context: RecruitingContext, places: int, budget: int | None = None) -> OpeningCost:
+    """The cost of a launch with this many places, from study.toml alone: no database, token or network is needed.
+
+    Screen-outs count as if the marketplace paid them by itself, where it may.
+    """
+    return _cost(context, places, {}, 0, 0, budget, None, dry_run=True)
+
+
 def _cost(
     context: RecruitingContext,
     missing: int,
@@ -151,8 +161,8 @@ def _cost(
     unit, screen_out = context.reward + context.exact_fee, _screen_out(context, plan)
     single = marketplace.fee(context.reward, missing) if batch and missing >= 10 else 0
     cost = rounded(missing * unit)
-    by_itself = plan.way == "by_itself" and missing and not postings
-    screen_outs = expected_screen_outs(missing) if by_itself else 0
+    paid_there = plan.cents and missing and not postings
+    screen_outs = expected_screen_outs(missing) if paid_there else 0
     wanted = max(budget or _study_budget(context) or 0, earlier_budget)
     if wanted and screen_out:
         screen_outs = max(min(screen_outs, (wanted - committed - cost) // screen_out), 0)
@@ -165,6 +175,7 @@ def _cost(
         screen_out=screen_out,
         screen_outs=screen_outs,
         screen_out_plan=plan,
+        audience=None if dry_run else marketplace.audience(),
         drafted=sum(status.free for status in postings.values() if status.draft),
         committed=committed,
         budget=wanted or committed + cost + screen_outs * screen_out,

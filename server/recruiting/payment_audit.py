@@ -12,6 +12,7 @@ from server.audit import study_control
 from server.audit.actor import current_actor
 from server.db.enums import PaymentState
 from server.db.models import Payment, Posting
+from server.payments import ledger
 from server.payments.formatting import dollars
 from server.recruiting.context import RecruitingContext
 
@@ -35,8 +36,7 @@ def logged(context: RecruitingContext, what: str, detail: str = "", reason: str 
 
 def _totals(context: RecruitingContext) -> tuple[int, int, int]:
     """Payments made, their cents with fees, and places ordered."""
-    paid = select(func.count(), func.coalesce(func.sum(Payment.cents + Payment.fee_cents), 0))
+    paid = select(func.count()).where(Payment.state == PaymentState.PAID)
     ordered = select(func.coalesce(func.sum(Posting.places), 0))
     with context.reading() as session:
-        number, cents = session.execute(paid.where(Payment.state == PaymentState.PAID)).one()
-        return int(number), int(cents), int(session.scalar(ordered) or 0)
+        return int(session.scalar(paid) or 0), ledger.paid(session), int(session.scalar(ordered) or 0)

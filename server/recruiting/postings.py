@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from embeddings.wording import counted
 from server.audit import study_control
 from server.db.enums import PaymentState, SubmissionStatus
-from server.db.models import ACTIVE, Assignment, MarketplaceSubmission, Payment, Place, Posting
+from server.db.models import ACTIVE, COMPLETED, Assignment, MarketplaceSubmission, Payment, Place, Posting
 from server.identity.vault import load_identity
 from server.payments import ledger
 from server.payments.fees import MILLION, split
@@ -54,7 +54,9 @@ def supply(session: Session, postings: Mapping[str, PostingStatus]) -> PlaceSupp
     owed = set(session.scalars(select(Posting.market_id).where(Posting.owed_to.is_not(None))))
     own = {id_: status for id_, status in postings.items() if id_ not in owed}
     held = sum(status.held for status in own.values())
-    # A listener whose run ended but who has not submitted holds a place there; no place of the study waits for it.
+    # A listener whose run ended but who has not submitted holds a place there; no place of the study waits for it. One
+    # who did not finish gives it back, so where it is then offered again, none is ordered in its stead.
+    refilled = {id_ for id_, status in own.items() if status.refills}
     ended = (
         select(func.count())
         .select_from(MarketplaceSubmission)
@@ -64,6 +66,7 @@ def supply(session: Session, postings: Mapping[str, PostingStatus]) -> PlaceSupp
             MarketplaceSubmission.listed,  # an invented one holds no place there
             Assignment.state.not_in(ACTIVE),
             MarketplaceSubmission.opening.in_(own),
+            MarketplaceSubmission.opening.not_in(refilled) | Assignment.state.in_(COMPLETED),
         )
     )
     done = min(session.scalar(ended) or 0, held)

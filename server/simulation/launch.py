@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +31,8 @@ from embeddings.errors import RootnoteError
 from server.cli import cli
 from server.db import database
 from server.db.models import Payment, Posting
+from server.payments import ledger
+from server.payments.fees import rounded
 from server.payments.formatting import dollars, use_currency
 from server.settings import read_settings
 from server.simulation.bots import ResponseModel, StimulusLookup
@@ -37,15 +40,17 @@ from server.simulation.marketplace_client import MarketplaceClient, local_market
 from server.simulation.marketplace_workers import WorkerPool, WorkerVisit, collect_owed, send_workers
 from server.simulation.marketplaces.loopback import FakeMarketplace
 from server.simulation.server_process import own_server
-from study.config import Study, load_study
+from study.config import Study, cents, load_study
 from study.marketplaces import load_marketplace
 from study.trial_plan import read_plan
 
 INCOMPLETE = re.compile(r"incomplete submission at \S+ by assignment ([0-9a-f]+)")
 UNCONFIRMED = re.compile(r"^Not confirmed by .*: assignment ([0-9a-f]+), finished", re.MULTILINE)
-PLACE = re.compile(r" x \(\$([\d,.]+) \+ \$([\d,.]+) fee\)")
-WITH_FEES = re.compile(r"\$([\d,.]+) with fees")
+PLACES = re.compile(r"([\d,]+) x \([$£€][\d,.]+ \+ [$£€][\d,.]+ fee\) = [$£€]([\d,.]+)")
+SCREEN_OUT = re.compile(r"fails the prescreen costs [$£€]([\d,.]+)")
+WITH_FEES = re.compile(r"[$£€]([\d,.]+) with fees")
 EVERY_SECONDS = "1"
+EXACT_FEES = func.sum(Payment.fee_cents) + func.sum(Payment.fee_millionths) / 1e6
 DEPOSIT = "100000.00"
 
 
@@ -74,11 +79,15 @@ class MoneyTotals:
 
 @dataclass(frozen=True)
 class LaunchOutcome:
-    """The result of a launch: workers by outcome, our ledger, the costs shown first, the marketplace's ledger."""
+    """The result of a launch: workers by outcome, our ledger, the costs shown first, the marketplace's ledger.
+
+    `total` is our ledger's sum, which may have fewer cents than the rounded fees of its rows.
+    """
 
     workers: dict[str, int]
     payments: tuple[MoneyTotals, ...]
     shown: int
+    total: int
     ledger: int
     on_hold: int = field(default=0)
 
@@ -193,12 +202,16 @@ class LaunchRehearsal:
         self.study, self.folder, self.environment, self._quiet = study, folder, dict(environment), quiet
         self.output: dict[str, list[str]] = {}
 
-    def unit(self) -> int:
+    def unit(self) -> Fraction:
         """The cost of one place with its fee, in cents, as `open` shows it before opening."""
         for line in self.output["open"]:
-            if found := PLACE.search(line):
-                return _cents(found[1]) + _cents(found[2])
+            if found := PLACES.search(line):
+                return Fraction(_cents(found[2]), int(found[1].replace(",", "")))
         raise RootnoteError("`rootnote server open` did not show what a place costs.")
+
+    def screen_out(self) -> int:
+        """The cost of a listener who fails the prescreen, in cents, as `open` shows it; 0 if it shows none."""
+        return next((_cents(found[1]) for line in self.output["open"] if (found := SCREEN_OUT.search(line))), 0)
 
     def asked_for(self) -> int:
         """The cost that `pay` showed, in cents."""
@@ -288,7 +301,7 @@ def _launch(researcher: LaunchRehearsal, pool: WorkerPool, at_once: int, guest: 
     researcher.type("open", "--dry-run")
     places = len(read_plan(researcher.study).lists)
     # Twice the cost of all places: enough for workers who fail, leave or submit early.
-    limit = ("--budget", f"{2 * places * researcher.unit() / 100:.2f}")
+    limit = ("--budget", f"{float(2 * places * researcher.unit()) / 100:.2f}")
     with researcher.watching("open", *limit, "--yes", "--watch", "--every", EVERY_SECONDS) as child:
 
         def is_over() -> bool:
@@ -327,17 +340,20 @@ def _cents(text: str) -> int:
 
 def _sum_up(study: Study, kind: str, researcher: LaunchRehearsal, market: Any, pool: WorkerPool) -> LaunchOutcome:
     engine = database.connect(read_settings(study, researcher.environment, rehearsal=True).database)
-    totals = select(Payment.kind, func.count(), func.sum(Payment.cents), func.sum(Payment.fee_cents))
+    totals = select(Payment.kind, func.count(), func.sum(Payment.cents), EXACT_FEES)
     places = select(func.count(Payment.id)).join(Posting, Payment.opening_id == Posting.id)
     by_place = places.where(Posting.owed_to.is_(None))
+    reward = cents(study.config.pay.reward)
     with database.reading(engine) as session:
         rows = session.execute(totals.where(Payment.state == "paid").group_by(Payment.kind).order_by(Payment.kind))
-        payments = tuple(MoneyTotals(str(kind_), int(n), int(paid), int(fees)) for kind_, n, paid, fees in rows)
-        approved = session.scalar(by_place.where(Payment.state == "paid")) or 0
+        payments = tuple(MoneyTotals(str(kind_), int(n), int(paid), round(fees)) for kind_, n, paid, fees in rows)
+        approved = session.scalar(by_place.where(Payment.state == "paid", Payment.cents == reward)) or 0
+        screened = session.scalar(by_place.where(Payment.state == "paid", Payment.cents != reward)) or 0
+        total = ledger.paid(session)
     engine.dispose()
-    shown = approved * researcher.unit() + researcher.asked_for()
-    ledger = sum((entry.amount for entry in market.ledger()), start=market.balance * 0)
-    return LaunchOutcome(dict(pool.outcomes()), payments, shown, int(ledger * 100), int(market.on_hold * 100))
+    shown = rounded(approved * researcher.unit()) + screened * researcher.screen_out() + researcher.asked_for()
+    spent = sum((entry.amount for entry in market.ledger()), start=market.balance * 0)
+    return LaunchOutcome(dict(pool.outcomes()), payments, shown, total, round(spent * 100), round(market.on_hold * 100))
 
 
 def _print_outcome(outcome: LaunchOutcome, kind: str) -> None:
@@ -350,8 +366,7 @@ def _print_outcome(outcome: LaunchOutcome, kind: str) -> None:
     for row in outcome.payments:
         sums = (dollars(row.paid), dollars(row.fees), dollars(row.paid + row.fees))
         table.add_row(row.kind.replace("_", " "), str(row.number), *sums)
-    total = sum(row.paid + row.fees for row in outcome.payments)
-    table.add_row("our ledger", "", "", "", dollars(total), style="bold")
+    table.add_row("our ledger", "", "", "", dollars(outcome.total), style="bold")
     table.add_row("shown beforehand", "", "", "", dollars(outcome.shown), style="bold")
     table.add_row(f"ledger of {load_marketplace(kind).capabilities.name}", "", "", "", dollars(outcome.ledger))
     table.add_row("still held there", "", "", "", dollars(outcome.on_hold))
@@ -359,10 +374,11 @@ def _print_outcome(outcome: LaunchOutcome, kind: str) -> None:
 
 
 def _require_equal(outcome: LaunchOutcome) -> None:
-    payments = sum(row.paid + row.fees for row in outcome.payments)
-    if not payments == outcome.shown == outcome.ledger:
+    # What `open` and `pay` show is rounded up for every screen-out and bonus, so that it is never exceeded.
+    rounding = sum(row.number for row in outcome.payments if row.kind != "reward")
+    if outcome.total != outcome.ledger or not outcome.total <= outcome.shown <= outcome.total + rounding:
         raise RootnoteError(
-            f"the sums differ: our ledger {dollars(payments)}, shown beforehand {dollars(outcome.shown)}, the "
+            f"the sums differ: our ledger {dollars(outcome.total)}, shown beforehand {dollars(outcome.shown)}, the "
             f"marketplace's ledger {dollars(outcome.ledger)}."
         )
     if outcome.on_hold:

@@ -130,7 +130,12 @@ class ProlificClientPages:
         address = back.action if back else f"{self.market.worker_url}/submissions/complete?cc=NOCODE"
         with httpx.Client(base_url=self.market.worker_url) as browser:
             browser.get("/signin", params={"participant": worker})
-            return browser.get(address).status_code == 200
+            accepted = browser.get(address).status_code == 200
+        with self.market.acting():
+            one = self.market.state.submissions[held.id]
+            if one.return_requested and one.status == "AWAITING REVIEW":  # who is asked to return a place does so
+                self.market.state.return_place(one)
+        return accepted
 
     def reject(self, held: HeldSubmission) -> None:
         with self.market.lock:

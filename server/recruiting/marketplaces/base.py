@@ -169,6 +169,7 @@ class PostingStatus:
         held: places held but not submitted.
         submissions: those that are known; a marketplace may not report who holds a place.
         orderable: more places may be ordered on it now.
+        refills: whoever ends without submitting gives the place back, and the marketplace offers it again by itself.
         draft: nobody can see it yet.
         screen_outs: how many workers the marketplace may screen out and pay by itself, those so far included.
         used_up: it has paused because all of `screen_outs` are used.
@@ -180,6 +181,7 @@ class PostingStatus:
     held: int
     submissions: tuple[ReportedSubmission, ...] = ()
     orderable: bool = True
+    refills: bool = False
     draft: bool = False
     screen_outs: int = 0
     used_up: bool = False
@@ -195,7 +197,7 @@ class ScreenOutPlan:
         way: "direct": like everything that is not a reward; "approve": by approving the submission, which pays the
             reward; "by_itself": by the marketplace, up to a number of workers; "return_and_bonus": the worker is asked
             to return the place, and is then paid a direct payment.
-        cents: what one of them is paid by the marketplace itself.
+        cents: what one of them is paid by the marketplace itself, if it may be (otherwise 0).
         sentence: the same for the researcher, before the launch.
     """
 
@@ -362,6 +364,10 @@ class Marketplace(LaunchFacts, ReadsEvents, ABC):
     def screen_out_plan(self, *, ask: bool = False) -> ScreenOutPlan:
         """How those who are screened out are paid; `ask`: ask the marketplace what the account may use."""
         return ScreenOutPlan("direct")
+
+    def audience(self) -> int | None:
+        """How many workers pass the study's filters now; None if it is unknown."""
+        return None
 
     def draft(self, order: PostingOrder) -> str:
         """Make a posting that nobody sees yet; returns its id. Repeating the order gives the same id."""

@@ -24,7 +24,3 @@ class LaunchFacts:
     def time_limit(self, minutes: float) -> int | None:
         """After how many minutes a place is taken back; None if that never happens."""
         return None
-
-    def audience(self) -> int | None:
-        """How many workers may take the study now, as the marketplace says; None if it does not say."""
-        return None

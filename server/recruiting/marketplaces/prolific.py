@@ -57,6 +57,7 @@ from server.recruiting.marketplaces.prolific_places import ProlificPlaces
 from server.recruiting.marketplaces.prolific_submissions import ProlificSubmissions
 from server.recruiting.marketplaces.prolific_token import TOKEN_PARAMETER, ProlificSignatures
 from server.recruiting.marketplaces.prolific_webhooks import EVENT_TYPES, read_event, sign_event
+from study.config import cents
 
 if TYPE_CHECKING:
     from study.config import Study
@@ -193,6 +194,12 @@ class ProlificMarketplace(Marketplace):
                 f"a reward of {reward / 100:.2f} {currency} for {minutes:g} minutes is {reward * 0.6 / minutes:.2f} an "
                 f"hour, and Prolific's minimum is {least / 100:.2f}: raise the reward in [pay] of study.toml, or lower "
                 "pay.minutes if the study is shorter."
+            )
+        pay = self._study.config.pay
+        if self._config.screen_out == "approve" and max(cents(pay.screened_out_usd), cents(pay.unheard_usd)) > reward:
+            raise MarketplaceError(
+                'recruiter.prolific.screen_out in study.toml is "approve", which pays the reward, and [pay] promises '
+                'more to those who are screened out; set it to "auto".'
             )
 
     def submissions(self, opening: str) -> PostingStatus:

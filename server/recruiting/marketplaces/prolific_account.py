@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from server.recruiting.marketplaces.base import MarketplaceError
-from server.recruiting.marketplaces.prolific_api import HEADERS, ProlificApiError, ProlificClient
+from server.recruiting.marketplaces.prolific_api import TOKEN, ProlificApiError, ProlificClient
 from server.recruiting.marketplaces.prolific_config import BUILT_IN, RANGES, ProlificConfig
 
 HOOK_SECRET = "X-Hook-Secret"  # noqa: S105 (the header's name)
@@ -48,7 +48,15 @@ class ProlificAccount:
 
     def check(self) -> int:
         """The balance in cents; the workspace, project, currency, fees and filters must be those of study.toml."""
-        balance = self._api.get(f"/workspaces/{self.workspace()}/balance/")
+        try:
+            balance = self._api.get(f"/workspaces/{self.workspace()}/balance/")
+        except ProlificApiError as refused:
+            if refused.status != 404:
+                raise
+            raise MarketplaceError(
+                f"the token in {TOKEN} does not reach the workspace {self.workspace()} on Prolific; use a token of "
+                "that workspace, or correct recruiter.prolific.workspace in study.toml."
+            ) from refused
         self.project()
         currency = str(balance.get("currency_code", ""))
         if currency != self._config.currency:
@@ -59,8 +67,8 @@ class ProlificAccount:
         charged, expected = self.cost(EXAMPLE, 1) - EXAMPLE, EXAMPLE * self._config.charge
         if abs(charged - expected) >= 1:
             raise MarketplaceError(
-                f"Prolific charges {charged / 100:.2f} on 100.00, but study.toml expects {float(expected) / 100:.2f}; "
-                "set fee and tax_percent in [recruiter.prolific] so that both agree."
+                f"Prolific charges {float(charged) / 100:.2f} on 100.00, but study.toml expects "
+                f"{float(expected) / 100:.2f}; set fee and tax_percent in [recruiter.prolific] so that both agree."
             )
         self.require_filters()
         return int(balance.get("available_balance", 0))
@@ -184,7 +192,7 @@ class ProlificAccount:
                 return one
         asked = {"event_type": event_type, "target_url": url, "workspace_id": self.workspace()}
         made = self._api.post("/hooks/subscriptions/", asked)
-        secret = str(made.get(HEADERS, {}).get(HOOK_SECRET, ""))
+        secret = str(self._api.headers.get(HOOK_SECRET, ""))
         # The description of the API says that a list is answered.
         entries = made["results"] if isinstance(made.get("results"), list) else [made]
         return next(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,7 +23,6 @@ API = "https://api.prolific.com"
 TOKEN = "PROLIFIC_TOKEN"  # noqa: S105 (the variable's name)
 REHEARSAL_TOKEN = "rehearsal-token"  # noqa: S105 (opens nothing but the local emulator)
 PAGE_SIZE = 100
-HEADERS = "_headers"  # of an answer, beside its fields
 NO_REASON = "no reason was given"
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -44,6 +43,7 @@ class ProlificClient:
             raise MarketplaceError(f"'{endpoint}' is not on this machine; a rehearsal only uses this machine.")
         self._endpoint, self._sleep, self._timeout = endpoint.rstrip("/"), sleep, timeout
         self._client: httpx.Client | None = None
+        self.headers: Mapping[str, str] = {}  # of the latest answer
 
     def get(self, path: str, **query: str | int) -> dict[str, Any]:
         return self._ask("GET", path, query=query, retry=True)
@@ -127,6 +127,7 @@ class ProlificClient:
                         f"Prolific did not answer ({type(error).__name__}); the request may have been carried out."
                     ) from error
             else:
+                self.headers = reply.headers
                 if reply.status_code == 429 and not last:
                     self._sleep(_retry_after(reply) or WAITS[attempt])
                     continue
@@ -149,7 +150,7 @@ def _read(reply: httpx.Response) -> dict[str, Any]:
     if reply.status_code < 300:
         if _is_cut(reply):
             raise UnknownOutcomeError("Prolific's answer was cut off; the request may have been carried out.")
-        return _json(reply) | {HEADERS: reply.headers}
+        return _json(reply)
     message = explain(_json(reply))
     if reply.status_code == 401:
         message = (

@@ -57,6 +57,7 @@ class ProlificConfig(MarketplaceConfig):
     """
 
     private = {"workspace": "", "project": "", "exclude_studies": []}  # noqa: RUF012
+    changeable = frozenset({"workspace", "project"})  # earlier versions needed neither
 
     title: str = Field(
         default="Listen to short clips of music: which two sound more alike?",

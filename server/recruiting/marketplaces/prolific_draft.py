@@ -70,7 +70,7 @@ class ProlificDraft:
             said = f"Prolific pays {unit} by itself to everyone who is screened out."
             return ScreenOutPlan("by_itself", amount, said)
         promised = cents(self._config.pay.screened_out_usd)
-        approves = wanted == "approve" or (wanted == "auto" and promised >= self.reward)
+        approves = wanted == "approve" or (wanted == "auto" and promised == self.reward)
         if approves:
             said = f"everyone who is screened out is approved and paid the reward, {self.reward / 100:.2f}."
             plan = ScreenOutPlan("approve", 0, said)
@@ -79,8 +79,8 @@ class ProlificDraft:
             plan = ScreenOutPlan("return_and_bonus", 0, said if promised else said.partition(" and is")[0] + ".")
         if amount and allowed is None:
             said = f"where the workspace may, Prolific pays {unit} by itself; elsewhere {plan.sentence}"
-        elif amount:
-            said = f"this workspace cannot pay screen-outs by itself: {plan.sentence}"
+            return ScreenOutPlan(plan.way, amount, said[0].upper() + said[1:])
+        said = f"this workspace cannot pay screen-outs by itself: {plan.sentence}" if amount else plan.sentence
         return ScreenOutPlan(plan.way, 0, said[0].upper() + said[1:])
 
     # ------------------------------------------------------------------ the study

@@ -182,6 +182,7 @@ class ProlificPlaces:
             held=sum(one.status is SubmissionStatus.HELD for one in submissions),
             submissions=submissions,
             orderable=status in ("ACTIVE", "AWAITING REVIEW") or (status == "COMPLETED" and not left),
+            refills=True,
             draft=status == "UNPUBLISHED",
             screen_outs=slots,
             used_up=used_up,

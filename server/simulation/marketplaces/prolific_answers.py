@@ -68,19 +68,24 @@ class WireRequest:
         return self.state.submission(self.ids["id"])
 
     def page(self, found: list[dict[str, Any]], *, paged: bool = True) -> HttpReply:
-        """One page of the results; a page past the end is an error, as on the real service."""
+        """One page of the results; a page past the end is an error, as on the real service.
+
+        `paged`: whether the list comes in pages; the others give everything at once.
+        """
         query = self.request.query
         if not paged:
             return as_json(200, {"results": found})
         try:
-            size, page = int(query.get("page_size", PAGE_SIZE)), int(query.get("page", 1))
+            size, page = int(query.get("page_size", query.get("limit", PAGE_SIZE))), int(query.get("page", 1))
         except ValueError:
             raise FakeProlificError("Validation error", "page and page_size are numbers.") from None
         size, last = max(1, min(size, MOST_A_PAGE)), max(1, -(-len(found) // max(1, size)))
         if not 1 <= page <= last:
             raise FakeProlificError("Not found", "Invalid page.", 404, 140404)
         host = f"http://{self.request.headers.get('host', '')}{self.request.path}"
-        kept = "".join(f"&{name}={value}" for name, value in query.items() if name not in ("page", "page_size"))
+        kept = "".join(
+            f"&{name}={value}" for name, value in query.items() if name not in ("page", "page_size", "limit")
+        )
 
         def link(number: int | None) -> dict[str, Any]:
             return {"href": number and f"{host}?page={number}&page_size={size}{kept}", "title": "Page"}
@@ -107,7 +112,7 @@ def list_studies(visit: WireRequest) -> HttpReply:
     wanted = visit.request.query.get("state", "").strip("()").upper().replace("_", " ")
     states = wanted.split("|") if wanted else None
     found = [one for one in visit.state.studies.values() if states is None or one.status in states]
-    return visit.page([study.summary(visit.state.tariff) for study in found], paged=False)
+    return visit.page([study.summary(visit.state.tariff) for study in found])
 
 
 def list_project_studies(visit: WireRequest) -> HttpReply:
@@ -283,7 +288,16 @@ def make_test_participant(visit: WireRequest) -> HttpReply:
 
 
 def list_workspaces(visit: WireRequest) -> HttpReply:
-    return visit.page([{"id": visit.state.workspace, "title": "My Workspace"}], paged=False)
+    return visit.page([_workspace(visit)])
+
+
+def _workspace(visit: WireRequest) -> dict[str, Any]:
+    return {"id": visit.state.workspace, "title": "My Workspace", "owner": USER}
+
+
+def show_workspace(visit: WireRequest) -> HttpReply:
+    _require_workspace(visit, visit.ids["id"])
+    return as_json(200, _workspace(visit))
 
 
 def _require_workspace(visit: WireRequest, id_: str) -> None:
@@ -300,8 +314,24 @@ def show_balance(visit: WireRequest) -> HttpReply:
 
 def list_projects(visit: WireRequest) -> HttpReply:
     _require_workspace(visit, visit.ids["id"])
-    found = [{"id": id_, "title": title, "type": "PRIVATE"} for id_, title in visit.state.projects.items()]
-    return visit.page(found, paged=False)
+    return visit.page([_project(visit, id_) for id_ in visit.state.projects])
+
+
+def _project(visit: WireRequest, id_: str) -> dict[str, Any]:
+    if id_ not in visit.state.projects:
+        raise not_found("Project")
+    return {"id": id_, "title": visit.state.projects[id_], "type": "PRIVATE", "owner": USER}
+
+
+def make_project(visit: WireRequest) -> HttpReply:
+    _require_workspace(visit, visit.ids["id"])
+    id_ = visit.state.new_id("project")
+    visit.state.projects[id_] = visit.body.title
+    return as_json(201, _project(visit, id_))
+
+
+def show_project(visit: WireRequest) -> HttpReply:
+    return as_json(200, _project(visit, visit.ids["id"]) | {"workspace": visit.state.workspace})
 
 
 def list_filters(visit: WireRequest) -> HttpReply:

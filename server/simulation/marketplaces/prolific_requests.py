@@ -177,7 +177,7 @@ class CreateStudy(UpdateStudy):
     description: str = Field(min_length=1)
     external_study_url: str
     prolific_id_option: Literal["question", "url_parameters", "not_required"]
-    completion_codes: list[CompletionCode] = Field(default=[], max_length=20)
+    completion_codes: list[CompletionCode] = Field(default=[], min_length=1)
     total_available_places: WholeNumber = Field(ge=1, le=100_000)
     estimated_completion_time: WholeNumber = Field(ge=1, le=LONGEST_MINUTES)
     reward: WholeNumber = Field(ge=1)
@@ -316,6 +316,14 @@ class ParticipantIds(_Request):
     """POST and DELETE /participant-groups/{id}/participants/"""
 
     participant_ids: list[str]
+
+
+class CreateProject(_Request):
+    """POST /workspaces/{id}/projects/"""
+
+    title: str = Field(min_length=1)
+    description: str | None = None
+    type: Literal["PRIVATE"] | None = None
 
 
 class CreateTestParticipant(_Request):

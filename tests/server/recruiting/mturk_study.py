@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -110,7 +110,8 @@ class MTurkStudy:
     @property
     def cost(self) -> int:
         """Everything that left the account, in cents."""
-        return int(sum((entry.amount for entry in self.market.ledger()), Decimal()) * 100)
+        spent = sum((entry.amount for entry in self.market.ledger()), Decimal()) * 100
+        return int(spent.to_integral_value(ROUND_HALF_UP))
 
     @property
     def paid(self) -> int:

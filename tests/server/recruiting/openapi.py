@@ -21,6 +21,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from server.simulation.fake_prolific import FakeProlific
+from server.simulation.marketplace_client import ProlificClientPages
 from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest
 
 NAME = "urn:prolific"
@@ -31,6 +32,8 @@ EXCEPTIONS = {
     "stand-in for any name.",
     "filters that fit two schemas": "FilterListResultsItems is oneOf, but the short and the detailed schema of a kind "
     "require nothing, so that every short entry fits both.",
+    "whole numbers at the ends of a range": "RangeFilterSelectedRangeLower and its like are oneOf integer, number and "
+    "string, and in JSON Schema a whole number is both of the first two.",
     "statuses other than 400": "the file documents 400 alone for most operations; 401, 403, 404, 429 and 5xx are "
     "checked by the operation's schema for 400.",
     "GET /participant-groups/?workspace_id=": "its parameter `filter` is an object, which OpenAPI's default style "
@@ -61,6 +64,15 @@ class RecordingProlific(FakeProlific):
         return reply
 
 
+def local_recording(balance: str) -> ProlificClientPages:
+    """A local Prolific for `rehearse_launch` that records; MARKETS has it afterwards."""
+    MARKETS.append(RecordingProlific(balance))
+    return ProlificClientPages(MARKETS[-1])
+
+
+MARKETS: list[RecordingProlific] = []
+
+
 @dataclass
 class ApiDescription:
     """The description, closed."""
@@ -80,6 +92,9 @@ class ApiDescription:
         schemas = document["components"]["schemas"]
         schemas["ErrorDetailDetail2"]["additionalProperties"] = {"type": "array", "items": {"type": "string"}}
         schemas["FilterListResultsItems"]["anyOf"] = schemas["FilterListResultsItems"].pop("oneOf")
+        for schema in schemas.values():
+            if {"integer", "number"} <= {one.get("type") for one in schema.get("oneOf", ())}:
+                schema["anyOf"] = schema.pop("oneOf")
         resource = Resource.from_contents(document, default_specification=DRAFT202012)
         return cls(document["paths"], Registry().with_resource(NAME, resource))
 

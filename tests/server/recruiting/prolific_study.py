@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from server.db.models import Base
 from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault
+from server.payments.fees import rounded
 from server.recruiting import launch
 from server.recruiting.context import RecruitingContext
 from server.recruiting.marketplaces.prolific import ProlificMarketplace
+from server.recruiting.postings import expected_screen_outs
 from server.simulation.fake_prolific import FakeProlific
 from server.simulation.marketplaces.prolific_studies import FakeProlificError
 from study.config import load_study
@@ -86,9 +91,14 @@ def make_prolific(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[
 
 
 class ProlificShow(Show):
-    """Those who finish and submit, one who leaves, one who hears nothing, one whose time runs out at the end."""
+    """Those who finish and submit, one who leaves, some who hear nothing, one whose time runs out at the end."""
 
     mturk: Any
+
+    @property
+    def mute(self) -> int:
+        """How many hear nothing: as many as are paid for beforehand."""
+        return expected_screen_outs(self.listeners)
 
     def run(self) -> None:
         mturk = self.mturk
@@ -96,7 +106,8 @@ class ProlificShow(Show):
         for number in range(self.listeners - 1):
             self.take(f"A{number}", submits=True)
         self.take("ALEFT", "leave", submits=False)
-        self.take("AMUTE", "technical", submits=True)
+        for number in range(self.mute):  # the last paid screen-out pauses the study
+            self.take(f"AMUTE{number}", "technical", submits=True)
         self.command(mturk.sync)
         self.command(mturk.pay)
         self.take("ALAST", submits=False)
@@ -131,22 +142,43 @@ class ProlificShow(Show):
         assert sorted(paid) == sorted(
             [
                 *[("reward", Decimal("1.50"))] * (self.listeners - 1),
-                ("screen-out", Decimal("1.40")),
+                *[("screen-out", Decimal("1.40"))] * self.mute,
                 ("bonus", Decimal("1.50")),
                 ("bonus", Decimal("0.25")),
             ]
         )
         assert len({entry.assignment for entry in ledger if entry.kind == "reward"}) == self.listeners - 1
-        assert mturk.cost == mturk.paid == self.listeners * UNIT + 220  # $1.40 and 25 cents, with a third on both
+        extra = (self.mute * 140 + 25) * Fraction(4, 3)  # screen-outs and a bonus, with a third on each
+        assert mturk.cost == mturk.paid == self.listeners * UNIT + rounded(extra)
         states = mturk.states()
         assert states.count("paid") == self.listeners
         assert sorted(set(states)) == ["paid", "technical", "withdrawn"]
         assert mturk.site.query("SELECT count(*) FROM responses") == [(self.listeners,)]
         published = [study for study in mturk.market.state.studies.values() if study.status != "UNPUBLISHED"]
-        assert [(study.status, study.places) for study in published] == [("COMPLETED", self.listeners + 1)]
+        assert [(study.status, study.places) for study in published] == [("COMPLETED", self.listeners + self.mute)]
         assert mturk.market.on_hold == 0
         assert not any(mturk.site.query(f"SELECT * FROM {sql}") for sql in LEFT_OPEN)
 
 
 def a_show(make: Callable[..., ProlificStudy], breaker: Breaker, listeners: int = LISTENERS) -> ProlificShow:
     return ProlificShow(make(listeners=listeners, trials=1), breaker, listeners)
+
+
+def begin_again(show: ProlificShow, breaker: Breaker | None = None) -> None:
+    """Another launch in the same house: an empty database and a market where nothing has happened."""
+    engine = show.mturk.context.engine
+    with engine.execution_options(writes=True).begin() as connection:
+        connection.execute(text("UPDATE places SET assignment_id = NULL, expires_at = NULL, filled = false"))
+        connection.execute(text("UPDATE control SET recruiting = true"))
+        for table in reversed(Base.metadata.sorted_tables):
+            if table.name not in ("study", "places", "control", "log", "log_head", "consent_texts"):
+                connection.execute(table.delete())
+    market, marketplace = show.mturk.market, show.mturk.context.marketplace
+    marketplace._places._variant = None
+    marketplace._submissions.paid.clear()
+    market.faults, show.breaker = type(market.faults)(), breaker or Breaker(at=0)
+    fresh = FakeProlific("10000.00", clock=show.mturk.clock, seed=len(market.calls))
+    market.state, market.participants, market.entries = fresh.state, fresh.participants, []
+    fresh.state.emit, fresh.state.new_id, fresh.state._pay_out = market.emit, market.new_id, market.pay
+    fresh.state.bonus_delay = timedelta(minutes=3)
+    fresh.state.deposit = Decimal(10_000)

@@ -12,12 +12,22 @@ from typing import Any
 import pytest
 
 from embeddings.errors import RootnoteError
+from server.db.enums import PaymentKind
 from server.payments import ledger as payments
+from server.recruiting import direct_payments, sync
 from server.recruiting import due as due_payments
 from server.recruiting.marketplaces.base import MarketplaceError
 from server.simulation.marketplaces.money import total
-from tests.server.recruiting.prolific_study import UNIT, MakeProlific, ProlificShow, a_show, make_prolific, on_sqlite
-from tests.server.recruiting.test_crashes import LISTENERS, Breaker, Crash
+from tests.server.recruiting.prolific_study import (
+    UNIT,
+    MakeProlific,
+    ProlificShow,
+    a_show,
+    begin_again,
+    make_prolific,
+    on_sqlite,
+)
+from tests.server.recruiting.test_crashes import EVERY, LISTENERS, Breaker, Crash
 
 __all__ = ["make_prolific"]  # a fixture
 
@@ -38,6 +48,20 @@ def test_a_launch_that_breaks_off_at_each_point_once(make_prolific: MakeProlific
     show.check()
     assert breaker.crashes == len(set(breaker.points)) >= 12 * LISTENERS
     print(f"{LISTENERS} listeners, {breaker.crashes} crashes")
+
+
+@pytest.mark.slow
+@on_sqlite
+def test_a_launch_that_breaks_off_at_one_point_alone(make_prolific: MakeProlific) -> None:
+    show = a_show(make_prolific, Breaker(at=0), 2)
+    show.run()
+    points = len(show.breaker.points)
+    assert points > 40, "every point is known beforehand"
+    for at in range(1, points + 1, EVERY):
+        begin_again(show, Breaker(at=at))
+        show.run()
+        assert show.breaker.crashes == 1, at
+        show.check()
 
 
 @on_sqlite
@@ -81,28 +105,63 @@ def test_who_could_not_submit_is_paid_once_though_the_program_dies_after_each_se
 
 
 @on_sqlite
-def test_a_refused_screen_out_that_a_person_approves_is_paid_and_recorded_once(
-    make_prolific: MakeProlific,
-) -> None:
-    prolific = make_prolific(listeners=1, trials=1)
+@pytest.mark.parametrize("way", ["auto", "approve", "return_and_bonus"])
+def test_who_is_screened_out_is_paid_once_in_every_way(make_prolific: MakeProlific, way: str) -> None:
+    pay = "[pay]\nscreened_out_usd = 0.50\nwithout_sound_usd = 0.50\n"
+    prolific = make_prolific(listeners=1, trials=1, toml=f'[recruiter.prolific]\nscreen_out = "{way}"\n{pay}')
     show = ProlificShow(prolific, Breaker(), 1)
     prolific.launch()
     taken = prolific.accept("AMUTE")
     assert taken is not None
     show.listen(taken, "technical")  # type: ignore[arg-type]
-    prolific.wait(30)  # $1.50 for half an hour is less than Prolific lets anybody be paid
-    prolific.market.complete(taken.assignment_id, "ANY")
+    prolific.wait(5)
     prolific.sync()
-    with pytest.raises(RootnoteError, match="below the minimum for the median time"):
+    assert prolific.pay() == [], "while the place is held there is time"
+    marketplace: Any = prolific.context.marketplace
+    prolific.market.complete(taken.assignment_id, marketplace.code("screened_out"))
+    prolific.sync()
+    [held] = prolific.market.state.submissions.values()
+    if way == "return_and_bonus":
+        assert held.status == "AWAITING REVIEW" and held.return_requested is not None
+        prolific.market.return_(held.id)
+        prolific.sync()
+    for _ in range(2):
         prolific.pay()
+        prolific.wait(20)
+        prolific.sync()
+    expected = {"auto": ("SCREENED OUT", 67), "approve": ("APPROVED", 200), "return_and_bonus": ("RETURNED", 67)}
+    assert (held.status, prolific.cost) == expected[way]
+    assert prolific.paid == prolific.cost
+    with prolific.context.reading() as session:
+        assert payments.pending(session) == []
+        assert due_payments.all_due(session, prolific.context) == []
+        assert payments.committed(session) <= payments.launch(session).budget_cents  # type: ignore[union-attr]
+
+
+@on_sqlite
+def test_a_payment_of_the_old_screening_is_made_after_the_place_is_returned(make_prolific: MakeProlific) -> None:
+    """A database of an earlier version has a screen-out that Prolific refused, for a submission under review."""
+    pay = "[pay]\nscreened_out_usd = 1.50\nwithout_sound_usd = 1.40\n"
+    prolific = make_prolific(listeners=1, trials=1, toml=pay)
+    show = ProlificShow(prolific, Breaker(), 1)
+    prolific.launch()
+    taken = prolific.accept("AMUTE")
+    assert taken is not None
+    show.listen(taken, "technical")  # type: ignore[arg-type]
+    prolific.market.complete(taken.assignment_id, "ANY")
+    sync.synchronize(prolific.context, approve=False, report=prolific.reported.append)
+    [(assignment, submission)] = prolific.site.query("SELECT assignment_id, id FROM submissions")
+    with pytest.raises(RootnoteError, match="paid once it is returned"):
+        direct_payments.pay_directly(prolific.context, assignment, PaymentKind.SCREEN_OUT, 140, "", submission)
     prolific.wait(16)
     prolific.sync()
     assert any("A payment recorded earlier was not made" in line for line in prolific.reported)
-    prolific.market.state.approve(prolific.market.state.submission(taken.assignment_id))
+    prolific.market.return_(taken.assignment_id)
+    prolific.wait(20)
     prolific.sync()
     prolific.wait(20)
     prolific.sync()
-    assert prolific.cost == prolific.paid == UNIT
+    assert prolific.cost == prolific.paid == 187
     with prolific.context.reading() as session:
         assert payments.pending(session) == []
         assert due_payments.all_due(session, prolific.context) == []

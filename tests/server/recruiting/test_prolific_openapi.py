@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,17 +14,30 @@ import pytest
 from server.recruiting import launch, opening
 from server.recruiting.marketplaces.base import MarketplaceError
 from server.recruiting.marketplaces.prolific import ProlificMarketplace
+from server.simulation.bots import ResponseModel
 from server.simulation.fake_prolific import FakeProlific
+from server.simulation.launch import LaunchRehearsal, RehearsedLaunch, rehearse_launch
 from server.simulation.marketplaces.http_messages import HttpReply, HttpRequest
 from server.simulation.marketplaces.prolific_requests import REFUSED_FIELD
+from study.config_sections import RehearsalConfig
 from study.trial_plan import read_plan
-from tests.server.recruiting.openapi import EXCEPTIONS, ApiDescription, RecordedMessage, RecordingProlific
-from tests.server.recruiting.prolific_study import MakeProlific, ProlificShow, ProlificStudy, make_prolific, on_sqlite
+from tests.paper_study import make_study
+from tests.server.recruiting.openapi import EXCEPTIONS, MARKETS, ApiDescription, RecordedMessage, RecordingProlific
+from tests.server.recruiting.prolific_study import (
+    MakeProlific,
+    ProlificShow,
+    ProlificStudy,
+    make_prolific,
+    on_sqlite,
+    participant,
+)
 from tests.server.recruiting.test_crashes import Breaker
 
 __all__ = ["make_prolific"]  # a fixture
 VARIABLE = "ROOTNOTE_PROLIFIC_OPENAPI"
+ROOT = Path(__file__).parents[3]
 FILE = os.environ.get(VARIABLE, "")
+WORKERS = ("RETURNS", "TIMESOUT", "WRONG", "LATE", *(f"V{number}" for number in range(1, 10)))
 needs_file = pytest.mark.skipif(not FILE, reason=f"{VARIABLE} names no file")
 
 
@@ -54,7 +67,7 @@ def test_a_launch_keeps_to_the_openapi_description(
     recruiter: Any = prolific.context.marketplace
     monkeypatch.setattr(recruiter._api, "_sleep", lambda seconds: None)
     market.state.publishing_delay = timedelta(minutes=2)
-    people(market, 30)
+    people(market)
     draft = go_live(prolific)
     show = ProlificShow(prolific, Breaker(at=0), 4)
     use_everything_else(recruiter, draft)
@@ -90,15 +103,46 @@ def test_a_launch_keeps_to_the_openapi_description(
     assert {"reward", "bonus", "screen-out"} <= kinds
     assert prolific.paid == round(sum((entry.amount for entry in market.ledger()), Decimal()) * 100)
     assert market.state.studies[draft].status == "COMPLETED"
-    assert wrong(description, market.messages) == []
+    assert not (found := wrong(description, market.messages)), "\n".join(found)
     called = {name for _, name in description.seen}
-    for path in ("/studies/{id}/transition/", "/submissions/{id}/request-return/", "/bulk-bonus-payments/{id}/pay/"):
+    for path in ("/studies/{id}/transition/", "/participant-groups/", "/bulk-bonus-payments/{id}/pay/"):
         assert f"/api/v1{path}" in called, "the launch uses it"
 
 
-def people(market: FakeProlific, number: int) -> None:
-    for index in range(number):
-        market.participants.add(f"{index:024x}", answers={"handedness": "1"})
+@needs_file
+@on_sqlite
+def test_a_workspace_without_features_keeps_to_the_openapi_description(
+    make_prolific: MakeProlific, description: ApiDescription
+) -> None:
+    """No payment of screen-outs, signed addresses or groups: they are asked to return, and paid a bonus."""
+    toml = "[pay]\nscreened_out_usd = 0.50\nwithout_sound_usd = 0.50\n"
+    prolific = make_prolific(listeners=1, trials=1, toml=toml, market=RecordingProlific)
+    market: RecordingProlific = prolific.market
+    market.state.features = set()
+    prolific.launch()
+    show = ProlificShow(prolific, Breaker(at=0), 1)
+    visit(show, "V1", "technical", code="NOCODE")
+    for _ in range(2):
+        prolific.wait(5)
+        prolific.sync()
+    [held] = market.state.submissions.values()
+    assert held.return_requested is not None
+    market.return_(held.id)
+    for _ in range(2):
+        prolific.wait(20)
+        prolific.sync()
+        prolific.pay()
+    assert [entry.amount for entry in market.ledger() if entry.kind == "bonus"] == [Decimal("0.50")]
+    assert not (found := wrong(description, market.messages)), "\n".join(found)
+    asked = [one for one in market.messages if one.request.path.endswith("/request-return/")]
+    assert len(asked) == 1, "nobody is asked twice"
+
+
+def people(market: FakeProlific) -> None:
+    """Those who pass the study's own filter, and one who does not."""
+    for worker in WORKERS:
+        market.participants.add(participant(worker), answers={"handedness": "1"})
+    market.participants.add(participant("OTHER"), answers={"handedness": "0"})
 
 
 def go_live(prolific: ProlificStudy) -> str:
@@ -117,8 +161,8 @@ def go_live(prolific: ProlificStudy) -> str:
 
 def use_everything_else(recruiter: ProlificMarketplace, draft: str) -> None:
     """What the client can ask for besides."""
-    assert recruiter.audience() == 30
-    assert recruiter.cost(140, 3) * 3 == 140 * 3 * 4
+    assert recruiter.audience() == len(WORKERS)
+    assert round(recruiter.cost(140, 3)) == 140 * 4
     recruiter.create_test_participant("tester@example.org")
     with pytest.raises(MarketplaceError):
         recruiter.create_test_study(draft)  # it is published already
@@ -142,6 +186,23 @@ def visit(show: ProlificShow, worker: str, ends: str, code: str = "") -> None:
     show.listen(taken, ends)
     outcome = "screened_out" if ends == "technical" else "finished"
     show.mturk.market.complete(taken.assignment_id, code or show.healthy.marketplace.code(outcome))  # type: ignore[attr-defined]
+
+
+@needs_file
+@pytest.mark.slow
+def test_a_rehearsed_launch_keeps_to_the_openapi_description(
+    tmp_path: Path, description: ApiDescription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands themselves, a server, and workers who fail, leave, come too late and forget to submit."""
+    pay = "[pay]\nreward_usd = 1.40\nscreened_out_usd = 0.50\nwithout_sound_usd = 0.50\n"
+    study = make_study(tmp_path / "study", prompts=6, listeners=6, trials=6, toml=pay)
+    monkeypatch.setenv("ROOTNOTE_SECRET", "a secret for tests only, 32 characters and more")
+    monkeypatch.setattr(ProlificMarketplace, "simulator", "tests.server.recruiting.openapi:local_recording")
+    monkeypatch.setattr(LaunchRehearsal, "report", lambda self: None)
+    model = ResponseModel(RehearsalConfig(fail_prescreen=0.2))
+    outcome = rehearse_launch(study.folder, "prolific", RehearsedLaunch(1, model, 4, 60.0), quiet=True)
+    assert outcome.total == outcome.ledger > 6 * 140
+    assert not (found := wrong(description, MARKETS.pop().messages)), "\n".join(found)
 
 
 @needs_file
@@ -197,13 +258,21 @@ def test_the_emulator_has_only_operations_of_the_openapi_description(description
 
 
 def path_of(template: str) -> str:
-    import re
-
     return re.sub(r"\{[^}]+\}", "{id}", template)
+
+
+def test_nothing_outside_the_emulator_speaks_of_what_is_not_in_the_openapi_description() -> None:
+    gone = (REFUSED_FIELD, "screen" + "-out-submissions")
+    folders = ("server", "study", "analysis", "embeddings", "docs", "tests")
+    files = [path for name in folders for path in (ROOT / name).rglob("*.[pm][yd]")]
+    emulator = ROOT / "server" / "simulation"
+    found = {
+        str(path)
+        for path in files
+        if not path.is_relative_to(emulator) and any(word in path.read_text(encoding="utf-8") for word in gone)
+    }
+    assert len(files) > 300 and found == set()
 
 
 def test_every_openapi_exception_has_a_source() -> None:
     assert all(len(source) > 40 for source in EXCEPTIONS.values())
-
-
-MakeAny = Callable[..., Any]

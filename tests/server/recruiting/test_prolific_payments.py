@@ -243,10 +243,11 @@ def test_where_prolific_does_not_know_us_nothing_is_decided(make_prolific: MakeP
     with prolific.context.reading() as session:
         [due] = due_payments.all_due(session, prolific.context)
     marketplace: Any = prolific.context.marketplace
-    api, marketplace._api = marketplace._api, Stranger()
+    submissions = marketplace._submissions
+    api, submissions._api = submissions._api, Stranger()
     with pytest.raises(ProlificApiError):
         direct_payments.pay_directly(prolific.context, due.assignment, due.kind, due.cents, "", due.submission)
-    marketplace._api = api
+    submissions._api = api
     prolific.wait(20)
     prolific.sync()
     until_it_shows(prolific)

@@ -20,7 +20,7 @@ from server.simulation.marketplaces.http_messages import HttpRequest
 from server.simulation.marketplaces.money import total
 from server.simulation.marketplaces.prolific_studies import FakeProlificError
 from tests.scale import count
-from tests.server.simulation.test_fake_prolific import STUDY, P, StoppedClock
+from tests.server.simulation.test_fake_prolific import CODES, STUDY, P, StoppedClock, screen_out_code
 
 
 class AccountMachine(RuleBasedStateMachine):
@@ -40,13 +40,18 @@ class AccountMachine(RuleBasedStateMachine):
         self.market.tick()
         body = b"" if given is None else httpx.Request(method, "http://local", json=given).read()
         request = HttpRequest(method, f"/api/v1{path}", {}, {}, body)
-        reply = prolific_wire.answer(self.market.state, request, self.market.entries)
+        reply = prolific_wire.answer(self.market, request)
         assert reply.status < 500
         return httpx.Response(reply.status, content=reply.body).json() if reply.status < 400 else None
 
-    @rule(target=studies, places=st.integers(1, 6), reward=st.integers(1, 400))
-    def create(self, places: int, reward: int) -> Any:
-        made = self.ask("POST", "/studies/", STUDY | {"total_available_places": places, "reward": reward})
+    @rule(target=studies, places=st.integers(1, 6), reward=st.integers(21, 400), slots=st.integers(1, 3))
+    def create(self, places: int, reward: int, slots: int) -> Any:
+        given = {
+            "total_available_places": places,
+            "reward": reward,
+            "completion_codes": [*CODES, screen_out_code(slots)],
+        }
+        made = self.ask("POST", "/studies/", STUDY | given)
         published = self.ask("POST", f"/studies/{made['id']}/transition/", {"action": "PUBLISH"})
         return made["id"] if published else multiple()
 
@@ -64,20 +69,21 @@ class AccountMachine(RuleBasedStateMachine):
             return (self.market.take if opened else self.market.reserve)(who, study).submission_id
         return multiple()
 
-    @rule(one=held, what=st.sampled_from(["open", "complete", "complete", "return_", "abandon"]))
+    @rule(one=held, what=st.sampled_from(["open", "C0MPLETE", "C0MPLETE", "OUT", "return_", "abandon"]))
     def work(self, one: str, what: str) -> None:
         with contextlib.suppress(FakeProlificError):
-            getattr(self.market, what)(one, *(["C0MPLETE"] if what == "complete" else []))
+            if what in ("C0MPLETE", "OUT"):
+                self.market.complete(one, what)
+            else:
+                getattr(self.market, what)(one)
 
     @rule(one=held)
     def approve(self, one: str) -> None:
         self.ask("POST", f"/submissions/{one}/transition/", {"action": "APPROVE"})
 
-    @rule(one=held, usd=st.sampled_from([0.14, 0.55, 3.0]), more=st.booleans())
-    def screen_out(self, one: str, usd: float, more: bool) -> None:
-        study = self.market.state.submissions[one].study.id
-        given = {"submission_ids": [one], "bonus_per_submission": usd, "increase_places": more}
-        self.ask("POST", f"/studies/{study}/screen-out-submissions/", given)
+    @rule(study=studies, slots=st.integers(1, 4))
+    def more_screen_outs(self, study: str, slots: int) -> None:
+        self.ask("PATCH", f"/studies/{study}/", {"completion_codes": [*CODES, screen_out_code(slots)]})
 
     @rule(one=held, cents=st.integers(1, 99))
     def bonus(self, one: str, cents: int) -> None:
@@ -88,7 +94,7 @@ class AccountMachine(RuleBasedStateMachine):
         if made and self.ask("POST", f"/bulk-bonus-payments/{made['id']}/pay/"):
             self.bulks += 1
 
-    @rule(minutes=st.sampled_from([5, 10, 61]))
+    @rule(minutes=st.sampled_from([5, 10, 61, 31_000]))
     def wait(self, minutes: int) -> None:
         self.market.advance(timedelta(minutes=minutes))
 
