@@ -24,7 +24,8 @@ from sqlalchemy.orm import Session
 from embeddings.wording import counted
 from server.audit import hash_chain, witness
 from server.audit.seals import SealKeys, require_keys
-from server.db.models import Answer, Assignment, LogEntry, Response, UtcDateTime
+from server.db.base import UtcDateTime
+from server.db.models import Answer, Assignment, LogEntry, Response
 
 SEALED = "sealed earlier answers"  # an entry of the log: do not change
 ERASED = "erased a listener's answers"

@@ -17,7 +17,8 @@ from server.audit import answer_seals
 from server.audit.hash_chain import BEGAN, SEALED_FROM_START, ChainEnd, end, entry_hash, summary, timestamp
 from server.audit.seals import SealKeys
 from server.audit.witness import WitnessRecord
-from server.db.models import Base, LogEntry, LogHead, UtcDateTime
+from server.db.base import UtcDateTime
+from server.db.models import Base, LogEntry, LogHead
 
 CLOCK_DIFFERENCE = timedelta(minutes=1)  # between servers, and between a row and the entry that follows it
 NO_TRACE = ("log",)

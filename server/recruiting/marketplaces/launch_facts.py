@@ -7,7 +7,7 @@ from typing import ClassVar
 
 
 class LaunchFacts:
-    """The facts that `rootnote server open --dry-run` shows; all but `audience` need no network and no credentials."""
+    """The facts that `rootnote server open --dry-run` shows; none needs the network or credentials."""
 
     notice: ClassVar[str] = ""  # what a researcher must know before anything else, such as that it closed
     minimum_hourly: ClassVar[Mapping[str, int]] = {}  # the least pay for an hour that it allows, in cents, by currency
