@@ -77,10 +77,14 @@ class Capped:
 
 @dataclass(frozen=True)
 class CoarseTime:
-    """Published in steps of `step_ms` up to `longest_ms`, on the same side of the rule `too_fast` as before."""
+    """Published in steps of `step_ms` up to `longest_ms`, on the same side of the rule `too_fast` as before.
+
+    `per_unit`: how many milliseconds the column's unit has.
+    """
 
     step_ms: int
     longest_ms: int
+    per_unit: int = 1
 
 
 @dataclass(frozen=True)
@@ -308,6 +312,23 @@ RESPONSE_COLUMNS: Registry[ResponseColumn] = Registry(
             analysis="used",
             publish=AS_IS,
             check=Number(1, 5),
+        ),
+        # By the server's clock; blank in answers from before it was recorded.
+        "elapsed_s": ResponseColumn(
+            "double",
+            "Time from when the trial was due to the answer, by the server's clock",
+            source="response",
+            analysis="used",
+            publish=CoarseTime(step_ms=100, longest_ms=300_000, per_unit=1000),
+            check=COUNT,
+            unit="s",
+        ),
+        "doubts": ResponseColumn(
+            "string",
+            "Times reported by the browser that the server's clock makes doubtful: hearing, response",
+            source="response",
+            analysis="used",
+            publish=AS_IS,
         ),
     },
 )

@@ -99,6 +99,11 @@ class Item(ABC):
     def answer(self) -> int:
         """The right answer."""
 
+    @property
+    def seconds(self) -> float:
+        """How long the sound lasts: the same for all items of a step in one study."""
+        return len(self.render()) / SAMPLE_RATE
+
     @abstractmethod
     def render(self, sample_rate: int = SAMPLE_RATE) -> Sound:
         """The sound, the same at every call."""

@@ -1,0 +1,33 @@
+"""The clock of a rehearsal: simulated listeners say how long they listened, so that a rehearsal takes no longer.
+
+The seconds that a simulated listener claims are added to the server's own. They are read only by a server that was
+started with --rehearsal and whose database is marked as that of a rehearsal, so no header shortens a real study.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from server.assignments.experiment import Experiment
+from server.db.models import StudyRecord
+
+HEADER = "Rootnote-Simulated-Seconds"
+MOST_SECONDS = 24 * 3600.0
+
+
+def simulated_seconds(session: Session, experiment: Experiment, headers: Mapping[str, str]) -> float:
+    """The seconds that a simulated listener took since the page before; 0 for everyone else."""
+    claimed = headers.get(HEADER, "")
+    if not claimed or not experiment.rehearsal:
+        return 0.0
+    if session.scalar(select(StudyRecord.rehearsal)) is not True:
+        return 0.0
+    try:
+        seconds = float(claimed)
+    except ValueError:
+        return 0.0
+    return seconds if math.isfinite(seconds) and 0 <= seconds <= MOST_SECONDS else 0.0
