@@ -234,10 +234,6 @@ def _doubts(frame: pd.DataFrame, which: str) -> Mask:
     return np.asarray(known.str.contains(which, regex=False) if which else known != "", np.bool_)
 
 
-def _no_server_time(frame: pd.DataFrame) -> str:
-    return "" if frame["elapsed_s"].notna().any() else "no response has a time by the server's clock"
-
-
 def _straight_lining(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
     """Runs in which the same side was chosen in `longest_run` or more successive trials."""
     run, side = runs(frame), _codes(frame["choice"])
@@ -279,9 +275,7 @@ RULES: dict[str, Rule] = {
     "catch_missed": _rule("catch_missed", ("kind",), _catch_missed, obstacle=_no_catch_trials),
     "too_fast": _rule("too_fast", ("response_ms",), _too_fast),
     "not_heard": _rule("not_heard", ("plays_x", "plays_a", "plays_b"), _not_heard),
-    "impossible_time": _rule(
-        "impossible_time", ("elapsed_s", "doubts"), _impossible_time, obstacle=_no_server_time
-    ),
+    "impossible_time": _rule("impossible_time", ("elapsed_s",), _impossible_time),
     "straight_lining": _rule("straight_lining", ("choice", "position"), _straight_lining, obstacle=_positions_unknown),
     "one_side": _rule("one_side", ("choice",), _one_side),
 }

@@ -44,27 +44,13 @@ def sync_places(session: Session, experiment: Experiment) -> None:
                 f"the database belongs to another schedule (of the study '{record.name}'); restore the study folder "
                 "it was started with, or set ROOTNOTE_DATABASE_URL to a new database and run `rootnote server migrate`."
             )
-        _require_same_kind(record, experiment)
+        if record.rehearsal and not experiment.rehearsal:
+            record.rehearsal = False  # real listeners may come from now on: no one else states the time any more
         return
     numbers = sorted(plan.lists)
     turns = seeded_turns(experiment.config, len(numbers)) if experiment.rehearsal else _secret_turns(len(numbers))
     session.add_all(Place(list_number=n, turn=t) for n, t in zip(numbers, turns, strict=True))
     session.flush()
-
-
-def _require_same_kind(record: StudyRecord, experiment: Experiment) -> None:
-    """Refuse real listeners on the database of a rehearsal, and a rehearsal on that of real listeners."""
-    if record.rehearsal is None or record.rehearsal == experiment.rehearsal:
-        return
-    if record.rehearsal:
-        raise RootnoteError(
-            "the database is that of a rehearsal; set ROOTNOTE_DATABASE_URL to a new database and run "
-            "`rootnote server migrate`, or start the server with --rehearsal."
-        )
-    raise RootnoteError(
-        "the database holds real listeners, so it cannot be used for a rehearsal; set ROOTNOTE_REHEARSAL_DATABASE_URL "
-        "to another database."
-    )
 
 
 def seeded_turns(config: StudyConfig, number: int) -> list[int]:

@@ -1,7 +1,8 @@
 """The clock of a rehearsal: simulated listeners say how long they listened, so that a rehearsal takes no longer.
 
 The seconds that a simulated listener claims are added to the server's own. They are read only by a server that was
-started with --rehearsal and whose database is marked as that of a rehearsal, so no header shortens a real study.
+started with --rehearsal, and only if the database was made by such a server and never served by another: no header
+shortens a study with real listeners.
 """
 
 from __future__ import annotations

@@ -38,8 +38,14 @@ class Claims:
     telemetry: Telemetry
 
 
-def server_times(now: datetime, due: datetime, sent: Sequence[datetime], simulated: float = 0.0) -> ServerTimes:
-    """The times until `now`; a simulated listener adds the time that it pretends to take."""
+def server_times(now: datetime, due: datetime, sent: Sequence[datetime], simulated: float = 0.0) -> ServerTimes | None:
+    """The times until `now`; None if the server's clock was set back in between, so that it has measured nothing.
+
+    Args:
+        simulated: seconds that a simulated listener adds.
+    """
+    if now < max(due, *sent):
+        return None
     elapsed = (now - due).total_seconds() + simulated
     # A clip may be sent ahead; it is not heard before its trial is due.
     since = [min(elapsed, (now - moment).total_seconds() + simulated) for moment in sent]

@@ -141,7 +141,7 @@ def _measure(
     now: datetime,
     due: datetime,
     simulated: float,
-) -> dict[str, float | str]:
+) -> dict[str, float | str | None]:
     """What the server's clock says of an answer: the time since its trial was due, and doubts about what it claims.
 
     Raises:
@@ -151,6 +151,8 @@ def _measure(
     sent = [clip.sent_at for clip in clips.values() if clip.sent_at is not None]
     if len(sent) == len(clips) and is_plausible(plays, answer.response_ms, answer.telemetry, seconds):
         times = timing.server_times(now, due, sent, simulated)
+        if times is None:
+            return {"elapsed_s": None, "doubts": ""}
         claims = timing.Claims(plays, answer.response_ms, answer.telemetry)
         shares = timing.possible_share(times, claims, seconds)
         if not timing.is_impossible(shares):
