@@ -80,7 +80,7 @@ def test_the_fastest_run_that_counts_takes_as_long_as_its_sounds(make_site: Call
         outcomes[percent] = counted(site, tmp_path / str(percent)) - before
         assert (position, stored) == ((1, False) if percent < 90 else (2, True))
     assert outcomes == {50: 0, 89: 0, 91: 0, 99: 0, 100: 2}
-    assert {row[0] for row in site.query("SELECT doubts FROM responses")} == {"hearing", ""}
+    assert {row[0].split(" ")[0] for row in site.query("SELECT doubts FROM responses")} == {"hearing", ""}
 
 
 @pytest.mark.parametrize(
