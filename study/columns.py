@@ -296,7 +296,13 @@ RESPONSE_COLUMNS: Registry[ResponseColumn] = Registry(
             f"seconds_{clip.lower()}": _telemetry("double", f"Seconds of {clip} that were played", _TELEMETRY, "s")
             for clip in "XAB"
         },
-        "play_order": _telemetry("string", "Order in which the clips were started, such as XABX", _TELEMETRY),
+        "play_order": ResponseColumn(
+            "string",
+            "Order in which the clips were started, such as XABX",
+            source="response",
+            analysis="used",
+            publish=_TELEMETRY,
+        ),
         "focus_losses": _telemetry("int64", "Number of times that the page was left or hidden", _TELEMETRY),
         "sample_rate": _telemetry("int64", "Sample rate of the sound output", _PER_LISTENER, "Hz"),
         "output_latency_ms": _telemetry(

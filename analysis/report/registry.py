@@ -25,6 +25,7 @@ SECTIONS: Registry[type[ReportSection]] = Registry(
         "scale": "analysis.report.sections.scale:ScaleSection",
         "reliability": "analysis.report.sections.reliability:ReliabilitySection",
         "other_studies": "analysis.report.sections.other_studies:OtherStudiesSection",
+        "data_quality": "analysis.report.sections.data_quality:DataQualitySection",
         "exclusions": "analysis.report.sections.exclusions:ExclusionsSection",
         "methods": "analysis.report.sections.methods:MethodsSection",
     },

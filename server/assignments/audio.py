@@ -20,6 +20,7 @@ from study.trial_plan import Stimulus
 
 MOST_PARTS = 64  # of a clip whose bytes are sent one part at a time
 
+
 @dataclass(frozen=True)
 class DueSound:
     """A sound that is due: `wav`, generated here, or a `stimulus` of the storage.

@@ -123,9 +123,7 @@ def ramped(sound: npt.NDArray[np.float64], sample_rate: int, seconds: float) -> 
     return np.asarray(sound * (ramp if sound.ndim == 1 else ramp[:, None]))
 
 
-def join_intervals(
-    intervals: Sequence[npt.NDArray[np.float64]], sample_rate: int, rng: np.random.Generator
-) -> Sound:
+def join_intervals(intervals: Sequence[npt.NDArray[np.float64]], sample_rate: int, rng: np.random.Generator) -> Sound:
     """Intervals [samples, 2] one after the other, each near the middle of an equal part of the whole."""
     parts = []
     for interval in intervals:

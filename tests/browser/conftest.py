@@ -60,7 +60,9 @@ def site(study: Study) -> Iterator[str]:
     environment.pop("ROOTNOTE_DATABASE_URL", None)
     environment["ROOTNOTE_REHEARSAL_DATABASE_URL"] = f"sqlite:///{study.folder / 'rootnote.sqlite3'}"
     command = [sys.executable, "-m", "rootnote", "server"]
-    subprocess.run([*command, "migrate", str(study.folder), "--rehearsal"], env=environment, check=True, capture_output=True)
+    subprocess.run(
+        [*command, "migrate", str(study.folder), "--rehearsal"], env=environment, check=True, capture_output=True
+    )
     log = (Path(study.folder) / "server.log").open("w")
     run = [*command, "run", str(study.folder), "--rehearsal", "--port", "0"]
     child = subprocess.Popen(run, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)

@@ -63,7 +63,9 @@ def test_a_script_that_answers_at_once_stores_nothing(make_site: Callable[..., S
     assert site.query("SELECT * FROM responses") == []
 
 
-def test_the_fastest_run_that_counts_takes_as_long_as_its_sounds(make_site: Callable[..., Site], tmp_path: Path) -> None:
+def test_the_fastest_run_that_counts_takes_as_long_as_its_sounds(
+    make_site: Callable[..., Site], tmp_path: Path
+) -> None:
     """A script that waits as little as possible, tried in steps of 1 %: what it stores sooner is left out."""
     site = make_site(listeners=12, trials=2, **LONG)
     outcomes = {}
@@ -206,5 +208,3 @@ def test_the_servers_clock_set_back_refuses_nobody(make_site: Callable[..., Site
     clock.advance(-60)
     assert walker.post("trial", **walker.claims()).status_code == 303
     assert [tuple(row) for row in site.query("SELECT elapsed_s, doubts FROM responses")] == [(None, "")]
-
-

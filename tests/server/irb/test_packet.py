@@ -167,7 +167,9 @@ def test_time_is_measured_where_people_took_part(make_site: Callable[..., Site],
             ("responses", "answered_at"),
             ("answers", "answered_at"),
         ):
-            connection.execute(text(f"UPDATE {table} SET {column} = :at"), {"at": began.strftime("%Y-%m-%d %H:%M:%S.%f")})
+            connection.execute(
+                text(f"UPDATE {table} SET {column} = :at"), {"at": began.strftime("%Y-%m-%d %H:%M:%S.%f")}
+            )
     rehearsed = gather(site.study, {"ROOTNOTE_REHEARSAL_DATABASE_URL": site.database_url}, NOW)
     assert [one.source for one in rehearsed.measured] == ["simulation"]
     assert "A rehearsal with 1 simulated listener went through every page" in text_of(render(rehearsed, []))
