@@ -76,8 +76,9 @@ def score(found: Sequence[QualityComponent]) -> int | None:
 def side_share(chose_a: int, answers: int) -> float:
     """1 if so uneven a choice of sides is not unusual by chance; towards 0 the more unusual it is."""
     uneven = max(chose_a, answers - chose_a)
-    tail = sum(math.comb(answers, number) for number in range(uneven, answers + 1)) / 2**answers
-    return min(1.0, min(1.0, 2 * tail) / UNUSUAL)
+    as_uneven = sum(math.comb(answers, number) for number in range(uneven, answers + 1))
+    one_tail: float = as_uneven / (1 << answers)
+    return min(1.0, 2 * one_tail / UNUSUAL)
 
 
 def order_agrees(plays: Sequence[int], play_order: str) -> bool:

@@ -2,8 +2,9 @@
 
 Each rule is applied to all responses of a file, independently of the other rules; their order decides only which of
 them is named as the reason. `too_fast`, `not_heard` and `impossible_time` leave out single responses and use the
-server's clock where the file has its times; `duplicate_person` leaves out all runs of a person except the first, the others a whole run (one assignment of one listener). No rule depends on whether a scored
-response agreed; `straight_lining` and `one_side` depend on the side chosen.
+server's clock where the file has its times; `duplicate_person` leaves out all runs of a person except the first, the
+others a whole run (one assignment of one listener). No rule depends on whether a scored response agreed;
+`straight_lining` and `one_side` depend on the side chosen.
 Conventions: a mask is bool [rows], true where a response is left out; a blank value never leads to an exclusion. Only
 `scored` trials enter a table, whatever the rules.
 """
@@ -209,10 +210,11 @@ def _no_catch_trials(frame: pd.DataFrame) -> str:
 
 def _too_fast(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
     """By the server's clock; by the browser's where the server's is not known."""
-    taken = frame["response_ms"]
-    if "elapsed_s" in frame:
-        taken = (1000 * frame["elapsed_s"]).fillna(taken)
-    return np.asarray(taken < thresholds.fastest_ms, np.bool_)
+    fast = np.asarray(frame["response_ms"] < thresholds.fastest_ms, np.bool_)
+    if "elapsed_s" not in frame:
+        return fast
+    elapsed = frame["elapsed_s"]
+    return np.where(elapsed.notna(), 1000 * elapsed < thresholds.fastest_ms, fast)
 
 
 def _not_heard(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:

@@ -1,7 +1,7 @@
 """Data quality of every run, from its responses: the counts behind the score of study.data_quality.
 
-Conventions: a run is a study, listener and assignment, as far as the file has these; a column that the file lacks leaves
-its component unknown. All kinds of trials count.
+Conventions: a run is a study, listener and assignment, as far as the file has these; where the file lacks a column, the
+component is unknown. All kinds of trials count.
 """
 
 from __future__ import annotations

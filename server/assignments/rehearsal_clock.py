@@ -8,8 +8,6 @@ shortens a study with real listeners.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -20,9 +18,12 @@ HEADER = "Rootnote-Simulated-Seconds"
 MOST_SECONDS = 24 * 3600.0
 
 
-def simulated_seconds(session: Session, experiment: Experiment, headers: Mapping[str, str]) -> float:
-    """The seconds that a simulated listener took since the page before; 0 for everyone else."""
-    claimed = headers.get(HEADER, "")
+def simulated_seconds(session: Session, experiment: Experiment, claimed: str) -> float:
+    """The seconds that a simulated listener took since the page before; 0 for everyone else.
+
+    Args:
+        claimed: the value of the header; empty if there is none.
+    """
     if not claimed or not experiment.rehearsal:
         return 0.0
     if session.scalar(select(StudyRecord.rehearsal)) is not True:

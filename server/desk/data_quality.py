@@ -87,7 +87,7 @@ def _attention(session: Session, experiment: Experiment) -> dict[int, tuple[int,
     return found
 
 
-def _row(run: Row[Any], answers: list[Row[Any]], trials: list[PlannedTrial], attention: tuple[int, int]) -> QualityRow:
+def _row(run: Any, answers: list[Row[Any]], trials: list[PlannedTrial], attention: tuple[int, int]) -> QualityRow:
     found = components(_counts(answers, trials, attention))
     timed = [row.elapsed_s if row.elapsed_s is not None else row.response_ms / 1000 for row in answers]
     return QualityRow(

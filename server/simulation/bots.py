@@ -2,8 +2,9 @@
 
 A listener gets what a person gets: pages and sounds. It answers the prescreen by what it hears (`Hearing`), and
 recognises the clips of a trial by the SHA-256 of what it downloaded, against build/stimuli. A `ResponseModel` decides
-its answers to trials; a `BehaviourProfile` decides whether it fails, leaves, vanishes, reloads or clicks twice. It does not wait: it states how long it listened,
-which a rehearsal server adds to its own clock (server.assignments.rehearsal_clock).
+its answers to trials; a `BehaviourProfile` decides whether it fails, leaves, vanishes, reloads or clicks twice.
+It does not wait: it states how long it listened, which a rehearsal server adds to its own clock
+(server.assignments.rehearsal_clock).
 Conventions: listener `index` of `seed` has two random streams, one for answers and one for behaviour, so its n-th
 answer depends only on the trial and (seed, index, n). Which listener gets which TrialList depends on who comes first;
 with one listener at a time the whole rehearsal is reproducible.

@@ -1,8 +1,9 @@
 """Huggins pitch: three noises, one of which contains a faint tone that is audible only with both ears.
 
 The noise of the target is shifted by 180 degrees around 600 Hz (±6 %) in the right ear; the other two are the same in
-both. The centre varies by 3 % between items. Each ear alone gets plain noise, so the tone is audible only over headphones; where both channels mix, as from
-loudspeakers, the band cancels instead, which leaves a dip and no tone. Source: Milne et al. (2020), An online
+both. The centre varies by 3 % between items. Each ear alone gets plain noise, so the tone is audible only over
+headphones; where both channels mix, as from loudspeakers, the band cancels instead, which leaves a dip and no tone.
+Source: Milne et al. (2020), An online
 headphone screening test based on dichotic pitch, Behavior Research Methods 53 (600 Hz, ±6 %, 1 s, six trials, all must
 be right, two attempts).
 """

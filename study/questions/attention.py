@@ -39,7 +39,6 @@ class AttentionQuestion(BaseQuestion):
     )
     options: list[Option] = Field(default=OPTIONS, max_length=30, description="The answers to choose from.")
     expected: Option = Field(default=EXPECTED, description="The answer that the text asks for.")
-    required: bool = Field(default=True, description="Whether an answer is required.")
 
     @model_validator(mode="after")
     def _names_the_expected_answer(self) -> Self:

@@ -34,7 +34,7 @@ id = "remarks"
 type = "text"
 text = "Anything else?"
 """
-CLIP_SECONDS = 0.02
+CLIP_SECONDS = 0.1
 KINDS = ("first", "later", "page", "sound", "door")
 Result = TypeVar("Result")
 BROKEN = (OSError, EOFError, asyncio.IncompleteReadError, TimeoutError, ValueError)
