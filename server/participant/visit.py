@@ -60,7 +60,9 @@ class Visit:
     @property
     def simulated_seconds(self) -> float:
         """The seconds that a simulated listener adds to the server's clock; 0 outside a rehearsal."""
-        return rehearsal_clock.simulated_seconds(self.session, self.experiment, request.headers.get(rehearsal_clock.HEADER, ""))
+        return rehearsal_clock.simulated_seconds(
+            self.session, self.experiment, request.headers.get(rehearsal_clock.HEADER, "")
+        )
 
     def assignment(self, token: str, *, lock: bool = False) -> Assignment:
         """The assignment at a listener's address, whose language the page takes; a 404 page if there is none."""

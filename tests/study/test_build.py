@@ -268,7 +268,12 @@ def test_check_counts_and_warns(built: Path) -> None:
 def test_check_before_the_build_says_so(tmp_path: Path) -> None:
     write_music(tmp_path / "music", 1, seconds=1)
     run("study", "init", tmp_path / "s", "--audio", tmp_path / "music")
-    assert "Not ready to serve" in run("study", "check", tmp_path / "s").stdout
+    shown = run("study", "check", tmp_path / "s").stdout
+    assert "Not ready to serve" in shown
+    assert "count what was sent" not in shown
+    file = tmp_path / "s" / "study.toml"
+    file.write_text(file.read_text() + '\n[storage]\nstimuli = "s3://bucket/study"\n')
+    assert "the server cannot count what was sent" in " ".join(run("study", "check", tmp_path / "s").stdout.split())
 
 
 def spoil_key(study: Path) -> None:
