@@ -8,6 +8,7 @@ shortens a study with real listeners.
 from __future__ import annotations
 
 import math
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 

@@ -99,7 +99,13 @@ def test_init_writes_the_defaults_of_the_model(tmp_path: Path) -> None:
     assert run("study", "init", tmp_path / "s", "--audio", tmp_path / "music").returncode == 0
     written = load_study(tmp_path / "s").config
     expected = StudyConfig(study=StudyInfo(name="s", seed=1), corpus=CorpusConfig(audio="../music"))
-    assert written == expected
+    # New studies exclude what the server's clock disproves and ask an attention check; older ones keep what they have.
+    assert written.exclusions.rules == [*expected.exclusions.rules, "impossible_time"]
+    check = next(one for one in written.questions if one.id == "attention")
+    assert (check.type, check.required) == ("attention", True)
+    rest = [one for one in written.questions if one is not check]
+    old = {"exclusions": expected.exclusions, "questions": rest}
+    assert written.model_copy(update=old) == expected
 
 
 def test_every_artefact_is_there_and_belongs_together(built: Path) -> None:
@@ -272,7 +278,8 @@ def test_check_before_the_build_says_so(tmp_path: Path) -> None:
     assert "Not ready to serve" in shown
     assert "count what was sent" not in shown
     file = tmp_path / "s" / "study.toml"
-    file.write_text(file.read_text() + '\n[storage]\nstimuli = "s3://bucket/study"\n')
+    assert 'stimuli = ""' in file.read_text()
+    edit(tmp_path / "s", 'stimuli = ""', 'stimuli = "s3://bucket/study"')
     assert "the server cannot count what was sent" in " ".join(run("study", "check", tmp_path / "s").stdout.split())
 
 
