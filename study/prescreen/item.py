@@ -123,12 +123,19 @@ def ramped(sound: npt.NDArray[np.float64], sample_rate: int, seconds: float) -> 
     return np.asarray(sound * (ramp if sound.ndim == 1 else ramp[:, None]))
 
 
-def join_intervals(intervals: Sequence[npt.NDArray[np.float64]], sample_rate: int, rng: np.random.Generator) -> Sound:
-    """Intervals [samples, 2] one after the other, each near the middle of an equal part of the whole."""
-    parts = []
+def join_intervals(
+    intervals: Sequence[npt.NDArray[np.float64]], sample_rate: int, rng: np.random.Generator | None = None
+) -> Sound:
+    """Intervals [samples, 2] one after the other, each in an equal part of the whole.
+
+    Args:
+        rng: shifts each by up to SHIFT_SECONDS from the middle of its part; without it they are in the middle.
+    """
+    edge, parts = round(GAP_SECONDS / 2 * sample_rate), []
     for interval in intervals:
-        part = np.zeros((len(interval) + 2 * round(GAP_SECONDS / 2 * sample_rate), 2))
-        start = round((GAP_SECONDS / 2 + rng.uniform(-SHIFT_SECONDS, SHIFT_SECONDS)) * sample_rate)
+        shift = 0.0 if rng is None else rng.uniform(-SHIFT_SECONDS, SHIFT_SECONDS)
+        start = edge + round(shift * sample_rate)
+        part = np.zeros((len(interval) + 2 * edge, 2))
         part[start : start + len(interval)] = interval
         parts.append(part)
     return np.concatenate(parts).astype(np.float32)
