@@ -44,7 +44,8 @@ def collect_all(folder: Path, listeners: int, *, filled_up: bool) -> list[Eviden
     database.migrate(engine)
     engine.dispose()
     settings = Settings(url, SECRET, requests_per_second=0)
-    site = Site(study, create_app(study, settings, clock=FakeClock()), FakeClock(), str(url))
+    clock = FakeClock()
+    site = Site(study, create_app(study, settings, clock=clock), clock, str(url))
     plan, seen = read_plan(study), []
     for listener in range(listeners):
         walker = site.walker().consent().go("instructions")

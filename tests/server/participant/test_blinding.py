@@ -55,8 +55,9 @@ def collect(study: Study, folder: Path, listeners: int) -> tuple[np.ndarray, np.
     database.migrate(engine)
     engine.dispose()
     # As a rehearsal, so that the same lists are heard every time.
-    app = create_app(study, Settings(url, SECRET, rehearsal=True), clock=FakeClock())
-    site = Site(study, app, FakeClock(), str(url))
+    clock = FakeClock()
+    app = create_app(study, Settings(url, SECRET, rehearsal=True), clock=clock)
+    site = Site(study, app, clock, str(url))
     plan, rows, labels, owners = read_plan(study), [], [], []
     for listener in range(listeners):
         walker = site.walker().consent().go("instructions")
