@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -46,6 +47,19 @@ KINDS = {
     "questions": "the questions' answers",
 }
 Measure = Callable[[str], Any]
+
+
+@dataclass
+class ListenerClock:
+    """The time, as if the listeners had listened for so many seconds more."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.seconds)
+
+
+CLOCK = ListenerClock()
 
 
 @dataclass
@@ -94,6 +108,7 @@ class Caller:
             fields = {"position": str(page.position), "choice": "A", "response_ms": "12000"}
             for clip in "xab":
                 fields |= {f"plays_{clip}": "1", f"seconds_{clip}": f"{SECONDS:.3f}"}
+            CLOCK.seconds += 12.5
             self.ask("answer", f"{address}/trial", fields)
         self.ask("questions", f"{address}/questions", {"q_remarks": "All well"})
 
@@ -144,7 +159,7 @@ def make(folder: Path, postgres: OwnPostgres, name: str, listeners: int, trials:
     study = make_load_study(folder / name, listeners, trials, SECONDS)
     url = postgres.create(name)
     prepare(url)
-    app = create_app(study, Settings(make_url(url), SECRET, requests_per_second=0))
+    app = create_app(study, Settings(make_url(url), SECRET, requests_per_second=0), clock=CLOCK)
     app.extensions["rootnote"].engine.dispose()
     return app
 

@@ -210,6 +210,11 @@ def _design_warnings(study: Study, plan: Plan | None) -> list[str]:
         )
     if not graded_steps(config):
         warnings.append("There is no prescreen: you cannot tell whether listeners hear the clips (prescreen.steps).")
+    if config.storage.stimuli and config.storage.delivery == "redirect":
+        warnings.append(
+            'The bucket sends the sounds (storage.delivery = "redirect"), so the server cannot count what was sent: '
+            'the rules not_heard and impossible_time use its times alone. "proxy" counts every byte.'
+        )
     if design.catch_trials == 0:
         warnings.append("There are no catch trials: inattentive listeners cannot be detected (design.catch_trials).")
     return warnings

@@ -78,10 +78,14 @@ class Capped:
 
 @dataclass(frozen=True)
 class CoarseTime:
-    """Published in steps of `step_ms` up to `longest_ms`, on the same side of the rule `too_fast` as before."""
+    """Published in steps of `step_ms` up to `longest_ms`, on the same side of the rule `too_fast` as before.
+
+    `per_unit`: how many milliseconds the column's unit has.
+    """
 
     step_ms: int
     longest_ms: int
+    per_unit: int = 1
 
 
 @dataclass(frozen=True)
@@ -293,7 +297,13 @@ RESPONSE_COLUMNS: Registry[ResponseColumn] = Registry(
             f"seconds_{clip.lower()}": _telemetry("double", f"Seconds of {clip} that were played", _TELEMETRY, "s")
             for clip in "XAB"
         },
-        "play_order": _telemetry("string", "Order in which the clips were started, such as XABX", _TELEMETRY),
+        "play_order": ResponseColumn(
+            "string",
+            "Order in which the clips were started, such as XABX",
+            source="response",
+            analysis="used",
+            publish=_TELEMETRY,
+        ),
         "focus_losses": _telemetry("int64", "Number of times that the page was left or hidden", _TELEMETRY),
         "sample_rate": _telemetry("int64", "Sample rate of the sound output", _PER_LISTENER, "Hz"),
         "output_latency_ms": _telemetry(
@@ -317,6 +327,23 @@ RESPONSE_COLUMNS: Registry[ResponseColumn] = Registry(
             analysis="used",
             publish=AS_IS,
             check=OneOf(VERIFICATIONS),
+        ),
+        # By the server's clock; blank in answers from before it was recorded.
+        "elapsed_s": ResponseColumn(
+            "double",
+            "Time from when the trial was due to the answer, by the server's clock",
+            source="response",
+            analysis="used",
+            publish=CoarseTime(step_ms=100, longest_ms=300_000, per_unit=1000),
+            check=COUNT,
+            unit="s",
+        ),
+        "doubts": ResponseColumn(
+            "string",
+            "Times reported by the browser that the server's clock makes doubtful: hearing, response",
+            source="response",
+            analysis="used",
+            publish=AS_IS,
         ),
     },
 )

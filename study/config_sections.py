@@ -198,8 +198,8 @@ class StorageConfig(ConfigSection):
 
 
 EXCLUSION_RULES = (
-    "failed_prescreen", "incomplete", "duplicate_person", "catch_missed", "too_fast", "not_heard", "straight_lining",
-    "one_side",
+    "failed_prescreen", "incomplete", "duplicate_person", "catch_missed", "too_fast", "not_heard", "impossible_time",
+    "straight_lining", "one_side",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from study.languages import mark
+from study.questions import attention
 from study.questions.age_band import AgeBandQuestion
 from study.questions.base import AnswerError, BaseQuestion
 from study.questions.single import SingleQuestion
@@ -26,6 +27,7 @@ QUESTION_TYPES: Registry[type[BaseQuestion]] = Registry(
         "scale": "study.questions.scale:ScaleQuestion",
         "number": "study.questions.number:NumberQuestion",
         "age_band": "study.questions.age_band:AgeBandQuestion",
+        "attention": "study.questions.attention:AttentionQuestion",
     },
 )
 
@@ -83,7 +85,7 @@ DEFAULT_QUESTIONS: list[BaseQuestion] = [
 
 # Translated in the catalogues of server/locale, so study.toml needs no translation of them.
 TRANSLATED = frozenset(
-    {AgeBandQuestion.model_fields["text"].default}
+    {AgeBandQuestion.model_fields["text"].default, attention.TEXT, *attention.OPTIONS}
     | {words for question in DEFAULT_QUESTIONS for words in (question.text, *question.offered)}
 )
 

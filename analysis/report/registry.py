@@ -27,6 +27,7 @@ SECTIONS: Registry[type[ReportSection]] = Registry(
         "reliability": "analysis.report.sections.reliability:ReliabilitySection",
         "other_studies": "analysis.report.sections.other_studies:OtherStudiesSection",
         "prompts": "analysis.report.sections.prompts:PromptsSection",
+        "data_quality": "analysis.report.sections.data_quality:DataQualitySection",
         "exclusions": "analysis.report.sections.exclusions:ExclusionsSection",
         "methods": "analysis.report.sections.methods:MethodsSection",
     },

@@ -1,9 +1,10 @@
 """Exclusions: responses that do not count, by rules that are fixed before the study.
 
 Each rule is applied to all responses of a file, independently of the other rules; their order decides only which of
-them is named as the reason. `too_fast` and `not_heard` leave out single responses, `duplicate_person` all runs of a
-person except the first, the others a whole run (one assignment of one listener). No rule depends on whether a scored
-response agreed; `straight_lining` and `one_side` depend on the side chosen.
+them is named as the reason. `too_fast`, `not_heard` and `impossible_time` leave out single responses and use the
+server's clock where the file has its times; `duplicate_person` leaves out all runs of a person except the first, the
+others a whole run (one assignment of one listener). No rule depends on whether a scored response agreed;
+`straight_lining` and `one_side` depend on the side chosen.
 `unconfirmed` is not chosen: it leaves out what no marketplace has listed, in every analysis of an export that says so.
 Conventions: a mask is bool [rows], true where a response is left out; a blank value never leads to an exclusion. Only
 `scored` trials enter a table, whatever the rules.
@@ -231,11 +232,31 @@ def _no_catch_trials(frame: pd.DataFrame) -> str:
 
 
 def _too_fast(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
-    return np.asarray(frame["response_ms"] < thresholds.fastest_ms, np.bool_)
+    """By the server's clock; by the browser's where the server's is not known."""
+    fast = np.asarray(frame["response_ms"] < thresholds.fastest_ms, np.bool_)
+    if "elapsed_s" not in frame:
+        return fast
+    elapsed = frame["elapsed_s"]
+    return np.where(elapsed.notna(), 1000 * elapsed < thresholds.fastest_ms, fast)
 
 
 def _not_heard(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
-    return np.asarray((frame[["plays_x", "plays_a", "plays_b"]] < 1).any(axis=1), np.bool_)
+    """The time did not suffice by the server's clock, or the browser says that a clip was not heard."""
+    unheard = np.asarray((frame[["plays_x", "plays_a", "plays_b"]] < 1).any(axis=1), np.bool_)
+    return unheard | _doubts(frame, "hearing")
+
+
+def _impossible_time(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
+    return _doubts(frame, "")
+
+
+def _doubts(frame: pd.DataFrame, which: str) -> Mask:
+    """The rows in which the server's clock contradicts the browser, in `which` respect or (if empty) in any."""
+    if "doubts" not in frame:
+        return np.zeros(len(frame), np.bool_)
+    text = frame["doubts"].astype(object)
+    known = text.where(text.notna(), "").astype(str)
+    return np.asarray(known.str.contains(which, regex=False) if which else known != "", np.bool_)
 
 
 def _straight_lining(frame: pd.DataFrame, thresholds: Thresholds) -> Mask:
@@ -288,6 +309,7 @@ RULES: dict[str, Rule] = {
     "catch_missed": _rule("catch_missed", ("kind",), _catch_missed, obstacle=_no_catch_trials),
     "too_fast": _rule("too_fast", ("response_ms",), _too_fast),
     "not_heard": _rule("not_heard", ("plays_x", "plays_a", "plays_b"), _not_heard),
+    "impossible_time": _rule("impossible_time", ("elapsed_s",), _impossible_time),
     "straight_lining": _rule("straight_lining", ("choice", "position"), _straight_lining, obstacle=_positions_unknown),
     "one_side": _rule("one_side", ("choice",), _one_side),
 }

@@ -54,6 +54,7 @@ ACCESS: dict[str, Role | None] = {
     "desk.listeners": Role.RESEARCHER,
     "desk.listener": Role.RESEARCHER,
     "desk.questions": Role.RESEARCHER,
+    "desk.data_quality": Role.RESEARCHER,
     "desk.unblind": Role.RESEARCHER,
     "desk.log": Role.RESEARCHER,
     "study.study": Role.RESEARCHER,

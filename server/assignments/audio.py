@@ -5,6 +5,7 @@ As in server.assignments.lifecycle, functions take a Session first, know nothing
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,8 @@ from server.assignments.experiment import Experiment
 from server.assignments.trials import REACH
 from server.db.models import Assignment, AssignmentState, PrescreenItem
 from study.trial_plan import Stimulus
+
+MOST_PARTS = 64  # of a clip whose bytes are sent one part at a time
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,29 @@ def _prescreen_sound(session: Session, name: str) -> DueSound | None:
 def mark_fetched(session: Session, experiment: Experiment, delivery: int) -> None:
     """Record that a clip was sent completely."""
     queries.run(session, queries.MARK_FETCHED, delivery=delivery, at=experiment.clock())
+
+
+def note_part(session: Session, experiment: Experiment, delivery: int, part: range, size: int) -> None:
+    """Record that some bytes of a clip were sent; once every byte was, the clip was sent completely."""
+    known = queries.run(session, queries.SENT_PARTS, delivery=delivery).scalar_one()
+    parts = _joined([*_read_parts(known), part])
+    if parts[0] == range(size):
+        mark_fetched(session, experiment, delivery)
+    elif len(parts) <= MOST_PARTS:  # a browser resumes a few times; more is not noted
+        text = ",".join(f"{one.start}-{one.stop}" for one in parts)
+        queries.run(session, queries.NOTE_PARTS, delivery=delivery, parts=text)
+
+
+def _read_parts(text: str | None) -> list[range]:
+    return [range(*map(int, part.split("-"))) for part in (text or "").split(",") if part]
+
+
+def _joined(parts: Iterable[range]) -> list[range]:
+    """The same bytes in as few parts as possible, in order."""
+    joined: list[range] = []
+    for part in sorted(parts, key=lambda one: one.start):
+        if joined and part.start <= joined[-1].stop:
+            joined[-1] = range(joined[-1].start, max(joined[-1].stop, part.stop))
+        else:
+            joined.append(part)
+    return joined

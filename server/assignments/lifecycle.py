@@ -134,17 +134,23 @@ def find_by_ticket(session: Session, ticket: ConsentTicket) -> Assignment | None
     return session.scalar(select(Assignment).where(Assignment.entry_hash == ticket.hash))
 
 
-def answer_prescreen(session: Session, experiment: Experiment, assignment: Assignment, given: ItemAnswer) -> None:
+def answer_prescreen(
+    session: Session, experiment: Experiment, assignment: Assignment, given: ItemAnswer, simulated: float = 0.0
+) -> None:
     """Record the answer to one prescreen item; after the last one, continue or end.
 
+    Args:
+        simulated: seconds that a simulated listener adds to the server's clock (server.assignments.rehearsal_clock).
+
     Raises:
-        StepRefusedError: if the item is not this listener's.
+        StepRefusedError: if the item is not this listener's, or its sound cannot have been heard to the end.
     """
     if not may_proceed(session, experiment, assignment, "prescreen"):
         return
     try:
-        status = prescreen.take_answer(session, experiment.config, assignment, given, experiment.clock())
-    except prescreen.UnexpectedItemError as problem:
+        now = experiment.clock()
+        status = prescreen.take_answer(session, experiment.config, assignment, given, now, simulated)
+    except prescreen.ItemRefusedError as problem:
         raise StepRefusedError(str(problem)) from None
     if status is PrescreenStatus.PASSED:
         _pass_prescreen(session, experiment, assignment)

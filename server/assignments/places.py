@@ -46,6 +46,8 @@ def sync_places(session: Session, experiment: Experiment) -> None:
                 f"the database belongs to another schedule (of the study '{record.name}'); restore the study folder "
                 "it was started with, or set ROOTNOTE_DATABASE_URL to a new database and run `rootnote server migrate`."
             )
+        if record.rehearsal and not experiment.rehearsal:
+            record.rehearsal = False  # real listeners may come from now on: no one else states the time any more
         return
     numbers = sorted(plan.lists)
     turns = seeded_turns(experiment.config, len(numbers)) if experiment.rehearsal else _secret_turns(len(numbers))
@@ -76,6 +78,7 @@ def _create_study_record(session: Session, experiment: Experiment) -> bool:
         name=experiment.config.study.name,
         schedule=experiment.plan.schedule_fingerprint,
         created_at=experiment.clock(),
+        rehearsal=experiment.rehearsal,
     )
     return session.scalar(row.on_conflict_do_nothing().returning(StudyRecord.id)) is not None
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import cast
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from server.db.models import Assignment, PrescreenItem, PrescreenResult
@@ -43,8 +43,8 @@ class ItemAnswer:
     answer: int
 
 
-class UnexpectedItemError(Exception):
-    """The item does not belong to this listener, or is not due yet; the message says which."""
+class ItemRefusedError(Exception):
+    """The item is not this listener's or not due yet, or its sound cannot have been heard; the message says which."""
 
 
 def begin(session: Session, config: StudyConfig, assignment: Assignment) -> PrescreenStatus:
@@ -64,23 +64,36 @@ def due_items(session: Session, assignment: Assignment) -> Sequence[PrescreenIte
 
 
 def take_answer(
-    session: Session, config: StudyConfig, assignment: Assignment, given: ItemAnswer, now: datetime
+    session: Session,
+    config: StudyConfig,
+    assignment: Assignment,
+    given: ItemAnswer,
+    now: datetime,
+    simulated: float = 0.0,
 ) -> PrescreenStatus:
     """Record the answer to one item; after the last of an attempt, continue, start another attempt, or fail.
 
     A second answer to an item is ignored.
 
+    Args:
+        simulated: seconds that a simulated listener adds to the time since the item was due.
+
     Raises:
-        UnexpectedItemError: if the item does not belong to this listener or is not due yet.
+        ItemRefusedError: if the item does not belong to this listener, is not due yet, or has been due for less time
+            than its sound lasts.
     """
     items = _items(session, assignment, given.kind, given.attempt)
     if not 1 <= given.item <= len(items):
-        raise UnexpectedItemError("That sound is not one of yours.")
+        raise ItemRefusedError("That sound is not one of yours.")
     item = items[given.item - 1]
     if item.answer is not None:
         return PrescreenStatus.OPEN
     if item.id != current_item(session, assignment).id:
-        raise UnexpectedItemError("That sound comes later.")
+        raise ItemRefusedError("That sound comes later.")
+    due = _due_since(session, assignment)
+    # A clock that was set back in between has measured nothing.
+    if due <= now and (now - due).total_seconds() + simulated < stored_item(item.kind, item.params).seconds:
+        raise ItemRefusedError("Please listen to the sound to the end before you answer.")
     item.answer, item.answered_at = given.answer, now
     session.flush()
     if given.item < len(items):
@@ -91,6 +104,12 @@ def take_answer(
 def render(item: PrescreenItem) -> bytes:
     """The sound of an item, as WAV."""
     return encode_wav(stored_item(item.kind, item.params).render())
+
+
+def _due_since(session: Session, assignment: Assignment) -> datetime:
+    """When the current item was due: when the one before was answered, or at the start."""
+    answered = select(func.max(PrescreenItem.answered_at)).where(PrescreenItem.assignment_id == assignment.id)
+    return session.scalar(answered) or assignment.consented_at
 
 
 def _items(session: Session, assignment: Assignment, kind: str, attempt: int) -> Sequence[PrescreenItem]:

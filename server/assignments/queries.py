@@ -49,11 +49,20 @@ PROGRESS = select(
     exists().where(_places.c.assignment_id == _assignment).label("held"), _answered.scalar_subquery().label("answered")
 )
 
-# How many trials are answered, with each clip served for those that are not: at least one row.
-_counted = select(func.count().label("answered")).where(_responses.c.assignment_id == _assignment).subquery("counted")
+# How many trials are answered and when the last was, with each clip served for the others: at least one row.
+_counted = (
+    select(func.count().label("answered"), func.max(_responses.c.answered_at).label("answered_at"))
+    .where(_responses.c.assignment_id == _assignment)
+    .subquery("counted")
+)
 _later = and_(_deliveries.c.assignment_id == _assignment, _deliveries.c.position > _counted.c.answered)
 SERVED_CLIPS = select(
-    _counted.c.answered, _deliveries.c.position, _deliveries.c.slot, _deliveries.c.sound, _deliveries.c.fetched_at
+    _counted.c.answered,
+    _counted.c.answered_at,
+    _deliveries.c.position,
+    _deliveries.c.slot,
+    _deliveries.c.sound,
+    _deliveries.c.fetched_at,
 ).select_from(_counted.outerjoin(_deliveries, _later))
 
 # The assignment that a sound was served to, and how many of its trials are answered.
@@ -83,6 +92,12 @@ MARK_FETCHED = (
     update(_deliveries)
     .where(_deliveries.c.id == bindparam("delivery"), _deliveries.c.fetched_at.is_(None))
     .values(fetched_at=bindparam("at", type_=_deliveries.c.fetched_at.type))
+)
+SENT_PARTS = select(_deliveries.c.sent).where(_deliveries.c.id == bindparam("delivery")).with_for_update()
+NOTE_PARTS = (
+    update(_deliveries)
+    .where(_deliveries.c.id == bindparam("delivery"))
+    .values(sent=bindparam("parts", type_=_deliveries.c.sent.type))
 )
 ADD_RESPONSE = insert(_responses).inline()
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from server.assignments import queries
+from server.assignments import queries, timing
 from server.assignments.experiment import Experiment, StepRefusedError
 from server.assignments.places import renew_lease
 from server.assignments.steps import ENDED, end_assignment, may_proceed
@@ -62,17 +63,21 @@ def serve_clips(session: Session, assignment: Assignment, positions: Iterable[in
 
 @dataclass(frozen=True)
 class ServedClip:
-    """One clip of a trial as it is served to a listener, under a random name; `heard`: it was sent completely."""
+    """One clip of a trial as it is served to a listener, under a random name; `sent_at`: when all of it was sent."""
 
     sound: str
-    heard: bool
+    sent_at: datetime | None
 
 
 @dataclass(frozen=True)
 class ServedTrials:
-    """The position of the trial to be answered now, and the clips that are served from it on."""
+    """The position of the trial to be answered now, and the clips that are served from it on.
+
+    `since`: when the previous trial was answered; None before the first answer.
+    """
 
     position: int
+    since: datetime | None
     served: Mapping[int, Mapping[str, ServedClip]]  # by position, then by slot (X, A, B)
 
     def of(self, position: int) -> Mapping[str, ServedClip]:
@@ -90,15 +95,20 @@ def served_trials(session: Session, assignment: Assignment) -> ServedTrials:
     served: dict[int, dict[str, ServedClip]] = {}
     for row in rows:
         if row.position is not None:
-            served.setdefault(row.position, {})[row.slot] = ServedClip(row.sound, row.fetched_at is not None)
-    return ServedTrials(rows[0].answered + 1, served)
+            served.setdefault(row.position, {})[row.slot] = ServedClip(row.sound, row.fetched_at)
+    return ServedTrials(rows[0].answered + 1, rows[0].answered_at, served)
 
 
-def answer_trial(session: Session, experiment: Experiment, assignment: Assignment, answer: TrialAnswer) -> None:
+def answer_trial(
+    session: Session, experiment: Experiment, assignment: Assignment, answer: TrialAnswer, simulated: float = 0.0
+) -> None:
     """Record the answer to the current trial and serve the next one; an answered trial is left unchanged.
 
+    Args:
+        simulated: seconds that a simulated listener adds to the server's clock (server.assignments.rehearsal_clock).
+
     Raises:
-        StepRefusedError: if the trial comes later or its clips were not all heard.
+        StepRefusedError: if the trial comes later or its clips cannot all have been heard.
     """
     late = assignment.state is AssignmentState.EXPIRED
     if (assignment.state in ENDED and not late) or assignment.erased_at is not None:
@@ -110,14 +120,12 @@ def answer_trial(session: Session, experiment: Experiment, assignment: Assignmen
     # The first trial's clips are served before it starts, so that they can be fetched during the instructions.
     if answer.position > served.position or not clips or assignment.listening_at is None:
         raise StepRefusedError("That comparison comes later.")
-    plays = (answer.plays_x, answer.plays_a, answer.plays_b)
-    heard = is_plausible(plays, answer.response_ms, answer.telemetry, experiment.config.corpus.clip_seconds)
-    if not heard or not all(clip.heard for clip in clips.values()):
-        raise StepRefusedError("Please listen to all three sounds to the end before you answer.")
+    now = experiment.clock()
+    measured = _measure(experiment, answer, clips, now, served.since or assignment.listening_at, simulated)
     late = late or not renew_lease(session, experiment, assignment)
     values = asdict(answer)
     values |= values.pop("telemetry")
-    values |= {"assignment_id": assignment.id, "late": late, "answered_at": experiment.clock()}
+    values |= {"assignment_id": assignment.id, "late": late, "answered_at": now, **measured}
     answer_seals.add_seal(session, Response, assignment, values)
     queries.run(session, queries.ADD_RESPONSE, **values)
     if late and assignment.state is not AssignmentState.EXPIRED:
@@ -126,3 +134,29 @@ def answer_trial(session: Session, experiment: Experiment, assignment: Assignmen
         until = served.position + 1 + AHEAD
         serve_clips(session, assignment, served.missing(until, len(experiment.trials(assignment))))
     session.flush()
+
+
+def _measure(
+    experiment: Experiment,
+    answer: TrialAnswer,
+    clips: Mapping[str, ServedClip],
+    now: datetime,
+    due: datetime,
+    simulated: float,
+) -> dict[str, float | str | None]:
+    """What the server's clock says of an answer: the time since its trial was due, and doubts about what it claims.
+
+    Raises:
+        StepRefusedError: if the clips cannot all have been heard.
+    """
+    plays, seconds = (answer.plays_x, answer.plays_a, answer.plays_b), experiment.config.corpus.clip_seconds
+    sent = [clip.sent_at for clip in clips.values() if clip.sent_at is not None]
+    if len(sent) == len(clips) and is_plausible(plays, answer.response_ms, answer.telemetry, seconds):
+        times = timing.server_times(now, due, sent, simulated)
+        if times is None:
+            return {"elapsed_s": None, "doubts": ""}
+        claims = timing.Claims(plays, answer.response_ms, answer.telemetry)
+        shares = timing.possible_share(times, claims, seconds)
+        if not timing.is_impossible(shares):
+            return {"elapsed_s": round(times.elapsed, 3), "doubts": timing.doubts(shares)}
+    raise StepRefusedError("Please listen to all three sounds to the end before you answer.")

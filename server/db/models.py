@@ -47,7 +47,11 @@ TURNED_AWAY = frozenset({AssignmentState.SCREENED_OUT, AssignmentState.TECHNICAL
 
 
 class StudyRecord(Base):
-    """The one study this database belongs to; `id` is always 1."""
+    """The one study this database belongs to; `id` is always 1.
+
+    `rehearsal`: whether the database is that of a rehearsal, where simulated listeners may state the time; null in
+    databases from before this was recorded.
+    """
 
     __tablename__ = "study"
 
@@ -55,6 +59,7 @@ class StudyRecord(Base):
     name: Mapped[str] = mapped_column(String(80))
     schedule: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime]
+    rehearsal: Mapped[bool | None]
 
 
 class Listener(Base):
@@ -139,7 +144,10 @@ class PrescreenResult(Base):
 
 
 class ClipDelivery(Base):
-    """One clip as served to one listener in one trial, under a random name; `fetched_at`: when all was sent."""
+    """One clip as served to one listener in one trial, under a random name; `fetched_at`: when all was sent.
+
+    `sent`: the parts that were sent so far, as "first-stop" in bytes, separated by commas; null if there are none.
+    """
 
     __tablename__ = "servings"
     __table_args__ = (UniqueConstraint("assignment_id", "position", "slot"),)
@@ -150,14 +158,16 @@ class ClipDelivery(Base):
     slot: Mapped[str] = mapped_column(String(1))
     sound: Mapped[str] = mapped_column(String(43), unique=True)
     fetched_at: Mapped[datetime | None]
+    sent: Mapped[str | None] = mapped_column(Text)
 
 
 class Response(Base):
     """The answer to one trial; `late`: given after the place had gone to another listener.
 
-    What follows `answered_at` is telemetry (server.assignments.telemetry), null if the browser sent nothing, and how
-    sure the listener was (1 to 5), null if that was not asked. `seal` covers all values (server.audit.answer_seals):
-    a column that is added later must be nullable.
+    What follows `answered_at` is telemetry (server.assignments.telemetry), null if the browser sent nothing; how sure
+    the listener was (1 to 5), null if that was not asked; and by the server's clock the seconds since the trial was due
+    and which claims it makes doubtful (server.assignments.timing), null in answers from before this was recorded.
+    `seal` covers all values (server.audit.answer_seals): a column that is added later must be nullable.
     """
 
     __tablename__ = "responses"
@@ -182,6 +192,8 @@ class Response(Base):
     output_latency_ms: Mapped[float | None]
     agent_class: Mapped[str | None] = mapped_column(String(32))
     confidence: Mapped[int | None]
+    elapsed_s: Mapped[float | None]
+    doubts: Mapped[str | None] = mapped_column(String(64))
     seal: Mapped[str | None] = mapped_column(String(96))
 
 

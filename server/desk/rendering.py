@@ -15,6 +15,7 @@ from server.desk import auth, context
 TABS = (
     ("desk.overview", "Overview"),
     ("desk.listeners", "Listeners"),
+    ("desk.data_quality", "Data quality"),
     ("desk.triplets", "Triplets"),
     ("desk.questions", "Questions"),
     ("desk.agreement", "Agreement"),

@@ -15,12 +15,14 @@ from server.audit.study_control import ControlRefusedError
 from server.db.models import AssignmentState, LogEntry, Researcher
 from server.desk import agreement as desk_agreement
 from server.desk import auth, progress, rendering
+from server.desk import data_quality as desk_quality
 from server.desk import listeners as desk_listeners
 from server.desk import overview as desk_overview
 from server.desk import questions as desk_questions
 from server.desk.context import experiment, now, session
 from server.desk.guard import guard
 from server.desk.rendering import render
+from study.data_quality import COMPONENTS
 from study.design.bin_pairs import BIN_PAIRS
 
 blueprint = Blueprint("desk", __name__, url_prefix="/desk")
@@ -65,6 +67,14 @@ def listener(pseudonym: str) -> WebResponse:
     if found is None:
         abort(404)
     return render("listener", tab="listeners", listener=found)
+
+
+@blueprint.get("/quality")
+def data_quality() -> WebResponse:
+    """A score for every run, with its components."""
+    meanings = list(COMPONENTS.values())
+    found = desk_quality.data_quality(session(), experiment(), _page_number())
+    return render("data_quality", listing=found, titles=[title for title, _ in meanings], meanings=meanings)
 
 
 @blueprint.get("/triplets")

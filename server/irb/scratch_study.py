@@ -55,6 +55,7 @@ from study.prescreen.steps import stored_item
 
 WHO = "the board packet"
 WHY = "to take a picture of the page"
+SIMULATED_SECONDS = 60.0  # of listening to one sound of the prescreen
 
 
 @dataclass
@@ -123,7 +124,7 @@ class ScratchStudy:
             answer = STEPS[item.kind].field.other(answer)
         with self.listener(token) as (session, assignment):
             given = ItemAnswer(item.kind, item.attempt, item.item, answer)
-            lifecycle.answer_prescreen(session, self.experiment, assignment, given)
+            lifecycle.answer_prescreen(session, self.experiment, assignment, given, SIMULATED_SECONDS)
 
     def begin_listening(self, token: str) -> None:
         with self.listener(token) as (session, assignment):
@@ -132,7 +133,8 @@ class ScratchStudy:
     def answer_trials(self, token: str) -> None:
         """Answer every trial, as if all clips had been heard once."""
         with self.listener(token) as (session, assignment):
-            taken = round(4000 * self.experiment.config.corpus.clip_seconds)
+            clips = self.experiment.config.corpus.clip_seconds
+            taken = round(4000 * clips)
             sure = 3 if self.experiment.config.player.confidence else None
             for position in range(1, len(self.experiment.trials(assignment)) + 1):
                 of_trial = (ClipDelivery.assignment_id == assignment.id, ClipDelivery.position == position)
@@ -140,7 +142,7 @@ class ScratchStudy:
                     audio.mark_fetched(session, self.experiment, serving)
                 session.expire_all()
                 given = TrialAnswer(position, "A", taken, 1, 1, 1, sure)
-                trials.answer_trial(session, self.experiment, assignment, given)
+                trials.answer_trial(session, self.experiment, assignment, given, simulated=4 * clips)
 
     def finish(self, token: str) -> None:
         with self.listener(token) as (session, assignment):

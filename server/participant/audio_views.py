@@ -32,9 +32,8 @@ def audio(visit: Visit, name: str) -> WebResponse:
         abort(404)
     visit.release_connection()  # storage may be slow
     response = _send(sound.wav, "audio/wav") if sound.stimulus is None else _send_stimulus(visit, sound.stimulus)
-    if sound.undelivered is not None and request.method == "GET" and _is_sent_to_end(response):
-        with visit.single_write() as session:
-            sounds.mark_fetched(session, visit.experiment, sound.undelivered)
+    if sound.undelivered is not None and request.method == "GET":
+        _record_delivery(visit, sound.undelivered, response)
     return response
 
 
@@ -49,9 +48,16 @@ def _send(data: bytes, kind: str) -> WebResponse:
     return send_file(io.BytesIO(data), mimetype=kind, conditional=True, etag=False, max_age=None)
 
 
-def _is_sent_to_end(response: WebResponse) -> bool:
-    """Whether a reply contains the sound's last byte; a redirect to a bucket counts, because nothing reports it."""
+def _record_delivery(visit: Visit, delivery: int, response: WebResponse) -> None:
+    """Record which bytes of a clip a reply contains; a redirect to a bucket counts as all, because nothing reports it.
+
+    A range counts as what it is: the last byte alone is not the whole sound.
+    """
     if response.status_code in (200, 303):
-        return True
-    content_range = response.content_range
-    return response.status_code == 206 and content_range.stop == content_range.length
+        with visit.single_write() as session:
+            sounds.mark_fetched(session, visit.experiment, delivery)
+    elif response.status_code == 206:
+        sent = response.content_range
+        assert sent.start is not None and sent.stop is not None and sent.length is not None
+        with visit.separate_write() as session:
+            sounds.note_part(session, visit.experiment, delivery, range(sent.start, sent.stop), sent.length)

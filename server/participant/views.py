@@ -110,7 +110,7 @@ def _end_values(visit: Visit, assignment: Assignment) -> dict[str, object]:
 def answer_prescreen(visit: Visit, token: str) -> WebResponse:
     assignment = visit.assignment(token, lock=True)
     answer = forms.read_prescreen_answer(request.form)
-    lifecycle.answer_prescreen(visit.session, visit.experiment, assignment, answer)
+    lifecycle.answer_prescreen(visit.session, visit.experiment, assignment, answer, visit.simulated_seconds)
     return _to_page(token)
 
 
@@ -127,7 +127,7 @@ def answer_trial(visit: Visit, token: str) -> WebResponse:
     assignment = visit.assignment(token, lock=True)
     user_agent, player = request.headers.get("User-Agent", ""), visit.experiment.config.player
     answer = forms.read_trial_answer(request.form, user_agent, confidence=player.confidence)
-    trials.answer_trial(visit.session, visit.experiment, assignment, answer)
+    trials.answer_trial(visit.session, visit.experiment, assignment, answer, visit.simulated_seconds)
     return _to_page(token)
 
 

@@ -14,7 +14,7 @@ from flask import Blueprint, abort, g, request
 from sqlalchemy.orm import Session
 
 from server.app_context import AppContext, current_context
-from server.assignments import lifecycle
+from server.assignments import lifecycle, rehearsal_clock
 from server.assignments.experiment import Experiment
 from server.db import database
 from server.db.models import Assignment
@@ -68,6 +68,13 @@ class Visit:
 
     def now(self) -> datetime:
         return self.context.now()
+
+    @property
+    def simulated_seconds(self) -> float:
+        """The seconds that a simulated listener adds to the server's clock; 0 outside a rehearsal."""
+        return rehearsal_clock.simulated_seconds(
+            self.session, self.experiment, request.headers.get(rehearsal_clock.HEADER, "")
+        )
 
     def assignment(self, token: str, *, lock: bool = False) -> Assignment:
         """The assignment at a listener's address, whose language the page takes; a 404 page if there is none."""

@@ -33,6 +33,7 @@ TABLES: dict[str, Table] = {
             "name": Column("the study's name", NOT_PERSONAL),
             "schedule": Column("fingerprint of the schedule", NOT_PERSONAL),
             "created_at": Column("when the database was created", NOT_PERSONAL),
+            "rehearsal": Column("whether it is the database of a rehearsal", NOT_PERSONAL),
         },
     ),
     "listeners": Table(
@@ -131,6 +132,7 @@ TABLES: dict[str, Table] = {
             "slot": Column("X, A or B"),
             "sound": Column("random name in the clip's address"),
             "fetched_at": Column("when it had been delivered completely"),
+            "sent": Column("which parts were delivered before that"),
         },
     ),
     "responses": Table(

@@ -53,11 +53,11 @@ def _response_entry(name: str) -> Entry:
             meaning = f"{'Trial' if what == 'trial' else meaning}; the same {what} has the same name in every file"
         case Capped(most):
             values, meaning = f"0 to {most}", f"{meaning}; larger numbers are published as {most}"
-        case CoarseTime(step_ms, longest_ms):
-            values = f"0 to {longest_ms}"
+        case CoarseTime(step_ms, longest_ms, per_unit):
+            values = f"0 to {longest_ms // per_unit}"
             meaning += (
                 f"; rounded down to {step_ms} ms (or up to the limit of the rule too_fast), and longer times are "
-                f"published as {longest_ms}"
+                f"published as {longest_ms // per_unit}"
             )
     return _entry(name, kind, column.unit, values, meaning)
 

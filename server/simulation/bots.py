@@ -3,6 +3,8 @@
 A listener gets what a person gets: pages and sounds. It answers the prescreen by what it hears (`Hearing`), and
 recognises the clips of a trial by the SHA-256 of what it downloaded, against build/stimuli. A `ResponseModel` decides
 its answers to trials; a `BehaviourProfile` decides whether it fails, leaves, vanishes, reloads or clicks twice.
+It does not wait: it states how long it listened, which a rehearsal server adds to its own clock
+(server.assignments.rehearsal_clock).
 Conventions: listener `index` of `seed` has two random streams, one for answers and one for behaviour, so its n-th
 answer depends only on the trial and (seed, index, n). Which listener gets which TrialList depends on who comes first;
 with one listener at a time the whole rehearsal is reproducible.
@@ -25,6 +27,7 @@ import httpx
 import numpy as np
 import soundfile
 
+from server.assignments.rehearsal_clock import HEADER
 from server.simulation.hearing import HEADPHONES, LOUDSPEAKERS, answer_by_ear
 from server.simulation.page_parser import ParsedForm, ParsedPage, read_page
 from study.config_sections import RehearsalConfig
@@ -249,15 +252,16 @@ class SimulatedListener:
         [address] = page.sounds.values()
         if kind not in STEPS:
             raise BotError(f"the page shows a prescreen step '{kind}', which is not installed here")
+        sound = self._fetch(address)
         try:
-            answer = answer_by_ear(kind, self._fetch(address), self._hearing, self._rng)
+            answer = answer_by_ear(kind, sound, self._hearing, self._rng)
         except NotImplementedError:
             raise BotError(
                 f"simulated listeners cannot answer the prescreen step '{kind}'; add a method `simulate` to its class"
             ) from None
         field = STEPS[kind].field
         form.fields[field.name] = str(field.other(answer) if self._profile.fails_prescreen else answer)
-        return self._send(form)
+        return self._send(form, seconds=_seconds(sound))
 
     def _set_volume(self, page: ParsedPage) -> ParsedPage:
         if "volume" in page.sounds:
@@ -273,11 +277,12 @@ class SimulatedListener:
         agrees = self._model.agrees(trial, self._answers)
         form = page.form("/trial")
         form.fields["choice"] = trial.high_side if agrees else "AB".replace(trial.high_side, "")
-        form.fields |= self._hear(slots, sounds)
+        heard = self._hear(slots, sounds)
+        form.fields |= heard
         for name, values in form.choices.items():
             if name != "choice":
                 form.fields[name] = str(self._rng.choice(values))
-        following = self._send(form)
+        following = self._send(form, seconds=int(heard["response_ms"]) / 1000)
         self.session.answered += 1
         self.session.agreed += agrees
         return following
@@ -346,14 +351,18 @@ class SimulatedListener:
             raise BotError(f"a sound has status {response.status_code}")
         return response.content
 
-    def _send(self, form: ParsedForm, twice: bool = True) -> ParsedPage:
-        """Send a form; sometimes twice at the same time, as a double click does."""
+    def _send(self, form: ParsedForm, twice: bool = True, seconds: float = 0.0) -> ParsedPage:
+        """Send a form after `seconds` of simulated time; sometimes twice at the same time, as a double click does."""
         address = self._join(form.action)
+
+        def post(_: int = 0) -> httpx.Response:
+            return self._client.post(address, data=form.fields, headers={HEADER: f"{seconds:.3f}"})
+
         if not twice or self._rng.random() >= self._profile.double_submit:
-            return self._read(self._client.post(address, data=form.fields))
+            return self._read(post())
         self.session.double_submits += 1
         with ThreadPoolExecutor(2) as clicks:
-            both = list(clicks.map(lambda _: self._client.post(address, data=form.fields), range(2)))
+            both = list(clicks.map(post, range(2)))
         pages = [self._read(response) for response in both]
         if "/a/" in str(both[0].url) and both[0].url != both[1].url:
             raise BotError(f"a double click on '{pages[0].step}' led to two addresses")

@@ -53,6 +53,7 @@ SAYS: dict[str, Callable[[Thresholds], str]] = {
     "catch_missed": lambda t: f"listener {_missed_in_words(t)}",
     "too_fast": lambda t: f"answered in less than {t.fastest_ms / 1000:g} s",
     "not_heard": lambda t: "a clip was never heard to its end",
+    "impossible_time": lambda t: "times reported by the browser contradict the server's clock",
     "straight_lining": lambda t: f"listener chose the same side {t.longest_run} times running",
     "one_side": lambda t: f"listener chose one side only, in {ONE_SIDE_LEAST} answers or more",
 }

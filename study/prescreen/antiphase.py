@@ -1,4 +1,4 @@
-"""Antiphase: three tones of 200 Hz; which is the softest?
+"""Antiphase: three tones of about 200 Hz; which is the softest?
 
 One is 6 dB softer. Of the other two one is in antiphase, right against left: over headphones it is as loud as the
 other; from loudspeakers it cancels in the air and becomes the softest, so that the answer is wrong.
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from study.config import StudyConfig
 
 FREQUENCY_HZ = 200.0
+SHIFT = 0.1  # at most, by which an item's tones are higher or lower
+NOISE_DB = -30.0  # of a faint noise, against its tone; it cancels where the tone does
 SOFTER_DB = 6.0
 RAMP_SECONDS = 0.1
 
@@ -80,15 +82,21 @@ class AntiphaseItem(Item):
     def answer(self) -> int:
         return self.soft
 
+    @property
+    def frequency_hz(self) -> float:
+        """The frequency of all three tones: about FREQUENCY_HZ."""
+        return FREQUENCY_HZ * float(np.random.default_rng([self.seed, 1]).uniform(1 - SHIFT, 1 + SHIFT))
+
     def render(self, sample_rate: int = SAMPLE_RATE) -> Sound:
-        """The sound [samples, 2]; the phases at which the tones start are drawn, so no two items are alike."""
-        rng = np.random.default_rng(self.seed)
+        """The sound [samples, 2]; times, pitch, phases and noise are drawn, so no two items are alike."""
+        rng, frequency = np.random.default_rng(self.seed), self.frequency_hz
         time = np.arange(round(INTERVAL_SECONDS * sample_rate)) / sample_rate
         intervals = []
         for number in range(1, INTERVALS + 1):
             level = self.level_dbfs - (SOFTER_DB if number == self.soft else 0.0)
-            phase = rng.uniform(0, 2 * np.pi)
-            tone = 10 ** (level / 20) * np.sqrt(2) * np.sin(2 * np.pi * FREQUENCY_HZ * time + phase)
+            tone = np.sqrt(2) * np.sin(2 * np.pi * frequency * time + rng.uniform(0, 2 * np.pi))
+            tone += 10 ** (NOISE_DB / 20) * rng.standard_normal(len(time))
+            tone *= 10 ** (level / 20) / np.sqrt(np.mean(tone**2))
             both = np.stack([tone, -tone if number == self.antiphase else tone], axis=1)
             intervals.append(ramped(both, sample_rate, RAMP_SECONDS))
-        return join_intervals(intervals, sample_rate)
+        return join_intervals(intervals, sample_rate, rng)

@@ -1,8 +1,9 @@
 """Huggins pitch: three noises, one of which contains a faint tone that is audible only with both ears.
 
-The noise of the target is shifted by 180 degrees between 564 and 636 Hz in the right ear; the other two are the same in
-both. Each ear alone gets plain noise, so the tone is audible only over headphones; where both channels mix, as from
-loudspeakers, the band cancels instead, which leaves a dip of 72 Hz and no tone. Source: Milne et al. (2020), An online
+The noise of the target is shifted by 180 degrees around 600 Hz (±6 %) in the right ear; the other two are the same in
+both. The centre varies by 3 % between items. Each ear alone gets plain noise, so the tone is audible only over
+headphones; where both channels mix, as from loudspeakers, the band cancels instead, which leaves a dip and no tone.
+Source: Milne et al. (2020), An online
 headphone screening test based on dichotic pitch, Behavior Research Methods 53 (600 Hz, ±6 %, 1 s, six trials, all must
 be right, two attempts).
 """
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from study.config import StudyConfig
 
 CENTRE_HZ = 600.0
+SHIFT = 0.03  # at most, by which an item's pitch is higher or lower
 WIDTH = 0.06  # of the centre, to either side
 RAMP_SECONDS = 0.03
 LOUDEST_DBFS = -18.0  # noise peaks at four to five times its RMS
@@ -90,23 +92,38 @@ class HugginsItem(Item):
     def answer(self) -> int:
         return self.target
 
+    @property
+    def centre_hz(self) -> float:
+        """The pitch of the tone: about CENTRE_HZ."""
+        return CENTRE_HZ * float(np.random.default_rng([self.seed, 1]).uniform(1 - SHIFT, 1 + SHIFT))
+
     def render(self, sample_rate: int = SAMPLE_RATE) -> Sound:
         """The sound [samples, 2]."""
-        rng = np.random.default_rng(self.seed)
+        rng, centre = np.random.default_rng(self.seed), self.centre_hz
         intervals = []
         for number in range(1, INTERVALS + 1):
-            noise = 10 ** (self.level_dbfs / 20) * rng.standard_normal(round(INTERVAL_SECONDS * sample_rate))
+            noise = 10 ** (self.level_dbfs / 20) * _noise(round(INTERVAL_SECONDS * sample_rate), rng)
             # Both are computed every time, so that the time taken is the same for every answer.
-            shifted = _shifted(noise, sample_rate)
+            shifted = _shifted(noise, sample_rate, centre)
             both = np.stack([noise, shifted if number == self.target else noise], axis=1)
             intervals.append(ramped(both, sample_rate, RAMP_SECONDS))
-        return join_intervals(intervals, sample_rate)
+        return join_intervals(intervals, sample_rate, rng)
 
 
-def _shifted(noise: npt.NDArray[np.float64], sample_rate: int) -> npt.NDArray[np.float64]:
+def _noise(samples: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Noise of RMS 1 with the same power at every frequency, and random phases.
+
+    In Gaussian noise the few components of the band vary: now and then most of its power lies at an edge.
+    """
+    phases = rng.uniform(0, 2 * np.pi, samples // 2 + 1)
+    noise = np.fft.irfft(np.exp(1j * phases), samples)
+    return np.asarray(noise / np.sqrt(np.mean(noise**2)))
+
+
+def _shifted(noise: npt.NDArray[np.float64], sample_rate: int, centre: float) -> npt.NDArray[np.float64]:
     spectrum = np.fft.rfft(noise)
     frequencies = np.fft.rfftfreq(len(noise), 1 / sample_rate)
-    spectrum[np.abs(frequencies - CENTRE_HZ) <= WIDTH * CENTRE_HZ] *= -1
+    spectrum[np.abs(frequencies - centre) <= WIDTH * centre] *= -1
     return np.fft.irfft(spectrum, len(noise))
 
 

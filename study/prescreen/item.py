@@ -6,7 +6,8 @@ exports, the board packet and simulated listeners need to know.
 
 Conventions: sounds are float32 in [-1, 1], shape [samples] where both ears get the same, else [samples, 2] (left,
 right). All items of a step have the same duration and are served as PCM, so that neither duration nor size reveals the
-answer; an item is drawn for each listener and attempt, so that a table of checksums does not reveal it either.
+answer; an item is drawn for each listener and attempt, so that a table of checksums does not reveal it either. Times,
+pitches and noise vary between items; the level of a sound as a whole does not, and is the same whatever the answer.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ SAMPLE_RATE = 22050
 INTERVALS = 3
 INTERVAL_SECONDS = 1.0
 GAP_SECONDS = 0.5  # between two intervals; half of it before the first and after the last
-# Start and end of each interval in the sound, in seconds.
+SHIFT_SECONDS = 0.15  # at most, by which an interval is early or late
+# The part of the sound in which each interval lies, in seconds.
 INTERVAL_SPANS = tuple(
-    (start, start + INTERVAL_SECONDS)
-    for start in (GAP_SECONDS / 2 + number * (INTERVAL_SECONDS + GAP_SECONDS) for number in range(INTERVALS))
+    (number * (INTERVAL_SECONDS + GAP_SECONDS), (number + 1) * (INTERVAL_SECONDS + GAP_SECONDS))
+    for number in range(INTERVALS)
 )
 
 Sound = npt.NDArray[np.float32]
@@ -99,6 +101,11 @@ class Item(ABC):
     def answer(self) -> int:
         """The right answer."""
 
+    @property
+    def seconds(self) -> float:
+        """How long the sound lasts: the same for all items of a step in one study."""
+        return len(self.render()) / SAMPLE_RATE
+
     @abstractmethod
     def render(self, sample_rate: int = SAMPLE_RATE) -> Sound:
         """The sound, the same at every call."""
@@ -116,10 +123,22 @@ def ramped(sound: npt.NDArray[np.float64], sample_rate: int, seconds: float) -> 
     return np.asarray(sound * (ramp if sound.ndim == 1 else ramp[:, None]))
 
 
-def join_intervals(intervals: Sequence[npt.NDArray[np.float64]], sample_rate: int) -> Sound:
-    """Intervals [samples, 2] one after the other, each in the middle of an equal part of the whole."""
-    edge = np.zeros((round(GAP_SECONDS / 2 * sample_rate), 2))
-    return np.concatenate([part for each in intervals for part in (edge, each, edge)]).astype(np.float32)
+def join_intervals(
+    intervals: Sequence[npt.NDArray[np.float64]], sample_rate: int, rng: np.random.Generator | None = None
+) -> Sound:
+    """Intervals [samples, 2] one after the other, each in an equal part of the whole.
+
+    Args:
+        rng: shifts each by up to SHIFT_SECONDS from the middle of its part; without it they are in the middle.
+    """
+    edge, parts = round(GAP_SECONDS / 2 * sample_rate), []
+    for interval in intervals:
+        shift = 0.0 if rng is None else rng.uniform(-SHIFT_SECONDS, SHIFT_SECONDS)
+        start = edge + round(shift * sample_rate)
+        part = np.zeros((len(interval) + 2 * edge, 2))
+        part[start : start + len(interval)] = interval
+        parts.append(part)
+    return np.concatenate(parts).astype(np.float32)
 
 
 def encode_wav(sound: Sound, sample_rate: int = SAMPLE_RATE) -> bytes:

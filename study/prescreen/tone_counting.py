@@ -24,7 +24,9 @@ GAP_SECONDS = 0.20  # the shortest silence between two tones: below about 0.1 s 
 SLOT_SECONDS = 0.55
 EDGE_SECONDS = 0.35
 RAMP_SECONDS = 0.01
-LEVEL = 0.2  # peak of a tone
+LEVEL = 0.2  # peak of a single tone; several are softer, so that the whole has the same level
+NOISE_LEVEL = 0.002  # of a faint noise under the tones
+DETUNED = 0.02  # at most, by which a tone is higher or lower than its note
 FRAME_SECONDS = 0.01  # in which a simulated listener hears
 
 
@@ -87,7 +89,7 @@ class ToneItem(Item):
         return self.count
 
     def render(self, sample_rate: int = SAMPLE_RATE) -> Sound:
-        """The sound [samples]; its length depends only on `slots`."""
+        """The sound [samples]; its length depends only on `slots`, and its level on nothing."""
         rng = np.random.default_rng(self.seed)
         room = self.slots * SLOT_SECONDS
         sound = np.zeros(round((room + 2 * EDGE_SECONDS) * sample_rate), dtype=np.float32)
@@ -96,9 +98,11 @@ class ToneItem(Item):
         cuts = np.sort(rng.uniform(0.0, slack, self.count))
         for index, cut in enumerate(cuts):
             onset = round((EDGE_SECONDS + cut + index * (TONE_SECONDS + GAP_SECONDS)) * sample_rate)
-            tone = _tone(440.0 * 2 ** (int(rng.integers(-2, 12)) / 12), sample_rate)
-            sound[onset : onset + len(tone)] += tone
-        return sound
+            note = 440.0 * 2 ** (int(rng.integers(-2, 12)) / 12)
+            tone = _tone(note * rng.uniform(1 - DETUNED, 1 + DETUNED), sample_rate)
+            sound[onset : onset + len(tone)] += tone / np.sqrt(self.count)
+        noise = NOISE_LEVEL * rng.standard_normal(len(sound))
+        return np.clip(sound + noise, -LEVEL, LEVEL).astype(np.float32)
 
 
 def _tone(frequency: float, sample_rate: int) -> Sound:

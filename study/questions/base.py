@@ -122,6 +122,10 @@ class BaseQuestion(BaseModel):
         """A countable answer as the desk shows it."""
         return answer
 
+    def is_passed(self, answer: str) -> bool | None:
+        """Whether a stored answer passes an attention check; None for a question that is none."""
+        return None
+
     def levels(self, given: Sequence[str]) -> tuple[Level, ...]:
         """How answers are published, from fine to coarse; empty: never, for the reason in `unpublished`.
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from server.assignments.rehearsal_clock import HEADER
 from server.simulation.server_process import read_address, stop
 from study.config import Study
 from tests.paper_study import make_study
 
+QUICK = {HEADER: "60"}
 SECRET = "a secret for tests only, 32 characters and more"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--mute-audio"]
 KNOWN = ("chromium", "chromium-browser", "google-chrome")
@@ -50,14 +52,19 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 @pytest.fixture(scope="module")
 def site(study: Study) -> Iterator[str]:
-    """The address of a server that serves the study to people."""
+    """The address of a server, in a rehearsal: a test may skip pages by stating the time it would have taken (QUICK).
+
+    What the page's own script sends has no such header, so the server's clock decides there as in a real study.
+    """
     environment = {**os.environ, "ROOTNOTE_SECRET": SECRET}
-    for name in ("ROOTNOTE_DATABASE_URL", "ROOTNOTE_REHEARSAL_DATABASE_URL"):
-        environment.pop(name, None)
+    environment.pop("ROOTNOTE_DATABASE_URL", None)
+    environment["ROOTNOTE_REHEARSAL_DATABASE_URL"] = f"sqlite:///{study.folder / 'rootnote.sqlite3'}"
     command = [sys.executable, "-m", "rootnote", "server"]
-    subprocess.run([*command, "migrate", str(study.folder)], env=environment, check=True, capture_output=True)
+    subprocess.run(
+        [*command, "migrate", str(study.folder), "--rehearsal"], env=environment, check=True, capture_output=True
+    )
     log = (Path(study.folder) / "server.log").open("w")
-    run = [*command, "run", str(study.folder), "--port", "0"]
+    run = [*command, "run", str(study.folder), "--rehearsal", "--port", "0"]
     child = subprocess.Popen(run, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
     assert child.stdout is not None
     address = read_address(child.stdout)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.browser
 PASSWORD = "correct horse battery"
 SIZES = ({"width": 390, "height": 844}, {"width": 1280, "height": 800})
 PAGES = (
-    "", "listeners", "triplets", "questions", "agreement", "study", "log", "account", "users", "users/anna",
+    "", "listeners", "quality", "triplets", "questions", "agreement", "study", "log", "account", "users", "users/anna",
     "users/ben",
 )  # fmt: skip
 ENDS = {

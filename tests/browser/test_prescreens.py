@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from server.simulation.hearing import HEADPHONES, answer_by_ear
 from study.config import Study
+from tests.browser.conftest import QUICK
 from tests.browser.test_player import LAPTOP, WCAG
 from tests.paper_study import make_study
 
@@ -85,7 +86,8 @@ def check(page: Page) -> None:
 
 
 def test_every_step_with_the_keyboard_only_and_at_every_size(browser: Browser, site: str) -> None:
-    with browser.new_context(viewport=LAPTOP) as context:  # type: ignore[arg-type]
+    # Sounds are computed at once here, and the server is told that they were waited for.
+    with browser.new_context(viewport=LAPTOP, extra_http_headers=QUICK) as context:  # type: ignore[arg-type]
         context.set_default_timeout(15_000)
         page = context.new_page()
         page.goto(f"{site}/take")

@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from study.config import Study
+from tests.browser.conftest import QUICK
 from tests.browser.test_player import WCAG
 from tests.paper_study import make_study
 from tests.server.participant.test_questions import TOML
@@ -36,7 +37,7 @@ def go_to_the_questions(page: Page, site: str) -> None:
     for sound in page.request.get(address).text().split('src="/audio/')[1:]:
         page.request.get(f"{site}/audio/{sound.split(chr(34))[0]}")
     form = {"position": "1", "choice": "A", "response_ms": "9000", "plays_x": "1", "plays_a": "1", "plays_b": "1"}
-    assert page.request.post(f"{address}/trial", form=form).ok  # type: ignore[arg-type]
+    assert page.request.post(f"{address}/trial", form=form, headers=QUICK).ok  # type: ignore[arg-type]
     page.goto(address)
     page.wait_for_selector("main[data-step=questions]")
 

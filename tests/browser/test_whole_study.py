@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 from server.simulation.hearing import LOUDSPEAKERS, answer_by_ear
 from study.config import Study
 from study.trial_plan import read_plan
-from tests.browser.conftest import SECRET
+from tests.browser.conftest import QUICK, SECRET
 from tests.commands import run
 
 pytestmark = pytest.mark.browser
@@ -118,7 +118,7 @@ class Visit:
 
     def post(self, step: str, **fields: str) -> None:
         """Post to a step without the page's script, then open the page."""
-        assert self.page.request.post(f"{self.page.url}/{step}", form=dict(fields)).ok
+        assert self.page.request.post(f"{self.page.url}/{step}", form=dict(fields), headers=QUICK).ok
         self.page.reload()
 
     def tones(self) -> int:

@@ -36,6 +36,9 @@ CHEAP_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 DUMMY_HASH = CHEAP_HASHER.hash("a random password")
 
 
+TAKEN = {"prescreen": 6.0, "trial": 4.5}  # seconds that a listener takes for a page
+
+
 @dataclass
 class FakeClock:
     """A clock that stands still until it is advanced."""
@@ -186,6 +189,8 @@ class Walker:
 
     def __post_init__(self) -> None:
         self.client = Client(self.site.app)
+        self.since = self.site.clock.now  # when the present page was due and all its sounds were there
+        self.fetched: set[str] = set()
 
     # What the listener sees.
     @property
@@ -215,7 +220,10 @@ class Walker:
         return self
 
     def post(self, step: str, **fields: Any) -> TestResponse:
-        """Post to a step of this listener's; the reply itself, not followed."""
+        """Post to a step of this listener's, having taken the time for it; the reply itself, not followed."""
+        clock = self.site.clock
+        clock.advance(max(0.0, TAKEN.get(step, 0.0) - abs((clock.now - self.since).total_seconds())) / 60)
+        self.since = clock.now
         return self.client.post(f"{self.address}/{step}", data=fields)
 
     def go(self, step: str, **fields: Any) -> Walker:
@@ -241,7 +249,13 @@ class Walker:
         return self
 
     def hear(self, clip: str) -> bytes:
-        reply = self.client.get(self.sound(clip))
+        return self.fetch(self.sound(clip))
+
+    def fetch(self, address: str) -> bytes:
+        if address not in self.fetched:
+            self.fetched.add(address)
+            self.since = self.site.clock.now
+        reply = self.client.get(address)
         assert reply.status_code == 200
         return reply.data
 
@@ -254,7 +268,7 @@ class Walker:
     def answer_item(self, right: bool = True, hearing: Hearing = HEADPHONES) -> Walker:
         """Answer one item of the prescreen by its sound."""
         kind, item = self.find(r'data-kind="(\w+)"'), self.find(r'name="item" value="([^"]+)"')
-        sound = self.client.get(self.find(r'<audio data-clip="\w+"[^>]* src="([^"]+)"')).data
+        sound = self.fetch(self.find(r'<audio data-clip="\w+"[^>]* src="([^"]+)"'))
         heard = answer_by_ear(kind, sound, hearing, np.random.default_rng(1))
         field = STEPS[kind].field
         return self.go("prescreen", item=item, **{field.name: heard if right else field.other(heard)})

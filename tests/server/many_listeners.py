@@ -34,6 +34,7 @@ id = "remarks"
 type = "text"
 text = "Anything else?"
 """
+CLIP_SECONDS = 0.1
 KINDS = ("first", "later", "page", "sound", "door")
 Result = TypeVar("Result")
 BROKEN = (OSError, EOFError, asyncio.IncompleteReadError, TimeoutError, ValueError)
@@ -136,7 +137,7 @@ class ManyListener:
     booked: Booked
     hearing: float = 0.0
     thinking: float = 0.0
-    clip_seconds: float = 0.1
+    clip_seconds: float = CLIP_SECONDS
     patience: float = 60.0
     query: str = ""
 
@@ -182,7 +183,7 @@ class ManyListener:
         await self._fetch([page.sounds[slot] for slot in "XAB"])
         await self._fetch(page.attributes["data-next"].split())
         think = self._random.expovariate(1 / self.thinking) if self.thinking else 0.0
-        await asyncio.sleep(3 * self.hearing + think)
+        await asyncio.sleep(3 * max(self.hearing, self.clip_seconds) + think)  # as long as the server measures
         choice = self._random.choice("AB")
         fields = {"position": str(page.position), "choice": choice}
         fields |= {"response_ms": str(round(1000 * (3 * self.clip_seconds + think)) + 1)}
@@ -223,7 +224,7 @@ class ManyListener:
             wait = min(2 * wait, 1.0)
 
 
-def make_load_study(folder: Path, listeners: int, trials: int = 10, seconds: float = 0.1) -> Study:
+def make_load_study(folder: Path, listeners: int, trials: int = 10, seconds: float = CLIP_SECONDS) -> Study:
     """A study without prescreen whose clips last so long."""
     return make_study(folder, listeners=listeners, trials=trials, toml=TOML, seconds=seconds)
 

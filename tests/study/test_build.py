@@ -102,7 +102,13 @@ def test_init_writes_the_defaults_of_the_model(tmp_path: Path) -> None:
     written = load_study(tmp_path / "s").config
     new = RecruiterConfig.model_validate({"link": {"open": False}})  # a study.toml without the key has an open link
     expected = StudyConfig(study=StudyInfo(name="s", seed=1), corpus=CorpusConfig(audio="../music"), recruiter=new)
-    assert written == expected
+    # New studies exclude what the server's clock disproves and ask an attention check; older ones keep what they have.
+    assert written.exclusions.rules == [*expected.exclusions.rules, "impossible_time"]
+    check = next(one for one in written.questions if one.id == "attention")
+    assert (check.type, check.required) == ("attention", True)
+    rest = [one for one in written.questions if one is not check]
+    old = {"exclusions": expected.exclusions, "questions": rest}
+    assert written.model_copy(update=old) == expected
 
 
 def test_every_artefact_is_there_and_belongs_together(built: Path) -> None:
@@ -317,7 +323,13 @@ def test_check_counts_and_warns(built: Path) -> None:
 def test_check_before_the_build_says_so(tmp_path: Path) -> None:
     write_music(tmp_path / "music", 1, seconds=1)
     run("study", "init", tmp_path / "s", "--audio", tmp_path / "music")
-    assert "Not ready to serve" in run("study", "check", tmp_path / "s").stdout
+    shown = run("study", "check", tmp_path / "s").stdout
+    assert "Not ready to serve" in shown
+    assert "count what was sent" not in shown
+    file = tmp_path / "s" / "study.toml"
+    assert 'stimuli = ""' in file.read_text()
+    edit(tmp_path / "s", 'stimuli = ""', 'stimuli = "s3://bucket/study"')
+    assert "the server cannot count what was sent" in " ".join(run("study", "check", tmp_path / "s").stdout.split())
 
 
 def spoil_key(study: Path) -> None:

@@ -23,7 +23,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "scale": {"points": 7, "options": ["Not at all", "Very"]},
     "number": {"least": -2, "most": 1000, "whole": False},
     "age_band": {"ages": [18, 30, 60]},
+    "attention": {"text": "Please choose “Somewhat disagree”."},
 }
+
+
+GERMAN = {"text": "Bitte wählen Sie „vielleicht“.", "options": ["nein", "eher nein", "weder noch", "eher ja", "ja"]}
 
 
 def make(kind: str, **settings: Any) -> BaseQuestion:
@@ -60,11 +64,13 @@ def test_any_type_may_be_left_empty_unless_it_is_required(kind: str) -> None:
         ("age_band", ["30 to 59"], "30 to 59"),
         ("age_band", ["60 or older"], "60 or older"),
         ("age_band", ["not said"], "not said"),
+        ("attention", ["Strongly agree"], "Strongly agree"),
     ],
 )
 def test_accepted_answers(kind: str, sent: list[str], stored: str) -> None:
     question = make(kind, **EXAMPLES[kind])
     assert question.check(sent) == stored
+    assert question.is_passed(stored) is (False if kind == "attention" else None)
     if question.countable:
         assert set(question.split(stored)) <= set(question.countable)
 
@@ -88,6 +94,7 @@ def test_accepted_answers(kind: str, sent: list[str], stored: str) -> None:
         ("number", ["1000.001"], "from -2 to 1000"),
         ("number", ["-2.5"], "from -2 to 1000"),
         ("age_band", ["18"], "one of the answers offered"),
+        ("attention", ["Agree"], "one of the answers offered"),
     ],
 )
 def test_refused_answers_get_a_sentence(kind: str, sent: list[str], words: str) -> None:
@@ -142,6 +149,9 @@ def test_a_form_is_checked_question_by_question() -> None:
         ("scale", {"points": 12}, "11"),
         ("number", {"least": 3, "most": 3}, "above least"),
         ("age_band", {"ages": [20, 18]}, "ascending order"),
+        ("attention", {"expected": "Maybe"}, "not among its options"),
+        ("attention", {**EXAMPLES["attention"], "translations": {"de": GERMAN}}, "in its text in 'de'"),
+        ("attention", {"text": "How attentive are you?"}, "must name the expected answer"),
         ("text", {"options": ["a", "b"]}, "Extra inputs"),
     ],
 )

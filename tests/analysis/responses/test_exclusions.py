@@ -37,6 +37,8 @@ answer = st.fixed_dictionaries(
         "plays_x": st.sampled_from([None, 0, 1, 1, 2]),
         "plays_a": st.sampled_from([1, 1, 0]),
         "plays_b": st.just(1),
+        "elapsed_s": st.sampled_from([None, 0.1, 4.999, 5.0, 9.0]),
+        "doubts": st.sampled_from([None, "", "", "hearing", "response", "hearing response"]),
     }
 )
 run = st.tuples(
@@ -85,9 +87,12 @@ def plainly_left_out(rows: list[Row], rule: str) -> list[bool]:
             case "catch_missed":
                 return sum(r["kind"] == "catch" and not r["agreed"] for r in own) > 1
             case "too_fast":
-                return row["response_ms"] is not None and row["response_ms"] < 5000
+                taken = row["response_ms"] if row["elapsed_s"] is None else 1000 * row["elapsed_s"]
+                return taken is not None and taken < 5000
             case "not_heard":
-                return any(row[f"plays_{clip}"] == 0 for clip in "xab")
+                return any(row[f"plays_{clip}"] == 0 for clip in "xab") or "hearing" in (row["doubts"] or "")
+            case "impossible_time":
+                return bool(row["doubts"])
             case "straight_lining":
                 return max(len(list(same)) for _, same in groupby(sides)) >= 3
             case "one_side":
@@ -103,7 +108,7 @@ def plainly_left_out(rows: list[Row], rule: str) -> list[bool]:
 def test_each_rule_and_all_together_equal_a_direct_implementation(made: list[Any], order: Any) -> None:
     rows = rows_of(made)
     order.shuffle(rows)
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows).astype({"elapsed_s": float})
     ordered = [sorted(rows, key=lambda r: (r["assignment"], int(r["position"]))).index(row) for row in rows]
     in_order = sorted(rows, key=lambda r: (r["assignment"], int(r["position"])))
     out = {rule: [plainly_left_out(in_order, rule)[i] for i in ordered] for rule in RULES}
@@ -222,8 +227,9 @@ def test_the_sensitivity_analysis_shows_none_each_and_all(tmp_path: Path) -> Non
     assert {name: (rung.responses_dropped, rung.listeners_dropped) for name, rung in rungs.items()} == {
         "none": (0, 0), "the plan's": (16, 2), "one_side": (8, 1), "too_fast": (8, 1), "straight_lining": (8, 1),
         "duplicate_person": (0, 0), "every rule": (16, 2), "failed_prescreen": (0, 0), "incomplete": (0, 0),
-        "catch_missed": (0, 0), "not_heard": (0, 0),
+        "catch_missed": (0, 0), "not_heard": (0, 0), "impossible_time": (0, 0),
     }  # fmt: skip
+    assert rungs["impossible_time"].not_applicable == "the file lacks the column elapsed_s"
     assert rungs["not_heard"].not_applicable == "the file lacks the columns plays_x and plays_a and plays_b"
     planned = rungs["the plan's"].tables["m"]
     counts = read.frame.groupby(["bin_high", "bin_low"])["agreed"].agg(["sum", "count"])

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sqlalchemy import create_engine, text
 
 import rootnote
 from study.config import Study
-from tests.server.conftest import SECRET, count_tones
+from tests.server.conftest import SECRET
 from tests.server.small_study import make_study, write_schedule, write_stimuli
 
 
@@ -48,7 +49,7 @@ def _environment(extra: dict[str, str]) -> dict[str, str]:
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.setenv("ROOTNOTE_SECRET", SECRET)
     monkeypatch.delenv("ROOTNOTE_DATABASE_URL", raising=False)
-    return make_study(tmp_path / "study", listeners=6, trials=2)
+    return make_study(tmp_path / "study", listeners=6, trials=2, toml="[prescreen]\nsteps = []\n")
 
 
 class Serving:
@@ -96,7 +97,8 @@ def listen(client: httpx.Client, address: str) -> dict[str, str]:
     position = re.search(r'data-position="(\d+)"', page)
     assert position
     heard = {f"plays_{clip}": "1" for clip in "xab"}
-    return {"position": position[1], "choice": "B", "response_ms": "900", **heard}
+    time.sleep(0.32)  # as long as the three clips sound
+    return {"position": position[1], "choice": "B", "response_ms": "320", **heard}
 
 
 def begin(client: httpx.Client) -> str:
@@ -104,11 +106,6 @@ def begin(client: httpx.Client) -> str:
     entry = re.search(r'name="entry" value="([^"]+)"', client.get("/take").text)
     assert entry
     address = client.post("/take", data={"entry": entry[1]}).headers["location"]
-    while found := re.search(r'data-clip="tones"[^>]* src="([^"]+)"', page := client.get(address).text):
-        item = re.search(r'name="item" value="([^"]+)"', page)
-        assert item
-        count = count_tones(client.get(found[1]).content)
-        client.post(f"{address}/prescreen", data={"item": item[1], "count": str(count)})
     client.post(f"{address}/instructions")
     return str(address)
 

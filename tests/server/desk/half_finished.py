@@ -108,6 +108,8 @@ def _add(
                     choice=trial.high_side if rng.random() < 0.75 else "AB"[trial.high_side == "A"],
                     response_ms=round(1000 * seconds),
                     answered_at=moment,
+                    elapsed_s=round(seconds + 0.4, 3),
+                    doubts="" if rng.random() < 0.97 else "hearing",
                     **_hearing(rng),
                 )
             )

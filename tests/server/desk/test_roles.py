@@ -26,6 +26,7 @@ MONITORS = {
 }  # fmt: skip
 RESEARCHERS = {
     "GET /desk/listeners", "GET /desk/listeners/<pseudonym>", "GET /desk/questions", "GET /desk/study",
+    "GET /desk/quality",
     "GET /desk/log", "POST /desk/agreement", "POST /desk/study/stop", "POST /desk/study/resume",
     "POST /desk/study/message", "POST /desk/study/close",
 }  # fmt: skip

@@ -27,7 +27,8 @@ COLUMNS = (
     "study,embedder,assignment,listener,trial,position,kind,prompt,bin_high,bin_low,clip_high,clip_low,"
     "similarity_high,similarity_low,high_side,choice,agreed,response_ms,plays_x,plays_a,plays_b,"
     "passed_prescreen,completed,answered_at,"
-    "seconds_x,seconds_a,seconds_b,play_order,focus_losses,sample_rate,output_latency_ms,agent_class,confidence,verification"
+    "seconds_x,seconds_a,seconds_b,play_order,focus_losses,sample_rate,output_latency_ms,agent_class,confidence,"
+    "verification,elapsed_s,doubts"
 )
 
 
@@ -61,7 +62,8 @@ def test_export_equals_what_was_answered(make_site: Callable[..., Site], tmp_pat
         assert float(row["similarity_high"]) == trial.similarity_high
         assert row["agreed"] == str(int(row["choice"] == trial.high_side))
         assert (row["response_ms"], row["plays_x"], row["passed_prescreen"]) == ("4321", "1", "1")
-        assert row["answered_at"] == "2026-03-01T12:00:00.000Z"
+        assert (float(row["elapsed_s"]) >= 4.321, row["doubts"]) == (True, "")
+        assert row["answered_at"].startswith("2026-03-01T12:0")
     assert len({row["listener"] for row in rows}) == 4
     assert [row["completed"] for row in rows].count("0") == 1
 
@@ -78,8 +80,10 @@ def test_parquet_and_csv_hold_the_same(site: Site, tmp_path: Path) -> None:
 
 def test_listeners_and_pseudonyms(site: Site, tmp_path: Path) -> None:
     walker = site.walker()
+    began = site.clock.now
     walker.consent("?worker=W9").screen().go("instructions").listen()
     site.clock.advance(4)
+    taken = (site.clock.now - began).total_seconds()
     walker.go("questions", q_device="Headphones or earbuds", q_remarks='=HYPERLINK("http://evil")')
     site.walker().consent().screen(right=False)
     export(site, tmp_path)
@@ -92,7 +96,7 @@ def test_listeners_and_pseudonyms(site: Site, tmp_path: Path) -> None:
         ("finished", "passed", "1", "3"),
         ("screened_out", "failed", "2", "0"),
     ]
-    assert people[0]["duration_seconds"] == "240.0"
+    assert people[0]["duration_seconds"] == str(taken)
     assert people[0]["q_device"] == "Headphones or earbuds"
     assert people[0]["q_remarks"].startswith("'=")
 

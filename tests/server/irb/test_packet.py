@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import text
 
 import rootnote
 from embeddings.errors import RootnoteError
@@ -23,7 +24,7 @@ from server.irb.html import header, render, sections
 from server.irb.summary import missing
 from study.config import Study, StudyConfig
 from study.marketplaces import MARKETPLACES, load_marketplace
-from tests.server.conftest import Site
+from tests.server.conftest import TAKEN, Site
 from tests.server.small_study import make_study
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -155,13 +156,26 @@ def test_time_is_measured_where_people_took_part(make_site: Callable[..., Site],
     site = make_site(listeners=3, trials=1, toml="[pay]\nreward_usd = 1.5\nfloor_usd_per_hour = 40\n")
     live = {"ROOTNOTE_DATABASE_URL": site.database_url}
     assert gather(site.study, live, NOW).measured == ()
-    site.walker().take_part()  # on a clock that stands still, as fast as a program
+    began = site.clock.now
+    site.walker().take_part()
+    with site.app.extensions["rootnote"].engine.begin() as connection:  # as fast as a simulated listener
+        for table, column in (
+            ("assignments", "screened_at"),
+            ("assignments", "listening_at"),
+            ("assignments", "ended_at"),
+            ("prescreen_items", "answered_at"),
+            ("responses", "answered_at"),
+            ("answers", "answered_at"),
+        ):
+            connection.execute(
+                text(f"UPDATE {table} SET {column} = :at"), {"at": began.strftime("%Y-%m-%d %H:%M:%S.%f")}
+            )
     rehearsed = gather(site.study, {"ROOTNOTE_REHEARSAL_DATABASE_URL": site.database_url}, NOW)
     assert [one.source for one in rehearsed.measured] == ["simulation"]
     assert "A rehearsal with 1 simulated listener went through every page" in text_of(render(rehearsed, []))
     for minutes in (3, 4.5):
         listener = site.walker().begin()
-        site.clock.advance(minutes)
+        site.clock.advance(minutes - (2 * TAKEN["prescreen"] + TAKEN["trial"]) / 60)
         listener.listen().finish()
     facts = gather(site.study, live, NOW)
     [measured] = facts.measured

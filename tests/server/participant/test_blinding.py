@@ -59,9 +59,10 @@ def listen(study: Study, folder: Path, listeners: int) -> Iterator[Evidence]:
     database.migrate(engine)
     engine.dispose()
     # As a rehearsal, so that the same lists are heard every time.
+    clock = FakeClock()
     settings = Settings(url, SECRET, rehearsal=True, requests_per_second=0)
-    app = create_app(study, settings, clock=FakeClock())
-    site = Site(study, app, FakeClock(), str(url))
+    app = create_app(study, settings, clock=clock)
+    site = Site(study, app, clock, str(url))
     plan = read_plan(study)
     for listener in range(listeners):
         walker = site.walker().consent().go("instructions")

@@ -43,7 +43,7 @@ def test_wages_and_the_lift(make_mturk: MakeMTurk) -> None:
     mturk.launch()
     for name, minutes in (("ASLOW", 12), ("AQUICK", 2), ("AAWAY", 90)):
         walker = mturk.worker(name).agree()
-        walker.go("instructions")
+        walker.go("instructions").hear_all()
         mturk.wait(min(minutes, 4) if name != "AAWAY" else 50)  # away, but within the hour that a place is held
         walker.answer()
         for _ in range(max(minutes // 4 - 1, 0) if name == "ASLOW" else 0):
@@ -66,7 +66,7 @@ def test_one_command_tops_up_everyone_once(make_mturk: MakeMTurk, ask: Ask) -> N
     assert ask(mturk, "open", "--yes", "--budget", "100")[0] == 0
     for name, minutes in (("ASLOW", 4.5), ("AQUICK", 1)):
         walker = mturk.worker(name).agree()
-        walker.go("instructions")
+        walker.go("instructions").hear_all()
         mturk.wait(minutes)
         walker.answer().finish().hand_in()
     found = json.loads(ask(mturk, "status", "--json")[1])["wage"]

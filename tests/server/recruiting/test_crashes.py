@@ -255,7 +255,7 @@ class Show:
                     assert found is not None and found.undelivered is not None
                     audio.mark_fetched(session, self.experiment, found.undelivered)
                 session.expire_all()
-                trials.answer_trial(session, self.experiment, assignment, TrialAnswer(1, "A", 4000, 1, 1, 1))
+                trials.answer_trial(session, self.experiment, assignment, TrialAnswer(1, "A", 4000, 1, 1, 1), 4.0)
                 lifecycle.answer_questions(session, self.experiment, assignment, {})
 
     def check(self) -> None:

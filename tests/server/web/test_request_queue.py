@@ -240,6 +240,7 @@ def test_an_answer_overtakes(narrow: Site, caplog: pytest.LogCaptureFixture, mon
 def test_a_slow_line_holds_no_place(narrow: Site, chunked: bool) -> None:
     """Neither somebody who sends slowly, nor somebody who takes a sound slowly or never."""
     walker = narrow.walker().begin().hear_all()
+    narrow.clock.advance(1)
     reached, go = threading.Event(), threading.Event()
 
     class Slowly(io.BytesIO):
