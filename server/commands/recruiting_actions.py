@@ -157,6 +157,8 @@ def _show_cost(command: CommandContext, found: opening.OpeningCost) -> None:
         click.echo(f"  {found.screen_out_plan.sentence}")
     if found.screen_outs:
         click.echo(f"  at most {dollars(found.maximum)} with {counted(found.screen_outs, 'screen-out')}")
+    for note in found.notes:
+        click.echo(f"  {note}")
     if found.audience is not None:
         click.echo(f"  {counted(found.audience, 'person passes', 'people pass')} the filters of study.toml now")
     balance = "not known" if found.balance is None else dollars(found.balance)
