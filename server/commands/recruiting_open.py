@@ -184,6 +184,8 @@ def _show_cost(command: CommandContext, found: opening.OpeningCost) -> None:
     if found.screen_outs:
         most = dollars(found.maximum + found.drafted_cost)
         click.echo(f"  at most {most} with {counted(found.screen_outs, 'screen-out')}")
+    for note in found.notes:
+        click.echo(click.wrap_text(note, WIDTH, "  ", "    "))
     if found.audience is not None:
         few = "; that is fewer than the places" if found.audience < places else ""
         click.echo(f"  {counted(found.audience, 'person passes', 'people pass')} the filters of study.toml now{few}")

@@ -143,7 +143,7 @@ def needs_manual_review(
     session: Session, context: RecruitingContext
 ) -> list[tuple[MarketplaceSubmission, Assignment | None]]:
     """Submissions that the database does not show complete: a person decides."""
-    settled_by = (PaymentMethod.APPROVE, PaymentMethod.DIRECT)
+    settled_by = (PaymentMethod.APPROVE, PaymentMethod.DIRECT, PaymentMethod.WAIT)  # WAIT: asked to return it
     approvable = {one.submission for one in all_due(session, context) if one.method in settled_by}
     owed = set(session.scalars(select(Posting.market_id).where(Posting.owed_to.is_not(None))))
     query = (

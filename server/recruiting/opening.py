@@ -50,6 +50,7 @@ class OpeningCost:
         screen_outs: how many screen-outs the marketplace may pay by itself, which are paid for beforehand.
         screen_out_plan: how those who are screened out are paid.
         audience: how many workers pass the study's filters now; None if it is not known.
+        notes: what the account may not use, one sentence each.
         drafted: places in a draft, which opening publishes; they are in `committed`.
         committed: the most that the launch costs without these places.
         budget: the most that the launch may cost.
@@ -65,6 +66,7 @@ class OpeningCost:
     screen_outs: int
     screen_out_plan: ScreenOutPlan
     audience: int | None
+    notes: tuple[str, ...]
     drafted: int
     committed: int
     budget: int
@@ -176,6 +178,7 @@ def _cost(
         screen_outs=screen_outs,
         screen_out_plan=plan,
         audience=None if dry_run else marketplace.audience(),
+        notes=marketplace.notes(),
         drafted=sum(status.free for status in postings.values() if status.draft),
         committed=committed,
         budget=wanted or committed + cost + screen_outs * screen_out,

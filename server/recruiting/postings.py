@@ -140,7 +140,8 @@ def order_places(context: RecruitingContext, places: int, *, draft: bool = False
     fee_cents, rest = split(fee)
     with context.reading() as session:
         is_first = session.scalar(select(Posting.id).where(Posting.owed_to.is_(None)).limit(1)) is None
-    pays = is_first and context.marketplace.screen_out_plan(ask=True).way == "by_itself"
+    marketplace = context.marketplace
+    pays = is_first and marketplace.screen_out_plan().cents and marketplace.screen_out_plan(ask=True).way == "by_itself"
     with context.writing() as session:
         ledger.require_budget(session, places * (reward + fee))
         posting = Posting(
@@ -278,9 +279,13 @@ def close_postings(context: RecruitingContext, postings: Mapping[str, PostingSta
         found = sorted({str(one) for one in session.scalars(query.where(still_open))})
     for market_id in found:
         context.marketplace.close(market_id)
+        status = (postings or {}).get(market_id)
         with context.writing() as session:
             rows = select(Posting).where(Posting.market_id == market_id, Posting.closed_at.is_(None))
             for posting in session.scalars(rows):
+                if status is not None and status.draft:
+                    _cancel(session, context, posting)  # nobody ever saw it; a later order may use the draft
+                    continue
                 posting.closed_at = context.clock()
                 if not context.marketplace.capabilities.lists_submissions:
                     posting.settled_at = posting.closed_at  # the marketplace reports nothing more

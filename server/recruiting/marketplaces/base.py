@@ -365,6 +365,10 @@ class Marketplace(LaunchFacts, ReadsEvents, ABC):
         """How those who are screened out are paid; `ask`: ask the marketplace what the account may use."""
         return ScreenOutPlan("direct")
 
+    def notes(self) -> tuple[str, ...]:
+        """What the account may not use, one sentence each, for the researcher before the launch."""
+        return ()
+
     def audience(self) -> int | None:
         """How many workers pass the study's filters now; None if it is unknown."""
         return None

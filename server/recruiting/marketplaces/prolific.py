@@ -219,6 +219,9 @@ class ProlificMarketplace(Marketplace):
     def screen_out_plan(self, *, ask: bool = False) -> ScreenOutPlan:
         return self._places.screen_out_plan(ask=ask)
 
+    def notes(self) -> tuple[str, ...]:
+        return self._places.notes()
+
     def approve(self, submission: ReportedSubmission) -> None:
         self._submissions.approve(submission)
 

@@ -148,14 +148,19 @@ class ProlificPlaces:
 
     def screen_out_plan(self, *, ask: bool) -> ScreenOutPlan:
         """How screen-outs are paid; the workspace is asked by a draft that is deleted at once."""
-        if not self._drafts.screen_out_cents:
-            return self._drafts.plan(False)
         if self._variant is None and ask:
             probe = PostingOrder("probe", "probe-0", 1, 1, self._drafts.reward, "https://example.org", 1, screen_outs=1)
             study = self._create(lambda variant: self._body(probe, PROBE, variant), probe)
             with contextlib.suppress(MarketplaceError):  # a draft that stays costs nothing
                 self._api.delete(f"/studies/{study['id']}/")
-        return self._drafts.plan(self._variant.pays_screen_outs if self._variant else None)
+        known = None if self._variant is None else self._variant.pays_screen_outs
+        return self._drafts.plan(known if self._drafts.screen_out_cents else False)
+
+    def notes(self) -> tuple[str, ...]:
+        """What the workspace may not use, as far as it was tried."""
+        if self._variant is None or self._variant.is_secure:
+            return ()
+        return ("This workspace has no signed addresses: whoever arrives counts once Prolific lists the submission.",)
 
     # ------------------------------------------------------------------ the study as it is
 

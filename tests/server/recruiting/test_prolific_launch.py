@@ -32,7 +32,7 @@ from tests.server.recruiting.test_crashes import EVERY, LISTENERS, Breaker, Cras
 __all__ = ["make_prolific"]  # a fixture
 
 
-@on_sqlite
+@pytest.mark.both_databases
 def test_a_launch_that_breaks_nowhere(make_prolific: MakeProlific) -> None:
     show = a_show(make_prolific, Breaker(at=0))
     show.run()

@@ -238,6 +238,24 @@ def test_a_draft_is_published_by_open_and_by_nothing_else(make_prolific: MakePro
 
 
 @on_sqlite
+def test_a_draft_that_was_closed_is_opened_later_with_the_same_places(make_prolific: MakeProlific) -> None:
+    prolific = make_prolific(listeners=2, trials=1)
+    context, plan = prolific.context, read_plan(prolific.site.study)
+    opening.prepare_places(context, plan, rehearsal=True)
+    cost = opening.estimate_cost(context, None, None)
+    report = prolific.reported.append
+    opening.draft_places(context, plan.schedule_fingerprint, cost, live=False, report=report)
+    launch.stop(context, "test")
+    prolific.sync()
+    with context.reading() as session:
+        assert ledger.committed(session) == 0
+    again = opening.estimate_cost(context, None, None)
+    assert again.places == 2
+    opening.open_places(context, plan.schedule_fingerprint, again, live=False, report=report)
+    assert (only_study(prolific).status, only_study(prolific).places) == ("ACTIVE", 2)
+
+
+@on_sqlite
 def test_whoever_took_part_in_an_earlier_launch_is_not_offered_the_next(make_prolific: MakeProlific) -> None:
     prolific = make_prolific(listeners=1, trials=1)
     market, recruiter = prolific.market, prolific.context.marketplace

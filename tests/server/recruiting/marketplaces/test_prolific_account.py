@@ -126,7 +126,12 @@ def test_what_a_workspace_may_not_use_is_left_out(
     study = market.state.studies[marketplace.open(an_order())]
     assert study.given.is_external_study_url_secure and not study.slots
     assert [action.action for action in study.given.completion_codes[1].actions] == ["REQUEST_RETURN"]
-    assert marketplace.submissions(study.id).secure
+    assert marketplace.submissions(study.id).secure and marketplace.notes() == ()
+    market.state.features = set()
+    plain = look()
+    assert plain.notes() == (), "nothing was tried yet"
+    plain.screen_out_plan(ask=True)
+    assert plain.notes()[0].startswith("This workspace has no signed addresses")
 
 
 class CutOff(FakeProlific):
