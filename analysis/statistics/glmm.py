@@ -22,7 +22,7 @@ from scipy.special import expit, logit
 from threadpoolctl import threadpool_limits
 
 from analysis.statistics.glmm_checks import MixedModelCheck, gee, variational
-from analysis.statistics.glmm_data import CellCounts, collect
+from analysis.statistics.glmm_data import CellCounts, Ints, collect, count_cells
 from analysis.statistics.glmm_fit import LARGEST, PRIOR_OF_DEVIATIONS, MixedFit, fit
 from study.design.bin_pairs import BIN_PAIRS
 
@@ -105,14 +105,18 @@ def fit_mixed(frame: pd.DataFrame, seed: int = 0, checks: bool = True) -> MixedM
 def _affordable(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFrame:
     """All responses, or those of a random sample of listeners that can be fitted in seconds."""
     listeners = sorted(frame["listener"].unique(), key=str)
-    columns = frame["prompt"].nunique() + len(BIN_PAIRS)
-    # One step costs the greater number times the square of the smaller.
-    most = max(50, int(MOST_WORK / columns**2), int(min(np.sqrt(MOST_WORK / columns), columns)))
+    most = _most_listeners(frame["prompt"].nunique())
     if len(listeners) <= most:
         return frame
     drawn = np.random.default_rng(seed).choice(np.array(listeners, dtype=object), most, replace=False)
     notes.append(f"The model was fitted to {most:,} of {len(listeners):,} listeners, drawn at random (seed {seed}).")
     return frame[frame["listener"].isin(list(drawn))]
+
+
+def _most_listeners(prompts: int) -> int:
+    # One step costs the greater number times the square of the smaller.
+    columns = prompts + len(BIN_PAIRS)
+    return max(50, int(MOST_WORK / columns**2), int(min(np.sqrt(MOST_WORK / columns), columns)))
 
 
 def _without_costly_triplets(data: CellCounts, notes: list[str]) -> CellCounts:
@@ -121,6 +125,27 @@ def _without_costly_triplets(data: CellCounts, notes: list[str]) -> CellCounts:
         return data
     notes.append("There are too many triplets for effects of their own; the model has none.")
     return replace(data, factors=tuple(factor for factor in data.factors if factor.name != "triplet"))
+
+
+def fit_codes(
+    agreed: npt.NDArray[np.float64], listener: Ints, prompt: Ints, pair: Ints, triplet: Ints
+) -> tuple[Ints, CellCounts, MixedFit]:
+    """Fit answers given as codes, each shape (n,): the pairs that have answers (places in BIN_PAIRS), counts and fit.
+
+    As `fit_mixed` does, it takes a random sample of the listeners of a very large study.
+    """
+    count = len(np.unique(listener))
+    most = _most_listeners(len(np.unique(prompt)))
+    if count > most:
+        drawn = np.random.default_rng(0).permutation(count)[:most]
+        rows = np.isin(np.unique(listener, return_inverse=True)[1], drawn)
+        agreed, listener, prompt, pair, triplet = (
+            values[rows] for values in (agreed, listener, prompt, pair, triplet)
+        )
+    pairs, own = np.unique(pair, return_inverse=True)
+    names = tuple(f"{BIN_PAIRS[code][0]}–{BIN_PAIRS[code][1]}" for code in pairs)
+    data = _without_costly_triplets(count_cells(agreed, listener, prompt, own.astype(np.intp), triplet, names), [])
+    return pairs, data, fit(data)
 
 
 def marginal_rate(effect: float, spread: float) -> float:

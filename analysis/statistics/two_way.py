@@ -123,10 +123,6 @@ def _of(y: Floats, listener: Ints, prompt: Ints, pair: Ints, label: str, alterna
         label, agreed, n, listeners, prompts, pooled.rate, pooled.rate, pooled.ci_low, pooled.ci_high, pooled.p, n - 1,
         float(n), None, None, 0.0, pooled.p, alternative,
     )  # fmt: skip
-    if listeners == 1 and prompts == 1:
-        return replace(
-            plain, fallback="There is one listener and one prompt, so the result does not generalise to others."
-        )
     found = precision(y[None, :], lay_out(listener, prompt, pair))
     return replace(_with_precision(plain, found), fallback=_fallback(plain))
 
@@ -135,13 +131,10 @@ def _with_precision(plain: Dependence, found: Precision) -> Dependence:
     low, high = found.interval()
     p = float(found.p_value(CHANCE, plain.alternative)[0])
     estimate = float(found.rate[0])
-    if (plain.rate - CHANCE) * (estimate - CHANCE) < 0:
-        # Uneven numbers of answers decide the direction: no conclusion, and the interval has both rates.
-        p = max(p, 0.5)
     correlations = [None if np.isnan(rho[0]) else float(np.clip(rho[0], -1, 1)) for rho in (
         found.rho_listener, found.rho_prompt)]  # fmt: skip
     return replace(
-        plain, estimate=estimate, ci_low=min(float(low[0]), plain.rate), ci_high=max(float(high[0]), plain.rate), p=p,
+        plain, estimate=estimate, ci_low=float(low[0]), ci_high=float(high[0]), p=p,
         df=float(found.df[0]), n_effective=float(min(found.worth[0], plain.n)), icc_listener=correlations[0],
         icc_prompt=correlations[1], uneven=float(found.unevenness[0]),
     )  # fmt: skip
@@ -149,7 +142,9 @@ def _with_precision(plain: Dependence, found: Precision) -> Dependence:
 
 def _fallback(cell: Dependence) -> str:
     notes = []
-    if min(cell.listeners, cell.prompts) == 1:
+    if cell.listeners == 1 and cell.prompts == 1:
+        notes.append("There is one listener and one prompt, so the result does not generalise to others.")
+    elif min(cell.listeners, cell.prompts) == 1:
         alone, other = ("listener", "prompts") if cell.listeners == 1 else ("prompt", "listeners")
         notes.append(f"There is only one {alone}: the interval is about other {other}, not about other {alone}s.")
     if cell.agreed in (0, cell.n):

@@ -79,10 +79,12 @@ class Precision:
     """By study: the weighted rate, its number of independent answers, degrees of freedom, and both correlations.
 
     `unevenness` is 0 where all prompts have as many answers and near 1 where one has nearly all. A correlation is NaN
-    where no two answers share the group.
+    where no two answers share the group. The weighted rate is not the pooled one if prompts have unequal numbers of
+    answers; then the interval is extended to the pooled rate, and nothing is significant between the two.
     """
 
     rate: Floats
+    pooled: Floats
     worth: Floats
     df: Floats
     rho_listener: Floats
@@ -91,16 +93,16 @@ class Precision:
 
     def interval(self, level: float = LEVEL) -> tuple[Floats, Floats]:
         """Wilson's interval with Student's quantile, within [0, 1]."""
-        return wilson(self.rate, self.worth, stats.t.ppf(1 - level / 2, self.df))
+        low, high = wilson(self.rate, self.worth, stats.t.ppf(1 - level / 2, self.df))
+        return np.minimum(low, self.pooled), np.maximum(high, self.pooled)
 
     def p_value(self, against: float, tail: Tail = "two-sided") -> Floats:
         """The score test that the rate is `against`; two-sided, it rejects where the interval excludes `against`."""
         t = (self.rate - against) / np.sqrt(against * (1 - against) / self.worth)
-        if tail == "greater":
-            return np.asarray(stats.t.sf(t, self.df))
-        if tail == "less":
-            return np.asarray(stats.t.cdf(t, self.df))
-        return np.asarray(2 * stats.t.sf(np.abs(t), self.df))
+        tails = {"greater": stats.t.sf(t, self.df), "less": stats.t.cdf(t, self.df)}
+        p = tails[tail] if tail in tails else 2 * stats.t.sf(np.abs(t), self.df)
+        between = (self.pooled - against) * (self.rate - against) < 0
+        return np.where(between, np.maximum(p, 0.5), p)
 
 
 def wilson(rate: npt.ArrayLike, n: npt.ArrayLike, quantile: npt.ArrayLike = Z) -> tuple[Floats, Floats]:
@@ -170,12 +172,12 @@ def precision(agreed: npt.NDArray[np.float64], layout: PairedAnswers, present: B
     least = np.where(uneven > UNEVEN, LEAST_FOR_WEIGHTS * uneven, -1.0) if identified[1] else -1.0
     factor = squared + used[0] * (shares[0] - squared) + np.maximum(used[1], least) * (shares[1] - squared)
     clusters = [1 / share for share, group in zip(shares, groups, strict=True) if group.count > 1]
-    df = np.maximum(np.min(clusters, axis=0) - 1, 1.0) if clusters else n - 1 + 0 * rate
+    df = np.maximum(np.min(clusters, axis=0) - 1, 1.0) if clusters else np.maximum(n - 1, 1.0) + 0 * rate
     factor = np.maximum(factor, squared * (Z / stats.t.ppf(1 - LEVEL / 2, df)) ** 2)
     # Over several bin pairs, answers vary less within pairs than around the common rate.
     within = (rate * (1 - rate) + 0.5 / n) / (spread + 0.5 / n) if len(pairs) > 1 else 1.0
     return Precision(
-        rate, within / factor, df, *(rho if known else np.full_like(rho, np.nan)
+        rate, y.sum(axis=1) / n, within / factor, df, *(rho if known else np.full_like(rho, np.nan)
         for rho, known in zip((rho_l, rho_p), identified, strict=True)), uneven + 0 * rate,
     )  # fmt: skip
 

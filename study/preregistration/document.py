@@ -15,15 +15,6 @@ from study.config import StudyConfig
 from study.config_sections import CorpusConfig, StudyInfo
 
 JSON, MARKDOWN, HYPOTHESES = "preregistration.json", "preregistration.md", "hypotheses.md"
-# What the analysis will do; analysis.preregistration.deviations states the same of a report and compares.
-TESTS: dict[str, Any] = {
-    "test": "exact binomial",
-    "alternative": "two-sided",
-    "chance": 0.5,
-    "alpha": 0.05,
-    "correction": "Holm, over the bin pairs of one embedder",
-    "interval": "Clopper-Pearson, 95 %",
-}
 # Settings that cannot change what listeners hear or answer, or what is computed.
 EXCLUDED_SECTIONS = ("rehearsal",)
 
@@ -123,6 +114,7 @@ def to_markdown(plan: Mapping[str, Any]) -> str:
         f"For each embedder and bin pair: {tests['test']} test, {tests['alternative']}, against "
         f"{100 * tests['chance']:g} %, at α = {tests['alpha']:g}; correction: {tests['correction']}; intervals: "
         f"{tests['interval']}. All other results are secondary.",
+        *_smallest_effect(tests),
         "",
         "## Seed, settings, fingerprints",
         "",
@@ -138,6 +130,14 @@ def to_markdown(plan: Mapping[str, Any]) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _smallest_effect(tests: Mapping[str, Any]) -> list[str]:
+    """A sentence that plans frozen before there was a smallest effect do not have."""
+    if "smallest_effect" not in tests:
+        return []
+    rate = 100 * (tests["chance"] + tests["smallest_effect"])
+    return ["", f"Smallest effect of interest: {rate:g} %."]
 
 
 def _design(plan: Mapping[str, Any]) -> list[str]:
