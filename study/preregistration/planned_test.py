@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from study.config_sections import AnalysisConfig
+
+if TYPE_CHECKING:
+    from study.config import Study
 
 CHANCE = 0.5
 ALPHA = 0.05
@@ -66,3 +69,15 @@ class PlannedTest:
             "alpha": ALPHA,
             "smallest_effect": self.smallest_effect,
         }
+
+
+def planned_test_of(study: Study) -> PlannedTest:
+    """The test of the frozen plan, or of study.toml if nothing is frozen.
+
+    Raises:
+        RootnoteError: if the frozen plan cannot be read.
+    """
+    from study.preregistration.document import read_frozen
+
+    frozen = read_frozen(study.folder)
+    return PlannedTest.from_config(study.config.analysis) if frozen is None else PlannedTest.from_plan(frozen.plan["tests"])
