@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 
 from analysis.presentation.formatting import count
 from analysis.responses.load import Responses
-from analysis.statistics.agreement import CHANCE
 from embeddings.errors import RootnoteError
 from embeddings.provenance import Provenance
 from embeddings.version import VERSION
@@ -29,14 +28,12 @@ from study.preregistration.document import (
     EXCLUDED_SECTIONS,
     JSON,
     MARKDOWN,
-    TESTS,
     FrozenPlan,
     differences,
     read_frozen,
 )
 from study.preregistration.exclusion_rules import ExclusionPlan, plan_of
-
-ALPHA = 0.05
+from study.preregistration.planned_test import PlannedTest
 
 
 @dataclass(frozen=True)
@@ -106,11 +103,11 @@ def frozen_exclusions(frozen: FrozenPlan) -> ExclusionPlan:
 
 
 def check_preregistration(
-    read: Responses, study: Study | None, frozen: FrozenPlan | None, alternative: str
+    read: Responses, study: Study | None, frozen: FrozenPlan | None, test: PlannedTest
 ) -> PreregistrationCheck:
     """Compare a report's responses, rules and tests with the frozen plan and the export."""
     exported, file, as_exported = check_file(read)
-    deviations = _find_deviations(read, study, frozen, exported, alternative) if frozen else []
+    deviations = _find_deviations(read, study, frozen, exported, test) if frozen else []
     if frozen and as_exported is False:
         deviations.append(file)
     return PreregistrationCheck(
@@ -141,14 +138,14 @@ def check_file(read: Responses) -> tuple[ExportManifest | None, str, bool | None
 
 
 def _find_deviations(
-    read: Responses, study: Study | None, frozen: FrozenPlan, exported: ExportManifest | None, alternative: str
+    read: Responses, study: Study | None, frozen: FrozenPlan, exported: ExportManifest | None, test: PlannedTest
 ) -> list[str]:
     plan = frozen.plan
     return [
         *_edited(frozen),
         *_changed_settings(study, plan, exported.withheld if exported else ()),
         *_exclusion_deviations(read, frozen),
-        *_test_deviations(plan, alternative),
+        *_test_deviations(plan, test),
         *_schedule_deviations(read, plan, exported),
         *_sample_deviations(read, plan),
         *_earlier_answers(read, frozen),
@@ -198,9 +195,10 @@ def _exclusion_deviations(read: Responses, frozen: FrozenPlan) -> list[str]:
     return found
 
 
-def _test_deviations(plan: Mapping[str, Any], alternative: str) -> list[str]:
-    now = TESTS | {"alternative": alternative, "chance": CHANCE, "alpha": ALPHA}
-    other = [key for key in {**now, **plan["tests"]} if now.get(key) != plan["tests"].get(key)]
+def _test_deviations(plan: Mapping[str, Any], test: PlannedTest) -> list[str]:
+    now = test.as_data()
+    # A plan frozen by an earlier version has fewer keys.
+    other = [key for key in plan["tests"] if now.get(key) != plan["tests"].get(key)]
     return [
         f"The plan has {key} = {plan['tests'].get(key)}; the analysis used {now.get(key)}." for key in sorted(other)
     ]

@@ -7,7 +7,7 @@ result. To add one: a file in `analysis.report.sections`, a template, one line i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from analysis.preregistration.deviations import PreregistrationCheck
@@ -15,6 +15,8 @@ from analysis.report.compare_studies import ComparedStudy
 from analysis.responses.load import Responses
 from analysis.statistics.agreement import Alternative, Table1
 from analysis.statistics.bins import Bins
+from analysis.statistics.primary import PairVerdict
+from study.preregistration.planned_test import PlannedTest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,14 +29,17 @@ SEED = 20240114
 class ReportInputs:
     """Everything that sections are computed from.
 
-    `by` names columns to group agreement by; `others` are studies to compare with; `notes` are remarks on the input
+    `test` is the primary test and `verdicts` its results by embedder and bin pair; `planned` says whether it was frozen
+    before the answers. `by` names columns to group agreement by; `others` are studies to compare with; `notes` are remarks on the input
     files; `rules_source` says where the exclusion rules come from.
     """
 
     responses: Responses
     tables: Table1
     bins: Mapping[str, Bins]
-    alternative: Alternative = "two-sided"
+    verdicts: Mapping[str, Mapping[tuple[int, int], PairVerdict]] = field(default_factory=dict)
+    test: PlannedTest = PlannedTest()
+    planned: bool = False
     study: str = ""
     note: str = ""
     notes: Sequence[str] = ()
@@ -43,6 +48,14 @@ class ReportInputs:
     others: Sequence[ComparedStudy] = ()
     by: Sequence[str] = ()
     seed: int = SEED
+
+    @property
+    def alternative(self) -> Alternative:
+        return "greater" if self.test.alternative == "greater" else "two-sided"
+
+    def intervals(self, embedder: str) -> dict[tuple[int, int], tuple[float, float]]:
+        """The primary test's 95 % intervals by bin pair."""
+        return {pair: (one.ci_low, one.ci_high) for pair, one in self.verdicts.get(embedder, {}).items()}
 
 
 @dataclass(frozen=True)

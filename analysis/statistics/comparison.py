@@ -25,7 +25,8 @@ from scipy.stats import binomtest, fisher_exact
 
 from analysis.statistics.agreement import Cell, count_responses, exact_binomial, tabulate
 from analysis.statistics.multiple_testing import holm
-from analysis.statistics.two_way import Z, difference_influence, two_way_variance
+from analysis.statistics.two_way import difference_influence, two_way_variance
+from analysis.statistics.two_way_variance import Z
 from study.design.bin_pairs import BIN_PAIRS, BINS
 
 

@@ -53,7 +53,7 @@ class PairEffect:
 class MixedModel:
     """The fitted model of one embedder (logit scale), its checks, and notes on boundary cases.
 
-    A standard deviation is None if the grouping has no random effect in the model.
+    `covariance` is that of the effects, shape (pairs, pairs). A standard deviation is None if the grouping has no random effect in the model.
     """
 
     pairs: Mapping[str, PairEffect]
@@ -62,6 +62,7 @@ class MixedModel:
     sd_triplet: float | None
     log_likelihood: float
     method: str
+    covariance: npt.NDArray[np.float64]
     listeners: int
     prompts: int
     responses: int
@@ -93,6 +94,7 @@ def fit_mixed(frame: pd.DataFrame, seed: int = 0, checks: bool = True) -> MixedM
         sd_triplet=deviations["triplet"],
         log_likelihood=found.log_likelihood,
         method=found.method,
+        covariance=found.covariance[: len(data.names), : len(data.names)],
         listeners=data.sizes[1],
         prompts=data.sizes[2],
         responses=len(some),

@@ -11,8 +11,8 @@ without answers has NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol, get_args
 
 import numpy as np
@@ -21,7 +21,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.responses.load import numbered
-from analysis.statistics.agreement import CHANCE, Alternative
+from analysis.statistics.agreement import CHANCE, Alternative, Table1
 from analysis.statistics.multiple_testing import holm_adjusted
 from analysis.statistics.two_way import pair_codes
 from analysis.statistics.two_way_variance import LEVEL, lay_out, precision
@@ -290,3 +290,20 @@ def verdicts(frame: pd.DataFrame, test: PlannedTest) -> dict[str, dict[tuple[int
             if not np.isnan(result.p[0, place])
         }
     return found
+
+
+def with_verdicts(
+    tables: Table1, found: Mapping[str, Mapping[tuple[int, int], PairVerdict]], primary: str
+) -> Table1:
+    """The tables with the primary test's corrected p-values, which decide stars and filled points."""
+    return {
+        name: replace(
+            table,
+            primary=primary,
+            pairs={
+                pair: replace(cell, p_primary=found[name][pair].p_holm) if pair in found.get(name, {}) else cell
+                for pair, cell in table.pairs.items()
+            },
+        )
+        for name, table in tables.items()
+    }

@@ -10,7 +10,7 @@ from analysis.report.plain_data import plain
 from analysis.report.reliability_text import in_words
 from analysis.report.section import Report, ReportInputs, ReportSection
 from analysis.statistics.reliability import Reliability, reliability
-from analysis.statistics.two_way import LEVEL
+from analysis.statistics.two_way_variance import LEVEL
 
 
 class ReliabilitySection(ReportSection):
