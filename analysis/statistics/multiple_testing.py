@@ -52,3 +52,8 @@ def holm_adjusted(pvalues: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     corrected = np.empty_like(steps)
     np.put_along_axis(corrected, order, steps, axis=1)
     return corrected
+
+
+def holm_rejections(pvalues: npt.NDArray[np.float64], alpha: float) -> npt.NDArray[np.bool_]:
+    """Which tests of many families Holm's procedure rejects at level `alpha`: bool [families, tests]."""
+    return np.asarray(holm_adjusted(pvalues) < alpha)
