@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SEARCH_STEPS = 14  # about how many numbers of listeners a search tries
 MOST_ANSWERS = 20_000_000_000  # the most answers that are simulated
 TESTS = ("primary", "minimum", "exact", "holm", "two_way")  # fields of PairPower
-MOST_FITS = 500  # simulated studies when every study needs a mixed model, unless a number is given
+MOST_FITS = 200  # simulated studies when every study needs a mixed model, unless a number is given
 SHARE = click.FloatRange(0, 1, max_open=True)
 
 
@@ -79,7 +79,7 @@ def _option(name: str, default: Any, kind: Any, help_: str, **more: Any) -> Call
 @_option("--prompts", None, click.IntRange(6, 100_000), "Prompts available to the robust design.")
 @_option(
     "--simulations", None, click.IntRange(100, 1_000_000),
-    "Number of simulated studies (default: 10000; 500 with a mixed model).",
+    "Number of simulated studies (default: 10000; 200 with a mixed model).",
 )
 @_option("--seed", 1, click.IntRange(0), "Seed of the simulation.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -126,7 +126,7 @@ def run_power(options: PowerOptions) -> None:
     with terminal.progress(options.as_json) as stage:
         design = simulate(layout, assumed, seed, simulations, stage("this design", simulations), test)
         null = simulate(layout, assumed.at_chance(), seed, simulations, stage("no effect", simulations), test)
-        search, tick = min(simulations, SEARCH_SIMULATIONS), stage("listeners", SEARCH_STEPS)
+        search, tick = min(simulations, SEARCH_SIMULATIONS if test.primary != "mixed_holm" else MOST_FITS // 2), stage("listeners", SEARCH_STEPS)
         needed = listeners_for(planned.layout, assumed, options.target, options.test, seed, search, tick, test)
         alternatives = alternative_designs(
             study, layout, assumed, options.screening_loss, options.prompts, seed, simulations, stage, test

@@ -43,7 +43,9 @@ def enclosing_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
     ]
 
 
-def order_test(names: Sequence[str], effects: Floats, covariance: Floats, seed: int = 0) -> OrderTest | None:
+def order_test(
+    names: Sequence[str], effects: Floats, covariance: Floats, seed: int = 0, draws: int = DRAWS
+) -> OrderTest | None:
     """Test the order of the effects, shape (pairs,), with their covariance; None if no pair encloses another."""
     enclosed = enclosing_pairs(names)
     if not enclosed:
@@ -67,11 +69,11 @@ def order_test(names: Sequence[str], effects: Floats, covariance: Floats, seed: 
 
     increase, against = distances(np.linalg.solve(root, effects))
     rng = np.random.default_rng(seed)
-    drawn = np.array([distances(x) for x in rng.standard_normal((DRAWS, len(names)))])
+    drawn = np.array([distances(x) for x in rng.standard_normal((draws, len(names)))])
     violations = tuple((names[i], names[j]) for i, j in enclosed if effects[i] > effects[j])
     return OrderTest(
-        p_increase=float((1 + (drawn[:, 0] >= increase).sum()) / (DRAWS + 1)),
-        p_against=float((1 + (drawn[:, 1] >= against - 1e-9).sum()) / (DRAWS + 1)) if violations else 1.0,
+        p_increase=float((1 + (drawn[:, 0] >= increase).sum()) / (draws + 1)),
+        p_against=float((1 + (drawn[:, 1] >= against - 1e-9).sum()) / (draws + 1)) if violations else 1.0,
         violations=violations,
-        draws=DRAWS,
+        draws=draws,
     )

@@ -137,10 +137,10 @@ def within_listeners(score: Floats, value: Floats, listener: Ints) -> float:
     centred = score - (np.bincount(listener, score) / np.maximum(count, 1))[listener]
     sums = np.bincount(listener, centred * value)[count > 1]
     sums = sums[np.bincount(listener, centred**2)[count > 1] > 0]
-    error = float(np.sqrt((sums**2).sum()))
-    if len(sums) < 2 or error == 0:
+    error = float(sums.std(ddof=1) / np.sqrt(len(sums))) if len(sums) > 1 else 0.0
+    if error == 0:
         return 1.0
-    return float(2 * stats.t.sf(abs(float(sums.sum())) / error, len(sums) - 1))
+    return float(2 * stats.t.sf(abs(float(sums.mean())) / error, len(sums) - 1))
 
 
 def response_times(frame: pd.DataFrame) -> ResponseTimes | None:
