@@ -72,10 +72,10 @@ def _who(inputs: ReportInputs, name: str) -> str:
     own = frame[frame["embedder"] == name]
     one_listener, one_prompt = (own[column].nunique() == 1 for column in ("listener", "prompt"))
     if inputs.test.primary == "exact_holm" or (one_listener and one_prompt):
-        return "These listeners, on these clips, chose"
+        return "these listeners, on these clips, chose"
     if one_listener:
-        return "This one listener, on other prompts like these, would choose"
-    return f"Other listeners, on {'this one prompt' if one_prompt else 'other prompts like these'}, would choose"
+        return "this one listener, on other prompts like these, would choose"
+    return f"other listeners, on {'this one prompt' if one_prompt else 'other prompts like these'}, would choose"
 
 
 def _above(who: str, above: Sequence[Pair], tested: int, name: str) -> str:

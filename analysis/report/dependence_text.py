@@ -63,16 +63,15 @@ def describe_order(found: OrderTest | None) -> str:
     """Whether agreement grows with the distance of the bins."""
     if found is None:
         return ""
-    grows = "agreement is higher in" if found.p_increase < LEVEL else "it is not shown that agreement is higher in"
-    text = (
-        f"Order of the bin pairs: {grows} pairs that enclose others, as in 1–4 and 2–3 (order-restricted test of the "
-        f"model’s effects, {_p(found.p_increase)})."
-    )
+    order = "Agreement should be higher in bin pairs that enclose others, as 1–4 encloses 2–3"
+    against = ", ".join(f"{inner} above {outer}" for inner, outer in found.violations)
+    if found.violations and found.p_against < LEVEL:
+        return f"{order}. The model’s effects contradict this order ({against}; {_p(found.p_against)})."
+    grows = "it is" if found.p_increase < LEVEL else "that is not shown"
+    text = f"{order}: {grows} (order-restricted test of the model’s effects, {_p(found.p_increase)})."
     if not found.violations:
         return f"{text} No observed effect contradicts this order."
-    against = ", ".join(f"{inner} above {outer}" for inner, outer in found.violations)
-    ending = "more than chance would" if found.p_against < LEVEL else "no more than chance would"
-    return f"{text} Some observed effects contradict it ({against}), {ending} ({_p(found.p_against)})."
+    return f"{text} Some observed effects contradict it, no more than chance would ({against}; {_p(found.p_against)})."
 
 
 def _p(p: float) -> str:

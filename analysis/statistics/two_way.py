@@ -30,7 +30,7 @@ class Dependence:
     `rate` is pooled; `estimate`, at the centre of the interval, weighs an answer on a prompt with many answers less, and
     is the same in a balanced design. `n_effective` is the number of independent answers with the same information.
     `icc_listener` and `icc_prompt` are the correlations of two answers by one listener and on one prompt, None if no
-    two answers share one. `uneven` says how unequal the prompts' numbers of answers are (0 to 1). `fallback` says in
+    two answers share one or all answers are the same. `uneven` says how unequal the prompts' numbers of answers are (0 to 1). `fallback` says in
     words if the data required another method.
     """
 
@@ -131,7 +131,8 @@ def _with_precision(plain: Dependence, found: Precision) -> Dependence:
     low, high = found.interval()
     p = float(found.p_value(CHANCE, plain.alternative)[0])
     estimate = float(found.rate[0])
-    correlations = [None if np.isnan(rho[0]) else float(np.clip(rho[0], -1, 1)) for rho in (
+    unknown = plain.agreed in (0, plain.n)
+    correlations = [None if unknown or np.isnan(rho[0]) else float(np.clip(rho[0], -1, 1)) for rho in (
         found.rho_listener, found.rho_prompt)]  # fmt: skip
     return replace(
         plain, estimate=estimate, ci_low=float(low[0]), ci_high=float(high[0]), p=p,
@@ -147,10 +148,10 @@ def _fallback(cell: Dependence) -> str:
     elif min(cell.listeners, cell.prompts) == 1:
         alone, other = ("listener", "prompts") if cell.listeners == 1 else ("prompt", "listeners")
         notes.append(f"There is only one {alone}: the interval is about other {other}, not about other {alone}s.")
-    if cell.agreed in (0, cell.n):
+    if cell.agreed in (0, cell.n) and cell.n > 1:
         notes.append(
-            f"All {cell.n} answers are the same, so their dependence cannot be estimated; the interval assumes the "
-            "usual one (a correlation of 0.05 between two answers of a listener, and of two on a prompt)."
+            "All answers are the same, so their dependence cannot be estimated; the interval assumes the usual one (a "
+            "correlation of 0.05 between two answers of a listener, and of two on a prompt)."
         )
     return " ".join(notes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,7 +112,9 @@ class DependenceSection(ReportSection):
     def warnings(self, result: DependenceResult) -> Sequence[str]:
         found = []
         for name, cells in result.cells.items():
-            fallbacks = dict.fromkeys(cell.fallback for cell in cells if cell.fallback)
+            fallbacks = dict.fromkeys(
+                text for cell in cells for text in re.split(r"(?<=\.) (?=[A-Z])", cell.fallback) if text
+            )
             found += [f"{one_line(name)}: {text}" for text in fallbacks]
             found += [f"{one_line(name)}: {text}" for text in describe_unevenness(cells)]
             found += [

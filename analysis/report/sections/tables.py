@@ -37,8 +37,8 @@ INTERVAL_NAMES = {
     "exact_holm": "exact, of the pooled answers",
 }
 DECIDED = {
-    "of interest": "above, of interest", "above": "above chance", "below": "below chance",
-    "equivalent": "no effect of interest", "undecided": "undecided",
+    "of interest": "of interest", "above": "above 50 %", "below": "below 50 %", "equivalent": "near 50 %",
+    "undecided": "undecided",
 }  # fmt: skip
 
 
