@@ -70,8 +70,13 @@ def one_pair(design: str, balanced: bool, seed: int) -> tuple[Ints, Ints]:
 
 
 def simulate(
-    listener: Ints, prompt: Ints, rate: float, deviations: tuple[float, float, float], studies: int,
-    rng: np.random.Generator, triplet: Ints | None = None,
+    listener: Ints,
+    prompt: Ints,
+    rate: float,
+    deviations: tuple[float, float, float],
+    studies: int,
+    rng: np.random.Generator,
+    triplet: Ints | None = None,
 ) -> npt.NDArray[np.float64]:
     """Answers, shape (studies, answers); within one bin pair, a prompt is a triplet."""
     triplet = prompt if triplet is None else triplet

@@ -24,7 +24,7 @@ from analysis.statistics.primary import verdicts
 from analysis.statistics.simulated_studies import Assumptions, Layout, layout_of_design, logit_means
 from study.config_sections import DesignConfig
 from study.design.bin_pairs import BIN_PAIRS
-from study.preregistration.planned_test import PlannedTest
+from study.preregistration.planned_test import DEFAULT_TEST, PlannedTest
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Scenario:
 
     design: str
     assumed: Assumptions
-    test: PlannedTest = PlannedTest()
+    test: PlannedTest = DEFAULT_TEST
 
 
 MIXED_RATES = (0.62, 0.7, 0.75, 0.6, 0.65, 0.5)

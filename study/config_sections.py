@@ -225,7 +225,7 @@ class AnalysisConfig(ConfigSection):
         default=0.05,
         gt=0,
         lt=0.5,
-        description="The smallest effect of interest, as a rate above 0.5: with 0.05, less than 55 % is of no interest.",
+        description="The smallest effect of interest, as a rate above 0.5: with 0.05, below 55 % is of no interest.",
     )
 
 

@@ -61,12 +61,16 @@ def _option(name: str, default: Any, kind: Any, help_: str, **more: Any) -> Call
 @_option("--listeners", None, click.IntRange(1, 5000), "Listeners per embedder (default: as scheduled).")
 @_option("--target", 0.8, click.FloatRange(0, 1, True, True), "Target power in every bin pair.")
 @_option(
-    "--test", "primary", click.Choice(TESTS),
+    "--test",
+    "primary",
+    click.Choice(TESTS),
     "The test that must reach the target: the primary test, its test against the smallest effect of interest "
     "(minimum), or, for comparison, exact, exact with Holm, or two-way, uncorrected.",
 )
 @_option(
-    "--smallest-effect", None, click.FloatRange(0, 0.5, True, True),
+    "--smallest-effect",
+    None,
+    click.FloatRange(0, 0.5, True, True),
     "Smallest rate above 0.5 that is of interest (default: as planned).",
 )
 @_option("--listener-sd", 0.5, click.FloatRange(0, 5), "Standard deviation between listeners (logit scale).")
@@ -78,7 +82,9 @@ def _option(name: str, default: Any, kind: Any, help_: str, **more: Any) -> Call
 @_option("--embedder", None, click.STRING, "Embedder whose schedule is simulated (default: the first).")
 @_option("--prompts", None, click.IntRange(6, 100_000), "Prompts available to the robust design.")
 @_option(
-    "--simulations", None, click.IntRange(100, 1_000_000),
+    "--simulations",
+    None,
+    click.IntRange(100, 1_000_000),
     "Number of simulated studies (default: 10000; 200 with a mixed model).",
 )
 @_option("--seed", 1, click.IntRange(0), "Seed of the simulation.")
@@ -126,7 +132,8 @@ def run_power(options: PowerOptions) -> None:
     with terminal.progress(options.as_json) as stage:
         design = simulate(layout, assumed, seed, simulations, stage("this design", simulations), test)
         null = simulate(layout, assumed.at_chance(), seed, simulations, stage("no effect", simulations), test)
-        search, tick = min(simulations, SEARCH_SIMULATIONS if test.primary != "mixed_holm" else MOST_FITS // 2), stage("listeners", SEARCH_STEPS)
+        search = min(simulations, MOST_FITS // 2 if test.primary == "mixed_holm" else SEARCH_SIMULATIONS)
+        tick = stage("listeners", SEARCH_STEPS)
         needed = listeners_for(planned.layout, assumed, options.target, options.test, seed, search, tick, test)
         alternatives = alternative_designs(
             study, layout, assumed, options.screening_loss, options.prompts, seed, simulations, stage, test

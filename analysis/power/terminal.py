@@ -138,7 +138,9 @@ def _describe_target(study: Study, target: dict[str, Any], power: Power, loss: f
 
 def _alternatives_table(alternatives: Sequence[AlternativeDesign]) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    heads = ("Design", "Listeners", "Prompts", "Cost, $", "Power\nprimary", "Power\nexact, Holm", "No effect:\nany pair")  # fmt: skip
+    heads = (
+        "Design", "Listeners", "Prompts", "Cost, $", "Power\nprimary", "Power\nexact, Holm", "No effect:\nany pair",
+    )  # fmt: skip
     for head in heads:
         shown.add_column(Text(head), justify="left" if head == "Design" else "right", no_wrap=True)
     for one in alternatives:

@@ -15,7 +15,7 @@ from analysis.responses.load import DEFAULT_PLAN, Responses, under_rules
 from embeddings.errors import RootnoteError
 from study.config import Study, load_study
 from study.preregistration.document import FrozenPlan
-from study.preregistration.planned_test import PlannedTest
+from study.preregistration.planned_test import DEFAULT_TEST, PlannedTest
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class PlannedAnalysis:
     study: Study | None = None
     frozen: FrozenPlan | None = None
     notes: tuple[str, ...] = ()
-    test: PlannedTest = PlannedTest()
+    test: PlannedTest = DEFAULT_TEST
 
 
 def find_plan(responses: Path, study: Path | None, rules: str | None) -> PlannedAnalysis:

@@ -16,7 +16,7 @@ from analysis.responses.exclusions import RULES, ExclusionPlan, Mask, mask_of, o
 from analysis.responses.load import Responses
 from analysis.statistics.agreement import Alternative, Table1, table1
 from analysis.statistics.primary import verdicts, with_verdicts
-from study.preregistration.planned_test import PlannedTest
+from study.preregistration.planned_test import DEFAULT_TEST, PlannedTest
 
 NONE, PLAN, ALL = "none", "the plan's", "every rule"
 
@@ -40,7 +40,7 @@ class Specification:
 
 
 def sensitivity_analysis(
-    read: Responses, alternative: Alternative = "two-sided", test: PlannedTest = PlannedTest()
+    read: Responses, alternative: Alternative = "two-sided", test: PlannedTest = DEFAULT_TEST
 ) -> list[Specification]:
     """Table 1 under every specification. A rule that cannot be applied gives a specification without tables."""
     return sensitivity_analysis_of_frame(read.everything, read.plan, alternative, test)
@@ -50,7 +50,7 @@ def sensitivity_analysis_of_frame(
     frame: pd.DataFrame,
     plan: ExclusionPlan,
     alternative: Alternative = "two-sided",
-    test: PlannedTest = PlannedTest(),
+    test: PlannedTest = DEFAULT_TEST,
 ) -> list[Specification]:
     """The same for checked responses of all kinds (columns as analysis.responses.load gives them)."""
     masks = {name: found for name in RULES if (found := mask_of(frame, name, plan.thresholds)) is not None}
@@ -134,7 +134,13 @@ def as_data(specifications: Sequence[Specification]) -> list[Mapping[str, object
             "listeners_dropped": one.listeners_dropped,
             "pairs": {
                 embedder: {
-                    f"{high}-{low}": {"agreed": cell.agreed, "n": cell.n, "rate": cell.rate, "p_holm": cell.p_holm, "p_primary": cell.p_decisive}
+                    f"{high}-{low}": {
+                        "agreed": cell.agreed,
+                        "n": cell.n,
+                        "rate": cell.rate,
+                        "p_holm": cell.p_holm,
+                        "p_primary": cell.p_decisive,
+                    }
                     for (high, low), cell in table.pairs.items()
                 }
                 for embedder, table in one.tables.items()

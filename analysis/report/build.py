@@ -13,8 +13,8 @@ from analysis.preregistration.plan import apply_plan, find_plan
 from analysis.preregistration.sensitivity import as_data as sensitivity_data
 from analysis.presentation.tables import as_data as table_data
 from analysis.presentation.versions import versions
-from analysis.report.compare_studies import read_study
 from analysis.report.claims_text import claims, primary_data
+from analysis.report.compare_studies import read_study
 from analysis.report.consort import as_data as flow_data
 from analysis.report.figure_files import save_plots
 from analysis.report.find_bins import find_bins
@@ -23,8 +23,8 @@ from analysis.report.registry import load_sections
 from analysis.report.section import Plot, Report, ReportInputs, ReportSection
 from analysis.responses.load import describe, read_responses
 from analysis.statistics.agreement import Alternative, table1
-from analysis.statistics.primary import verdicts, with_verdicts
 from analysis.statistics.comparison import contrasts_as_data
+from analysis.statistics.primary import verdicts, with_verdicts
 from embeddings.errors import RootnoteError
 from embeddings.provenance import replacing
 

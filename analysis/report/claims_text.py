@@ -48,7 +48,9 @@ def _claim(inputs: ReportInputs, name: str) -> str:
     if above and of_interest == above:
         sentences.append(f"In {_all_of(above)} agreement is above {least}, the smallest effect of interest.")
     elif of_interest:
-        sentences.append(f"Of these, agreement is above {least}, the smallest effect of interest, in {_pairs(of_interest)}.")
+        sentences.append(
+            f"Of these, agreement is above {least}, the smallest effect of interest, in {_pairs(of_interest)}."
+        )
     elif above:
         sentences.append(f"In none of them is agreement shown to be above {least}, the smallest effect of interest.")
     if by.get("below"):
@@ -111,9 +113,7 @@ def describe_range(inputs: ReportInputs, name: str) -> str:
     """The observed rates of one embedder in a sentence or two."""
     table = inputs.tables[name]
     tested = {pair: cell for pair, cell in table.pairs.items() if cell.n}
-    lowest, highest = (
-        pick(tested, key=lambda pair: (tested[pair].rate or 0.0, pair)) for pick in (min, max)
-    )
+    lowest, highest = (pick(tested, key=lambda pair: (tested[pair].rate or 0.0, pair)) for pick in (min, max))
     total = table.totals[1]
     first = ""
     if total.n:

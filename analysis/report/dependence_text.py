@@ -54,8 +54,8 @@ def describe_model(model: MixedModel) -> str:
     if not parts:
         return f"A logistic model of {who} has no random effects, because there is only one of each."
     return (
-        f"A logistic mixed model of {who} (maximum likelihood, {how}) estimates a standard deviation of {listed} on the "
-        "logit scale."
+        f"A logistic mixed model of {who} (maximum likelihood, {how}) estimates a standard deviation of {listed} on "
+        "the logit scale."
     )
 
 

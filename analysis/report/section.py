@@ -16,7 +16,7 @@ from analysis.responses.load import Responses
 from analysis.statistics.agreement import Alternative, Table1
 from analysis.statistics.bins import Bins
 from analysis.statistics.primary import PairVerdict
-from study.preregistration.planned_test import PlannedTest
+from study.preregistration.planned_test import DEFAULT_TEST, PlannedTest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,15 +30,15 @@ class ReportInputs:
     """Everything that sections are computed from.
 
     `test` is the primary test and `verdicts` its results by embedder and bin pair; `planned` says whether it was frozen
-    before the answers. `by` names columns to group agreement by; `others` are studies to compare with; `notes` are remarks on the input
-    files; `rules_source` says where the exclusion rules come from.
+    before the answers. `by` names columns to group agreement by; `others` are studies to compare with; `notes` are
+    remarks on the input files; `rules_source` says where the exclusion rules come from.
     """
 
     responses: Responses
     tables: Table1
     bins: Mapping[str, Bins]
     verdicts: Mapping[str, Mapping[tuple[int, int], PairVerdict]] = field(default_factory=dict)
-    test: PlannedTest = PlannedTest()
+    test: PlannedTest = DEFAULT_TEST
     planned: bool = False
     study: str = ""
     note: str = ""

@@ -5,8 +5,9 @@ normal with mean 0 and their own standard deviations. A triplet is a prompt and 
 names them; it has an effect if any triplet was answered twice. Fitted by maximum likelihood with Laplace's
 approximation, or by adaptive quadrature with a single grouping (analysis.statistics.glmm_fit). Two checks use
 statsmodels (analysis.statistics.glmm_checks).
-Conventions: effects and deviations are on the logit scale; "typical" rates are for random effects of 0; "marginal" rates
-are averaged over all random effects, as a pooled rate is, with an interval by the delta method on the logit scale.
+Conventions: effects and deviations are on the logit scale; "typical" rates are for random effects of 0; "marginal"
+rates are averaged over all random effects, as a pooled rate is, with an interval by the delta method on the logit
+scale.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class PairEffect:
 class MixedModel:
     """The fitted model of one embedder (logit scale), its checks, and notes on boundary cases.
 
-    `covariance` is that of the effects, shape (pairs, pairs). A standard deviation is None if the grouping has no random effect in the model.
+    `covariance` is that of the effects, shape (pairs, pairs). A standard deviation is None if the grouping has no random
+    effect in the model.
     """
 
     pairs: Mapping[str, PairEffect]
@@ -141,9 +143,7 @@ def fit_codes(
     if count > most:
         drawn = np.random.default_rng(0).permutation(count)[:most]
         rows = np.isin(np.unique(listener, return_inverse=True)[1], drawn)
-        agreed, listener, prompt, pair, triplet = (
-            values[rows] for values in (agreed, listener, prompt, pair, triplet)
-        )
+        agreed, listener, prompt, pair, triplet = (values[rows] for values in (agreed, listener, prompt, pair, triplet))
     pairs, own = np.unique(pair, return_inverse=True)
     names = tuple(f"{BIN_PAIRS[code][0]}–{BIN_PAIRS[code][1]}" for code in pairs)
     data = _without_costly_triplets(count_cells(agreed, listener, prompt, own.astype(np.intp), triplet, names), [])

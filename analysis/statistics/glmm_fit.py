@@ -124,9 +124,7 @@ def _search(
     return best
 
 
-def _covariance(
-    likelihood: Likelihood, at: Floats, same: npt.NDArray[np.bool_], bounded: bool
-) -> tuple[Floats, bool]:
+def _covariance(likelihood: Likelihood, at: Floats, same: npt.NDArray[np.bool_], bounded: bool) -> tuple[Floats, bool]:
     """The inverse of the negative Hessian, by central differences of the gradient; and whether it is positive."""
     size = len(at)
     hessian = np.empty((size, size))
@@ -139,4 +137,6 @@ def _covariance(
     values, vectors = np.linalg.eigh(hessian)
     positive = bool(values.min() > 1e-8)
     # A direction without information gets a large but finite variance.
-    return np.asarray((vectors / np.maximum(values, 1e-3)) @ vectors.T if not positive else np.linalg.inv(hessian)), positive
+    return np.asarray(
+        (vectors / np.maximum(values, 1e-3)) @ vectors.T if not positive else np.linalg.inv(hessian)
+    ), positive

@@ -16,7 +16,7 @@ import numpy as np
 from analysis.statistics.primary import PrimaryResult, examine
 from analysis.statistics.simulated_studies import CHANCE, Assumptions, Floats, Layout, draw_studies
 from study.design.bin_pairs import BIN_PAIRS, pair_name
-from study.preregistration.planned_test import ALPHA, PlannedTest
+from study.preregistration.planned_test import ALPHA, DEFAULT_TEST, PlannedTest
 
 BLOCK = 1_000_000  # answers simulated at once
 MOST_TRIALS = 30_000
@@ -67,7 +67,7 @@ class Power:
 
 def simulate(
     layout: Layout, assumed: Assumptions, seed: int, simulations: int = 10_000, tick: Tick = lambda done: None,
-    test: PlannedTest = PlannedTest(),
+    test: PlannedTest = DEFAULT_TEST,
 ) -> Power:  # fmt: skip
     """Simulate studies and count how often each test rejects chance at 5 %.
 
@@ -131,7 +131,7 @@ def _widths(found: PrimaryResult) -> Floats:
 
 def listeners_for(
     layout: Layout, assumed: Assumptions, target: float, power_of: str, seed: int,
-    simulations: int = SEARCH_SIMULATIONS, tick: Tick = lambda done: None, test: PlannedTest = PlannedTest(),
+    simulations: int = SEARCH_SIMULATIONS, tick: Tick = lambda done: None, test: PlannedTest = DEFAULT_TEST,
 ) -> int | None:  # fmt: skip
     """The fewest listeners for which every pair has the target power; None if no number up to 30,000 trials has it.
 

@@ -2,9 +2,9 @@
 
 For each bin pair a test gives evidence: a rate, an interval, and a p-value against any rate. From it follow Holm's
 correction over the bin pairs, and two further tests with the smallest effect of interest d (Lakens, Scheel and Isager,
-Advances in Methods and Practices in Psychological Science 1, 2018): the minimum-effect test rejects "the rate is at most
-0.5 + d", the equivalence test rejects "the rate is outside 0.5 - d to 0.5 + d" (the larger of two one-sided p-values).
-Both are corrected by Holm's method as well.
+Advances in Methods and Practices in Psychological Science 1, 2018): the minimum-effect test rejects "the rate is at
+most 0.5 + d", the equivalence test rejects "the rate is outside 0.5 - d to 0.5 + d" (the larger of two one-sided
+p-values). Both are corrected by Holm's method as well.
 Conventions: arrays have shape (studies, answers) or (studies, pairs); pairs are in the order of BIN_PAIRS; a pair
 without answers has NaN.
 """
@@ -292,9 +292,7 @@ def verdicts(frame: pd.DataFrame, test: PlannedTest) -> dict[str, dict[tuple[int
     return found
 
 
-def with_verdicts(
-    tables: Table1, found: Mapping[str, Mapping[tuple[int, int], PairVerdict]], primary: str
-) -> Table1:
+def with_verdicts(tables: Table1, found: Mapping[str, Mapping[tuple[int, int], PairVerdict]], primary: str) -> Table1:
     """The tables with the primary test's corrected p-values, which decide stars and filled points."""
     return {
         name: replace(

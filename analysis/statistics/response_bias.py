@@ -1,7 +1,8 @@
 """Biases: effects of side, position and response time on the answers, and of the prescreen on agreement.
 
 Conventions: rates have Clopper and Pearson's 95 % interval; p-values allow for listeners: a side and the prescreen are
-tested with listeners and prompts as random, order and times within listeners; times are in seconds; a part is None if the file lacks the data for it.
+tested with listeners and prompts as random, order and times within listeners; times are in seconds; a part is None if
+the file lacks the data for it.
 """
 
 from __future__ import annotations
@@ -160,7 +161,9 @@ def response_times(frame: pd.DataFrame) -> ResponseTimes | None:
         quantiles=tuple(float(q) for q in np.quantile(seconds, [0.05, 0.25, 0.5, 0.75, 0.95])),
         agreed_median=float(np.median(seconds[agreed])) if agreed.any() else None,
         other_median=float(np.median(seconds[~agreed])) if not agreed.all() else None,
-        p=within_listeners(np.log(seconds), _without_pairs(known, agreed.astype(np.float64)), listener) if both else None,
+        p=within_listeners(np.log(seconds), _without_pairs(known, agreed.astype(np.float64)), listener)
+        if both
+        else None,
         by_pair=tuple((label, float(np.median(own))) for label, own in cells if len(own)),
     )
 

@@ -50,9 +50,7 @@ class Layout:
         return np.unique(self.prompt * len(BIN_PAIRS) + self.pair, return_inverse=True)[1].astype(np.int64)
 
     def as_answers(self) -> AnswerLayout:
-        return AnswerLayout(
-            *(codes.astype(np.intp) for codes in (self.listener, self.prompt, self.pair, self.triplet))
-        )
+        return AnswerLayout(*(codes.astype(np.intp) for codes in (self.listener, self.prompt, self.pair, self.triplet)))
 
     def resized(self, listeners: int) -> Layout:
         """The same lists for another number of listeners: the first lists, or all of them repeated from the first."""

@@ -27,11 +27,11 @@ from study.design.bin_pairs import BIN_PAIRS, BINS
 class Dependence:
     """One rate, and its precision for other listeners and prompts.
 
-    `rate` is pooled; `estimate`, at the centre of the interval, weighs an answer on a prompt with many answers less, and
-    is the same in a balanced design. `n_effective` is the number of independent answers with the same information.
+    `rate` is pooled; `estimate`, at the centre of the interval, weighs an answer on a prompt with many answers less,
+    and is the same in a balanced design. `n_effective` is the number of independent answers with the same information.
     `icc_listener` and `icc_prompt` are the correlations of two answers by one listener and on one prompt, None if no
-    two answers share one or all answers are the same. `uneven` says how unequal the prompts' numbers of answers are (0 to 1). `fallback` says in
-    words if the data required another method.
+    two answers share one or all answers are the same. `uneven` says how unequal the prompts' numbers of answers are (0
+    to 1). `fallback` says in words if the data required another method.
     """
 
     label: str

@@ -115,9 +115,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def freeze(
-    study: Study, now: datetime, alternative: str | None = None, amend: str = ""
-) -> tuple[FrozenPlan, bool]:
+def freeze(study: Study, now: datetime, alternative: str | None = None, amend: str = "") -> tuple[FrozenPlan, bool]:
     """Write the plan, or find that it is frozen already: (the plan, whether it was written now).
 
     Args:

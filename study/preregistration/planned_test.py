@@ -71,6 +71,9 @@ class PlannedTest:
         }
 
 
+DEFAULT_TEST = PlannedTest()
+
+
 def planned_test_of(study: Study) -> PlannedTest:
     """The test of the frozen plan, or of study.toml if nothing is frozen.
 
@@ -80,4 +83,8 @@ def planned_test_of(study: Study) -> PlannedTest:
     from study.preregistration.document import read_frozen
 
     frozen = read_frozen(study.folder)
-    return PlannedTest.from_config(study.config.analysis) if frozen is None else PlannedTest.from_plan(frozen.plan["tests"])
+    return (
+        PlannedTest.from_config(study.config.analysis)
+        if frozen is None
+        else PlannedTest.from_plan(frozen.plan["tests"])
+    )

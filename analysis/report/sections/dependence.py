@@ -84,11 +84,7 @@ class DependenceSection(ReportSection):
 
     def data(self, result: DependenceResult) -> Mapping[str, Any]:
         dependence = {
-            name: {
-                cell.label: dataclasses.asdict(cell)
-                | {"design_effect": cell.design_effect}
-                for cell in cells
-            }
+            name: {cell.label: dataclasses.asdict(cell) | {"design_effect": cell.design_effect} for cell in cells}
             for name, cells in result.cells.items()
         }
         return {

@@ -30,7 +30,6 @@ from analysis.statistics.agreement import EmbedderTable, Table1
 from analysis.statistics.bins import Bins
 from analysis.statistics.primary import PairVerdict
 
-
 INTERVAL_NAMES = {
     "two_way_holm": "for other listeners and prompts",
     "mixed_holm": "of the mixed model’s marginal rate",

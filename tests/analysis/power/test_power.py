@@ -124,7 +124,19 @@ def power(monkeypatch: pytest.MonkeyPatch, study: Path) -> Callable[..., str]:
 
 
 def test_the_command_simulates_the_schedule_that_will_run(power: Callable[..., str], study: Path) -> None:
-    options = ("--simulations", "500", "--listener-sd", "0", "--prompt-sd", "0", "--triplet-sd", "0", "--lapse", "0", "--json")
+    options = (
+        "--simulations",
+        "500",
+        "--listener-sd",
+        "0",
+        "--prompt-sd",
+        "0",
+        "--triplet-sd",
+        "0",
+        "--lapse",
+        "0",
+        "--json",
+    )
     found = json.loads(power("my-study", "--effect", "0.7", "--effect", "1-2=0.5", *options))
     assert found["note"] == ""
     assert (found["design"]["listeners"], found["design"]["trials"], found["design"]["prompts"]) == (90, 10, 15)
@@ -153,7 +165,9 @@ def test_the_planned_test_is_simulated_against_any_smallest_effect(power: Callab
     plan.mkdir()
     text = '[study]\nname = "T"\n[corpus]\naudio = "m"\n[analysis]\nprimary = "exact_holm"\nalternative = "greater"\n'
     (plan / "study.toml").write_text(text)
-    found = json.loads(power("planned", "--effect", "0.65", "--simulations", "300", "--smallest-effect", "0.1", "--json"))
+    found = json.loads(
+        power("planned", "--effect", "0.65", "--simulations", "300", "--smallest-effect", "0.1", "--json")
+    )
     assert found["primary_test"]["primary"] == "exact_holm"
     assert found["primary_test"]["smallest_effect"] == 0.1
     for pair in found["design"]["pairs"]:

@@ -114,7 +114,8 @@ def test_a_frozen_plan_says_everything_and_its_hash_can_be_recomputed(study: Pat
     assert plan["fingerprints"]["schedule"] == read_plan(load_study(study)).schedule_fingerprint
     assert plan["files"]["study.toml"] == hashlib.sha256((study / "study.toml").read_bytes()).hexdigest()
     document = (study / "preregistration.md").read_text(encoding="utf-8")
-    for words in (data["hash"], "Listeners agree in every bin pair.", "answered in less than 2 s", "two-way (listeners and prompts",
+    for words in (data["hash"], "Listeners agree in every bin pair.", "answered in less than 2 s",
+                  "two-way (listeners and prompts",
                   "Smallest effect of interest: 55 %.",
                   plan["fingerprints"]["stimuli"], "design.listeners = 12", "1-2: 12, 1-3: 12"):  # fmt: skip
         assert words in document
@@ -248,7 +249,11 @@ def test_a_plan_frozen_before_there_was_a_choice_keeps_the_exact_test(
 def test_study_toml_says_the_test_and_the_plan_records_it(
     study: Path, run: Callable[..., Done], report: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    edit(study / "study.toml", "[exclusions]", '[analysis]\nprimary = "mixed_holm"\nsmallest_effect = 0.1\n\n[exclusions]')
+    edit(
+        study / "study.toml",
+        "[exclusions]",
+        '[analysis]\nprimary = "mixed_holm"\nsmallest_effect = 0.1\n\n[exclusions]',
+    )
     path = freeze_and(study, run)
     frozen = json.loads((study / "preregistration.json").read_text(encoding="utf-8"))["plan"]["tests"]
     assert (frozen["primary"], frozen["smallest_effect"]) == ("mixed_holm", 0.1)

@@ -20,7 +20,6 @@ from analysis.statistics.glmm_laplace import LaplaceLikelihood
 from study.design.bin_pairs import BIN_PAIRS
 from tests.analysis.statistics.test_two_way import study
 
-
 HERE = Path(__file__).parent / "lme4"
 ANSWERS: dict[str, Any] = json.loads((HERE / "lme4.json").read_text(encoding="utf-8"))
 CASES = Path(__file__).parents[4] / "shared" / "cases" / "lme4"

@@ -29,7 +29,9 @@ def test_the_p_value_is_that_of_a_general_optimiser() -> None:
     def distance(x: np.ndarray) -> float:
         constraints = [{"type": "ineq", "fun": lambda t, a=a, b=b: t[a] - t[b]} for a, b in bounds]
         inverse = np.linalg.inv(COVARIANCE)
-        found = minimize(lambda t: (t - x) @ inverse @ (t - x), np.full(6, x.mean()), constraints=constraints, tol=1e-10)
+        found = minimize(
+            lambda t: (t - x) @ inverse @ (t - x), np.full(6, x.mean()), constraints=constraints, tol=1e-10
+        )
         return float(found.fun)
 
     observed = distance(effects)

@@ -1,4 +1,4 @@
-"""The primary test: against other libraries, its own interval, its family-wise error, and the power that it promises."""
+"""The primary test against other libraries, its own interval, its family-wise error and its predicted power."""
 
 from __future__ import annotations
 
@@ -52,7 +52,6 @@ def test_the_interval_excludes_a_rate_where_the_test_rejects_it(primary: str) ->
 
 def test_minimum_effects_equivalence_and_what_is_left_open() -> None:
     frame = study(4, [3.0, 1.0, 0.0, 0.0, -2.0, 0.3], 0, 0)
-    high, low = np.array(BIN_PAIRS).T
     # A pair of a thousand listeners and prompts at exactly one half, to be equivalent to chance.
     many = pd.DataFrame({"embedder": "m", "listener": range(5000, 7000), "prompt": range(5000, 7000), "bin_high": 1,
                          "bin_low": 4, "agreed": np.arange(2000) % 2})  # fmt: skip
@@ -99,7 +98,9 @@ def test_predicted_power_is_the_share_of_reports_that_reach_it(primary: str, alt
 
 
 def test_the_mixed_model_can_be_the_primary_test() -> None:
-    found = simulate(PAPER, Assumptions((0.7,) * 6, 0.5, 0.5, 0.3, 0, excluded=0.1), 1, 8, test=PlannedTest("mixed_holm"))
+    found = simulate(
+        PAPER, Assumptions((0.7,) * 6, 0.5, 0.5, 0.3, 0, excluded=0.1), 1, 8, test=PlannedTest("mixed_holm")
+    )
     assert 0 < np.mean([pair.primary for pair in found.pairs]) <= 1
     assert np.mean([pair.width_primary for pair in found.pairs]) < 0.4
 

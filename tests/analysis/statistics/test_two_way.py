@@ -242,7 +242,6 @@ def test_the_item_table() -> None:
     assert np.allclose(table["high"], high, atol=1e-12)
 
 
-
 def test_the_order_of_rows_does_not_change_the_draws() -> None:
     frame = study(3, [1.0] * 6, 0.5, 0.5).astype({"listener": str, "prompt": str})
     shuffled = frame.sample(frac=1, random_state=1)

@@ -1,4 +1,4 @@
-"""Make the data sets of this folder: simulated answers, with a fixed seed. lme4's results follow from make_results.R."""
+"""Make the data sets of this folder: simulated answers with fixed seeds. make_results.R adds lme4's results."""
 
 from __future__ import annotations
 
