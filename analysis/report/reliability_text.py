@@ -63,10 +63,11 @@ def _describe_repeats(found: Repeats | None) -> Sequence[str]:
     if found is None:
         return ["No trial was repeated, so the consistency of single listeners is unknown."]
     text = f"Consistency of listeners: the same clip was chosen again in {_percent(found.same, 'repeated trial')}."
-    if found.ceiling is None:
+    if found.ceiling is None or found.ceiling_low is None or found.ceiling_high is None:
         return [text + " This is less often than chance, so no ceiling can be derived."]
     return [
-        f"{text} Therefore no measure could agree with a listener in more than {100 * found.ceiling:.1f} % of trials."
+        f"{text} Therefore no measure could agree with a listener in more than {100 * found.ceiling:.1f} % of trials "
+        f"(noise ceiling; 95 % interval {100 * found.ceiling_low:.1f} to {100 * found.ceiling_high:.1f} %)."
     ]
 
 

@@ -54,8 +54,8 @@ class PairEffect:
 class MixedModel:
     """The fitted model of one embedder (logit scale), its checks, and notes on boundary cases.
 
-    `covariance` is that of the effects, shape (pairs, pairs). A standard deviation is None if the grouping has no random
-    effect in the model.
+    `covariance` is that of the effects, shape (pairs, pairs). A standard deviation is None if the grouping has no
+    random effect in the model.
     """
 
     pairs: Mapping[str, PairEffect]

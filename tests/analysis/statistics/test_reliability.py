@@ -95,6 +95,9 @@ def test_repeats_and_the_ceiling_they_set() -> None:
     assert (found.same.agreed, found.same.n) == (30, 40)
     assert found.ceiling == pytest.approx((1 + math.sqrt(0.5)) / 2)
     assert found.ceiling**2 + (1 - found.ceiling) ** 2 == pytest.approx(0.75)
+    assert found.ceiling_low is not None
+    assert found.ceiling_high is not None
+    assert 0.6 < found.ceiling_low < found.ceiling < found.ceiling_high < 0.96
     assert repeat_consistency(frame) is None
 
 
