@@ -143,7 +143,8 @@ def fit_codes(
     if count > most:
         drawn = np.random.default_rng(0).permutation(count)[:most]
         rows = np.isin(np.unique(listener, return_inverse=True)[1], drawn)
-        agreed, listener, prompt, pair, triplet = (values[rows] for values in (agreed, listener, prompt, pair, triplet))
+        agreed = agreed[rows]
+        listener, prompt, pair, triplet = (codes[rows] for codes in (listener, prompt, pair, triplet))
     pairs, own = np.unique(pair, return_inverse=True)
     names = tuple(f"{BIN_PAIRS[code][0]}–{BIN_PAIRS[code][1]}" for code in pairs)
     data = _without_costly_triplets(count_cells(agreed, listener, prompt, own.astype(np.intp), triplet, names), [])

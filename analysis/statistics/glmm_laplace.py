@@ -81,9 +81,9 @@ class LaplaceLikelihood:
             cross += sds[self.first] * np.bincount(lead.codes * width + one, scaled, lead.size * width)
             for j, two in zip(self.others, self.columns, strict=True):
                 block += sds[j] * np.bincount(one * width + two, scaled, width * width)
-        cross = cross.reshape(lead.size, width)
-        schur = np.eye(width) + block.reshape(width, width) - cross.T @ (cross / diagonal[:, None])
-        return _Hessian(diagonal, cross, linalg.cho_factor(schur, lower=True, check_finite=False))
+        by_lead: Floats = cross.reshape(lead.size, width)
+        schur = np.eye(width) + block.reshape(width, width) - by_lead.T @ (by_lead / diagonal[:, None])
+        return _Hessian(diagonal, by_lead, linalg.cho_factor(schur, lower=True, check_finite=False))
 
     def _find_mode(self, effects: Floats, sds: Floats) -> tuple[float, Floats, _Hessian]:
         """The highest joint log-density of answers and random effects, the fitted rates and the Hessian there."""

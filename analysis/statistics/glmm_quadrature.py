@@ -32,7 +32,7 @@ class QuadratureLikelihood:
         if not data.factors:
             residual = data.y - data.n * expit(eta)
             value = data.y @ log_expit(eta) + (data.n - data.y) @ log_expit(-eta)
-            return float(value), np.bincount(data.pair, residual, self.pairs)
+            return float(value), np.bincount(data.pair, residual, self.pairs).astype(np.float64)
         (factor,), sd = data.factors, parameters[self.pairs]
         mode, scale = self._modes(eta, float(sd))
         points = mode[:, None] + np.sqrt(2) * scale[:, None] * self.nodes

@@ -47,7 +47,7 @@ class Layout:
 
     @property
     def triplet(self) -> Ints:
-        return np.unique(self.prompt * len(BIN_PAIRS) + self.pair, return_inverse=True)[1].astype(np.int64)
+        return np.asarray(np.unique(self.prompt * len(BIN_PAIRS) + self.pair, return_inverse=True)[1], np.int64)
 
     def as_answers(self) -> AnswerLayout:
         return AnswerLayout(*(codes.astype(np.intp) for codes in (self.listener, self.prompt, self.pair, self.triplet)))

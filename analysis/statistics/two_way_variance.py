@@ -176,10 +176,8 @@ def precision(agreed: npt.NDArray[np.float64], layout: PairedAnswers, present: B
     factor = np.maximum(factor, squared * (Z / stats.t.ppf(1 - LEVEL / 2, df)) ** 2)
     # Over several bin pairs, answers vary less within pairs than around the common rate.
     within = (rate * (1 - rate) + 0.5 / n) / (spread + 0.5 / n) if len(pairs) > 1 else 1.0
-    return Precision(
-        rate, y.sum(axis=1) / n, within / factor, df, *(rho if known else np.full_like(rho, np.nan)
-        for rho, known in zip((rho_l, rho_p), identified, strict=True)), uneven + 0 * rate,
-    )  # fmt: skip
+    shown = [rho if known else np.full_like(rho, np.nan) for rho, known in zip((rho_l, rho_p), identified, strict=True)]
+    return Precision(rate, y.sum(axis=1) / n, within / factor, df, shown[0], shown[1], uneven + 0 * rate)
 
 
 def _correlations(

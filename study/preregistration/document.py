@@ -12,9 +12,10 @@ from typing import Any
 from embeddings.errors import ArtefactError
 from embeddings.provenance import digest
 from study.config import StudyConfig
-from study.config_sections import CorpusConfig, StudyInfo
+from study.config_sections import AnalysisConfig, CorpusConfig, StudyInfo
 
 JSON, MARKDOWN, HYPOTHESES = "preregistration.json", "preregistration.md", "hypotheses.md"
+DEFAULT_PRIMARY = AnalysisConfig().primary
 # Settings that cannot change what listeners hear or answer, or what is computed.
 EXCLUDED_SECTIONS = ("rehearsal",)
 
@@ -63,6 +64,13 @@ def differences(former: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]
     settings. A missing setting equals an empty one (null).
     """
     one, other = ({**_flat(each, ""), "frozen_at": "", "amends": ""} for each in (former, plan))
+    if "tests.primary" not in one and other.get("settings.analysis.primary", DEFAULT_PRIMARY) == DEFAULT_PRIMARY:
+        # Frozen before there was a choice: it keeps its test, unless study.toml chooses another.
+        other = (
+            {key: value for key, value in other.items() if not key.startswith("tests.")}
+            | {key: value for key, value in one.items() if key.startswith("tests.") and key != "tests.alternative"}
+            | {"tests.alternative": other.get("tests.alternative")}
+        )
     usual = _flat({"settings": _DEFAULTS.model_dump(mode="json")}, "")
     return sorted(
         key

@@ -165,8 +165,8 @@ def test_an_empty_cell_has_no_test() -> None:
 def test_a_comparison_says_whether_the_designs_differ(shift: int, other_listeners: bool, words: str) -> None:
     rng = np.random.default_rng(1)
     rows = [
-        {"embedder": name, "listener": f"{name if other_listeners else ''}{who}", "prompt": prompt + move, "bin_high": 1,
-         "bin_low": 2, "agreed": int(rng.random() < rate)}
+        {"embedder": name, "listener": f"{name if other_listeners else ''}{who}", "prompt": prompt + move,
+         "bin_high": 1, "bin_low": 2, "agreed": int(rng.random() < rate)}
         for name, move, rate in (("a", 0, 0.9), ("b", shift, 0.6))
         for who in range(12)
         for prompt in range(10)
