@@ -57,6 +57,7 @@ def sensitivity_analysis_of_frame(
     scored = only_scored(frame)
     total, people = len(scored), int(scored["listener"].nunique())
     specifications = []
+    known: dict[bytes, Table1] = {}
     for name, rules in sensitivity_plans(plan):
         description = _describe(name, plan)
         in_plan = name in (PLAN, *plan.rules)
@@ -67,7 +68,11 @@ def sensitivity_analysis_of_frame(
             continue
         left = scored if name == NONE else only_scored(frame[~_any(frame, [masks[r] for r in rules if r in masks])])
         listeners = int(left["listener"].nunique())
-        tables = tested_tables(left, alternative, test) if len(left) else {}
+        # Many rules exclude the same rows, or none.
+        key = left.index.to_numpy().tobytes()
+        if key not in known:
+            known[key] = tested_tables(left, alternative, test) if len(left) else {}
+        tables = known[key]
         specifications.append(
             Specification(
                 name, description, in_plan, tables, len(left), listeners, total - len(left), people - listeners
