@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -103,11 +103,11 @@ def frozen_exclusions(frozen: FrozenPlan) -> ExclusionPlan:
 
 
 def check_preregistration(
-    read: Responses, study: Study | None, frozen: FrozenPlan | None, test: PlannedTest
+    read: Responses, study: Study | None, frozen: FrozenPlan | None, alternative: str
 ) -> PreregistrationCheck:
     """Compare a report's responses, rules and tests with the frozen plan and the export."""
     exported, file, as_exported = check_file(read)
-    deviations = _find_deviations(read, study, frozen, exported, test) if frozen else []
+    deviations = _find_deviations(read, study, frozen, exported, alternative) if frozen else []
     if frozen and as_exported is False:
         deviations.append(file)
     return PreregistrationCheck(
@@ -138,14 +138,14 @@ def check_file(read: Responses) -> tuple[ExportManifest | None, str, bool | None
 
 
 def _find_deviations(
-    read: Responses, study: Study | None, frozen: FrozenPlan, exported: ExportManifest | None, test: PlannedTest
+    read: Responses, study: Study | None, frozen: FrozenPlan, exported: ExportManifest | None, alternative: str
 ) -> list[str]:
     plan = frozen.plan
     return [
         *_edited(frozen),
         *_changed_settings(study, plan, exported.withheld if exported else ()),
         *_exclusion_deviations(read, frozen),
-        *_test_deviations(plan, test),
+        *_test_deviations(plan, alternative),
         *_schedule_deviations(read, plan, exported),
         *_sample_deviations(read, plan),
         *_earlier_answers(read, frozen),
@@ -195,8 +195,9 @@ def _exclusion_deviations(read: Responses, frozen: FrozenPlan) -> list[str]:
     return found
 
 
-def _test_deviations(plan: Mapping[str, Any], test: PlannedTest) -> list[str]:
-    now = test.as_data()
+def _test_deviations(plan: Mapping[str, Any], alternative: str) -> list[str]:
+    # The report applies the plan's test; the command line can make it one-sided.
+    now = replace(PlannedTest.from_plan(plan["tests"]), alternative=alternative).as_data()
     # A plan frozen by an earlier version has fewer keys.
     other = [key for key in plan["tests"] if now.get(key) != plan["tests"].get(key)]
     return [

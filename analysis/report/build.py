@@ -56,7 +56,7 @@ def read_inputs(options: ReportOptions) -> ReportInputs:
         note=options.note.strip(),
         notes=(*read.notes, *planned.notes, *found.notes),
         rules_source=planned.source,
-        preregistration=check_preregistration(read, planned.study, planned.frozen, test),
+        preregistration=check_preregistration(read, planned.study, planned.frozen, test.alternative),
         others=[read_study(other) for other in options.compare],
         by=options.by,
     )
