@@ -243,7 +243,7 @@ def freeze(folder: Path, one_sided: bool, amend: str, as_json: bool) -> None:
     from study.preregistration.document import HYPOTHESES, JSON, MARKDOWN
 
     study = load_study(folder)
-    frozen, written = freeze_study(study, datetime.now(UTC), "greater" if one_sided else "two-sided", amend.strip())
+    frozen, written = freeze_study(study, datetime.now(UTC), "greater" if one_sided else None, amend.strip())
     if as_json:
         summary = {"hash": frozen.hash, "frozen_at": frozen.plan["frozen_at"], "written": written}
         click.echo(json.dumps(summary | {"files": [str(folder / JSON), str(folder / MARKDOWN)]}, indent=2))

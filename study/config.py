@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from embeddings.errors import ConfigError
 from study.config_sections import (
+    AnalysisConfig,
     BinsConfig,
     ConfigSection,
     CorpusConfig,
@@ -63,6 +64,7 @@ class StudyConfig(ConfigSection):
     storage: StorageConfig = StorageConfig()
     prescreen: PrescreenConfig = Field(default_factory=PrescreenConfig)  # loads the steps, so not at import
     exclusions: ExclusionsConfig = ExclusionsConfig()
+    analysis: AnalysisConfig = AnalysisConfig()
     player: PlayerConfig = PlayerConfig()
     questions: list[Question] = DEFAULT_QUESTIONS
     pay: PayConfig = PayConfig()

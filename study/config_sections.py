@@ -227,6 +227,27 @@ class ExclusionsConfig(ConfigSection):
         return rules
 
 
+class AnalysisConfig(ConfigSection):
+    """[analysis]: the primary test of each bin pair, which `study freeze` records and the report applies."""
+
+    primary: Literal["two_way_holm", "exact_holm", "mixed_holm"] = Field(
+        default="two_way_holm",
+        description=(
+            "two_way_holm: listeners and prompts as random; mixed_holm: a logistic mixed model; exact_holm: the "
+            "paper's exact binomial test. All with Holm's correction over the bin pairs."
+        ),
+    )
+    alternative: Literal["two-sided", "greater"] = Field(
+        default="two-sided", description="greater: test only for more agreement than chance."
+    )
+    smallest_effect: float = Field(
+        default=0.05,
+        gt=0,
+        lt=0.5,
+        description="The smallest effect of interest, as a rate above 0.5: with 0.05, below 55 % is of no interest.",
+    )
+
+
 class PlayerConfig(ConfigSection):
     """How a trial's clips are played, and whether listeners say how sure they are (1 to 5)."""
 

@@ -9,12 +9,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from analysis.power.simulation import Assumptions, Layout, Power, layout_of, layout_of_design, simulate
+from analysis.statistics.power import Power, simulate
+from analysis.statistics.simulated_studies import Assumptions, Layout, layout_of, layout_of_design
 from embeddings.errors import RootnoteError
 from study.config import Study
 from study.config_sections import PAPER_PROMPTS, DesignConfig
 from study.design.bin_pairs import BIN_PAIRS
 from study.design.triplets import wanted_prompts
+from study.preregistration.planned_test import PlannedTest
 from study.trial_plan import read_plan
 
 DEFAULT_RATE = 0.6
@@ -93,6 +95,7 @@ def alternative_designs(
     seed: int,
     simulations: int,
     stage: ShowProgress,
+    test: PlannedTest,
 ) -> list[AlternativeDesign]:
     """Simulate the paper's design and the robust design, each with as many listeners as the study's budget pays for.
 
@@ -119,8 +122,8 @@ def alternative_designs(
                 kind,
                 other,
                 other.listeners * cost_per_listener(study, len(other.pair) / other.listeners, loss),
-                simulate(other, assumed, seed, simulations, tick),
-                simulate(other, assumed.at_chance(), seed, simulations, tick),
+                simulate(other, assumed, seed, simulations, tick, test),
+                simulate(other, assumed.at_chance(), seed, simulations, tick, test),
             )
         )
     return found

@@ -14,10 +14,20 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.power.designs import AlternativeDesign, PlannedLayout, ShowProgress, cost_per_listener
-from analysis.power.simulation import CHANCE, MOST_TRIALS, Assumptions, Power, as_data
+from analysis.statistics.power import MOST_TRIALS, Power, as_data
+from analysis.statistics.simulated_studies import CHANCE, Assumptions
 from study.config import Study
+from study.preregistration.planned_test import PlannedTest
 
-TEST_NAMES = {"exact": "exact test", "holm": "exact test after Holm", "two_way": "two-way test"}
+TEST_NAMES = {
+    "primary": "primary test", "minimum": "minimum-effect test", "exact": "exact test, uncorrected",
+    "holm": "exact test after Holm", "two_way": "two-way test, uncorrected",
+}  # fmt: skip
+PRIMARY_NAMES = {
+    "two_way_holm": "two-way test with Holm’s correction",
+    "exact_holm": "exact binomial test with Holm’s correction (the paper’s)",
+    "mixed_holm": "mixed model with Holm’s correction",
+}
 
 
 @contextmanager
@@ -42,6 +52,7 @@ def show(
     assumed: Assumptions,
     alternatives: Sequence[AlternativeDesign],
     result: dict[str, Any],
+    test: PlannedTest,
 ) -> None:
     """Print the power of the design, the listeners needed for the target, and the designs of equal cost."""
     console = Console(highlight=False, file=sys.stdout)
@@ -50,7 +61,11 @@ def show(
     for text in (
         planned.note,
         _describe_assumptions(assumed),
-        f"{design.simulations:,} simulated studies; rates, power and widths of 95 % intervals in %.",
+        f"Primary test: {PRIMARY_NAMES[test.primary]}, {'one' if test.alternative == 'greater' else 'two'}-sided; the "
+        f"same function as in the report. “At least”: shows more than {_percent(CHANCE + test.smallest_effect)} %, the "
+        "smallest effect of interest.",
+        f"{design.simulations:,} simulated studies (Monte Carlo error of a power: at most "
+        f"{_percent(design.error(0.5))} points); rates, power and widths of 95 % intervals in %.",
     ):
         if text:
             console.print(Text(text))
@@ -70,21 +85,19 @@ def _describe_assumptions(assumed: Assumptions) -> str:
     lost = f"; {_percent(assumed.excluded)} % of listeners excluded" if assumed.excluded else ""
     return (
         f"Assumed: true agreement {rate}, lapses {_percent(assumed.lapse)} %, standard deviation on the logit scale "
-        f"{assumed.listener_sd:g} between listeners and {assumed.prompt_sd:g} between prompts{lost}."
+        f"{assumed.listener_sd:g} between listeners, {assumed.prompt_sd:g} between prompts and {assumed.triplet_sd:g} "
+        f"between triplets{lost}."
     )
 
 
 def _power_table(power: Power) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    heads = ("Bins", "n", "Expected", "Power\nexact", "Power\nHolm", "Power\ntwo-way", "Width\nexact", "Width\ntwo-way")
+    heads = ("Bins", "n", "Expected", "Power\nprimary", "±", "At\nleast", "Exact,\nHolm", "Width\nprimary")
     for head in heads:
         shown.add_column(Text(head), justify="left" if head == "Bins" else "right", no_wrap=True)
     for pair in power.pairs:
-        shown.add_row(
-            pair.pair.replace("-", "–"),
-            f"{pair.n:.0f}",
-            *(f"{100 * value:.1f}" for value in list(vars(pair).values())[2:]),
-        )
+        values = (pair.rate, pair.primary, power.error(pair.primary), pair.minimum, pair.holm, pair.width_primary)
+        shown.add_row(pair.pair.replace("-", "–"), f"{pair.n:.0f}", *(f"{100 * value:.1f}" for value in values))
     return shown
 
 
@@ -97,10 +110,11 @@ def _mean(power: Power, test: str) -> float:
 
 
 def _describe_null(null: Power) -> str:
-    exact, two_way = _mean(null, "exact"), _mean(null, "two_way")
+    exact = _mean(null, "exact")
     sentence = (
-        f"If there is no effect, the exact test of a pair is significant at 5 % in {_percent(exact)} % of studies, "
-        f"the two-way test in {_percent(two_way)} %."
+        f"If there is no effect, the primary test finds one in some bin pair in {_percent(null.any_pair)} % of studies "
+        f"(± {_percent(null.error(null.any_pair))}); the exact test of a single pair, uncorrected, is significant in "
+        f"{_percent(exact)} %."
     )
     return sentence + (
         " Do not rely on the exact test for conclusions about other listeners and prompts." if exact > 0.075 else ""
@@ -124,8 +138,9 @@ def _describe_target(study: Study, target: dict[str, Any], power: Power, loss: f
 
 def _alternatives_table(alternatives: Sequence[AlternativeDesign]) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    heads = ("Design", "Listeners", "Prompts", "Cost, $", "Power\nHolm", "Power\ntwo-way", "No effect\nexact",
-             "No effect\ntwo-way")  # fmt: skip
+    heads = (
+        "Design", "Listeners", "Prompts", "Cost, $", "Power\nprimary", "Power\nexact, Holm", "No effect:\nany pair",
+    )  # fmt: skip
     for head in heads:
         shown.add_column(Text(head), justify="left" if head == "Design" else "right", no_wrap=True)
     for one in alternatives:
@@ -134,17 +149,17 @@ def _alternatives_table(alternatives: Sequence[AlternativeDesign]) -> Table:
             f"{one.power.listeners} × {one.power.trials}",
             str(one.power.prompts),
             f"{one.cost_usd:,.2f}",
-            *(f"{100 * _mean(one.power, name):.1f}" for name in ("holm", "two_way")),
-            *(f"{100 * _mean(one.at_chance, name):.1f}" for name in ("exact", "two_way")),
+            *(f"{100 * _mean(one.power, name):.1f}" for name in ("primary", "holm")),
+            f"{100 * one.at_chance.any_pair:.1f}",
         )
     return shown
 
 
 def _compare_alternatives(alternatives: Sequence[AlternativeDesign]) -> str:
     by_kind = {one.kind: one for one in alternatives}
-    gain = _mean(by_kind["robust"].power, "two_way") - _mean(by_kind["paper"].power, "two_way")
+    gain = _mean(by_kind["robust"].power, "primary") - _mean(by_kind["paper"].power, "primary")
     if abs(gain) < 0.01:
         return "Both designs have the same power."
     better = "robust" if gain > 0 else "paper"
     points = _percent(abs(gain))
-    return f"With the two-way test, the {better} design has {points} percentage points more power."
+    return f"With the primary test, the {better} design has {points} percentage points more power."

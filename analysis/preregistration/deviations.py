@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 
 from analysis.presentation.formatting import count
 from analysis.responses.load import Responses
-from analysis.statistics.agreement import CHANCE
 from embeddings.errors import RootnoteError
 from embeddings.provenance import Provenance
 from embeddings.version import VERSION
@@ -29,14 +28,12 @@ from study.preregistration.document import (
     EXCLUDED_SECTIONS,
     JSON,
     MARKDOWN,
-    TESTS,
     FrozenPlan,
     differences,
     read_frozen,
 )
 from study.preregistration.exclusion_rules import ExclusionPlan, plan_of
-
-ALPHA = 0.05
+from study.preregistration.planned_test import PlannedTest
 
 
 @dataclass(frozen=True)
@@ -199,8 +196,10 @@ def _exclusion_deviations(read: Responses, frozen: FrozenPlan) -> list[str]:
 
 
 def _test_deviations(plan: Mapping[str, Any], alternative: str) -> list[str]:
-    now = TESTS | {"alternative": alternative, "chance": CHANCE, "alpha": ALPHA}
-    other = [key for key in {**now, **plan["tests"]} if now.get(key) != plan["tests"].get(key)]
+    # The report applies the plan's test; the command line can make it one-sided.
+    now = replace(PlannedTest.from_plan(plan["tests"]), alternative=alternative).as_data()
+    # A plan frozen by an earlier version has fewer keys.
+    other = [key for key in plan["tests"] if now.get(key) != plan["tests"].get(key)]
     return [
         f"The plan has {key} = {plan['tests'].get(key)}; the analysis used {now.get(key)}." for key in sorted(other)
     ]

@@ -15,6 +15,7 @@ from analysis.responses.load import DEFAULT_PLAN, Responses, under_rules
 from embeddings.errors import RootnoteError
 from study.config import Study, load_study
 from study.preregistration.document import FrozenPlan
+from study.preregistration.planned_test import DEFAULT_TEST, PlannedTest
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class PlannedAnalysis:
     study: Study | None = None
     frozen: FrozenPlan | None = None
     notes: tuple[str, ...] = ()
+    test: PlannedTest = DEFAULT_TEST
 
 
 def find_plan(responses: Path, study: Path | None, rules: str | None) -> PlannedAnalysis:
@@ -43,7 +45,14 @@ def find_plan(responses: Path, study: Path | None, rules: str | None) -> Planned
         source = f"the frozen plan {frozen.hash[:12]}"
     if chosen is not None:
         exclusions, source = replace(exclusions, rules=chosen), "--rules"
-    return PlannedAnalysis(exclusions, source, found, frozen, (*notes, *problems))
+    return PlannedAnalysis(exclusions, source, found, frozen, (*notes, *problems), _planned_test(found, frozen))
+
+
+def _planned_test(study: Study | None, frozen: FrozenPlan | None) -> PlannedTest:
+    """The frozen plan's, else that of study.toml, else the default."""
+    if frozen is not None:
+        return PlannedTest.from_plan(frozen.plan["tests"])
+    return PlannedTest() if study is None else PlannedTest.from_config(study.config.analysis)
 
 
 def apply_plan(planned: PlannedAnalysis, read: Responses, named: bool) -> tuple[PlannedAnalysis, Responses]:

@@ -15,6 +15,8 @@ import pandas as pd
 from analysis.responses.exclusions import RULES, ExclusionPlan, Mask, mask_of, only_scored, sensitivity_plans, why_not
 from analysis.responses.load import Responses
 from analysis.statistics.agreement import Alternative, Table1, table1
+from analysis.statistics.primary import verdicts, with_verdicts
+from study.preregistration.planned_test import DEFAULT_TEST, PlannedTest
 
 NONE, PLAN, ALL = "none", "the plan's", "every rule"
 
@@ -37,19 +39,25 @@ class Specification:
     not_applicable: str = ""
 
 
-def sensitivity_analysis(read: Responses, alternative: Alternative = "two-sided") -> list[Specification]:
+def sensitivity_analysis(
+    read: Responses, alternative: Alternative = "two-sided", test: PlannedTest = DEFAULT_TEST
+) -> list[Specification]:
     """Table 1 under every specification. A rule that cannot be applied gives a specification without tables."""
-    return sensitivity_analysis_of_frame(read.everything, read.plan, alternative)
+    return sensitivity_analysis_of_frame(read.everything, read.plan, alternative, test)
 
 
 def sensitivity_analysis_of_frame(
-    frame: pd.DataFrame, plan: ExclusionPlan, alternative: Alternative = "two-sided"
+    frame: pd.DataFrame,
+    plan: ExclusionPlan,
+    alternative: Alternative = "two-sided",
+    test: PlannedTest = DEFAULT_TEST,
 ) -> list[Specification]:
     """The same for checked responses of all kinds (columns as analysis.responses.load gives them)."""
     masks = {name: found for name in RULES if (found := mask_of(frame, name, plan.thresholds)) is not None}
     scored = only_scored(frame)
     total, people = len(scored), int(scored["listener"].nunique())
     specifications = []
+    known: dict[bytes, Table1] = {}
     for name, rules in sensitivity_plans(plan):
         description = _describe(name, plan)
         in_plan = name in (PLAN, *plan.rules)
@@ -60,13 +68,22 @@ def sensitivity_analysis_of_frame(
             continue
         left = scored if name == NONE else only_scored(frame[~_any(frame, [masks[r] for r in rules if r in masks])])
         listeners = int(left["listener"].nunique())
-        tables = table1(left, alternative) if len(left) else {}
+        # Many rules exclude the same rows, or none.
+        key = left.index.to_numpy().tobytes()
+        if key not in known:
+            known[key] = tested_tables(left, alternative, test) if len(left) else {}
+        tables = known[key]
         specifications.append(
             Specification(
                 name, description, in_plan, tables, len(left), listeners, total - len(left), people - listeners
             )
         )
     return specifications
+
+
+def tested_tables(frame: pd.DataFrame, alternative: Alternative, test: PlannedTest) -> Table1:
+    """Table 1 of scored trials, with the primary test's p-values."""
+    return with_verdicts(table1(frame, alternative), verdicts(frame, test), test.primary)
 
 
 def _any(frame: pd.DataFrame, masks: list[Mask]) -> Mask:
@@ -98,6 +115,7 @@ def to_frame(specifications: Sequence[Specification]) -> pd.DataFrame:
             "ci_high": cell.test.ci_high if cell.test else None,
             "p": cell.test.p if cell.test else None,
             "p_holm": cell.p_holm,
+            "p_primary": cell.p_decisive,
         }
         for one in specifications
         for embedder, table in one.tables.items()
@@ -121,7 +139,13 @@ def as_data(specifications: Sequence[Specification]) -> list[Mapping[str, object
             "listeners_dropped": one.listeners_dropped,
             "pairs": {
                 embedder: {
-                    f"{high}-{low}": {"agreed": cell.agreed, "n": cell.n, "rate": cell.rate, "p_holm": cell.p_holm}
+                    f"{high}-{low}": {
+                        "agreed": cell.agreed,
+                        "n": cell.n,
+                        "rate": cell.rate,
+                        "p_holm": cell.p_holm,
+                        "p_primary": cell.p_decisive,
+                    }
                     for (high, low), cell in table.pairs.items()
                 }
                 for embedder, table in one.tables.items()
@@ -139,7 +163,9 @@ def in_words(specifications: Sequence[Specification], alpha: float = 0.05) -> st
     for name, pair in sorted(pairs):
         cells = [one.tables[name].pairs[pair] for one in applied if name in one.tables]
         results = {
-            ((cell.rate or 0) > 0.5) if cell.p_holm < alpha else None for cell in cells if cell.p_holm is not None
+            ((cell.rate or 0) > 0.5) if cell.p_decisive < alpha else None
+            for cell in cells
+            if cell.p_decisive is not None
         }
         if len(results) > 1:
             changed.append(f"{name} {pair[0]}–{pair[1]}")

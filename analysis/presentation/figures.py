@@ -24,7 +24,6 @@ from analysis.presentation.tables import COLUMNS, ROWS, one_line, percent
 from analysis.statistics.agreement import CHANCE, Cell, EmbedderTable, Table1
 from analysis.statistics.bins import Bins
 from analysis.statistics.psychometric import Curve
-from analysis.statistics.two_way import Dependence
 from study.design.bin_pairs import BIN_PAIRS, BINS
 
 # Otherwise matplotlib prints a message about its font cache on the first run on a machine.
@@ -120,31 +119,32 @@ def _range(bins: Bins) -> tuple[float, float]:
     return max(-1.02, min(ends)), min(1.02, max(ends))
 
 
-def draw_forest(table: EmbedderTable, prefix: str = "forest", beyond: Sequence[Dependence] = ()) -> str:
-    """The six rates with their 95 % intervals, those for other listeners and prompts, and chance, as SVG."""
+Intervals = Mapping[tuple[int, int], tuple[float, float]]
+
+
+def draw_forest(table: EmbedderTable, prefix: str = "forest", intervals: Intervals | None = None) -> str:
+    """The six rates with the primary test's 95 % intervals, and chance, as SVG."""
     with styled("none"):
-        return as_svg(plot_forest(table, beyond), prefix, _describe_forest(table), "currentColor")
+        return as_svg(plot_forest(table, intervals), prefix, _describe_forest(table), "currentColor")
 
 
-def plot_forest(table: EmbedderTable, beyond: Sequence[Dependence] = ()) -> Figure:
-    """The same as a figure; call it, and save it, within `styled`."""
+def plot_forest(table: EmbedderTable, intervals: Intervals | None = None) -> Figure:
+    """The same as a figure; call it, and save it, within `styled`.
+
+    Args:
+        intervals: by bin pair; None: the exact ones of the counts.
+    """
     figure = Figure(figsize=(5.2, 3.3), layout="constrained")
     axes = figure.subplots()
-    others = {cell.label: cell for cell in beyond}
+    if intervals is None:
+        intervals = {pair: (cell.test.ci_low, cell.test.ci_high) for pair, cell in table.pairs.items() if cell.test}
     for row, pair in enumerate(BIN_PAIRS):
-        _draw_rate(axes, -row, table.pairs[pair])
-        cell = others.get(f"{pair[0]}–{pair[1]}")
-        if cell:
-            # Below the pooled interval, thin, with caps: distinguishable without colour.
-            axes.errorbar(
-                [100 * cell.rate], [-row - 0.28], fmt="none", ecolor=INK, elinewidth=1, capsize=2.5,
-                xerr=[[100 * max(cell.rate - cell.ci_low, 0)], [100 * max(cell.ci_high - cell.rate, 0)]],
-            )  # fmt: skip
+        _draw_rate(axes, -row, table.pairs[pair], intervals.get(pair))
     axes.axvline(100 * CHANCE, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_yticks([-row for row in range(len(BIN_PAIRS))])
     axes.set_yticklabels([f"{high} – {low}" for high, low in BIN_PAIRS])
     axes.set_ylim(-len(BIN_PAIRS) + 0.4, 0.5)
-    lowest = min([cell.test.ci_low for cell in table.pairs.values() if cell.test] + [c.ci_low for c in beyond] + [0.4])
+    lowest = min([low for low, _ in intervals.values()] + [0.4])
     axes.set_xlim(100 * np.floor(lowest * 10) / 10 - 1, 101)
     axes.set_ylabel("bins")
     axes.set_xlabel("agreement, % (dashed: chance)")
@@ -153,18 +153,19 @@ def plot_forest(table: EmbedderTable, beyond: Sequence[Dependence] = ()) -> Figu
     return figure
 
 
-def _draw_rate(axes: Axes, y: float, cell: Cell) -> None:
-    if cell.test is None:
+def _draw_rate(axes: Axes, y: float, cell: Cell, interval: tuple[float, float] | None) -> None:
+    if cell.test is None or interval is None:
         axes.text(100 * CHANCE + 1, y, "no responses", va="center", fontsize=9)
         return
-    test, colour = cell.test, BIN_COLOURS[1]
-    axes.plot([100 * test.ci_low, 100 * test.ci_high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
-    # A filled point is one that differs from chance after correction.
-    certain = cell.p_holm is not None and cell.p_holm < 0.05
+    colour = BIN_COLOURS[1]
+    axes.plot([100 * end for end in interval], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
+    # A filled point is one that differs from chance in the primary test after correction.
+    certain = cell.p_decisive is not None and cell.p_decisive < 0.05
     face = colour if certain else "none"
     axes.plot(
-        [100 * test.rate], [y], "o", markersize=7, markerfacecolor=face, markeredgecolor=colour, markeredgewidth=1.6
-    )
+        [100 * cell.test.rate], [y], "o", markersize=7, markerfacecolor=face, markeredgecolor=colour,
+        markeredgewidth=1.6,
+    )  # fmt: skip
 
 
 def _describe_forest(table: EmbedderTable) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 
-from analysis.presentation.tables import COLUMNS, ROWS, SIMULATED, one_line, percent, sidedness, stars
+from analysis.presentation.tables import COLUMNS, PRIMARY_NAMES, ROWS, SIMULATED, one_line, percent, sidedness, stars
 from analysis.statistics.agreement import Cell, EmbedderTable, Table1
 from analysis.statistics.bins import Bins
 
@@ -38,7 +38,9 @@ def to_latex(tables: Table1, bins: Mapping[str, Bins] | None = None, rehearsed: 
         parts += [rf"\textbf{{{names[name]}}}\par\smallskip", *_layout(table, (bins or {}).get(name))]
     caption = (
         r"How often listeners rated the clip of the more similar bin (A, rows) as more similar to the prompt "
-        r"than the clip of the less similar bin (B, columns). Exact binomial tests ("
+        r"than the clip of the less similar bin (B, columns). "
+        + ", ".join(dict.fromkeys(PRIMARY_NAMES[table.primary].capitalize() for table in tables.values()))
+        + " ("
         + sidedness(tables)
         + r") against "
         r"50\,\%, Holm's correction over the bin pairs of one embedder: "

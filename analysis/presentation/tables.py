@@ -2,7 +2,7 @@
 
 Conventions: the paper's layout has a row per more similar bin (1 to 3) and a column per less similar bin
 (2 to 4) and a total; a percentage has one decimal, rounded half up from the counts; p as text has three
-decimals or, below 0.001, a power of ten; stars mark what is significant after Holm's correction.
+decimals or, below 0.001, a power of ten; stars mark what the primary test finds after Holm's correction.
 CSV and JSON have full precision; a cell without responses is blank or null.
 """
 
@@ -26,7 +26,11 @@ from analysis.statistics.comparison import ContrastRow
 from study.design.bin_pairs import BIN_PAIRS, BINS
 
 STAR_LEVELS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
-LEGEND = "Differs from chance (50 %) after Holm's correction: * p < 0.05, ** p < 0.01, *** p < 0.001."
+PRIMARY_NAMES = {
+    "two_way_holm": "two-way test (listeners and prompts as random)",
+    "mixed_holm": "mixed model (listeners, prompts and triplets as random)",
+    "exact_holm": "exact binomial test of the pooled answers",
+}
 ABSENT = "–"
 ROWS = BINS[:-1]
 COLUMNS = BINS[1:]
@@ -41,10 +45,20 @@ def percent(cell: Cell) -> str:
 
 
 def stars(cell: Cell) -> str:
-    """Significance after Holm's correction as stars; totals and empty cells have none."""
-    if cell.p_holm is None:
+    """Significance in the primary test after Holm's correction as stars; totals and empty cells have none."""
+    p = cell.p_decisive
+    if p is None:
         return ""
-    return next((mark for level, mark in STAR_LEVELS if cell.p_holm < level), "")
+    return next((mark for level, mark in STAR_LEVELS if p < level), "")
+
+
+def legend(tables: Table1) -> str:
+    """What the stars mean: which test, and its levels."""
+    names = dict.fromkeys(PRIMARY_NAMES[table.primary] for table in tables.values())
+    return (
+        f"Differs from chance (50 %), {', '.join(names)}, after Holm’s correction: * p < 0.05, ** p < 0.01, "
+        "*** p < 0.001."
+    )
 
 
 def write_p(p: float | None) -> str:
@@ -173,7 +187,7 @@ def to_markdown(tables: Table1, bins: Mapping[str, Bins] | None = None, rehearse
         "Percentages: how often listeners chose the clip of the more similar bin (row) over that of the less "
         "similar bin (column). Intervals: Clopper-Pearson and Wilson. p: exact binomial test against 50 %, "
         f"{sidedness(tables)}; Holm's and Benjamini-Hochberg's (BH) corrections over the bin pairs of one embedder. "
-        + LEGEND.replace("*", r"\*"),
+        "Stars: " + legend(tables).replace("*", r"\*"),
         "",
     ]
     return "\n".join(parts)

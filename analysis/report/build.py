@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from analysis.preregistration.plan import apply_plan, find_plan
 from analysis.preregistration.sensitivity import as_data as sensitivity_data
 from analysis.presentation.tables import as_data as table_data
 from analysis.presentation.versions import versions
+from analysis.report.claims_text import claims, primary_data
 from analysis.report.compare_studies import read_study
 from analysis.report.consort import as_data as flow_data
 from analysis.report.figure_files import save_plots
@@ -22,6 +24,7 @@ from analysis.report.section import Plot, Report, ReportInputs, ReportSection
 from analysis.responses.load import Responses, describe, read_responses
 from analysis.statistics.agreement import Alternative, table1
 from analysis.statistics.comparison import contrasts_as_data
+from analysis.statistics.primary import verdicts, with_verdicts
 from embeddings.errors import RootnoteError
 from embeddings.provenance import replacing
 from study.config import Study
@@ -42,17 +45,21 @@ def read_inputs(options: ReportOptions) -> ReportInputs:
     read = read_responses(options.responses, planned.exclusions)
     planned, read = apply_plan(planned, read, options.study is not None)
     found = find_bins(read, options.study, options.bins_files)
-    alternative: Alternative = "greater" if options.one_sided else "two-sided"
+    test = replace(planned.test, alternative="greater") if options.one_sided else planned.test
+    results = verdicts(read.frame, test)
+    alternative: Alternative = "greater" if test.alternative == "greater" else "two-sided"
     return ReportInputs(
         responses=read,
-        tables=table1(read.frame, alternative),
+        tables=with_verdicts(table1(read.frame, alternative), results, test.primary),
         bins=found.bins,
-        alternative=alternative,
+        verdicts=results,
+        test=test,
+        planned=planned.frozen is not None,
         study=found.study or ", ".join(read.studies),
         note=options.note.strip(),
         notes=(*read.notes, *planned.notes, *found.notes),
         rules_source=planned.source,
-        preregistration=check_preregistration(read, planned.study, planned.frozen, alternative),
+        preregistration=check_preregistration(read, planned.study, planned.frozen, test.alternative),
         others=[read_study(other) for other in options.compare],
         by=options.by,
         prompts=found.prompts,
@@ -129,6 +136,8 @@ def as_data(report: Report, paths: Mapping[str, Path]) -> dict[str, Any]:
     inputs, results = report.inputs, report.results
     read = inputs.responses
     return {
+        "claims": claims(inputs),
+        "primary_test": primary_data(inputs),
         "table1": table_data(inputs.tables),
         "contrasts": contrasts_as_data(results["contrasts"]),
         "responses": len(read.frame),

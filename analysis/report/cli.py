@@ -39,7 +39,7 @@ class ReportOptions:
 )
 @click.option("--rules", help='Exclusion rules to use instead of the study\'s, separated by commas, or "none".')
 @click.option("--note", default="", help="A sentence shown at the top of the report.")
-@click.option("--one-sided", is_flag=True, help="Test only for more agreement than chance, in every binomial test.")
+@click.option("--one-sided", is_flag=True, help="Test only for more agreement than chance.")
 @click.option(
     "--compare", multiple=True, metavar="OTHER", help='Compare with responses, counts, or "paper"; repeatable.'
 )
@@ -77,24 +77,22 @@ def _show(report: Report, paths: Mapping[str, Path]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from analysis.presentation.tables import LEGEND, one_line, to_terminal
+    from analysis.presentation.tables import legend, to_terminal
+    from analysis.report.claims_text import claims
     from analysis.report.exclusions_text import describe_exclusions, describe_rules
     from analysis.responses.simulated import SIMULATED_NOTICE
-    from analysis.statistics.two_way import describe_dependence
 
     inputs = report.inputs
     console = Console(highlight=False, soft_wrap=False)
+    for text in claims(inputs):
+        console.print(Text(text), Text(""), sep="\n")
     for name, table in inputs.tables.items():
         console.print(to_terminal(table, inputs.bins.get(name)))
-    lines = [LEGEND, describe_exclusions(inputs.responses)]
+    lines = [legend(inputs.tables), describe_exclusions(inputs.responses)]
     lines += [SIMULATED_NOTICE] if inputs.responses.rehearsed else []
     lines += describe_rules(inputs.responses, inputs.rules_source)
     lines += inputs.preregistration.in_words() if inputs.preregistration else []
     lines += [*inputs.notes, inputs.note]
-    for name, cells in report.results["dependence"].cells.items():
-        overall = next(cell for cell in cells if cell.label == "all")
-        sentence = describe_dependence(overall)
-        lines.append(f"{one_line(name)}, all bin pairs together: {sentence[0].lower()}{sentence[1:]}")
     for line in filter(None, lines):
         console.print(Text(line))
     figures = [path for name, path in paths.items() if name.startswith("figures/")]

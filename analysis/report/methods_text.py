@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from analysis.presentation.formatting import count
-from analysis.presentation.tables import one_line, sidedness
+from analysis.presentation.tables import PRIMARY_NAMES, one_line, sidedness
 from analysis.presentation.versions import versions
 from analysis.responses.load import Responses
-from analysis.statistics.agreement import Table1
 from analysis.statistics.bins import Bins
+from analysis.statistics.glmm import MixedModel
 from analysis.statistics.psychometric import Curve
 from analysis.statistics.reliability import Reliability
 from study.design.bin_pairs import BINS
 
 if TYPE_CHECKING:
-    from analysis.report.section import Report
+    from analysis.report.section import Report, ReportInputs
     from analysis.report.sections.dependence import DependenceResult
 
 
@@ -29,7 +29,7 @@ def methods(report: Report) -> list[str]:
     read, tables, bins = inputs.responses, inputs.tables, inputs.bins
     paragraphs = [
         [_participants(read), *(_bins(bins[name]) for name in tables if name in bins), _sides(read)],
-        [_exclusions(read, inputs.rules_source), _tests(tables)],
+        [_exclusions(read, inputs.rules_source), _tests(inputs)],
         [
             _dependence(results["dependence"]),
             _curves(results["curves"]),
@@ -93,30 +93,35 @@ def _exclusions(read: Responses, source: str) -> str:
     )
 
 
-def _tests(tables: Table1) -> str:
+def _tests(inputs: ReportInputs) -> str:
+    tables, test = inputs.tables, inputs.test
     sizes = [cell.n for table in tables.values() for cell in table.pairs.values() if cell.n]
     n = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
     return (
-        f"Agreement per bin pair (n = {n}) was tested against 50 % with exact binomial tests ({sidedness(tables)}) at "
-        "the 5 % level, corrected with Holm’s method over the bin pairs of one embedder; Benjamini and Hochberg’s "
-        "correction is also given. Intervals are Clopper and Pearson’s and Wilson’s 95 % intervals."
+        f"Agreement per bin pair (n = {n}) was tested against 50 % ({sidedness(tables)}) at the 5 % level; the primary "
+        f"test was the {PRIMARY_NAMES[test.primary]}, corrected with Holm’s method over the bin pairs of one embedder"
+        f"{', as fixed in the frozen plan' if inputs.planned else ''}. The smallest effect of interest was "
+        f"{100 * (0.5 + test.smallest_effect):g} %, with a minimum-effect and an equivalence test (Lakens, Scheel and "
+        "Isager 2018). The paper’s analysis is also given: exact binomial tests with Holm’s and with Benjamini and "
+        "Hochberg’s correction, and Clopper and Pearson’s intervals."
     )
 
 
 def _dependence(result: DependenceResult) -> str:
-    cells = [cell for found in result.cells.values() for cell in found if "–" in cell.label]
-    sizes = [cell.n_effective for cell in cells]
-    models = "; ".join(
-        f"{one_line(name)} {model.sd_listener:.2f} and {model.sd_prompt:.2f}" for name, model in result.mixed.items()
-    )
+    models = "; ".join(_deviations(name, model) for name, model in result.mixed.items())
     return (
-        "To generalise to other listeners and prompts, variances were clustered on both listeners and prompts "
-        "(Cameron, Gelbach and Miller 2011). Intervals are Wilson’s with the effective n and Student’s t, whose "
-        "degrees of freedom are the number of listeners or prompts, whichever is smaller, minus one. The effective n "
-        f"of a bin pair was {min(sizes):.0f} to {max(sizes):.0f}. A logistic mixed model with crossed random effects "
-        "(Laplace approximation) gave standard deviations of listeners and prompts on the logit scale of "
-        f"{models}."
+        "To generalise to other listeners and prompts, correlations of answers that share a listener or a prompt were "
+        "estimated from analysis-of-variance equations with residuals centred by bin pair. Intervals are Wilson’s with "
+        "the effective number of answers and Student’s t, with the effective number of listeners or prompts, whichever "
+        "is smaller, minus one as degrees of freedom. A logistic mixed model with crossed random effects (maximum "
+        f"likelihood, Laplace approximation) gave these standard deviations on the logit scale: {models}."
     )
+
+
+def _deviations(name: str, model: MixedModel) -> str:
+    groups = (("listeners", model.sd_listener), ("prompts", model.sd_prompt), ("triplets", model.sd_triplet))
+    listed = ", ".join(f"{group} {sd:.2f}" for group, sd in groups if sd is not None)
+    return f"{one_line(name)}: {listed or 'none'}"
 
 
 def _curves(curves: Sequence[Curve]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SECTIONS: Registry[type[ReportSection]] = Registry(
     "rootnote.report_sections",
     {
+        "claims": "analysis.report.sections.claims:ClaimsSection",
         "tables": "analysis.report.sections.tables:TablesSection",
         "contrasts": "analysis.report.sections.contrasts:ContrastsSection",
         "preregistration": "analysis.report.sections.preregistration:PreregistrationSection",

@@ -63,10 +63,11 @@ def _describe_repeats(found: Repeats | None) -> Sequence[str]:
     if found is None:
         return ["No trial was repeated, so the consistency of single listeners is unknown."]
     text = f"Consistency of listeners: the same clip was chosen again in {_percent(found.same, 'repeated trial')}."
-    if found.ceiling is None:
+    if found.ceiling is None or found.ceiling_low is None or found.ceiling_high is None:
         return [text + " This is less often than chance, so no ceiling can be derived."]
     return [
-        f"{text} Therefore no measure could agree with a listener in more than {100 * found.ceiling:.1f} % of trials."
+        f"{text} Therefore no measure could agree with a listener in more than {100 * found.ceiling:.1f} % of trials "
+        f"(noise ceiling; 95 % interval {100 * found.ceiling_low:.1f} to {100 * found.ceiling_high:.1f} %)."
     ]
 
 
@@ -94,8 +95,8 @@ def _describe_order(found: OrderBias | None) -> Sequence[str]:
     verdict = "agreement changes during the study" if found.trend_p < 0.05 else "no detectable trend"
     first, second = _percent(found.first, "answer"), _percent(found.second, "answer")
     return [
-        f"Agreement was {first} in the first half of positions and {second} in the second (Fisher’s test "
-        f"{_p(found.p)}; trend over positions {_p(found.trend_p)}): {verdict}."
+        f"Agreement was {first} in the first half of positions and {second} in the second (tested within "
+        f"listeners: {_p(found.p)}; trend over positions {_p(found.trend_p)}): {verdict}."
     ]
 
 
@@ -111,7 +112,7 @@ def _describe_times(found: ResponseTimes | None) -> Sequence[str]:
         return [text + "."]
     return [
         f"{text}: {found.agreed_median:.1f} s if it agreed with the measure, {found.other_median:.1f} s if not "
-        f"({_p(found.p)})."
+        f"(within listeners: {_p(found.p)})."
     ]
 
 
@@ -120,6 +121,6 @@ def _describe_prescreen(found: PrescreenEffect | None) -> Sequence[str]:
         return []
     passed, failed = _percent(found.passed, "answer"), _percent(found.failed, "answer")
     return [
-        f"Listeners who passed the prescreen agreed in {passed}, those who failed and continued in {failed} (Fisher’s "
-        f"test {_p(found.p)})."
+        f"Listeners who passed the prescreen agreed in {passed}, those who failed and continued in {failed} "
+        f"(listeners and prompts as random: {_p(found.p)})."
     ]

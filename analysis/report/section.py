@@ -15,7 +15,9 @@ from analysis.report.compare_studies import ComparedStudy
 from analysis.responses.load import Responses
 from analysis.statistics.agreement import Alternative, Table1
 from analysis.statistics.bins import Bins
+from analysis.statistics.primary import PairVerdict
 from study.design.eligibility import Prompts, TagDifference
+from study.preregistration.planned_test import DEFAULT_TEST, PlannedTest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,14 +38,18 @@ class EligiblePrompts:
 class ReportInputs:
     """Everything that sections are computed from.
 
-    `by` names columns to group agreement by; `others` are studies to compare with; `notes` are remarks on the input
-    files; `rules_source` says where the exclusion rules come from; `leaks` are names in study.leaks.LEAKS.
+    `test` is the primary test and `verdicts` its results by embedder and bin pair; `planned` says whether it was frozen
+    before the answers. `by` names columns to group agreement by; `others` are studies to compare with; `notes` are
+    remarks on the input files; `rules_source` says where the exclusion rules come from; `leaks` are names in
+    study.leaks.LEAKS.
     """
 
     responses: Responses
     tables: Table1
     bins: Mapping[str, Bins]
-    alternative: Alternative = "two-sided"
+    verdicts: Mapping[str, Mapping[tuple[int, int], PairVerdict]] = field(default_factory=dict)
+    test: PlannedTest = DEFAULT_TEST
+    planned: bool = False
     study: str = ""
     note: str = ""
     notes: Sequence[str] = ()
@@ -54,6 +60,14 @@ class ReportInputs:
     prompts: Mapping[str, EligiblePrompts] = field(default_factory=dict)
     seed: int = SEED
     leaks: tuple[str, ...] = ()
+
+    @property
+    def alternative(self) -> Alternative:
+        return "greater" if self.test.alternative == "greater" else "two-sided"
+
+    def intervals(self, embedder: str) -> dict[tuple[int, int], tuple[float, float]]:
+        """The primary test's 95 % intervals by bin pair."""
+        return {pair: (one.ci_low, one.ci_high) for pair, one in self.verdicts.get(embedder, {}).items()}
 
 
 @dataclass(frozen=True)

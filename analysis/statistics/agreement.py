@@ -44,13 +44,22 @@ class BinomialTest:
 
 @dataclass(frozen=True)
 class Cell:
-    """Counts; if there are responses, the test; for a bin pair also its corrected p-values."""
+    """Counts; if there are responses, the exact test; for a bin pair also its corrected p-values.
+
+    `p_primary` is the corrected p-value of the primary test, None if that is the exact test of these counts.
+    """
 
     agreed: int
     n: int
     test: BinomialTest | None = None
     p_holm: float | None = None
     p_bh: float | None = None
+    p_primary: float | None = None
+
+    @property
+    def p_decisive(self) -> float | None:
+        """The corrected p-value that decides what is significant."""
+        return self.p_holm if self.p_primary is None else self.p_primary
 
     @property
     def rate(self) -> float | None:
@@ -65,6 +74,7 @@ class EmbedderTable:
     pairs: Mapping[tuple[int, int], Cell]
     totals: Mapping[int, Cell]
     overall: Cell
+    primary: str = "exact_holm"
 
 
 Table1 = dict[str, EmbedderTable]

@@ -25,7 +25,8 @@ from scipy.stats import binomtest, fisher_exact
 
 from analysis.statistics.agreement import Cell, count_responses, exact_binomial, tabulate
 from analysis.statistics.multiple_testing import holm
-from analysis.statistics.two_way import Z, difference_influence, two_way_variance
+from analysis.statistics.two_way import difference_influence, two_way_variance
+from analysis.statistics.two_way_variance import Z
 from study.design.bin_pairs import BIN_PAIRS, BINS
 
 
@@ -71,12 +72,16 @@ class ContrastRow:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two embedders, and the rows: six bin pairs, three totals, all trials."""
+    """Two embedders, and the rows: six bin pairs, three totals, all trials.
+
+    `pairing` says what the paired test uses; `design` whether both were heard on the same prompts by the same people.
+    """
 
     first: str
     second: str
     rows: tuple[ContrastRow, ...]
     pairing: str
+    design: str = ""
 
 
 def compare_embedders(frame: pd.DataFrame) -> tuple[Contrast, ...]:
@@ -144,8 +149,37 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
 
+def describe_designs(frame: pd.DataFrame, first: str, second: str) -> tuple[str, bool]:
+    """Whether the embedders share prompts and listeners, in a sentence, and whether they share most prompts."""
+    sets = [
+        [set(frame.loc[frame["embedder"] == name, column].unique()) for name in (first, second)]
+        for column in ("prompt", "listener")
+    ]
+    prompts, listeners = (len(one & two) for one, two in sets)
+    all_prompts, all_listeners = (len(one | two) for one, two in sets)
+    who = "the same listeners" if listeners == all_listeners else "different listeners" if not listeners else (
+        f"{listeners:,} of {all_listeners:,} listeners in common"
+    )  # fmt: skip
+    if prompts == all_prompts:
+        return f"Both embedders were heard on the same {prompts:,} prompts, with {who}.", True
+    if 2 * prompts >= all_prompts:
+        return (
+            f"{prompts:,} of {all_prompts:,} prompts were heard for both embedders, with {who}; “both vary” compares "
+            "the answers on these prompts only."
+        ), True
+    shared = "no prompts" if not prompts else f"only {prompts:,} of {all_prompts:,} prompts"
+    return (
+        f"The designs differ: the embedders share {shared}, with {who}. A difference may come from the prompts and "
+        "clips as well as from the measures."
+    ), False
+
+
 def _add_random_effects(contrast: Contrast, frame: pd.DataFrame) -> Contrast:
     some = frame[frame["embedder"].isin([contrast.first, contrast.second])]
+    design, shared = describe_designs(some, contrast.first, contrast.second)
+    if shared:
+        of_both = some.groupby("prompt", observed=True)["embedder"].transform("nunique") == 2
+        some = some[of_both]
     y = some["agreed"].to_numpy(float)
     first = (some["embedder"] == contrast.first).to_numpy()
     listener, prompt = (pd.factorize(some[name])[0].astype(np.intp) for name in ("listener", "prompt"))
@@ -155,7 +189,7 @@ def _add_random_effects(contrast: Contrast, frame: pd.DataFrame) -> Contrast:
         own = np.ones(len(y), bool) if row.label == "all" else high == int(row.label[0])
         own &= low == int(row.label[2]) if "–" in row.label else True
         rows.append(replace(row, both_vary=two_way_difference(y[own], first[own], listener[own], prompt[own])))
-    return replace(contrast, rows=tuple(rows))
+    return replace(contrast, rows=tuple(rows), design=design)
 
 
 def two_way_difference(
@@ -242,6 +276,7 @@ def contrasts_as_data(contrasts: Sequence[Contrast]) -> list[dict[str, Any]]:
             "first": contrast.first,
             "second": contrast.second,
             "pairing": contrast.pairing,
+            "design": contrast.design,
             "rows": {row.label.replace("–", "-"): _row_data(row) for row in contrast.rows},
         }
         for contrast in contrasts

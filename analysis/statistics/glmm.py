@@ -1,35 +1,45 @@
-"""A mixed model: logistic regression of agreement with crossed effects of listeners and prompts.
+"""A mixed model: logistic regression of agreement with crossed effects of listeners, prompts and triplets.
 
-logit P(agreed) = effect of the bin pair + effect of the listener + effect of the prompt; the latter two are normal with
-mean 0 and their own standard deviations. Fitted with Laplace's approximation (analysis.statistics.glmm_laplace;
-Breslow and Clayton, JASA 88, 1993). A weak normal prior on the bin pairs (sd 5 on the logit scale) keeps the effect of
-a pair finite if all answers agreed. Two checks use statsmodels (analysis.statistics.glmm_checks).
-Conventions: effects and deviations are on the logit scale; "typical" rates are for a listener and a prompt with effect
-0; "marginal" rates are averaged over listeners and prompts, like a pooled rate.
+logit P(agreed) = effect of the bin pair + effect of the listener + of the prompt + of the triplet; the last three are
+normal with mean 0 and their own standard deviations. A triplet is a prompt and a bin pair, and both clips if the file
+names them; it has an effect if any triplet was answered twice. Fitted by maximum likelihood with Laplace's
+approximation, or by adaptive quadrature with a single grouping (analysis.statistics.glmm_fit). Two checks use
+statsmodels (analysis.statistics.glmm_checks).
+Conventions: effects and deviations are on the logit scale; "typical" rates are for random effects of 0; "marginal"
+rates are averaged over all random effects, as a pooled rate is, with an interval by the delta method on the logit
+scale.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import stats
-from scipy.special import expit
+from scipy.special import expit, logit
+from threadpoolctl import threadpool_limits
 
 from analysis.statistics.glmm_checks import MixedModelCheck, gee, variational
-from analysis.statistics.glmm_laplace import LARGEST, PRIOR_SD, CellCounts, LaplaceFit, collect, fit_laplace
+from analysis.statistics.glmm_data import CellCounts, Ints, collect, count_cells
+from analysis.statistics.glmm_fit import LARGEST, PRIOR_OF_DEVIATIONS, MixedFit, fit
 from study.design.bin_pairs import BIN_PAIRS
 
-# Above this a fit takes too long, so the model is fitted to a random sample of listeners.
+# Above this a fit takes too long: the model is fitted to a random sample of listeners, or without triplets.
 MOST_WORK = 1e8
+MOST_TRIPLET_WORK = 3e8
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 @dataclass(frozen=True)
 class PairEffect:
-    """One bin pair in the model: its effect and standard error, and the corresponding rates with a 95 % interval."""
+    """One bin pair in the model: its effect and standard error, and the corresponding rates with a 95 % interval.
+
+    `p` is two-sided, against chance.
+    """
 
     effect: float
     error: float
@@ -37,15 +47,24 @@ class PairEffect:
     marginal: float
     ci_low: float
     ci_high: float
+    p: float
 
 
 @dataclass(frozen=True)
 class MixedModel:
-    """The fitted model of one embedder (logit scale), its checks, and notes on boundary cases."""
+    """The fitted model of one embedder (logit scale), its checks, and notes on boundary cases.
+
+    `covariance` is that of the effects, shape (pairs, pairs). A standard deviation is None if the grouping has no
+    random effect in the model.
+    """
 
     pairs: Mapping[str, PairEffect]
-    sd_listener: float
-    sd_prompt: float
+    sd_listener: float | None
+    sd_prompt: float | None
+    sd_triplet: float | None
+    log_likelihood: float
+    method: str
+    covariance: npt.NDArray[np.float64]
     listeners: int
     prompts: int
     responses: int
@@ -55,7 +74,7 @@ class MixedModel:
 
 
 def fit_mixed(frame: pd.DataFrame, seed: int = 0, checks: bool = True) -> MixedModel:
-    """Fit the responses of one embedder (columns listener, prompt, bin_high, bin_low, agreed).
+    """Fit the responses of one embedder (columns listener, prompt, bin_high, bin_low, agreed; clips if named).
 
     Raises:
         ValueError: if `frame` is empty.
@@ -64,17 +83,20 @@ def fit_mixed(frame: pd.DataFrame, seed: int = 0, checks: bool = True) -> MixedM
         raise ValueError("a mixed model needs at least one response")
     notes: list[str] = []
     some = _affordable(frame, seed, notes)
-    data = collect(some)
-    fit = fit_laplace(data)
-    notes += _boundary_notes(data, fit)
-    # With only one listener or prompt, the result generalises only over the other, as in two_way.
-    df = max(min((size for size in data.sizes[1:] if size > 1), default=2) - 1, 1)
-    spread = float(np.hypot(fit.sd_listener, fit.sd_prompt))
-    pairs = {name: _pair_effect(fit, i, spread, df) for i, name in enumerate(data.names)}
+    data = _without_costly_triplets(collect(some), notes)
+    # Small matrices: more threads would only wait for each other.
+    with threadpool_limits(1, user_api="blas"):
+        found = fit(data)
+    notes += _boundary_notes(data, found)
+    deviations = {name: found.deviations.get(name) for name in ("listener", "prompt", "triplet")}
     return MixedModel(
-        pairs=pairs,
-        sd_listener=fit.sd_listener,
-        sd_prompt=fit.sd_prompt,
+        pairs=dict(zip(data.names, effects_of(data, found), strict=True)),
+        sd_listener=deviations["listener"],
+        sd_prompt=deviations["prompt"],
+        sd_triplet=deviations["triplet"],
+        log_likelihood=found.log_likelihood,
+        method=found.method,
+        covariance=found.covariance[: len(data.names), : len(data.names)],
         listeners=data.sizes[1],
         prompts=data.sizes[2],
         responses=len(some),
@@ -87,9 +109,7 @@ def fit_mixed(frame: pd.DataFrame, seed: int = 0, checks: bool = True) -> MixedM
 def _affordable(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFrame:
     """All responses, or those of a random sample of listeners that can be fitted in seconds."""
     listeners = sorted(frame["listener"].unique(), key=str)
-    columns = frame["prompt"].nunique() + len(BIN_PAIRS)
-    # One step costs the greater number times the square of the smaller.
-    most = max(50, int(MOST_WORK / columns**2), int(min(np.sqrt(MOST_WORK / columns), columns)))
+    most = _most_listeners(frame["prompt"].nunique())
     if len(listeners) <= most:
         return frame
     drawn = np.random.default_rng(seed).choice(np.array(listeners, dtype=object), most, replace=False)
@@ -97,42 +117,105 @@ def _affordable(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFram
     return frame[frame["listener"].isin(list(drawn))]
 
 
+def _most_listeners(prompts: int) -> int:
+    # One step costs the greater number times the square of the smaller.
+    columns = prompts + len(BIN_PAIRS)
+    return max(50, int(MOST_WORK / columns**2), int(min(np.sqrt(MOST_WORK / columns), columns)))
+
+
+def _without_costly_triplets(data: CellCounts, notes: list[str]) -> CellCounts:
+    sizes = sorted(factor.size for factor in data.factors)
+    if len(sizes) < 3 or sizes[2] * (sizes[0] + sizes[1]) ** 2 <= MOST_TRIPLET_WORK:
+        return data
+    notes.append("There are too many triplets for effects of their own; the model has none.")
+    return replace(data, factors=tuple(factor for factor in data.factors if factor.name != "triplet"))
+
+
+def fit_codes(
+    agreed: npt.NDArray[np.float64], listener: Ints, prompt: Ints, pair: Ints, triplet: Ints
+) -> tuple[Ints, CellCounts, MixedFit]:
+    """Fit answers given as codes, each shape (n,): the pairs that have answers (places in BIN_PAIRS), counts and fit.
+
+    As `fit_mixed` does, it takes a random sample of the listeners of a very large study.
+    """
+    count = len(np.unique(listener))
+    most = _most_listeners(len(np.unique(prompt)))
+    if count > most:
+        drawn = np.random.default_rng(0).permutation(count)[:most]
+        rows = np.isin(np.unique(listener, return_inverse=True)[1], drawn)
+        agreed = agreed[rows]
+        listener, prompt, pair, triplet = (codes[rows] for codes in (listener, prompt, pair, triplet))
+    pairs, own = np.unique(pair, return_inverse=True)
+    names = tuple(f"{BIN_PAIRS[code][0]}–{BIN_PAIRS[code][1]}" for code in pairs)
+    data = _without_costly_triplets(count_cells(agreed, listener, prompt, own.astype(np.intp), triplet, names), [])
+    return pairs, data, fit(data)
+
+
 def marginal_rate(effect: float, spread: float) -> float:
     """The rate averaged over normal effects of standard deviation `spread`, by Gauss-Hermite quadrature."""
-    return float(expit(effect + spread * _NODES) @ _WEIGHTS / _WEIGHTS.sum())
+    return float(expit(effect + spread * _NODES) @ _WEIGHTS)
 
 
-def _pair_effect(fit: LaplaceFit, index: int, spread: float, df: int) -> PairEffect:
-    effect, error = float(fit.effects[index]), float(np.sqrt(fit.covariance[index, index]))
+def degrees_of_freedom(data: CellCounts) -> int:
+    """Of Student's t: the number of listeners or prompts, whichever is smaller (of those that vary), minus one."""
+    return max(min((size for size in data.sizes[1:] if size > 1), default=2) - 1, 1)
+
+
+def marginal_logits(data: CellCounts, found: MixedFit) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The logit of each pair's marginal rate and its standard error (delta method), each shape (pairs,)."""
+    sds = np.array(list(found.deviations.values()))
+    spread = float(np.linalg.norm(sds)) if len(sds) else 0.0
+    at = found.effects[:, None] + spread * _NODES
+    density = expit(at) * expit(-at)
+    rate = np.clip(expit(at) @ _WEIGHTS, 1e-12, 1 - 1e-12)
+    k = len(found.effects)
+    slope = np.zeros((k, len(found.covariance)))
+    slope[:, :k] = np.diag(density @ _WEIGHTS)
+    if spread > 0:
+        slope[:, k:] = (density @ (_WEIGHTS * _NODES))[:, None] * sds / spread
+    slope /= (rate * (1 - rate))[:, None]
+    variance = np.einsum("ij,jk,ik->i", slope, found.covariance, slope)
+    return logit(rate), np.sqrt(np.maximum(variance, 1e-12))
+
+
+def effects_of(data: CellCounts, found: MixedFit) -> list[PairEffect]:
+    """The effect of every pair, with its rates."""
+    at, error = marginal_logits(data, found)
+    df = degrees_of_freedom(data)
     reach = float(stats.t.ppf(0.975, df)) * error
-    low, high = marginal_rate(effect - reach, spread), marginal_rate(effect + reach, spread)
-    return PairEffect(effect, error, float(expit(effect)), marginal_rate(effect, spread), low, high)
+    errors = np.sqrt(np.diag(found.covariance))
+    return [
+        PairEffect(
+            float(effect), float(errors[i]), float(expit(effect)), float(expit(at[i])),
+            float(expit(at[i] - reach[i])), float(expit(at[i] + reach[i])),
+            float(2 * stats.t.sf(abs(at[i]) / error[i], df)),
+        )
+        for i, effect in enumerate(found.effects)
+    ]  # fmt: skip
 
 
-def _boundary_notes(data: CellCounts, fit: LaplaceFit) -> list[str]:
-    found = []
-    for name, count, sd in (("listener", data.sizes[1], fit.sd_listener), ("prompt", data.sizes[2], fit.sd_prompt)):
+def _boundary_notes(data: CellCounts, found: MixedFit) -> list[str]:
+    notes = []
+    for name, count in (("listener", data.sizes[1]), ("prompt", data.sizes[2])):
         if count == 1:
-            found.append(f"There is only one {name}, so the model has no random effect of {name}s.")
+            notes.append(f"There is only one {name}, so the model has no random effect of {name}s.")
+    for name, sd in found.deviations.items():
+        if name in found.bounded:
+            notes.append(
+                f"The {name}s separate the answers, so the likelihood has no maximum below a standard deviation of "
+                f"{LARGEST:g}; a half-normal prior (standard deviation {PRIOR_OF_DEVIATIONS:g}) keeps it finite."
+            )
         elif sd < 0.01:
-            found.append(
+            notes.append(
                 f"The likelihood is highest if {name}s do not differ at all; their standard deviation is given as 0."
             )
-        elif sd > 0.99 * LARGEST:
-            found.append(
-                f"The {name}s separate the answers: their standard deviation has no estimate and is limited to "
-                f"{LARGEST:g}."
-            )
-    same = [
-        name for i, name in enumerate(data.names) if data.y[data.pair == i].sum() in (0, data.n[data.pair == i].sum())
-    ]
-    if same:
-        found.append(
-            f"All answers are the same for bins {', '.join(same)}: the best effect would be infinite; the prior "
-            f"(normal, sd {PRIOR_SD:g} on the logit scale) keeps it finite."
+    if found.penalised:
+        notes.append(
+            f"All answers are the same for bins {', '.join(found.penalised)}: the best effect would be infinite. A "
+            "penalty keeps it finite, as if half an answer more agreed and half an answer more did not (log-F(1, 1))."
         )
-    if not fit.converged:
-        found.append(
+    if not found.converged:
+        notes.append(
             "The fit did not converge; its values are those of the last step. Use the two-way intervals instead."
         )
-    return found
+    return notes

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.statistics.glmm_laplace import CellCounts, Floats, Ints
+from analysis.statistics.glmm_data import CellCounts, Floats, Ints
 
 MOST_FOR_VARIATIONAL = 250  # random effects
 MOST_FOR_GEE = 20_000  # responses

@@ -1,189 +1,161 @@
-"""A logistic regression with crossed normal effects of listeners and prompts, by Laplace's approximation.
+"""A logistic regression with crossed normal effects of listeners, prompts and triplets, by maximum likelihood.
 
-For given deviations, Newton's method finds the mode of all effects; listeners are eliminated first, because their block
-is diagonal. An outer search finds the deviations that maximise the approximate marginal likelihood. A weak normal prior
-on the bin pairs keeps the effect of a pair finite if all answers agreed.
-Conventions: effects and deviations are on the logit scale, in the order (pairs, prompts, listeners).
+The likelihood is Laplace's approximation, maximised over the effects of the bin pairs and the standard deviations
+together (Bates, Mächler, Bolker and Walker, Journal of Statistical Software 67, 2015: nAGQ = 1 of R's lme4). Random
+effects are written as deviation × standard normal, so a deviation of 0 is an ordinary value. The most numerous grouping
+is eliminated first, because its block of the Hessian is diagonal. The gradient is exact (implicit differentiation of
+the mode); standard errors come from the Hessian over effects and deviations.
+Conventions: effects and deviations are on the logit scale; parameters are ordered (pairs, deviations of the groupings).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from scipy import linalg, optimize
+from scipy import linalg
 from scipy.special import expit, log_expit
 
-from study.design.bin_pairs import BIN_PAIRS
+from analysis.statistics.glmm_data import CellCounts, Factor
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
-PRIOR_SD = 5.0
-SMALLEST, LARGEST = 1e-3, 5.0
+STEPS = 50
 
 
 @dataclass(frozen=True)
-class CellCounts:
-    """Counts of answers: `y` of `n` agreed in each cell of a bin pair, a listener and a prompt (indices)."""
+class _Hessian:
+    """The Hessian of the random effects, (most numerous grouping, the rest): a diagonal, the cross part, the Schur
+    complement's Cholesky factor."""
 
-    y: Floats
-    n: Floats
-    pair: Ints
-    listener: Ints
-    prompt: Ints
-    names: tuple[str, ...]
+    diagonal: Floats
+    cross: Floats
+    schur: tuple[Floats, bool]
+
+    def solve(self, first: Floats, rest: Floats) -> tuple[Floats, Floats]:
+        found = linalg.cho_solve(self.schur, rest - self.cross.T @ (first / self.diagonal), check_finite=False)
+        return (first - self.cross @ found) / self.diagonal, np.asarray(found)
+
+    def log_determinant(self) -> float:
+        return float(np.log(self.diagonal).sum() + 2 * np.log(np.diag(self.schur[0])).sum())
+
+
+class LaplaceLikelihood:
+    """The log-likelihood of cell counts and its gradient, at (effects of the pairs, deviation of each factor)."""
+
+    def __init__(self, data: CellCounts) -> None:
+        self.data = data
+        self.pairs = len(data.names)
+        order = sorted(range(len(data.factors)), key=lambda i: -data.factors[i].size)
+        self.first, self.others = order[0], order[1:]
+        self.offsets = np.concatenate([[0], np.cumsum([data.factors[i].size for i in self.others])]).astype(int)
+        self.width = int(self.offsets[-1])
+        self.columns = [data.factors[i].codes + off for i, off in zip(self.others, self.offsets, strict=False)]
+        self.mode = (np.zeros(data.factors[self.first].size), np.zeros(self.width))
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
-        return len(self.names), int(self.listener.max()) + 1, int(self.prompt.max()) + 1
+    def _lead(self) -> Factor:
+        return self.data.factors[self.first]
 
+    def _linear(self, effects: Floats, sds: Floats, at: tuple[Floats, Floats]) -> Floats:
+        eta = effects[self.data.pair] + sds[self.first] * at[0][self._lead.codes]
+        for i, column in zip(self.others, self.columns, strict=True):
+            eta = eta + sds[i] * at[1][column]
+        return np.asarray(eta)
 
-def collect(frame: pd.DataFrame) -> CellCounts:
-    """Count the answers of each listener on each prompt and pair."""
-    label = frame["bin_high"].to_numpy() * 10 + frame["bin_low"].to_numpy()
-    present = [pair for pair in BIN_PAIRS if (label == pair[0] * 10 + pair[1]).any()]
-    codes = {high * 10 + low: i for i, (high, low) in enumerate(present)}
-    pair = np.searchsorted(sorted(codes), label).astype(np.intp)
-    listener = pd.factorize(frame["listener"])[0].astype(np.intp)
-    prompt = pd.factorize(frame["prompt"])[0].astype(np.intp)
-    k, size = len(present), int(prompt.max()) + 1
-    cells, inverse = np.unique((listener * size + prompt) * k + pair, return_inverse=True)
-    return CellCounts(
-        y=np.bincount(inverse, frame["agreed"].to_numpy(float)).astype(np.float64),
-        n=np.bincount(inverse).astype(np.float64),
-        pair=cells % k,
-        listener=cells // k // size,
-        prompt=cells // k % size,
-        names=tuple(f"{high}–{low}" for high, low in present),
-    )
+    def _project(self, sds: Floats, values: Floats) -> tuple[Floats, Floats]:
+        """The transposed design of the random effects times one value per cell."""
+        rest = np.zeros(self.width)
+        for i, column in zip(self.others, self.columns, strict=True):
+            rest += sds[i] * np.bincount(column, values, self.width)
+        return sds[self.first] * np.bincount(self._lead.codes, values, self._lead.size), rest
 
+    def _hessian(self, sds: Floats, weight: Floats) -> _Hessian:
+        lead, width = self._lead, self.width
+        diagonal = 1 + sds[self.first] ** 2 * np.bincount(lead.codes, weight, lead.size)
+        cross = np.zeros(lead.size * width)
+        block = np.zeros(width * width)
+        for i, one in zip(self.others, self.columns, strict=True):
+            scaled = sds[i] * weight
+            cross += sds[self.first] * np.bincount(lead.codes * width + one, scaled, lead.size * width)
+            for j, two in zip(self.others, self.columns, strict=True):
+                block += sds[j] * np.bincount(one * width + two, scaled, width * width)
+        by_lead: Floats = cross.reshape(lead.size, width)
+        schur = np.eye(width) + block.reshape(width, width) - by_lead.T @ (by_lead / diagonal[:, None])
+        return _Hessian(diagonal, by_lead, linalg.cho_factor(schur, lower=True, check_finite=False))
 
-@dataclass(frozen=True)
-class LaplaceFit:
-    """Effects of the pairs with their covariance, and the two deviations; `converged`: whether both searches did."""
+    def _find_mode(self, effects: Floats, sds: Floats) -> tuple[float, Floats, _Hessian]:
+        """The highest joint log-density of answers and random effects, the fitted rates and the Hessian there."""
+        data = self.data
 
-    effects: Floats
-    covariance: Floats
-    sd_listener: float
-    sd_prompt: float
-    converged: bool
+        def density(at: tuple[Floats, Floats], eta: Floats) -> float:
+            likelihood = data.y @ log_expit(eta) + (data.n - data.y) @ log_expit(-eta)
+            return float(likelihood - 0.5 * (at[0] @ at[0] + at[1] @ at[1]))
 
+        at = self.mode
+        eta = self._linear(effects, sds, at)
+        value = density(at, eta)
+        for _ in range(STEPS):
+            rate = expit(eta)
+            hessian = self._hessian(sds, data.n * rate * (1 - rate))
+            first, rest = self._project(sds, data.y - data.n * rate)
+            slope = (first - at[0], rest - at[1])
+            step = hessian.solve(*slope)
+            gain = float(slope[0] @ step[0] + slope[1] @ step[1])
+            if gain < 1e-13:
+                break
+            size = 1.0
+            while True:
+                new = (at[0] + size * step[0], at[1] + size * step[1])
+                eta = self._linear(effects, sds, new)
+                higher = density(new, eta)
+                if higher >= value - 1e-10 or size < 1e-6:
+                    break
+                size /= 2
+            at, value = new, higher
+        self.mode = at
+        return value, expit(eta), hessian
 
-def fit_laplace(data: CellCounts) -> LaplaceFit:
-    """Maximise the Laplace approximation over both standard deviations; one that cannot be estimated is 0."""
-    _, listeners, prompts = data.sizes
-    if prompts > listeners:
-        # Eliminate the more numerous effects.
-        turned = fit_laplace(replace(data, listener=data.prompt, prompt=data.listener))
-        return replace(turned, sd_listener=turned.sd_prompt, sd_prompt=turned.sd_listener)
-    free = [listeners > 1, prompts > 1]
-    state: dict[str, Floats] = {}
+    def value_and_gradient(self, parameters: Floats) -> tuple[float, Floats]:
+        data = self.data
+        effects, sds = parameters[: self.pairs], parameters[self.pairs :]
+        value, rate, hessian = self._find_mode(effects, sds)
+        weight, residual = data.n * rate * (1 - rate), data.y - data.n * rate
+        leverage, own = self._leverage(sds, hessian)
+        curve = -0.5 * leverage * weight * (1 - 2 * rate)
+        solved = hessian.solve(*self._project(sds, curve))
+        back = self._linear(np.zeros(self.pairs), sds, solved)
+        total = residual + curve - weight * back
+        slope = np.empty(len(parameters))
+        slope[: self.pairs] = np.bincount(data.pair, total, self.pairs)
+        for i in range(len(sds)):
+            mode_of, solved_of = self._of_factor(self.mode, i), self._of_factor(solved, i)
+            slope[self.pairs + i] = mode_of @ total + solved_of @ residual - weight @ own[i]
+        return value - 0.5 * hessian.log_determinant(), slope
 
-    def sds(logs: Floats) -> tuple[float, float]:
-        found = iter(np.exp(logs))
-        one, two = (float(next(found)) if use else SMALLEST for use in free)
-        return one, two
+    def _of_factor(self, values: tuple[Floats, Floats], factor: int) -> Floats:
+        if factor == self.first:
+            return np.asarray(values[0][self._lead.codes])
+        return np.asarray(values[1][self.columns[self.others.index(factor)]])
 
-    def loss(logs: Floats) -> float:
-        if np.any(logs < np.log(SMALLEST)) or np.any(logs > np.log(LARGEST)):
-            return 1e12
-        mode = _mode(data, *sds(logs), state.get("at"))
-        state["at"] = mode.at
-        return -mode.log_marginal
-
-    logs = np.full(sum(free), np.log(0.5))
-    ended = True
-    if sum(free):
-        result = optimize.minimize(loss, logs, method="Nelder-Mead", options={"xatol": 0.01, "fatol": 1e-3})
-        logs, ended = result.x, bool(result.success)
-    one, two = sds(logs)
-    mode = _mode(data, one, two, state.get("at"))
-    k = len(data.names)
-    covariance = np.linalg.inv(mode.schur)[:k, :k].astype(np.float64)
-    return LaplaceFit(mode.at[:k], covariance, one, two, ended and mode.converged)
-
-
-@dataclass(frozen=True)
-class _Mode:
-    at: Floats
-    schur: Floats
-    log_marginal: float
-    converged: bool
-
-
-def _mode(data: CellCounts, sd_listener: float, sd_prompt: float, start: Floats | None) -> _Mode:
-    """The mode of all effects, ordered (pairs, prompts, listeners), by damped Newton steps."""
-    k, listeners, prompts = data.sizes
-    precision = np.concatenate(
-        [np.full(k, PRIOR_SD**-2), np.full(prompts, sd_prompt**-2), np.full(listeners, sd_listener**-2)]
-    )
-    at = np.zeros(k + prompts + listeners) if start is None else start
-    value = _log_posterior(data, at, precision)
-    converged = False
-    for _ in range(100):
-        diagonal, cross, schur, slope = _curvature(data, at, precision)
-        rest = linalg.cho_solve(
-            (np.linalg.cholesky(schur), True), slope[: k + prompts] - cross.T @ (slope[k + prompts :] / diagonal)
-        )
-        step = np.concatenate([rest, (slope[k + prompts :] - cross @ rest) / diagonal])
-        size = 1.0
-        while size > 1e-6 and (new := _log_posterior(data, at + size * step, precision)) < value - 1e-12:
-            size /= 2
-        at, gained, value = at + size * step, new - value, new
-        if abs(gained) < 1e-7:
-            converged = True
-            break
-    diagonal, _, schur, _ = _curvature(data, at, precision)
-    determinant = float(np.log(diagonal).sum() + np.linalg.slogdet(schur)[1])
-    return _Mode(at, schur, value + 0.5 * float(np.log(precision).sum()) - 0.5 * determinant, converged)
-
-
-def _linear(data: CellCounts, at: Floats) -> Floats:
-    k, _, prompts = data.sizes
-    found: Floats = at[data.pair] + at[k + data.prompt] + at[k + prompts + data.listener]
-    return found
-
-
-def _log_posterior(data: CellCounts, at: Floats, precision: Floats) -> float:
-    eta = _linear(data, at)
-    likelihood = data.y @ log_expit(eta) + (data.n - data.y) @ log_expit(-eta)
-    return float(likelihood - 0.5 * (precision * at) @ at)
-
-
-def _curvature(data: CellCounts, at: Floats, precision: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """The negative Hessian in blocks, listeners eliminated, and the gradient.
-
-    Shapes: diagonal (listeners,), cross (listeners, pairs + prompts), schur (pairs + prompts,) squared.
-    """
-    k, listeners, prompts = data.sizes
-    width = k + prompts
-    chance = expit(_linear(data, at))
-    weight = data.n * chance * (1 - chance)
-    residual = data.y - data.n * chance
-    column = k + data.prompt
-    slope = (
-        np.concatenate(
-            [
-                np.bincount(data.pair, residual, k),
-                np.bincount(data.prompt, residual, prompts),
-                np.bincount(data.listener, residual, listeners),
-            ]
-        )
-        - precision * at
-    )
-    diagonal = np.bincount(data.listener, weight, listeners) + precision[width:]
-    cross: Floats = np.bincount(data.listener * width + data.pair, weight, listeners * width).astype(np.float64)
-    cross += np.bincount(data.listener * width + column, weight, listeners * width)
-    cross = cross.reshape(listeners, width)
-    block = np.bincount(data.pair * width + column, weight, width * width).reshape(width, width)
-    block = (
-        block
-        + block.T
-        + np.diag(
-            np.concatenate([np.bincount(data.pair, weight, k), np.bincount(data.prompt, weight, prompts)])
-            + precision[:width]
-        )
-    )
-    return diagonal, cross, block - cross.T @ (cross / diagonal[:, None]), slope
+    def _leverage(self, sds: Floats, hessian: _Hessian) -> tuple[Floats, list[Floats]]:
+        """By cell: the variance of its linear predictor given the parameters, and the covariance of the predictor with
+        each factor's own (standardised) effect."""
+        inverse = linalg.cho_solve(hessian.schur, np.eye(self.width), check_finite=False)
+        ratio = hessian.cross / hessian.diagonal[:, None]
+        cross = -ratio @ inverse
+        diagonal = 1 / hessian.diagonal - np.einsum("ij,ij->i", ratio, cross)
+        own: list[Floats] = [np.zeros(0)] * len(sds)
+        lead = self._lead.codes
+        total = sds[self.first] * diagonal[lead]
+        for i, column in zip(self.others, self.columns, strict=True):
+            total = total + sds[i] * cross[lead, column]
+        own[self.first] = total
+        for i, column in zip(self.others, self.columns, strict=True):
+            found = sds[self.first] * cross[lead, column]
+            for j, other in zip(self.others, self.columns, strict=True):
+                found = found + sds[j] * inverse[column, other]
+            own[i] = found
+        leverage = sum((sds[i] * one for i, one in enumerate(own)), np.zeros(len(lead)))
+        return leverage, own

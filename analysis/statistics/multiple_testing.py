@@ -39,18 +39,21 @@ def benjamini_hochberg(pvalues: Sequence[float]) -> list[float]:
     return [float(value) for value in fdrcorrection(pvalues)[1]] if len(pvalues) else []
 
 
-def holm_rejections(pvalues: npt.NDArray[np.float64], alpha: float) -> npt.NDArray[np.bool_]:
-    """Which tests of many families Holm's procedure rejects at level `alpha`: bool [families, tests].
-
-    The same decisions as from `holm`, but for thousands of simulated families at once; statsmodels takes one at a time.
+def holm_adjusted(pvalues: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Holm's corrected p-values of many families at once, the same as `holm` gives for each: shape [families, tests].
 
     Args:
-        pvalues: float64 [families, tests], one family per row.
+        pvalues: float64 [families, tests], one family per row; NaN: not a test of the family.
     """
-    order = np.argsort(pvalues, axis=1)
-    factors = np.arange(pvalues.shape[1], 0, -1)
-    # The procedure stops at the first test that is not significant.
-    passed = np.logical_and.accumulate(np.take_along_axis(pvalues, order, axis=1) * factors < alpha, axis=1)
-    rejected = np.empty_like(passed)
-    np.put_along_axis(rejected, order, passed, axis=1)
-    return rejected
+    size = (~np.isnan(pvalues)).sum(axis=1, keepdims=True)
+    order = np.argsort(pvalues, axis=1)  # NaN comes last
+    factors = np.maximum(size - np.arange(pvalues.shape[1]), 0)
+    steps = np.minimum(np.maximum.accumulate(np.take_along_axis(pvalues, order, axis=1) * factors, axis=1), 1.0)
+    corrected = np.empty_like(steps)
+    np.put_along_axis(corrected, order, steps, axis=1)
+    return corrected
+
+
+def holm_rejections(pvalues: npt.NDArray[np.float64], alpha: float) -> npt.NDArray[np.bool_]:
+    """Which tests of many families Holm's procedure rejects at level `alpha`: bool [families, tests]."""
+    return np.asarray(holm_adjusted(pvalues) < alpha)

@@ -26,6 +26,7 @@ MOST_LAPSE = 0.2
 THRESHOLD = 0.75
 FINEST = 2000  # the most distinct differences that are not merged
 COARSER = 200  # in the bootstrap
+MOST_FOR_FIT = 200  # simulated data sets for the goodness of fit
 SHAPES = (0.2, 10.0)
 FLAT = "Agreement does not rise above chance with the difference: the curve is flat and has no threshold."
 
@@ -45,8 +46,9 @@ class Point:
 class Curve:
     """The curve of one embedder, on the axis of similarity; `spread` turns it into z.
 
-    `grid`, `low` and `high` are the curve and its 95 % band at the differences `at`. `threshold` is None if the curve
-    never reaches it. `notes` say what the data do not determine.
+    `rate`, `low` and `high` are the curve and its 95 % band at the differences `at`, which span the observed ones.
+    `threshold` is None if the curve never reaches it. `fit_p` is of the goodness of fit, None if there are too few
+    points. `notes` say what the data do not determine.
     """
 
     embedder: str
@@ -56,10 +58,15 @@ class Curve:
     threshold: float | None
     threshold_low: float | None
     threshold_high: float | None
+    shape_low: float
+    shape_high: float
+    lapse_low: float
+    lapse_high: float
     spread: float
     spread_from: str
     n: int
     deviance: float
+    fit_p: float | None
     at: tuple[float, ...]
     rate: tuple[float, ...]
     low: tuple[float, ...]
@@ -97,7 +104,7 @@ def _curve(name: str, frame: pd.DataFrame, spread: float | None, resamples: int,
     ends = _limits(where)
     flat = float(rate(where[-1:], found)[0, 0]) < 0.51
     notes += [FLAT] if flat else _boundary_notes(scale, shape, lapse, ends)
-    at = np.linspace(min(0.0, float(where.min())), float(where.max()) * 1.02 or 1.0, 81)
+    at = np.linspace(float(where.min()), float(where.max()), 81)
     boot = _bootstrap(frame, difference, agreed, resamples, seed, found)
     curves = rate(at, boot)
     threshold = np.inf if flat else _threshold(found)[0]
@@ -119,10 +126,15 @@ def _curve(name: str, frame: pd.DataFrame, spread: float | None, resamples: int,
         threshold=float(threshold) if np.isfinite(threshold) else None,
         threshold_low=low if np.isfinite(threshold) and np.isfinite(low) else None,
         threshold_high=high if np.isfinite(threshold) and np.isfinite(high) else None,
+        shape_low=float(np.quantile(boot[:, 1], 0.025)),
+        shape_high=float(np.quantile(boot[:, 1], 0.975)),
+        lapse_low=float(np.quantile(boot[:, 2], 0.025)),
+        lapse_high=float(np.quantile(boot[:, 2], 0.975)),
         spread=spread,
         spread_from=source,
         n=len(frame),
         deviance=_deviance(where, k, n, found),
+        fit_p=_goodness_of_fit(difference, agreed, found, min(resamples, MOST_FOR_FIT), seed),
         at=tuple(at.tolist()),
         rate=tuple(rate(at, found)[0].tolist()),
         low=tuple(np.quantile(curves, 0.025, axis=0).tolist()),
@@ -265,6 +277,27 @@ def _deviance(where: Floats, k: Floats, n: Floats, parameters: Floats) -> float:
     share = np.clip(k / n, 1e-12, 1 - 1e-12)
     free = float((k * np.log(share) + (n - k) * np.log1p(-share)).sum())
     return max(0.0, 2 * (free - float(_likelihood(where, k[None], n[None], _inward(parameters))[0])))
+
+
+def _goodness_of_fit(difference: Floats, agreed: Floats, found: Floats, draws: int, seed: int) -> float | None:
+    """The share of data sets simulated from the curve that lie at least as far from their own curve.
+
+    The distance is Pearson's, over the points of the figure (Wichmann and Hill 2001 use the deviance). Answers are
+    simulated as independent, so a small value may also come from differences between listeners or prompts.
+    """
+    where, index = _gather(difference, COARSER)
+    k, n = np.bincount(index, agreed), np.bincount(index).astype(np.float64)
+    share = np.cumsum(n) / n.sum()
+    cell = np.minimum((share * 12).astype(int), 11)
+    if len(np.unique(cell)) < 5:
+        return None
+    simulated = np.random.default_rng([seed, 3]).binomial(n.astype(int), rate(where, found)[0], (draws, len(where)))
+    counts = np.vstack([k, simulated]).astype(np.float64)
+    chance = rate(where, fit(where, counts, np.tile(n, (draws + 1, 1)), found))
+    grouped = [np.stack([values[:, cell == c].sum(axis=1) for c in np.unique(cell)], axis=1) for values in (
+        counts - n * chance, n * chance * (1 - chance))]  # fmt: skip
+    distance = (grouped[0] ** 2 / np.maximum(grouped[1], 1e-9)).sum(axis=1)
+    return float((1 + (distance[1:] >= distance[0]).sum()) / (draws + 1))
 
 
 def _points(difference: Floats, agreed: Floats) -> tuple[Point, ...]:

@@ -29,6 +29,7 @@ from analysis.statistics.response_bias import (
     response_times,
     side_bias,
 )
+from analysis.statistics.two_way import dependence
 
 Floats = npt.NDArray[np.float64]
 TRIPLET = ("embedder", "prompt", "bin_high", "bin_low", "clip_high", "clip_low")
@@ -51,10 +52,15 @@ class InterListener:
 
 @dataclass(frozen=True)
 class Repeats:
-    """Repeated trials: how often the same clip was chosen, and the resulting ceiling (None below one half)."""
+    """Repeated trials: how often the same clip was chosen, and the resulting ceiling (None below one half).
+
+    The ceiling's 95 % interval comes from that of the share of same choices, with listeners and prompts as random.
+    """
 
     same: BinomialTest
     ceiling: float | None
+    ceiling_low: float | None = None
+    ceiling_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,15 @@ def repeat_consistency(kept: pd.DataFrame) -> Repeats | None:
     if both.empty:
         return None
     same = exact_binomial(int((both["agreed"] == both["agreed_first"]).sum()), len(both))
-    return Repeats(same, (1 + math.sqrt(2 * same.rate - 1)) / 2 if same.rate >= 0.5 else None)
+    if same.rate < 0.5:
+        return Repeats(same, None)
+    repeated = both.assign(agreed=(both["agreed"] == both["agreed_first"]).astype(int))
+    ends = dependence(repeated[["listener", "prompt", "agreed"]])
+    return Repeats(same, _ceiling(same.rate), _ceiling(ends.ci_low), _ceiling(ends.ci_high))
+
+
+def _ceiling(same: float) -> float:
+    return (1 + math.sqrt(max(2 * same - 1, 0.0))) / 2
 
 
 def catch_trials(kept: pd.DataFrame) -> BinomialTest | None:

@@ -1,7 +1,8 @@
 """Biases: effects of side, position and response time on the answers, and of the prescreen on agreement.
 
-Conventions: rates have Clopper and Pearson's 95 % interval; the p-value of a side treats listeners and prompts as
-random (analysis.statistics.two_way); times are in seconds; a part is None if the file lacks the data for it.
+Conventions: rates have Clopper and Pearson's 95 % interval; p-values allow for listeners: a side and the prescreen are
+tested with listeners and prompts as random, order and times within listeners; times are in seconds; a part is None if
+the file lacks the data for it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import pandas as pd
 from scipy import stats
 
 from analysis.statistics.agreement import BinomialTest, exact_binomial
-from analysis.statistics.comparison import two_sample_exact
+from analysis.statistics.comparison import two_way_difference
 from analysis.statistics.two_way import dependence, difference_influence, two_way_variance
 from study.design.bin_pairs import BIN_PAIRS
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class SideBias:
 
 @dataclass(frozen=True)
 class OrderBias:
-    """Agreement by position: the first and second half of the positions, Fisher's p, and the trend's p."""
+    """Agreement by position: the first and second half of the positions, p of their difference, and of a trend."""
 
     first: BinomialTest
     second: BinomialTest
@@ -97,7 +99,7 @@ def side_bias(frame: pd.DataFrame) -> SideBias | None:
 
 
 def order_bias(frame: pd.DataFrame) -> OrderBias | None:
-    """Agreement in the first and second half, and Armitage's test of a trend over positions (Biometrics 11, 1955)."""
+    """Agreement in the first and second half, and a trend over positions; both tests are within listeners."""
     if "position" not in frame:
         return None
     position = pd.to_numeric(frame["position"].astype(str), errors="coerce").to_numpy(float)
@@ -109,25 +111,41 @@ def order_bias(frame: pd.DataFrame) -> OrderBias | None:
     halves = [exact_binomial(int(agreed[part].sum()), int(part.sum())) for part in (~late, late)]
     numbers, index = np.unique(position, return_inverse=True)
     k, n = (np.bincount(index, weight).astype(np.float64) for weight in (agreed, np.ones(len(agreed))))
+    listener, residual = pd.factorize(frame["listener"])[0].astype(np.intp), _without_pairs(frame, agreed)
     return OrderBias(
         first=halves[0],
         second=halves[1],
-        p=two_sample_exact(halves[0].agreed, halves[0].n, halves[1].agreed, halves[1].n),
-        trend_p=trend(numbers, k, n),
+        p=within_listeners(late.astype(np.float64), residual, listener),
+        trend_p=within_listeners(position.astype(np.float64), residual, listener),
         positions=tuple((int(where), int(a), int(b)) for where, a, b in zip(numbers, k, n, strict=True)),
     )
 
 
-def trend(scores: Floats, k: Floats, n: Floats) -> float:
-    """Two-sided p of Cochran and Armitage's test of a trend of k of n over `scores`; 1 if nothing varies."""
-    share, total = k.sum() / n.sum(), n.sum()
-    centred = scores - (n * scores).sum() / total
-    variance = share * (1 - share) * (n * centred**2).sum()
-    return float(2 * stats.norm.sf(abs((k * centred).sum()) / math.sqrt(variance))) if variance > 0 else 1.0
+def _without_pairs(frame: pd.DataFrame, agreed: Floats) -> Floats:
+    """Agreement minus the mean of the answer's bin pair (and embedder)."""
+    keys = [name for name in ("embedder", "bin_high", "bin_low") if name in frame]
+    means = frame.assign(_agreed=agreed).groupby(keys, observed=True)["_agreed"].transform("mean")
+    return np.asarray(agreed - means.to_numpy(float))
+
+
+def within_listeners(score: Floats, value: Floats, listener: Ints) -> float:
+    """Two-sided p that `value` does not change with `score` within listeners (each shape (n,)).
+
+    Each listener gives one number, the sum of products of both, centred on the listener's own mean score; their mean is
+    tested against 0 with Student's t. So answers of one listener count as one observation. 1 if nothing varies.
+    """
+    count = np.bincount(listener)
+    centred = score - (np.bincount(listener, score) / np.maximum(count, 1))[listener]
+    sums = np.bincount(listener, centred * value)[count > 1]
+    sums = sums[np.bincount(listener, centred**2)[count > 1] > 0]
+    error = float(sums.std(ddof=1) / np.sqrt(len(sums))) if len(sums) > 1 else 0.0
+    if error == 0:
+        return 1.0
+    return float(2 * stats.t.sf(abs(float(sums.mean())) / error, len(sums) - 1))
 
 
 def response_times(frame: pd.DataFrame) -> ResponseTimes | None:
-    """Quantiles and medians; Mann and Whitney's p that agreeing and other answers take equally long."""
+    """Quantiles and medians; p that agreeing and other answers take equally long, within listeners (log times)."""
     if "response_ms" not in frame:
         return None
     known = frame[frame["response_ms"].notna() & (frame["response_ms"] > 0)]
@@ -136,19 +154,23 @@ def response_times(frame: pd.DataFrame) -> ResponseTimes | None:
     seconds = known["response_ms"].to_numpy(float) / 1000
     agreed = known["agreed"].to_numpy() == 1
     both = agreed.any() and not agreed.all()
+    listener = pd.factorize(known["listener"])[0].astype(np.intp)
     high, low = known["bin_high"].to_numpy(), known["bin_low"].to_numpy()
     cells = [(f"{h}–{w}", seconds[(high == h) & (low == w)]) for h, w in BIN_PAIRS]
     return ResponseTimes(
         quantiles=tuple(float(q) for q in np.quantile(seconds, [0.05, 0.25, 0.5, 0.75, 0.95])),
         agreed_median=float(np.median(seconds[agreed])) if agreed.any() else None,
         other_median=float(np.median(seconds[~agreed])) if not agreed.all() else None,
-        p=float(stats.mannwhitneyu(seconds[agreed], seconds[~agreed]).pvalue) if both else None,
+        p=within_listeners(np.log(seconds), _without_pairs(known, agreed.astype(np.float64)), listener)
+        if both
+        else None,
         by_pair=tuple((label, float(np.median(own))) for label, own in cells if len(own)),
     )
 
 
 def prescreen_effect(everything: pd.DataFrame) -> PrescreenEffect | None:
-    """Agreement in scored trials by prescreen result (Fisher's test); None if nobody continued after failing it."""
+    """Agreement in scored trials by prescreen result, with listeners and prompts as random; None if nobody continued
+    after failing it."""
     if "passed_prescreen" not in everything:
         return None
     rows = everything[everything["kind"] == "scored"] if "kind" in everything else everything
@@ -157,4 +179,6 @@ def prescreen_effect(everything: pd.DataFrame) -> PrescreenEffect | None:
         return None
     agreed = rows["agreed"].to_numpy(float)
     one, two = (exact_binomial(int(agreed[part].sum()), int(part.sum())) for part in (passed, ~passed))
-    return PrescreenEffect(one, two, two_sample_exact(one.agreed, one.n, two.agreed, two.n))
+    listener, prompt = (pd.factorize(rows[name])[0].astype(np.intp) for name in ("listener", "prompt"))
+    found = two_way_difference(agreed, passed, listener, prompt)
+    return PrescreenEffect(one, two, 1.0 if found is None else found.p)

@@ -1,13 +1,9 @@
-"""Dependence: the precision of pooled agreement when answers share listeners and prompts.
+"""Dependence: the precision of agreement when answers share listeners and prompts.
 
-The variance of a rate is clustered on both groupings (Cameron, Gelbach and Miller, Journal of Business and Economic
-Statistics 29, 2011): the variance clustered on listeners, plus that clustered on prompts, minus that of single answers,
-each multiplied by its G / (G - 1). It gives the effective number of answers, p (1 - p) / variance, and from that
-Wilson's interval with a t quantile of G - 1 degrees of freedom, where G is the number of listeners or prompts,
-whichever is smaller. The test uses the same with the variance at chance. The interval is never shorter than Wilson's
-for as many independent answers. docs/decisions/0005-dependence.md explains the choice.
-Conventions: the estimated rate is that of other listeners and other prompts from the same populations; rates are in
-[0, 1]; listeners and prompts are identified by their text.
+Intervals and tests are about other listeners and other prompts from the same populations. How the precision is
+estimated: analysis.statistics.two_way_variance; why: docs/decisions/0020-primary-test.md.
+Conventions: rates are in [0, 1]; listeners and prompts are identified by their text; a total that has the same answers
+as a bin pair is left out.
 """
 
 from __future__ import annotations
@@ -18,27 +14,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from numpy.typing import ArrayLike
-from scipy import sparse, stats
+from scipy import sparse
 
 from analysis.responses.load import numbered
 from analysis.statistics.agreement import CHANCE, Alternative, exact_binomial
 from analysis.statistics.multiple_testing import holm
+from analysis.statistics.two_way_variance import LEVEL, Floats, Ints, Precision, lay_out, precision, wilson
 from study.design.bin_pairs import BIN_PAIRS, BINS
-
-Ints = npt.NDArray[np.intp]
-Floats = npt.NDArray[np.float64]
-LEVEL = 0.05
-Z = float(stats.norm.ppf(0.975))
 
 
 @dataclass(frozen=True)
 class Dependence:
-    """One pooled rate, and its precision for other listeners and prompts.
+    """One rate, and its precision for other listeners and prompts.
 
-    `n_effective` is the number of independent answers with the same information; `icc_listener` and `icc_prompt` are
-    the correlations of two answers by one listener (on different prompts) and on one prompt (by different listeners),
-    None if no two answers share one. `fallback` says in words if the data required another method.
+    `rate` is pooled; `estimate`, at the centre of the interval, weighs an answer on a prompt with many answers less,
+    and is the same in a balanced design. `n_effective` is the number of independent answers with the same information.
+    `icc_listener` and `icc_prompt` are the correlations of two answers by one listener and on one prompt, None if no
+    two answers share one or all answers are the same. `uneven` says how unequal the prompts' numbers of answers are (0
+    to 1). `fallback` says in words if the data required another method.
     """
 
     label: str
@@ -47,13 +40,15 @@ class Dependence:
     listeners: int
     prompts: int
     rate: float
+    estimate: float
     ci_low: float
     ci_high: float
     p: float
-    df: int
+    df: float
     n_effective: float
     icc_listener: float | None
     icc_prompt: float | None
+    uneven: float
     pooled_p: float
     alternative: Alternative = "two-sided"
     p_holm: float | None = None
@@ -64,40 +59,52 @@ class Dependence:
     def design_effect(self) -> float:
         return self.n / self.n_effective
 
-    @property
-    def survives(self) -> bool | None:
-        """Whether a significant pooled result is significant here too; None if the pooled result is not significant."""
-        pooled = self.pooled_p if self.pooled_p_holm is None else self.pooled_p_holm
-        own = self.p if self.p_holm is None else self.p_holm
-        return None if pooled >= LEVEL else own < LEVEL
-
 
 def dependence(frame: pd.DataFrame, label: str = "all", alternative: Alternative = "two-sided") -> Dependence:
     """Agreement in `frame` (columns agreed, listener, prompt), with listeners and prompts as random.
+
+    If there are columns bin_high and bin_low, residuals are centred by bin pair.
 
     Raises:
         ValueError: if `frame` is empty.
     """
     if frame.empty:
         raise ValueError("dependence needs at least one response")
-    return _of(*_coded(frame), label, alternative)
+    pair = pair_codes(frame) if {"bin_high", "bin_low"} <= set(frame.columns) else np.zeros(len(frame), np.intp)
+    return _of(*_coded(frame), pair, label, alternative)
 
 
 def dependence_table(frame: pd.DataFrame, alternative: Alternative = "two-sided") -> dict[str, tuple[Dependence, ...]]:
-    """By embedder: every bin pair with responses (Holm's correction over these), every row and all trials."""
+    """By embedder: every bin pair with responses (Holm's correction over these), totals of several pairs, and all.
+
+    Totals are descriptive: they are not corrected, and a total with the answers of a single pair is left out.
+    """
     found = {}
     for name in sorted(map(str, frame["embedder"].unique()), key=lambda name: (name.casefold(), name)):
         own = frame[frame["embedder"] == name]
         y, listener, prompt = _coded(own)
-        high, low = own["bin_high"].to_numpy(), own["bin_low"].to_numpy()
-        pairs = {f"{h}–{w}": (high == h) & (low == w) for h, w in BIN_PAIRS}
-        totals = {f"{h}, total": high == h for h in BINS[:-1]} | {"all": np.ones(len(own), bool)}
-        cells = [_of(y[m], listener[m], prompt[m], label, alternative) for label, m in pairs.items() if m.any()]
+        pair = pair_codes(own)
+        present = [code for code in range(len(BIN_PAIRS)) if (pair == code).any()]
+        masks = {f"{h}–{w}": pair == code for code, (h, w) in enumerate(BIN_PAIRS) if code in present}
+        cells = [_of(y[m], listener[m], prompt[m], pair[m], label, alternative) for label, m in masks.items()]
         corrected, pooled = holm([cell.p for cell in cells]), holm([cell.pooled_p for cell in cells])
         cells = [replace(cell, p_holm=p, pooled_p_holm=q) for cell, p, q in zip(cells, corrected, pooled, strict=True)]
-        cells += [_of(y[m], listener[m], prompt[m], label, alternative) for label, m in totals.items() if m.any()]
+        rows = {f"{h}, total": [c for c in present if BIN_PAIRS[c][0] == h] for h in BINS[:-1]}
+        everything = {"all": present} if len(present) > 1 or not cells else {}
+        for label, codes in {**rows, **everything}.items():
+            if len(codes) > 1 and not (label != "all" and len(codes) == len(present)):
+                m = np.isin(pair, codes)
+                cells.append(_of(y[m], listener[m], prompt[m], pair[m], label, alternative))
         found[name] = tuple(cells)
     return found
+
+
+def pair_codes(frame: pd.DataFrame) -> Ints:
+    """The place of each answer's bin pair in BIN_PAIRS."""
+    code = np.full(1000, 0, np.intp)
+    for place, (high, low) in enumerate(BIN_PAIRS):
+        code[high * 10 + low] = place
+    return np.asarray(code[frame["bin_high"].to_numpy(np.intp) * 10 + frame["bin_low"].to_numpy(np.intp)])
 
 
 def _coded(frame: pd.DataFrame) -> tuple[Floats, Ints, Ints]:
@@ -108,69 +115,53 @@ def _coded(frame: pd.DataFrame) -> tuple[Floats, Ints, Ints]:
     )
 
 
-def _of(y: Floats, listener: Ints, prompt: Ints, label: str, alternative: Alternative) -> Dependence:
+def _of(y: Floats, listener: Ints, prompt: Ints, pair: Ints, label: str, alternative: Alternative) -> Dependence:
     n, agreed = len(y), int(y.sum())
     listeners, prompts = len(np.unique(listener)), len(np.unique(prompt))
     pooled = exact_binomial(agreed, n, alternative=alternative)
     plain = Dependence(
-        label, agreed, n, listeners, prompts, pooled.rate, pooled.ci_low, pooled.ci_high, pooled.p, n - 1, float(n),
-        None, None, pooled.p, alternative,
+        label, agreed, n, listeners, prompts, pooled.rate, pooled.rate, pooled.ci_low, pooled.ci_high, pooled.p, n - 1,
+        float(n), None, None, 0.0, pooled.p, alternative,
     )  # fmt: skip
-    if min(listeners, prompts) == 1:
-        return _with_one(plain, y, listener, prompt)
-    if agreed in (0, n):
-        return _unanimous(plain, min(listeners, prompts))
-    variance = two_way_variance(y, listener, prompt)
-    iccs = [correlation(y, listener, prompt, variance), correlation(y, prompt, listener, variance)]
-    return _from_variance(plain, variance, min(listeners, prompts) - 1, iccs)
+    found = precision(y[None, :], lay_out(listener, prompt, pair))
+    return replace(_with_precision(plain, found), fallback=_fallback(plain))
 
 
-def _from_variance(plain: Dependence, variance: float, df: int, iccs: list[float | None]) -> Dependence:
-    quantile = float(stats.t.ppf(0.975, df))
-    worth = plain.rate * (1 - plain.rate) / variance
-    # Never shorter than Wilson's for independent answers: a smaller variance would be due to chance.
-    effective = min(worth, plain.n * (quantile / Z) ** 2)
-    low, high = wilson_t(plain.rate, effective, df)
-    t = (plain.rate - CHANCE) / np.sqrt(CHANCE * (1 - CHANCE) / effective)
-    tails = {"greater": stats.t.sf(t, df), "less": stats.t.cdf(t, df), "two-sided": 2 * stats.t.sf(abs(t), df)}
+def _with_precision(plain: Dependence, found: Precision) -> Dependence:
+    low, high = found.interval()
+    p = float(found.p_value(CHANCE, plain.alternative)[0])
+    estimate = float(found.rate[0])
+    unknown = plain.agreed in (0, plain.n)
+    correlations = [None if unknown or np.isnan(rho[0]) else float(np.clip(rho[0], -1, 1)) for rho in (
+        found.rho_listener, found.rho_prompt)]  # fmt: skip
     return replace(
-        plain, ci_low=low, ci_high=high, p=float(tails[plain.alternative]), df=df,
-        n_effective=float(min(worth, plain.n)), icc_listener=iccs[0], icc_prompt=iccs[1],
+        plain, estimate=estimate, ci_low=float(low[0]), ci_high=float(high[0]), p=p,
+        df=float(found.df[0]), n_effective=float(min(found.worth[0], plain.n)), icc_listener=correlations[0],
+        icc_prompt=correlations[1], uneven=float(found.unevenness[0]),
     )  # fmt: skip
 
 
-def _unanimous(plain: Dependence, groups: int) -> Dependence:
-    """All or none agreed: nothing varies, so each listener or prompt (whichever are fewer) counts as one answer."""
-    all_or_none = exact_binomial(groups if plain.agreed else 0, groups, alternative=plain.alternative)
-    note = (
-        f"All {plain.n} answers are the same, so their dependence cannot be estimated; the interval is the exact one "
-        f"for {groups} answers, one per listener or per prompt (whichever are fewer)."
-    )
-    return replace(
-        plain, ci_low=all_or_none.ci_low, ci_high=all_or_none.ci_high, p=all_or_none.p, df=groups - 1,
-        n_effective=float(groups), fallback=note,
-    )  # fmt: skip
-
-
-def _with_one(plain: Dependence, y: Floats, listener: Ints, prompt: Ints) -> Dependence:
-    """There is one listener or one prompt: the result generalises only over the other."""
-    alone = "listener" if plain.listeners == 1 else "prompt"
-    groups = prompt if alone == "listener" else listener
-    other, count = ("prompts", plain.prompts) if alone == "listener" else ("listeners", plain.listeners)
-    if count == 1:
-        return replace(
-            plain, fallback="There is one listener and one prompt, so the result does not generalise to others."
+def _fallback(cell: Dependence) -> str:
+    notes = []
+    if cell.listeners == 1 and cell.prompts == 1:
+        notes.append("There is one listener and one prompt, so the result does not generalise to others.")
+    elif min(cell.listeners, cell.prompts) == 1:
+        alone, other = ("listener", "prompts") if cell.listeners == 1 else ("prompt", "listeners")
+        notes.append(f"There is only one {alone}: the interval is about other {other}, not about other {alone}s.")
+    if cell.agreed in (0, cell.n) and cell.n > 1:
+        notes.append(
+            "All answers are the same, so their dependence cannot be estimated; the interval assumes the usual one (a "
+            "correlation of 0.05 between two answers of a listener, and of two on a prompt)."
         )
-    note = f"There is only one {alone}: the interval is about other {other}, not about other {alone}s."
-    if plain.agreed in (0, plain.n):
-        cautious = _unanimous(plain, count)
-        return replace(cautious, fallback=f"{note} {cautious.fallback}")
-    variance = _clustered(y - y.mean(), groups)
-    return replace(_from_variance(plain, variance, count - 1, [None, None]), fallback=note)
+    return " ".join(notes)
 
 
 def two_way_variance(y: Floats, listener: Ints, prompt: Ints) -> float:
-    """Variance of the mean of `y` with errors that share listeners and prompts (each code, shape (n,))."""
+    """Variance of the mean of `y` with errors that share listeners and prompts (each code, shape (n,)).
+
+    Clustered on both (Cameron, Gelbach and Miller, Journal of Business and Economic Statistics 29, 2011), for values
+    that are not 0 or 1, such as the influence of each answer on a difference of two rates.
+    """
     residual = y - y.mean()
     by_listener, by_prompt = _clustered(residual, listener), _clustered(residual, prompt)
     single = _clustered(residual, np.arange(len(y)))
@@ -191,42 +182,7 @@ def difference_influence(y: Floats, first: npt.NDArray[np.bool_]) -> Floats:
 def _clustered(residual: Floats, groups: Ints) -> float:
     sums = np.bincount(groups, residual)
     count = np.count_nonzero(np.bincount(groups))
-    return float((sums**2).sum() / len(residual) ** 2 * count / (count - 1))
-
-
-def correlation(y: Floats, groups: Ints, others: Ints, variance: float) -> float | None:
-    """Correlation of two answers of one group that differ in the other grouping; None if there is no such pair.
-
-    `variance` is the variance of the mean of `y`, which corrects the products of residuals.
-    """
-    residual = y - y.mean()
-    size = int(others.max()) + 1
-    within = groups.astype(np.int64) * size + others
-    _, cells = np.unique(within, return_inverse=True)
-    pairs = float((np.bincount(groups).astype(float) ** 2).sum() - (np.bincount(cells).astype(float) ** 2).sum())
-    if pairs <= 0:
-        return None
-    products = (np.bincount(groups, residual) ** 2).sum() - (np.bincount(cells, residual) ** 2).sum()
-    spread = float(y.mean() * (1 - y.mean()))
-    return float(np.clip((products / pairs + variance) / spread, -1, 1))
-
-
-def wilson_t(rate: float, effective: float, df: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a rate from `effective` answers, with Student's quantile of `df` degrees of freedom."""
-    low, high = wilson(rate, effective, float(stats.t.ppf(0.975, df)))
-    return float(low), float(high)
-
-
-def wilson(rate: ArrayLike, n: ArrayLike, quantile: float = Z) -> tuple[Floats, Floats]:
-    """Wilson's interval (JASA 22, 1927) of rates from `n` answers each, any shape; both ends within [0, 1].
-
-    Args:
-        quantile: of the standard normal or Student's distribution; default: for 95 %.
-    """
-    rate, n = np.asarray(rate, np.float64), np.asarray(n, np.float64)
-    middle = (rate + quantile**2 / (2 * n)) / (1 + quantile**2 / n)
-    half = quantile / (1 + quantile**2 / n) * np.sqrt(rate * (1 - rate) / n + (quantile / (2 * n)) ** 2)
-    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+    return float((sums**2).sum() / len(residual) ** 2 * count / max(count - 1, 1))
 
 
 def two_way_bootstrap(frame: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> Mapping[str, tuple[float, float]]:
@@ -272,17 +228,6 @@ def item_table(frame: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values(["embedder", "rate", "prompt"]).reset_index(drop=True)
 
 
-def describe_dependence(cell: Dependence) -> str:
-    """One sentence: does the pooled result remain significant with listeners and prompts as random effects?"""
-    side = "more" if cell.rate > CHANCE else "less"
-    corrected = "" if cell.p_holm is None else " after Holm’s correction"
-    if cell.survives is None:
-        nothing = {"greater": "no more agreement than chance", "less": "no less agreement than chance"}
-        return f"The pooled test finds {nothing.get(cell.alternative, 'no difference from chance')}{corrected}."
-    found = f"The pooled test finds {side} agreement than chance{corrected}"
-    if cell.survives:
-        return f"{found}; this remains significant with listeners and prompts as random effects."
-    return (
-        f"{found}; this does not remain significant with listeners and prompts as random effects, so it is evidence "
-        "about these listeners and prompts only."
-    )
+def is_significant(p: float | None) -> bool:
+    """Whether a p-value, corrected where the analysis corrects it, is below 5 %."""
+    return p is not None and p < LEVEL

@@ -9,6 +9,7 @@ from server.irb.formatting import listing, minutes
 from study.config import StudyConfig
 from study.languages import LANGUAGES
 from study.preregistration.exclusion_rules import plan_of
+from study.preregistration.planned_test import DESCRIPTIONS, PlannedTest
 from study.prescreen.registry import STEPS
 from study.prescreen.steps import step_config
 from study.questions.base import BaseQuestion
@@ -132,8 +133,11 @@ def _analysis(facts: PacketContext) -> list[Block]:
     agree = (
         "For each pair of similarity bins, the number of choices that agree with the measure is tested against chance "
     )
+    settings = facts.config.analysis
+    test = PlannedTest.from_config(settings) if frozen is None else PlannedTest.from_plan(frozen.plan["tests"])
+    described = DESCRIPTIONS[test.primary]
     return [
-        Text(agree + f"(exact binomial test). {registered}"),
+        Text(agree + f"(test: {described['test']}; correction: {described['correction']}). {registered}"),
         *(
             [Text("Responses are excluded for these reasons:"), Points(left)]
             if left

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from embeddings.provenance import digest, read_table, replacing, require_fresh
 from embeddings.version import VERSION
 from study.check import TEXTS
 from study.config import Study
+from study.config_sections import AnalysisConfig
 from study.design.bins import read_bins
 from study.design.triplets import triplets_provenance
 from study.preregistration.document import (
@@ -28,7 +30,6 @@ from study.preregistration.document import (
     HYPOTHESES,
     JSON,
     MARKDOWN,
-    TESTS,
     FrozenPlan,
     differences,
     read_frozen,
@@ -36,13 +37,17 @@ from study.preregistration.document import (
     to_markdown,
 )
 from study.preregistration.exclusion_rules import plan_of
+from study.preregistration.planned_test import PlannedTest
 from study.trial_plan import BUILD, Plan, read_plan
 
 FORMAT = 1
 
 
-def describe(study: Study, alternative: str = "two-sided") -> dict[str, Any]:
+def describe(study: Study, alternative: str | None = None) -> dict[str, Any]:
     """The plan of a built study, without the moment of freezing.
+
+    Args:
+        alternative: "greater" or "two-sided"; None: as study.toml says.
 
     Raises:
         RootnoteError: if the study is not built, or an artefact is not of the present study.toml.
@@ -73,7 +78,7 @@ def describe(study: Study, alternative: str = "two-sided") -> dict[str, Any]:
         "bins": bins,
         "answers": {name: _answers(plan, name) for name in config.compared},
         "exclusions": plan_of(config).as_data(),
-        "tests": TESTS | {"alternative": alternative},
+        "tests": _planned_test(config.analysis, alternative).as_data(),
         "settings": config.model_dump(mode="json", exclude=set(EXCLUDED_SECTIONS)),
         "fingerprints": {
             "corpus": corpus_made.fingerprint,
@@ -85,6 +90,11 @@ def describe(study: Study, alternative: str = "two-sided") -> dict[str, Any]:
         **({} if plan.leaks else {"drawn_with": "secret.key"}),
         "files": {name: _sha256(study.folder / name) for name in files if (study.folder / name).is_file()},
     }
+
+
+def _planned_test(analysis: AnalysisConfig, alternative: str | None) -> PlannedTest:
+    planned = PlannedTest.from_config(analysis)
+    return planned if alternative is None else replace(planned, alternative=alternative)
 
 
 def _answers(plan: Plan, embedder: str) -> dict[str, Any]:
@@ -106,7 +116,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def freeze(study: Study, now: datetime, alternative: str = "two-sided", amend: str = "") -> tuple[FrozenPlan, bool]:
+def freeze(study: Study, now: datetime, alternative: str | None = None, amend: str = "") -> tuple[FrozenPlan, bool]:
     """Write the plan, or find that it is frozen already: (the plan, whether it was written now).
 
     Args:

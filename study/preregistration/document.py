@@ -12,18 +12,10 @@ from typing import Any
 from embeddings.errors import ArtefactError
 from embeddings.provenance import digest
 from study.config import StudyConfig
-from study.config_sections import CorpusConfig, StudyInfo
+from study.config_sections import AnalysisConfig, CorpusConfig, StudyInfo
 
 JSON, MARKDOWN, HYPOTHESES = "preregistration.json", "preregistration.md", "hypotheses.md"
-# What the analysis will do; analysis.preregistration.deviations states the same of a report and compares.
-TESTS: dict[str, Any] = {
-    "test": "exact binomial",
-    "alternative": "two-sided",
-    "chance": 0.5,
-    "alpha": 0.05,
-    "correction": "Holm, over the bin pairs of one embedder",
-    "interval": "Clopper-Pearson, 95 %",
-}
+DEFAULT_PRIMARY = AnalysisConfig().primary
 # Settings that cannot change what listeners hear or answer, or what is computed.
 EXCLUDED_SECTIONS = ("rehearsal",)
 
@@ -72,6 +64,13 @@ def differences(former: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]
     settings. A missing setting equals an empty one (null).
     """
     one, other = ({**_flat(each, ""), "frozen_at": "", "amends": ""} for each in (former, plan))
+    if "tests.primary" not in one and other.get("settings.analysis.primary", DEFAULT_PRIMARY) == DEFAULT_PRIMARY:
+        # Frozen before there was a choice: it keeps its test, unless study.toml chooses another.
+        other = (
+            {key: value for key, value in other.items() if not key.startswith("tests.")}
+            | {key: value for key, value in one.items() if key.startswith("tests.") and key != "tests.alternative"}
+            | {"tests.alternative": other.get("tests.alternative")}
+        )
     usual = _flat({"settings": _DEFAULTS.model_dump(mode="json")}, "")
     return sorted(
         key
@@ -134,6 +133,7 @@ def to_markdown(plan: Mapping[str, Any]) -> str:
         f"For each embedder and bin pair: {tests['test']} test, {tests['alternative']}, against "
         f"{100 * tests['chance']:g} %, at α = {tests['alpha']:g}; correction: {tests['correction']}; intervals: "
         f"{tests['interval']}. All other results are secondary.",
+        *_smallest_effect(tests),
         "",
         "## Seed, settings, fingerprints",
         "",
@@ -149,6 +149,14 @@ def to_markdown(plan: Mapping[str, Any]) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _smallest_effect(tests: Mapping[str, Any]) -> list[str]:
+    """A sentence that plans frozen before there was a smallest effect do not have."""
+    if "smallest_effect" not in tests:
+        return []
+    rate = 100 * (tests["chance"] + tests["smallest_effect"])
+    return ["", f"Smallest effect of interest: {rate:g} %."]
 
 
 def _design(plan: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +12,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.presentation.tables import one_line
+from analysis.report.dependence_text import describe_model, describe_order, describe_unevenness, remarks_on
 from analysis.report.methods_text import describe_sample
 from analysis.report.plain_data import plain
 from analysis.report.section import Report, ReportInputs, ReportSection
 from analysis.statistics.glmm import MixedModel, fit_mixed
+from analysis.statistics.ordering import OrderTest, order_test
 from analysis.statistics.two_way import (
     Dependence,
     dependence_table,
-    describe_dependence,
     item_table,
     two_way_bootstrap,
 )
@@ -42,6 +44,7 @@ class DependenceResult:
     seed: int
     mixed: Mapping[str, MixedModel]
     items: pd.DataFrame
+    order: Mapping[str, OrderTest | None]
 
 
 def resamples_for(frame: pd.DataFrame) -> int:
@@ -58,34 +61,30 @@ class DependenceSection(ReportSection):
         read = inputs.responses
         parts = {name: read.frame[read.frame["embedder"] == name] for name in read.embedders}
         resamples = resamples_for(read.frame)
+        mixed = {name: fit_mixed(part, inputs.seed) for name, part in parts.items()}
         return DependenceResult(
             cells=dependence_table(read.frame, inputs.alternative),
             bootstrap={name: two_way_bootstrap(part, resamples, inputs.seed) for name, part in parts.items()},
             resamples=resamples,
             seed=inputs.seed,
-            mixed={name: fit_mixed(part, inputs.seed) for name, part in parts.items()},
+            mixed=mixed,
             items=item_table(read.frame),
+            order={name: order_of(model, inputs.seed) for name, model in mixed.items()},
         )
 
     def values(self, result: DependenceResult, report: Report) -> Mapping[str, Any]:
         return {
             "sample": describe_sample(report.inputs.responses),
-            "conclusions": {name: summarise_conclusions(cells) for name, cells in result.cells.items()},
+            "remarks": {name: remarks_on(cells) for name, cells in result.cells.items()},
+            "model_sentences": {name: describe_model(model) for name, model in result.mixed.items()},
+            "order_sentences": {name: describe_order(found) for name, found in result.order.items()},
             "most_items": MOST_ITEMS_SHOWN,
             "most_open": MOST_MODELS_OPEN,
         }
 
     def data(self, result: DependenceResult) -> Mapping[str, Any]:
         dependence = {
-            name: {
-                cell.label: dataclasses.asdict(cell)
-                | {
-                    "design_effect": cell.design_effect,
-                    "survives": cell.survives,
-                    "in_words": describe_dependence(cell),
-                }
-                for cell in cells
-            }
+            name: {cell.label: dataclasses.asdict(cell) | {"design_effect": cell.design_effect} for cell in cells}
             for name, cells in result.cells.items()
         }
         return {
@@ -93,13 +92,14 @@ class DependenceSection(ReportSection):
             "dependence": plain(dependence),
             "bootstrap": {"resamples": result.resamples} | plain(result.bootstrap),
             "mixed": plain({name: _model_data(model) for name, model in result.mixed.items()}),
+            "order": plain({name: dataclasses.asdict(one) if one else None for name, one in result.order.items()}),
         }
 
     def frames(self, result: DependenceResult) -> Mapping[str, pd.DataFrame]:
         rows = [
             {"embedder": name, "bins": cell.label.replace("–", "-")}
             | {key: value for key, value in dataclasses.asdict(cell).items() if key != "label"}
-            | {"design_effect": cell.design_effect, "survives": cell.survives}
+            | {"design_effect": cell.design_effect}
             for name, cells in result.cells.items()
             for cell in cells
         ]
@@ -108,43 +108,30 @@ class DependenceSection(ReportSection):
     def warnings(self, result: DependenceResult) -> Sequence[str]:
         found = []
         for name, cells in result.cells.items():
-            lost = [cell.label for cell in cells if cell.survives is False]
-            if lost:
-                found.append(
-                    f"{one_line(name)}: the pooled result for {', '.join(lost)} is not significant with listeners and "
-                    "prompts as random effects."
-                )
-            fallbacks = dict.fromkeys(cell.fallback for cell in cells if cell.fallback)
+            fallbacks = dict.fromkeys(
+                text for cell in cells for text in re.split(r"(?<=\.) (?=[A-Z])", cell.fallback) if text
+            )
             found += [f"{one_line(name)}: {text}" for text in fallbacks]
+            found += [f"{one_line(name)}: {text}" for text in describe_unevenness(cells)]
             found += [
                 f"{one_line(name)}, mixed model: {note}"
                 for note in result.mixed[name].notes
-                if "no estimate" in note or "did not" in note
+                if "separate" in note or "did not" in note or "penalty" in note
             ]
         return found
+
+
+def order_of(model: MixedModel, seed: int) -> OrderTest | None:
+    """The order-restricted tests on the model's effects; None if they are not estimated."""
+    names = list(model.pairs)
+    return order_test(names, np.array([model.pairs[name].effect for name in names]), model.covariance, seed)
 
 
 def _model_data(model: MixedModel) -> dict[str, Any]:
     """All fields; the key of a check's note is older than the field."""
     data = dataclasses.asdict(model)
+    data["covariance"] = model.covariance.tolist()
     for name in ("variational", "gee"):
         if data[name] is not None:
             data[name]["said"] = data[name].pop("note")
     return data
-
-
-def summarise_conclusions(cells: Sequence[Dependence]) -> list[str]:
-    """The conclusion for every cell, cells with the same one together; then where another method was needed."""
-    groups: dict[str, list[str]] = {}
-    for cell in cells:
-        label = cell.label if "–" in cell.label else "everything" if cell.label == "all" else f"row {cell.label[0]}"
-        groups.setdefault(describe_dependence(cell), []).append(label)
-    fallbacks: dict[str, list[str]] = {}
-    for cell in cells:
-        if cell.fallback:
-            fallbacks.setdefault(cell.fallback, []).append(cell.label)
-    lines = [
-        f"{', '.join(labels)}: {sentence[0].lower()}{sentence[1:]}"
-        for sentence, labels in (*groups.items(), *fallbacks.items())
-    ]
-    return [line[0].upper() + line[1:] for line in lines]

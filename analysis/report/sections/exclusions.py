@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from analysis.preregistration.sensitivity import PLAN, Specification, in_words, sensitivity_analysis, to_frame
-from analysis.presentation.tables import LEGEND
+from analysis.presentation.tables import legend
 from analysis.report.consort import ParticipantFlow, draw_participant_flow, participant_flow
 from analysis.report.exclusions_text import describe_exclusions, describe_rules, describe_verification
 from analysis.report.section import Report, ReportInputs, ReportSection
@@ -35,7 +35,7 @@ class ExclusionsSection(ReportSection):
 
     def compute(self, inputs: ReportInputs) -> ExclusionsResult:
         return ExclusionsResult(
-            participant_flow(inputs.responses), sensitivity_analysis(inputs.responses, inputs.alternative)
+            participant_flow(inputs.responses), sensitivity_analysis(inputs.responses, inputs.alternative, inputs.test)
         )
 
     def values(self, result: ExclusionsResult, report: Report) -> Mapping[str, Any]:
@@ -48,7 +48,7 @@ class ExclusionsSection(ReportSection):
             "reading": in_words(result.specifications, ALPHA),
             "pairs": BIN_PAIRS,
             "plan": PLAN,
-            "legend": LEGEND,
+            "legend": legend(inputs.tables),
         }
 
     def files(self, result: ExclusionsResult, report: Report) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ from analysis.report.reliability_text import in_words
 from analysis.report.section import Report, ReportInputs, ReportSection
 from analysis.responses.exclusions import without_unconfirmed
 from analysis.statistics.reliability import Reliability, reliability
-from analysis.statistics.two_way import LEVEL
+from analysis.statistics.two_way_variance import LEVEL
 
 
 class ReliabilitySection(ReportSection):

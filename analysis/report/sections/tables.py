@@ -14,19 +14,31 @@ from analysis.presentation.figures import draw_forest, draw_histogram, plot_fore
 from analysis.presentation.latex import to_latex
 from analysis.presentation.tables import (
     COLUMNS,
-    LEGEND,
+    PRIMARY_NAMES,
     ROWS,
     as_data,
+    legend,
     one_line,
     rows_of,
     to_csv,
     to_json,
     to_markdown,
 )
-from analysis.report.agreement_text import describe_table
+from analysis.report.claims_text import describe_range
 from analysis.report.section import Plot, Report, ReportInputs, ReportSection
 from analysis.statistics.agreement import EmbedderTable, Table1
 from analysis.statistics.bins import Bins
+from analysis.statistics.primary import PairVerdict
+
+INTERVAL_NAMES = {
+    "two_way_holm": "for other listeners and prompts",
+    "mixed_holm": "of the mixed model’s marginal rate",
+    "exact_holm": "exact, of the pooled answers",
+}
+DECIDED = {
+    "of interest": "of interest", "above": "above 50 %", "below": "below 50 %", "equivalent": "near 50 %",
+    "undecided": "undecided",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class EmbedderPanel:
     description: str
     histogram: Markup | None
     forest: Markup
+    verdicts: Mapping[tuple[int, int], PairVerdict]
 
 
 class TablesSection(ReportSection):
@@ -52,19 +65,32 @@ class TablesSection(ReportSection):
         panels = []
         for index, (name, table) in enumerate(result.items()):
             bins = report.inputs.bins.get(name)
-            intervals = report.results["dependence"].cells.get(name, ())
+            intervals = report.inputs.intervals(name)
             histogram = draw_histogram(bins, f"histogram{index}") if bins else None
             forest = draw_forest(table, f"forest{index}", intervals)
             panels.append(
                 EmbedderPanel(
                     table,
                     bins,
-                    describe_table(table),
+                    describe_range(report.inputs, name),
                     Markup(histogram) if histogram else None,  # noqa: S704 – our own drawing
                     Markup(forest),  # noqa: S704 – our own drawing
+                    report.inputs.verdicts.get(name, {}),
                 )
             )
-        return {"panels": panels, "legend": LEGEND, "rows": ROWS, "columns": COLUMNS, "rows_of": rows_of}
+        test = report.inputs.test
+        return {
+            "least": f"{100 * (0.5 + test.smallest_effect):g}",
+            "most_below": f"{100 * (0.5 - test.smallest_effect):g}",
+            "primary_name": PRIMARY_NAMES[test.primary],
+            "interval_name": INTERVAL_NAMES[test.primary],
+            "panels": panels,
+            "legend": legend(result),
+            "rows": ROWS,
+            "columns": COLUMNS,
+            "rows_of": rows_of,
+            "decided": DECIDED,
+        }
 
     def data(self, result: Table1) -> Mapping[str, Any]:
         return {"table1": as_data(result)}
@@ -83,7 +109,7 @@ class TablesSection(ReportSection):
         found = {"table1": Plot("Table 1", partial(plot_table1, result, bins))}
         for number, (name, table) in enumerate(result.items(), start=1):
             file = f"{number}-{slug(name)}"
-            intervals = report.results["dependence"].cells.get(name, ())
+            intervals = report.inputs.intervals(name)
             found[f"forest-{file}"] = Plot(f"Agreement of {one_line(name)}", partial(plot_forest, table, intervals))
             if name in bins:
                 found[f"bins-{file}"] = Plot(f"Bins of {one_line(name)}", partial(plot_histogram, bins[name]))

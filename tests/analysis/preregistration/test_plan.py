@@ -21,7 +21,7 @@ from study.config import Study, load_study
 from study.design.bins import EDGES, bins_provenance, write_bins
 from study.design.triplets import triplets_provenance
 from study.export_manifest import read_manifest, write_manifest
-from study.preregistration.document import differences
+from study.preregistration.document import differences, to_markdown
 from study.trial_plan import read_plan, schedule_provenance, stimuli_provenance
 from tests.paper_study import make_study
 
@@ -114,7 +114,9 @@ def test_a_frozen_plan_says_everything_and_its_hash_can_be_recomputed(study: Pat
     assert plan["fingerprints"]["schedule"] == read_plan(load_study(study)).schedule_fingerprint
     assert plan["files"]["study.toml"] == hashlib.sha256((study / "study.toml").read_bytes()).hexdigest()
     document = (study / "preregistration.md").read_text(encoding="utf-8")
-    for words in (data["hash"], "Listeners agree in every bin pair.", "answered in less than 2 s", "exact binomial",
+    for words in (data["hash"], "Listeners agree in every bin pair.", "answered in less than 2 s",
+                  "two-way (listeners and prompts",
+                  "Smallest effect of interest: 55 %.",
                   plan["fingerprints"]["stimuli"], "design.listeners = 12", "1-2: 12, 1-3: 12"):  # fmt: skip
         assert words in document
 
@@ -218,6 +220,47 @@ def test_other_rules_and_sides_are_deviations(
         "The exclusion rule one_side could not be applied: the file lacks the column choice.",
         "The plan has alternative = two-sided; the analysis used greater.",
     ]  # fmt: skip
+
+
+def test_a_plan_frozen_before_there_was_a_choice_keeps_the_exact_test(
+    study: Path, run: Callable[..., Done], report: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    path = freeze_and(study, run)
+    document = json.loads((study / "preregistration.json").read_text(encoding="utf-8"))
+    plan = document["plan"]
+    plan["tests"] = {
+        "test": "exact binomial", "alternative": "two-sided", "chance": 0.5, "alpha": 0.05,
+        "correction": "Holm, over the bin pairs of one embedder", "interval": "Clopper-Pearson, 95 %",
+    }  # fmt: skip
+    del plan["settings"]["analysis"]
+    canonical = json.dumps(plan, sort_keys=True, separators=(",", ":"))
+    document["hash"] = hashlib.sha256(canonical.encode()).hexdigest()
+    (study / "preregistration.json").write_text(json.dumps(document, ensure_ascii=False))
+    (study / "preregistration.md").write_text(to_markdown(plan), encoding="utf-8")
+    assert report(path)["departures"] == []
+    numbers = json.loads((tmp_path / "out" / "numbers.json").read_text(encoding="utf-8"))
+    assert (numbers["primary_test"]["primary"], numbers["primary_test"]["planned"]) == ("exact_holm", True)
+    pairs = numbers["table1"]["logmel"]["pairs"]
+    for pair, one in numbers["primary_test"]["embedders"]["logmel"].items():
+        assert one["p_holm"] == pytest.approx(pairs[pair]["p_holm"], rel=1e-9)
+    assert "It was fixed in the frozen plan." in " ".join(numbers["claims"])
+
+
+def test_study_toml_says_the_test_and_the_plan_records_it(
+    study: Path, run: Callable[..., Done], report: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    edit(
+        study / "study.toml",
+        "[exclusions]",
+        '[analysis]\nprimary = "mixed_holm"\nsmallest_effect = 0.1\n\n[exclusions]',
+    )
+    path = freeze_and(study, run)
+    frozen = json.loads((study / "preregistration.json").read_text(encoding="utf-8"))["plan"]["tests"]
+    assert (frozen["primary"], frozen["smallest_effect"]) == ("mixed_holm", 0.1)
+    edit(study / "study.toml", "mixed_holm", "exact_holm")
+    assert report(path)["departures"] == ["study.toml was changed after the plan was frozen: analysis.primary."]
+    numbers = json.loads((tmp_path / "out" / "numbers.json").read_text(encoding="utf-8"))
+    assert numbers["primary_test"]["primary"] == "mixed_holm"
 
 
 def test_other_numbers_are_a_deviation(

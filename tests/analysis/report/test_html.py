@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from collections.abc import Callable
@@ -72,7 +73,7 @@ def test_every_section_is_there_and_the_page_stands_alone(out: Path) -> None:
         "listeners’ own scale", "Reliability and bias", "Comparison with other studies", "Participant flow", "Methods",
         "Provenance",
         "Krippendorff’s alpha is", "Side A was chosen", "Consistency of listeners",
-        "remains significant with listeners and prompts",
+        "Primary test: two-way test", "The paper’s analysis", "bin pairs that enclose others", "within listeners",
     ):  # fmt: skip
         assert words in page, words
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#)""", page)
@@ -80,6 +81,33 @@ def test_every_section_is_there_and_the_page_stands_alone(out: Path) -> None:
     assert not re.search(r"\b(nan|inf|None)\b", re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL))
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.slow
+def test_the_page_leads_with_the_claims_and_the_terminal_says_the_same(tmp_path: Path) -> None:
+    result = run(one_embedder(), tmp_path)
+    assert result.exit_code == 0, result.output
+    page = html.unescape((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    numbers = json.loads((tmp_path / "out" / "numbers.json").read_text(encoding="utf-8"))
+    printed = " ".join(result.output.split())
+    for text in numbers["claims"]:
+        assert text in page
+        assert " ".join(text.split()) in printed
+    assert "exploratory" in numbers["claims"][-1]
+    assert page.index(numbers["claims"][0]) < page.index("Table 1. How often") < page.index("The paper’s analysis")
+    found = numbers["primary_test"]["embedders"]["CLAP"]
+    table = json.loads((tmp_path / "out" / "table1.json").read_text(encoding="utf-8"))["CLAP"]["pairs"]
+    cells = re.findall(r'<td class="cell".*?</td>', page)
+    starred = [bool(re.search(r"<sup>\*", cell)) for cell in cells]
+    order = ("1-2", "1-3", "1-4", "2-3", "2-4", "3-4")
+    assert starred == [found[pair]["p_holm"] < 0.05 for pair in order], "stars are of the primary test"
+    assert any((found[pair]["p_holm"] < 0.05) != (table[pair]["p_holm"] < 0.05) for pair in order) or all(starred)
+    model = numbers["mixed"]["CLAP"]
+    assert set(model["pairs"]) == set(order)
+    assert all(pair["error"] > 0 for pair in model["pairs"].values())
+    assert model["log_likelihood"] < 0
+    assert {"sd_listener", "sd_prompt", "sd_triplet"} <= set(model)
+    assert set(numbers["dependence"]["CLAP"]) == {*order, "1, total", "2, total", "all"}
 
 
 def test_the_methods_have_their_numbers(out: Path) -> None:

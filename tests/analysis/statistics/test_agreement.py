@@ -151,3 +151,27 @@ def test_an_empty_cell_has_no_test() -> None:
     assert table.pairs[3, 4].test is None
     assert table.totals[3].test is None
     assert table.overall.n == 3
+
+
+@pytest.mark.parametrize(
+    ("shift", "other_listeners", "words"),
+    [
+        (0, False, "the same 10 prompts, with the same listeners"),
+        (0, True, "the same 10 prompts, with different listeners"),
+        (3, False, "7 of 13 prompts were heard for both embedders"),
+        (10, True, "The designs differ: the embedders share no prompts"),
+    ],
+)
+def test_a_comparison_says_whether_the_designs_differ(shift: int, other_listeners: bool, words: str) -> None:
+    rng = np.random.default_rng(1)
+    rows = [
+        {"embedder": name, "listener": f"{name if other_listeners else ''}{who}", "prompt": prompt + move,
+         "bin_high": 1, "bin_low": 2, "agreed": int(rng.random() < rate)}
+        for name, move, rate in (("a", 0, 0.9), ("b", shift, 0.6))
+        for who in range(12)
+        for prompt in range(10)
+    ]  # fmt: skip
+    (contrast,) = compare_embedders(pd.DataFrame(rows))
+    assert words in contrast.design
+    assert contrast.rows[0].both_vary is not None
+    assert contrast.rows[0].both_vary.p < 0.05

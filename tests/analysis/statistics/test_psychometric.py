@@ -146,3 +146,25 @@ def test_the_order_of_rows_does_not_change_the_draws() -> None:
     frame = answers(5, 400)
     first, second = one(frame), one(frame.sample(frac=1, random_state=1))
     assert (second.threshold_low, second.threshold_high) == pytest.approx((first.threshold_low, first.threshold_high))
+
+
+def test_a_wrong_curve_does_not_fit_and_a_right_one_does() -> None:
+    right = one(answers(3, 1500))
+    assert right.fit_p is not None
+    assert right.fit_p > 0.05
+    assert right.shape_low < right.shape < right.shape_high
+    assert right.lapse_low <= right.lapse <= right.lapse_high
+    frame = answers(3, 1500)
+    difference = frame["similarity_high"] - frame["similarity_low"]
+    # Agreement that falls again: no Weibull function does.
+    falls = (np.random.default_rng(5).random(1500) < np.where(difference < 0.25, 0.9, 0.55)).astype(int)
+    wrong = one(frame.assign(agreed=falls))
+    assert wrong.fit_p is not None
+    assert wrong.fit_p < 0.02
+
+
+def test_the_curve_is_drawn_over_the_observed_differences_only() -> None:
+    frame = answers(2, 600).query("similarity_high - similarity_low > 0.1")
+    curve = one(frame)
+    difference = frame["similarity_high"] - frame["similarity_low"]
+    assert (curve.at[0], curve.at[-1]) == pytest.approx((difference.min(), difference.max()))

@@ -7,8 +7,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
-from statsmodels.stats.contingency_tables import Table
 
 from analysis.report.reliability_text import in_words
 from analysis.statistics.reliability import (
@@ -18,7 +16,7 @@ from analysis.statistics.reliability import (
     reliability,
     repeat_consistency,
 )
-from analysis.statistics.response_bias import order_bias, side_bias, trend
+from analysis.statistics.response_bias import order_bias, side_bias, within_listeners
 
 
 def test_krippendorffs_own_example() -> None:
@@ -97,6 +95,9 @@ def test_repeats_and_the_ceiling_they_set() -> None:
     assert (found.same.agreed, found.same.n) == (30, 40)
     assert found.ceiling == pytest.approx((1 + math.sqrt(0.5)) / 2)
     assert found.ceiling**2 + (1 - found.ceiling) ** 2 == pytest.approx(0.75)
+    assert found.ceiling_low is not None
+    assert found.ceiling_high is not None
+    assert 0.6 < found.ceiling_low < found.ceiling < found.ceiling_high < 0.96
     assert repeat_consistency(frame) is None
 
 
@@ -133,17 +134,19 @@ def test_unbalanced_sides_are_not_a_bias_and_do_not_hide_one() -> None:
     assert biased.rate == pytest.approx((biased.agreed_a + 1 - biased.agreed_b) / 2)
 
 
-def test_the_trend_is_statsmodels() -> None:
+def test_order_and_times_count_listeners_not_answers() -> None:
+    """A listener's answers that all change together are one observation: 400 simulated studies without any trend."""
     rng = np.random.default_rng(3)
-    n = rng.integers(20, 60, 10).astype(float)
-    k = rng.binomial(n.astype(int), np.linspace(0.8, 0.6, 10)).astype(float)
-    scores = np.arange(1.0, 11)
-    table = Table(np.column_stack([n - k, k]), shift_zeros=False)
-    expected = table.test_ordinal_association(scores, np.array([0, 1]))
-    # statsmodels' variance has n - 1 for n.
-    z = abs(expected.zscore) * math.sqrt(n.sum() / (n.sum() - 1))
-    assert trend(scores, k, n) == pytest.approx(2 * stats.norm.sf(z), rel=1e-9)
-    assert trend(scores, n, n) == 1
+    listener, position = np.repeat(np.arange(20), 12), np.tile(np.arange(12.0), 20)
+    wrong = []
+    for _ in range(400):
+        own_trend = rng.normal(0, 0.3, 20)[listener] * (position - 5.5)
+        answers = (rng.random(240) < 1 / (1 + np.exp(-own_trend))).astype(float)
+        wrong.append(within_listeners(position, answers - answers.mean(), listener) < 0.05)
+    assert np.mean(wrong) < 0.08
+    rising = (position > 5).astype(float)
+    assert within_listeners(position, rising - 0.5 + rng.normal(0, 0.1, 240), listener) < 1e-6
+    assert within_listeners(position, np.zeros(240), listener) == 1
 
 
 def test_fatigue_is_detected() -> None:
