@@ -72,7 +72,7 @@ class ContrastRow:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two embedders, and the rows: six bin pairs, three totals, all trials.
+    """Two embedders, and the rows: six bin pairs, and, descriptive, totals of several pairs and of all trials.
 
     `pairing` says what the paired test uses; `design` whether both were heard on the same prompts by the same people.
     """
@@ -104,7 +104,8 @@ def compare_counts(counts: pd.DataFrame) -> tuple[Contrast, ...]:
     for first, second in combinations(tables, 2):
         one, two = tables[first], tables[second]
         cells = [(f"{high}–{low}", one.pairs[high, low], two.pairs[high, low]) for high, low in BIN_PAIRS]
-        cells += [(f"{high}, total", one.totals[high], two.totals[high]) for high in BINS[:-1]]
+        # The total of the last row would repeat its only pair.
+        cells += [(f"{high}, total", one.totals[high], two.totals[high]) for high in BINS[:-2]]
         cells.append(("all", one.overall, two.overall))
         rows = [_contrast(*cell) for cell in cells]
         found.append(
