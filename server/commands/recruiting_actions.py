@@ -153,14 +153,8 @@ def _show_cost(command: CommandContext, found: opening.OpeningCost) -> None:
         click.echo(f"  a single posting of {found.places} would cost {dollars(found.single)}")
     if found.screen_out:
         click.echo(f"  each listener who fails the prescreen costs {dollars(found.screen_out)}")
-    if found.screen_out_plan.sentence:
-        click.echo(f"  {found.screen_out_plan.sentence}")
-    if found.screen_outs:
-        click.echo(f"  at most {dollars(found.maximum)} with {counted(found.screen_outs, 'screen-out')}")
-    for note in found.notes:
-        click.echo(f"  {note}")
-    if found.audience is not None:
-        click.echo(f"  {counted(found.audience, 'person passes', 'people pass')} the filters of study.toml now")
+    for line in found.remarks():
+        click.echo(f"  {line}")
     balance = "not known" if found.balance is None else dollars(found.balance)
     click.echo(f"  budget {dollars(found.budget)}, account {balance}")
 
