@@ -179,15 +179,9 @@ def _show_cost(command: CommandContext, found: opening.OpeningCost) -> None:
         click.echo(f"  a single posting of {found.places} would cost {dollars(found.single)}")
     if found.screen_out:
         click.echo(f"  each listener who fails the prescreen costs {dollars(found.screen_out)}")
-    if found.screen_out_plan.sentence:
-        click.echo(click.wrap_text(found.screen_out_plan.sentence, WIDTH, "  ", "    "))
-    if found.screen_outs:
-        most = dollars(found.maximum + found.drafted_cost)
-        click.echo(f"  at most {most} with {counted(found.screen_outs, 'screen-out')}")
-    for note in found.notes:
-        click.echo(click.wrap_text(note, WIDTH, "  ", "    "))
-    if found.audience is not None:
-        few = "; that is fewer than the places" if found.audience < places else ""
-        click.echo(f"  {counted(found.audience, 'person passes', 'people pass')} the filters of study.toml now{few}")
+    for remark in found.remarks():
+        click.echo(click.wrap_text(remark, WIDTH, "  ", "    "))
+    if found.audience is not None and found.audience < places:
+        click.echo("  that is fewer people than places")
     balance = "not known" if found.balance is None else dollars(found.balance)
     click.echo(f"  budget {dollars(found.budget)}, account {balance}")

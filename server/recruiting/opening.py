@@ -98,6 +98,13 @@ class OpeningCost:
         """What the places and all screen-outs that are paid for beforehand cost at most."""
         return self.cost + self.screen_outs * self.screen_out
 
+    def remarks(self) -> list[str]:
+        """What else the researcher should know before the launch, one line each."""
+        most = f"at most {dollars(self.maximum)} with {counted(self.screen_outs, 'screen-out')}"
+        people = f"{counted(self.audience or 0, 'person passes', 'people pass')} the filters of study.toml now"
+        lines = [self.screen_out_plan.sentence, most if self.screen_outs else "", *self.notes]
+        return [line for line in (*lines, people if self.audience is not None else "") if line]
+
 
 def require_openable(context: RecruitingContext) -> None:
     """Refuse to open a study that was changed since its launch, or whose pay the marketplace cannot make.
@@ -206,7 +213,7 @@ def require_affordable(found: OpeningCost) -> None:
             f"above its budget of {dollars(found.budget)}; raise it with --budget, or lower design.listeners in "
             "study.toml."
         )
-    needed = found.cost + found.drafted_cost
+    needed = found.maximum + found.drafted_cost
     if found.balance is not None and found.balance < needed:
         raise RootnoteError(
             f"the account has {dollars(found.balance)} and {dollars(needed)} are needed; add money to it first."

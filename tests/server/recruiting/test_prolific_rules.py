@@ -322,7 +322,7 @@ def test_too_small_a_wallet_and_an_earlier_versions_launch(make_prolific: MakePr
     opening.prepare_places(context, plan, rehearsal=True)
     prolific.market.state.deposit = Decimal("3.00")
     cost = opening.estimate_cost(context, None, context.marketplace.account())
-    with pytest.raises(RootnoteError, match=r"the account has \$3.00 and \$4.00 are needed"):
+    with pytest.raises(RootnoteError, match=r"the account has \$3.00 and \$9.61 are needed"):
         opening.require_affordable(cost)
     prolific.market.state.deposit = Decimal("100.00")
     prolific.launch()
