@@ -100,7 +100,7 @@ class OpeningCost:
 
     def remarks(self) -> list[str]:
         """What else the researcher should know before the launch, one line each."""
-        most = f"at most {dollars(self.maximum)} with {counted(self.screen_outs, 'screen-out')}"
+        most = f"at most {dollars(self.maximum + self.drafted_cost)} with {counted(self.screen_outs, 'screen-out')}"
         people = f"{counted(self.audience or 0, 'person passes', 'people pass')} the filters of study.toml now"
         lines = [self.screen_out_plan.sentence, most if self.screen_outs else "", *self.notes]
         return [line for line in (*lines, people if self.audience is not None else "") if line]
