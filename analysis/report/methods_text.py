@@ -149,6 +149,6 @@ def _software(seed: int) -> str:
 def describe_sample(read: Responses) -> str:
     """How many answers share a listener or a prompt, as a clause without a full stop."""
     frame = read.frame
-    prompts = frame.groupby("embedder", observed=True)["prompt"].nunique().sum()
+    prompts = frame["prompt"].nunique()
     each = len(frame) / read.listeners
     return f"{count(read.listeners, 'listener')} gave {each:.1f} answers each on {count(int(prompts), 'prompt')}"

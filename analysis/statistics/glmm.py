@@ -205,10 +205,11 @@ def _boundary_notes(data: CellCounts, found: MixedFit) -> list[str]:
                 f"The {name}s separate the answers, so the likelihood has no maximum below a standard deviation of "
                 f"{LARGEST:g}; a half-normal prior (standard deviation {PRIOR_OF_DEVIATIONS:g}) keeps it finite."
             )
-        elif sd < 0.01:
-            notes.append(
-                f"The likelihood is highest if {name}s do not differ at all; their standard deviation is given as 0."
-            )
+    if alike := [f"{name}s" for name, sd in found.deviations.items() if sd < 0.01 and name not in found.bounded]:
+        *most, last = alike
+        names = f"{', '.join(most)} and {last}" if most else last
+        given = "deviations are" if most else "deviation is"
+        notes.append(f"The likelihood is highest if {names} do not differ at all; their standard {given} given as 0.")
     if found.penalised:
         notes.append(
             f"All answers are the same for bins {', '.join(found.penalised)}: the best effect would be infinite. A "
