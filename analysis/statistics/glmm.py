@@ -199,7 +199,7 @@ def _boundary_notes(data: CellCounts, found: MixedFit) -> list[str]:
     for name, count in (("listener", data.sizes[1]), ("prompt", data.sizes[2])):
         if count == 1:
             notes.append(f"There is only one {name}, so the model has no random effect of {name}s.")
-    for name, sd in found.deviations.items():
+    for name in found.deviations:
         if name in found.bounded:
             notes.append(
                 f"The {name}s separate the answers, so the likelihood has no maximum below a standard deviation of "
