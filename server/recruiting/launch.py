@@ -47,6 +47,7 @@ def begin(session: Session, context: RecruitingContext, schedule: str, *, live: 
             terms=launch_terms(context.config),
             budget_cents=budget,
             began_at=context.clock(),
+            code_key=secrets.token_hex(32),
         )
         session.add(found)
         session.flush()

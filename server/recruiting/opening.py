@@ -16,7 +16,7 @@ from server.audit import study_control
 from server.audit.actor import current_actor
 from server.payments import ledger
 from server.payments.fees import rounded, rounded_up
-from server.payments.formatting import NO_LIMIT, dollars
+from server.payments.formatting import NO_LIMIT, as_exact_money, dollars
 from server.recruiting import launch
 from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.marketplaces.base import PostingStatus, ScreenOutPlan
@@ -78,8 +78,7 @@ class OpeningCost:
     @property
     def fee_text(self) -> str:
         """The fee on one place, with fractions of a cent if it has any."""
-        cents_ = float(self.exact_fee)
-        return dollars(self.fee) if self.exact_fee.denominator == 1 else f"${cents_ / 100:.4f}"
+        return as_exact_money(self.exact_fee)
 
     @property
     def cost(self) -> int:

@@ -77,6 +77,13 @@ def state(folder: Path) -> dict[str, bytes]:
             ["is 7.50 an hour, and Prolific's minimum is 8.00: raise the reward in [pay] of study.toml"],
         ),
         (
+            "prolific",
+            '[recruiter.prolific]\ncurrency = "GBP"\n[pay]\ncurrency = "GBP"\nreward = 1.17\nscreened_out = 0.15\n'
+            "without_sound = 0.15\nbudget = 200\n",
+            ["90 x (£1.17 + £0.39 fee) = £140.40", "the minimum of Prolific is £6.00", "budget £200.00"],
+            [],
+        ),
+        (
             "mturk",
             "[pay]\nscreened_out_usd = 1.60\n",
             [
