@@ -174,9 +174,8 @@ def _show_cost(command: CommandContext, found: opening.OpeningCost) -> None:
         click.echo(f"  each listener who fails the prescreen costs {dollars(found.screen_out)}")
     if found.screen_out_plan.sentence:
         click.echo(click.wrap_text(found.screen_out_plan.sentence, WIDTH, "  ", "    "))
-    if found.screen_outs:
-        most = dollars(found.maximum + found.drafted_cost)
-        click.echo(f"  at most {most} with {counted(found.screen_outs, 'screen-out')}")
+    if outs := found.screen_outs + found.drafted_screen_outs:
+        click.echo(f"  at most {dollars(found.maximum)} with {counted(outs, 'screen-out')}")
     if found.audience is not None:
         few = "; that is fewer than the places" if found.audience < places else ""
         click.echo(f"  {counted(found.audience, 'person passes', 'people pass')} the filters of study.toml now{few}")

@@ -201,13 +201,16 @@ class MarketplaceEntry:
         ):
             return ReturnLink()
         outcome = ledger.outcome(assignment.state, self.pay)
-        code = self._shared_code(session, outcome) or assignment.completion_code
+        code = self.shared_code(session, outcome) or assignment.completion_code
         return self.marketplace.make_return_link(arrival, outcome, code)
 
     def return_link_when_owed(self, session: Session, arrival: Arrival) -> ReturnLink:
         """How a listener who took a place that was made to pay them returns."""
-        return self.marketplace.make_return_link(arrival, "finished", self._shared_code(session, "finished") or "OWED")
+        return self.marketplace.make_return_link(arrival, "finished", self.shared_code(session, "finished") or "OWED")
 
-    def _shared_code(self, session: Session, outcome: RunOutcome) -> str:
+    def shared_code(self, session: Session, outcome: RunOutcome) -> str:
+        """The code that everybody with this outcome hands in; "" where everybody has their own, or none."""
+        if outcome == "left":
+            return ""
         launch = ledger.launch(session)
         return self.marketplace.code(outcome, (launch and launch.code_key) or "")

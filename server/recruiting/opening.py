@@ -50,7 +50,7 @@ class OpeningCost:
         screen_outs: how many screen-outs the marketplace may pay by itself, which are paid for beforehand.
         screen_out_plan: how those who are screened out are paid.
         audience: how many workers pass the study's filters now; None if it is not known.
-        drafted: places in a draft, which opening publishes; they are in `committed`.
+        drafted: places in a draft, which opening publishes, and `drafted_screen_outs`; they are in `committed`.
         committed: the most that the launch costs without these places.
         budget: the most that the launch may cost.
         balance: of the account; None if it is not known.
@@ -66,6 +66,7 @@ class OpeningCost:
     screen_out_plan: ScreenOutPlan
     audience: int | None
     drafted: int
+    drafted_screen_outs: int
     committed: int
     budget: int
     balance: int | None
@@ -92,8 +93,8 @@ class OpeningCost:
 
     @property
     def maximum(self) -> int:
-        """What the places and all screen-outs that are paid for beforehand cost at most."""
-        return self.cost + self.screen_outs * self.screen_out
+        """What the places and all screen-outs that are paid for beforehand cost at most, with those of the draft."""
+        return self.cost + self.drafted_cost + (self.screen_outs + self.drafted_screen_outs) * self.screen_out
 
 
 def require_openable(context: RecruitingContext) -> None:
@@ -156,7 +157,9 @@ def _cost(
     dry_run: bool,
 ) -> OpeningCost:
     marketplace, batch = context.marketplace, context.marketplace.capabilities.batch
-    plan = marketplace.screen_out_plan(ask=not dry_run and not postings)
+    plan = marketplace.screen_out_plan(
+        ask=not dry_run and not postings, pays=any(status.screen_outs for status in postings.values())
+    )
     unit, screen_out = context.reward + context.exact_fee, _screen_out(context, plan)
     single = marketplace.fee(context.reward, missing) if batch and missing >= 10 else 0
     cost = rounded(missing * unit)
@@ -176,6 +179,7 @@ def _cost(
         screen_out_plan=plan,
         audience=None if dry_run else marketplace.audience(),
         drafted=sum(status.free for status in postings.values() if status.draft),
+        drafted_screen_outs=sum(status.screen_outs for status in postings.values() if status.draft),
         committed=committed,
         budget=wanted or committed + cost + screen_outs * screen_out,
         balance=balance,

@@ -355,8 +355,13 @@ class Marketplace(LaunchFacts, ListenerIds, ReadsEvents, ABC):
             MarketplaceError: naming the key of study.toml.
         """
 
-    def screen_out_plan(self, *, ask: bool = False) -> ScreenOutPlan:
-        """How those who are screened out are paid; `ask`: ask the marketplace what the account may use."""
+    def screen_out_plan(self, *, ask: bool = False, pays: bool = False) -> ScreenOutPlan:
+        """How those who are screened out are paid.
+
+        Args:
+            ask: ask the marketplace what the account may use.
+            pays: a posting of the launch is known to pay them by itself.
+        """
         return ScreenOutPlan("direct")
 
     def audience(self) -> int | None:

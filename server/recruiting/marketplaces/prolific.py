@@ -215,8 +215,8 @@ class ProlificMarketplace(Marketplace):
 
     # ------------------------------------------------------------------ pay
 
-    def screen_out_plan(self, *, ask: bool = False) -> ScreenOutPlan:
-        return self._places.screen_out_plan(ask=ask)
+    def screen_out_plan(self, *, ask: bool = False, pays: bool = False) -> ScreenOutPlan:
+        return self._places.screen_out_plan(ask=ask, pays=pays)
 
     def approve(self, submission: ReportedSubmission) -> None:
         self._submissions.approve(submission)
