@@ -12,7 +12,7 @@ from embeddings.errors import RootnoteError
 from embeddings.wording import counted
 from server.assignments.earlier_builds import require_blind
 from server.commands.recruiting_context import CommandContext, confirm, open_context, read_cents
-from server.payments.formatting import as_exact_money, dollars, use_currency
+from server.payments.formatting import NO_LIMIT, as_exact_money, dollars, use_currency
 from server.payments.formatting import budget as shown_budget
 from server.recruiting import drafts, opening
 from server.recruiting.marketplaces.base import Capabilities
@@ -70,11 +70,14 @@ def _show_preview(marketplace: Capabilities, found: LaunchPreview) -> None:
         click.echo(f"  each listener who fails the prescreen costs {dollars(found.screen_out)}")
     if found.screen_out_plan:
         click.echo(click.wrap_text(found.screen_out_plan, WIDTH, "  ", "    "))
+    if found.screen_outs:
+        most, outs = found.total + found.screen_outs * found.screen_out, counted(found.screen_outs, "screen-out")
+        click.echo(f"  at most {dollars(most)} with {outs} that {marketplace.name} pays by itself")
     rule = f"; the minimum of {marketplace.name} is {dollars(found.minimum)}" if found.minimum is not None else ""
     click.echo(f"  pay {dollars(found.hourly)} an hour, for {found.minutes:g} minutes{rule}")
     if found.limit is not None:
         click.echo(f"  a listener may take {found.limit} minutes at most")
-    click.echo(f"  budget {dollars(found.total if found.budget is None else found.budget)}")
+    click.echo(f"  budget {shown_budget(NO_LIMIT if found.budget is None else found.budget)}")
 
 
 def open_study(

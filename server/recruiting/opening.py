@@ -138,14 +138,6 @@ def estimate_cost(
     return _cost(context, missing, postings, committed, found.budget_cents if found else 0, budget, balance, dry_run)
 
 
-def estimate_offline(context: RecruitingContext, places: int, budget: int | None = None) -> OpeningCost:
-    """The cost of a launch with this many places, from study.toml alone: no database, token or network is needed.
-
-    Screen-outs count as if the marketplace paid them by itself, where it may.
-    """
-    return _cost(context, places, {}, 0, 0, budget, None, dry_run=True)
-
-
 def _cost(
     context: RecruitingContext,
     missing: int,
