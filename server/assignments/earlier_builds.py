@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from embeddings.errors import StaleArtefactError
+from server.db.enums import RunVerification
 from server.db.models import Assignment
 from study.leaks import describe_leaks
 from study.trial_plan import BUILD, Plan
@@ -22,7 +23,8 @@ def require_blind(session: Session, plan: Plan, folder: Path) -> None:
     Raises:
         StaleArtefactError: naming the leaks and the command that rebuilds the study.
     """
-    if plan.leaks and session.scalar(select(Assignment.id).limit(1)) is None:
+    real = Assignment.verification != RunVerification.UNCONFIRMED  # anybody can begin a run that no marketplace lists
+    if plan.leaks and session.scalar(select(Assignment.id).where(real).limit(1)) is None:
         raise StaleArtefactError(
             f"{folder} was built by an earlier version, and listeners could cheat: {describe_leaks(plan.leaks)}. "
             f"Nobody has taken part yet, so build it again: `{BUILD} {folder} --redraw`."

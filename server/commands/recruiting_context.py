@@ -87,11 +87,11 @@ def read_cents(amount: str | None) -> int | None:
     if amount is None:
         return None
     try:
-        value = Decimal(amount.removeprefix("$")) * 100
+        value = Decimal(amount.lstrip("$£€")) * 100
         if not value.is_finite() or value % 1 or not 0 <= value < 10 * NO_LIMIT:
             raise InvalidOperation
     except InvalidOperation:
-        raise RootnoteError(f"'{amount}' is not an amount in US dollars and cents, such as 200 or 12.50.") from None
+        raise RootnoteError(f"'{amount}' is not an amount with at most two decimals, such as 200 or 12.50.") from None
     return int(value)
 
 

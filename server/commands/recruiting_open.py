@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from fractions import Fraction
 from pathlib import Path
 
 import click
@@ -13,8 +12,8 @@ from embeddings.errors import RootnoteError
 from embeddings.wording import counted
 from server.assignments.earlier_builds import require_blind
 from server.commands.recruiting_context import CommandContext, confirm, open_context, read_cents
+from server.payments.formatting import NO_LIMIT, as_exact_money, dollars, use_currency
 from server.payments.formatting import budget as shown_budget
-from server.payments.formatting import dollars
 from server.recruiting import drafts, opening
 from server.recruiting.marketplaces.base import Capabilities
 from server.recruiting.marketplaces.registry import make_marketplace
@@ -31,6 +30,7 @@ WIDTH = 79
 def preview_open(folder: Path, budget: str | None, rehearsal: bool) -> None:
     """Show what opening would cost and what is missing; needs no key, no token and no network, and writes nothing."""
     study = load_study(folder)
+    use_currency(study.config.currency)
     marketplace = make_marketplace(study, live=True)
     database = None
     with contextlib.suppress(RootnoteError):  # a variable with a wrong value is among what is missing
@@ -61,7 +61,7 @@ def _show_preview(marketplace: Capabilities, found: LaunchPreview) -> None:
     if marketplace.pays_by_hand:
         click.echo(f"  {found.places} x {dollars(found.reward)} = {dollars(found.total)}, paid by you; no fees")
     else:
-        each = f"({dollars(found.reward)} + {_exact(found.fee)} fee)"
+        each = f"({dollars(found.reward)} + {as_exact_money(found.fee)} fee)"
         click.echo(f"  {found.places} x {each} = {dollars(found.total)}")
         click.echo(f"  rewards {dollars(rewards)}, fees {dollars(found.total - rewards)}")
     if found.single is not None:
@@ -70,18 +70,14 @@ def _show_preview(marketplace: Capabilities, found: LaunchPreview) -> None:
         click.echo(f"  each listener who fails the prescreen costs {dollars(found.screen_out)}")
     if found.screen_out_plan:
         click.echo(click.wrap_text(found.screen_out_plan, WIDTH, "  ", "    "))
+    if found.screen_outs:
+        most, outs = found.total + found.screen_outs * found.screen_out, counted(found.screen_outs, "screen-out")
+        click.echo(f"  at most {dollars(most)} with {outs} that {marketplace.name} pays by itself")
     rule = f"; the minimum of {marketplace.name} is {dollars(found.minimum)}" if found.minimum is not None else ""
     click.echo(f"  pay {dollars(found.hourly)} an hour, for {found.minutes:g} minutes{rule}")
     if found.limit is not None:
         click.echo(f"  a listener may take {found.limit} minutes at most")
-    click.echo(f"  budget {dollars(found.total if found.budget is None else found.budget)}")
-
-
-def _exact(cents: Fraction) -> str:
-    """An amount that may have fractions of a cent: $0.4667."""
-    whole = round(cents)
-    sign = dollars(0).partition("0")[0]
-    return dollars(whole) if whole == cents else f"{sign}{float(cents) / 100:.4f}"
+    click.echo(f"  budget {shown_budget(NO_LIMIT if found.budget is None else found.budget)}")
 
 
 def open_study(

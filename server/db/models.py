@@ -346,7 +346,11 @@ class LogHead(Base):
 
 
 class Launch(Base):
-    """The study's launch at a marketplace; `id` is always 1. `terms`: pay and recruiter from study.toml."""
+    """The study's launch at a marketplace; `id` is always 1.
+
+    `terms`: pay and recruiter from study.toml. `code_key`: what completion codes that everybody shares follow from;
+    None: a launch of an earlier version, whose codes follow from study.toml.
+    """
 
     __tablename__ = "launch"
 
@@ -357,6 +361,7 @@ class Launch(Base):
     budget_cents: Mapped[int]
     began_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
+    code_key: Mapped[str | None] = mapped_column(String(64))
 
 
 class Posting(Base):

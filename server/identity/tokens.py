@@ -60,10 +60,6 @@ class TokenSigner:
             return ConsentTicket(number, consent, self._keyed("link", number), proven=True) if number else None
         return ConsentTicket(random_token(), consent, self.worker_hash(worker) if worker else None)
 
-    def is_personal(self, ticket: ConsentTicket) -> bool:
-        """Whether a ticket comes from a personal link."""
-        return ticket.worker_hash == self._keyed("link", ticket.number)
-
     def sign_ticket(self, ticket: ConsentTicket) -> str:
         signed = self._tickets.dumps([ticket.number, ticket.consent, ticket.worker_hash, ticket.proven])
         return signed if isinstance(signed, str) else signed.decode()

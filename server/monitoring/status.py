@@ -107,7 +107,9 @@ def shown_codes(session: Session, pay: PayConfig) -> Iterator[tuple[str, str, fl
     """(code, outcome, pay) of every ended assignment; without pseudonyms, so that nothing can be linked."""
     ended = select(Assignment).where(Assignment.state.not_in(ACTIVE)).order_by(Assignment.completion_code)
     for assignment in session.scalars(ended):
-        yield assignment.completion_code, assignment.state.value, _due(assignment.state, pay)
+        counts = assignment.verification is not RunVerification.UNCONFIRMED  # nothing is owed for others
+        outcome, due = (assignment.state.value, _due(assignment.state, pay)) if counts else ("unconfirmed", 0.0)
+        yield assignment.completion_code, outcome, due
 
 
 def _due(state: AssignmentState, pay: PayConfig) -> float:

@@ -98,7 +98,7 @@ def _arrive_from_marketplace(visit: Visit, entry: MarketplaceEntry) -> WebRespon
     query = {name: value[:TOKEN_ADDRESS_LIMIT] for name, value in request.args.items()}
     arrival = entry.read_arrival(visit.session, query, visit.host)
     if "owed" in request.args and not entry.marketplace.capabilities.pays_by_hand:
-        link = entry.return_link_when_owed(arrival)
+        link = entry.return_link_when_owed(visit.session, arrival)
         return render_template("owed.html", step="owed", back=link, preview=arrival.preview)
     if arrival.preview:
         full = _unavailable_page(visit)

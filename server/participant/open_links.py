@@ -31,7 +31,7 @@ def refusal(visit: Visit, ticket: ConsentTicket) -> str | None:
     """
     config = visit.experiment.config
     settings = config.recruiter.settings
-    if config.recruiter.kind != "link" or visit.context.settings.rehearsal or visit.signer.is_personal(ticket):
+    if config.recruiter.kind != "link" or visit.context.settings.rehearsal or ticket.proven:
         return None
     if settings.personal_only:
         raise StepRefusedError("This study uses personal links; please open the link that you received.")

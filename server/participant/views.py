@@ -13,6 +13,7 @@ from server.assignments import lifecycle, prescreen, steps, trials
 from server.db.models import Assignment, PrescreenItem
 from server.participant import forms
 from server.participant.visit import Visit, blueprint, pass_visit
+from server.payments import ledger
 from server.privacy import erasure
 from server.recruiting.completion import completion_code
 from study.prescreen.item import INTERVAL_SPANS
@@ -91,12 +92,13 @@ def _question_values(visit: Visit, given: dict[str, list[str]], errors: dict[str
 
 
 def _end_values(visit: Visit, assignment: Assignment) -> dict[str, object]:
-    entry = visit.marketplace_entry
+    entry, config = visit.marketplace_entry, visit.experiment.config
+    shared = entry.shared_code(visit.session, ledger.outcome(assignment.state, config.pay)) if entry else ""
     return {
         "back": entry.return_link(visit.session, assignment) if entry else None,
         "version": assignment.consent_version,
         "erased": assignment.erased_at is not None,
-        "code": completion_code(visit.experiment.config, assignment),
+        "code": shared or completion_code(config, assignment),
         "reference": assignment.completion_code,
         "text": visit.texts.debrief,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from fractions import Fraction
 
 from study.money import sign
 
@@ -19,6 +20,11 @@ def use_currency(currency: str) -> None:
 def as_money(cents: int, currency: str = "") -> str:
     """$1,234.50; in the command's currency, if none is given."""
     return f"{sign(currency or _CURRENCY.get())}{cents // 100:,}.{cents % 100:02d}"
+
+
+def as_exact_money(cents: Fraction) -> str:
+    """An amount that may have fractions of a cent: $0.4667."""
+    return as_money(int(cents)) if cents.denominator == 1 else f"{sign(_CURRENCY.get())}{float(cents) / 100:.4f}"
 
 
 dollars = as_money  # its earlier name, until every caller uses the current one

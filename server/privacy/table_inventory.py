@@ -295,6 +295,7 @@ TABLES: dict[str, Table] = {
             "budget_cents": Column("the maximum cost", NOT_PERSONAL),
             "began_at": Column("when it started", NOT_PERSONAL),
             "closed_at": Column("when it was closed", NOT_PERSONAL),
+            "code_key": Column("a random number that the launch's completion codes follow from", NOT_PERSONAL),
         },
     ),
     "openings": Table(

@@ -24,6 +24,7 @@ from server.db.models import COMPLETED, TURNED_AWAY, Assignment
 from server.db.panel_models import PanelCallback
 from server.identity.vault import load_identity
 from server.payments import ledger
+from server.recruiting.confirmation import is_payable
 from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.marketplaces.return_urls import is_local
 
@@ -103,7 +104,8 @@ def _due(session: Session, context: RecruitingContext) -> list[int]:
         .where(Assignment.state.in_((*COMPLETED, *TURNED_AWAY)), or_(PanelCallback.id.is_(None), again))
     )
     found = session.scalars(query.order_by(Assignment.id))
-    return [one.id for one in found if ledger.outcome(one.state, context.config.pay) == "finished"]
+    payable = (one for one in found if is_payable(context, one))
+    return [one.id for one in payable if ledger.outcome(one.state, context.config.pay) == "finished"]
 
 
 def _begin(context: RecruitingContext, number: int, rehearsal: bool) -> str | None:

@@ -112,13 +112,16 @@ class UnconfirmedWork:
 
 
 def is_payable(context: RecruitingContext, assignment: Assignment) -> bool:
-    """Whether money may be owed for a run: the marketplace has listed it, or lists nobody."""
-    lists = context.marketplace.capabilities.lists_submissions
-    return not lists or assignment.verification is RunVerification.CONFIRMED
+    """Whether money may be owed for a run: the marketplace has listed it, or lists nobody and it is not declined."""
+    if context.marketplace.capabilities.lists_submissions:
+        return assignment.verification is RunVerification.CONFIRMED
+    return assignment.verification is not RunVerification.UNCONFIRMED
 
 
 def unconfirmed_work(session: Session, context: RecruitingContext) -> list[UnconfirmedWork]:
     """The runs that ended without being listed, and that would be owed something."""
+    if not context.marketplace.capabilities.lists_submissions:
+        return []
     ended = select(Assignment).where(Assignment.state.not_in(ACTIVE)).order_by(Assignment.id)
     found = []
     for assignment in session.scalars(ended.where(Assignment.verification != RunVerification.CONFIRMED)):
@@ -147,7 +150,9 @@ def decide(context: RecruitingContext, pseudonym: str, who: str, reason: str, *,
             identity = load_identity(session, context.vault, assignment.listener)
             if identity is None or identity.worker is None:
                 raise RootnoteError(f"no identity of assignment {pseudonym} is stored, so nobody can be confirmed.")
-            if not confirm(session, assignment.id, context.signer.worker_hash(identity.worker)):
+            if not confirm(
+                session, assignment.id, context.signer.worker_hash(context.marketplace.spell_id(identity.worker))
+            ):
                 raise RootnoteError(f"the worker of assignment {pseudonym} has another run, which is confirmed.")
         what = "declined a run" if decline else "confirmed a run"
         study_control.write_log(session, who, what, context.clock(), detail=pseudonym, reason=reason)

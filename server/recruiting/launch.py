@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
 from server.audit import study_control
+from server.db.enums import RunVerification
 from server.db.models import Assignment, Launch, Posting
 from server.payments import ledger
 from server.recruiting.context import RecruitingContext
@@ -47,6 +48,7 @@ def begin(session: Session, context: RecruitingContext, schedule: str, *, live: 
             terms=launch_terms(context.config),
             budget_cents=budget,
             began_at=context.clock(),
+            code_key=secrets.token_hex(32),
         )
         session.add(found)
         session.flush()
@@ -79,8 +81,12 @@ def require_launched(session: Session, context: RecruitingContext) -> Launch:
 
 
 def is_promised(session: Session, context: RecruitingContext) -> bool:
-    """Whether anybody was promised the terms of the launch: somebody consented, or places are offered for them."""
-    if session.scalar(select(Assignment.id).limit(1)) is not None:
+    """Whether anybody was promised the terms of the launch: somebody consented, or places are offered for them.
+
+    A run that no marketplace has listed does not count: researchers make one when they try a draft's preview.
+    """
+    real = Assignment.verification != RunVerification.UNCONFIRMED
+    if session.scalar(select(Assignment.id).where(real).limit(1)) is not None:
         return True
     cancelled = func.coalesce(Posting.market_id, "").startswith("none-")
     offered = select(Posting.id).where(~Posting.token.startswith(f"{DRAFT}-"), ~cancelled).limit(1)

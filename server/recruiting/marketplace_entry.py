@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from server.assignments import lifecycle
 from server.assignments.experiment import Experiment, StepRefusedError
 from server.assignments.places import Availability, availability, count_unconfirmed
-from server.db.enums import SubmissionStatus
+from server.db.enums import RunOutcome, SubmissionStatus
 from server.db.models import COMPLETED, Assignment, AssignmentState, Listener, MarketplaceSubmission, Posting
 from server.db.upsert import find_or_add
 from server.identity import vault as vaults
@@ -80,8 +80,7 @@ class MarketplaceEntry:
 
     def ticket_for(self, consent: str, arrival: Arrival) -> ConsentTicket:
         """The ticket of a worker with this submission, always the same."""
-        assert arrival.worker is not None
-        ticket = self.signer.ticket_for_worker(consent, arrival.worker, arrival.submission)
+        ticket = self.signer.ticket_for_worker(consent, self._worker(arrival), arrival.submission)
         return replace(ticket, proven=arrival.signed)
 
     def read_sealed(self, sealed: str, ticket: ConsentTicket) -> Arrival | None:
@@ -102,15 +101,13 @@ class MarketplaceEntry:
 
     def find_by_worker(self, session: Session, arrival: Arrival) -> Assignment | None:
         """The run that this worker's id belongs to, with whichever submission."""
-        assert arrival.worker is not None
         runs = select(Assignment).join(Listener, Assignment.listener_id == Listener.id)
-        return session.scalar(runs.where(Listener.worker_hash == self.signer.worker_hash(arrival.worker)))
+        return session.scalar(runs.where(Listener.worker_hash == self.signer.worker_hash(self._worker(arrival))))
 
     def token_of(self, session: Session, assignment: Assignment, ticket: ConsentTicket, arrival: Arrival) -> str | None:
         """The token in the address of a run; None if nothing stored leads to it any more."""
-        assert arrival.worker is not None
         identity = vaults.load_identity(session, self.vault, assignment.listener)
-        former = self.signer.ticket_for_worker(ticket.consent, arrival.worker)
+        former = self.signer.ticket_for_worker(ticket.consent, self._worker(arrival))
         for number in (ticket.number, identity.entry if identity else "", former.number):
             if number and sha256(number) == assignment.entry_hash:
                 return self.signer.token_for(replace(ticket, number=number))
@@ -184,8 +181,11 @@ class MarketplaceEntry:
             vaults.store_identity(session, self.vault, assignment.listener, replace(arrival, entry=entry), now)
 
     def _key(self, arrival: Arrival) -> str:
+        return self.signer.submission_key(self._worker(arrival), arrival.submission)
+
+    def _worker(self, arrival: Arrival) -> str:
         assert arrival.worker is not None
-        return self.signer.submission_key(arrival.worker, arrival.submission)
+        return self.marketplace.spell_id(arrival.worker)
 
     # ------------------------------------------------------------------ how they return
 
@@ -201,8 +201,16 @@ class MarketplaceEntry:
         ):
             return ReturnLink()
         outcome = ledger.outcome(assignment.state, self.pay)
-        return self.marketplace.make_return_link(arrival, outcome, assignment.completion_code)
+        code = self.shared_code(session, outcome) or assignment.completion_code
+        return self.marketplace.make_return_link(arrival, outcome, code)
 
-    def return_link_when_owed(self, arrival: Arrival) -> ReturnLink:
+    def return_link_when_owed(self, session: Session, arrival: Arrival) -> ReturnLink:
         """How a listener who took a place that was made to pay them returns."""
-        return self.marketplace.make_return_link(arrival, "finished", "OWED")
+        return self.marketplace.make_return_link(arrival, "finished", self.shared_code(session, "finished") or "OWED")
+
+    def shared_code(self, session: Session, outcome: RunOutcome) -> str:
+        """The code that everybody with this outcome hands in; "" where everybody has their own, or none."""
+        if outcome == "left":
+            return ""
+        launch = ledger.launch(session)
+        return self.marketplace.code(outcome, (launch and launch.code_key) or "")

@@ -16,7 +16,7 @@ from server.audit import study_control
 from server.audit.actor import current_actor
 from server.payments import ledger
 from server.payments.fees import rounded, rounded_up
-from server.payments.formatting import NO_LIMIT, dollars
+from server.payments.formatting import NO_LIMIT, as_exact_money, dollars
 from server.recruiting import launch
 from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.marketplaces.base import PostingStatus, ScreenOutPlan
@@ -51,7 +51,7 @@ class OpeningCost:
         screen_out_plan: how those who are screened out are paid.
         audience: how many workers pass the study's filters now; None if it is not known.
         notes: what the account may not use, one sentence each.
-        drafted: places in a draft, which opening publishes; they are in `committed`.
+        drafted: places in a draft, which opening publishes, and `drafted_screen_outs`; they are in `committed`.
         committed: the most that the launch costs without these places.
         budget: the most that the launch may cost.
         balance: of the account; None if it is not known.
@@ -68,6 +68,7 @@ class OpeningCost:
     audience: int | None
     notes: tuple[str, ...]
     drafted: int
+    drafted_screen_outs: int
     committed: int
     budget: int
     balance: int | None
@@ -80,8 +81,7 @@ class OpeningCost:
     @property
     def fee_text(self) -> str:
         """The fee on one place, with fractions of a cent if it has any."""
-        cents_ = float(self.exact_fee)
-        return dollars(self.fee) if self.exact_fee.denominator == 1 else f"${cents_ / 100:.4f}"
+        return as_exact_money(self.exact_fee)
 
     @property
     def cost(self) -> int:
@@ -95,14 +95,15 @@ class OpeningCost:
 
     @property
     def maximum(self) -> int:
-        """What the places and all screen-outs that are paid for beforehand cost at most."""
-        return self.cost + self.screen_outs * self.screen_out
+        """What the places and all screen-outs that are paid for beforehand cost at most, with those of the draft."""
+        return self.cost + self.drafted_cost + (self.screen_outs + self.drafted_screen_outs) * self.screen_out
 
     def remarks(self) -> list[str]:
         """What else the researcher should know before the launch, one line each."""
-        most = f"at most {dollars(self.maximum + self.drafted_cost)} with {counted(self.screen_outs, 'screen-out')}"
+        outs = self.screen_outs + self.drafted_screen_outs
+        most = f"at most {dollars(self.maximum)} with {counted(outs, 'screen-out')}"
         people = f"{counted(self.audience or 0, 'person passes', 'people pass')} the filters of study.toml now"
-        lines = [self.screen_out_plan.sentence, most if self.screen_outs else "", *self.notes]
+        lines = [self.screen_out_plan.sentence, most if outs else "", *self.notes]
         return [line for line in (*lines, people if self.audience is not None else "") if line]
 
 
@@ -147,14 +148,6 @@ def estimate_cost(
     return _cost(context, missing, postings, committed, found.budget_cents if found else 0, budget, balance, dry_run)
 
 
-def estimate_offline(context: RecruitingContext, places: int, budget: int | None = None) -> OpeningCost:
-    """The cost of a launch with this many places, from study.toml alone: no database, token or network is needed.
-
-    Screen-outs count as if the marketplace paid them by itself, where it may.
-    """
-    return _cost(context, places, {}, 0, 0, budget, None, dry_run=True)
-
-
 def _cost(
     context: RecruitingContext,
     missing: int,
@@ -166,7 +159,9 @@ def _cost(
     dry_run: bool,
 ) -> OpeningCost:
     marketplace, batch = context.marketplace, context.marketplace.capabilities.batch
-    plan = marketplace.screen_out_plan(ask=not dry_run and not postings)
+    plan = marketplace.screen_out_plan(
+        ask=not dry_run and not postings, pays=any(status.screen_outs for status in postings.values())
+    )
     unit, screen_out = context.reward + context.exact_fee, _screen_out(context, plan)
     single = marketplace.fee(context.reward, missing) if batch and missing >= 10 else 0
     cost = rounded(missing * unit)
@@ -187,6 +182,7 @@ def _cost(
         audience=None if dry_run else marketplace.audience(),
         notes=marketplace.notes(),
         drafted=sum(status.free for status in postings.values() if status.draft),
+        drafted_screen_outs=sum(status.screen_outs for status in postings.values() if status.draft),
         committed=committed,
         budget=wanted or committed + cost + screen_outs * screen_out,
         balance=balance,
@@ -213,10 +209,9 @@ def require_affordable(found: OpeningCost) -> None:
             f"above its budget of {dollars(found.budget)}; raise it with --budget, or lower design.listeners in "
             "study.toml."
         )
-    needed = found.maximum + found.drafted_cost
-    if found.balance is not None and found.balance < needed:
+    if found.balance is not None and found.balance < found.maximum:
         raise RootnoteError(
-            f"the account has {dollars(found.balance)} and {dollars(needed)} are needed; add money to it first."
+            f"the account has {dollars(found.balance)} and {dollars(found.maximum)} are needed; add money to it first."
         )
 
 

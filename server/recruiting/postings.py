@@ -247,7 +247,7 @@ def order_of(session: Session, context: RecruitingContext, posting: Posting) -> 
     screen_outs = 0 if only_for else int(session.scalar(allowed) or 0)
     reward = context.reward if context.marketplace.capabilities.pays_by_hand else posting.reward_cents
     names = (posting.token, launch.name, posting.places, total)
-    return PostingOrder(*names, reward, url, minutes, only_for, screen_outs)
+    return PostingOrder(*names, reward, url, minutes, only_for, screen_outs, launch.code_key or "")
 
 
 def unplaced(session: Session) -> list[int]:

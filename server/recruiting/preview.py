@@ -17,7 +17,7 @@ from server.db.read_only import open_read_only
 from server.payments import ledger
 from server.payments.fees import rounded, rounded_up
 from server.recruiting.marketplaces.base import Marketplace, ScreenOutPlan
-from server.recruiting.postings import batches
+from server.recruiting.postings import batches, expected_screen_outs
 from server.recruiting.readiness import missing_before_launch
 from study.config import Study, cents
 
@@ -42,11 +42,12 @@ class LaunchPreview:
         total: of all places, with fees.
         single: the cost of all places in one posting, if that is more expensive.
         screen_out: the cost of a listener who fails the prescreen.
+        screen_outs: how many the marketplace may pay by itself, as far as the budget allows; the first order pays them.
         screen_out_plan: how they are paid, if there is a choice.
         minutes, limit: how long a run is expected to take, and may take at most (None: no limit).
         hourly: the pay for an hour.
         minimum: what the marketplace demands for an hour (None: nothing).
-        budget: the most that the launch may cost (None: what is shown).
+        budget: the most that the launch may cost (None: no limit).
         recorded: the launch that the database knows.
         missing: what is still to do, one sentence each.
     """
@@ -58,6 +59,7 @@ class LaunchPreview:
     total: int
     single: int | None
     screen_out: int
+    screen_outs: int
     screen_out_plan: str
     minutes: float
     limit: int | None
@@ -91,6 +93,14 @@ def preview_launch(
     total = rounded(places * (reward + fee))
     plan = marketplace.screen_out_plan()
     whole = places * (reward + marketplace.fee(reward, places)) if batch and places > batch else 0
+    screen_out = _screen_out_cost(marketplace, plan, reward, cents(pay.screened_out_usd))
+    if budget is None and pay.budget_usd is not None:
+        budget = cents(pay.budget_usd)
+    screen_outs = expected_screen_outs(places) if plan.cents else 0
+    if budget is not None and screen_outs:
+        screen_outs = max(min(screen_outs, (budget - total) // screen_out), 0)
+    if budget is None and not marketplace.capabilities.pays_by_hand:
+        budget = total + screen_outs * screen_out
     minutes = max(pay.minutes, marketplace.estimated_minutes(pay.minutes))
     return LaunchPreview(
         places=places,
@@ -99,13 +109,14 @@ def preview_launch(
         fee=fee,
         total=total,
         single=whole if whole > total else None,
-        screen_out=_screen_out_cost(marketplace, plan, reward, cents(pay.screened_out_usd)),
+        screen_out=screen_out,
+        screen_outs=screen_outs,
         screen_out_plan=plan.sentence,
         minutes=minutes,
         limit=marketplace.time_limit(pay.minutes),
         hourly=round(reward * 60 / minutes),
         minimum=config.recruiter.minimum_hourly,
-        budget=budget if budget is not None or pay.budget_usd is None else cents(pay.budget_usd),
+        budget=budget,
         recorded=None if database is None else recorded_launch(database),
         missing=() if rehearsal else tuple(missing_before_launch(study, marketplace, environment)),
     )

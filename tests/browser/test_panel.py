@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from server.simulation.server_process import read_address, stop
 from study.config import Study
-from tests.browser.test_whole_study import LAPTOP, Visit
+from tests.browser.test_whole_study import LAPTOP, PHONE, Visit
 from tests.commands import run
 from tests.paper_study import make_study
 from tests.server.conftest import SECRET
@@ -36,14 +36,25 @@ def panel() -> Iterator[PanelServer]:
 def study(tmp_path: Path, panel: PanelServer, monkeypatch: pytest.MonkeyPatch) -> Study:
     """A study with the settings of the documentation, at a panel on this machine, opened."""
     toml = QUICK + recipe("CloudResearch Connect").replace("https://connect.cloudresearch.com", panel.url)
-    for name, value in (("ROOTNOTE_SECRET", SECRET), ("ROOTNOTE_VAULT_KEY", KEY)):
-        monkeypatch.setenv(name, value)
+    environment = {"SECRET": SECRET, "VAULT_KEY": KEY, "PUBLIC_URL": "https://study.example.org"}
+    for name, value in environment.items():
+        monkeypatch.setenv(f"ROOTNOTE_{name}", value)
     monkeypatch.delenv("ROOTNOTE_DATABASE_URL", raising=False)
     study = make_study(tmp_path / "study", prompts=6, listeners=18, trials=TRIALS, seconds=0.25, toml=toml)
-    for name in ("migrate", "open"):
-        done = run("server", name, study.folder)
-        assert done.returncode == 0, done.stderr
+    text = (study.folder / "study.toml").read_text()
+    (study.folder / "study.toml").write_text(text.replace("[corpus]", 'contact = "researcher@example.org"\n[corpus]'))
+    for words in (["migrate"], ["open", "--dry-run"], ["open"]):
+        type_command(study, *words)
     return study
+
+
+def type_command(study: Study, name: str, *options: str) -> str:
+    """Run a command of `rootnote server`, and keep what the terminal shows."""
+    done = run("server", name, study.folder, *options)
+    assert done.returncode == 0, done.stderr
+    with (study.folder.parent / "terminal.txt").open("a") as file:
+        file.write(f"$ {' '.join(['rootnote server', name, 'my-study', *options])}\n{done.stdout}\n")
+    return done.stdout
 
 
 @pytest.fixture
@@ -57,7 +68,9 @@ def site(study: Study, tmp_path: Path) -> Iterator[str]:
         child.stdout.close()
 
 
-def test_a_whole_run_from_the_panel_and_back(browser: Browser, site: str, panel: PanelServer, study: Study) -> None:
+def test_a_whole_run_from_the_panel_and_back(
+    browser: Browser, site: str, panel: PanelServer, study: Study, tmp_path: Path
+) -> None:
     sent = {"participantId": "5F2e", "assignmentId": "a-77", "projectId": "3b/9 ü"}
     page: Page = browser.new_page(viewport=LAPTOP)  # type: ignore[arg-type]
     visit = Visit(page, site)
@@ -88,6 +101,16 @@ def test_a_whole_run_from_the_panel_and_back(browser: Browser, site: str, panel:
     assert [path for path in panel.asked if path != "/favicon.ico"] == [expected]
     page.goto(address)
     assert visit.step == "done", "whoever comes again reads that they are done"
+    code = page.locator("[data-code]").inner_text()
+    for size in (PHONE, LAPTOP):
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        assert visit.fits()
+        page.screenshot(path=tmp_path / f"done-{size['width']}.png", full_page=True)
     page.close()
+    assert f"{code}  $1.50  reward" in type_command(study, "pay", "--yes")
+    assert type_command(study, "codes") == f"code,outcome,usd\n{code},paid,1.50\n"
+    for words in (["sync"], ["status"], ["close", "--yes"]):
+        shown = type_command(study, *words)
+    assert "paid so far $1.50" in shown
     found = json.loads(run("server", "status", study.folder, "--json").stdout)
-    assert (found["listeners"]["finished"], found["identities"]["kept"]) == (1, 1)
+    assert (found["listeners"]["paid"], found["money"]["paid"], found["identities"]["kept"]) == (1, "$1.50", 1)

@@ -34,6 +34,7 @@ from server.db.enums import PaymentKind, RunOutcome, SubmissionStatus
 from server.identity.arrival import Arrival
 from server.recruiting.marketplaces.events import ReadsEvents
 from server.recruiting.marketplaces.launch_facts import LaunchFacts
+from server.recruiting.marketplaces.listener_ids import ListenerIds
 from study.config_sections import CURRENCIES, ConfigSection
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class PostingOrder:
         minutes: how long a run is expected to take.
         only_for: a worker's id; nobody else may take the place, and the study is not repeated.
         screen_outs: how many workers the marketplace may screen out and pay by itself, in all the launch's orders.
+        code_key: the launch's secret, which the codes that everybody shares follow from ("": from study.toml).
     """
 
     token: str
@@ -140,6 +142,7 @@ class PostingOrder:
     minutes: float
     only_for: str = ""
     screen_outs: int = 0
+    code_key: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.token) <= TOKEN_LENGTH:
@@ -240,7 +243,7 @@ class MarketplaceConfig(ConfigSection):
     changeable: ClassVar[frozenset[str]] = frozenset()
 
 
-class Marketplace(LaunchFacts, ReadsEvents, ABC):
+class Marketplace(LaunchFacts, ListenerIds, ReadsEvents, ABC):
     """The interface of every marketplace.
 
     Making one needs no network and no credentials: the web server has one to read arrivals and to send listeners back.
@@ -268,15 +271,6 @@ class Marketplace(LaunchFacts, ReadsEvents, ABC):
     def for_study(cls, study: Study, *, live: bool, endpoint: str) -> Self:
         """The marketplace of a study; `live`: real money is paid; `endpoint`: a local marketplace, to rehearse."""
 
-    @classmethod
-    def sample_query(cls, person: int, place: int, *, preview: bool = False) -> dict[str, str]:
-        """The parameters with which a made-up worker arrives, such as for screenshots."""
-        return {"worker": f"listener{person}"}
-
-    def sample_arrival(self, person: int, place: int, *, preview: bool = False) -> dict[str, str]:
-        """The same, with the parameters of this study."""
-        return self.sample_query(person, place, preview=preview)
-
     @abstractmethod
     def arrive(self, query: Mapping[str, str]) -> Arrival:
         """The arrival with these parameters, and whether it is a preview.
@@ -295,7 +289,7 @@ class Marketplace(LaunchFacts, ReadsEvents, ABC):
 
     @abstractmethod
     def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
-        """How a listener returns after a run with this outcome; `code` is their completion code."""
+        """How a listener returns after a run with this outcome; `code` is the outcome's, or their own."""
 
     def callback_address(self, arrival: Arrival, code: str) -> str:
         """The address that is called, once, for a finished run, if `calls_back`."""
@@ -361,8 +355,13 @@ class Marketplace(LaunchFacts, ReadsEvents, ABC):
             MarketplaceError: naming the key of study.toml.
         """
 
-    def screen_out_plan(self, *, ask: bool = False) -> ScreenOutPlan:
-        """How those who are screened out are paid; `ask`: ask the marketplace what the account may use."""
+    def screen_out_plan(self, *, ask: bool = False, pays: bool = False) -> ScreenOutPlan:
+        """How those who are screened out are paid.
+
+        Args:
+            ask: ask the marketplace what the account may use.
+            pays: a posting of the launch is known to pay them by itself.
+        """
         return ScreenOutPlan("direct")
 
     def notes(self) -> tuple[str, ...]:

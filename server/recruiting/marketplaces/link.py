@@ -16,6 +16,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from server.db.enums import RunOutcome
 from server.identity.arrival import Arrival
+from server.identity.link_check import normalise_id
 from server.recruiting.marketplaces.base import (
     ArrivalError,
     Capabilities,
@@ -162,6 +163,9 @@ class LinkMarketplace(ManualMarketplace):
         if len(worker) > ID_LIMIT or not all(is_usable(value) for value in (worker, *kept.values())):
             raise ArrivalError(INCOMPLETE)
         return Arrival(worker, urlencode(kept), self.opening, kept=kept)
+
+    def spell_id(self, worker: str) -> str:
+        return normalise_id(worker)
 
     def make_return_link(self, arrival: Arrival, outcome: RunOutcome, code: str) -> ReturnLink:
         templates = {"finished": self.config.finished_url, "screened_out": self.config.screened_out_url}

@@ -137,11 +137,10 @@ class ProlificMarketplace(Marketplace):
         site = self._endpoint.replace("127.0.0.1", "localhost") if self._endpoint else SITE
         if outcome == "left":
             return ReturnLink("link", f"{site}/studies")
-        return ReturnLink("link", f"{site}/submissions/complete?cc={self.code(outcome)}")
+        return ReturnLink("link", f"{site}/submissions/complete?cc={code}")
 
-    def code(self, outcome: RunOutcome) -> str:
-        """The study's completion code for an outcome; it is derived from the study and is not secret."""
-        return self._drafts.code(outcome)
+    def code(self, outcome: RunOutcome, key: str = "") -> str:
+        return self._drafts.code(outcome, key)
 
     @property
     def jwks_url(self) -> str:
@@ -216,8 +215,8 @@ class ProlificMarketplace(Marketplace):
 
     # ------------------------------------------------------------------ pay
 
-    def screen_out_plan(self, *, ask: bool = False) -> ScreenOutPlan:
-        return self._places.screen_out_plan(ask=ask)
+    def screen_out_plan(self, *, ask: bool = False, pays: bool = False) -> ScreenOutPlan:
+        return self._places.screen_out_plan(ask=ask, pays=pays)
 
     def notes(self) -> tuple[str, ...]:
         return self._places.notes()

@@ -7,6 +7,7 @@ does not say which workspace has them, so a study is tried with both, then with 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -85,8 +86,13 @@ class ProlificDraft:
 
     # ------------------------------------------------------------------ the study
 
-    def code(self, outcome: RunOutcome) -> str:
-        """The study's completion code for an outcome; it is derived from the study and is not secret."""
+    def code(self, outcome: RunOutcome, key: str) -> str:
+        """The launch's completion code for an outcome.
+
+        Launches of earlier versions have no key, and anybody who has study.toml can compute their codes.
+        """
+        if key:
+            return f"C{hmac.digest(key.encode(), f'rootnote:code:{outcome}'.encode(), 'sha256').hex()[:11].upper()}"
         info = self._config.study
         digest = hashlib.sha256(f"rootnote:{info.name}:{info.seed}:{outcome}".encode()).hexdigest()
         return f"C{digest[:7].upper()}"
@@ -124,7 +130,7 @@ class ProlificDraft:
             "internal_name": name,
             "external_study_url": f"{order.url}{'&' if urlsplit(order.url).query else '?'}{QUERY}",
             "prolific_id_option": "url_parameters",
-            "completion_codes": self.codes(order.screen_outs if variant.pays_screen_outs else 0, group),
+            "completion_codes": self.codes(order.screen_outs if variant.pays_screen_outs else 0, group, order.code_key),
             "total_available_places": 1 if order.only_for else order.total,
             "peripheral_requirements": ["audio"],
             "filters": filters,
@@ -132,7 +138,7 @@ class ProlificDraft:
         }
         return body | ({"is_external_study_url_secure": True} if variant.is_secure else {})
 
-    def codes(self, slots: int, group: str) -> list[dict[str, Any]]:
+    def codes(self, slots: int, group: str, key: str) -> list[dict[str, Any]]:
         """The completion codes: one for those who finished, one for those who are screened out.
 
         Codes are the same for everybody and leak, so none approves by itself.
@@ -140,13 +146,13 @@ class ProlificDraft:
         join = [{"action": "ADD_TO_PARTICIPANT_GROUP", "participant_group": group}] if group else []
         if slots:
             paid = {"action": FIXED, "fixed_screen_out_reward": self.screen_out_cents, "slots": slots}
-            screened = self._code("screened_out", "FIXED_SCREENOUT", [paid, *join])
+            screened = self._code("screened_out", key, "FIXED_SCREENOUT", [paid, *join])
         elif self.plan(None if self.screen_out_cents == 0 else False).way == "return_and_bonus":
             asked = {"action": "REQUEST_RETURN", "return_reason": self.return_reason}
-            screened = self._code("screened_out", "SCREENED_OUT", [asked, *join])
+            screened = self._code("screened_out", key, "SCREENED_OUT", [asked, *join])
         else:
-            screened = self._code("screened_out", "SCREENED_OUT", [REVIEW, *join])
-        return [self._code("finished", "COMPLETED", [REVIEW, *join]), screened]
+            screened = self._code("screened_out", key, "SCREENED_OUT", [REVIEW, *join])
+        return [self._code("finished", key, "COMPLETED", [REVIEW, *join]), screened]
 
     @property
     def return_reason(self) -> str:
@@ -155,8 +161,8 @@ class ProlificDraft:
         paid = f" We then pay you {promised / 100:.2f} {self.prolific.currency} as a bonus." if promised else ""
         return f"The sound check was not passed, so the study ended here. Please return your submission.{paid}"
 
-    def _code(self, outcome: RunOutcome, kind: str, actions: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"code": self.code(outcome), "code_type": kind, "actor": "participant", "actions": actions}
+    def _code(self, outcome: RunOutcome, key: str, kind: str, actions: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"code": self.code(outcome, key), "code_type": kind, "actor": "participant", "actions": actions}
 
     def advert(self, order: PostingOrder) -> tuple[tuple[str, str], ...]:
         """The advertisement, as workers see it."""

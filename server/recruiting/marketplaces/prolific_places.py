@@ -146,8 +146,10 @@ class ProlificPlaces:
             if self._status(study) not in RUNNING:
                 raise
 
-    def screen_out_plan(self, *, ask: bool) -> ScreenOutPlan:
+    def screen_out_plan(self, *, ask: bool, pays: bool) -> ScreenOutPlan:
         """How screen-outs are paid; the workspace is asked by a draft that is deleted at once."""
+        if pays:
+            return self._drafts.plan(True)
         if self._variant is None and ask:
             probe = PostingOrder("probe", "probe-0", 1, 1, self._drafts.reward, "https://example.org", 1, screen_outs=1)
             study = self._create(lambda variant: self._body(probe, PROBE, variant), probe)

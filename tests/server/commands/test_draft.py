@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.server.commands.test_recruiting import Ask, ask
 from tests.server.recruiting.mturk_study import NO_PRESCREEN, MTurkStudy, make_mturk
-from tests.server.recruiting.prolific_study import MakeProlific, ProlificStudy, make_prolific
+from tests.server.recruiting.prolific_study import MakeProlific, ProlificStudy, Taken, make_prolific
 
 __all__ = ["ask", "make_mturk", "make_prolific"]
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -90,3 +91,22 @@ def test_a_marketplace_without_drafts_says_so(make_mturk: Callable[..., MTurkStu
     status, output = ask(mturk, "open", "--draft")
     assert (status, "Mechanical Turk has no drafts; leave out --draft" in output) == (1, True)
     assert mturk.market.state.hits == {}
+
+
+@on_sqlite
+def test_whoever_tries_the_preview_fixes_no_terms_and_keeps_nobody_out(make_prolific: MakeProlific, ask: Ask) -> None:
+    """Prolific's preview opens the study with ids that belong to no submission, and a researcher may go to the end."""
+    prolific = make_prolific(listeners=1, trials=1, toml='[recruiter.prolific]\ntitle = "First"\n')
+    assert ask(prolific, "open", "--draft")[0] == 0
+    [study] = prolific.market.state.studies.values()
+    ids = {"PROLIFIC_PID": "f" * 24, "STUDY_ID": study.id, "SESSION_ID": "e" * 24}
+    address = re.sub(r"\{\{%(\w+)%\}\}", lambda match: ids[match[1]], study.given.external_study_url)
+    tried = prolific.arrive(Taken("", address)).agree()  # type: ignore[arg-type]
+    tried.go("instructions")
+    assert tried.listen().finish().step == "done"
+    edit(prolific, "First", "Second")
+    edit(prolific, "without_sound_usd = 1.40", "reward_usd = 1.80\nwithout_sound_usd = 1.40")
+    assert ask(prolific, "open", "--draft")[0] == 0, "nobody was promised anything"
+    assert ask(prolific, "open", "--yes")[0] == 0
+    assert studies(prolific) == [("ACTIVE", 1, "Second", 180)]
+    assert prolific.worker("A1").agree().step == "instructions", "the run of the preview holds no place against them"

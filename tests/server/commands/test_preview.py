@@ -57,7 +57,12 @@ def state(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("kind", "toml", "shown", "missing"),
     [
-        ("link", "", ["90 x $1.50 = $135.00, paid by you; no fees", "pay $22.50 an hour, for 4 minutes"], []),
+        (
+            "link",
+            "",
+            ["90 x $1.50 = $135.00, paid by you; no fees", "$22.50 an hour, for 4 minutes", "budget no limit"],
+            [],
+        ),
         (
             "prolific",
             "",
@@ -75,6 +80,19 @@ def state(folder: Path) -> dict[str, bytes]:
             "[pay]\nminutes = 12.0\nbudget_usd = 250\n",
             ["pay $7.50 an hour", "budget $250.00"],
             ["is 7.50 an hour, and Prolific's minimum is 8.00: raise the reward in [pay] of study.toml"],
+        ),
+        (
+            "prolific",
+            "[pay]\nscreened_out = 0.30\nwithout_sound = 0.30\n",
+            ["at most $189.20 with 23 screen-outs that Prolific pays by itself", "budget $189.20"],
+            [],
+        ),
+        (
+            "prolific",
+            '[recruiter.prolific]\ncurrency = "GBP"\n[pay]\ncurrency = "GBP"\nreward = 1.17\nscreened_out = 0.15\n'
+            "without_sound = 0.15\nbudget = 200\n",
+            ["90 x (£1.17 + £0.39 fee) = £140.40", "the minimum of Prolific is £6.00", "budget £200.00"],
+            [],
         ),
         (
             "mturk",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -23,15 +24,26 @@ def personal_link() -> str:
 
 def test_a_paid_study_can_admit_by_personal_links_only(make_site: Callable[..., Site]) -> None:
     site = make_site(listeners=3, trials=1, toml=QUIET + PERSONAL)
-    for query in ("", "?worker=bob", "?link="):
+    for query, said in {"": REFUSED, "?worker=bob": REFUSED, "?link=": "your ID is missing in it"}.items():
         page = site.walker().open(query).page
-        assert page is not None and page.status_code == 400 and REFUSED in page.text, query
+        assert page is not None and page.status_code == 400 and said in page.text, query
     link = personal_link()
     one = site.walker().consent(link)
     one.go("instructions")
     elsewhere = site.walker().client.get(f"/take{link}")
     assert elsewhere.location == one.address, "the same link, the same run"
     assert one.listen().finish().code
+
+
+def test_a_signed_id_is_a_personal_link(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    site = make_site(listeners=3, trials=1, toml=QUIET + PERSONAL + "paid_at_most = 1\n")
+    ids = tmp_path / "ids.txt"
+    ids.write_text("Ann\nBob\n")
+    links = command(site, "links", "--ids", str(ids)).splitlines()
+    for link in links:
+        one = site.walker().consent(f"?{link.partition('?')[2]}")
+        assert one.go("technical").step == "technical", "admitted, and not limited"
+    assert site.query("SELECT DISTINCT verification FROM assignments") == [("confirmed",)]
 
 
 def test_a_rehearsal_uses_the_open_link(make_site: Callable[..., Site]) -> None:

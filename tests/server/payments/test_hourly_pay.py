@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from server.db import database
 from server.payments.hourly_pay import PaidWork, hourly_pay, minutes_at_work, paid_work
+from server.recruiting import snapshot
 from tests.server.commands.test_recruiting import Ask, ask, on_sqlite
 from tests.server.recruiting.mturk_study import NO_PRESCREEN, MTurkStudy, make_mturk
 
@@ -49,6 +50,7 @@ def test_wages_and_the_lift(make_mturk: MakeMTurk) -> None:
         for _ in range(max(minutes // 4 - 1, 0) if name == "ASLOW" else 0):
             mturk.wait(4)
         walker.finish().hand_in()
+    snapshot.record_snapshot(mturk.context)  # runs count once they are listed
     with database.reading(mturk.context.engine) as session:
         found = {round(work.minutes, 6) for work in paid_work(session, mturk.context.config.pay)}
         pay = hourly_pay(session, mturk.context.config.pay)
@@ -69,6 +71,7 @@ def test_one_command_tops_up_everyone_once(make_mturk: MakeMTurk, ask: Ask) -> N
         walker.go("instructions").hear_all()
         mturk.wait(minutes)
         walker.answer().finish().hand_in()
+    assert ask(mturk, "sync", "--no-approve")[0] == 0, "runs count once they are listed"
     found = json.loads(ask(mturk, "status", "--json")[1])["wage"]
     assert found["floor"] == "$30.00"
     assert found["below_the_floor"].startswith("1 person, by $0.75")

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from server.db.enums import RunOutcome
 from server.db.models import Base
 from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault
+from server.payments import ledger
 from server.payments.fees import rounded
 from server.recruiting import launch
 from server.recruiting.context import RecruitingContext
@@ -61,6 +63,13 @@ class ProlificStudy(MTurkStudy):
                 held = self.market.take(who, study)
                 return Taken(held.submission_id, held.external_url)
         return None
+
+    def code(self, outcome: RunOutcome) -> str:
+        """The launch's code for an outcome."""
+        with self.context.reading() as session:
+            launched = ledger.launch(session)
+        assert launched is not None
+        return self.context.marketplace.code(outcome, launched.code_key or "")
 
 
 MakeProlific = Callable[..., ProlificStudy]
@@ -122,8 +131,8 @@ class ProlificShow(Show):
         assert taken is not None, f"no place for {worker}"
         self.listen(taken, ends)
         if submits:
-            outcome = "screened_out" if ends == "technical" else "finished"
-            self.mturk.market.complete(taken.assignment_id, self.healthy.marketplace.code(outcome))  # type: ignore[attr-defined]
+            outcome: RunOutcome = "screened_out" if ends == "technical" else "finished"
+            self.mturk.market.complete(taken.assignment_id, self.mturk.code(outcome))
         elif ends == "leave":
             self.mturk.market.return_(taken.assignment_id)
         else:
@@ -137,8 +146,8 @@ class ProlificShow(Show):
 
     def check(self) -> None:
         """No double payment, no unpaid finisher, no study left open, no lost answer; the ledgers agree to the cent."""
-        mturk, ledger = self.mturk, self.mturk.market.ledger()
-        paid = [(entry.kind, entry.amount) for entry in ledger if entry.kind not in ("fee", "tax")]
+        mturk, entries = self.mturk, self.mturk.market.ledger()
+        paid = [(entry.kind, entry.amount) for entry in entries if entry.kind not in ("fee", "tax")]
         assert sorted(paid) == sorted(
             [
                 *[("reward", Decimal("1.50"))] * (self.listeners - 1),
@@ -147,7 +156,7 @@ class ProlificShow(Show):
                 ("bonus", Decimal("0.25")),
             ]
         )
-        assert len({entry.assignment for entry in ledger if entry.kind == "reward"}) == self.listeners - 1
+        assert len({entry.assignment for entry in entries if entry.kind == "reward"}) == self.listeners - 1
         extra = (self.mute * 140 + 25) * Fraction(4, 3)  # screen-outs and a bonus, with a third on each
         assert mturk.cost == mturk.paid == self.listeners * UNIT + rounded(extra)
         states = mturk.states()

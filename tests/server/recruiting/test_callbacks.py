@@ -118,6 +118,17 @@ def test_a_panel_that_cannot_be_reached_is_called_later(make_sona: Callable[...,
     assert states(site) == [("waiting", 1, "not reached (ConnectError)")]
 
 
+def test_a_declined_run_is_neither_called_for_nor_paid(make_sona: Callable[..., Site], panel: PanelServer) -> None:
+    site = make_sona(panel.url)
+    false, true = (Panelist(site).come(x=number).complete() for number in ("1", "2"))
+    [(pseudonym,)] = site.query(f"SELECT pseudonym FROM assignments WHERE completion_code = '{false.code}'")
+    command(site, "confirm", pseudonym, "--decline", "--reason", "an invented id")
+    printed = command(site, "sync") + command(site, "pay", "--yes")
+    assert panel.asked == [f"{PATH}&survey_code=2"]
+    assert true.code in printed and false.code not in printed
+    assert f"{false.code},unconfirmed,0.00" in command(site, "codes")
+
+
 @pytest.mark.parametrize("moment", ["before the call", "after the call"])
 def test_a_crash_never_sends_twice_and_asks_a_person(
     make_sona: Callable[..., Site], panel: PanelServer, monkeypatch: pytest.MonkeyPatch, moment: str

@@ -57,6 +57,19 @@ def test_sona_by_redirect(make_panel: MakePanel) -> None:
     assert parts(one.back) == expected
 
 
+def test_an_id_in_another_spelling_is_the_same_person(make_panel: MakePanel) -> None:
+    """Connect's links keep three ids; a person's own is compared in one spelling, and sent back as it came."""
+    site = make_panel(recipe("CloudResearch Connect").replace("/complete", "/complete/{worker}"))
+    sent = {"participantId": "64F0a1", "assignmentId": "A-77", "projectId": "P9"}
+    one = Panelist(site).come(**sent).complete()
+    assert one.back.endswith("/project/P9/complete/64F0a1")
+    for spelled in ("64f0A1", " 64F0a1", "６4F0a1"):
+        again = Panelist(site).come(**sent | {"participantId": spelled})
+        assert (again.step, again.address) == ("done", one.address), spelled
+        assert Panelist(site).come(**sent | {"participantId": spelled, "assignmentId": "A-78"}).step == "taken"
+    assert site.query("SELECT count(*) FROM listeners") == [(1,)]
+
+
 def test_positly(make_panel: MakePanel) -> None:
     toml = recipe("Positly") + '[recruiter.link.codes]\nfinished = "DONE1"\n'
     one = Panelist(make_panel(toml)).come(participantId="p1", assignmentId="a1").complete()
@@ -118,7 +131,8 @@ def test_an_address_never_leaves_the_panel(make_panel: MakePanel) -> None:
         for value in ("", " ", "..", "a\nb", "x" * 300):
             refused = Panelist(site).come(**ids | {name: value})
             assert refused.page is not None and refused.page.status_code == 400, (name, value)
-            assert "This link is incomplete" in refused.html
+            missing = "your ID is missing in it" if not value.strip() else "This link is incomplete"
+            assert missing in refused.html, (name, value)
 
 
 def test_nobody_reads_a_code_without_taking_part(make_panel: MakePanel) -> None:

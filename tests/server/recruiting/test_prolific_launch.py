@@ -13,6 +13,7 @@ import pytest
 
 from embeddings.errors import RootnoteError
 from server.db.enums import PaymentKind
+from server.db.models import Launch
 from server.payments import ledger as payments
 from server.recruiting import direct_payments, sync
 from server.recruiting import due as due_payments
@@ -117,8 +118,7 @@ def test_who_is_screened_out_is_paid_once_in_every_way(make_prolific: MakeProlif
     prolific.wait(5)
     prolific.sync()
     assert prolific.pay() == [], "while the place is held there is time"
-    marketplace: Any = prolific.context.marketplace
-    prolific.market.complete(taken.assignment_id, marketplace.code("screened_out"))
+    prolific.market.complete(taken.assignment_id, prolific.code("screened_out"))
     prolific.sync()
     [held] = prolific.market.state.submissions.values()
     if way == "return_and_bonus":
@@ -181,5 +181,25 @@ def test_who_leaves_is_asked_to_return_and_who_finishes_to_come_back(
     done.go("instructions")
     done.listen().finish()
     assert done.step == "done" and "One more step" in done.html
-    code = prolific.context.marketplace.code("finished")  # type: ignore[attr-defined]
-    assert done.find(r'href="([^"]+)" data-back').endswith(f"/submissions/complete?cc={code}")
+    assert done.find(r'href="([^"]+)" data-back').endswith(f"/submissions/complete?cc={prolific.code('finished')}")
+
+
+@on_sqlite
+def test_codes_are_known_to_one_launch_only(make_prolific: MakeProlific) -> None:
+    """Whoever has study.toml cannot compute the codes; a launch of an earlier version keeps its own."""
+    prolific = make_prolific(listeners=2, trials=1)
+    prolific.launch()
+    [study] = prolific.market.state.studies.values()
+    known = {one.code for one in study.given.completion_codes}
+    guesses = {prolific.context.marketplace.code(outcome) for outcome in ("finished", "screened_out")}
+    assert known == {prolific.code("finished"), prolific.code("screened_out")} and not known & guesses
+    begin_again(ProlificShow(prolific, Breaker(), 2))
+    prolific.launch()
+    [other] = prolific.market.state.studies.values()
+    assert not known & {one.code for one in other.given.completion_codes}
+    with prolific.context.writing() as session:
+        session.get_one(Launch, 1).code_key = None
+    one = prolific.worker("AONE").agree()
+    one.go("instructions")
+    assert one.listen().finish().html.count("?cc=") == 1
+    assert one.find(r"\?cc=(\w+)") == prolific.context.marketplace.code("finished") in guesses

@@ -185,7 +185,7 @@ def visit(show: ProlificShow, worker: str, ends: str, code: str = "") -> None:
     taken = take(show.mturk, worker)
     show.listen(taken, ends)
     outcome = "screened_out" if ends == "technical" else "finished"
-    show.mturk.market.complete(taken.assignment_id, code or show.healthy.marketplace.code(outcome))  # type: ignore[attr-defined]
+    show.mturk.market.complete(taken.assignment_id, code or show.mturk.code(outcome))
 
 
 @needs_file

@@ -40,8 +40,7 @@ def finish(prolific: ProlificStudy, worker: str) -> str:
     taken = prolific.accept(worker)
     assert taken is not None, f"no place for {worker}"
     ProlificShow(prolific, Breaker(), 1).listen(taken, "finish")  # type: ignore[arg-type]
-    marketplace: Any = prolific.context.marketplace
-    prolific.market.complete(taken.assignment_id, marketplace.code("finished"))
+    prolific.market.complete(taken.assignment_id, prolific.code("finished"))
     return taken.assignment_id
 
 
@@ -175,12 +174,11 @@ def test_used_up_screen_outs_are_raised_as_far_as_the_budget_goes(make_prolific:
     study = only_study(prolific)
     assert (study.slots, study.screen_out_reward) == (3, Decimal("0.30"))
     show = ProlificShow(prolific, Breaker(), 1)
-    marketplace: Any = prolific.context.marketplace
     for number in range(5):
         taken = prolific.accept(f"AOUT{number}")
         assert taken is not None, number
         show.listen(taken, "technical")  # type: ignore[arg-type]
-        prolific.market.complete(taken.assignment_id, marketplace.code("screened_out"))
+        prolific.market.complete(taken.assignment_id, prolific.code("screened_out"))
         prolific.sync()
     assert (study.slots, study.status, study.places) == (5, "PAUSED", 6)
     assert any("the budget is spent" in line for line in prolific.reported)

@@ -84,7 +84,7 @@ class ProlificSchedule(RuleBasedStateMachine):
     def hand_in(self, worker: str, right: bool) -> None:
         if worker in self.held and self.is_theirs(worker):
             outcome = {"finish": "finished", "technical": "screened_out"}.get(self.ended.get(worker, ""))
-            code = self.show.healthy.marketplace.code(outcome) if outcome and right else "NOCODE"  # type: ignore[attr-defined]
+            code = self.show.mturk.code(outcome) if outcome and right else "NOCODE"
             self.market.complete(self.held.pop(worker).assignment_id, code)
 
     @rule(worker=workers, how=st.sampled_from(["return_", "abandon"]))

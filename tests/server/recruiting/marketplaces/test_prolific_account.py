@@ -116,8 +116,8 @@ def test_what_a_workspace_may_not_use_is_left_out(
 ) -> None:
     market.state.features = {"secure_urls"}
     marketplace = look()
-    marketplace._drafts._config.pay.__dict__["screened_out_usd"] = 0.5
-    marketplace._drafts._config.pay.__dict__["without_sound_usd"] = 0.5
+    marketplace._drafts._config.pay.__dict__["screened_out"] = 0.5
+    marketplace._drafts._config.pay.__dict__["without_sound"] = 0.5
     assert "where the workspace may" in marketplace.screen_out_plan().sentence.lower()
     plan = marketplace.screen_out_plan(ask=True)
     assert plan.way == "return_and_bonus"
