@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from server.identity.link_check import MISSING
 from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault
 from tests.commands import run
@@ -23,9 +24,9 @@ def personal_link() -> str:
 
 def test_a_paid_study_can_admit_by_personal_links_only(make_site: Callable[..., Site]) -> None:
     site = make_site(listeners=3, trials=1, toml=QUIET + PERSONAL)
-    for query in ("", "?worker=bob", "?link="):
+    for query, words in (("", REFUSED), ("?worker=bob", REFUSED), ("?link=", MISSING)):
         page = site.walker().open(query).page
-        assert page is not None and page.status_code == 400 and REFUSED in page.text, query
+        assert page is not None and page.status_code == 400 and words in page.text, query
     link = personal_link()
     one = site.walker().consent(link)
     one.go("instructions")
