@@ -14,10 +14,12 @@ import pytest
 from flask import Flask
 from werkzeug.test import Client, TestResponse
 
+from server.db.enums import SubmissionStatus
+from server.db.models import Posting
 from server.export.responses import export
 from server.recruiting import confirmation
 from server.recruiting.due import all_due
-from server.recruiting.marketplaces.base import MarketplaceError
+from server.recruiting.marketplaces.base import MarketplaceError, PostingStatus, ReportedSubmission
 from study.trial_plan import read_plan
 from tests.scale import count
 from tests.server.conftest import Site
@@ -278,3 +280,27 @@ TABLES = ("assignments", "listeners", "places", "submissions", "vault", "respons
 
 def dump(site: Site, *tables: str) -> str:
     return "".join(f"{table}: {site.query(f'SELECT * FROM {table}')}" for table in tables or TABLES)
+
+
+@on_sqlite
+def test_the_list_of_another_study_proves_nothing(prolific: ProlificStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an order's id is not known yet, an arrival may name any study of the researcher's, and be listed there."""
+    with prolific.context.writing() as session:
+        session.add(Posting(token="new", places=1, reward_cents=150, fee_cents=50, ordered_at=prolific.clock()))
+    worker, submission, elsewhere = next(_ids), next(_ids), "e" * 24
+    asked = []
+
+    def answer(opening: str) -> PostingStatus:
+        asked.append(opening)
+        return PostingStatus(0, 1, (ReportedSubmission(submission, worker, elsewhere, SubmissionStatus.HELD),))
+
+    marketplace = prolific.site.app.extensions["rootnote"].marketplace_entry.marketplace
+    monkeypatch.setattr(marketplace, "submissions", answer)
+    for _ in range(3):
+        invents(prolific, next(_ids))
+    forged = arrive(prolific, worker, submission)
+    address = forged.accepted.external_url.replace(query_of(forged.accepted.external_url)["STUDY_ID"], elsewhere)
+    forged.accepted = Taken(submission, address)
+    assert forged.arrive().agree().step == "waiting"
+    assert asked == []
+    assert prolific.site.query("SELECT count(*) FROM assignments WHERE verification = 'confirmed'") == [(0,)]
