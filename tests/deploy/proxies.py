@@ -72,7 +72,7 @@ def nginx(upstream: int, folder: Path) -> Iterator[RunningProxy]:
             process.terminate()
 
 
-def _shakes_hands(port: int, root: Path) -> bool:
+def shakes_hands(port: int, root: Path) -> bool:
     """Whether a TLS connection can be made."""
     try:
         context = ssl.create_default_context(cafile=str(root))
@@ -100,7 +100,7 @@ def caddy(upstream: int, folder: Path) -> Iterator[RunningProxy]:
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         try:
             end = time.monotonic() + 20
-            while not _shakes_hands(port, root) and time.monotonic() < end:  # its certificate comes after the root's
+            while not shakes_hands(port, root) and time.monotonic() < end:  # its certificate comes after the root's
                 time.sleep(0.1)
             yield RunningProxy(process, port, root)
         finally:
