@@ -99,9 +99,12 @@ def _last_event(session: Session) -> datetime:
 
 
 def _identifiable(session: Session) -> list[Listener]:
-    """Listeners who can still be identified."""
-    in_vault = Listener.pseudonym.in_(select(VaultEntry.pseudonym))
-    return list(session.scalars(select(Listener).where(or_(Listener.worker_hash.is_not(None), in_vault))))
+    """Listeners who can still be identified: by an id, its hash, or a hash of their submission at the marketplace."""
+    known = [Listener.worker_hash.is_not(None), Listener.pseudonym.in_(select(VaultEntry.pseudonym))]
+    if study_control.control(session).purged_at is None:  # a purge replaces the hashes of all submissions
+        arrived = select(MarketplaceSubmission.assignment_id).where(MarketplaceSubmission.assignment_id.is_not(None))
+        known.append(Listener.id.in_(select(Assignment.listener_id).where(Assignment.id.in_(arrived))))
+    return list(session.scalars(select(Listener).where(or_(*known))))
 
 
 # ------------------------------------------------------------------ deleting

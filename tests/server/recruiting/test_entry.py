@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import update
 from werkzeug.test import Client, TestResponse
 
+from server.audit import study_control
 from server.db.enums import SubmissionStatus
 from server.db.models import Posting
 from server.export.responses import export
+from server.privacy import retention
+from server.privacy.erasure import delete_erased_identities
 from server.recruiting import confirmation
 from server.recruiting.due import all_due
 from server.recruiting.marketplaces.base import MarketplaceError, PostingStatus, ReportedSubmission
@@ -304,3 +308,25 @@ def test_the_list_of_another_study_proves_nothing(prolific: ProlificStudy, monke
     assert forged.arrive().agree().step == "waiting"
     assert asked == []
     assert prolific.site.query("SELECT count(*) FROM assignments WHERE verification = 'confirmed'") == [(0,)]
+
+
+@on_sqlite
+def test_a_purge_covers_an_erased_run_that_nobody_listed(prolific: ProlificStudy) -> None:
+    """Its address and its submission are hashes of the ids, and the vault has forgotten them already."""
+    arrive(prolific, next(_ids), next(_ids)).agree().go("withdraw", confirm="yes")
+    derived = "SELECT entry_hash, token_hash, key FROM assignments JOIN submissions ON assignment_id = assignments.id"
+    before = prolific.site.query(derived)
+    prolific.wait(30)
+    prolific.sync()
+    site, context = prolific.site, prolific.context
+    with context.writing() as session:
+        assert delete_erased_identities(session, context.config) == 1
+        control = study_control.control(session)
+        control.recruiting, control.closed_at = False, prolific.clock()
+        session.execute(update(Posting).values(settled_at=prolific.clock()))
+    engine = site.app.extensions["rootnote"].engine
+    prolific.wait(60 * 24 * (context.config.privacy.identity_days + 1))
+    assert retention.purge_automatically(engine, context.config, context.signer, prolific.clock) == 1
+    [after] = site.query(derived)
+    assert not set(after) & set(before[0])
+    assert retention.purge_automatically(engine, context.config, context.signer, prolific.clock) == 0
