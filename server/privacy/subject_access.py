@@ -124,7 +124,10 @@ def _identity(session: Session, vault: Vault | None, assignment: Assignment) -> 
     if vault is None:
         return {"sealed": "an identifier is stored encrypted; set ROOTNOTE_VAULT_KEY to read it"}
     found = identity_vault.load_identity(session, vault, assignment.listener)
-    return {"worker": found.worker, "submission": found.submission, "opening": found.opening} if found else None
+    if found is None:
+        return None
+    ids = {"worker": found.worker, "submission": found.submission, "opening": found.opening}
+    return ids | {"parameters": dict(found.kept)} if found.kept else ids
 
 
 def _all(session: Session, table: Any, number: int) -> list[Any]:

@@ -186,6 +186,8 @@ def test_who_a_person_is_stays_known_until_the_panel_was_called(
 ) -> None:
     site = make_sona(panel.url)
     one, other = (Panelist(site).come(x=name).complete() for name in ("1", "2"))
+    told = run("server", "disclose", one.code, site.study.folder, environment=environment_of(site))
+    assert json.loads(told.stdout)["identity"]["worker"] == "1"
     one.go("withdraw", confirm="yes")
     erased = run("server", "erase", other.code, site.study.folder, "--yes", environment=environment_of(site))
     assert erased.returncode == 0, erased.stderr
