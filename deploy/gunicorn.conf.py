@@ -33,7 +33,7 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 # Only ROOTNOTE_TRUSTED_PROXIES says which proxies to trust: gunicorn itself trusts no header.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
-limit_request_line = 2048
+limit_request_line = 8190  # a signed arrival has a token of up to 4096 characters
 limit_request_fields = 60
 limit_request_field_size = 8190
 

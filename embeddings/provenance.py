@@ -71,7 +71,8 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to `path` on success, delete it on failure.
 
     Args:
-        private: whether only its owner may read the file.
+        private: whether only its owner may read the file. One that root writes belongs to the owner of its folder,
+            so that a server that runs as that user can read it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
@@ -80,10 +81,19 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o600 if private else 0o666 & ~_umask())
+        if private:
+            give_to_folder_owner(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def give_to_folder_owner(path: Path) -> None:
+    """Give a file that root has made to the owner of its folder; no effect for other users."""
+    if os.geteuid() == 0:
+        folder = path.parent.stat()
+        os.chown(path, folder.st_uid, folder.st_gid)
 
 
 def _umask() -> int:

@@ -11,9 +11,7 @@ which had no key, are kept as long as they are up to date, because people may ha
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import shutil
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -26,12 +24,13 @@ import pyarrow as pa
 
 from embeddings.audio.corpus import CutSettings, corpus_provenance, cut, write_corpus
 from embeddings.embed import embed_corpus
-from embeddings.errors import ArtefactError, ConfigError, DataError, ResourceError, RootnoteError
+from embeddings.errors import ArtefactError, ConfigError, DataError, RootnoteError
 from embeddings.models.base import ModelOptions
 from embeddings.models.registry import load_embedder
 from embeddings.provenance import Provenance, read_json, read_table, write_json, write_table
 from embeddings.vectors import read_vectors, vectors_provenance
 from embeddings.wording import counted
+from study.build_folder import locked
 from study.config import Study
 from study.config_sections import ClmrConfig
 from study.design.bin_fit import describe_fit
@@ -94,7 +93,7 @@ def build(study: Study, reporter: BuildReporter, *, redraw: bool = False) -> Non
     """
     if not study.audio.is_dir():
         raise ConfigError(f"{study.audio} is not a directory; set corpus.audio in {study.folder / 'study.toml'}.")
-    with _locked(study.build), _remembering_refusal(study):
+    with locked(study.build), _remembering_refusal(study):
         corpus, table = _corpus(study, reporter)
         require_tracks(table["track"].to_numpy(), study.config.design)
         left_out = _left_out(study, table)
@@ -131,19 +130,6 @@ class _Neighbours:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of the build folder, so that only one build writes to it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ResourceError(f"another build is running in {folder}; wait until it finishes.") from None
-        _sweep(folder)
-        yield
-
-
-@contextlib.contextmanager
 def _remembering_refusal(study: Study) -> Iterator[None]:
     """Store why a build was refused, so that `study check` can repeat it."""
     study.refusal.unlink(missing_ok=True)
@@ -152,15 +138,6 @@ def _remembering_refusal(study: Study) -> Iterator[None]:
     except (ConfigError, DataError) as error:
         write_json(study.refusal, {"reason": str(error)}, Provenance("refusal", {}, {}))
         raise
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed build left half-written: every hidden file except the lock."""
-    for path in folder.glob(".*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != ".lock":
-            path.unlink(missing_ok=True)
 
 
 def _is_fresh(read: Callable[[], Provenance], expected: Provenance) -> bool:

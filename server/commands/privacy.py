@@ -59,7 +59,7 @@ def erase(person: str, folder: Path, worker: bool, reason: str, yes: bool, rehea
         with database.writing(engine) as session, session.begin():
             found = session.get_one(Assignment, number, with_for_update=True)
             erasure.erase(session, Journal(settings.erasures_of(study)), found, utc_now(), current_actor(), reason)
-            erasure.delete_erased_identities(session, study.config.pay)
+            erasure.delete_erased_identities(session, study.config)
             in_vault = session.get(VaultEntry, found.listener.pseudonym) is not None
         _compact(engine)
     click.echo(f"Erased the answers of assignment {pseudonym}.")
@@ -152,7 +152,7 @@ def purge(folder: Path, at_once: bool, reason: str, yes: bool, rehearsal: bool) 
         settings = read_settings(study, os.environ, rehearsal=rehearsal)
         with database.reading(engine) as session:
             state = retention.status(session, study.config, utc_now())
-            reason_against = retention.blocking_reason(session, utc_now())
+            reason_against = retention.blocking_reason(session, study.config, utc_now())
             unpaid = retention.count_unpaid(session, study.config)
         if not at_once and not _is_due(state):
             click.echo(_why_not_due(state))
@@ -165,7 +165,7 @@ def purge(folder: Path, at_once: bool, reason: str, yes: bool, rehearsal: bool) 
                 question += f" {counted(unpaid, 'listener has', 'listeners have')} not been paid, and then cannot be."
             click.confirm(question, abort=True)
         with database.writing(engine) as session, session.begin():
-            if found := retention.blocking_reason(session, utc_now()):
+            if found := retention.blocking_reason(session, study.config, utc_now()):
                 raise RootnoteError(f"identities are still needed: {found}.")
             deleted = retention.purge(session, TokenSigner(settings.secret), utc_now(), current_actor(), reason)
         _compact(engine)

@@ -28,6 +28,7 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
+from embeddings.provenance import give_to_folder_owner
 from server.db import panel_models as _panel_models  # noqa: F401 (its table belongs to the metadata)
 from server.db import webhook_models  # noqa: F401 (its table belongs to Base)
 from server.db.models import Base
@@ -176,8 +177,9 @@ def check_reachable(engine: Engine) -> None:
     if engine.url.drivername == "sqlite":
         path = Path(str(engine.url.database))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):  # its -wal and -shm files get the same mode
-            path.touch(0o600)
+        with contextlib.suppress(OSError):  # its -wal and -shm files get the same mode and owner
+            path.touch(0o600, exist_ok=False)
+            give_to_folder_owner(path)
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("SELECT 1")

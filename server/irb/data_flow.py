@@ -126,8 +126,17 @@ def in_words(config: StudyConfig) -> list[str]:
         sentences += [
             f"{market} sends the participant to the study, with the worker's id in the address.",
             "The web server stores that id in the vault, encrypted with a key that is not in the database.",
-            f"To pay, the researchers' commands open the vault and send {market} the ids of the workers to pay.",
         ]
+        sentences.append(
+            f"The participant returns to {market} with a completion code, by which the researchers or {market} pay."
+            if config.recruiter.kind == "link"
+            else f"To pay, the researchers' commands open the vault and send {market} the ids of the workers to pay."
+        )
+        if getattr(config.recruiter.settings, "callback_url", ""):
+            sentences.append(
+                f"Once for each participant who finished, a command opens the vault and calls {market}'s server with "
+                "the ids that it sent."
+            )
     else:
         sentences.append("The participant sends the completion code to the researchers, who pay manually.")
     return sentences

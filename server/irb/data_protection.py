@@ -106,6 +106,7 @@ def _built_in(config: StudyConfig) -> list[str]:
         "attempts are limited. Each researcher has a role: a monitor sees progress, but neither listeners nor results.",
         "The actions of researchers and commands are recorded in a log that the database protects from changes. Each "
         "entry is chained to the previous one and sealed, so any edit is detected (rootnote server audit --verify).",
+        "Each saved answer is sealed, so an edited, moved or deleted one is detected by the same command.",
         "Exports contain pseudonyms and no completion codes, and include hashes that reveal an edited file.",
     ]
     if config.recruiter.has_arrivals:

@@ -260,6 +260,8 @@ def _must_prove(visit: Visit, entry: MarketplaceEntry, own: Assignment | None, o
 
 def _look_up(visit: Visit, entry: MarketplaceEntry, arrival: Arrival) -> bool:
     """Ask the marketplace whether it lists this submission, and confirm whatever its list confirms."""
+    if not entry.is_of_posting(visit.session, arrival):
+        return False
     visit.release_connection()
     listing = entry.look_up(arrival)
     if listing is None:

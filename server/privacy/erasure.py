@@ -25,13 +25,14 @@ from sqlalchemy.orm import Session
 from embeddings.errors import RootnoteError
 from server.audit import study_control
 from server.db import append_only
-from server.db.enums import LIVE, RunVerification
+from server.db.enums import LIVE, CallbackState, RunVerification
 from server.db.models import (
     ACTIVE,
     Answer,
     Assignment,
     AssignmentState,
     ClipDelivery,
+    Listener,
     MarketplaceSubmission,
     Payment,
     Place,
@@ -40,7 +41,9 @@ from server.db.models import (
     Response,
     VaultEntry,
 )
+from server.db.panel_models import PanelCallback
 from server.payments import ledger
+from study.config import StudyConfig
 from study.config_sections import PayConfig
 
 LISTENER = "(listener)"
@@ -150,15 +153,26 @@ def replay(session: Session, journal: Journal, now: datetime) -> int:
 # ------------------------------------------------------------------ identities
 
 
-def delete_erased_identities(session: Session, pay: PayConfig) -> int:
-    """Delete the encrypted identities of erased listeners to whom nothing is owed; returns how many."""
+def delete_erased_identities(session: Session, config: StudyConfig) -> int:
+    """Delete the encrypted identities of erased listeners that no payment and no call needs; returns how many."""
     erased = select(Assignment).where(Assignment.erased_at.is_not(None))
-    settled = [one for one in session.scalars(erased) if is_settled(session, one, pay)]
+    called = needed_for_calls(session, config)
+    settled = [one for one in session.scalars(erased) if one.id not in called and is_settled(session, one, config.pay)]
     rows = [row for one in settled if (row := session.get(VaultEntry, one.listener.pseudonym)) is not None]
     for row in rows:
         session.delete(row)
     session.flush()
     return len(rows)
+
+
+def needed_for_calls(session: Session, config: StudyConfig) -> set[int]:
+    """The runs whose identity is still needed to tell the panel's server that they finished."""
+    if not getattr(config.recruiter.settings, "callback_url", ""):
+        return set()
+    done = select(PanelCallback.assignment_id).where(PanelCallback.state == CallbackState.DONE)
+    query = select(Assignment).join(Listener, Assignment.listener_id == Listener.id)
+    query = query.where(Listener.pseudonym.in_(select(VaultEntry.pseudonym)), Assignment.id.not_in(done))
+    return {one.id for one in session.scalars(query) if ledger.outcome(one.state, config.pay) == "finished"}
 
 
 def is_settled(session: Session, assignment: Assignment, pay: PayConfig) -> bool:

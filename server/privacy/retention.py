@@ -52,7 +52,7 @@ def status(session: Session, config: StudyConfig, now: datetime) -> RetentionSta
     return RetentionStatus(len(_identifiable(session)), due, waiting, control.purged, control.purged_at)
 
 
-def blocking_reason(session: Session, now: datetime) -> str:
+def blocking_reason(session: Session, config: StudyConfig, now: datetime) -> str:
     """Why identities cannot be deleted now, even on request; "" if they can."""
     control, launch = study_control.control(session), ledger.launch(session)
     if control.recruiting or (control.closed_at is None and (launch is None or launch.closed_at is None)):
@@ -64,6 +64,9 @@ def blocking_reason(session: Session, now: datetime) -> str:
         return "payments are in an unknown state (run `rootnote server sync`)"
     if session.scalar(select(Posting.id).where(Posting.settled_at.is_(None)).limit(1)) is not None:
         return "postings at the marketplace are not settled (run `rootnote server sync`)"
+    if calls := len(erasure.needed_for_calls(session, config)):
+        number = counted(calls, "call to the panel has", "calls to the panel have")
+        return f"{number} no result yet (run `rootnote server sync`, then `rootnote server callbacks`)"
     return ""
 
 
@@ -77,7 +80,7 @@ def count_unpaid(session: Session, config: StudyConfig) -> int:
 
 def _waiting_for(session: Session, config: StudyConfig, now: datetime) -> str:
     """The condition that is missing before identities are due; "" if none is."""
-    if reason := blocking_reason(session, now):
+    if reason := blocking_reason(session, config, now):
         return reason
     number = count_unpaid(session, config)
     verb = "has" if number == 1 else "have"
@@ -96,9 +99,12 @@ def _last_event(session: Session) -> datetime:
 
 
 def _identifiable(session: Session) -> list[Listener]:
-    """Listeners who can still be identified."""
-    in_vault = Listener.pseudonym.in_(select(VaultEntry.pseudonym))
-    return list(session.scalars(select(Listener).where(or_(Listener.worker_hash.is_not(None), in_vault))))
+    """Listeners who can still be identified: by an id, its hash, or a hash of their submission at the marketplace."""
+    known = [Listener.worker_hash.is_not(None), Listener.pseudonym.in_(select(VaultEntry.pseudonym))]
+    if study_control.control(session).purged_at is None:  # a purge replaces the hashes of all submissions
+        arrived = select(MarketplaceSubmission.assignment_id).where(MarketplaceSubmission.assignment_id.is_not(None))
+        known.append(Listener.id.in_(select(Assignment.listener_id).where(Assignment.id.in_(arrived))))
+    return list(session.scalars(select(Listener).where(or_(*known))))
 
 
 # ------------------------------------------------------------------ deleting
@@ -150,7 +156,7 @@ def purge_automatically(engine: Engine, config: StudyConfig, signer: TokenSigner
             return 0
     with database.writing(engine) as session, session.begin():
         study_control.control(session, lock=True)  # one process does it; the others then find it done
-        deleted = erasure.delete_erased_identities(session, config.pay)
+        deleted = erasure.delete_erased_identities(session, config)
         state = status(session, config, clock())
         if state.due is not None and state.due <= clock() and state.stored:
             reason = f"{config.privacy.identity_days:g} days after the last payment"

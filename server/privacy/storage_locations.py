@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from server.privacy.data_inventory import Identifiability
 from study.config import StudyConfig
 
 ADMINISTRATORS = "the server's administrators"
+MEMORY = "The server's memory"
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,18 @@ LOCATIONS: tuple[StorageLocation, ...] = (
         ADMINISTRATORS,
     ),
     StorageLocation(
-        "The server's memory",
-        "A keyed hash of each sender's network address, to count requests (rate limits); the key ends with the "
-        "process, and nothing is written to disk.",
+        "The researcher's browser",
+        "Cookies of the desk, which no listener's page receives: of the sign-in, of the sign-in form, and one that "
+        "recognises a browser in which its user has signed in before (the sign-in name and a random number, "
+        "encrypted).",
+        Identifiability.PERSONAL,
+        "the sign-in and its form until the browser is closed; the known browser for 180 days",
+        "anyone who uses that browser",
+    ),
+    StorageLocation(
+        MEMORY,
+        "Keyed hashes of senders' network addresses, to count requests and unconfirmed runs, and hashes of the "
+        "addresses of listeners' pages; the keys end with the process, and nothing is written to disk.",
         Identifiability.HASHED,
         "at most until the server restarts",
         "nobody",
@@ -72,9 +82,17 @@ LOCATIONS: tuple[StorageLocation, ...] = (
 )
 
 
+def _with_lookups(memory: StorageLocation, config: StudyConfig) -> StorageLocation:
+    """The server's memory where it may ask the marketplace who has taken a place."""
+    if not config.recruiter.has_arrivals or config.recruiter.kind == "link":
+        return memory
+    content = f"{memory.content} Where arrivals are looked up: {config.recruiter.shown_name}'s newest list of them."
+    return replace(memory, content=content, identifiability=Identifiability.PERSONAL)
+
+
 def storage_locations(config: StudyConfig) -> list[StorageLocation]:
     """The storage locations outside the database in this study."""
-    found = list(LOCATIONS)
+    found = [_with_lookups(one, config) if one.name == MEMORY else one for one in LOCATIONS]
     if config.storage.stimuli and config.storage.delivery == "redirect":
         found.append(
             StorageLocation(
@@ -88,6 +106,16 @@ def storage_locations(config: StudyConfig) -> list[StorageLocation]:
         )
     if config.recruiter.has_arrivals:
         name = config.recruiter.shown_name
+        found.append(
+            StorageLocation(
+                "The address that a listener opens",
+                f"What {name} adds to it: the worker's id and its own ids, and a signature where it makes one. The "
+                "server logs no address; the browser's history keeps it.",
+                Identifiability.PERSONAL,
+                "until the listener deletes it; the server keeps the ids in the vault, and no signature",
+                "anyone who uses that browser",
+            )
+        )
         found.append(
             StorageLocation(
                 name,

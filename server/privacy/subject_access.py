@@ -1,6 +1,6 @@
 """Subject access requests: everything that is stored about one person, for them (GDPR articles 15 and 20).
 
-The answer is a JSON object; times are UTC (ISO 8601), money is in the study's currency. It contains the listener's own
+The answer is a JSON object; times are UTC (ISO 8601). It contains the listener's own
 choices. What the study's design says about a clip (its bin) is not the listener's data and is left out, so that an
 answer unblinds nobody.
 """
@@ -16,15 +16,18 @@ from sqlalchemy.orm import Session
 from server.db.models import (
     Answer,
     Assignment,
+    ClipDelivery,
     Listener,
     LogEntry,
     MarketplaceSubmission,
     Payment,
+    Place,
     PrescreenItem,
     PrescreenResult,
     Response,
     VaultEntry,
 )
+from server.db.panel_models import PanelCallback
 from server.identity import vault as identity_vault
 from server.identity.link_check import normalise_id
 from server.identity.tokens import TokenSigner
@@ -87,13 +90,16 @@ def personal_data(
         "consent": {"version": assignment.consent_version, "text": version.text if version else None},
         "prescreen": [_row(one) for one in _all(session, PrescreenItem, number)],
         "prescreen_results": [_row(one) for one in _all(session, PrescreenResult, number)],
+        "place": [_row(one) for one in _all(session, Place, number)],
+        "deliveries": [_row(one) for one in _all(session, ClipDelivery, number)],
         "responses": [_row(one) for one in _all(session, Response, number)],
         "answers": [_row(one) for one in _all(session, Answer, number)],
         "submissions": [
             {"opening": one.opening, "status": one.status, "seen": _iso(one.seen_at)}
             for one in _all(session, MarketplaceSubmission, number)
         ],
-        "payments": [_payment(one) for one in payments],
+        "payments": [_payment(one, config) for one in payments],
+        "callbacks": [_row(one) for one in _all(session, PanelCallback, number)],
         "log": [
             {"at": _iso(one.at), "what": one.what, "detail": one.detail, "reason": one.reason}
             for one in session.scalars(select(LogEntry).where(_mentions(assignment)))
@@ -101,8 +107,9 @@ def personal_data(
     }
 
 
-def _payment(one: Payment) -> dict[str, Any]:
-    values = {"kind": one.kind, "usd": one.cents / 100, "state": one.state, "reason": one.reason}
+def _payment(one: Payment, config: StudyConfig) -> dict[str, Any]:
+    values = {"kind": one.kind, "amount": one.cents / 100, "currency": config.currency}
+    values |= {"state": one.state, "reason": one.reason}
     return values | {"at": _iso(one.paid_at)}
 
 
@@ -117,7 +124,10 @@ def _identity(session: Session, vault: Vault | None, assignment: Assignment) -> 
     if vault is None:
         return {"sealed": "an identifier is stored encrypted; set ROOTNOTE_VAULT_KEY to read it"}
     found = identity_vault.load_identity(session, vault, assignment.listener)
-    return {"worker": found.worker, "submission": found.submission, "opening": found.opening} if found else None
+    if found is None:
+        return None
+    ids = {"worker": found.worker, "submission": found.submission, "opening": found.opening}
+    return ids | {"parameters": dict(found.kept)} if found.kept else ids
 
 
 def _all(session: Session, table: Any, number: int) -> list[Any]:

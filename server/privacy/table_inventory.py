@@ -246,7 +246,7 @@ TABLES: dict[str, Table] = {
         "desk",
         ADMINISTRATORS,
         {
-            "key": Column("keyed hash of the sign-in name or of the network address", HASHED),
+            "key": Column("keyed hash of the sign-in name, the network address, both, or a known browser", HASHED),
             "since": Column("when it started"),
             "number": Column("how many"),
         },

@@ -124,7 +124,7 @@ def _publish(
         case Capped(most):
             return None if value is None else min(value, most)
         case CoarseTime():
-            return None if value is None else _coarse_time(value, fastest_ms, rule)
+            return None if value is None else coarse_time(value, fastest_ms, rule)
     assert_never(rule)
 
 
@@ -134,9 +134,9 @@ def _new_name(what: str, value: Hashable, row: Mapping[str, Any], masks: Masks) 
     return {"listener": masks.listeners, "assignment": masks.assignments, "clip": masks.clips}[what][value]
 
 
-def _coarse_time(true: float, fastest_ms: float, rule: CoarseTime) -> float:
+def coarse_time(true: float, fastest_ms: float, rule: CoarseTime) -> float:
     """A time in its column's unit, coarser."""
-    coarse = coarse_ms(int(true * rule.per_unit), fastest_ms, rule)
+    coarse = coarse_ms(round(true * rule.per_unit), fastest_ms, rule)
     return coarse if rule.per_unit == 1 else coarse / rule.per_unit
 
 

@@ -155,7 +155,7 @@ def decide(context: RecruitingContext, pseudonym: str, who: str, reason: str, *,
             ):
                 raise RootnoteError(f"the worker of assignment {pseudonym} has another run, which is confirmed.")
         what = "declined a run" if decline else "confirmed a run"
-        study_control.write_log(session, who, what, context.clock(), detail=pseudonym, reason=reason)
+        study_control.write_log(session, who, what, context.clock(), detail=assignment.pseudonym, reason=reason)
 
 
 def _decline(session: Session, assignment: Assignment) -> None:

@@ -142,6 +142,11 @@ class MarketplaceEntry:
             return True
         return availability(session, experiment) is not Availability.OPEN or not self.limit.admits(network)
 
+    def is_of_posting(self, session: Session, arrival: Arrival) -> bool:
+        """Whether an arrival names a posting of this study; another study's list would prove nothing."""
+        known = select(Posting.id).where(Posting.market_id == arrival.opening)
+        return session.scalar(known.limit(1)) is not None
+
     def look_up(self, arrival: Arrival) -> Listing | None:
         """The marketplace's list that has this submission; None if there is none, or it cannot be asked now.
 

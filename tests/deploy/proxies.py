@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -71,6 +72,17 @@ def nginx(upstream: int, folder: Path) -> Iterator[RunningProxy]:
             process.terminate()
 
 
+def shakes_hands(port: int, root: Path) -> bool:
+    """Whether a TLS connection can be made."""
+    try:
+        context = ssl.create_default_context(cafile=str(root))
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as plain:
+            context.wrap_socket(plain, server_hostname="localhost").close()
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def caddy(upstream: int, folder: Path) -> Iterator[RunningProxy]:
     # Caddy makes a certificate for localhost by itself, as it gets one for a public name.
@@ -88,7 +100,7 @@ def caddy(upstream: int, folder: Path) -> Iterator[RunningProxy]:
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         try:
             end = time.monotonic() + 20
-            while not root.exists() and time.monotonic() < end:
+            while not shakes_hands(port, root) and time.monotonic() < end:  # its certificate comes after the root's
                 time.sleep(0.1)
             yield RunningProxy(process, port, root)
         finally:

@@ -23,6 +23,7 @@ from sqlalchemy import make_url
 
 from server.db import database
 from tests.deploy.https import make_certificate
+from tests.deploy.proxies import shakes_hands
 from tests.server.real_server import RealServer, real_server
 from tests.server.small_study import make_study
 
@@ -72,8 +73,8 @@ def nginx(server: RealServer, folder: Path, site: str) -> Iterator[httpx.Client]
 @contextlib.contextmanager
 def caddy(server: RealServer, folder: Path, site: str) -> Iterator[httpx.Client]:
     port, root = free_port(), folder / "data/caddy/pki/authorities/local/root.crt"
-    alone = "{\n\tadmin off\n\tskip_install_trust\n\tauto_https disable_redirects\n}\n"
-    (folder / "Caddyfile").write_text(alone + site)
+    alone = "{\n\tadmin off\n\tskip_install_trust\n\tauto_https disable_redirects\n"
+    (folder / "Caddyfile").write_text(site.replace("{\n", alone, 1))
     environment = {
         "ROOTNOTE_HOST": f"localhost:{port}",
         "ROOTNOTE_UPSTREAM": f"127.0.0.1:{server.port}",
@@ -93,7 +94,7 @@ def running(
     with subprocess.Popen(command, env={**os.environ, **(environment or {})}, stderr=subprocess.DEVNULL) as proxy:
         try:
             end = time.monotonic() + 30
-            while not (certificate.exists() and _answers(port)):
+            while not shakes_hands(port, certificate):
                 assert proxy.poll() is None and time.monotonic() < end, "the proxy does not start"
                 time.sleep(0.1)
             trusted = ssl.create_default_context(cafile=str(certificate))
@@ -101,11 +102,6 @@ def running(
                 yield client
         finally:
             proxy.terminate()
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def replies(client: httpx.Client) -> dict[str, httpx.Response]:

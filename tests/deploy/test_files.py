@@ -21,7 +21,7 @@ import rootnote
 from server.db import database
 from server.doctor.check import DoctorContext
 from server.doctor.run import CHECKS, run_checks
-from server.settings import read_settings
+from server.settings import ServerEnvironment, read_settings
 from study.config import Study
 from tests.deploy.proxies import INSTALLED, PROXIES, wait_for
 from tests.reference_pages import reference
@@ -67,6 +67,13 @@ def test_every_variable_is_read(compose: dict[str, Any]) -> None:
             assert variable.startswith("AWS_") or f'"{variable}"' in code, variable
     for variable in examples("rootnote.env.example"):
         assert variable.startswith("AWS_") or f'"{variable}"' in code, variable
+
+
+def test_the_server_gets_every_variable_that_it_reads(compose: dict[str, Any]) -> None:
+    tuning = {"ROOTNOTE_REQUESTS_PER_SECOND", "ROOTNOTE_AT_WORK"}  # the defaults suit one small host
+    read = {str(one.validation_alias) for one in ServerEnvironment.model_fields.values()} - tuning
+    assert read <= set(compose["services"]["app"]["environment"])
+    assert read <= set(re.findall(r"^#?(ROOTNOTE_\w+)=", (DEPLOY / "rootnote.env.example").read_text(), re.MULTILINE))
 
 
 def test_secrets_have_no_default(compose: dict[str, Any]) -> None:

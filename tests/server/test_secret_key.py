@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import os
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,3 +80,28 @@ def test_a_complete_study_is_balanced_and_the_key_has_left_nothing_behind(
     assert [name for name, data in told.items() if any(form in data for form in forms)] == []
     assert str(TEST_KEY) == "SecretKey()"
     site.app.extensions["rootnote"].engine.dispose()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_server_can_read_what_root_wrote_into_its_folder(tmp_path: Path) -> None:
+    study = build(tmp_path / "study", '[prescreen]\nkind = "none"\n', prompts=6, listeners=LISTENERS, trials=TRIALS)
+    environment = {"ROOTNOTE_SECRET": SECRET, "LOGNAME": "root", "ROOTNOTE_DATABASE_URL": ""}
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    for folder in (study.folder, backups):
+        os.chown(folder, 10001, 10001)
+
+    def root(*words: object) -> None:
+        done = CliRunner().invoke(rootnote.cli, ["server", *map(str, words)], env=environment)
+        assert done.exit_code == 0, (done.output, done.exception)
+
+    root("migrate", study.folder)
+    root("backup", study.folder, "--to", backups)
+    copy = next(backups.glob("*.sqlite3"))
+    database_file = study.folder / "rootnote.sqlite3"
+    assert database_file.stat().st_uid == 10001
+    for path in (*study.folder.glob("rootnote.sqlite3*"), study.key):
+        path.unlink()
+    root("restore", copy, study.folder)
+    for path in (database_file, study.key, study.folder / "witness.jsonl", copy, copy.with_suffix(".key")):
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (10001, 0o600), path

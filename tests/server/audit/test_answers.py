@@ -231,7 +231,7 @@ def test_an_earlier_copy_is_found_unless_it_was_restored(
     site, file = environment, Path(str(make_url(environment.database_url).database))
     listener = site.walker().begin().answer("A")
     assert quick("server", "backup", site.study.folder, "--to", tmp_path / "backups").exit_code == 0
-    [copy] = (tmp_path / "backups").iterdir()
+    [copy] = (tmp_path / "backups").glob("*.sqlite3")
     listener.answer("B")
     assert quick("server", "export", site.study.folder, "--out", tmp_path / "export").exit_code == 0
     engine_of(site).dispose()

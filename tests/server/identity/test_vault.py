@@ -287,7 +287,9 @@ def test_disclosed_and_erased_by_the_id_at_the_marketplace(make_mturk: MakeMTurk
     assert ask(mturk, "sync")[0] == 0
     told = json.loads(ask_of(mturk, ask, "disclose", WORKERS[0], "--worker"))
     assert told["identity"]["worker"] == WORKERS[0]
-    assert [(one["kind"], one["usd"], one["state"]) for one in told["payments"]] == [("reward", 1.5, "paid")]
+    assert [(one["kind"], one["amount"], one["currency"], one["state"]) for one in told["payments"]] == [
+        ("reward", 1.5, "USD", "paid")
+    ]
     assert WORKERS[1] not in json.dumps(told)
     said = ask_of(mturk, ask, "erase", WORKERS[0], "--worker", "--yes")
     assert "Erased the answers" in said

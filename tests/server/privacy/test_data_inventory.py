@@ -54,4 +54,4 @@ def test_the_marketplace_is_a_storage_location(kind: str, name: str | None) -> N
         {"study": {"name": "A"}, "corpus": {"audio": "music"}, "recruiter": {"kind": kind}}
     )
     found = [location.name for location in storage_locations(config)]
-    assert found[6:] == ([name] if name else [])
+    assert found[7:] == (["The address that a listener opens", name] if name else [])

@@ -327,6 +327,18 @@ def test_disclose(commanded: Site) -> None:
     assert quick("server", "audit", folder).output.count("disclosed a listener's data") == 2
 
 
+DISCLOSED_AS = {"prescreen_items": "prescreen", "servings": "deliveries", "places": "place"}
+
+
+def test_what_is_stored_under_a_run_is_disclosed(commanded: Site) -> None:
+    code = finished(commanded).code
+    data = json.loads(quick("server", "disclose", code, commanded.study.folder).output)
+    stored = {table.name for table in Base.metadata.tables.values() if "assignment_id" in table.columns}
+    assert {DISCLOSED_AS.get(name, name) for name in stored} <= set(data)
+    assert len(data["deliveries"]) == 9 and all(one["fetched_at"] for one in data["deliveries"][:3])
+    assert {one["elapsed_s"] is None for one in data["responses"]} == {False}
+
+
 def test_a_damaged_journal_stops_the_server_and_the_commands(commanded: Site) -> None:
     walker = finished(commanded)
     quick("server", "erase", walker.code, commanded.study.folder, "--yes")

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 import rootnote
 from analysis.preregistration.deviations import check_preregistration
 from analysis.preregistration.plan import apply_plan, find_plan
+from analysis.responses.exclusions import RULES, Thresholds
 from analysis.responses.load import read_responses
 from embeddings.errors import RootnoteError
 from server.app import create_app
@@ -35,9 +36,9 @@ from server.db import database
 from server.db.models import Answer, Assignment, AssignmentState, LogEntry, Response
 from server.export.responses import response_rows
 from server.participant.privacy_views import PUBLISHED
-from server.public_release.responses import coarse_ms
+from server.public_release.responses import coarse_ms, coarse_time
 from server.settings import Settings
-from study.columns import CoarseTime
+from study.columns import RESPONSE_COLUMNS, CoarseTime
 from study.config import Study, load_study
 from study.preregistration.create import freeze
 from study.trial_plan import read_plan
@@ -239,6 +240,22 @@ def test_a_bundle_is_complete_and_identifies_no_one(published: ReleaseSite) -> N
     assert "`q_remarks` (free text)" in readme and "CC" in (bundle / "LICENSE").read_text()
 
 
+@pytest.mark.parametrize("fastest", [1000.2, 1001, 1003, 1099.5, 1100])
+def test_coarser_times_stay_on_their_side_of_too_fast(fastest: float) -> None:
+    column = RESPONSE_COLUMNS["elapsed_s"].publish
+    assert isinstance(column, CoarseTime)
+    milliseconds = range(900, 1300)
+    true = [number / 1000 for number in milliseconds]
+    published = [coarse_time(one, fastest, column) for one in true]
+    thresholds = Thresholds(fastest_ms=fastest)
+
+    def are_fast(times: list[float]) -> list[bool]:
+        frame = pd.DataFrame({"response_ms": 0, "elapsed_s": times})
+        return list(RULES["too_fast"].mask(frame, thresholds))
+
+    assert are_fast(true) == [number < fastest for number in milliseconds] == are_fast(published)
+
+
 def test_the_citation_is_a_citation_file(published: ReleaseSite) -> None:
     found = yaml.safe_load((published.folder / "release" / "CITATION.cff").read_text(encoding="utf-8"))
     assert found["cff-version"] == "1.2.0" and found["type"] == "dataset"
@@ -269,11 +286,11 @@ def test_the_report_from_the_bundle_alone_has_the_studys_table(built: Path, tmp_
     add_listeners(site)
     with database.writing(site.engine) as session, session.begin():
         for answer in session.scalars(select(Response)):
-            answer.response_ms = 9800 + 20 * answer.position  # some are just too fast
+            answer.response_ms, answer.elapsed_s = 9876, 9.8 + 0.02 * answer.position  # some are just too fast
     moved = site.close().release("release", unchecked=False).rename(tmp_path / "downloads")
     true = pd.DataFrame(true_rows(site))
     site.engine.dispose()
-    counts = true[(true["completed"] == 1) & (true["response_ms"] >= 9876)].groupby(["bin_high", "bin_low"])["agreed"]
+    counts = true[(true["completed"] == 1) & (true["elapsed_s"] >= 9.876)].groupby(["bin_high", "bin_low"])["agreed"]
     pairs = [row for row in table(moved / "table1.csv") if row["bin_low"] in ("2", "3", "4")]
     found = {(int(row["bin_high"]), int(row["bin_low"])): (int(row["agreed"]), int(row["n"])) for row in pairs}
     assert found == {pair: (own.sum(), len(own)) for pair, own in counts}

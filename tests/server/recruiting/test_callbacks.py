@@ -13,6 +13,7 @@ import pytest
 from server.commands.recruiting_actions import open_context
 from server.identity.vault import Vault
 from server.recruiting import callbacks
+from tests.commands import run
 from tests.server.conftest import Site
 from tests.server.recruiting.panel_study import (
     KEY,
@@ -189,3 +190,24 @@ def test_a_rehearsal_calls_this_machine_only(
     with open_context(site.study.folder, rehearsal=False) as opened:
         accepted = callbacks.deliver_callbacks(opened.recruiting, print, rehearsal=True)
     assert (accepted, len(panel.asked), len(states(site))) == ((0, 0, 0) if real else (1, 1, 1))
+
+
+def test_who_a_person_is_stays_known_until_the_panel_was_called(
+    make_sona: Callable[..., Site], panel: PanelServer
+) -> None:
+    site = make_sona(panel.url)
+    one, other = (Panelist(site).come(x=name).complete() for name in ("1", "2"))
+    told = run("server", "disclose", one.code, site.study.folder, environment=environment_of(site))
+    assert json.loads(told.stdout)["identity"]["worker"] == "1"
+    one.go("withdraw", confirm="yes")
+    erased = run("server", "erase", other.code, site.study.folder, "--yes", environment=environment_of(site))
+    assert erased.returncode == 0, erased.stderr
+    command(site, "pay", "--yes")
+    site.clock.advance(2 * 3600)
+    Panelist(site).come(x="3")  # once an hour, identities are deleted that nobody needs
+    command(site, "close", "--yes")
+    early = run("server", "purge", site.study.folder, "--now", "--yes", environment=environment_of(site))
+    assert (early.returncode, "calls to the panel have no result yet" in early.stderr) == (1, True), early
+    command(site, "sync")
+    assert [path.rpartition("=")[2] for path in panel.asked] == ["1", "2"]
+    assert "Deleted the identities of" in command(site, "purge", "--now", "--yes")

@@ -12,12 +12,18 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import update
 from werkzeug.test import Client, TestResponse
 
+from server.audit import study_control
+from server.db.enums import SubmissionStatus
+from server.db.models import Posting
 from server.export.responses import export
+from server.privacy import retention
+from server.privacy.erasure import delete_erased_identities
 from server.recruiting import confirmation
 from server.recruiting.due import all_due
-from server.recruiting.marketplaces.base import MarketplaceError
+from server.recruiting.marketplaces.base import MarketplaceError, PostingStatus, ReportedSubmission
 from study.trial_plan import read_plan
 from tests.scale import count
 from tests.server.conftest import Site
@@ -278,3 +284,49 @@ TABLES = ("assignments", "listeners", "places", "submissions", "vault", "respons
 
 def dump(site: Site, *tables: str) -> str:
     return "".join(f"{table}: {site.query(f'SELECT * FROM {table}')}" for table in tables or TABLES)
+
+
+@on_sqlite
+def test_the_list_of_another_study_proves_nothing(prolific: ProlificStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an order's id is not known yet, an arrival may name any study of the researcher's, and be listed there."""
+    with prolific.context.writing() as session:
+        session.add(Posting(token="new", places=1, reward_cents=150, fee_cents=50, ordered_at=prolific.clock()))
+    worker, submission, elsewhere = next(_ids), next(_ids), "e" * 24
+    asked = []
+
+    def answer(opening: str) -> PostingStatus:
+        asked.append(opening)
+        return PostingStatus(0, 1, (ReportedSubmission(submission, worker, elsewhere, SubmissionStatus.HELD),))
+
+    marketplace = prolific.site.app.extensions["rootnote"].marketplace_entry.marketplace
+    monkeypatch.setattr(marketplace, "submissions", answer)
+    for _ in range(3):
+        invents(prolific, next(_ids))
+    forged = arrive(prolific, worker, submission)
+    address = forged.accepted.external_url.replace(query_of(forged.accepted.external_url)["STUDY_ID"], elsewhere)
+    forged.accepted = Taken(submission, address)
+    assert forged.arrive().agree().step == "waiting"
+    assert asked == []
+    assert prolific.site.query("SELECT count(*) FROM assignments WHERE verification = 'confirmed'") == [(0,)]
+
+
+@on_sqlite
+def test_a_purge_covers_an_erased_run_that_nobody_listed(prolific: ProlificStudy) -> None:
+    """Its address and its submission are hashes of the ids, and the vault has forgotten them already."""
+    arrive(prolific, next(_ids), next(_ids)).agree().go("withdraw", confirm="yes")
+    derived = "SELECT entry_hash, token_hash, key FROM assignments JOIN submissions ON assignment_id = assignments.id"
+    before = prolific.site.query(derived)
+    prolific.wait(30)
+    prolific.sync()
+    site, context = prolific.site, prolific.context
+    with context.writing() as session:
+        assert delete_erased_identities(session, context.config) == 1
+        control = study_control.control(session)
+        control.recruiting, control.closed_at = False, prolific.clock()
+        session.execute(update(Posting).values(settled_at=prolific.clock()))
+    engine = site.app.extensions["rootnote"].engine
+    prolific.wait(60 * 24 * (context.config.privacy.identity_days + 1))
+    assert retention.purge_automatically(engine, context.config, context.signer, prolific.clock) == 1
+    [after] = site.query(derived)
+    assert not set(after) & set(before[0])
+    assert retention.purge_automatically(engine, context.config, context.signer, prolific.clock) == 0

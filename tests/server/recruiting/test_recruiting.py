@@ -397,7 +397,7 @@ def test_a_consent_page_sent_again_after_erasing_stores_no_identity_again(make_m
     mturk.wait(5)
     mturk.sync()
     with mturk.context.writing() as session:
-        assert delete_erased_identities(session, mturk.context.config.pay) == 1
+        assert delete_erased_identities(session, mturk.context.config) == 1
     walker.page = page
     walker.agree()  # the same form once more, from a second tab
     assert mturk.site.query("SELECT * FROM vault") == []

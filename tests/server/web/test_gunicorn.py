@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from server.db import database
+from server.participant.arrival_views import TOKEN_ADDRESS_LIMIT
 from tests.server.assignments.test_lifecycle import run_together
 from tests.server.conftest import SECRET, Site
 from tests.server.real_server import CONFIG, ROOT, real_server
@@ -78,9 +79,10 @@ def test_gunicorn_serves_from_several_processes_and_stops_in_order(tmp_path: Pat
         assert statuses == [200] * 24
         assert server.status("/readyz") == 200
         assert server.status("/a/nobody") == 404
+        assert server.status(f"/take?token={'x' * TOKEN_ADDRESS_LIMIT}") == 200, "a signed arrival is long"
         assert server.stop() == 0
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert sum(line.get("route") == "participant.take" for line in lines) == 24
+    assert sum(line.get("route") == "participant.take" for line in lines) == 25
     assert "/a/" not in log.read_text()
 
 
