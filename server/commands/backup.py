@@ -89,14 +89,14 @@ def restore(file: Path, folder: Path, erasures: Path | None) -> None:
     settings = read_settings(study, os.environ, secret=False)
     witness = _writable_witness(study, settings)
     read_backup(settings.database, file)
-    if restore_key(study, file):
-        click.echo(f"Restored {study.key}.")
     if witness is not None:
         _note_restore(settings, witness, file.name)
     journal = Journal(settings.erasures_of(study))
     if erasures is not None:
         click.echo(f"Added {counted(journal.merge(Journal(erasures)), 'erasure')} to {journal.path}.")
     click.echo(f"Restored {file.name} into {display_url(settings.database)}.")
+    if restore_key(study, file):
+        click.echo(f"Restored {study.key}.")
     click.echo(f"Next: rootnote server migrate {folder}")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from embeddings.errors import RootnoteError
 from study.config import Study
 from study.secret_key import copy_key
 
@@ -24,9 +25,18 @@ def back_up_key(study: Study, backup: Path) -> None:
 
 
 def restore_key(study: Study, backup: Path) -> bool:
-    """Copy the key from a backup into the study folder if it is not there; whether it was."""
+    """Copy the key from a backup into the study folder if it is not there; whether it was copied.
+
+    Raises:
+        RootnoteError: if the folder cannot be written, as in a container.
+    """
     copy = backup.with_suffix(ENDING)
     if study.key.exists() or not copy.is_file():
         return False
-    copy_key(copy, study.key)
+    try:
+        copy_key(copy, study.key)
+    except OSError as error:
+        raise RootnoteError(
+            f"the database is restored, but {study.key} cannot be written ({error.strerror}); copy {copy} there."
+        ) from None
     return True

@@ -39,6 +39,7 @@ from server.db.models import (
     PrescreenItem,
     PrescreenResult,
     Response,
+    StudyRecord,
     VaultEntry,
 )
 from server.db.panel_models import PanelCallback
@@ -166,8 +167,8 @@ def delete_erased_identities(session: Session, config: StudyConfig) -> int:
 
 
 def needed_for_calls(session: Session, config: StudyConfig) -> set[int]:
-    """The runs whose identity is still needed to tell the panel's server that they finished."""
-    if not getattr(config.recruiter.settings, "callback_url", ""):
+    """The runs whose identity is still needed to tell the panel's server that they finished; a rehearsal tells none."""
+    if not getattr(config.recruiter.settings, "callback_url", "") or session.scalar(select(StudyRecord.rehearsal)):
         return set()
     done = select(PanelCallback.assignment_id).where(PanelCallback.state == CallbackState.DONE)
     query = select(Assignment).join(Listener, Assignment.listener_id == Listener.id)

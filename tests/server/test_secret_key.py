@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import os
 from collections import Counter
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from sqlalchemy import make_url
 
 import rootnote
 from server.app import create_app
-from server.db import database
+from server.db import database, key_backup
 from server.settings import Settings
 from study.preregistration.create import freeze
 from tests.analysis.preregistration.test_plan import build
@@ -80,6 +81,22 @@ def test_a_complete_study_is_balanced_and_the_key_has_left_nothing_behind(
     assert [name for name, data in told.items() if any(form in data for form in forms)] == []
     assert str(TEST_KEY) == "SecretKey()"
     site.app.extensions["rootnote"].engine.dispose()
+
+
+def test_a_key_that_cannot_be_put_back_is_one_sentence(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(site, "server", "backup", site.study.folder, "--to", tmp_path / "backups")
+    site.study.key.unlink()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(key_backup, "copy_key", refuse)
+    copy = next((tmp_path / "backups").glob("*.sqlite3"))
+    environment = {"ROOTNOTE_DATABASE_URL": f"sqlite:///{tmp_path / 'restored.sqlite3'}", "ROOTNOTE_SECRET": SECRET}
+    done = CliRunner().invoke(rootnote.cli, ["server", "restore", str(copy), str(site.study.folder)], env=environment)
+    assert done.exit_code == 1 and "cannot be written (Read-only file system); copy" in str(done.exception)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
