@@ -340,39 +340,6 @@ class PayConfig(ConfigSection):
         """The highest pay that any outcome of a run has; 0 if nobody is paid."""
         return max(self.reward, self.screened_out, self.unheard, self.withdrawn, self.expired)
 
-    # The earlier names of the amounts, until every caller uses the current ones.
-    @property
-    def reward_usd(self) -> float:
-        return self.reward
-
-    @property
-    def screened_out_usd(self) -> float:
-        return self.screened_out
-
-    @property
-    def without_sound_usd(self) -> float | None:
-        return self.without_sound
-
-    @property
-    def withdrawn_usd(self) -> float:
-        return self.withdrawn
-
-    @property
-    def expired_usd(self) -> float:
-        return self.expired
-
-    @property
-    def floor_usd_per_hour(self) -> float:
-        return self.floor_per_hour
-
-    @property
-    def budget_usd(self) -> float | None:
-        return self.budget
-
-    @property
-    def unheard_usd(self) -> float:
-        return self.unheard
-
 
 AMOUNTS = tuple(name for name in PayConfig.model_fields if name not in ("currency", "minutes"))
 

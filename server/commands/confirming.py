@@ -8,7 +8,7 @@ import click
 
 from embeddings.errors import RootnoteError
 from server.audit.actor import current_actor
-from server.payments.formatting import dollars
+from server.payments.formatting import as_money
 from server.recruiting import confirmation
 from server.recruiting.context import RecruitingContext
 
@@ -33,7 +33,7 @@ def show_unconfirmed(context: RecruitingContext) -> None:
     name = context.marketplace.capabilities.name
     for one in found[:MOST_SHOWN]:
         state = one.state.replace("_", " ")
-        click.echo(f"Not confirmed by {name}: assignment {one.pseudonym}, {state}, {dollars(one.cents)}.")
+        click.echo(f"Not confirmed by {name}: assignment {one.pseudonym}, {state}, {as_money(one.cents)}.")
     if len(found) > MOST_SHOWN:
         click.echo(f"… and {len(found) - MOST_SHOWN} more runs that are not confirmed.")
     if found:

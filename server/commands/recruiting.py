@@ -19,7 +19,7 @@ every_option = click.option(
 @click.command(name="open")
 @study_argument
 @click.option("--live", is_flag=True, help="Spend real money (default: the sandbox, if there is one).")
-@click.option("--budget", metavar="USD", help="Maximum cost of the launch, fees included.")
+@click.option("--budget", metavar="AMOUNT", help="Maximum cost of the launch, fees included.")
 @click.option("--draft", is_flag=True, help="Only make the study at the marketplace, to look at it; nobody is invited.")
 @watch_option
 @every_option
@@ -89,7 +89,7 @@ def approve(folder: Path, pseudonyms: tuple[str, ...], anyway: bool, dry_run: bo
 
 @click.command()
 @study_argument
-@click.option("--bonus", nargs=2, metavar="ASSIGNMENT USD", help="Pay a bonus to one assignment, by pseudonym.")
+@click.option("--bonus", nargs=2, metavar="ASSIGNMENT AMOUNT", help="Pay a bonus to one assignment, by pseudonym.")
 @click.option("--to-floor", is_flag=True, help="Top up everyone who finished to the hourly minimum of study.toml.")
 @click.option("--reason", default="", help="Message that the listener reads with a bonus.")
 @dry_run_option

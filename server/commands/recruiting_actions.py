@@ -21,7 +21,7 @@ from server.commands.recruiting_context import CommandContext, confirm, open_con
 from server.db import database
 from server.db.models import Posting
 from server.payments import ledger
-from server.payments.formatting import dollars
+from server.payments.formatting import as_money
 from server.recruiting import (
     approvals,
     direct_payments,
@@ -81,7 +81,7 @@ def _show_sync(command: CommandContext) -> None:
         ordered = postings.affordable(session, context, missing) if postings.is_recruiting(session, context) else 0
         session.rollback()
     _show_due(due)
-    click.echo(f"Would open {counted(ordered, 'place')}: {dollars(ordered * (context.reward + context.fee))}.")
+    click.echo(f"Would open {counted(ordered, 'place')}: {as_money(ordered * (context.reward + context.fee))}.")
     with context.reading() as session:
         orders, payments = len(postings.unplaced(session)), len(ledger.pending(session))
     if orders or payments:
@@ -110,7 +110,7 @@ def approve_work(
         _show_due(chosen)
         if dry_run or not chosen:
             return
-        total = dollars(sum(one.cost for one in chosen))
+        total = as_money(sum(one.cost for one in chosen))
         confirm(yes, f"Approve {counted(len(chosen), 'submission')} for {total}?")
         named = ", ".join(one.pseudonym for one in chosen) if pseudonyms else ""
         with logged(context, "approved anyway" if anyway else "approved", named):
@@ -150,10 +150,10 @@ def _pay_due(command: CommandContext, dry_run: bool, yes: bool) -> None:
     if command.by_hand:
         payouts.require_room(command.recruiting, cost)
         for one in due:
-            click.echo(f"  {codes[one.assignment]}  {dollars(one.cents)}  {_words(one.kind)}")
-        confirm(yes, f"Have you paid {people} {dollars(cost)}? Rootnote then records the payments")
+            click.echo(f"  {codes[one.assignment]}  {as_money(one.cents)}  {_words(one.kind)}")
+        confirm(yes, f"Have you paid {people} {as_money(cost)}? Rootnote then records the payments")
     else:
-        confirm(yes, f"Pay {people} {dollars(cost)}?")
+        confirm(yes, f"Pay {people} {as_money(cost)}?")
     with logged(command.recruiting, "paid"):
         paid, places = payouts.pay_all(command.recruiting, due, lambda line: click.echo(line, err=True))
     click.echo(f"Paid {paid}." + (f" Opened {counted(places, 'place')} for payment only." if places else ""))
@@ -163,17 +163,17 @@ def _pay_bonus(
     command: CommandContext, pseudonym: str, amount: int | None, reason: str, dry_run: bool, yes: bool
 ) -> None:
     bonus = payouts.find_bonus(command.recruiting, pseudonym, amount, reason)
-    click.echo(f"Bonus for {pseudonym}: {dollars(bonus.cents)} + {dollars(bonus.fee)} fee.")
+    click.echo(f"Bonus for {pseudonym}: {as_money(bonus.cents)} + {as_money(bonus.fee)} fee.")
     if dry_run:
         return
-    confirm(yes, f"Pay {dollars(bonus.cents + bonus.fee)}?")
+    confirm(yes, f"Pay {as_money(bonus.cents + bonus.fee)}?")
     with logged(command.recruiting, "paid a bonus", pseudonym, reason):
         payouts.pay_bonus(command.recruiting, bonus)
     click.echo("Paid 1.")
 
 
 def _pay_to_floor(command: CommandContext, reason: str, dry_run: bool, yes: bool) -> None:
-    context, floor = command.recruiting, dollars(cents(command.recruiting.config.pay.floor_usd_per_hour))
+    context, floor = command.recruiting, as_money(cents(command.recruiting.config.pay.floor_per_hour))
     found = wage_floor.below_floor(context)
     _show_below_floor(found, floor)
     ready = [one for one in found if one.ready]
@@ -183,10 +183,10 @@ def _pay_to_floor(command: CommandContext, reason: str, dry_run: bool, yes: bool
     if command.by_hand:
         payouts.require_room(context, sum(one.cents for one in ready))
         for one in ready:
-            click.echo(f"  {one.code}  {dollars(one.cents)}")
-        confirm(yes, f"Have you paid {people} {dollars(cost)}?")
+            click.echo(f"  {one.code}  {as_money(one.cents)}")
+        confirm(yes, f"Have you paid {people} {as_money(cost)}?")
     else:
-        confirm(yes, f"Pay {people} {dollars(cost)}, fees included?")
+        confirm(yes, f"Pay {people} {as_money(cost)}, fees included?")
     with logged(context, "topped up to the hourly minimum", f"{floor} an hour", reason):
         paid = wage_floor.top_up_all(context, ready, reason)
     click.echo(f"Topped up {counted(paid, 'person', 'people')} to {floor} an hour.")
@@ -199,7 +199,8 @@ def _people(found: Sequence[object]) -> str:
 def _show_below_floor(found: Sequence[WageTopUp], floor: str) -> None:
     for one in found:
         wait = "" if one.ready else "  (not paid yet: run this again later)"
-        click.echo(f"  {one.pseudonym}  {one.minutes:.1f} min  ${one.hourly:.2f} an hour  {dollars(one.cents)}{wait}")
+        hourly = as_money(round(one.hourly * 100))
+        click.echo(f"  {one.pseudonym}  {one.minutes:.1f} min  {hourly} an hour  {as_money(one.cents)}{wait}")
     if found:
         click.echo(f"{_people(found)} earned less than the hourly minimum of {floor}.")
     else:
@@ -218,15 +219,16 @@ def close_study(folder: Path, dry_run: bool, yes: bool, rehearsal: bool) -> None
             open_now = session.scalar(select(func.count()).select_from(Posting).where(Posting.closed_at.is_(None))) or 0
             committed, spent = ledger.committed(session), ledger.paid(session)
         click.echo(
-            f"{counted(open_now, 'open posting')}; paid so far {dollars(spent)}, in total at most {dollars(committed)}."
+            f"{counted(open_now, 'open posting')}; paid so far {as_money(spent)}, "
+            f"in total at most {as_money(committed)}."
         )
         if dry_run:
             return
-        confirm(yes, f"Stop recruiting and pay what is complete, at most {dollars(committed - spent)}?")
+        confirm(yes, f"Stop recruiting and pay what is complete, at most {as_money(committed - spent)}?")
         launch.stop(context, current_actor())
         with context.writing() as session:
             study_control.write_log(
-                session, current_actor(), "closed the launch", context.clock(), detail=f"at most {dollars(committed)}"
+                session, current_actor(), "closed the launch", context.clock(), detail=f"at most {as_money(committed)}"
             )
         with logged(context, "synchronised"):
             done = sync.synchronize(context, report=click.echo)
@@ -252,7 +254,7 @@ def _show_due(due: Sequence[DuePayment]) -> None:
         found = [one for one in due if one.method is method]
         for kind in sorted({one.kind for one in found}):
             some = [one for one in found if one.kind is kind]
-            total = dollars(sum(one.cost for one in some))
+            total = as_money(sum(one.cost for one in some))
             click.echo(f"  {text}: {len(some)} x {_words(kind)}, {total} with fees")
     waiting = sum(one.method is PaymentMethod.WAIT for one in due)
     if waiting:
@@ -271,7 +273,7 @@ def _show_open_questions(command: CommandContext) -> None:
         ]
     if due:
         verb = "is" if len(due) == 1 else "are"
-        total = dollars(sum(one.cents for one in due))
+        total = as_money(sum(one.cents for one in due))
         click.echo(f"{_people(due)} {verb} owed {total} more: run `rootnote server pay`.")
     show_unconfirmed(command.recruiting)
     for market_id, pseudonym in unclear:

@@ -12,7 +12,7 @@ from embeddings.errors import RootnoteError
 from embeddings.wording import counted
 from server.assignments.earlier_builds import require_blind
 from server.commands.recruiting_context import CommandContext, confirm, open_context, read_cents
-from server.payments.formatting import NO_LIMIT, as_exact_money, dollars, use_currency
+from server.payments.formatting import NO_LIMIT, as_exact_money, as_money, use_currency
 from server.payments.formatting import budget as shown_budget
 from server.recruiting import drafts, opening
 from server.recruiting.marketplaces.base import Capabilities
@@ -59,22 +59,22 @@ def _show_preview(marketplace: Capabilities, found: LaunchPreview) -> None:
     click.echo(f"{marketplace.name[0].upper()}{marketplace.name[1:]}: {counted(found.places, 'place')}{posted}")
     rewards = found.places * found.reward
     if marketplace.pays_by_hand:
-        click.echo(f"  {found.places} x {dollars(found.reward)} = {dollars(found.total)}, paid by you; no fees")
+        click.echo(f"  {found.places} x {as_money(found.reward)} = {as_money(found.total)}, paid by you; no fees")
     else:
-        each = f"({dollars(found.reward)} + {as_exact_money(found.fee)} fee)"
-        click.echo(f"  {found.places} x {each} = {dollars(found.total)}")
-        click.echo(f"  rewards {dollars(rewards)}, fees {dollars(found.total - rewards)}")
+        each = f"({as_money(found.reward)} + {as_exact_money(found.fee)} fee)"
+        click.echo(f"  {found.places} x {each} = {as_money(found.total)}")
+        click.echo(f"  rewards {as_money(rewards)}, fees {as_money(found.total - rewards)}")
     if found.single is not None:
-        click.echo(f"  a single posting of {found.places} would cost {dollars(found.single)}")
+        click.echo(f"  a single posting of {found.places} would cost {as_money(found.single)}")
     if found.screen_out:
-        click.echo(f"  each listener who fails the prescreen costs {dollars(found.screen_out)}")
+        click.echo(f"  each listener who fails the prescreen costs {as_money(found.screen_out)}")
     if found.screen_out_plan:
         click.echo(click.wrap_text(found.screen_out_plan, WIDTH, "  ", "    "))
     if found.screen_outs:
         most, outs = found.total + found.screen_outs * found.screen_out, counted(found.screen_outs, "screen-out")
-        click.echo(f"  at most {dollars(most)} with {outs} that {marketplace.name} pays by itself")
-    rule = f"; the minimum of {marketplace.name} is {dollars(found.minimum)}" if found.minimum is not None else ""
-    click.echo(f"  pay {dollars(found.hourly)} an hour, for {found.minutes:g} minutes{rule}")
+        click.echo(f"  at most {as_money(most)} with {outs} that {marketplace.name} pays by itself")
+    rule = f"; the minimum of {marketplace.name} is {as_money(found.minimum)}" if found.minimum is not None else ""
+    click.echo(f"  pay {as_money(found.hourly)} an hour, for {found.minutes:g} minutes{rule}")
     if found.limit is not None:
         click.echo(f"  a listener may take {found.limit} minutes at most")
     click.echo(f"  budget {shown_budget(NO_LIMIT if found.budget is None else found.budget)}")
@@ -140,7 +140,7 @@ def _open(command: CommandContext, budget: int | None, yes: bool) -> None:
     opening.require_affordable(cost)
     places, price = cost.places + cost.drafted, cost.cost + cost.drafted_cost
     money = "REAL money" if command.live else "no real money"
-    confirm(yes, f"Open {counted(places, 'place')} for {dollars(price)} ({money}; budget {dollars(cost.budget)})?")
+    confirm(yes, f"Open {counted(places, 'place')} for {as_money(price)} ({money}; budget {as_money(cost.budget)})?")
     drafts.prepare_publishing(context)
     done = opening.open_places(context, plan.schedule_fingerprint, cost, live=command.live, report=click.echo)
     opened = done.ordered + cost.drafted
@@ -169,15 +169,15 @@ def _show_cost(command: CommandContext, found: opening.OpeningCost) -> None:
     name, places = command.recruiting.marketplace.capabilities.name, found.places + found.drafted
     posted = "in a draft" if found.drafted and not found.places else f"in {counted(found.postings, 'posting')}"
     click.echo(f"{name}{sandbox}: {counted(places, 'place')} {posted}")
-    price = dollars(found.cost + found.drafted_cost)
-    click.echo(f"  {places} x ({dollars(found.reward)} + {found.fee_text} fee) = {price}")
+    price = as_money(found.cost + found.drafted_cost)
+    click.echo(f"  {places} x ({as_money(found.reward)} + {found.fee_text} fee) = {price}")
     if found.single is not None:
-        click.echo(f"  a single posting of {found.places} would cost {dollars(found.single)}")
+        click.echo(f"  a single posting of {found.places} would cost {as_money(found.single)}")
     if found.screen_out:
-        click.echo(f"  each listener who fails the prescreen costs {dollars(found.screen_out)}")
+        click.echo(f"  each listener who fails the prescreen costs {as_money(found.screen_out)}")
     for remark in found.remarks():
         click.echo(click.wrap_text(remark, WIDTH, "  ", "    "))
     if found.audience is not None and found.audience < places:
         click.echo("  that is fewer people than places")
-    balance = "not known" if found.balance is None else dollars(found.balance)
-    click.echo(f"  budget {dollars(found.budget)}, account {balance}")
+    balance = "not known" if found.balance is None else as_money(found.balance)
+    click.echo(f"  budget {as_money(found.budget)}, account {balance}")

@@ -27,9 +27,6 @@ def as_exact_money(cents: Fraction) -> str:
     return as_money(int(cents)) if cents.denominator == 1 else f"{sign(_CURRENCY.get())}{float(cents) / 100:.4f}"
 
 
-dollars = as_money  # its earlier name, until every caller uses the current one
-
-
 def budget(cents: int, currency: str = "") -> str:
     """A launch's budget; "no limit" if none was set."""
     return "no limit" if cents >= NO_LIMIT else as_money(cents, currency)

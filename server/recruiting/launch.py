@@ -22,7 +22,7 @@ from study.config import StudyConfig
 def launch_terms(config: StudyConfig) -> dict[str, Any]:
     """The parts of study.toml that must not change while a launch runs: pay, and the marketplace with its section."""
     pay, recruiter = config.pay.model_dump(mode="json"), config.recruiter.model_dump(mode="json")
-    pay = {key: value for key, value in pay.items() if key not in ("budget_usd", "budget")}  # may be raised
+    pay = {key: value for key, value in pay.items() if key not in ("budget", "budget")}  # may be raised
     kind, changeable = config.recruiter.kind, config.recruiter.settings.changeable
     section = {key: value for key, value in recruiter.get(kind, {}).items() if key not in changeable}
     return {"pay": pay, "recruiter": {"kind": kind} | ({kind: section} if section else {})}

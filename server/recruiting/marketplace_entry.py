@@ -201,9 +201,7 @@ class MarketplaceEntry:
             return ReturnLink()
         arrival = vaults.load_identity(session, self.vault, assignment.listener)
         amount = ledger.due(assignment.state, self.pay)[1]
-        if arrival is None or (
-            not self.marketplace.capabilities.pays_unsubmitted and amount < cents(self.pay.reward_usd)
-        ):
+        if arrival is None or (not self.marketplace.capabilities.pays_unsubmitted and amount < cents(self.pay.reward)):
             return ReturnLink()
         outcome = ledger.outcome(assignment.state, self.pay)
         code = self.shared_code(session, outcome) or assignment.completion_code

@@ -16,7 +16,7 @@ from server.audit import study_control
 from server.audit.actor import current_actor
 from server.payments import ledger
 from server.payments.fees import rounded, rounded_up
-from server.payments.formatting import NO_LIMIT, as_exact_money, dollars
+from server.payments.formatting import NO_LIMIT, as_exact_money, as_money
 from server.recruiting import launch
 from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.marketplaces.base import PostingStatus, ScreenOutPlan
@@ -101,7 +101,7 @@ class OpeningCost:
     def remarks(self) -> list[str]:
         """What else the researcher should know before the launch, one line each."""
         outs = self.screen_outs + self.drafted_screen_outs
-        most = f"at most {dollars(self.maximum)} with {counted(outs, 'screen-out')}"
+        most = f"at most {as_money(self.maximum)} with {counted(outs, 'screen-out')}"
         people = f"{counted(self.audience or 0, 'person passes', 'people pass')} the filters of study.toml now"
         lines = [self.screen_out_plan.sentence, most if outs else "", *self.notes]
         return [line for line in (*lines, people if self.audience is not None else "") if line]
@@ -191,7 +191,7 @@ def _cost(
 
 def _screen_out(context: RecruitingContext, plan: ScreenOutPlan) -> int:
     """What a listener who fails the prescreen costs at the marketplace, fees included; 0 if it is not paid there."""
-    amount = cents(context.config.pay.screened_out_usd)
+    amount = cents(context.config.pay.screened_out)
     if plan.way == "approve":
         amount = context.reward
     return rounded_up(amount + context.marketplace.exact_fee(amount)) if amount else 0
@@ -205,13 +205,14 @@ def require_affordable(found: OpeningCost) -> None:
     """
     if found.committed + found.cost > found.budget:
         raise RootnoteError(
-            f"{counted(found.places, 'place')} would bring the launch to {dollars(found.committed + found.cost)}, "
-            f"above its budget of {dollars(found.budget)}; raise it with --budget, or lower design.listeners in "
+            f"{counted(found.places, 'place')} would bring the launch to {as_money(found.committed + found.cost)}, "
+            f"above its budget of {as_money(found.budget)}; raise it with --budget, or lower design.listeners in "
             "study.toml."
         )
     if found.balance is not None and found.balance < found.maximum:
         raise RootnoteError(
-            f"the account has {dollars(found.balance)} and {dollars(found.maximum)} are needed; add money to it first."
+            f"the account has {as_money(found.balance)} and {as_money(found.maximum)} are needed; "
+            "add money to it first."
         )
 
 
@@ -223,7 +224,7 @@ def open_places(
         launch.begin(session, context, schedule, live=live, budget=found.budget)
         _resume(session, context)
     money = "REAL money" if live else "no real money"
-    with logged(context, "opened places", f"{money}, budget {dollars(found.budget)}"):
+    with logged(context, "opened places", f"{money}, budget {as_money(found.budget)}"):
         publish_drafts(context)
         return synchronize(context, report=report)
 
@@ -242,7 +243,7 @@ def draft_places(
         launch.begin(session, context, schedule, live=live, budget=found.budget)
         _resume(session, context)
     money = "REAL money" if live else "no real money"
-    with logged(context, "drafted places", f"{money}, budget {dollars(found.budget)}"):
+    with logged(context, "drafted places", f"{money}, budget {as_money(found.budget)}"):
         reconcile_postings(context, report)
         order_missing_places(context, record_snapshot(context).postings, report, draft=True)
         postings = record_snapshot(context).postings
@@ -250,7 +251,7 @@ def draft_places(
 
 
 def _study_budget(context: RecruitingContext) -> int | None:
-    usd = context.config.pay.budget_usd
+    usd = context.config.pay.budget
     return None if usd is None else cents(usd)
 
 

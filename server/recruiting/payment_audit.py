@@ -13,7 +13,7 @@ from server.audit.actor import current_actor
 from server.db.enums import PaymentState
 from server.db.models import Payment, Posting
 from server.payments import ledger
-from server.payments.formatting import dollars
+from server.payments.formatting import as_money
 from server.recruiting.context import RecruitingContext
 
 
@@ -26,7 +26,7 @@ def logged(context: RecruitingContext, what: str, detail: str = "", reason: str 
     finally:
         number, cents, places = (now - then for now, then in zip(_totals(context), before, strict=True))
         if number or places:
-            parts = [f"{counted(number, 'payment')} of {dollars(cents)} with fees"] * bool(number)
+            parts = [f"{counted(number, 'payment')} of {as_money(cents)} with fees"] * bool(number)
             parts += [f"{counted(places, 'place')} ordered"] * bool(places) + [detail] * bool(detail)
             with context.writing() as session:
                 study_control.write_log(

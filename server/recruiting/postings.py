@@ -21,7 +21,7 @@ from server.db.models import ACTIVE, COMPLETED, Assignment, MarketplaceSubmissio
 from server.identity.vault import load_identity
 from server.payments import ledger
 from server.payments.fees import MILLION, split
-from server.payments.formatting import dollars
+from server.payments.formatting import as_money
 from server.recruiting.context import RecruitingContext, Report
 from server.recruiting.marketplaces.base import (
     MarketplaceError,
@@ -111,9 +111,9 @@ def order_missing_places(
     for places in batches(wanted, context.marketplace.capabilities.batch):
         order_places(context, places, draft=draft)
     if wanted < missing:
-        unit = dollars(context.reward + context.fee)
+        unit = as_money(context.reward + context.fee)
         more = "1 more place is" if missing - wanted == 1 else f"{missing - wanted} more places are"
-        report(f"{more} needed, at {unit} each, and the budget is spent: open --budget USD.")
+        report(f"{more} needed, at {unit} each, and the budget is spent: open --budget AMOUNT.")
     return wanted
 
 

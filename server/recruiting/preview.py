@@ -88,14 +88,14 @@ def preview_launch(
     """
     config, pay = study.config, study.config.pay
     places = config.design.listener_count * len(config.embedding.embedders)
-    reward, batch = cents(pay.reward_usd), marketplace.capabilities.batch
+    reward, batch = cents(pay.reward), marketplace.capabilities.batch
     fee = marketplace.exact_fee(reward, batch or 1)
     total = rounded(places * (reward + fee))
     plan = marketplace.screen_out_plan()
     whole = places * (reward + marketplace.fee(reward, places)) if batch and places > batch else 0
-    screen_out = _screen_out_cost(marketplace, plan, reward, cents(pay.screened_out_usd))
-    if budget is None and pay.budget_usd is not None:
-        budget = cents(pay.budget_usd)
+    screen_out = _screen_out_cost(marketplace, plan, reward, cents(pay.screened_out))
+    if budget is None and pay.budget is not None:
+        budget = cents(pay.budget)
     screen_outs = expected_screen_outs(places) if plan.cents else 0
     if budget is not None and screen_outs:
         screen_outs = max(min(screen_outs, (budget - total) // screen_out), 0)

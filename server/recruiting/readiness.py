@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from embeddings.errors import RootnoteError
 from server.identity.vault import read_vault
-from server.payments.formatting import dollars
+from server.payments.formatting import as_money
 from server.recruiting.marketplaces.base import Marketplace
 from server.settings import read_settings, require_secret
 from server.web.loopback import is_loopback
@@ -35,17 +35,17 @@ def study_problems(study: Study, marketplace: Marketplace) -> list[str]:
 def pay_problems(config: StudyConfig, marketplace: Marketplace) -> list[str]:
     """Amounts that this marketplace cannot pay, or does not allow."""
     pay, capabilities = config.pay, marketplace.capabilities
-    reward = cents(pay.reward_usd)
+    reward = cents(pay.reward)
     if reward == 0 and not capabilities.pays_by_hand:
-        return [f"pay.reward_usd in study.toml is 0; {capabilities.name} needs a reward."]
+        return [f"pay.reward in study.toml is 0; {capabilities.name} needs a reward."]
     problem = _problem(lambda: marketplace.check_terms(reward, pay.minutes))
     problems = [problem] if problem else []
     if capabilities.pays_unsubmitted or capabilities.pays_by_hand:
         return problems
-    for name in ("screened_out_usd", "without_sound_usd", "withdrawn_usd", "expired_usd"):
+    for name in ("screened_out", "without_sound", "withdrawn", "expired"):
         if cents(getattr(pay, name) or 0) > reward:
             problems.append(
-                f"pay.{name} in study.toml is above pay.reward_usd = {dollars(reward)}; "
+                f"pay.{name} in study.toml is above pay.reward = {as_money(reward)}; "
                 f"on {capabilities.name} everyone who submits is paid the reward."
             )
     return problems

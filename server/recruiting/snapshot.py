@@ -215,7 +215,7 @@ def _record_screen_out(session: Session, context: RecruitingContext, row: Market
     known = assignment is not None and ledger.find(session, assignment, PaymentKind.SCREEN_OUT) is not None
     if posting is None or known or session.scalar(earlier.limit(1)) is not None:
         return
-    amount, now = cents(context.config.pay.screened_out_usd), context.clock()
+    amount, now = cents(context.config.pay.screened_out), context.clock()
     fee = context.marketplace.exact_fee(amount)
     kind = PaymentKind.SCREEN_OUT
     payment = ledger.record_pending(session, assignment, kind, amount, fee, now, submission=row, opening=posting)
@@ -254,7 +254,7 @@ def posting_of(session: Session, market_id: str) -> Posting | None:
 
 def screen_out_cost(context: RecruitingContext) -> int:
     """What a screen-out costs that the marketplace pays by itself, in millionths of a cent."""
-    amount = cents(context.config.pay.screened_out_usd)
+    amount = cents(context.config.pay.screened_out)
     return millionths(amount + context.marketplace.exact_fee(amount))
 
 

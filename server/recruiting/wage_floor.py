@@ -41,7 +41,7 @@ def below_floor(context: RecruitingContext) -> list[WageTopUp]:
     with context.reading() as session:
         for work in paid_work(session, pay):
             assignment = session.get_one(Assignment, work.assignment)
-            short = work.short(pay.floor_usd_per_hour)
+            short = work.short(pay.floor_per_hour)
             if not short or ledger.find(session, assignment, PaymentKind.LIFT) is not None:
                 continue
             submission = direct_payments.paid_submission(session, assignment)

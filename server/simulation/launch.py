@@ -33,7 +33,7 @@ from server.db import database
 from server.db.models import Payment, Posting
 from server.payments import ledger
 from server.payments.fees import rounded
-from server.payments.formatting import dollars, use_currency
+from server.payments.formatting import as_money, use_currency
 from server.settings import read_settings
 from server.simulation.bots import ResponseModel, StimulusLookup
 from server.simulation.marketplace_client import MarketplaceClient, local_marketplace
@@ -364,12 +364,12 @@ def _print_outcome(outcome: LaunchOutcome, kind: str) -> None:
     for name in ("", "people", "paid", "fees", "total"):
         table.add_column(name, justify="left" if not name else "right")
     for row in outcome.payments:
-        sums = (dollars(row.paid), dollars(row.fees), dollars(row.paid + row.fees))
+        sums = (as_money(row.paid), as_money(row.fees), as_money(row.paid + row.fees))
         table.add_row(row.kind.replace("_", " "), str(row.number), *sums)
-    table.add_row("our ledger", "", "", "", dollars(outcome.total), style="bold")
-    table.add_row("shown beforehand", "", "", "", dollars(outcome.shown), style="bold")
-    table.add_row(f"ledger of {load_marketplace(kind).capabilities.name}", "", "", "", dollars(outcome.ledger))
-    table.add_row("still held there", "", "", "", dollars(outcome.on_hold))
+    table.add_row("our ledger", "", "", "", as_money(outcome.total), style="bold")
+    table.add_row("shown beforehand", "", "", "", as_money(outcome.shown), style="bold")
+    table.add_row(f"ledger of {load_marketplace(kind).capabilities.name}", "", "", "", as_money(outcome.ledger))
+    table.add_row("still held there", "", "", "", as_money(outcome.on_hold))
     Console().print(table)
 
 
@@ -378,8 +378,8 @@ def _require_equal(outcome: LaunchOutcome) -> None:
     rounding = sum(row.number for row in outcome.payments if row.kind != "reward")
     if outcome.total != outcome.ledger or not outcome.total <= outcome.shown <= outcome.total + rounding:
         raise RootnoteError(
-            f"the sums differ: our ledger {dollars(outcome.total)}, shown beforehand {dollars(outcome.shown)}, the "
-            f"marketplace's ledger {dollars(outcome.ledger)}."
+            f"the sums differ: our ledger {as_money(outcome.total)}, shown beforehand {as_money(outcome.shown)}, the "
+            f"marketplace's ledger {as_money(outcome.ledger)}."
         )
     if outcome.on_hold:
-        raise RootnoteError(f"{dollars(outcome.on_hold)} are still held at the marketplace after the last payment.")
+        raise RootnoteError(f"{as_money(outcome.on_hold)} are still held at the marketplace after the last payment.")

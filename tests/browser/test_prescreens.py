@@ -21,7 +21,7 @@ tones = { items = 1 }
 huggins = { items = 1 }
 antiphase = { items = 1, threshold = 1 }
 [pay]
-screened_out_usd = 0.75
+screened_out = 0.75
 """
 
 

@@ -195,7 +195,7 @@ class ProlificMarketplace(Marketplace):
                 "pay.minutes if the study is shorter."
             )
         pay = self._study.config.pay
-        if self._config.screen_out == "approve" and max(cents(pay.screened_out_usd), cents(pay.unheard_usd)) > reward:
+        if self._config.screen_out == "approve" and max(cents(pay.screened_out), cents(pay.unheard)) > reward:
             raise MarketplaceError(
                 'recruiter.prolific.screen_out in study.toml is "approve", which pays the reward, and [pay] promises '
                 'more to those who are screened out; set it to "auto".'

@@ -51,7 +51,7 @@ class ProlificDraft:
 
     def __init__(self, config: StudyConfig) -> None:
         self._config, self.prolific = config, config.recruiter.settings
-        self.reward = cents(config.pay.reward_usd)
+        self.reward = cents(config.pay.reward)
 
     # ------------------------------------------------------------------ screen-outs
 
@@ -59,7 +59,7 @@ class ProlificDraft:
     def screen_out_cents(self) -> int:
         """What Prolific pays by itself to everyone who is screened out; 0 if it cannot pay them all the same."""
         pay, prolific = self._config.pay, self.prolific
-        amount, unheard = cents(pay.screened_out_usd), cents(pay.unheard_usd)
+        amount, unheard = cents(pay.screened_out), cents(pay.unheard)
         fits = LEAST_SCREEN_OUT[prolific.currency] <= amount < self.reward
         return amount if prolific.screen_out == "auto" and fits and unheard in (amount, self.reward) else 0
 
@@ -70,7 +70,7 @@ class ProlificDraft:
         if amount and allowed:
             said = f"Prolific pays {unit} by itself to everyone who is screened out."
             return ScreenOutPlan("by_itself", amount, said)
-        promised = cents(self._config.pay.screened_out_usd)
+        promised = cents(self._config.pay.screened_out)
         approves = wanted == "approve" or (wanted == "auto" and promised == self.reward)
         if approves:
             said = f"everyone who is screened out is approved and paid the reward, {self.reward / 100:.2f}."
@@ -157,7 +157,7 @@ class ProlificDraft:
     @property
     def return_reason(self) -> str:
         """What a listener reads who is asked to return a place."""
-        promised = cents(self._config.pay.screened_out_usd)
+        promised = cents(self._config.pay.screened_out)
         paid = f" We then pay you {promised / 100:.2f} {self.prolific.currency} as a bonus." if promised else ""
         return f"The sound check was not passed, so the study ended here. Please return your submission.{paid}"
 

@@ -65,7 +65,7 @@ def test_another_order_and_a_threshold(make_site: Callable[..., Site]) -> None:
 
 
 def test_listeners_with_loudspeakers_get_another_attempt_and_are_screened_out(make_site: Callable[..., Site]) -> None:
-    toml = '[prescreen]\nsteps = ["antiphase"]\n[pay]\nscreened_out_usd = 0\n'
+    toml = '[prescreen]\nsteps = ["antiphase"]\n[pay]\nscreened_out = 0\n'
     walker = make_site(toml=toml).walker().consent()
     for _ in range(6):
         walker.answer_item(hearing=LOUDSPEAKERS)

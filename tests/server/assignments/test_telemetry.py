@@ -158,7 +158,7 @@ def test_the_next_trials_sounds_can_be_fetched_ahead_and_no_later_ones(make_site
 
 @pytest.mark.parametrize("until", ["prescreen", "instructions", "trial"])
 def test_no_sound_is_a_way_out_that_is_paid(make_site: Callable[..., Site], until: str) -> None:
-    site = make_site(listeners=1, toml="[pay]\nwithout_sound_usd = 0.75\nwithdrawn_usd = 0\n")
+    site = make_site(listeners=1, toml="[pay]\nwithout_sound = 0.75\nwithdrawn = 0\n")
     walker = site.walker().consent()
     if until != "prescreen":
         walker.screen()
@@ -179,7 +179,7 @@ def test_no_sound_is_a_way_out_that_is_paid(make_site: Callable[..., Site], unti
 
 
 def test_who_is_not_paid_is_not_told_so(make_site: Callable[..., Site]) -> None:
-    walker = make_site(toml="[pay]\nwithout_sound_usd = 0\n").walker().consent()
+    walker = make_site(toml="[pay]\nwithout_sound = 0\n").walker().consent()
     walker.page = walker.client.get(f"{walker.address}/technical")
     assert "paid" not in walker.html
     assert "paid" not in walker.go("technical").html

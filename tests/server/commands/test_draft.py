@@ -44,7 +44,7 @@ def test_a_draft_is_made_once_follows_study_toml_and_is_published_by_open(
         assert ask(prolific, command)[0] == 0
     assert studies(prolific) == [("UNPUBLISHED", 3, "First", 150)]
     edit(prolific, "First", "Second")
-    edit(prolific, "without_sound_usd = 1.40", "reward_usd = 1.80\nwithout_sound_usd = 1.40")
+    edit(prolific, "without_sound = 1.40", "reward = 1.80\nwithout_sound = 1.40")
     status, output = ask(prolific, "open", "--yes")
     assert (status, "was changed after the draft was made" in output) == (1, True), output
     assert studies(prolific) == [("UNPUBLISHED", 3, "First", 150)]
@@ -105,7 +105,7 @@ def test_whoever_tries_the_preview_fixes_no_terms_and_keeps_nobody_out(make_prol
     tried.go("instructions")
     assert tried.listen().finish().step == "done"
     edit(prolific, "First", "Second")
-    edit(prolific, "without_sound_usd = 1.40", "reward_usd = 1.80\nwithout_sound_usd = 1.40")
+    edit(prolific, "without_sound = 1.40", "reward = 1.80\nwithout_sound = 1.40")
     assert ask(prolific, "open", "--draft")[0] == 0, "nobody was promised anything"
     assert ask(prolific, "open", "--yes")[0] == 0
     assert studies(prolific) == [("ACTIVE", 1, "Second", 180)]

@@ -77,7 +77,7 @@ def state(folder: Path) -> dict[str, bytes]:
         ),
         (
             "prolific",
-            "[pay]\nminutes = 12.0\nbudget_usd = 250\n",
+            "[pay]\nminutes = 12.0\nbudget = 250\n",
             ["pay $7.50 an hour", "budget $250.00"],
             ["is 7.50 an hour, and Prolific's minimum is 8.00: raise the reward in [pay] of study.toml"],
         ),
@@ -96,13 +96,13 @@ def state(folder: Path) -> dict[str, bytes]:
         ),
         (
             "mturk",
-            "[pay]\nscreened_out_usd = 1.60\n",
+            "[pay]\nscreened_out = 1.60\n",
             [
                 "AWS closed Mechanical Turk on 2026-09-30; for a new study use Prolific",
                 "90 x ($1.50 + $0.30 fee) = $162.00",
                 "a single posting of 90 would cost $189.00",
             ],
-            ["There are no AWS credentials", "pay.screened_out_usd in study.toml is above pay.reward_usd = $1.50"],
+            ["There are no AWS credentials", "pay.screened_out in study.toml is above pay.reward = $1.50"],
         ),
     ],
 )
@@ -184,7 +184,7 @@ def test_nobody_is_invited_to_unfinished_texts_and_terms_are_fixed_by_consent(
     assert "a plain link has no drafts; leave out --draft" in open_("--draft")[1]
     assert open_()[0] == 0
     toml = (folder / "study.toml").read_text()
-    (folder / "study.toml").write_text(toml + "[pay]\nreward_usd = 2.00\n")
+    (folder / "study.toml").write_text(toml + "[pay]\nreward = 2.00\n")
     assert open_()[0] == 0, "nobody was promised anything yet"
     site.walker().consent()
     (folder / "study.toml").write_text(toml)
@@ -193,7 +193,7 @@ def test_nobody_is_invited_to_unfinished_texts_and_terms_are_fixed_by_consent(
 
 def test_study_check_warns_of_pay_below_the_marketplaces_minimum(tmp_path: Path, alone: None) -> None:
     for reward, warned in (("1.59", True), ("1.60", False)):
-        toml = set_recruiter(f"[pay]\nminutes = 12.0\nreward_usd = {reward}\n", "prolific")
+        toml = set_recruiter(f"[pay]\nminutes = 12.0\nreward = {reward}\n", "prolific")
         folder = make_study(tmp_path / reward, toml=toml).folder
         output = CliRunner().invoke(rootnote.cli, ["study", "check", str(folder)]).output
         assert ("below the minimum of Prolific, 8.00: pay at least 1.60 for 12 minutes" in output) is warned

@@ -225,7 +225,7 @@ def test_a_study_edited_after_its_launch(make_mturk: MakeMTurk, ask: Ask) -> Non
     mturk = make_mturk(listeners=1, toml=NO_PRESCREEN)
     ask(mturk, "open", "--yes")
     path = mturk.site.study.folder / "study.toml"
-    path.write_text(path.read_text() + "[pay]\nreward_usd = 1.00\n")
+    path.write_text(path.read_text() + "[pay]\nreward = 1.00\n")
     for name in ("open", "sync", "pay", "close"):
         status, output = ask(mturk, name, *(["--yes"] if name != "sync" else []))
         assert (status, "pay.reward in study.toml was changed after the launch" in output) == (1, True), name

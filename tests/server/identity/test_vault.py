@@ -198,7 +198,7 @@ def test_identities_go_thirty_days_after_the_last_payment(make_mturk: MakeMTurk)
 
 
 def test_nothing_is_due_while_somebody_is_owed(make_mturk: MakeMTurk) -> None:
-    mturk = make_mturk(listeners=2, trials=1, toml=NO_PRESCREEN + "[pay]\nwithdrawn_usd = 0.50\n")
+    mturk = make_mturk(listeners=2, trials=1, toml=NO_PRESCREEN + "[pay]\nwithdrawn = 0.50\n")
     mturk.launch()
     walker = mturk.worker(WORKERS[0]).agree()
     walker.go("leave", confirm="yes", answers="erase")

@@ -108,11 +108,11 @@ def test_another_text_or_setting_changes_the_fingerprint(tmp_path: Path) -> None
     (tmp_path / "consent.md").write_text("# Another text\n")
     other = gather(one.study, {}, NOW)
     assert other.fingerprint != one.fingerprint and other.consent_hash != one.consent_hash
-    assert gathered(tmp_path / "paid", toml="[pay]\nreward_usd = 2.0\n").fingerprint != one.fingerprint
+    assert gathered(tmp_path / "paid", toml="[pay]\nreward = 2.0\n").fingerprint != one.fingerprint
 
 
 def test_what_is_missing_in_the_files_is_listed(tmp_path: Path) -> None:
-    toml = "[pay]\nreward_usd = 0.75\nminutes = 4\nscreened_out_usd = 0.5\nwithdrawn_usd = 0.25\n"
+    toml = "[pay]\nreward = 0.75\nminutes = 4\nscreened_out = 0.5\nwithdrawn = 0.25\n"
     facts = gathered(tmp_path, toml=toml)
     (tmp_path / "consent.md").write_text("# A study\n\nThe [RESEARCHER] pays $0.75, or 0,50, by [CONTACT].\n")
     found = " ".join(missing(gather(facts.study, {}, NOW)))
@@ -127,7 +127,7 @@ def test_the_text_follows_from_the_settings(tmp_path: Path) -> None:
     plain = text_of(render(gathered(tmp_path / "a", toml="[prescreen]\nsteps = []\n"), []))
     assert "Listening check:" not in plain and "There is no deception" in plain
     assert "has not been measured yet" in plain
-    toml = '[prescreen]\nsteps = ["volume", "huggins"]\n[pay]\nwithdrawn_usd = 0.5\n[player]\nconfidence = true\n'
+    toml = '[prescreen]\nsteps = ["volume", "huggins"]\n[pay]\nwithdrawn = 0.5\n[player]\nconfidence = true\n'
     rich = text_of(render(gathered(tmp_path / "b", toml=toml, catch=True), []))
     assert "6 sounds, all must be right, 2 attempts" in rich and "how sure they are (1 to 5)" in rich
     assert "leave early are paid $0.50" in rich
@@ -153,7 +153,7 @@ def test_every_marketplace_is_described() -> None:
 
 
 def test_time_is_measured_where_people_took_part(make_site: Callable[..., Site], tmp_path: Path) -> None:
-    site = make_site(listeners=3, trials=1, toml="[pay]\nreward_usd = 1.5\nfloor_usd_per_hour = 40\n")
+    site = make_site(listeners=3, trials=1, toml="[pay]\nreward = 1.5\nfloor_per_hour = 40\n")
     live = {"ROOTNOTE_DATABASE_URL": site.database_url}
     assert gather(site.study, live, NOW).measured == ()
     began = site.clock.now

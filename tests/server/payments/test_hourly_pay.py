@@ -64,7 +64,7 @@ def test_wages_and_the_lift(make_mturk: MakeMTurk) -> None:
 
 @on_sqlite
 def test_one_command_tops_up_everyone_once(make_mturk: MakeMTurk, ask: Ask) -> None:
-    mturk = make_mturk(listeners=2, trials=1, toml=NO_PRESCREEN + "[pay]\nfloor_usd_per_hour = 30.0\n")
+    mturk = make_mturk(listeners=2, trials=1, toml=NO_PRESCREEN + "[pay]\nfloor_per_hour = 30.0\n")
     assert ask(mturk, "open", "--yes", "--budget", "100")[0] == 0
     for name, minutes in (("ASLOW", 4.5), ("AQUICK", 1)):
         walker = mturk.worker(name).agree()

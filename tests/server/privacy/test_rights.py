@@ -251,7 +251,7 @@ def test_a_change_of_the_consent_text_opens_a_new_version(site: Site, monkeypatc
 def test_accessibility_says_what_those_are_paid_who_cannot_use_sound(make_site: Callable[..., Site]) -> None:
     same = make_site().walker().client.get("/accessibility").text
     assert "paid the same" in same and "US dollars" not in same
-    less = make_site(toml="[pay]\nwithout_sound_usd = 0.75\n").walker().client.get("/accessibility").text
+    less = make_site(toml="[pay]\nwithout_sound = 0.75\n").walker().client.get("/accessibility").text
     assert "0.75 US dollars" in less
 
 

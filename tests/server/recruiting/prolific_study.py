@@ -87,7 +87,7 @@ def make_prolific(make_site: Callable[..., Site], clock: FakeClock) -> Iterator[
             settings = {"vault": vault, "market_url": market.url, "rehearsal": not limited}
             toml = PROLIFIC + NO_PRESCREEN + options.pop("toml", "")
             if "[pay]" not in toml:  # less than the reward, so that Prolific pays who cannot hear by itself
-                toml += "[pay]\nscreened_out_usd = 1.40\nwithout_sound_usd = 1.40\n"
+                toml += "[pay]\nscreened_out = 1.40\nwithout_sound = 1.40\n"
             site = make_site(toml=toml, settings=settings, **options)
             marketplace = ProlificMarketplace(load_study(site.study.folder), endpoint=market.url)
             stack.callback(marketplace.disconnect)

@@ -108,7 +108,7 @@ def test_who_could_not_submit_is_paid_once_though_the_program_dies_after_each_se
 @on_sqlite
 @pytest.mark.parametrize("way", ["auto", "approve", "return_and_bonus"])
 def test_who_is_screened_out_is_paid_once_in_every_way(make_prolific: MakeProlific, way: str) -> None:
-    pay = "[pay]\nscreened_out_usd = 0.50\nwithout_sound_usd = 0.50\n"
+    pay = "[pay]\nscreened_out = 0.50\nwithout_sound = 0.50\n"
     prolific = make_prolific(listeners=1, trials=1, toml=f'[recruiter.prolific]\nscreen_out = "{way}"\n{pay}')
     show = ProlificShow(prolific, Breaker(), 1)
     prolific.launch()
@@ -141,7 +141,7 @@ def test_who_is_screened_out_is_paid_once_in_every_way(make_prolific: MakeProlif
 @on_sqlite
 def test_a_payment_of_the_old_screening_is_made_after_the_place_is_returned(make_prolific: MakeProlific) -> None:
     """A database of an earlier version has a screen-out that Prolific refused, for a submission under review."""
-    pay = "[pay]\nscreened_out_usd = 1.50\nwithout_sound_usd = 1.40\n"
+    pay = "[pay]\nscreened_out = 1.50\nwithout_sound = 1.40\n"
     prolific = make_prolific(listeners=1, trials=1, toml=pay)
     show = ProlificShow(prolific, Breaker(), 1)
     prolific.launch()

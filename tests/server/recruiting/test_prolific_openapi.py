@@ -60,7 +60,7 @@ def test_a_launch_keeps_to_the_openapi_description(
     make_prolific: MakeProlific, description: ApiDescription, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Draft, preview, publish, screen-outs until the study pauses, returns, time-outs, bonuses, and its end."""
-    toml = "[pay]\nscreened_out_usd = 0.50\nwithout_sound_usd = 0.50\nreward_usd = 1.40\n"
+    toml = "[pay]\nscreened_out = 0.50\nwithout_sound = 0.50\nreward = 1.40\n"
     filters = '[[recruiter.prolific.filters]]\nid = "handedness"\nvalues = ["1"]\n'
     prolific = make_prolific(listeners=4, trials=1, toml=filters + toml, market=RecordingProlific)
     market: RecordingProlific = prolific.market
@@ -115,7 +115,7 @@ def test_a_workspace_without_features_keeps_to_the_openapi_description(
     make_prolific: MakeProlific, description: ApiDescription
 ) -> None:
     """No payment of screen-outs, signed addresses or groups: they are asked to return, and paid a bonus."""
-    toml = "[pay]\nscreened_out_usd = 0.50\nwithout_sound_usd = 0.50\n"
+    toml = "[pay]\nscreened_out = 0.50\nwithout_sound = 0.50\n"
     prolific = make_prolific(listeners=1, trials=1, toml=toml, market=RecordingProlific)
     market: RecordingProlific = prolific.market
     market.state.features = set()
@@ -194,7 +194,7 @@ def test_a_rehearsed_launch_keeps_to_the_openapi_description(
     tmp_path: Path, description: ApiDescription, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commands themselves, a server, and workers who fail, leave, come too late and forget to submit."""
-    pay = "[pay]\nreward_usd = 1.40\nscreened_out_usd = 0.50\nwithout_sound_usd = 0.50\n"
+    pay = "[pay]\nreward = 1.40\nscreened_out = 0.50\nwithout_sound = 0.50\n"
     study = make_study(tmp_path / "study", prompts=6, listeners=6, trials=6, toml=pay)
     monkeypatch.setenv("ROOTNOTE_SECRET", "a secret for tests only, 32 characters and more")
     monkeypatch.setattr(ProlificMarketplace, "simulator", "tests.server.recruiting.openapi:local_recording")

@@ -102,7 +102,7 @@ def test_who_was_approved_midway_and_finishes_is_paid_once(make_prolific: MakePr
 
 @on_sqlite
 def test_who_was_paid_for_leaving_does_not_go_on(make_prolific: MakeProlific) -> None:
-    prolific = make_prolific(listeners=1, trials=1, toml="[pay]\nwithdrawn_usd = 0.50\nwithout_sound_usd = 1.40\n")
+    prolific = make_prolific(listeners=1, trials=1, toml="[pay]\nwithdrawn = 0.50\nwithout_sound = 1.40\n")
     prolific.launch()
     walker = prolific.worker("ALEFT").agree()
     prolific.market.return_(walker.accepted.assignment_id)

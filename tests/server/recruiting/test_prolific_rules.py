@@ -168,7 +168,7 @@ def update(**changes: Any) -> Any:
 @on_sqlite
 def test_used_up_screen_outs_are_raised_as_far_as_the_budget_goes(make_prolific: MakeProlific) -> None:
     """B2: the last paid screen-out pauses the study; more are allowed and it goes on, up to the budget."""
-    pay = "[pay]\nscreened_out_usd = 0.30\nwithout_sound_usd = 0.30\n"
+    pay = "[pay]\nscreened_out = 0.30\nwithout_sound = 0.30\n"
     prolific = make_prolific(listeners=1, trials=1, toml=pay)
     prolific.launch(budget=UNIT + 5 * 40)
     study = only_study(prolific)
@@ -297,7 +297,7 @@ def test_the_cost_that_is_shown_is_the_ledgers_to_the_cent(currency: str, reward
 
 @on_sqlite
 def test_a_launch_at_an_odd_reward_costs_what_was_shown(make_prolific: MakeProlific) -> None:
-    pay = "[pay]\nreward_usd = 1.40\nscreened_out_usd = 1.40\n"
+    pay = "[pay]\nreward = 1.40\nscreened_out = 1.40\n"
     prolific = make_prolific(listeners=5, trials=1, toml=pay)
     context, plan = prolific.context, read_plan(prolific.site.study)
     opening.prepare_places(context, plan, rehearsal=True)

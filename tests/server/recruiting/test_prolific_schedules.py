@@ -43,7 +43,7 @@ SCHEDULES = count(6, 1000)
 PLACES, WORKERS = 3, 6
 HOWS = ("", "", "throttle", "fail", "fail_after", "timeout_before", "timeout_after", "twice")
 ASKED = ("CreateStudy", "TransitionStudy", "UpdateStudy", "TransitionSubmission", "PayBonuses", "GetStudy")
-PAY = "[pay]\nscreened_out_usd = 0.60\nwithout_sound_usd = 0.60\n"
+PAY = "[pay]\nscreened_out = 0.60\nwithout_sound = 0.60\n"
 workers = st.integers(1, WORKERS).map("W{}".format)
 
 

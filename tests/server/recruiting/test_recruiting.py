@@ -198,7 +198,7 @@ def test_a_rejection_by_a_person_is_taken_note_of(make_mturk: MakeMTurk) -> None
 
 @on_sqlite
 def test_the_budget_is_hard(make_mturk: MakeMTurk) -> None:
-    mturk = make_mturk(listeners=3, trials=1, toml=NO_PRESCREEN + "[pay]\nwithdrawn_usd = 0.50\n")
+    mturk = make_mturk(listeners=3, trials=1, toml=NO_PRESCREEN + "[pay]\nwithdrawn = 0.50\n")
     assert mturk.launch(budget=2 * UNIT + 59).ordered == 2
     assert "1 more place is needed" in mturk.reported[-1]
     walker = mturk.worker("A1").agree()
