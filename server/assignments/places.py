@@ -156,6 +156,12 @@ def release_place(session: Session, assignment: Assignment) -> None:
     affected_rows(session, freed.values(assignment_id=None, expires_at=None))
 
 
+def empty_place(session: Session, assignment: Assignment) -> None:
+    """Return even a filled place to the pool, for a run that a person has declined."""
+    emptied = update(Place).where(Place.assignment_id == assignment.id)
+    affected_rows(session, emptied.values(filled=False, assignment_id=None, expires_at=None))
+
+
 def fill_place(session: Session, assignment: Assignment) -> None:
     """Fill the place of a finished run for good, if it still holds one."""
     filled = update(Place).where(Place.assignment_id == assignment.id, ~Place.filled)

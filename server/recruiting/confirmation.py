@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from embeddings.errors import RootnoteError
 from server.assignments import lifecycle
-from server.assignments.places import fill_place, release_place
+from server.assignments.places import empty_place, fill_place, release_place
 from server.audit import study_control
 from server.db.enums import RunVerification, SubmissionStatus
 from server.db.models import ACTIVE, COMPLETED, Assignment, Listener, MarketplaceSubmission
@@ -167,4 +167,4 @@ def _decline(session: Session, assignment: Assignment) -> None:
     for row in rows:
         row.status = SubmissionStatus.REJECTED
     assignment.verification, assignment.listener.worker_hash = RunVerification.UNCONFIRMED, None
-    release_place(session, assignment)
+    empty_place(session, assignment)  # filled already, where nothing lists runs

@@ -127,6 +127,7 @@ def test_a_declined_run_is_neither_called_for_nor_paid(make_sona: Callable[..., 
     printed = command(site, "sync") + command(site, "pay", "--yes")
     assert panel.asked == [f"{PATH}&survey_code=2"]
     assert true.code in printed and false.code not in printed
+    assert site.query("SELECT count(*) FROM places WHERE filled") == [(1,)], "somebody else may fill the other"
     assert f"{false.code},unconfirmed,0.00" in command(site, "codes")
 
 
