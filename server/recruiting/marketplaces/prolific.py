@@ -16,8 +16,7 @@ Beyond the interface of every marketplace (base.py), other code uses these metho
     create_test_study(draft_id)               a copy of a draft for the test participants: .id, .url
     webhook_secret()                          the key that webhooks are signed with
     subscribe(event_type, url)                .id, .enabled, .secret; confirm_subscription(id, secret); unsubscribe(id)
-    is_confirmed(worker, submission, study)   whether Prolific lists this submission of this participant in this study
-    jwks_url, workspace()                     what signed arrivals are checked with
+    workspace()                               the id of the workspace that pays
 
 Webhooks come with X-Event-ID, X-Prolific-Request-Timestamp and X-Prolific-Request-Signature, which is the base64 of the
 HMAC-SHA256 of the timestamp followed by the body, by `webhook_secret()`; the first request to an address carries
@@ -141,15 +140,6 @@ class ProlificMarketplace(Marketplace):
 
     def code(self, outcome: RunOutcome, key: str = "") -> str:
         return self._drafts.code(outcome, key)
-
-    @property
-    def jwks_url(self) -> str:
-        """Where the keys are that signed arrivals (`prolific_token`) are checked with."""
-        return f"{self._endpoint or API}/.well-known/study/jwks.json"
-
-    def is_confirmed(self, worker: str, submission: str, opening: str) -> bool:
-        """Whether Prolific lists this submission, of this participant, in this study."""
-        return self._submissions.is_confirmed(worker, submission, opening)
 
     # ------------------------------------------------------------------ places
 

@@ -46,16 +46,6 @@ class ProlificSubmissions:
         found = {str(one["id"]): _read(one, study) for one in self._api.pages("/submissions/", study=study)}
         return tuple(found.values())
 
-    def is_confirmed(self, worker: str, submission: str, study: str) -> bool:
-        """Whether Prolific lists this submission, of this participant, in this study."""
-        try:
-            found = self._api.get(f"/submissions/{submission}/")
-        except ProlificApiError as refused:
-            if refused.status not in (400, 404):
-                raise
-            return False
-        return _participant(found) == worker and found.get("study_id") == study
-
     def approve(self, submission: ReportedSubmission) -> None:
         """Approve; waits for a submission that is being completed at this moment."""
         for attempt in range(len(WAITS)):

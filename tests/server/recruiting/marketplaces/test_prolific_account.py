@@ -203,18 +203,6 @@ def without(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name != "timeout"}
 
 
-def test_a_listed_submission_confirms_its_participant_only(
-    market: FakeProlific, look: Callable[..., ProlificMarketplace]
-) -> None:
-    marketplace = look()
-    market.participants.add("a" * 24)
-    held = market.take("a" * 24, marketplace.open(an_order()))
-    assert marketplace.is_confirmed("a" * 24, held.submission_id, held.study_id)
-    assert not marketplace.is_confirmed("b" * 24, held.submission_id, held.study_id)
-    assert not marketplace.is_confirmed("a" * 24, "c" * 24, held.study_id)
-    assert not marketplace.is_confirmed("a" * 24, held.submission_id, "d" * 24)
-
-
 def test_an_id_with_a_newline_is_no_id() -> None:
     query = ProlificMarketplace.sample_query(1, 1)
     with pytest.raises(ArrivalError):
