@@ -84,7 +84,7 @@ def test_truth_is_recovered_where_the_pooled_curve_is_too_flat() -> None:
     frame = answers(2, 150, 60)
     (pooled,) = psychometric(frame, {}, resamples=20, seed=1)
     (found,) = listener_curves(frame, [pooled])
-    assert (found.shape, found.lapse, found.spread) == pytest.approx((SHAPE, LAPSE, SPREAD), rel=0.15, abs=0.015)
+    assert (found.shape, found.lapse, found.spread) == pytest.approx((SHAPE, LAPSE, SPREAD), rel=0.2, abs=0.015)
     assert pooled.shape < 0.8 * SHAPE
     threshold = SCALE * (-math.log(1 - 0.25 / (0.5 - LAPSE))) ** (1 / SHAPE)
     assert found.threshold_low is not None
