@@ -24,6 +24,7 @@ from analysis.presentation.tables import COLUMNS, ROWS, one_line, percent
 from analysis.statistics.agreement import CHANCE, Cell, EmbedderTable, Table1
 from analysis.statistics.bins import Bins
 from analysis.statistics.psychometric import Curve
+from analysis.statistics.psychometric_listeners import ListenerCurve
 from study.design.bin_pairs import BIN_PAIRS, BINS
 
 # Otherwise matplotlib prints a message about its font cache on the first run on a machine.
@@ -244,14 +245,20 @@ def _two_lines(figure: Figure, x: float, y: float, step: float, first: str, seco
 SERIES = (("#0072B2", "-", "o"), ("#D55E00", "--", "s"), ("#009E73", "-.", "^"), ("#CC79A7", ":", "D"))
 
 
-def draw_curves(curves: Sequence[Curve], as_z: bool = False, prefix: str = "curves") -> str:
-    """The psychometric curves on one axis, with bands, points of answers and thresholds, as SVG."""
+def draw_curves(
+    curves: Sequence[Curve], listeners: Sequence[ListenerCurve] = (), as_z: bool = False, prefix: str = "curves"
+) -> str:
+    """The psychometric curves on one axis, with bands, points of answers and thresholds, as SVG.
+
+    Thin lines: the typical listener's, for the embedders that have a hierarchical curve.
+    """
     with styled("none"):
-        return as_svg(plot_curves(curves, as_z), prefix, _describe_curves(curves, as_z), "currentColor")
+        return as_svg(plot_curves(curves, listeners, as_z), prefix, _describe_curves(curves, as_z), "currentColor")
 
 
-def plot_curves(curves: Sequence[Curve], as_z: bool = False) -> Figure:
+def plot_curves(curves: Sequence[Curve], listeners: Sequence[ListenerCurve] = (), as_z: bool = False) -> Figure:
     """The same as a figure, to be saved in any format."""
+    typical = {one.embedder: 100 * np.array(one.rate) for one in listeners}
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for number, curve in enumerate(curves):
@@ -262,6 +269,8 @@ def plot_curves(curves: Sequence[Curve], as_z: bool = False) -> Figure:
             at, 100 * np.array(curve.low), 100 * np.array(curve.high), color=colour, alpha=0.18, linewidth=0
         )
         axes.plot(at, 100 * np.array(curve.rate), line, color=colour, linewidth=2, label=one_line(curve.embedder))
+        if curve.embedder in typical:
+            axes.plot(at, typical[curve.embedder], line, color=colour, linewidth=0.9)
         for point in curve.points:
             x = point.difference / unit
             axes.plot([x, x], [100 * point.low, 100 * point.high], color=colour, linewidth=1, alpha=0.7)

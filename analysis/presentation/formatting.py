@@ -39,3 +39,8 @@ def correlation(value: float | None) -> str:
 def three_digits(value: float | None) -> str:
     """Three significant digits, or a dash if there is no finite value."""
     return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.3g}"
+
+
+def probability(value: float) -> str:
+    """A probability with two decimals; it is never written as 0 or 1."""
+    return "> 0.99" if value > 0.995 else "< 0.01" if value < 0.005 else f"{value:.2f}"

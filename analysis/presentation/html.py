@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 
-from analysis.presentation.formatting import clock, correlation, cosine, count, share_percent, three_digits
+from analysis.presentation.formatting import clock, correlation, cosine, count, probability, share_percent, three_digits
 from analysis.presentation.tables import (
     one_line,
     percent,
@@ -42,6 +42,7 @@ def environment(*folders: Path) -> Environment:
         cosine=cosine,
         clock=clock,
         correlation=correlation,
+        probability=probability,
         three_digits=three_digits,
         line=one_line,
         # of a cell of Table 1

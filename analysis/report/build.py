@@ -23,6 +23,7 @@ from analysis.report.registry import load_sections
 from analysis.report.section import Plot, Report, ReportInputs, ReportSection
 from analysis.responses.load import Responses, describe, read_responses
 from analysis.statistics.agreement import Alternative, table1
+from analysis.statistics.bayesian import require_numpyro
 from analysis.statistics.comparison import contrasts_as_data
 from analysis.statistics.primary import verdicts, with_verdicts
 from embeddings.errors import RootnoteError
@@ -41,6 +42,8 @@ def read_inputs(options: ReportOptions) -> ReportInputs:
     Raises:
         RootnoteError: naming the file and what is wrong with it.
     """
+    if options.bayes:
+        require_numpyro()
     planned = find_plan(options.responses, options.study, options.rules)
     read = read_responses(options.responses, planned.exclusions)
     planned, read = apply_plan(planned, read, options.study is not None)
@@ -64,6 +67,7 @@ def read_inputs(options: ReportOptions) -> ReportInputs:
         by=options.by,
         prompts=found.prompts,
         leaks=_leaks(read, planned.study),
+        bayes=options.bayes,
     )
 
 

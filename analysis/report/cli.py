@@ -27,6 +27,7 @@ class ReportOptions:
     one_sided: bool = False
     compare: tuple[str, ...] = ()
     by: tuple[str, ...] = ()
+    bayes: bool = False
     as_json: bool = False
 
 
@@ -46,6 +47,7 @@ class ReportOptions:
 @click.option(
     "--by", multiple=True, metavar="COLUMN", help="Agreement by a column of listeners.csv or RESPONSES; repeatable."
 )
+@click.option("--bayes", is_flag=True, help="Add a Bayesian mixed model; takes a minute and needs the extra bayes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
 def report(**options: Any) -> None:
     """Write report.html, Table 1, figures and all numbers from RESPONSES (.csv or .parquet).
@@ -81,6 +83,7 @@ def _show(report: Report, paths: Mapping[str, Path]) -> None:
     from analysis.report.claims_text import claims
     from analysis.report.exclusions_text import describe_exclusions, describe_rules
     from analysis.responses.simulated import SIMULATED_NOTICE
+    from embeddings.wording import counted
 
     inputs = report.inputs
     console = Console(highlight=False, soft_wrap=False)
@@ -95,9 +98,7 @@ def _show(report: Report, paths: Mapping[str, Path]) -> None:
     lines += [*inputs.notes, inputs.note]
     for line in filter(None, lines):
         console.print(Text(line))
-    figures = [path for name, path in paths.items() if name.startswith("figures/")]
-    for name, path in paths.items():
-        # Never wrapped, so that a path can be copied.
-        if not name.startswith("figures/"):
-            console.print(Text(f"wrote {path}"), soft_wrap=True)
-    console.print(Text(f"wrote {figures[0].parent}/ ({len(figures)} figures)"), soft_wrap=True)
+    page = paths["report.html"]
+    # Never wrapped, so that the path can be copied.
+    console.print(Text(f"Open {page}"), soft_wrap=True)
+    console.print(Text(f"In the same folder: {counted(len(paths) - 1, 'file')} with tables, numbers and figures."))

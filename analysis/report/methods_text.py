@@ -32,7 +32,7 @@ def methods(report: Report) -> list[str]:
         [_exclusions(read, inputs.rules_source), _tests(inputs)],
         [
             _dependence(results["dependence"]),
-            _curves(results["curves"]),
+            _curves(results["curves"].pooled),
             _scale_and_reliability(results["reliability"]),
             _software(inputs.seed),
         ],

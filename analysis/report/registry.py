@@ -22,6 +22,7 @@ SECTIONS: Registry[type[ReportSection]] = Registry(
         "preregistration": "analysis.report.sections.preregistration:PreregistrationSection",
         "blinding": "analysis.report.sections.blinding:BlindingSection",
         "dependence": "analysis.report.sections.dependence:DependenceSection",
+        "bayes": "analysis.report.sections.bayes:BayesSection",
         "agreement_by": "analysis.report.sections.agreement_by:AgreementBySection",
         "curves": "analysis.report.sections.curves:CurvesSection",
         "scale": "analysis.report.sections.scale:ScaleSection",

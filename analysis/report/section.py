@@ -41,7 +41,7 @@ class ReportInputs:
     `test` is the primary test and `verdicts` its results by embedder and bin pair; `planned` says whether it was frozen
     before the answers. `by` names columns to group agreement by; `others` are studies to compare with; `notes` are
     remarks on the input files; `rules_source` says where the exclusion rules come from; `leaks` are names in
-    study.leaks.LEAKS.
+    study.leaks.LEAKS; `bayes` asks for the Bayesian model.
     """
 
     responses: Responses
@@ -60,6 +60,7 @@ class ReportInputs:
     prompts: Mapping[str, EligiblePrompts] = field(default_factory=dict)
     seed: int = SEED
     leaks: tuple[str, ...] = ()
+    bayes: bool = False
 
     @property
     def alternative(self) -> Alternative:
