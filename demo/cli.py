@@ -160,11 +160,15 @@ def _design(stages: DemoStages, folder: Path, seed: int) -> None:
 
 
 def _complete(folder: Path, seed: int) -> None:
-    """Complete what `init` leaves to the researcher: the seed, a consent text, the simulated listeners' sensitivity."""
+    """Complete what `init` leaves to the researcher: the seed, a consent text, the simulated listeners' sensitivity.
+
+    The link is open, so that whoever runs the demo can take the study without a personal link.
+    """
     path = folder / "study.toml"
     text = path.read_text(encoding="utf-8")
     for key, value in (("seed", seed), ("scale", SCALE)):
         text = re.sub(rf"^{key} = \S+", f"{key} = {value}", text, count=1, flags=re.MULTILINE)
+    text = re.sub(r"^open = false", "open = true", text, count=1, flags=re.MULTILINE)
     text = re.sub(r'^researcher = ""', 'researcher = "a demonstration"', text, count=1, flags=re.MULTILINE)
     (folder / "consent.md").write_text(CONSENT, encoding="utf-8")
     from embeddings.provenance import replacing
@@ -175,9 +179,11 @@ def _complete(folder: Path, seed: int) -> None:
         temporary.write_text(text, encoding="utf-8")
     # Only for a demo, which gives the same result every time: everybody can compute this key.
     write_key(folder / FILE, SecretKey(hashlib.sha256(f"rootnote demo {seed}".encode()).digest()))
-    click.echo("   completed for the demo: consent.md, secret.key, and seed and rehearsal.scale in study.toml")
+    click.echo("   completed for the demo: consent.md; seed, rehearsal.scale and an open link in study.toml")
+    click.echo("   secret.key comes from the demo's seed; in other studies the first build draws a random one")
     config = load_study(folder).config
-    assert (config.study.seed, config.rehearsal.scale) == (seed, SCALE), "study.toml's template has changed"
+    found = (config.study.seed, config.rehearsal.scale, config.recruiter.settings.personal_only)
+    assert found == (seed, SCALE, False), "study.toml's template has changed"
 
 
 def _show_next_steps(folder: Path, report: Path, seconds: float) -> None:
