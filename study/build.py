@@ -107,7 +107,7 @@ def build(study: Study, reporter: BuildReporter, *, redraw: bool = False) -> Non
         if redraw:
             _forget_draws(study)
         kept = _kept_of_earlier_version(study, triplets[0], corpus)
-        key = None if "stimuli" in kept else _key(study)
+        key = None if "stimuli" in kept else _key(study, reporter)
         schedule = _schedule(study, triplets, None if "schedule" in kept else key, reporter)
         _stimuli(study, corpus, table, schedule, key, reporter)
 
@@ -189,7 +189,7 @@ def _kept_of_earlier_version(study: Study, triplets: Provenance, corpus: Provena
     return ("schedule", "stimuli") if _is_fresh(lambda: _whole_stimuli(study), stimuli) else ("schedule",)
 
 
-def _key(study: Study) -> SecretKey:
+def _key(study: Study, reporter: BuildReporter) -> SecretKey:
     """The study's key; the first build draws and writes it.
 
     Raises:
@@ -198,6 +198,8 @@ def _key(study: Study) -> SecretKey:
     index, drawn = _drawn(study)
     if not study.key.exists() and not drawn:
         write_key(study.key, draw_key())
+        reporter.line(f"{'key':<10} drew secret.key, which sides, order and file names follow from")
+        reporter.note("Keep it with the study folder, and show it to nobody who takes part.")
     key = read_key(study.key)
     if index:
         require_key_of(index, study, key)

@@ -61,7 +61,8 @@ def make_study(
     """Write the study; clips last `seconds`."""
     (folder / "music").mkdir(parents=True)
     (folder / "study.toml").write_text(
-        f'[study]\nname = "Rehearsed study"\ncontact = "lab@example.org"\nlanguages = {list(languages)}\n[corpus]\naudio = "music"\n'
+        f'[study]\nname = "Rehearsed study"\ncontact = "lab@example.org"\nlanguages = {list(languages)}\n'
+        f'[corpus]\naudio = "music"\n'
         f"clip_seconds = {max(seconds, 0.1)}\n"
         f"[design]\nprompts = {prompts}\nlisteners = {listeners}\ntrials = {trials}\n{toml}"
     )

@@ -93,8 +93,8 @@ def _shape(content: Mapping[str, Any], fit: Mapping[str, Any]) -> list[str]:
         sentences.append(f"the similarities are skewed ({fit['skew']:+.1f}), with a long tail of {direction} ones.")
     if fit["between_prompts"] > MOSTLY_BETWEEN and content.get("method", "gaussian") != "per_prompt":
         sentences.append(
-            f"{fit['between_prompts']:.0%} of the variance of similarity is between prompts, so bins partly tell apart "
-            'prompts, not clips (bins.method = "per_prompt" avoids it).'
+            f"{100 * fit['between_prompts']:.0f} % of the variance of similarity is between prompts, so bins partly "
+            'tell apart prompts, not clips (bins.method = "per_prompt" avoids it).'
         )
     return sentences
 
@@ -103,6 +103,6 @@ def _excluded(fit: Mapping[str, Any]) -> list[str]:
     if fit["duplicate_share"] <= MANY_COPIES:
         return []
     return [
-        f"{fit['duplicate_share']:.0%} as many exact duplicates as nearest clips were left out; "
+        f"{100 * fit['duplicate_share']:.0f} % as many exact duplicates as nearest clips were left out; "
         "`rootnote embeddings duplicates` lists copies, and corpus.duplicates leaves them out of the study."
     ]

@@ -132,7 +132,7 @@ class TagDifference:
         if self.eligible is None:
             direction = "higher" if self.difference > 0 else "lower"
             return f"their {self.tag} is {abs(self.difference):.2f} standard deviations {direction}"
-        return f"{self.tag} {self.value!r}: {self.eligible:.0%} of {counted(self.prompts, 'prompt')} eligible"
+        return f"{self.tag} {self.value!r}: {100 * self.eligible:.0f} % of {counted(self.prompts, 'prompt')} eligible"
 
 
 def compare_eligible(prompts: Prompts, corpus: pa.Table) -> list[TagDifference]:
