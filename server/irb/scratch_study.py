@@ -33,6 +33,7 @@ from server.assignments.prescreen import ItemAnswer
 from server.assignments.trials import TrialAnswer
 from server.audit import study_control
 from server.db import database
+from server.db.enums import SubmissionStatus
 from server.db.models import (
     ACTIVE,
     Assignment,
@@ -92,6 +93,23 @@ class ScratchStudy:
         """The address at which a person arrives; `place` counts the places they took at the marketplace."""
         query = make_marketplace(self.study).sample_arrival(person, place, preview=preview)
         return f"{self.address}/take?{urlencode(query | more)}"
+
+    def list_submission(self, person: int) -> None:
+        """The marketplace lists the place that a person took; nothing where it lists nobody."""
+        entry = context_of(self.app).marketplace_entry
+        if entry is None or not entry.lists_submissions:
+            return
+        arrival = entry.marketplace.arrive(entry.marketplace.sample_arrival(person, 1))
+        with self.writing() as session:
+            session.add(
+                MarketplaceSubmission(
+                    key=entry.signer.submission_key(arrival.worker or "", arrival.submission),
+                    opening=arrival.opening,
+                    status=SubmissionStatus.HELD,
+                    seen_at=self.clock.now,
+                    listed=True,
+                )
+            )
 
     # ------------------------------------------------------------------ moving a listener forward
 
@@ -229,6 +247,7 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
         journal = str(Path(folder) / "erasures.jsonl")  # not the study's own
         settings = Settings(url, secrets.token_hex(32), requests_per_second=0, vault=vault, erasures=journal)
         app = create_app(local_study, settings, clock=clock, for_people=False)
+        _ask_nobody(app)
         server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -241,6 +260,14 @@ def open_scratch_study(study: Study) -> Iterator[ScratchStudy]:
             thread.join()
             server.server_close()
             context_of(app).engine.dispose()
+
+
+def _ask_nobody(app: Flask) -> None:
+    """Never ask the real marketplace about the packet's made-up people, even if its token is set."""
+    context = context_of(app)
+    if context.marketplace_entry is not None:
+        entry = dataclasses.replace(context.marketplace_entry, lookup=None)
+        app.extensions["rootnote"] = dataclasses.replace(context, marketplace_entry=entry)
 
 
 def _with_open_links(recruiter: RecruiterConfig) -> RecruiterConfig:

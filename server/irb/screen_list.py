@@ -63,6 +63,12 @@ ASKED = Screen(
     "Erase my answers?", "to participants who press “Erase my answers”, at the end or later", f"{OWN}/withdraw"
 )
 ERASED = Screen("The end: answers erased", "to participants who erased their answers", OWN)
+LATER = Screen(
+    "Continue later", "to participants who press “Continue later”, which is on every page of a run", f"{OWN}/later"
+)
+WAITING = Screen(
+    "One moment, please", "to a worker whose place the marketplace must show first, and cannot show at once", TAKE
+)
 LEAVE = Screen(
     "Leave the study?", "to participants who press “Leave the study”, which is on every page of a run", f"{OWN}/leave"
 )
@@ -169,8 +175,9 @@ class ScreenTour:
         return go
 
     def consent(self) -> str:
-        """Consent as a new person; return their token."""
+        """Consent as a new person, whom the marketplace lists; return their token."""
         self.people += 1
+        self.scratch.list_submission(self.people)
         self.press(self.first_page(self.people))(self.languages[0])
         return self.camera.page.url.rpartition("/")[2]
 
@@ -253,6 +260,10 @@ def _take_the_study(walk: ScreenTour, token: str) -> None:
     walk.show(NO_SOUND, walk.own(token, script="showNotice('problem')"))
     walk.show(CUT_OFF, walk.own(token, script="showNotice('connection')"))
     walk.show(LEAVE, walk.own(token, "/leave"))
+    if marketplace_class(scratch.study.config).capabilities.lists_submissions:
+        walk.show(WAITING, walk.press(walk.first_page(walk.people, place=2)))
+    else:
+        walk.show(LATER, walk.own(token, "/later"))
     walk.show(TECHNICAL, walk.own(token, "/technical"))
     scratch.answer_trials(token)
     walk.show(QUESTIONS, walk.own(token))
@@ -283,7 +294,7 @@ def _in_order(scratch: ScratchStudy) -> list[Screen]:
     checks = [screen for kind in scratch.study.config.prescreen.steps for screen in check_screens(kind)]
     return [
         PREVIEW, CONSENT, *checks, INSTRUCTIONS, TRIAL, HEARD, QUESTIONS, WRONG, DONE,
-        LEAVE, WITHDRAWN, ASKED, ERASED, WITHDRAW, TEXT, ACCESS,
+        LATER, WAITING, LEAVE, WITHDRAWN, ASKED, ERASED, WITHDRAW, TEXT, ACCESS,
         SCREENED_OUT, TECHNICAL, UNHEARD, NO_SOUND, CUT_OFF, EXPIRED,
         TAKEN, FULL, COMPLETE, PAUSED, CLOSED, OWED, REFUSED, NOTHING, BROKEN,
     ]  # fmt: skip
