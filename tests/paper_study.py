@@ -62,7 +62,7 @@ def make_study(
     (folder / "music").mkdir(parents=True)
     (folder / "study.toml").write_text(
         f'[study]\nname = "Rehearsed study"\ncontact = "lab@example.org"\nlanguages = {list(languages)}\n'
-        f'[corpus]\naudio = "music"\n'
+        '[corpus]\naudio = "music"\n'
         f"clip_seconds = {max(seconds, 0.1)}\n"
         f"[design]\nprompts = {prompts}\nlisteners = {listeners}\ntrials = {trials}\n{toml}"
     )
