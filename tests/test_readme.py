@@ -39,7 +39,7 @@ def test_commands_of_the_readme(tmp_path: Path, demo_music: Path) -> None:
     for track in demo_music.glob("*-1.flac"):  # one performance of each version is music enough
         (tmp_path / "Music" / track.name).hardlink_to(track)
     port = free_port()
-    script = ["set -eu"]
+    script = ["set -eu", "trap 'kill $(jobs -p) 2>/dev/null' EXIT"]
     for line in commands(ROOT / "README.md"):
         if line.startswith("make "):
             continue
@@ -69,16 +69,16 @@ def test_commands_of_the_readme(tmp_path: Path, demo_music: Path) -> None:
 
 
 def serve_two_listeners(run: str, port: int) -> list[str]:
-    """Run the server in the background, walk it as two listeners, stop it."""
+    """Run the server in the background until it answers, stop it, and take the study as two listeners."""
     url = f"http://127.0.0.1:{port}"
     ask = f"import urllib.request as u; u.urlopen('{url}/healthz')"
     wait = f'for i in $(seq 100); do {sys.executable} -c "{ask}" 2>/dev/null && break; sleep 0.1; done'
     return [
         f"{run} &",
         wait,
-        f"rootnote server rehearse my-study --listeners 2 --seed 2 --url {url}",
         "kill %1",
         "wait || true",
+        f"PYTHONPATH={ROOT} {sys.executable} -m tests.two_listeners my-study",
     ]
 
 

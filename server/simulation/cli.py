@@ -125,7 +125,8 @@ def rehearse(
         contextlib.nullcontext(url) if url else _own_server(study) as address,
         _progress(console, wanted) as report,
     ):
-        summary = run_listeners(ListenerMix(address, wanted, seed, model, at_once, patience, make_link), lookup, report)
+        mix = ListenerMix(address, wanted, seed, model, at_once, patience, make_link, own_server=url is None)
+        summary = run_listeners(mix, lookup, report)
     _print_summary(summary, folder, wanted, as_json, own=url is None)
 
 

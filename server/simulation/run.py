@@ -24,7 +24,8 @@ RETRY_SECONDS = 0.25
 class ListenerMix:
     """The rehearsal's size: how many must finish, how many at a time, and how long to wait for a place.
 
-    `make_link` makes the first address of a listener, where that is not just the server's /take.
+    `make_link` makes the first address of a listener, where that is not just the server's /take. `own_server`: the
+    rehearsal started the server itself.
     """
 
     url: str
@@ -34,6 +35,7 @@ class ListenerMix:
     at_once: int = 6
     patience_seconds: float = 60.0
     make_link: Callable[[], str] | None = None
+    own_server: bool = True
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,13 @@ def _raise_error(mix: ListenerMix, error: BaseException | None) -> None:
             f"the server at {mix.url} does not answer ({type(error).__name__}); is it running there?"
         ) from error
     if isinstance(error, BotError | LookupError):
-        raise RootnoteError(f"the rehearsal found a fault in the web study: {error}.") from error
+        hint = (
+            ""
+            if mix.own_server
+            else " Is it a server for real listeners? It refuses simulated ones, who do not wait for the sounds; "
+            "start it with `rootnote server run --rehearsal`."
+        )
+        raise RootnoteError(f"the rehearsal found a fault in the web study: {error}.{hint}") from error
     raise error
 
 

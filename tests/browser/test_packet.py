@@ -22,7 +22,7 @@ from tests.server.irb.test_packet import SECTIONS
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 OFFERED = ("ar",)
 # What only a marketplace's listeners meet.
-ELSEWHERE = {screen_list.PREVIEW, screen_list.OWED}
+ELSEWHERE = {screen_list.PREVIEW, screen_list.OWED, screen_list.WAITING}
 TOML = """\
 [prescreen]
 steps = ["tones"]
