@@ -47,7 +47,7 @@ class ReportOptions:
 @click.option(
     "--by", multiple=True, metavar="COLUMN", help="Agreement by a column of listeners.csv or RESPONSES; repeatable."
 )
-@click.option("--bayes", is_flag=True, help="Add a Bayesian mixed model; takes a minute and needs the extra bayes.")
+@click.option("--bayes", is_flag=True, help="Add a Bayesian mixed model; takes some minutes and needs the extra bayes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
 def report(**options: Any) -> None:
     """Write report.html, Table 1, figures and all numbers from RESPONSES (.csv or .parquet).

@@ -29,7 +29,8 @@ Floats = npt.NDArray[np.float64]
 PRIOR_OF_EFFECTS = 1.5
 PRIOR_OF_DEVIATIONS = 1.0
 CHAINS = 4
-DRAWS = 500  # of each chain, after as many for adaptation
+AGAIN = "The first sample failed a convergence check; this is a second one, with twice the draws and smaller steps."
+DRAWS = 1000  # of each chain, after as many for adaptation
 MOST_RHAT = 1.01  # Vehtari et al., Bayesian Analysis 16, 2021
 LEAST_EFFECTIVE = 400
 MOST_ANSWERS = 50_000
@@ -136,7 +137,16 @@ def fit_bayesian(frame: pd.DataFrame, smallest_effect: float = 0.05, seed: int =
     model = summarise(data, drawn, smallest_effect, seed, notes)
     if model.trouble:
         drawn = sample(data, 2 * DRAWS, 0.99, seed + 1)
-        model = summarise(data, drawn, smallest_effect, seed, [*notes, "It was sampled twice, more carefully then."])
+        model = summarise(
+            data,
+            drawn,
+            smallest_effect,
+            seed,
+            [
+                *notes,
+                "The first sample failed a convergence check; this is a second one, with twice the draws and smaller steps.",
+            ],
+        )
     return model
 
 

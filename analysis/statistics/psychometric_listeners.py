@@ -117,7 +117,7 @@ def _curve(frame: pd.DataFrame, pooled: Curve, seed: int) -> ListenerCurve:
     if np.isfinite(threshold) and covariance is not None:
         error = float(_with_errors(lambda one: np.array([_log_threshold(one)]), theta, covariance)[1][0])
         low, high = float(np.exp(threshold - reach * error)), float(np.exp(threshold + reach * error))
-    if np.isfinite(threshold):
+    if np.isfinite(threshold) and spread > SPREADS[0] * 1.01:
         ends = [float(np.exp(threshold + sign * stats.norm.ppf(0.975) * spread)) for sign in (-1, 1)]
     spread_low = spread_high = None
     if spread <= SPREADS[0] * 1.01:

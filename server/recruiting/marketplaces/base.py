@@ -11,13 +11,6 @@ accept it. A **direct payment** is money that is not paid by approving a submiss
 
 Nothing here rejects work or blocks a worker: that can cost workers their account, so a researcher decides it, on the
 marketplace's own pages.
-
-    MarketplaceError            one plain sentence that says what is wrong and how to fix it
-    ├── ArrivalError            for the listener: this address cannot be right
-    ├── UnknownWorkerError      the marketplace does not know this worker, or cannot reach them
-    ├── ForeignSubmissionError  the submission belongs to another worker
-    ├── OrderRefusedError       these places cannot be ordered, now or later
-    └── UnknownOutcomeError     no clear answer: the work may have been done, so ask before doing it again
 """
 
 from __future__ import annotations
@@ -44,7 +37,7 @@ TOKEN_LENGTH = 64
 
 
 class MarketplaceError(RootnoteError):
-    """A marketplace could not carry out a request."""
+    """A marketplace could not carry out a request; one sentence says what is wrong and how to fix it."""
 
 
 class ArrivalError(MarketplaceError):
@@ -64,7 +57,7 @@ class OrderRefusedError(MarketplaceError):
 
 
 class UnknownOutcomeError(MarketplaceError):
-    """The marketplace gave no clear answer; the work may have been done."""
+    """The marketplace gave no clear answer; the work may have been done, so ask before doing it again."""
 
 
 @dataclass(frozen=True)
