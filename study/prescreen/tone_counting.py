@@ -88,11 +88,19 @@ class ToneItem(Item):
     def answer(self) -> int:
         return self.count
 
+    @property
+    def seconds(self) -> float:
+        """Computed without the sound: the server needs it for every answer."""
+        return self._samples(SAMPLE_RATE) / SAMPLE_RATE
+
+    def _samples(self, sample_rate: int) -> int:
+        return round((self.slots * SLOT_SECONDS + 2 * EDGE_SECONDS) * sample_rate)
+
     def render(self, sample_rate: int = SAMPLE_RATE) -> Sound:
         """The sound [samples]; its length depends only on `slots`, and its level on nothing."""
         rng = np.random.default_rng(self.seed)
         room = self.slots * SLOT_SECONDS
-        sound = np.zeros(round((room + 2 * EDGE_SECONDS) * sample_rate), dtype=np.float32)
+        sound = np.zeros(self._samples(sample_rate), dtype=np.float32)
         # The time that the tones and their shortest gaps leave is distributed at random between them.
         slack = room - self.count * (TONE_SECONDS + GAP_SECONDS)
         cuts = np.sort(rng.uniform(0.0, slack, self.count))
