@@ -144,7 +144,7 @@ def fit_bayesian(frame: pd.DataFrame, smallest_effect: float = 0.05, seed: int =
             seed,
             [
                 *notes,
-                "The first sample failed a convergence check; this is a second one, with twice the draws and smaller steps.",
+                AGAIN,
             ],
         )
     return model

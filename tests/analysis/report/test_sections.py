@@ -156,7 +156,7 @@ def test_eligible_prompts_of_the_build_next_to_the_responses(tmp_path: Path) -> 
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Which prompts could be used" in page
     assert f"{eligible.sum()} of 200 prompts eligible" in page
-    assert "50% as many exact duplicates" in page
+    assert "50 % as many exact duplicates" in page
     first, *_ = table(tmp_path / "out" / "eligible_prompts.csv")
     assert first["property"] == "genre"
     numbers = json.loads((tmp_path / "out" / "numbers.json").read_text(encoding="utf-8"))["prompts"]
