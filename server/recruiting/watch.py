@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 WAKING_SECONDS = 1.0
 
@@ -16,8 +17,10 @@ def repeat_until_complete(once: Callable[[], bool], every: float, is_woken: Call
 
     Returns False if Ctrl-C or SIGTERM stopped it.
     """
-    with contextlib.suppress(KeyboardInterrupt), _interrupt_on_sigterm():
+    with contextlib.suppress(KeyboardInterrupt), _interrupt_on_sigterm() as stopped:
         while not once():
+            if stopped.is_set():  # the interrupt came where nothing can be raised, such as in a finaliser
+                return False
             _rest(every, is_woken)
         return True
     return False
@@ -32,13 +35,19 @@ def _rest(seconds: float, is_woken: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def _interrupt_on_sigterm() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C: service managers send it, and so does a rehearsed launch."""
+def _interrupt_on_sigterm() -> Iterator[threading.Event]:
+    """Treat SIGTERM like Ctrl-C: service managers send it, and so does a rehearsed launch. The event is set by it."""
+    stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stopped
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        stopped.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        yield stopped
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -41,8 +41,6 @@ def study(tmp_path: Path, panel: PanelServer, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(f"ROOTNOTE_{name}", value)
     monkeypatch.delenv("ROOTNOTE_DATABASE_URL", raising=False)
     study = make_study(tmp_path / "study", prompts=6, listeners=18, trials=TRIALS, seconds=0.25, toml=toml)
-    text = (study.folder / "study.toml").read_text()
-    (study.folder / "study.toml").write_text(text.replace("[corpus]", 'contact = "researcher@example.org"\n[corpus]'))
     for words in (["migrate"], ["open", "--dry-run"], ["open"]):
         type_command(study, *words)
     return study
