@@ -60,7 +60,8 @@ def test_another_order_and_a_threshold(make_site: Callable[..., Site]) -> None:
             walker.answer_item(right=number >= wrong)
     assert kind(one) == "tones", "five of six are enough"
     assert two.step == "screened_out"
-    assert "1.50 US dollars" in two.html
+    amount = f"{site.study.config.pay.screened_out:.2f} US dollars"
+    assert amount in two.html, (amount, two.html.partition("<main")[2])
     assert results(site) == [("antiphase", 1, 5, 6, True), ("antiphase", 1, 4, 6, False)]
 
 
