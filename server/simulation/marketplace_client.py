@@ -7,7 +7,7 @@ rehearsal, is set in the local marketplace itself.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,8 +38,8 @@ class MarketplaceClient(Protocol):
     def enrol(self, index: int) -> str:
         """A new worker, qualified for the study; their id."""
 
-    def offer(self, worker: str) -> str | None:
-        """The offer to this worker now, or None."""
+    def offer(self, worker: str, skip: Container[str] = ()) -> str | None:
+        """The first offer to this worker now that is not in `skip`, or None."""
 
     def preview(self, offer: str) -> str | None:
         """The study's address before a place is taken; None if the marketplace shows none."""
@@ -69,12 +69,12 @@ class MTurkClientPages:
     def enrol(self, index: int) -> str:
         return self.market.workers.add(f"A{index:05d}").id
 
-    def offer(self, worker: str) -> str | None:
+    def offer(self, worker: str, skip: Container[str] = ()) -> str | None:
         with self.market.lock:
             self.market.tick()
             who = self.market.workers[worker]
             fitting = (hit.id for hit in self.market.state.offers(who) if who.may("accept", hit.type))
-            return next(fitting, None)
+            return next((hit for hit in fitting if hit not in skip), None)
 
     def preview(self, offer: str) -> str | None:
         return self.market.preview(offer)
@@ -108,10 +108,11 @@ class ProlificClientPages:
     def enrol(self, index: int) -> str:
         return self.market.participants.add(f"{index + 1:024x}").id
 
-    def offer(self, worker: str) -> str | None:
+    def offer(self, worker: str, skip: Container[str] = ()) -> str | None:
         with self.market.lock:
             self.market.tick()
-            return next((study.id for study in self.market.state.offers(self.market.participants[worker])), None)
+            offered = (study.id for study in self.market.state.offers(self.market.participants[worker]))
+            return next((study for study in offered if study not in skip), None)
 
     def preview(self, offer: str) -> str | None:
         return None

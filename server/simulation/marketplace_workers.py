@@ -236,13 +236,19 @@ def collect_owed(pool: WorkerPool) -> int:
     """Let workers take the places that were made to pay them, and submit; returns how many did."""
     paid = 0
     for visit in pool.visits:
-        offer = pool.client.offer(visit.worker) if visit.outcome == "finished" and not visit.submitted else None
-        if offer is None:
-            continue
-        held = pool.client.take(visit.worker, offer)
-        page = _fetch_page(held.url)
-        if page.step != "owed" or page.back is None:
-            raise BotError(f"a place made for a payment shows the page '{page.step}'")
-        visit.submitted += pool.client.submit(visit.worker, held, page.back)
-        paid += 1
+        refused: set[str] = set()  # places for others, which are still open
+        while visit.outcome == "finished" and not visit.submitted:
+            offer = pool.client.offer(visit.worker, refused)
+            if offer is None:
+                break
+            held = pool.client.take(visit.worker, offer)
+            page = _fetch_page(held.url)
+            if page.step == "taken":
+                refused.add(offer)
+                pool.client.return_place(held)
+                continue
+            if page.step != "owed" or page.back is None:
+                raise BotError(f"a place made for a payment shows the page '{page.step}'")
+            visit.submitted += pool.client.submit(visit.worker, held, page.back)
+            paid += 1
     return paid
