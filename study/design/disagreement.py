@@ -20,7 +20,15 @@ from study.config_sections import DesignConfig
 from study.design.bin_pairs import BIN_PAIRS, BINS
 from study.design.bins import DUPLICATE, Floats, Rows, SimilarityBins
 from study.design.eligibility import Prompts, spread_over_tracks
-from study.design.triplets import Candidate, DrawnTriplets, EmbedderClips, find_held, least_prompts, wanted_prompts
+from study.design.triplets import (
+    Candidate,
+    DrawnTriplets,
+    EmbedderClips,
+    find_held,
+    least_prompts,
+    make_triplet,
+    wanted_prompts,
+)
 from study.trials import Triplet
 
 MOST = 200  # clips of a bin that are compared for a prompt
@@ -107,30 +115,12 @@ def _prompt_triplets(
         return []
     prompt = int(own.found.prompts[index])
     pools = _pools(index, own, rival, bins, tracks, same_track, rng)
-    triplets = []
+    triplets, name = [], f"{own.embedder} against {rival.embedder}"
     for high, low in BIN_PAIRS:
         clips = _most_opposed(pools[high], pools[low], rival, tracks, same_track)
         if clips is None:
             return []
-        one, other = clips
-        triplets.append(
-            Triplet(
-                triplet=0,
-                embedder=f"{own.embedder} against {rival.embedder}",
-                prompt=prompt,
-                bin_high=high,
-                bin_low=low,
-                clip_high=one.clip,
-                clip_low=other.clip,
-                similarity_high=one.similarity,
-                similarity_low=other.similarity,
-                rank_high=one.rank,
-                rank_low=other.rank,
-                track_prompt=int(tracks[prompt]),
-                track_high=int(tracks[one.clip]),
-                track_low=int(tracks[other.clip]),
-            )
-        )
+        triplets.append(make_triplet(0, name, prompt, (high, low), clips, tracks))
     return triplets
 
 

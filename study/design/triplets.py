@@ -271,23 +271,31 @@ def _distinct(drawn: dict[int, Candidate], vectors: npt.NDArray[np.float32], tra
     return bool((among[np.triu_indices(len(clips), 1)] < DUPLICATE).all())
 
 
+def make_triplet(
+    number: int, embedder: str, prompt: int, bins: tuple[int, int], clips: tuple[Candidate, Candidate], tracks: Rows
+) -> Triplet:
+    """A triplet of a prompt and two clips; the clip of the more similar bin comes first in `bins` and `clips`."""
+    (bin_high, bin_low), (high, low) = bins, clips
+    return Triplet(
+        triplet=number,
+        embedder=embedder,
+        prompt=prompt,
+        bin_high=bin_high,
+        bin_low=bin_low,
+        clip_high=high.clip,
+        clip_low=low.clip,
+        similarity_high=high.similarity,
+        similarity_low=low.similarity,
+        rank_high=high.rank,
+        rank_low=low.rank,
+        track_prompt=int(tracks[prompt]),
+        track_high=int(tracks[high.clip]),
+        track_low=int(tracks[low.clip]),
+    )
+
+
 def _pairs(first: int, embedder: str, prompt: int, drawn: dict[int, Candidate], tracks: Rows) -> list[Triplet]:
     return [
-        Triplet(
-            triplet=number,
-            embedder=embedder,
-            prompt=prompt,
-            bin_high=high,
-            bin_low=low,
-            clip_high=drawn[high].clip,
-            clip_low=drawn[low].clip,
-            similarity_high=drawn[high].similarity,
-            similarity_low=drawn[low].similarity,
-            rank_high=drawn[high].rank,
-            rank_low=drawn[low].rank,
-            track_prompt=int(tracks[prompt]),
-            track_high=int(tracks[drawn[high].clip]),
-            track_low=int(tracks[drawn[low].clip]),
-        )
+        make_triplet(number, embedder, prompt, (high, low), (drawn[high], drawn[low]), tracks)
         for number, (high, low) in enumerate(BIN_PAIRS, start=first)
     ]
