@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,8 +56,15 @@ def test_the_two_embedders_order_every_triplet_differently() -> None:
 
 def test_embedders_that_agree_are_refused() -> None:
     made, tracks = sources(1.0)
-    with pytest.raises(DataError, match=r"only 0 of 150 prompts have clips that the two embedders order differently"):
+    with pytest.raises(DataError, match=r"only 0 of 150 prompts .* order differently .* \(of [1-9]\d* with"):
         draw_disagreements(made, tracks, DesignConfig(prompts=5, trials=5, comparison="disagreement"), 3)
+
+
+def test_embedders_that_differ_by_less_than_a_bin_are_refused() -> None:
+    (one, two), tracks = sources(0.3)
+    wide = replace(two, bins=replace(two.bins, half_width=0.9))
+    with pytest.raises(DataError, match=r"only 0 of 150 prompts"):
+        draw_disagreements([one, wide], tracks, DesignConfig(prompts=5, trials=5, comparison="disagreement"), 3)
 
 
 def test_disagreement_needs_two_embedders() -> None:
