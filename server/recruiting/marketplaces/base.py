@@ -249,7 +249,7 @@ class Marketplace(LaunchFacts, ListenerIds, ReadsEvents, ABC):
     frame_origins: ClassVar[tuple[str, ...]] = ()  # sites that show our pages in a frame
     form_origins: ClassVar[tuple[str, ...]] = ()  # sites that our pages post forms to
     holds_places: ClassVar[bool] = True  # whether people hold a place there, which they can return
-    calls_back = False  # whether its server is told of finished runs
+    calls_back = False  # whether a call to its server reports finished runs
     currencies: ClassVar[tuple[str, ...]] = ("USD",)  # that it can pay in
     simulator: ClassVar[str] = ""  # "module:function": a local marketplace and its workers, for rehearsals
 

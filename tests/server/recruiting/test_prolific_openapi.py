@@ -45,7 +45,7 @@ needs_file = pytest.mark.skipif(not FILE, reason=f"{VARIABLE} names no file")
 def description() -> ApiDescription:
     path = Path(FILE)
     if not path.is_file():
-        pytest.fail(f"{VARIABLE} names {path}, which is no file")
+        pytest.fail(f"{VARIABLE} names {path}, which does not exist")
     return ApiDescription.read(path)
 
 
