@@ -10,12 +10,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from server.assignments import experiment, places
 from server.audit import study_control
-from server.db.models import Payment
+from server.db.models import Base, Payment
 from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault, new_key
 from server.payments import ledger
@@ -34,6 +34,16 @@ MTURK = '[recruiter]\nkind = "mturk"\n'
 NO_PRESCREEN = '[prescreen]\nkind = "none"\n'
 KEY = new_key()
 URL = "https://study.example.org"
+
+
+def empty_database(engine: Engine) -> None:
+    """Delete every run, posting and payment, as if nobody had come and nothing had been launched."""
+    with engine.execution_options(writes=True).begin() as connection:
+        connection.execute(text("UPDATE places SET assignment_id = NULL, expires_at = NULL, filled = false"))
+        connection.execute(text("UPDATE control SET recruiting = true"))
+        for table in reversed(Base.metadata.sorted_tables):
+            if table.name not in ("study", "places", "control", "log", "log_head", "consent_texts"):
+                connection.execute(table.delete())
 
 
 @dataclass

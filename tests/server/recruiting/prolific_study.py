@@ -11,10 +11,8 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from server.db.enums import RunOutcome
-from server.db.models import Base
 from server.identity.tokens import TokenSigner
 from server.identity.vault import Vault
 from server.payments import ledger
@@ -27,7 +25,7 @@ from server.simulation.fake_prolific import FakeProlific
 from server.simulation.marketplaces.prolific_studies import FakeProlificError
 from study.config import load_study
 from tests.server.conftest import SECRET, FakeClock, Site
-from tests.server.recruiting.mturk_study import KEY, NO_PRESCREEN, URL, MTurkStudy
+from tests.server.recruiting.mturk_study import KEY, NO_PRESCREEN, URL, MTurkStudy, empty_database
 from tests.server.recruiting.test_crashes import LEFT_OPEN, LISTENERS, Breaker, Show
 
 PROLIFIC = '[recruiter]\nkind = "prolific"\n'
@@ -175,13 +173,7 @@ def a_show(make: Callable[..., ProlificStudy], breaker: Breaker, listeners: int 
 
 def begin_again(show: ProlificShow, breaker: Breaker | None = None) -> None:
     """Another launch in the same house: an empty database and a market where nothing has happened."""
-    engine = show.mturk.context.engine
-    with engine.execution_options(writes=True).begin() as connection:
-        connection.execute(text("UPDATE places SET assignment_id = NULL, expires_at = NULL, filled = false"))
-        connection.execute(text("UPDATE control SET recruiting = true"))
-        for table in reversed(Base.metadata.sorted_tables):
-            if table.name not in ("study", "places", "control", "log", "log_head", "consent_texts"):
-                connection.execute(table.delete())
+    empty_database(show.mturk.context.engine)
     market, marketplace = show.mturk.market, show.mturk.context.marketplace
     marketplace._places._variant = None
     marketplace._submissions.paid.clear()

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, select, text
+from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session
 
 from server.assignments import audio, lifecycle, trials
 from server.assignments.experiment import Experiment
 from server.assignments.trials import TrialAnswer
-from server.db.models import Base, Launch, MarketplaceSubmission, Payment, Posting
+from server.db.models import Launch, MarketplaceSubmission, Payment, Posting
 from server.payments import ledger
 from server.recruiting import direct_payments, launch
 from server.recruiting.context import RecruitingContext
@@ -31,7 +31,14 @@ from server.recruiting.marketplaces.base import DirectPayment, PostingOrder, Rep
 from server.simulation.fake_mturk import AcceptedHit, FakeMTurk
 from study.trial_plan import read_plan
 from tests.scale import count
-from tests.server.recruiting.mturk_study import NO_PRESCREEN, MTurkStudy, made_payments, make_mturk, query_of
+from tests.server.recruiting.mturk_study import (
+    NO_PRESCREEN,
+    MTurkStudy,
+    empty_database,
+    made_payments,
+    make_mturk,
+    query_of,
+)
 
 __all__ = ["make_mturk"]
 MakeMTurk = Callable[..., MTurkStudy]
@@ -328,13 +335,7 @@ def test_a_launch_that_breaks_off_at_one_point_alone(make_mturk: MakeMTurk) -> N
 
 def afresh(show: Show, breaker: Breaker) -> None:
     """Another launch in the same house: an empty database and a market where nothing has happened."""
-    engine = show.mturk.context.engine
-    with engine.execution_options(writes=True).begin() as connection:
-        connection.execute(text("UPDATE places SET assignment_id = NULL, expires_at = NULL, filled = false"))
-        connection.execute(text("UPDATE control SET recruiting = true"))
-        for table in reversed(Base.metadata.sorted_tables):
-            if table.name not in ("study", "places", "control", "log", "log_head", "consent_texts"):
-                connection.execute(table.delete())
+    empty_database(show.mturk.context.engine)
     market, marketplace = show.mturk.market, show.mturk.context.marketplace
     vars(marketplace)["_qualification_types"].clear()
     market.faults = type(market.faults)()

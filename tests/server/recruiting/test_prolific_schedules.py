@@ -7,17 +7,13 @@ thousand schedules.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from embeddings.errors import RootnoteError
 from server.assignments.experiment import StepRefusedError
@@ -36,9 +32,10 @@ from tests.server.recruiting.prolific_study import (
     make_prolific,
     participant,
 )
+from tests.server.recruiting.random_schedules import database_url, run_schedules
 from tests.server.recruiting.test_crashes import Breaker
 
-__all__ = ["make_prolific"]  # a fixture
+__all__ = ["database_url", "make_prolific"]  # fixtures
 SCHEDULES = count(6, 1000)
 PLACES, WORKERS = 3, 6
 HOWS = ("", "", "throttle", "fail", "fail_after", "timeout_before", "timeout_after", "twice")
@@ -178,20 +175,10 @@ class ProlificSchedule(RuleBasedStateMachine):
         assert self.study.site.query("SELECT id FROM openings WHERE settled_at IS NULL") == []
 
 
-@pytest.fixture
-def database_url() -> Iterator[str]:
-    """In memory where the machine has such a folder: a thousand schedules commit very often."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        yield f"sqlite:///{folder}/answers.sqlite3"
-
-
 @pytest.mark.slow
 def test_no_place_too_many_and_no_cent_too_much_in_any_order(make_prolific: MakeProlific) -> None:
     show = a_show(lambda **options: make_prolific(toml=PAY, **options), Breaker(at=0), PLACES)
     show.mturk.context.marketplace._api._sleep = lambda seconds: None  # type: ignore[attr-defined]
     show.mturk.launch()
     ProlificSchedule.show = show
-    health: Any = list(HealthCheck)
-    limits = settings(max_examples=SCHEDULES, stateful_step_count=30, deadline=None, suppress_health_check=health)
-    run_state_machine_as_test(ProlificSchedule, settings=limits)
+    run_schedules(ProlificSchedule, SCHEDULES)

@@ -8,16 +8,13 @@ after their work, and time goes by. At the end of every schedule all faults ceas
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from embeddings.errors import RootnoteError
 from server.assignments.experiment import StepRefusedError
@@ -25,9 +22,10 @@ from server.recruiting import direct_payments, launch
 from server.simulation.fake_mturk import AcceptedHit
 from tests.scale import count
 from tests.server.recruiting.mturk_study import made_payments, make_mturk
+from tests.server.recruiting.random_schedules import database_url, run_schedules
 from tests.server.recruiting.test_crashes import Breaker, MakeMTurk, Show, afresh, make_show
 
-__all__ = ["make_mturk"]
+__all__ = ["database_url", "make_mturk"]  # fixtures
 SCHEDULES = count(6, 2000)
 PLACES, WORKERS = 3, 5
 HOWS = ("", "", "throttle", "fail", "fail_after", "timeout_before", "timeout_after", "twice")
@@ -156,18 +154,8 @@ class Schedule(RuleBasedStateMachine):
         assert self.mturk.site.query("SELECT id FROM payments WHERE state = 'pending'") == []
 
 
-@pytest.fixture
-def database_url() -> Iterator[str]:
-    """In memory where the machine has such a folder: a thousand schedules commit very often."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        yield f"sqlite:///{folder}/answers.sqlite3"
-
-
 @pytest.mark.slow
 def test_no_cent_is_lost_or_paid_twice_in_any_order(make_mturk: MakeMTurk) -> None:
     Schedule.show = make_show(make_mturk, PLACES, Breaker(at=0))
     Schedule.show.mturk.launch()
-    health: Any = list(HealthCheck)
-    limits = settings(max_examples=SCHEDULES, stateful_step_count=30, deadline=None, suppress_health_check=health)
-    run_state_machine_as_test(Schedule, settings=limits)
+    run_schedules(Schedule, SCHEDULES)
